@@ -1,0 +1,53 @@
+# make demo      virtual environment, install, and the built-in demo: three modules, three workers, one folder
+# make test      everything needed to test, installed and started; then every quick test
+# make test-all  the slow tests, too
+# make check     lint and types only
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PYTEST := $(BIN)/pytest --fail-on-skip
+
+.PHONY: demo install check test test-all system-packages clean
+
+demo: install
+	$(BIN)/modtrain launch --nodes 3
+
+install: $(VENV)/.installed
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check system-packages
+	$(PYTEST) -m "not slow"
+
+test-all: check system-packages
+	$(PYTEST)
+
+# Debian's python3 comes without venv; what the storage tests inject faults with comes from its packages, too.
+system-packages:
+	@missing=""; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	command -v bindfs >/dev/null || missing="$$missing bindfs"; \
+	command -v fusermount3 >/dev/null || missing="$$missing fuse3"; \
+	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("modtrain needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else 0'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

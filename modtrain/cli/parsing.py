@@ -1,0 +1,120 @@
+"""How arguments are read and help is shown: sections, spellings with underscores, and options that a recipe defines.
+
+Deliberately not here: any command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from modtrain.errors import InputError, did_you_mean
+
+ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout"}
+FREE = "modtrain.free"
+"""Where a context keeps the options that only a recipe knows, as (name, value)."""
+
+
+class Commands(TyperGroup):
+    """The program."""
+
+
+class Command(TyperCommand):
+    """A command whose options stand in sections, and whose names may be typed with underscores."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Each section that an option names (`rich_help_panel`), in order."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                name = "Arguments" if param.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(param, "rich_help_panel", None) or name, []).append(record)
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records, col_max=26)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Spell options as they are declared before they are read."""
+        kept, free = self._sorted_out(ctx, args)
+        return super().parse_args(ctx, [*kept, *(token for _, _, tokens in free for token in tokens)])
+
+    def _sorted_out(self, ctx: Any, args: Sequence[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+        """What is declared here, and (name, value, as typed) of every other long option."""
+        takes_value = {option: not getattr(p, "is_flag", False) for p in self.get_params(ctx) for option in names_of(p)}
+        kept: list[str] = []
+        free: list[tuple[str, str, list[str]]] = []
+        rest = list(args)
+        while rest:
+            token = rest.pop(0)
+            if token == "--":
+                return [*kept, token, *rest], free
+            name, equals, value = token.partition("=")
+            dashed = name.replace("_", "-")
+            known = ALIASES.get(dashed, dashed)
+            if not token.startswith("--") or known in takes_value:
+                kept.append(known + equals + value if token.startswith("--") else token)
+                if takes_value.get(known) and not equals and rest:
+                    kept.append(rest.pop(0))
+                continue
+            typed = [token]
+            if not equals:
+                value = "true"
+                if rest and not rest[0].startswith("--"):
+                    typed.append(value := rest.pop(0))
+            free.append((name, value, typed))
+        return kept, free
+
+
+class LaunchCommand(Command):
+    """The command that takes a recipe's parameters as options: `--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the options that only the recipe can know, for `settings_of`."""
+        kept, free = self._sorted_out(ctx, args)
+        ctx.meta[FREE] = [(name, value) for name, value, _ in free]
+        return super().parse_args(ctx, kept)
+
+
+def names_of(param: Any) -> list[str]:
+    """Every spelling of an option; none for an argument."""
+    return [name for name in [*param.opts, *param.secondary_opts] if name.startswith("-")]
+
+
+def settings_of(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
+    """The options that the command does not declare, as `--set` takes them; InputError where the recipe has none such.
+
+    An option means the parameter of that name, or every parameter whose last part it is: `--lr` sets all learning rates.
+    """
+    options = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
+    settings = []
+    for name, value in ctx.meta.get(FREE, []):
+        meant, value = _meant(name, value, parameters)
+        if not meant:
+            raise InputError(_no_option(name, options, parameters))
+        settings += [f"{parameter}={value}" for parameter in meant]
+    return settings
+
+
+def _meant(option: str, value: str, parameters: Sequence[str]) -> tuple[list[str], str]:
+    name = option.lstrip("-").replace("-", "_")
+    found = _named(name, parameters)
+    if not found and name.startswith("no_") and value == "true":
+        return _named(name.removeprefix("no_"), parameters), "false"
+    return found, value
+
+
+def _named(name: str, parameters: Iterable[str]) -> list[str]:
+    return [known for known in parameters if known == name or known.rpartition(".")[2] == name]
+
+
+def _no_option(name: str, options: list[str], parameters: Sequence[str]) -> str:
+    spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
+    near = did_you_mean(name.replace("_", "-"), [*options, *sorted(spelled)])
+    return (
+        f"There is no option {name}, and the recipe has no parameter of that name.{near} "
+        "`modtrain launch --help` shows the options, `modtrain recipes NAME` the parameters."
+    )

@@ -1,0 +1,134 @@
+"""What a person sees: tables of modules and metrics, durations, the console.
+
+Deliberately not here: where the values come from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 100
+"""Columns from which peers get a column of their own."""
+
+STYLES = {
+    "training": "green",
+    "finished": "bold green",
+    "running": "green",
+    "waiting": "yellow",
+    "starting": "cyan",
+    "not started": "dim",
+    "stopped": "yellow",
+    "preempted": "yellow",
+    "failed": "bold red",
+    "lost": "bold red",
+}
+
+Words = dict[str, Any]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Colours only where they mean something, and only on a terminal."""
+    return Console(stderr=stderr, highlight=False, file=sys.stderr if stderr else sys.stdout)
+
+
+def clock(seconds: float | None) -> str:
+    """A duration for a column: 0:42, 4:12, 2:05:10, 3 d 2:05."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours}:{minutes:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in a sentence: 0.8 s, 42 s, 4 min 12 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def rate(value: float | None) -> str:
+    """Steps a second, or seconds a step where that is more."""
+    if not value:
+        return ""
+    return f"{value:.1f}/s" if value >= 1 else f"{1 / value:.1f} s each"
+
+
+def modules_table(found: Mapping[str, Any], *, width: int) -> Table:
+    """A row a module of what `status` found; in a wide terminal the peers have a column, else they stand below."""
+    wide = width >= WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
+    table.add_column("module", no_wrap=not wide)
+    table.add_column("state", no_wrap=True)
+    for name in ("version", "epoch", "step", "rate", "left", "loss") if wide else ("ver", "epoch", "step", "rate", "left", "loss"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("trained against")
+    for name, module in found["modules"].items():
+        worker = found["workers"][module["worker"]]
+        peers = [_peer(peer, said, worker["waiting_for"]) for peer, said in module["peers"].items()]
+        first = Text(name, "bold") if wide else Text("\n").join([Text(name, "bold"), *(Text("  ") + p for p in peers)])
+        cells: list[RenderableType] = [first, state_text(module["state"]), *_numbers(module, worker)]
+        table.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
+    return table
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    return Text(state, STYLES.get(state, ""))
+
+
+def metrics_table(metrics: Mapping[str, float | None]) -> Table:
+    """A line a metric."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, "not finite" if value is None else f"{value:.3f}")
+    return table
+
+
+def facts(values: Mapping[str, object]) -> Table:
+    """Names and values, the names dim: a header for anything."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column("name", style="dim", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    for name, value in values.items():
+        table.add_row(name, value if isinstance(value, Text | Table | Group) else Text(str(value)))
+    return table
+
+
+def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
+    version = "" if module["version"] is None else f"v{module['version']}"
+    live = module["state"] in ("training", "waiting")
+    loss = module["losses"].get("loss", module["metrics"].get("loss"))
+    return [
+        version,
+        f"{module['epoch']}/{module['epochs']}",
+        f"{module['step']}/{module['steps']}" if module["steps"] else str(module["step"]),
+        rate(worker["steps_per_s"]) if live else "",
+        clock(worker["left_s"]) if live else "",
+        number(loss),
+    ]
+
+
+def _peer(name: str, said: Mapping[str, Any], waiting_for: str | None) -> Text:
+    behind = f", {said['behind']} behind" if said["behind"] else ""
+    text = Text(f"{name} v{said['version']}{behind}", "dim")
+    return Text("waits for ", "yellow") + text if name == waiting_for else text

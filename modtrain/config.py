@@ -1,0 +1,177 @@
+"""A run's configuration: a YAML file and the command line over it become a new run's `run.json`.
+
+Deliberately not here: the recipe's own parameters (`params.py`), and starting anything (`launch.py`).
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modtrain import plugins
+from modtrain.errors import InputError, did_you_mean
+from modtrain.params import as_values, build_params, flatten, read_yaml, sentence, with_settings
+from modtrain.placement import Placement, parse
+from modtrain.recipe import Recipe
+from modtrain.run import RunSpec, recipe_sha256
+
+HOW = {"name", "root", "nodes", "place", "backend", "address", "params"}
+"""Options that say how and where a run is launched, or that `run.json` spells otherwise."""
+
+
+class Config(BaseModel):
+    """What a config file may say; the command line's options have the same names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    recipe: str = "latent-translation"
+    name: str | None = None
+    root: str = "runs"
+    dataroot: str | None = None
+    nodes: int | None = Field(default=None, ge=1)
+    place: str | None = None
+    backend: str = "ray"
+    address: str | None = None
+    epochs: int | None = Field(default=None, ge=1)
+    exchange_every: int | None = Field(default=None, ge=1)
+    max_staleness: int | None = Field(default=None, ge=0)
+    peer_timeout_s: float = Field(default=1800.0, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_config(path: Path | None, options: dict[str, Any], settings: list[str]) -> Config:
+    """The file's values, the command line's `options` (those that are not None) over them, then every `--set`."""
+    values = _relative_to(path, _read_yaml(path)) if path else {}
+    values |= {name: value for name, value in options.items() if value is not None}
+    params = values.get("params") or {}
+    if not isinstance(params, dict):
+        raise InputError(f"params = {params!r} in {path} is not allowed: it holds names and values of parameters.")
+    values["params"] = with_settings(params, settings)
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        raise InputError(" ".join(_sentence(item, path) for item in error.errors())) from None
+    if config.nodes and config.place and config.nodes != config.place.count("|") + 1:
+        raise InputError(f"--nodes {config.nodes} contradicts --place {config.place!r}; leave one of them out.")
+    return config
+
+
+def new_spec(config: Config, recipe: Recipe, placement: Placement) -> RunSpec:
+    """What `run.json` of a new run says: every default is decided now, so that it never changes for this run."""
+    params = as_values(build_params(recipe.params, config.params))
+    dataroot = str(Path(config.dataroot).expanduser().resolve()) if config.dataroot else None
+    return RunSpec(
+        recipe=recipe_name(config.recipe),
+        recipe_sha256=recipe_sha256(recipe_name(config.recipe)),
+        params=params,
+        dataroot=dataroot,
+        placement=placement,
+        epochs=config.epochs or recipe.epochs,
+        exchange_every=config.exchange_every or recipe.exchange_every,
+        max_staleness=recipe.max_staleness if config.max_staleness is None else config.max_staleness,
+        peer_timeout_s=config.peer_timeout_s,
+        seed=config.seed,
+        device=config.device,
+        versions=_versions(),
+        created_at=time.time(),
+    )
+
+
+def differences(config: Config, recipe: Recipe, old: RunSpec) -> list[str]:
+    """What a config says that an existing run was not begun with, one phrase each. What it leaves out never differs."""
+    asked = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in HOW}
+    for name, spelled in (("recipe", recipe_name), ("dataroot", _resolved)):
+        if asked.get(name):
+            asked[name] = spelled(asked[name])
+    here = old.model_dump()
+    found = {name: (here[name], value) for name, value in asked.items() if value is not None and here[name] != value}
+    found |= _other_parameters(config, recipe, old)
+    found |= _other_placement(config, recipe, old)
+    return [f"{name} is {was!r}, not {wanted!r}" for name, (was, wanted) in found.items()]
+
+
+def recipe_name(recipe: str) -> str:
+    """How a recipe is written down: a user's file by its absolute path."""
+    return _resolved(recipe) if plugins.is_file(recipe) else recipe
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that name or file; InputError where it is none."""
+    recipe = plugins.load("recipe", recipe_name(name))
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{name} defines `recipe`, but it is a {type(recipe).__name__}, not a Recipe.")
+    return recipe
+
+
+def _other_parameters(config: Config, recipe: Recipe, old: RunSpec) -> dict[str, tuple[Any, Any]]:
+    wanted = flatten(as_values(build_params(recipe.params, config.params)))
+    here = flatten(old.params)
+    given = [name for name in flatten(config.params) if name in wanted]
+    return {name: (here.get(name), wanted[name]) for name in given if here.get(name) != wanted[name]}
+
+
+def _other_placement(config: Config, recipe: Recipe, old: RunSpec) -> dict[str, tuple[Any, Any]]:
+    if config.place and (wanted := parse(config.place, list(recipe.modules))) != old.placement:
+        return {"place": (written(old.placement), written(wanted))}
+    if config.nodes and config.nodes != len(old.placement):
+        return {"nodes": (len(old.placement), config.nodes)}
+    return {}
+
+
+def written(placement: Placement) -> str:
+    """A placement as `--place` takes it."""
+    return " | ".join(",".join(modules) for modules in placement)
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
+        raise InputError(f"The config {path} cannot be read: {error.strerror}.{near}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"The config {path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values or {}, dict) or not all(isinstance(name, str) for name in values or {}):
+        raise InputError(f"The config {path} must hold names and values, such as `epochs: 10`.")
+    return {name.replace("-", "_"): value for name, value in (values or {}).items()}
+
+
+def _relative_to(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A recipe file and a dataroot are meant relative to the config that names them: it works from everywhere."""
+    for name in ("recipe", "dataroot"):
+        value = values.get(name)
+        if isinstance(value, str) and (name == "dataroot" or plugins.is_file(value)):
+            values[name] = str((path.parent / Path(value).expanduser()).resolve())
+    return values
+
+
+def _sentence(item: Any, path: Path | None) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = list(Config.model_fields)
+        return f"{path} has {name!r}, which is no option; there are {', '.join(known)}.{did_you_mean(name, known)}"
+    if item["type"] == "string_pattern_mismatch":
+        return f"{name} = {item['input']!r} is not allowed; take auto, cpu, cuda, cuda:1 or mps."
+    return sentence(item)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("modtrain", "torch", "torchvision", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,57 @@
+"""The training curve of a module: losses gathered without stopping the device, checked, and written to metrics.jsonl.
+
+NaN and Inf are found here, at the latest before the next publish, and the loss and the step are named. Deliberately not
+here: plotting, and metrics on held-out data (`evaluate.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modtrain import fs
+from modtrain.errors import Diverged
+
+log = logging.getLogger(__name__)
+
+
+class Curve:
+    """Losses of one module since the last line of its `metrics.jsonl`."""
+
+    def __init__(self, module: str, path: Path) -> None:
+        self._module, self._path = module, path
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self.means: dict[str, float] = {}
+        """The means over the last interval."""
+
+    def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of a step, without waiting for the device."""
+        self._pending.append((step, {name: value.detach() for name, value in losses.items()}))
+
+    def flush(self, epoch: float, lr: float) -> None:
+        """Check what was gathered, write its means as one line. Diverged names the first loss that is NaN or Inf."""
+        if not self._pending:
+            return
+        names = list(self._pending[0][1])
+        values = torch.stack([torch.stack([losses[n].float() for n in names]) for _, losses in self._pending]).cpu()
+        for (step, _), row in zip(self._pending, values.tolist(), strict=True):
+            for name, value in zip(names, row, strict=True):
+                if not math.isfinite(value):
+                    raise Diverged(
+                        f"{name!r} of {self._module} became {value} at step {step}; nothing of it was published. "
+                        "Lower the learning rate (--set), or look at the losses before it in metrics.jsonl."
+                    )
+        self.means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        line = {"step": self._pending[-1][0] + 1, "epoch": epoch, "lr": lr, "at": time.time(), **self.means}
+        self._pending.clear()
+        try:
+            fs.append_line(self._path, json.dumps(line))
+        except OSError as error:
+            log.warning("Could not write %s: %s", self._path, error)

@@ -1,0 +1,101 @@
+"""Square crops of the photographs that ship inside scikit-image: what the built-in pictures are painted over.
+
+The files are read from the installed package, never fetched. Every photograph is cut in two by a vertical line: crops
+for training come from the left part, crops for testing from the right one, so that no pixel is in both. Deliberately
+not here: what is painted on them (`rendering.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from modtrain.errors import InputError
+
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
+GREY_PHOTOGRAPHS = ("grass.png", "gravel.png", "brick.png")
+TINTS = {
+    "grass.png": (0.78, 1.0, 0.42),
+    "gravel.png": (1.0, 0.93, 0.80),
+    "brick.png": (1.0, 0.74, 0.60),
+}
+"""The grey photographs get the colour of what they show."""
+
+TRAIN_SHARE = 0.6
+SMALLEST_CROP = 120
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a photograph, in its pixels."""
+
+    photograph: int
+    left: int
+    top: int
+    side: int
+    mirrored: bool
+
+
+@functools.cache
+def photographs() -> tuple[Image.Image, ...]:
+    """All photographs in RGB, always in the same order. Raises InputError where one is missing."""
+    folder = _folder()
+    missing = [name for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"scikit-image's folder {folder} lacks {', '.join(missing)}, which the built-in data set is painted over: "
+            "install scikit-image with pip, or give --dataroot."
+        )
+    return tuple(_read(folder / name) for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS))
+
+
+def choose(count: int, *, rng: np.random.Generator, testing: bool) -> list[Crop]:
+    """Random crops from the photographs' training or testing part."""
+    sizes = [photograph.size for photograph in photographs()]
+    which = rng.integers(len(sizes), size=count)
+    place = rng.random((count, 4))
+    return [_crop(int(index), sizes[index], row, testing) for index, row in zip(which, place, strict=True)]
+
+
+def cut(crops: list[Crop], size: int) -> NDArray[np.float32]:
+    """The crops as an array (N, 3, size, size) in [0, 1]."""
+    sources = photographs()
+    pixels = np.empty((len(crops), 3, size, size), np.float32)
+    for target, crop in zip(pixels, crops, strict=True):
+        box = (crop.left, crop.top, crop.left + crop.side, crop.top + crop.side)
+        picture = np.asarray(sources[crop.photograph].resize((size, size), Image.Resampling.BICUBIC, box=box))
+        target[:] = (picture[:, ::-1] if crop.mirrored else picture).transpose(2, 0, 1)
+    return pixels / np.float32(255)
+
+
+def _folder() -> Path:
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise InputError("the built-in data set needs scikit-image: pip install scikit-image, or give --dataroot.")
+    return Path(found.origin).parent / "data"
+
+
+def _read(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        rgb = picture.convert("RGB")
+    if path.name not in TINTS:
+        return rgb
+    tinted = np.asarray(rgb) * np.array(TINTS[path.name], np.float32)
+    return Image.fromarray(tinted.astype(np.uint8))
+
+
+def _crop(index: int, size: tuple[int, int], place: NDArray[np.float64], testing: bool) -> Crop:
+    """`place` are four uniform numbers: side, left, top, mirrored."""
+    width, height = size
+    line = round(width * TRAIN_SHARE)
+    first, last = (line, width) if testing else (0, line)
+    largest = min(last - first, height)
+    side = round(SMALLEST_CROP + (largest - SMALLEST_CROP) * place[0])
+    left = first + round((last - first - side) * place[1])
+    return Crop(index, left, round((height - side) * place[2]), side, bool(place[3] < 0.5))

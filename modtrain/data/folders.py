@@ -1,0 +1,104 @@
+"""The folders of an unpaired data set, as the CycleGAN project lays them out, and what is said when they are wrong.
+
+Deliberately not here: reading an image (`images.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from modtrain.data import images
+from modtrain.errors import InputError, did_you_mean
+
+LAYOUT = {
+    "trainA": "images of domain A",
+    "trainB": "images of domain B, other ones",
+    "testA": "to evaluate on; or valA",
+    "testB": "to evaluate on; or valB",
+}
+TEST = (("testA", "testB"), ("valA", "valB"))
+LISTED = 12
+
+Paths = tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedFolders:
+    """The image files of each domain; `test_a` and `test_b` are both empty where there is nothing to evaluate on."""
+
+    train_a: Paths
+    train_b: Paths
+    test_a: Paths = ()
+    test_b: Paths = ()
+
+
+def unpaired_folders(dataroot: Path) -> UnpairedFolders:
+    """List the images of a data set. Raises InputError, which shows the layout that is expected and what is there."""
+    if not dataroot.is_dir():
+        raise InputError(_not_a_folder(dataroot))
+    if dataroot.name in _expected() and not (dataroot / "trainA").is_dir():
+        raise InputError(
+            f"{dataroot} is one domain of a data set: give the folder above, {dataroot.absolute().parent}."
+        )
+    train_a, train_b = _images(dataroot, "trainA"), _images(dataroot, "trainB")
+    for a, b in TEST:
+        if (dataroot / a).is_dir() or (dataroot / b).is_dir():
+            test_a, test_b = _images(dataroot, a), _images(dataroot, b)
+            return UnpairedFolders(train_a=train_a, train_b=train_b, test_a=test_a, test_b=test_b)
+    return UnpairedFolders(train_a=train_a, train_b=train_b)
+
+
+def _images(dataroot: Path, name: str) -> Paths:
+    folder = dataroot / name
+    if not folder.is_dir():
+        raise InputError(_wrong_layout(dataroot, f"there is no folder {name}{_meant(dataroot, name)}"))
+    found = images.find(folder)
+    if not found:
+        allowed = " ".join(sorted(suffix[1:] for suffix in images.SUFFIXES))
+        raise InputError(_wrong_layout(dataroot, f"{name} holds no image ({allowed}), only {_listing(folder)}"))
+    return found
+
+
+def _expected() -> tuple[str, ...]:
+    return (*LAYOUT, "valA", "valB")
+
+
+def _meant(dataroot: Path, name: str) -> str:
+    """What the user may have meant: a folder that is spelled otherwise, or a data set one level below."""
+    folders = _subfolders(dataroot)
+    for folder in folders:
+        if _letters(folder.name) in (_letters(name), _letters(name[-1] + name[:-1])) and folder.name not in _expected():
+            return f" (did you mean {folder.name}? rename it to {name})"
+    for folder in folders:
+        if (folder / "trainA").is_dir():
+            return f" (did you mean --dataroot {folder}?)"
+    return ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def _wrong_layout(dataroot: Path, reason: str) -> str:
+    branches = [f"  {'└' if name == list(LAYOUT)[-1] else '├'}── {name}/  {what}" for name, what in LAYOUT.items()]
+    tree = "\n".join([f"  {dataroot.name or dataroot}/", *branches])
+    return f"{dataroot} is no unpaired data set: {reason}. Expected:\n{tree}\nFound there: {_listing(dataroot)}."
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
+    return ", ".join(names[:LISTED] + more) or "nothing"
+
+
+def _not_a_folder(dataroot: Path) -> str:
+    if dataroot.exists():
+        return f"--dataroot {dataroot} is a file, but must be a folder with trainA and trainB: unpack it first."
+    near = [folder.name for folder in _subfolders(dataroot.absolute().parent)]
+    return f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, near)}"
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -1,0 +1,104 @@
+"""Unpaired data for recipes that translate between two domains: folders of images, or the built-in fruits.
+
+Deliberately not here: how a folder is read (`folders.py`, `images.py`) and how batches are made (`loader.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modtrain.data.folders import Paths, unpaired_folders
+from modtrain.data.fruits import fruits
+from modtrain.data.images import Pictures, load
+from modtrain.data.loader import UnpairedBatches, as_float
+from modtrain.errors import InputError
+from modtrain.recipe import Data
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedTest:
+    """Held-out images. With a mask `b[i]` is the true translation of `a[i]`; without one they are unrelated."""
+
+    pixels_a: Tensor
+    """uint8 (M, 3, size, size)."""
+    pixels_b: Tensor
+    """uint8 (K, 3, size, size); K is M where there is a mask."""
+    mask: Tensor | None = None
+    """bool (M, 1, size, size): where a translation has to change something. Elsewhere `a` and `b` are equal."""
+
+    @property
+    def a(self) -> Tensor:
+        """Images of domain A, float32 in [-1, 1]."""
+        return as_float(self.pixels_a)
+
+    @property
+    def b(self) -> Tensor:
+        """Images of domain B, float32 in [-1, 1]."""
+        return as_float(self.pixels_b)
+
+
+def unpaired(
+    dataroot: Path | None,
+    *,
+    load_size: int,
+    crop_size: int,
+    batch_size: int,
+    flip: bool = True,
+    fruits_train: int = 800,
+    fruits_test: int = 64,
+    fruits_seed: int = 0,
+) -> Data:
+    """Training batches and an `UnpairedTest`, from the folders of `dataroot` or, without one, from the fruits.
+
+    For training images are resized to `load_size`, and a random crop of `crop_size` is shown; test images are resized
+    to `crop_size`. A data set without test images can be trained on: its `test` is None. Raises InputError.
+    """
+    _check_sizes(load_size, crop_size, batch_size)
+    if dataroot is None:
+        train, test, description = _fruits(load_size, crop_size, fruits_train, fruits_test, fruits_seed)
+    else:
+        train, test, description = _folders(dataroot, load_size, crop_size)
+    a, b = train
+    batches = UnpairedBatches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
+    return Data(train=batches, test=test, description=description)
+
+
+Loaded = tuple[tuple[Pictures, Pictures], UnpairedTest | None, str]
+"""Training pictures of both domains, what to test on, and the description."""
+
+
+def _check_sizes(load_size: int, crop_size: int, batch_size: int) -> None:
+    if not 1 <= crop_size <= load_size:
+        raise InputError(f"crop_size must be from 1 to load_size: got crop_size={crop_size}, load_size={load_size}.")
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1: got {batch_size}.")
+
+
+def _fruits(load_size: int, crop_size: int, count: int, test_count: int, seed: int) -> Loaded:
+    train, test = (
+        fruits(load_size, train=count, test=0, seed=seed),
+        fruits(crop_size, train=0, test=test_count, seed=seed),
+    )
+    held_out = UnpairedTest(pixels_a=test.test_a, pixels_b=test.test_b, mask=test.test_mask.bool())
+    counts = f"{count} apples and {count} oranges for training, {test_count} pairs for testing"
+    return (train.train_a, train.train_b), held_out, f"fruits {crop_size}x{crop_size}: {counts}"
+
+
+def _folders(dataroot: Path, load_size: int, crop_size: int) -> Loaded:
+    found = unpaired_folders(dataroot)
+    a, b = load(found.train_a, load_size), load(found.train_b, load_size)
+    test = None
+    tested = "no images for testing (no testA and testB)"
+    if found.test_a:
+        test = UnpairedTest(pixels_a=_stacked(found.test_a, crop_size), pixels_b=_stacked(found.test_b, crop_size))
+        tested = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
+    return (a, b), test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {tested}"
+
+
+def _stacked(paths: Paths, size: int) -> Tensor:
+    pictures = load(paths, size)
+    return torch.stack([pictures[index] for index in range(len(pictures))])

@@ -1,0 +1,53 @@
+"""Why a worker should leave: a signal, or the run's `stop` file. Asked at batch boundaries and while waiting.
+
+A handler only sets a flag: publishing inside of one hangs real systems.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.run import Run
+
+STOP_POLL_S = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+class Leaving:
+    """The reason to leave, once there is one."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._signal: signal.Signals | None = None
+        self._asked = 0.0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Leaving:
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def reason(self) -> ModtrainError | None:
+        """What a worker that leaves now should raise after it has published; None to go on."""
+        if self._signal is signal.SIGINT:
+            return Interrupted(f"Interrupted: published and left; launch {self._run.name} again to go on.")
+        if self._signal is not None:
+            name = self._signal.name
+            return Preempted(f"Told to leave by {name}: published and left; launch {self._run.name} again to go on.")
+        if time.monotonic() - self._asked < STOP_POLL_S:
+            return None
+        self._asked = time.monotonic()
+        stop = self._run.stop_requested()
+        return None if stop is None else StopRequested(f"Stopped on request ({stop}): published and left.")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number)

@@ -1,0 +1,76 @@
+"""Placement: which modules share a worker. Inside a worker they see each other live, across workers frozen copies.
+
+The slowest worker decides how fast a run is, so modules are grouped to make it as fast as measured costs allow.
+Deliberately not here: the measuring (`costs.py`), and which machine a worker gets (`backends/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from modtrain.errors import InputError, did_you_mean
+
+Placement = list[list[str]]
+
+
+def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Placement:
+    """The grouping of the modules on `nodes` workers whose slowest worker is fastest; ties keep the recipe's order.
+
+    `costs` are seconds a step by module; they are only needed where 1 < nodes < the number of modules.
+    """
+    if nodes < 1:
+        raise InputError(f"--nodes {nodes} is not allowed; take 1 (joint training) to {len(modules)} (a module a node).")
+    if nodes > len(modules):
+        raise InputError(
+            f"--nodes {nodes} is more than the recipe's {len(modules)} modules ({', '.join(modules)}), and one module "
+            f"cannot be spread over several nodes yet; take at most --nodes {len(modules)}."
+        )
+    if nodes == 1:
+        return [list(modules)]
+    if nodes == len(modules):
+        return [[module] for module in modules]
+    return min(_partitions(list(modules), nodes), key=lambda groups: sorted((_load(g, costs) for g in groups), reverse=True))
+
+
+def needs_costs(modules: Sequence[str], nodes: int) -> bool:
+    """Whether the costs decide anything."""
+    return 1 < nodes < len(modules)
+
+
+def parse(text: str, modules: Sequence[str]) -> Placement:
+    """`translator | encoder_decoder, discriminator` by hand: workers by `|`, modules by commas, each exactly once."""
+    groups = [[name.strip() for name in group.split(",") if name.strip()] for group in text.split("|")]
+    named = [name for group in groups for name in group]
+    for name in named:
+        if name not in modules:
+            raise InputError(
+                f"--place names {name!r}, but the modules are {', '.join(modules)}.{did_you_mean(name, modules)}"
+            )
+    wrong = [name for name in modules if named.count(name) != 1]
+    if wrong or not all(groups):
+        example = " | ".join(modules)
+        raise InputError(
+            f"--place must name every module exactly once, as in {example!r}; "
+            + (f"look at {', '.join(wrong)}." if wrong else "a worker has no modules.")
+        )
+    order = list(modules).index
+    return [sorted(group, key=order) for group in groups]
+
+
+def _load(group: list[str], costs: Mapping[str, float]) -> float:
+    return sum(costs[module] for module in group)
+
+
+def _partitions(modules: list[str], count: int) -> Iterator[Placement]:
+    """Every way to put the modules into `count` non-empty groups."""
+    if len(modules) < count or count == 0:
+        return
+    if len(modules) == count:
+        yield [[module] for module in modules]
+        return
+    first, rest = modules[0], modules[1:]
+    for groups in _partitions(rest, count - 1):
+        yield [[first], *groups]
+    for groups in _partitions(rest, count):
+        for index, group in enumerate(groups):
+            yield [*groups[:index], [first, *group], *groups[index + 1 :]]

@@ -1,0 +1,215 @@
+"""What a recipe is: named modules, each with how it is built, its loss, and the peers that it reads.
+
+A recipe is one file that reads like its paper. This file says what it holds, what a loss may
+touch (`Nets`), and checks that the graph of reads makes sense. Deliberately not here: values from a config
+(`params.py`), the loop (`worker.py`), the frozen copies themselves (`peers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from modtrain.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module as Net
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+T = TypeVar("T")
+
+Params = Any
+"""A recipe's own frozen dataclass (plain or pydantic)."""
+
+Batch = Mapping[str, "Tensor"]
+"""One batch of training data: tensors by name, batch dimension first."""
+
+
+class Batches(Protocol):
+    """Training data that can be entered anywhere: the batches are a pure function of (seed, epoch, position)."""
+
+    def __len__(self) -> int:
+        """Batches in an epoch, at least 1."""
+
+    def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Generator[Batch, None, None]:
+        """The batches number `start` and later of an epoch, on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a recipe trains and is judged on."""
+
+    train: Batches
+    test: Any = None
+    """Whatever the recipe's `evaluate` understands."""
+    description: str = ""
+    """One line for a person: name, sizes, counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a recipe's `evaluate` returns."""
+
+    metrics: dict[str, float]
+    grid: Tensor | None = None
+    """A picture for a person, uint8 of shape (height, width, 3)."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """An edge of the graph: a module's loss uses the newest version of a peer, or its `last` n versions."""
+
+    peer: str
+    last: int | Callable[[Params], int] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """One separately trained part of a model.
+
+    `loss(nets, batch, params)` returns `{"loss": scalar, ...}`; other scalars are logged. `schedule(progress, params)`
+    is the factor on every learning rate of the optimizer at `progress` in [0, 1); while it is 0 the module is not
+    computed at all (a head start, a finished module). `updates` is the number of steps a batch. `ema` is the decay of
+    an exponential moving average of the weights for evaluation and inference. A frozen copy runs in `eval()` unless
+    `frozen_mode="train"`: a recipe with batch normalisation must choose.
+    """
+
+    build: Callable[[Params], Net]
+    loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
+    optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
+    reads: Sequence[str | Reads] = ()
+    schedule: Callable[[float, Params], float] | None = None
+    updates: int | Callable[[Params], int] = 1
+    ema: float | Callable[[Params], float] | None = None
+    frozen_mode: str = "eval"
+
+    def edges(self) -> tuple[Reads, ...]:
+        """The peers that the loss reads."""
+        return tuple(Reads(edge) if isinstance(edge, str) else edge for edge in self.reads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What is trained. A run uses `epochs`, `exchange_every` (steps), `max_staleness` (epochs) unless it is told."""
+
+    params: type[Any]
+    data: Callable[[Path | None, Params], Data]
+    modules: Mapping[str, Module]
+    apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
+    evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
+    epochs: int = 10
+    exchange_every: int | None = None
+    max_staleness: int | None = None
+
+    def __post_init__(self) -> None:
+        check_graph(self.modules)
+
+    def last(self, module: str, peer: str, params: Params) -> int:
+        """How many of the newest versions of `peer` the loss of `module` reads."""
+        edge = next(edge for edge in self.modules[module].edges() if edge.peer == peer)
+        return int(resolve(edge.last, params))
+
+    def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
+        """The peers outside of `modules` that their losses read, each with the most versions that an edge asks for."""
+        inside, wanted = tuple(modules), dict[str, int]()
+        for module in inside:
+            for edge in self.modules[module].edges():
+                if edge.peer not in inside:
+                    wanted[edge.peer] = max(wanted.get(edge.peer, 1), self.last(module, edge.peer, params))
+        return wanted
+
+
+def resolve(value: T | Callable[[Params], T], params: Params) -> T:
+    """A field of a recipe that is either a value or a function of the parameters."""
+    return value(params) if callable(value) else value
+
+
+class Nets:
+    """The networks of one worker as a loss sees them: `nets.translator` is the live module, or its newest frozen copy.
+
+    A loss may touch its own module and the peers that it declares under `reads`; anything else is an error. Between two
+    batches `once` forgets what it kept.
+    """
+
+    def __init__(self, versions: Mapping[str, Sequence[Net]], lasts: Mapping[str, Mapping[str, int]]) -> None:
+        """`versions`: each module's networks, newest first; `lasts`: how many of each peer a module's loss reads."""
+        self._versions = versions
+        self._lasts = lasts
+        self._module: str | None = None
+        self._kept: dict[str, tuple[Tensor, frozenset[str]]] = {}
+        self._touched: list[set[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._every(name)[0]
+
+    def average(self, name: str, loss: Callable[[Any], Tensor]) -> Tensor:
+        """The mean of `loss(net)` over the versions of a peer that the edge reads (one if it is live here)."""
+        versions = self._every(name)
+        return sum((loss(net) for net in versions[1:]), start=loss(versions[0])) / len(versions)
+
+    def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute()`, shared by the losses of one batch: a tensor that several modules of a worker need.
+
+        The module in training gets the graph where it is itself one of the networks inside `compute`; every other loss
+        gets the values alone. So on one worker the fake of the generator's loss serves the discriminator's.
+        """
+        kept = self._kept.get(key)
+        if kept is None or self._module in kept[1]:
+            self._touched.append(set())
+            kept = self._kept[key] = (compute(), frozenset(self._touched.pop()))
+        value, inside = kept
+        for name in inside:  # what is shared was read, too: the same must hold where the modules are apart
+            self._every(name)
+        return value if self._module in inside else value.detach()
+
+    def enter(self, module: str | None) -> None:
+        """From here on the loss of `module` is computed; None allows every network (evaluation, inference)."""
+        self._module = module
+
+    def forget(self) -> None:
+        """Drop what `once` kept: the batch or a network has changed."""
+        self._kept.clear()
+
+    def _every(self, name: str) -> Sequence[Net]:
+        if name not in self._versions and self._module is None:
+            raise AttributeError(f"no module {name!r} here; there are {', '.join(self._versions)}")
+        for touched in self._touched:
+            touched.add(name)
+        if self._module is None or name == self._module:
+            return self._versions[name][:1]
+        lasts = self._lasts[self._module]
+        if name not in lasts:
+            raise InputError(
+                f"The loss of {self._module!r} touches {name!r}, which it does not declare: it reads "
+                f"{', '.join(lasts) or 'nothing'}. Add {name!r} to the `reads` of {self._module!r} in the recipe."
+            )
+        return self._versions[name][: lasts[name]]
+
+
+def check_graph(modules: Mapping[str, Module]) -> None:
+    """Raise InputError where the modules are not a graph that can be trained."""
+    if not modules:
+        raise InputError("The recipe has no modules; give it at least one, as modules={'name': Module(...)}.")
+    for name, module in modules.items():
+        if not name.isidentifier() or name.startswith("_") or hasattr(Nets, name):
+            raise InputError(f"Module name {name!r} cannot be used; take a Python name such as 'discriminator'.")
+        if module.frozen_mode not in ("eval", "train"):
+            raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
+        peers = [edge.peer for edge in module.edges()]
+        for peer in peers:
+            if peer not in modules:
+                known = [other for other in modules if other != name]
+                raise InputError(
+                    f"{name!r} reads {peer!r}, which is no module of the recipe; there are "
+                    f"{', '.join(known) or 'no others'}.{did_you_mean(peer, known)}"
+                )
+            if peer == name:
+                raise InputError(f"{name!r} reads itself; a loss always has its own module, remove it from `reads`.")
+        if len(set(peers)) < len(peers):
+            raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")

@@ -1,0 +1,315 @@
+"""Unpaired translation on the encoding: "Improving Cycle-GAN using Intel AI DevCloud" (Mohan Nikam, Intel, June 2018).
+
+Apples (domain A) become oranges (domain B). One encoder-decoder serves both domains, one translator works on its
+encoding, and one discriminator judges the encoding, never the image. The article's sentences and where they are here:
+
+- "this pair can even be trained separately ... governed by the reconstruction loss": `encoder_decoder_loss`;
+- "deviation loss, which is defined as the difference between the encodings of an image and the output of the generator
+  network": `deviation_loss`. "To ensure that images from domain B do not change" it applies to B, and because the
+  translator shall "translate only the bare-minimum part of the encoded image of domain A" it applies to A, too. How
+  much each counts is left open there, so each has its own weight. The article gives no norm: L1, as in CycleGAN;
+- "it can directly take the translated feature encodings from the translator network as an input": `Discriminator`;
+- "loss is kept similar to that of Cycle-GAN": LSGAN. The discriminator's fakes are translations of A only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from modtrain.data.unpaired import UnpairedTest, unpaired
+from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
+from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
+from modtrain.nets.patchgan import patchgan
+from modtrain.nets.resnet import ResnetBlock
+from modtrain.recipe import Batch, Data, Evaluation, Module, Nets, Reads, Recipe
+
+Deviation = Literal["l1", "l2"]
+Penalty = Literal["none", "r1", "r1+r2"]
+OPTIONS = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class EncoderDecoderParams:
+    """The encoder-decoder and how it is trained."""
+
+    width: int = Field(
+        default=16, ge=1, description="channels of the first layer; the encoding has 4 times as many (64)"
+    )
+    norm: Norm = Field(default="instance", description="normalisation of its layers: instance or none")
+    lr: float = Field(default=2e-3, gt=0, description="learning rate of Adam")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
+    starts_at: float = Field(default=0.0, ge=0, lt=1, description="share of the run before its first step")
+    decay_from: float = Field(default=0.2, ge=0, le=1, description="share of the run after which lr falls linearly")
+    finished_at: float = Field(default=0.6, gt=0, le=1, description="share of the run at which lr is 0: the drift ends")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class TranslatorParams:
+    """The translator and how it is trained."""
+
+    blocks: int = Field(default=3, ge=1, description="residual blocks (the article's size: 9, or 6)")
+    conv: Conv = Field(
+        default="dense", description="convolutions of the blocks: dense or separable (depthwise-separable)"
+    )
+    norm: Norm = Field(default="instance", description="normalisation in the blocks: instance or none")
+    lr: float = Field(default=5e-4, gt=0, description="learning rate of Adam")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
+    lambda_deviation_a: float = Field(
+        default=1.0, ge=0, description="weight of the deviation loss on A: keeps the background"
+    )
+    lambda_deviation_b: float = Field(default=1.0, ge=0, description="weight of the deviation loss on B: B stays B")
+    deviation: Deviation = Field(default="l1", description="norm of the deviation loss: l1 or l2")
+    opponents: int = Field(default=8, ge=1, description="newest discriminator versions whose verdicts are averaged")
+    starts_at: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the run before its first step: a head start"
+    )
+    decay_from: float = Field(default=0.5, ge=0, le=1, description="share of the run after which lr falls linearly")
+    finished_at: float = Field(default=1.0, gt=0, le=1, description="share of the run at which lr is 0")
+    ema: float = Field(
+        default=0.99, ge=0, lt=1, description="decay of the weights' moving average, for evaluation (0: none)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DiscriminatorParams:
+    """The discriminator of encodings and how it is trained."""
+
+    width: int = Field(default=64, ge=1, description="channels of its first layer (256: the article's size)")
+    norm: Norm = Field(default="none", description="normalisation of its layers: instance or none")
+    spectral_norm: bool = Field(
+        default=False, description="bound each layer's Lipschitz constant by spectral normalisation"
+    )
+    gan_mode: GanMode = Field(
+        default="lsgan", description="adversarial loss, also the translator's: lsgan, vanilla or hinge"
+    )
+    penalty: Penalty = Field(
+        default="r1+r2", description="zero-centred gradient penalty: none, r1 (real) or r1+r2 (and fake)"
+    )
+    lambda_penalty: float = Field(
+        default=1.0, ge=0, description="weight of the penalty, in units of the encodings' variance"
+    )
+    lr: float = Field(default=5e-4, gt=0, description="learning rate of Adam")
+    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
+    starts_at: float = Field(
+        default=0.05, ge=0, lt=1, description="share of the run before its first step: a head start"
+    )
+    decay_from: float = Field(default=0.5, ge=0, le=1, description="share of the run after which lr falls linearly")
+    finished_at: float = Field(default=1.0, gt=0, le=1, description="share of the run at which lr is 0")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Params:
+    """Everything that may be varied. The defaults are the built-in demo; `jobs/` holds the article's full size."""
+
+    batch_size: int = Field(default=8, ge=1, description="images of each domain in a batch")
+    load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
+    crop_size: int = Field(
+        default=48, ge=24, multiple_of=4, description="edge of the random training crop, a multiple of 4"
+    )
+    flip: bool = Field(default=True, description="mirror half of the training images left to right")
+    encoder_decoder: EncoderDecoderParams = EncoderDecoderParams()
+    translator: TranslatorParams = TranslatorParams()
+    discriminator: DiscriminatorParams = DiscriminatorParams()
+
+
+class EncoderDecoder(nn.Module):
+    """`c7s1-w, d2w, d4w | u2w, uw, c7s1-3`: images (N, 3, H, W) in [-1, 1] to encodings (N, 4w, H/4, W/4) and back.
+
+    The article's "less-complex decoder" has no residual blocks: those are the translator.
+    """
+
+    def __init__(self, width: int, norm: Norm) -> None:
+        super().__init__()
+        first = (c7s1(3, width), normalisation(norm, width), nn.ReLU())
+        self.encoder = nn.Sequential(*first, down(2 * width, norm), down(4 * width, norm))
+        self.decoder = nn.Sequential(up(2 * width, norm), up(width, norm), c7s1(width, 3), nn.Tanh())
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W), edges a multiple of 4, to encodings (N, 4w, H/4, W/4)."""
+        return self.encoder(images)  # type: ignore[no-any-return]
+
+    def decode(self, encodings: Tensor) -> Tensor:
+        """Encodings (N, 4w, h, w) to images (N, 3, 4h, 4w)."""
+        return self.decoder(encodings)  # type: ignore[no-any-return]
+
+
+def build_encoder_decoder(params: Params) -> EncoderDecoder:
+    """One for both domains."""
+    return EncoderDecoder(params.encoder_decoder.width, params.encoder_decoder.norm)
+
+
+def build_translator(params: Params) -> nn.Module:
+    """Residual blocks on the encoding, (N, 4w, h, w) to the same shape; it starts as the identity."""
+    p, channels = params.translator, 4 * params.encoder_decoder.width
+    return nn.Sequential(*(ResnetBlock(channels, conv=p.conv, norm=p.norm) for _ in range(p.blocks)))
+
+
+def build_discriminator(params: Params) -> nn.Module:
+    """The latter half of CycleGAN's 70x70 PatchGAN: encodings (N, 4w, h, w) to logits of patches (N, 1, h/2-2, ...)."""
+    p = params.discriminator
+    layers = ((p.width, 2), (2 * p.width, 1))
+    return patchgan(4 * params.encoder_decoder.width, layers, norm=p.norm, spectral_norm=p.spectral_norm)
+
+
+def encodings(nets: Nets, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The encodings of a batch's images of A and of B, made once for all modules of a worker."""
+    both = nets.once("encodings", lambda: nets.encoder_decoder.encode(torch.cat((batch["a"], batch["b"]))))
+    return both[: len(batch["a"])], both[len(batch["a"]) :]
+
+
+def encoder_decoder_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """Reconstruction: mean absolute difference between images and their decoded encodings, both domains."""
+    images = torch.cat((batch["a"], batch["b"]))
+    loss = F.l1_loss(nets.encoder_decoder.decode(torch.cat(encodings(nets, batch))), images)
+    return {"loss": loss, "reconstruction": loss}
+
+
+def translator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """Fool every discriminator that is read, and change nothing else: adversarial plus weighted deviation losses."""
+    p, gan_mode = params.translator, params.discriminator.gan_mode
+    encoding_a, encoding_b = encodings(nets, batch)
+    fake = nets.once("fake", lambda: nets.translator(encoding_a))
+    adversarial = nets.average("discriminator", lambda judge: generator_loss(judge(fake), gan_mode))
+    deviation_a = deviation_loss(encoding_a, fake, p.deviation)
+    deviation_b = deviation_loss(encoding_b, nets.translator(encoding_b), p.deviation)
+    loss = adversarial + p.lambda_deviation_a * deviation_a + p.lambda_deviation_b * deviation_b
+    return {"loss": loss, "adversarial": adversarial, "deviation_a": deviation_a, "deviation_b": deviation_b}
+
+
+def deviation_loss(encoding: Tensor, translation: Tensor, deviation: Deviation) -> Tensor:
+    """The difference between an encoding and its translation (N, C, H, W): a scalar, 0 for the identity."""
+    return (F.l1_loss if deviation == "l1" else F.mse_loss)(translation, encoding)
+
+
+def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """Tell encodings of B from translated encodings of A; smooth on both where a gradient penalty asks for it."""
+    p = params.discriminator
+    encoding_a, real = (encoding.detach() for encoding in encodings(nets, batch))
+    fake = nets.once("fake", lambda: nets.translator(encoding_a)).detach()
+    real, fake = real.requires_grad_(p.penalty != "none"), fake.requires_grad_(p.penalty == "r1+r2")
+    on_real, on_fake = nets.discriminator(real), nets.discriminator(fake)
+    adversarial = discriminator_loss(on_real, on_fake, p.gan_mode)
+    penalised = [(on, at) for on, at in ((on_real, real), (on_fake, fake)) if at.requires_grad]
+    # In units of the encodings' variance, so that the weight means the same however the encoder scales its output.
+    penalty = sum((gradient_penalty(on, at) for on, at in penalised), torch.zeros(())) * real.detach().var()
+    return {"loss": adversarial + p.lambda_penalty * penalty, "adversarial": adversarial, "penalty": penalty}
+
+
+Trained = EncoderDecoderParams | TranslatorParams | DiscriminatorParams
+
+
+def adam(parameters: Iterable[nn.Parameter], p: Trained) -> Adam:
+    """Adam with CycleGAN's second decay rate, and a learning rate for each module."""
+    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999))
+
+
+def schedule(progress: float, p: Trained) -> float:
+    """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` linearly down to 0 at `finished_at`.
+
+    The encoder-decoder starts first and is finished first: until then the encoding drifts under the other two.
+    """
+    if progress < p.starts_at:
+        return 0.0
+    return max(0.0, min(1.0, (p.finished_at - progress) / max(p.finished_at - p.decay_from, 1e-9)))
+
+
+def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
+    """Translate images (N, 3, H, W) in [-1, 1] of any size to domain B; the same shape."""
+    height, width = images.shape[-2:]
+    padded = pad_to_multiple_of_4(images)
+    encoding = nets.encoder_decoder.encode(padded)
+    return nets.encoder_decoder.decode(nets.translator(encoding))[..., :height, :width]  # type: ignore[no-any-return]
+
+
+def pad_to_multiple_of_4(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) continued to the right and below, by reflection, to edges a multiple of 4 and at least 8."""
+    height, width = images.shape[-2:]
+    right, below = max(8, -(-width // 4) * 4) - width, max(8, -(-height // 4) * 4) - height
+    # Reflection needs more pixels than it adds; an image of a few pixels is continued by its edge.
+    mode = "reflect" if right < width and below < height else "replicate"
+    return F.pad(images, (0, right, 0, below), mode=mode)
+
+
+def evaluate(nets: Nets, test: UnpairedTest, params: Params) -> Evaluation:
+    """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth.
+
+    `reconstruction_psnr`: A and B encoded and decoded; `target_kept_psnr`: B through the translator against B. With the
+    truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside of the
+    mask), `background_psnr` and `background_ssim` (the translated against the given A, outside of it).
+    """
+    a, b, code = test.a, test.b, nets.encoder_decoder
+    both = torch.cat((a, b))
+    translated, kept = (in_batches(lambda x: apply(nets, x, params), images, params) for images in (a, b))
+    rebuilt = in_batches(lambda x: code.decode(code.encode(x)), both, params)
+    metrics = {"reconstruction_psnr": psnr(rebuilt, both), "target_kept_psnr": psnr(kept, b)}
+    if test.mask is None:
+        return Evaluation(metrics=metrics, grid=grid((a, translated)))
+    with_truth = {
+        "translation_psnr": psnr(translated, b, test.mask),
+        "untouched_psnr": psnr(a, b, test.mask),
+        "background_psnr": psnr(translated, a, ~test.mask),
+        "background_ssim": ssim(translated, a, ~test.mask),
+    }
+    return Evaluation(metrics=with_truth | metrics, grid=grid((a, translated, b)))
+
+
+def in_batches(net: Callable[[Tensor], Tensor], images: Tensor, params: Params) -> Tensor:
+    """`net` without gradients on images (N, 3, H, W), a training batch at a time."""
+    with torch.no_grad():
+        return torch.cat([net(part) for part in torch.split(images, 2 * params.batch_size)])
+
+
+def grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
+    """The first images of each row, (N, 3, H, W) in [-1, 1], as one uint8 picture (rows * H, columns * W, 3)."""
+    picture = torch.cat([torch.cat(tuple(row[:columns]), dim=2) for row in rows], dim=1)
+    return picture.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu()
+
+
+def data(dataroot: Path | None, params: Params) -> Data:
+    """A folder with `trainA trainB testA testB`, or the built-in apples and oranges."""
+    sizes = {"load_size": params.load_size, "crop_size": params.crop_size}
+    return unpaired(dataroot, **sizes, batch_size=params.batch_size, flip=params.flip)
+
+
+recipe = Recipe(
+    params=Params,
+    data=data,
+    modules={
+        "encoder_decoder": Module(
+            build=build_encoder_decoder,
+            loss=encoder_decoder_loss,
+            optimizer=lambda parameters, params: adam(parameters, params.encoder_decoder),
+            schedule=lambda progress, params: schedule(progress, params.encoder_decoder),
+        ),
+        "translator": Module(
+            build=build_translator,
+            loss=translator_loss,
+            optimizer=lambda parameters, params: adam(parameters, params.translator),
+            schedule=lambda progress, params: schedule(progress, params.translator),
+            reads=("encoder_decoder", Reads("discriminator", last=lambda params: params.translator.opponents)),
+            ema=lambda params: params.translator.ema,
+        ),
+        "discriminator": Module(
+            build=build_discriminator,
+            loss=discriminator_loss_on_encodings,
+            optimizer=lambda parameters, params: adam(parameters, params.discriminator),
+            schedule=lambda progress, params: schedule(progress, params.discriminator),
+            reads=("encoder_decoder", "translator"),
+        ),
+    },
+    apply=apply,
+    evaluate=evaluate,
+    epochs=10,
+    exchange_every=50,
+    max_staleness=0,
+)

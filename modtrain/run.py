@@ -1,0 +1,257 @@
+"""Run: one training of one recipe as a folder: `run.json`, the stop request, the workers' heartbeats.
+
+Deliberately not here: checkpoints (`store.py`), what the folder says taken together (`status.py`), and who trains
+(`worker.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modtrain import fs, plugins
+from modtrain.errors import InputError, did_you_mean
+from modtrain.params import build_params
+from modtrain.recipe import Recipe
+from modtrain.store import CheckpointStore
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 2.0
+RUN_FILE = "run.json"
+STOP_FILE = "stop"
+
+
+class RunSpec(BaseModel):
+    """What `run.json` holds: everything that decides what this run trains. Written once."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    recipe: str
+    recipe_sha256: str | None = None
+    """Of the recipe's file, where it is the user's own."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    dataroot: str | None = None
+    placement: list[list[str]]
+    """The modules of each worker."""
+    epochs: int = Field(gt=0)
+    exchange_every: int | None = Field(default=None, gt=0)
+    max_staleness: int | None = Field(default=None, ge=0)
+    seed: int = 0
+    device: str = "auto"
+    peer_timeout_s: float = Field(default=1800.0, gt=0)
+    versions: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what its `run.json` says."""
+
+    path: Path
+    spec: RunSpec
+
+    @staticmethod
+    def create(path: Path, spec: RunSpec) -> Run:
+        """Make the folder of a new run appear, complete; InputError where the name is taken or not allowed."""
+        check_name(path.name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fs.publish_folder(path.parent, path.name, {RUN_FILE: spec.model_dump_json(indent=2).encode() + b"\n"})
+        except FileExistsError:
+            raise InputError(f"{path} exists already; choose another --name or --root.") from None
+        except OSError as error:
+            raise InputError(f"The run's folder {path} cannot be made: {error.strerror}.") from error
+        return Run.open(path)
+
+    @staticmethod
+    def open(path: Path) -> Run:
+        """The run in a folder; InputError where there is none."""
+        path = Path(path)
+        try:
+            content = fs.read_file(path / RUN_FILE)
+        except OSError:
+            raise InputError(_no_run(path)) from None
+        try:
+            return Run(path.resolve(), RunSpec.model_validate_json(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InputError(f"{path / RUN_FILE} is damaged or of another version: {where}: {first['msg']}.") from None
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def recipe(self) -> Recipe:
+        """The recipe, loaded; a warning where the user's file is not the one that the run was begun with."""
+        recipe = plugins.load("recipe", self.spec.recipe)
+        if not isinstance(recipe, Recipe):
+            raise InputError(f"{self.spec.recipe} defines `recipe`, but it is a {type(recipe).__name__}, not a Recipe.")
+        if recipe_sha256(self.spec.recipe) != self.spec.recipe_sha256:
+            log.warning("The recipe %s has changed since this run was begun.", self.spec.recipe)
+        return recipe
+
+    def params(self, recipe: Recipe) -> Any:
+        """The run's parameters, validated."""
+        return build_params(recipe.params, self.spec.params)
+
+    def module_path(self, module: str) -> Path:
+        """The folder of a module."""
+        return self.path / "modules" / module
+
+    def store(self, module: str) -> CheckpointStore:
+        """The checkpoints of a module."""
+        return CheckpointStore(self.module_path(module))
+
+    @property
+    def modules(self) -> list[str]:
+        """Every module, in the order of the placement."""
+        return [module for worker in self.spec.placement for module in worker]
+
+    def request_stop(self, reason: str) -> None:
+        """Ask every worker to publish and leave at its next batch."""
+        fs.replace_file(self.path / STOP_FILE, reason.encode())
+
+    def stop_requested(self) -> str | None:
+        """The reason of a stop request. The folder is listed: a polled missing name stays missing on NFS."""
+        if STOP_FILE not in fs.names(self.path):
+            return None
+        try:
+            return fs.read_file(self.path / STOP_FILE).decode(errors="replace") or "no reason given"
+        except FileNotFoundError:
+            return None
+
+    def clear_stop(self) -> None:
+        """Take a stop request back, so that the run can go on."""
+        (self.path / STOP_FILE).unlink(missing_ok=True)
+
+    def heartbeat(self, module: str) -> dict[str, Any]:
+        """What the module's worker said last; empty where it has said nothing."""
+        try:
+            return dict(json.loads(fs.read_file(self.module_path(module) / "heartbeat.json")))
+        except (OSError, ValueError):
+            return {}
+
+
+class Heartbeat:
+    """Says every few seconds what a worker is doing, in `heartbeat.json` of each of its modules.
+
+    A reader sees by the counter that the worker lives; no clock of another machine is asked. Storage that fails here
+    costs nothing but the news.
+    """
+
+    def __init__(self, run: Run, modules: Iterable[str], **facts: Any) -> None:
+        self._paths = [run.module_path(module) / "heartbeat.json" for module in modules]
+        self._says: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": process_started(os.getpid()),
+            "job": job_id(),
+            "state": "starting",
+            **facts,
+        }
+        self._counter = 0
+        self._silenced: set[Path] = set()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        self._write()
+
+    def say(self, *, now: bool = False, **news: Any) -> None:
+        """Change what is said; `now` writes it at once instead of with the next beat."""
+        self._says.update(news)
+        if now:
+            self._write()
+
+    def fall_silent(self) -> None:
+        """Write nothing any more."""
+        with self._lock:
+            self._paths = []
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_S):
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            self._counter += 1
+            content = json.dumps({**self._says, "counter": self._counter, "at": time.time()}).encode()
+            for path in self._paths:
+                try:
+                    fs.replace_file(path, content)
+                    self._silenced.discard(path)
+                except OSError as error:
+                    if path not in self._silenced:  # once, not every two seconds
+                        log.warning("Could not write %s: %s", path, error)
+                    self._silenced.add(path)
+
+
+class RunLog(logging.Handler):
+    """`worker.log` on shared storage: each line opens the file anew, and storage that fails costs only the line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one record."""
+        with contextlib.suppress(OSError):  # stderr has it as well
+            fs.append_line(self._path, self.format(record))
+
+
+def check_name(name: str) -> None:
+    """A run's name is one folder name: no slash, no leading dot, nothing that cannot be shown."""
+    if not name or name.startswith(".") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+        raise InputError(f"A run cannot be called {name!r}; take a short name without slashes, such as apples-1.")
+
+
+def recipe_sha256(recipe: str) -> str | None:
+    """The checksum of a user's recipe file; None for a recipe that comes from a package."""
+    path = Path(recipe)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else None
+
+
+def process_started(pid: int) -> int | None:
+    """When a process of this machine started, in ticks since boot: with the pid it names it for ever."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
+    """The scheduler's id of this job, to be shown."""
+    return next((environment[name] for name in ("SLURM_JOB_ID", "PBS_JOBID") if environment.get(name)), None)
+
+
+def _no_run(path: Path) -> str:
+    place = path.parent if path.name else path
+    runs = [name for name in fs.names(place) if (place / name / RUN_FILE).is_file()] if place.is_dir() else []
+    shown = f"; {place} has {', '.join(runs[-5:])}" if runs else ""
+    return f"There is no run in {path} (no {RUN_FILE}){shown}.{did_you_mean(path.name, runs)}"

@@ -1,0 +1,69 @@
+"""Tensors in and out of a checkpoint's files: weights as safetensors, the owner's state as a weights-only pickle.
+
+Loading what a peer published runs no code. Deliberately not here: where the files lie and when they are published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from modtrain.errors import CorruptCheckpoint
+
+
+def weights(net: nn.Module) -> bytes:
+    """Parameters and buffers of a network, as safetensors, copied to host memory."""
+    return tensors(net.state_dict())
+
+
+def tensors(values: Mapping[str, Tensor]) -> bytes:
+    """Named tensors as safetensors; each is stored on its own, also where two share memory."""
+    return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in values.items()})
+
+
+def load_weights(net: nn.Module, content: bytes) -> None:
+    """Copy published weights into a network in place; CorruptCheckpoint where they do not fit it."""
+    try:
+        net.load_state_dict(safetensors.torch.load(content))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise CorruptCheckpoint(f"The published weights do not fit this network: {error}") from error
+
+
+def fingerprint(net: nn.Module) -> str:
+    """sha256 of a network's weights: equal if and only if every parameter and buffer is."""
+    return hashlib.sha256(weights(net)).hexdigest()
+
+
+def pack(state: Mapping[str, Any]) -> bytes:
+    """The owner's state (optimizer, RNG, position): tensors and plain values only."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, Any]:
+    """The owner's state; nothing in it is executed (`weights_only`). CorruptCheckpoint where it cannot be read."""
+    try:
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError) as error:
+        raise CorruptCheckpoint(f"The state.pt cannot be read: {error}") from error
+
+
+def rng_state() -> dict[str, Any]:
+    """torch's generators, on the CPU and on every GPU: what a loss draws its noise from."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put torch's generators back; those of the GPUs only where there are as many as then."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,134 @@
+"""What a run's folder says, taken together: the state of the run, of its workers and of each module.
+
+A reader and nothing more: it writes nothing, asks no scheduler and compares no two machines' clocks. Whether a worker
+lives is known from its process where it runs on this machine, else from its heartbeat's counter, watched for a moment.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from modtrain import fs
+from modtrain.run import HEARTBEAT_S, Run, process_started
+from modtrain.store import Checkpoint
+
+Beat = Mapping[str, Any]
+"""A heartbeat; empty where a worker has said nothing yet."""
+
+OVER = ("finished", "stopped", "preempted", "failed")
+"""The last words of a worker."""
+LIVE = ("starting", "training", "waiting")
+
+
+def status(run: Run) -> dict[str, Any]:
+    """The run as plain values: `modtrain status RUN --json` prints exactly this."""
+    beats = {module: run.heartbeat(module) for module in run.modules}
+    return summary(run, beats, states_of(run, beats))
+
+
+def summary(run: Run, beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
+    """The same for heartbeats and states of modules that are known already; nothing is waited for."""
+    newest = {module: run.store(module).latest() for module in run.modules}
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        "recipe": run.spec.recipe,
+        "state": _overall(run, set(states.values())),
+        "stop": run.stop_requested(),
+        "workers": [_worker(number, placed, beats, states) for number, placed in enumerate(run.spec.placement)],
+        "modules": {module: _module(run, module, newest, beats[module], states[module]) for module in run.modules},
+    }
+
+
+def states_of(run: Run, beats: Mapping[str, Beat]) -> dict[str, str]:
+    """The state of each module: what its worker said last, or `lost` where it died without a word."""
+    states = {module: str(beat.get("state", "not started")) for module, beat in beats.items()}
+    unsure = [module for module, beat in beats.items() if beat and states[module] not in OVER]
+    alive = {module: _process_lives(beats[module]) for module in unsure}
+    elsewhere = [module for module in unsure if alive[module] is None]
+    alive.update(_counters_move(run, elsewhere, beats))
+    return {module: "lost" if alive.get(module) is False else state for module, state in states.items()}
+
+
+def alarms(found: Mapping[str, Any]) -> list[str]:
+    """What a person should look at, one sentence each."""
+    said = []
+    for worker in found["workers"]:
+        name, where = " + ".join(worker["modules"]), f"{worker['host']}, process {worker['pid']}"
+        if worker["state"] == "lost":
+            said.append(f"{name} died without a word ({where}); launch the run again to go on from its checkpoint.")
+        elif worker["state"] in ("failed", *LIVE) and worker["trouble"]:
+            said.append(f"{name}: {worker['trouble']}")
+    if found["stop"] and found["state"] == "running":
+        said.append(f"A stop was asked for ({found['stop']}); the workers publish and leave.")
+    return said
+
+
+def _process_lives(beat: Beat) -> bool | None:
+    """Whether the worker's process runs on this machine; None where it belongs to another one."""
+    if beat.get("host") != socket.gethostname():
+        return None
+    return beat.get("started") is not None and process_started(int(beat["pid"])) == beat["started"]
+
+
+def _counters_move(run: Run, modules: list[str], beats: Mapping[str, Beat]) -> dict[str, bool]:
+    alive = dict.fromkeys(modules, False)
+
+    def all_moved() -> bool | None:
+        for module in modules:
+            alive[module] |= run.heartbeat(module).get("counter") != beats[module].get("counter")
+        return True if all(alive.values()) else None
+
+    if modules:
+        fs.wait_until(all_moved, timeout_s=2.5 * HEARTBEAT_S)
+    return alive
+
+
+def _overall(run: Run, states: set[str]) -> str:
+    """A lost worker may be about to be started again, as long as another one lives; a failed one is not."""
+    if states == {"finished"}:
+        return "finished"
+    if "failed" in states:
+        return "failed"
+    if states & set(LIVE):
+        return "running"
+    if "lost" in states:
+        return "failed"
+    waiting = "not started" in states and not states & {"stopped", "preempted"} and fs.names(run.path / "jobs")
+    return "running" if waiting else "stopped"
+
+
+def _worker(number: int, placed: list[str], beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
+    beat = beats[placed[0]]
+    facts = ("host", "pid", "job", "device", "steps_per_s", "left_s", "waiting_for", "trouble")
+    return {"worker": number, "modules": placed, "state": states[placed[0]]} | {key: beat.get(key) for key in facts}
+
+
+def _module(
+    run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat: Beat, state: str
+) -> dict[str, Any]:
+    checkpoint = newest[module]
+    at = checkpoint.published_at if checkpoint else None
+    return {
+        "version": checkpoint.version if checkpoint else None,
+        "epoch": beat.get("epoch", checkpoint.epoch if checkpoint else 0),
+        "epochs": run.spec.epochs,
+        "step": beat.get("step", checkpoint.step if checkpoint else 0),
+        "steps": beat.get("steps"),
+        "state": state,
+        "worker": next(i for i, placed in enumerate(run.spec.placement) if module in placed),
+        "peers": {name: _peer(used, newest.get(name)) for name, used in (checkpoint.peers if checkpoint else {}).items()},
+        "metrics": checkpoint.metrics if checkpoint else {},
+        "losses": (beat.get("losses") or {}).get(module, {}),
+        "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
+    }
+
+
+def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:
+    """Which version of a peer the newest checkpoint was trained against, and how many versions that is behind by now."""
+    version = used["versions"][0] if used["versions"] else None
+    behind = newest.version - version if newest and version is not None else 0
+    return {"version": version, "epoch": used["epoch"], "behind": behind, "ensemble": len(used["versions"])}

@@ -1,0 +1,299 @@
+"""The worker: the loop that trains the modules placed on it, and the only `backward()` in the package.
+
+    resume, or publish version 0
+    each epoch:   refresh the peers (and wait for those that are too far behind)
+                  each batch: for each module in turn: loss, backward, step
+                  at each exchange point: publish weights, refresh the peers
+                  publish a full checkpoint
+
+Modules of one worker see each other live; those of other workers as frozen copies. Deliberately not here: what is
+trained (the recipe), where this process runs (`backends/`), and data (`data/`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modtrain.errors import CorruptCheckpoint, FencedOut, InputError, MissingCheckpoint, ModtrainError, StorageError
+from modtrain.leaving import Leaving
+from modtrain.peers import Peers
+from modtrain.recipe import Batch, Data, Nets, Recipe
+from modtrain.run import Heartbeat, Run, RunLog
+from modtrain.trainee import Trainee, derived_seed
+
+log = logging.getLogger(__name__)
+
+CURVE_STEPS = 20
+"""Steps between two lines of the training curve, at most."""
+CURVE_S = 5.0
+"""Seconds between two lines of the training curve, at most."""
+PUBLISH_TRIES = 8
+"""Failing publishes in a row before the worker gives up."""
+RETRY_S = 2.0
+"""Seconds before a failed publish is tried again; doubles up to a minute."""
+
+
+class Worker:
+    """Trains `modules` of a run in this process until the run's last epoch."""
+
+    def __init__(
+        self, run: Run, modules: Sequence[str], heartbeat: Heartbeat, leaving: Leaving, *, device: str
+    ) -> None:
+        """Build everything, resume or begin. `heartbeat` is told what happens, `leaving` is asked when to leave."""
+        self.run, self.heartbeat, self.leaving, self.device = run, heartbeat, leaving, device
+        self.recipe = run.recipe()
+        self.params = run.params(self.recipe)
+        self.data = load_data(self.recipe, run, self.params)
+        self.per_epoch = len(self.data.train)
+        self.total = run.spec.epochs * self.per_epoch
+        writer = uuid.uuid4().hex
+        self.trainees = [
+            Trainee(run, self.recipe, self.params, name, device=device, writer=writer) for name in modules
+        ]
+        self.peers = Peers(run, self.recipe, self.params, modules, device)
+        torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
+        self.step = self._resume()
+        self.nets = self._nets()
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._rates: deque[tuple[float, int]] = deque(maxlen=32)
+        self._curve_at = time.monotonic()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.step // self.per_epoch
+
+    def train(self) -> None:
+        """Walk the epochs. Leaves by an error of `errors.py` where it does not reach the end."""
+        if self.step == 0 and any(not trainee.resumable() for trainee in self.trainees):
+            self._publish(full=True)
+        while self.step < self.total:
+            self._refresh(wait=True)
+            with contextlib.closing(self._batches()) as batches:
+                for batch in batches:
+                    self._train_on(batch)
+                    self._between_batches()
+            self._publish(full=True)
+        while self._retry_at is not None:
+            self._wait_and_retry()
+
+    def _train_on(self, batch: Batch) -> None:
+        """One step of every module on one batch, in the recipe's order."""
+        self.nets.forget()
+        on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        for trainee in self.trainees:
+            if trainee.set_progress(self.step / self.total):
+                for _ in range(trainee.updates):
+                    losses = train_step(trainee, self.nets, on_device)
+                trainee.curve.add(self.step, losses)
+        self.step += 1
+
+    def _between_batches(self) -> None:
+        if self.step % CURVE_STEPS == 0 or time.monotonic() - self._curve_at > CURVE_S:
+            self._tell()
+        every = self.run.spec.exchange_every
+        boundary = self.step % self.per_epoch == 0
+        if every and self.step % every == 0 and not boundary:
+            self._publish(full=False)
+            self._refresh(wait=False)
+        if not boundary:
+            self._retry_if_due()
+            self._leave_if_asked()
+
+    def _refresh(self, *, wait: bool) -> None:
+        """Pull newer peers; at the beginning of an epoch wait for those that are too far behind."""
+        bound = self.run.spec.max_staleness
+        needed = max(0, self.epoch - bound) if wait and bound is not None else 0
+        self.peers.refresh(at_least=needed, poll=self._while_waiting)
+        self.nets = self._nets()
+        self.heartbeat.say(state="training", waiting_for=None, peers=self.peers.lineage())
+
+    def _while_waiting(self, peer: str) -> None:
+        self.heartbeat.say(state="waiting", waiting_for=peer)
+        self._retry_if_due()
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
+        reason = self.leaving.reason()
+        if reason is not None:
+            if any(trainee.published_step != self.step for trainee in self.trainees):
+                self._publish(full=True)
+            raise reason
+
+    def _publish(self, *, full: bool) -> None:
+        """Publish every module of this worker; what storage refuses is tried again soon, training goes on."""
+        self._tell()
+        lineage = self.peers.lineage()
+        try:
+            for trainee in self.trainees:
+                reads = {edge.peer for edge in trainee.module.edges()}
+                peers = {name: peer for name, peer in lineage.items() if name in reads}
+                final = full and self.step == self.total
+                trainee.publish(epoch=self.epoch, step=self.step, peers=peers, full=full, final=final)
+        except OSError as error:
+            self._publish_failed(error)
+        else:
+            self._failures, self._retry_at = 0, None
+            self.heartbeat.say(trouble=None)
+
+    def _publish_failed(self, error: OSError) -> None:
+        self._failures += 1
+        if self._failures >= PUBLISH_TRIES:
+            raise StorageError(
+                f"Publishing to {self.run.path} failed {self._failures} times in a row: {error}. Free some space or "
+                f"mend the folder (`modtrain doctor {self.run.path}`), then launch {self.run.name} again."
+            ) from error
+        pause_s = min(RETRY_S * 2 ** (self._failures - 1), 60.0)
+        self._retry_at = time.monotonic() + pause_s
+        log.warning("Publishing failed, trying again in %.0f s: %s", pause_s, error)
+        self.heartbeat.say(trouble=f"publishing failed {self._failures} times: {error}", now=True)
+
+    def _retry_if_due(self) -> None:
+        if self._retry_at is not None and time.monotonic() >= self._retry_at:
+            self._publish(full=True)
+
+    def _wait_and_retry(self) -> None:
+        """The work is done and only storage is missing: nothing to do but to try."""
+        time.sleep(0.1)
+        self._retry_if_due()
+        reason = self.leaving.reason()
+        if reason is not None:
+            raise reason
+
+    def _resume(self) -> int:
+        """Load the newest step at which each module has a full checkpoint that verifies; 0 where there is none."""
+        found = [trainee.resumable() for trainee in self.trainees]
+        for step in sorted(set.intersection(*map(set, found)), reverse=True):
+            try:
+                checkpoints = [steps[step] for steps in found]
+                contents = [t.read(checkpoint) for t, checkpoint in zip(self.trainees, checkpoints, strict=True)]
+            except (CorruptCheckpoint, MissingCheckpoint) as error:
+                log.warning("Cannot resume from step %d: %s", step, error)
+                continue
+            for trainee, checkpoint, files in zip(self.trainees, checkpoints, contents, strict=True):
+                trainee.resume(checkpoint, files)
+            log.info("Resumed at step %d of %d", step, self.total)
+            return step
+        if any(found):
+            log.warning("No step has a sound full checkpoint of every module here: starting from the beginning.")
+        return 0
+
+    def _nets(self) -> Nets:
+        live = {trainee.name: [trainee.net] for trainee in self.trainees}
+        lasts = {
+            trainee.name: {e.peer: self.recipe.last(trainee.name, e.peer, self.params) for e in trainee.module.edges()}
+            for trainee in self.trainees
+        }
+        return Nets({**live, **self.peers.nets()}, lasts)
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        return self.data.train.epoch(self.epoch, seed=self.run.spec.seed, start=self.step % self.per_epoch)
+
+    def _tell(self) -> None:
+        """Write the training curve and the news: how far, how fast, how well."""
+        self._curve_at = time.monotonic()
+        self._rates.append((self._curve_at, self.step))
+        for trainee in self.trainees:
+            trainee.curve.flush(self.step / self.per_epoch, trainee.lr)
+        (then, first), (now, last) = self._rates[0], self._rates[-1]
+        rate = (last - first) / (now - then) if now > then else None
+        self.heartbeat.say(
+            epoch=self.epoch,
+            step=self.step,
+            steps_per_s=rate,
+            left_s=(self.total - self.step) / rate if rate else None,
+            losses={trainee.name: trainee.curve.means for trainee in self.trainees},
+        )
+
+
+def train_step(trainee: Trainee, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:
+    """One optimisation step of one module; every other network only lets gradients pass."""
+    trainee.require_grad(True)
+    nets.enter(trainee.name)
+    losses = trainee.module.loss(nets, batch, trainee.params)
+    if "loss" not in losses:
+        raise InputError(f"The loss of {trainee.name} returned {', '.join(losses)}; it must return a 'loss'.")
+    trainee.optimizer.zero_grad(set_to_none=True)
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    trainee.optimizer.step()
+    trainee.require_grad(False)
+    trainee.update_average()
+    return losses
+
+
+def load_data(recipe: Recipe, run: Run, params: Any) -> Data:
+    """The run's data; InputError where it has not one batch."""
+    data = recipe.data(Path(run.spec.dataroot) if run.spec.dataroot else None, params)
+    if len(data.train) < 1:
+        raise InputError(f"There is less than one batch of training data ({data.description}); lower the batch size.")
+    return data
+
+
+def choose_device(wanted: str, worker: int) -> str:
+    """`auto` takes one GPU a worker in turn, or the CPU where there is none."""
+    if wanted != "auto":
+        return wanted
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"cuda:{worker % count}" if count else "cpu"
+
+
+def work(run: Run, modules: Sequence[str], *, threads: int | None = None) -> None:
+    """Train `modules` of a run to its end. Returns when they are finished; else raises why not."""
+    if threads:
+        torch.set_num_threads(threads)
+    index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
+    device = choose_device(run.spec.device, index)
+    facts = {"epochs": run.spec.epochs, "device": device}
+    with _log_to_files(run, modules), Leaving(run) as leaving, Heartbeat(run, modules, **facts) as heartbeat:
+        try:
+            worker = Worker(run, modules, heartbeat, leaving, device=device)
+            heartbeat.say(steps=worker.total)
+            worker.train()
+            heartbeat.say(state="finished", epoch=worker.epoch, step=worker.step)
+        except FencedOut as error:
+            heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
+            log.error("%s", error)
+            raise
+        except ModtrainError as error:
+            heartbeat.say(state=OUTCOMES.get(error.exit_code, "failed"), trouble=str(error))
+            log.error("%s", error)
+            raise
+        except BaseException as error:
+            heartbeat.say(state="failed", trouble=f"{type(error).__name__}: {error}")
+            log.exception("The worker failed")
+            raise
+
+
+OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
+"""The last word of a heartbeat by exit code; anything else has failed."""
+
+
+@contextlib.contextmanager
+def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
+    root = logging.getLogger("modtrain")
+    root.setLevel(logging.INFO)
+    handlers = [RunLog(run.module_path(module) / "worker.log") for module in modules]
+    try:
+        for module, handler in zip(modules, handlers, strict=True):
+            run.module_path(module).mkdir(parents=True, exist_ok=True)
+            root.addHandler(handler)
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error}. If that is the run's folder, free some space or mend it (`modtrain doctor {run.path}`), then "
+            f"launch {run.name} again."
+        ) from error
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)

@@ -1,0 +1,46 @@
+"""Mounts that behave like shared storage on a bad day: full, read-only, or with the stale caches of two clients.
+
+A machine where mounting is impossible fails the tests that need it: what was not tried is not proved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+STALE_S = 20
+"""How long a client goes on believing what it knew of names and attributes."""
+
+
+@contextlib.contextmanager
+def tmpfs(path: Path, options: str) -> Iterator[Path]:
+    """A small file system in memory, such as `size=1m` or `nr_inodes=20`."""
+    with _mounted(path, ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]):
+        yield path
+
+
+@contextlib.contextmanager
+def client(path: Path, of: Path) -> Iterator[Path]:
+    """What another client sees of a folder: names, missing names, attributes and contents are cached."""
+    caches = f"attr_timeout={STALE_S},entry_timeout={STALE_S},negative_timeout={STALE_S},kernel_cache"
+    with _mounted(path, ["bindfs", "-o", caches, str(of), str(path)]):
+        yield path
+
+
+@contextlib.contextmanager
+def _mounted(path: Path, command: list[str]) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", "") or error
+        raise AssertionError(
+            f"`{' '.join(command)}` failed, so shared storage cannot be imitated here: {said}\n"
+            "These tests need root, /dev/fuse and the package bindfs (`make test` installs it)."
+        ) from error
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True, capture_output=True)

@@ -1,0 +1,138 @@
+"""Killed, stopped or preempted, and started again: the run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from modtrain import fs
+from modtrain.run import Run
+from tests.runs import finish, make_run, start_worker, weights_of
+
+TOGETHER = [["generator", "discriminator"]]
+BOTH = "generator,discriminator"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> dict[str, str]:
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", tiny_recipe, TOGETHER)
+    finish(run)
+    return weights_of(run)
+
+
+def slow_run(path: Path, recipe: Path) -> Run:
+    return make_run(path, recipe, TOGETHER, params={"pause_s": 0.1}, exchange_every=4)
+
+
+def wait_for_step(run: Run, step: int) -> None:
+    def reached() -> bool | None:
+        published = run.store("discriminator").latest()
+        return True if published and published.step >= step else None
+
+    assert fs.wait_until(reached, timeout_s=60), f"no version of step {step} appeared"
+
+
+def in_the_middle(run: Run, step: int, number: signal.Signals) -> subprocess.Popen[str]:
+    """A worker that got a signal when it had published this step, after its end."""
+    process = start_worker(run, BOTH)
+    wait_for_step(run, step)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process
+
+
+def test_a_joint_run_killed_in_the_middle_ends_bit_identical(
+    tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str]
+) -> None:
+    run = slow_run(tmp_path / "killed", tiny_recipe)
+    assert in_the_middle(run, 16, signal.SIGKILL).returncode == -signal.SIGKILL
+    before = run.store("generator").versions()[-1]
+    finish(run)
+    assert weights_of(run) == uninterrupted
+    assert run.store("generator").versions()[-1] > before, "version numbers go on from the newest"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
+def test_a_signal_publishes_in_mid_epoch_and_the_run_goes_on_from_there(
+    tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    run = slow_run(tmp_path / "told", tiny_recipe)
+    assert in_the_middle(run, 4, number).returncode == code
+    left = run.store("generator").latest()
+    assert left is not None
+    assert left.full
+    assert 4 <= left.step < 30
+    finish(run)
+    assert weights_of(run) == uninterrupted
+
+
+def test_a_stop_request_is_obeyed_with_its_own_exit_code(
+    tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str]
+) -> None:
+    run = slow_run(tmp_path / "stopped", tiny_recipe)
+    process = start_worker(run, BOTH)
+    wait_for_step(run, 4)
+    run.request_stop("the test wants it")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert "the test wants it" in output
+    run.clear_stop()
+    finish(run)
+    assert weights_of(run) == uninterrupted
+
+
+def test_a_finished_run_launched_again_trains_nothing(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    finish(run)
+    versions = run.store("generator").versions()
+    finish(run)
+    assert run.store("generator").versions() == versions
+
+
+def test_modules_of_one_worker_resume_from_the_newest_step_that_all_of_them_have(
+    tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str]
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    finish(run)
+    last = run.store("discriminator").latest()
+    assert last is not None
+    fs.retire_folder(run.store("discriminator").folder(last.version))  # as if killed between the two publishes
+    finish(run)
+    assert weights_of(run) == uninterrupted
+    assert "Resumed at step 20" in (run.module_path("generator") / "worker.log").read_text()
+
+
+def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_said(
+    tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    finish(run)
+    newest = run.store("generator").latest()
+    assert newest is not None
+    state = run.store("generator").folder(newest.version) / "state.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        finish(run)
+    assert "state.pt is damaged" in caplog.text
+    assert weights_of(run) == uninterrupted
+
+
+def test_two_workers_of_one_module_cannot_both_stay(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"pause_s": 0.2}, exchange_every=1, epochs=1000)
+    both = [start_worker(run, BOTH), start_worker(run, BOTH)]
+
+    def one_left() -> list[int] | None:
+        return [process.returncode for process in both if process.poll() is not None] or None
+
+    assert fs.wait_until(one_left, timeout_s=60) == [4]
+    run.request_stop("seen enough")
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [3, 4], outputs
+    history = [checkpoint.version for checkpoint in run.store("generator").history()]
+    assert history == list(range(len(history))), "no version is lost or doubled"
