@@ -1,20 +1,27 @@
 """Step costs: how long one optimisation step of each module takes here, as a worker of its own would do it.
 
-Placement uses ratios of these, so a few steps on the launching machine will do. Deliberately not here: the decision.
+Placement uses ratios of these, so a few steps on the launching machine will do. `python -m modtrain.costs` reads a
+run.json on its standard input and writes the costs as JSON: the launcher's own process never trains. Deliberately not
+here: the decision.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import sys
+import tempfile
 import time
 from contextlib import closing
+from pathlib import Path
 
 import torch
 
+from modtrain.errors import ModtrainError
 from modtrain.recipe import Nets, Recipe
-from modtrain.run import Run
+from modtrain.run import Run, RunSpec
 from modtrain.trainee import Trainee
-from modtrain.worker import choose_device, load_data, train_step
+from modtrain.worker import choose_device, train_step
 
 STEPS = 3
 
@@ -23,9 +30,9 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
     """Median seconds of a step by module, on this machine's device with as many threads as torch takes."""
     params, device = run.params(recipe), choose_device(run.spec.device, 0)
     trainees = [Trainee(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
-    lasts = {t.name: {e.peer: 1 for e in t.module.edges()} for t in trainees}
-    nets = Nets({trainee.name: [trainee.net] for trainee in trainees}, lasts)
-    with closing(load_data(recipe, run, params).train.epoch(0, seed=0)) as batches:
+    most = max([1, *(last for trainee in trainees for last in trainee.reads.values())])
+    nets = Nets({t.name: [t.net] * most for t in trainees}, {t.name: t.reads for t in trainees})
+    with closing(run.data(recipe, params).train.epoch(0, seed=0)) as batches:
         batch = {name: value.to(device) for name, value in next(batches).items()}
     return {trainee.name: _median_s(trainee, nets, batch) for trainee in trainees}
 
@@ -40,3 +47,18 @@ def _median_s(trainee: Trainee, nets: Nets, batch: dict[str, torch.Tensor]) -> f
         float(losses["loss"])  # waits for the device
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds[1:])
+
+
+def main() -> None:
+    """The costs of the run on standard input; in a folder of its own, since a trainee takes its store over."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), RunSpec.model_validate_json(sys.stdin.read()))
+        try:
+            costs = step_costs(run, run.recipe())
+        except ModtrainError as error:
+            sys.exit(str(error))
+    sys.stdout.write("\n" + json.dumps(costs) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ It reads modules and writes only `evaluation/`. Deliberately not here: what is m
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -23,7 +24,7 @@ from modtrain.peers import freeze
 from modtrain.recipe import Evaluation, Nets, Recipe
 from modtrain.run import Run
 from modtrain.store import EMA, WEIGHTS, Checkpoint
-from modtrain.worker import choose_device, load_data
+from modtrain.worker import choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,9 +45,9 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
     params = run.params(recipe)
     nets, checkpoints = published_nets(run, recipe, params, device=device)
     judge = recipe.evaluate
-    with torch.random.fork_rng(enabled=True), torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.spec.seed)
-        found = _of_recipe(run, lambda: judge(nets, load_data(recipe, run, params).test, params))
+        found = _of_recipe(run, lambda: judge(nets, run.data(recipe, params).test, params))
     return _record(run, found, checkpoints)
 
 
@@ -56,7 +57,8 @@ def published_nets(run: Run, recipe: Recipe, params: Any, *, device: str) -> tup
     checkpoints = {}
     for name, module in recipe.modules.items():
         checkpoint, content = _newest(run, name)
-        net = freeze(module.build(params), "eval").to(device)
+        with torch.random.fork_rng():  # initial weights, to be replaced at once, are no draw that anybody should notice
+            net = freeze(_of_recipe(run, lambda: module.build(params)), "eval").to(device)  # noqa: B023
         try:
             state.load_weights(net, content)
         except CorruptCheckpoint as error:
@@ -89,7 +91,7 @@ def apply(
         except InputError as error:
             broken(file, str(error))
             continue
-        with torch.random.fork_rng(enabled=True), torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(run.spec.seed)
             translated = _of_recipe(run, lambda: translate(nets, _to_tensor(image, device), params))  # noqa: B023
         result.parent.mkdir(parents=True, exist_ok=True)
@@ -171,11 +173,14 @@ def _check_results(found: Mapping[Path, Path]) -> None:
 
 def _to_tensor(image: Image, device: str) -> Tensor:
     """(1, 3, height, width) in [-1, 1]."""
-    return pil_to_tensor(image).to(device).float().div(127.5).sub(1)[None]
+    pixels: Tensor = pil_to_tensor(image)
+    return pixels.to(device).float().div(127.5).sub(1)[None]
 
 
 def _png(image: Tensor) -> bytes:
     """uint8 (height, width, 3) as PNG."""
-    from torchvision.io import encode_png
+    from PIL import Image as Pillow
 
-    return bytes(encode_png(image.permute(2, 0, 1).contiguous().cpu()).numpy())
+    content = io.BytesIO()
+    Pillow.fromarray(image.contiguous().cpu().numpy()).save(content, "PNG")
+    return content.getvalue()

@@ -158,6 +158,28 @@ def remove_temporaries(folder: Path) -> None:
             _remove_temporary(folder / name)
 
 
+def file_system(path: Path) -> tuple[str, list[str]]:
+    """The type and the options of the file system that a folder lies on."""
+    best, answer = -1, ("unknown", [""])
+    with contextlib.suppress(OSError):
+        for line in read_lines(Path("/proc/self/mountinfo")):
+            mount, _, details = line.partition(" - ")
+            point = Path(mount.split()[4].encode().decode("unicode_escape"))
+            if path.is_relative_to(point) and len(point.parts) >= best:
+                best, kind = len(point.parts), details.split()
+                answer = kind[0], kind[-1].split(",")
+    return answer
+
+
+def forget(path: Path) -> None:
+    """Let the next read come from storage, not from this node's cache, where the system allows it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
 def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause_s: float = 0.5) -> T | None:
     """Ask `ready` again and again until it returns something, or None when `timeout_s` has passed."""
     deadline, pause_s = time.monotonic() + timeout_s, 0.005

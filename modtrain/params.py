@@ -75,7 +75,7 @@ def as_values(params: Any) -> dict[str, Any]:
 
 
 def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """`values` with every `a.b=value` of `settings` put in; a value is read as YAML (1e-4, true, null, [1, 2], text)."""
+    """`values` with every `a.b=value` of `settings` put in; values are YAML (1e-4, true, null, [1, 2], text)."""
     result = dict(values)
     for setting in settings:
         name, equals, text = setting.partition("=")

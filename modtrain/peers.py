@@ -6,7 +6,7 @@ Deliberately not here: publishing, and who is alive (`status.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,11 +49,12 @@ class Peers:
         """The frozen networks of each peer, newest first. The lists stay the same objects over refreshes."""
         return {name: [net for _, net in peer.versions] for name, peer in self._peers.items()}
 
-    def lineage(self) -> dict[str, dict[str, Any]]:
-        """Which versions of each peer are loaded, newest first, and the epoch of the newest."""
+    def lineage(self, reads: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Of each peer that a module `reads` (and so many versions): those loaded, newest first, the newest's epoch."""
+        loaded = {name: self._peers[name] for name in reads if name in self._peers}
         return {
-            name: {"versions": [checkpoint.version for checkpoint, _ in peer.versions], "epoch": peer.epoch}
-            for name, peer in self._peers.items()
+            name: {"versions": [c.version for c, _ in peer.versions[: reads[name]]], "epoch": peer.epoch}
+            for name, peer in loaded.items()
         }
 
     def refresh(self, *, at_least: int, poll: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Pla
     `costs` are seconds a step by module; they are only needed where 1 < nodes < the number of modules.
     """
     if nodes < 1:
-        raise InputError(f"--nodes {nodes} is not allowed; take 1 (joint training) to {len(modules)} (a module a node).")
+        raise InputError(f"--nodes {nodes} is not allowed; take 1 (joint training) to {len(modules)} (a module each).")
     if nodes > len(modules):
         raise InputError(
             f"--nodes {nodes} is more than the recipe's {len(modules)} modules ({', '.join(modules)}), and one module "
@@ -29,7 +29,7 @@ def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Pla
         return [list(modules)]
     if nodes == len(modules):
         return [[module] for module in modules]
-    return min(_partitions(list(modules), nodes), key=lambda groups: sorted((_load(g, costs) for g in groups), reverse=True))
+    return min(_partitions(list(modules), nodes), key=lambda groups: _loads(groups, costs))
 
 
 def needs_costs(modules: Sequence[str], nodes: int) -> bool:
@@ -57,8 +57,9 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
     return [sorted(group, key=order) for group in groups]
 
 
-def _load(group: list[str], costs: Mapping[str, float]) -> float:
-    return sum(costs[module] for module in group)
+def _loads(groups: Placement, costs: Mapping[str, float]) -> list[float]:
+    """Seconds a step of each worker, slowest first: of two groupings the better one is smaller."""
+    return sorted((sum(costs[module] for module in group) for group in groups), reverse=True)
 
 
 def _partitions(modules: list[str], count: int) -> Iterator[Placement]:

@@ -65,7 +65,7 @@ def known(kind: str) -> list[str]:
 
 @contextlib.contextmanager
 def said(kind: str, name: str) -> Iterator[None]:
-    """An exception from the code of a plugin becomes an InputError, with the line of the user's file that it is from."""
+    """An exception from the code of a plugin becomes an InputError that names the line of the user's file."""
     try:
         yield
     except ModtrainError:

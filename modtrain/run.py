@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from modtrain import fs, plugins
 from modtrain.errors import InputError, did_you_mean
 from modtrain.params import build_params
-from modtrain.recipe import Recipe
+from modtrain.recipe import Data, Recipe
 from modtrain.store import CheckpointStore
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,13 @@ class Run:
     def params(self, recipe: Recipe) -> Any:
         """The run's parameters, validated."""
         return build_params(recipe.params, self.spec.params)
+
+    def data(self, recipe: Recipe, params: Any) -> Data:
+        """The run's data; InputError where it has not one batch."""
+        data = recipe.data(Path(self.spec.dataroot) if self.spec.dataroot else None, params)
+        if len(data.train) < 1:
+            raise InputError(f"The training data ({data.description}) has not one batch; lower the batch size.")
+        return data
 
     def module_path(self, module: str) -> Path:
         """The folder of a module."""

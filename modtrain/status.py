@@ -107,11 +107,10 @@ def _worker(number: int, placed: list[str], beats: Mapping[str, Beat], states: M
     return {"worker": number, "modules": placed, "state": states[placed[0]]} | {key: beat.get(key) for key in facts}
 
 
-def _module(
-    run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat: Beat, state: str
-) -> dict[str, Any]:
+def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat: Beat, state: str) -> dict[str, Any]:
     checkpoint = newest[module]
     at = checkpoint.published_at if checkpoint else None
+    lineage = checkpoint.peers if checkpoint else {}
     return {
         "version": checkpoint.version if checkpoint else None,
         "epoch": beat.get("epoch", checkpoint.epoch if checkpoint else 0),
@@ -120,7 +119,7 @@ def _module(
         "steps": beat.get("steps"),
         "state": state,
         "worker": next(i for i, placed in enumerate(run.spec.placement) if module in placed),
-        "peers": {name: _peer(used, newest.get(name)) for name, used in (checkpoint.peers if checkpoint else {}).items()},
+        "peers": {name: _peer(used, newest.get(name)) for name, used in lineage.items()},
         "metrics": checkpoint.metrics if checkpoint else {},
         "losses": (beat.get("losses") or {}).get(module, {}),
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
@@ -128,7 +127,7 @@ def _module(
 
 
 def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:
-    """Which version of a peer the newest checkpoint was trained against, and how many versions that is behind by now."""
+    """Which version of a peer a module was trained against last, and how many versions that is behind by now."""
     version = used["versions"][0] if used["versions"] else None
     behind = newest.version - version if newest and version is not None else 0
     return {"version": version, "epoch": used["epoch"], "behind": behind, "ensemble": len(used["versions"])}

@@ -252,10 +252,12 @@ class Publisher:
         self._unlogged.append(checkpoint)
 
     def _is_there(self, checkpoint: Checkpoint) -> bool:
-        """By everything it says, not by the writer's name alone: a restarted worker may bear its predecessor's."""
+        """By all that it says: a restarted worker may bear its predecessor's name. OSError where it cannot be seen."""
         try:
-            return self.store.meta(checkpoint.version).seal() == checkpoint.seal()
-        except (MissingCheckpoint, CorruptCheckpoint):
+            return fs.read_file(self.store.folder(checkpoint.version) / META) == checkpoint.seal()
+        except FileNotFoundError:
+            if checkpoint.version in self.store.versions():
+                raise  # this client still has its name cached as missing
             return False
 
     def _newest(self) -> int:
@@ -268,9 +270,9 @@ class Publisher:
         the very number that we just took. Ours then lies below the newest, where readers, who only go up, leave it,
         and the successor removes it. What appeared after its publish had reported an error is adopted.
         """
-        newest = self._newest()
-        if self._attempt and newest == self.last + 1 == self._attempt.version and self._is_there(self._attempt):
-            self._record(self._attempt)
+        newest, attempt = self._newest(), self._attempt
+        if attempt and newest == self.last + 1 == attempt.version and self._is_there(attempt):
+            self._record(attempt)
         elif newest > self.last:
             raise self._fenced(newest)
 

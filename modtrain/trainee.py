@@ -37,6 +37,8 @@ class Trainee:
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
+        self.reads = {edge.peer: recipe.last(name, edge.peer, params) for edge in self.module.edges()}
+        self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
         self.curve = Curve(name, run.module_path(name) / "metrics.jsonl")
         self.store = run.store(name)
@@ -73,7 +75,7 @@ class Trainee:
             else:
                 value.copy_(theirs[name])
 
-    def publish(self, *, epoch: int, step: int, peers: Mapping[str, Any], full: bool, final: bool) -> Checkpoint:
+    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> Checkpoint:
         """Publish the weights, and with `full` all that resuming needs. Diverged, FencedOut, OSError."""
         for name, value in self.net.state_dict().items():
             if not torch.isfinite(value).all():
@@ -87,7 +89,7 @@ class Trainee:
             if self.average is not None:
                 files[EMA] = state.weights(self.average)
         checkpoint = self.publisher.publish(
-            files, epoch=epoch, step=step, metrics=self.curve.means, peers=peers, final=final
+            files, epoch=epoch, step=step, metrics=self.curve.means, peers=self.lineage, final=final
         )
         if full:
             self.published_step = step
@@ -118,6 +120,7 @@ class Trainee:
             ) from error
         self.curve.means = checkpoint.metrics
         self.published_step = checkpoint.step
+        self.lineage = checkpoint.peers
 
     def _state(self, step: int) -> bytes:
         return state.pack(

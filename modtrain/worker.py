@@ -18,7 +18,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from modtrain.errors import CorruptCheckpoint, FencedOut, InputError, MissingCheckpoint, ModtrainError, StorageError
 from modtrain.leaving import Leaving
 from modtrain.peers import Peers
-from modtrain.recipe import Batch, Data, Nets, Recipe
+from modtrain.recipe import Batch, Nets
 from modtrain.run import Heartbeat, Run, RunLog
 from modtrain.trainee import Trainee, derived_seed
 
@@ -53,7 +52,7 @@ class Worker:
         self.run, self.heartbeat, self.leaving, self.device = run, heartbeat, leaving, device
         self.recipe = run.recipe()
         self.params = run.params(self.recipe)
-        self.data = load_data(self.recipe, run, self.params)
+        self.data = run.data(self.recipe, self.params)
         self.per_epoch = len(self.data.train)
         self.total = run.spec.epochs * self.per_epoch
         writer = uuid.uuid4().hex
@@ -76,8 +75,8 @@ class Worker:
 
     def train(self) -> None:
         """Walk the epochs. Leaves by an error of `errors.py` where it does not reach the end."""
-        if self.step == 0 and any(not trainee.resumable() for trainee in self.trainees):
-            self._publish(full=True)
+        if self.step < self.total:
+            self._publish(full=True)  # version 0; later it fences out a worker that we take over from
         while self.step < self.total:
             self._refresh(wait=True)
             with contextlib.closing(self._batches()) as batches:
@@ -117,7 +116,9 @@ class Worker:
         needed = max(0, self.epoch - bound) if wait and bound is not None else 0
         self.peers.refresh(at_least=needed, poll=self._while_waiting)
         self.nets = self._nets()
-        self.heartbeat.say(state="training", waiting_for=None, peers=self.peers.lineage())
+        for trainee in self.trainees:
+            trainee.lineage = self.peers.lineage(trainee.reads)
+        self.heartbeat.say(state="training", waiting_for=None)
 
     def _while_waiting(self, peer: str) -> None:
         self.heartbeat.say(state="waiting", waiting_for=peer)
@@ -134,13 +135,10 @@ class Worker:
     def _publish(self, *, full: bool) -> None:
         """Publish every module of this worker; what storage refuses is tried again soon, training goes on."""
         self._tell()
-        lineage = self.peers.lineage()
+        final = full and self.step == self.total
         try:
             for trainee in self.trainees:
-                reads = {edge.peer for edge in trainee.module.edges()}
-                peers = {name: peer for name, peer in lineage.items() if name in reads}
-                final = full and self.step == self.total
-                trainee.publish(epoch=self.epoch, step=self.step, peers=peers, full=full, final=final)
+                trainee.publish(epoch=self.epoch, step=self.step, full=full, final=final)
         except OSError as error:
             self._publish_failed(error)
         else:
@@ -191,11 +189,7 @@ class Worker:
 
     def _nets(self) -> Nets:
         live = {trainee.name: [trainee.net] for trainee in self.trainees}
-        lasts = {
-            trainee.name: {e.peer: self.recipe.last(trainee.name, e.peer, self.params) for e in trainee.module.edges()}
-            for trainee in self.trainees
-        }
-        return Nets({**live, **self.peers.nets()}, lasts)
+        return Nets({**live, **self.peers.nets()}, {trainee.name: trainee.reads for trainee in self.trainees})
 
     def _batches(self) -> Generator[Batch, None, None]:
         return self.data.train.epoch(self.epoch, seed=self.run.spec.seed, start=self.step % self.per_epoch)
@@ -230,14 +224,6 @@ def train_step(trainee: Trainee, nets: Nets, batch: Batch) -> Mapping[str, Tenso
     trainee.require_grad(False)
     trainee.update_average()
     return losses
-
-
-def load_data(recipe: Recipe, run: Run, params: Any) -> Data:
-    """The run's data; InputError where it has not one batch."""
-    data = recipe.data(Path(run.spec.dataroot) if run.spec.dataroot else None, params)
-    if len(data.train) < 1:
-        raise InputError(f"There is less than one batch of training data ({data.description}); lower the batch size.")
-    return data
 
 
 def choose_device(wanted: str, worker: int) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TINY = Path(__file__).parent / "tiny.py"
+NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,3 +30,33 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def tiny_recipe() -> Path:
     """A recipe of two modules that read each other, on random vectors; it trains in a second."""
     return TINY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests keep what they prepare to themselves: the node-local cache is a fresh folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def raylets() -> Iterator[Any]:
+    """A Ray cluster of three nodes of one CPU each, all on this machine; the processes that join it join no other."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of ray itself, at its import
+        loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        for name, value in (loopback | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}).items():
+            patch.setenv(name, value)
+        import ray
+        import ray._private.ray_constants
+        from ray.cluster_utils import Cluster
+
+        patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # imported before, without the loopback
+        quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+        nodes = Cluster(True, head_node_args=NODE | {"_system_config": quick | {"prestart_worker_first_driver": False}})
+        for _ in range(2):
+            nodes.add_node(**NODE)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()

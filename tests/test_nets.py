@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from modtrain.nets.conv import Conv, Norm, c7s1, conv3x3, down, normalisation, up
+from modtrain.nets.padding import pad_to_multiple
 from modtrain.nets.patchgan import patchgan
 from modtrain.nets.resnet import ResnetBlock
 
@@ -62,6 +63,15 @@ def test_instance_normalisation_is_per_image_and_channel() -> None:
     out = normalisation("instance", 4)(torch.randn(3, 4, 20, 20) * 7 + 5)
     torch.testing.assert_close(out.mean((2, 3)), torch.zeros(3, 4), atol=1e-5, rtol=0)
     torch.testing.assert_close(out.std((2, 3)), torch.ones(3, 4), atol=1e-2, rtol=0)
+
+
+def test_an_image_is_padded_with_its_reflection_to_a_multiple() -> None:
+    images = torch.arange(9 * 9.0).view(1, 1, 9, 9)
+    padded = pad_to_multiple(images, 4)
+    assert padded.shape == (1, 1, 12, 12)
+    torch.testing.assert_close(padded[..., :9, 9:], images[..., [7, 6, 5]])
+    assert pad_to_multiple(images[..., :8, :8], 4).shape == (1, 1, 8, 8)
+    assert pad_to_multiple(images[..., :1, :2], 4).shape == (1, 1, 8, 8)
 
 
 def test_patchgan_judges_patches() -> None:

@@ -16,7 +16,7 @@ import pytest
 from modtrain.errors import FencedOut
 from modtrain.store import WEIGHTS, CheckpointStore, Publisher
 from tests.store_faults import finish, hear, mounts, scenario, start
-from tests.store_faults.checks import FENCED, PUBLISHED, files, problems, publish
+from tests.store_faults.checks import FENCED, PUBLISHED, REFUSED, files, problems, publish
 
 
 @pytest.fixture
@@ -104,6 +104,31 @@ def test_a_publish_whose_success_is_reported_as_an_error_is_recognised_and_not_t
     tries = scenario("lost", memory / "translator", ["EIO", "ETIMEDOUT", "ENOENT", "EEXIST"])
     assert {told["call"] for told in tries} <= {"rename", "renameat", "renameat2"}
     assert [told for told in tries if told["ended"] != PUBLISHED or told["problems"]] == []
+
+
+def test_a_publish_that_only_the_server_knows_to_have_succeeded_is_recognised_when_it_can_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server").mkdir()
+    with mounts.client(tmp_path / "here", tmp_path / "server", stale_s=2) as here:
+        publisher = Publisher(CheckpointStore(here / "translator"), "worker")
+        rename = os.rename
+
+        def lose_the_answer(source: Path, target: Path) -> None:
+            assert not target.exists()  # from now on this client believes that the name is missing
+            rename(*(tmp_path / "server" / path.relative_to(here) for path in (source, target)))
+            monkeypatch.undo()
+            raise TimeoutError("the server did not answer")
+
+        monkeypatch.setattr(os, "rename", lose_the_answer)
+        ended = [publish(publisher)]
+        while ended[-1] == REFUSED and len(ended) < 100:
+            time.sleep(0.1)
+            ended.append(publish(publisher))
+        assert ended == [*[REFUSED] * (len(ended) - 1), PUBLISHED]
+        assert len(ended) > 2
+        assert publisher.store.versions() == [0, 1]
+    assert problems(CheckpointStore(tmp_path / "server" / "translator")) == []
 
 
 def test_readers_never_get_an_error_and_never_go_back_while_the_owner_publishes_and_prunes(memory: Path) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from modtrain import fs
 from modtrain.backends.base import BackendOptions, Job, JobState
@@ -77,7 +78,15 @@ class LocalBackend:
         pid, _, started = process.partition(":")
         if host != socket.gethostname() or not pid.isdecimal():
             return JobState(phase="unknown")
-        return JobState(phase="running" if str(process_started(int(pid))) == started else "ended")
+        alive = str(process_started(int(pid))) == started and not _is_zombie(int(pid))
+        return JobState(phase="running" if alive else "ended")
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended, and only its parent, another launch, has not looked yet."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    return False
 
 
 def _pid(id: str) -> int:

@@ -20,9 +20,10 @@ from modtrain.errors import ModtrainError, StorageError, did_you_mean
 app = typer.Typer(
     name="modtrain",
     cls=Commands,
-    help="Train a model module by module, asynchronously, over nothing but a shared folder.",
-    epilog="`modtrain COMMAND --help` explains a command. Exit codes: 0 done, 2 wrong input, 3 stopped, 130 interrupted, "
-    "75 told to leave, 1 and 4 to 7 failed (4 overtaken, 5 NaN, 6 storage, 7 a peer was late).",
+    help="Train a model module by module, asynchronously, over nothing but a shared folder.\n\n"
+    "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows how far it is.",
+    epilog="`modtrain COMMAND --help` explains a command. Exit codes: 0 done, 2 wrong input, 3 stopped, "
+    "130 interrupted, 75 told to leave, 1 and 4 to 7 failed (4 overtaken, 5 NaN, 6 storage, 7 a peer was late).",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -53,7 +54,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="modtrain")
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,9 +75,9 @@ def program(
 ) -> None:
     """Show help where nothing is asked for."""
     if version:
-        from importlib.metadata import version as version_of
+        from importlib.metadata import distributions
 
-        typer.echo(f"modtrain {version_of('modtrain')}")
+        typer.echo("modtrain " + next((found.version for found in distributions(name="modtrain")), "(not installed)"))
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
@@ -101,6 +102,6 @@ def _sentence(error: Exception) -> str | None:
     if not hasattr(error, "format_message"):
         return None
     near = did_you_mean(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or [])
-    message = str(error.message if near else error.format_message())
+    message = str(getattr(error, "message", "") if near else error.format_message())
     path = getattr(getattr(error, "ctx", None), "command_path", "modtrain")
     return f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'}{near} See `{path} --help`."

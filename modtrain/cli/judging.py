@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -24,7 +24,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(run: RunArgument, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
-    """Measure a run's newest checkpoints on held-out data, and draw a sample grid, into RUN/evaluation."""
+    """Measure the newest checkpoints, and draw a sample grid.
+
+    The newest full version of each module is judged on held-out data, by its moving average where the recipe keeps
+    one. The metrics and the picture are also written to RUN/evaluation.
+    """
     from modtrain.evaluate import evaluate as judge
     from modtrain.run import Run
 
@@ -46,7 +50,7 @@ def apply(
     run: RunArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders with all below.")],
     out: Annotated[
-        Optional[Path],  # noqa: UP045 - read by typer
+        Path | None,
         typer.Option(metavar="DIR", help="Where the results go, as PNG.  [default: RUN/evaluation/applied]"),
     ] = None,
     device: DeviceOption = "auto",
@@ -71,7 +75,7 @@ def apply(
 
     done, begun = 0, time.monotonic()
     with Progress(len(files)) as progress:
-        for done, _ in enumerate(translate(opened, files, device=device, broken=leave_out), 1):  # noqa: B007
+        for done, _ in enumerate(translate(opened, files, device=device, broken=leave_out), 1):
             progress.at(done + len(broken))
     from modtrain.cli.terminal import duration
 

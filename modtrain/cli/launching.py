@@ -1,9 +1,239 @@
-"""`launch`: begin a run, or go on with one, and watch it."""
+"""`launch`: begin a run, or go on with one, watch it, and judge what came out.
+
+Deliberately not here: starting jobs (`modtrain/launch.py`), what is seen meanwhile (`watching.py`), and the launcher in
+the background (`detaching.py`).
+"""
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
+
+from modtrain.cli.parsing import LaunchCommand, settings_of
+from modtrain.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from modtrain.config import Config
+    from modtrain.launch import Launch
+    from modtrain.placement import Placement
+    from modtrain.recipe import Recipe
+    from modtrain.run import Run
+
+Text = str | None
+Count = int | None
+WHAT, HOW, WHERE, DOING = "What is trained", "How it is trained", "Where it runs", "What to do"
+
+
+def _option(section: str, meaning: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=meaning, metavar=metavar, rich_help_panel=section, show_default=False, **more)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
+    app.command(cls=LaunchCommand)(launch)
+
+
+def launch(
+    ctx: typer.Context,
+    target: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml | RUN]", help="A config file, or the folder of a run to go on with."),
+    ] = None,
+    recipe: Annotated[Text, _option(WHAT, "A recipe's name or file. [latent-translation]", metavar="NAME")] = None,
+    dataroot: Annotated[Text, _option(WHAT, "Training data. [built in]", metavar="DIR")] = None,
+    settings: Annotated[
+        list[str] | None,
+        _option(WHAT, "A parameter, such as translator.lr=1e-4; repeatable.", "--set", metavar="NAME=VALUE"),
+    ] = None,
+    epochs: Annotated[Count, _option(HOW, "Passes over the data. [the recipe's]", metavar="N")] = None,
+    exchange_every: Annotated[
+        Count, _option(HOW, "Steps between exchanges inside an epoch. [the recipe's]", metavar="N")
+    ] = None,
+    max_staleness: Annotated[
+        Count, _option(HOW, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N")
+    ] = None,
+    peer_timeout: Annotated[
+        float | None,
+        _option(HOW, "Seconds to wait for a peer. [1800]", metavar="SECONDS"),
+    ] = None,
+    seed: Annotated[Count, _option(HOW, "Everything random follows from it. [0]", metavar="N")] = None,
+    device: Annotated[Text, _option(HOW, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")] = None,
+    nodes: Annotated[
+        Count, _option(WHERE, "Workers; 1 trains all modules jointly. [one a module]", metavar="N")
+    ] = None,
+    place: Annotated[
+        Text, _option(WHERE, "By hand: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
+    ] = None,
+    backend: Annotated[Text, _option(WHERE, "What starts the workers: ray or local. [ray]", metavar="NAME")] = None,
+    address: Annotated[Text, _option(WHERE, "Of a cluster. [started here]", metavar="HOST:PORT")] = None,
+    root: Annotated[Text, _option(WHERE, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")] = None,
+    name: Annotated[Text, _option(WHERE, "The run's folder in it. [the recipe's, numbered]", metavar="NAME")] = None,
+    dry_run: Annotated[bool, _option(DOING, "Say what would happen; create nothing.", "--dry-run")] = False,
+    detach: Annotated[bool, _option(DOING, "Watch in the background, return at once.", "--detach")] = False,
+    resume: Annotated[bool, _option(DOING, "Only go on with a run, never begin one.", "--resume")] = False,
+    ready_fd: Annotated[Count, typer.Option("--ready-fd", hidden=True)] = None,
+) -> None:
+    """Train a recipe: begin a run, or go on with one that exists.
+
+    With nothing else said: the recipe latent-translation on built-in data, a module a worker. The same command again
+    goes on where the run ended, finished workers excepted. Every parameter of the recipe (`modtrain recipes`) is an
+    option, too: --batch-size 4, --translator.lr 1e-4; --lr sets each module's.
+
+    Ctrl-C asks all workers to publish and leave; a second one ends them at once.
+    """
+    given = {
+        "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "exchange_every": exchange_every, "seed": seed,
+        "max_staleness": max_staleness, "peer_timeout_s": peer_timeout, "device": device, "nodes": nodes,
+        "place": place, "backend": backend, "address": address, "root": root, "name": name,
+    }  # fmt: skip
+    plan = Plan.of(ctx, target, given, settings or [])
+    if resume and not plan.exists:
+        raise InputError(f"There is no run {plan.path} to go on with; leave --resume out to begin one.")
+    if dry_run:
+        from modtrain.cli.dry_run import show
+
+        show(plan)
+    elif detach:
+        from modtrain.cli.detaching import detach as leave
+
+        leave(plan.run(), plan.backend, plan.config.address)
+    else:
+        carry_out(plan.started(), ready_fd)
+
+
+class Plan:
+    """What a command line means: a config, its recipe, and the run that exists or would be made."""
+
+    def __init__(self, config: Config, recipe: Recipe, path: Path, existing: Run | None) -> None:
+        """`existing` is the run in `path`, if there is one."""
+        self.config, self.recipe, self.path, self._run = config, recipe, path, existing
+        self.exists = existing is not None
+        self.costs: dict[str, float] = {}
+
+    @staticmethod
+    def of(ctx: typer.Context, target: Path | None, given: dict[str, Any], settings: list[str]) -> Plan:
+        """Read the file or the run that is named, the recipe, and the options that only the recipe knows."""
+        from modtrain.config import load_recipe, read_config
+        from modtrain.params import parameters
+        from modtrain.prepare import new_name, prepare
+        from modtrain.run import RUN_FILE, Run, check_name
+
+        file, given = _target(target, given)
+        config = read_config(file, given, [])
+        if config.name is not None:
+            check_name(config.name)
+        path = Path(config.root).expanduser() / (config.name or new_name(config))
+        existing = Run.open(path) if (path / RUN_FILE).exists() else None
+        asked = "recipe" in config.model_fields_set
+        recipe = load_recipe(existing.spec.recipe if existing and not asked else config.recipe)
+        names = [parameter.name for parameter in parameters(recipe.params)]
+        config = read_config(file, given, [*settings_of(ctx, names), *settings])
+        return Plan(config, recipe, path, prepare(config) if existing else None)
+
+    @property
+    def backend(self) -> str:
+        """What is asked for, else what an existing run's jobs were started by."""
+        if self._run is None or "backend" in self.config.model_fields_set:
+            return self.config.backend
+        return last_backend(self._run) or self.config.backend
+
+    def run(self) -> Run:
+        """The run; made if there is none."""
+        from modtrain import plugins
+        from modtrain.run import Run
+
+        plugins.load("backend", self.backend)  # a wrong name must not leave a folder behind
+        if self._run is None:
+            self._run = Run.create(self.path, self.draft().spec)
+        return self._run
+
+    def draft(self) -> Run:
+        """The run as it is or would be; nothing is written."""
+        from modtrain.config import new_spec
+        from modtrain.run import Run
+
+        if self._run is not None:
+            return self._run
+        _check_dataroot(self.config.dataroot)
+        return Run(self.path.resolve(), new_spec(self.config, self.recipe, self._placement()))
+
+    def started(self) -> Launch:
+        """The run's jobs, not submitted yet."""
+        from modtrain.backends.base import BackendOptions
+        from modtrain.launch import Launch
+
+        return Launch(self.run(), self.backend, BackendOptions(address=self.config.address))
+
+    def _placement(self) -> Placement:
+        """As `prepare` decides it; the costs are kept, to be shown."""
+        from modtrain import prepare
+        from modtrain.config import new_spec
+        from modtrain.placement import needs_costs, place
+
+        modules = list(self.recipe.modules)
+        nodes = self.config.nodes or len(modules)
+        if self.config.place or not needs_costs(modules, nodes):
+            return prepare.place(self.config, self.recipe)
+        self.costs = prepare.measured_costs(new_spec(self.config, self.recipe, [modules]))
+        return place(modules, nodes, self.costs)
+
+
+def carry_out(started: Launch, ready_fd: int | None) -> None:
+    """Submit, watch to the end, and say what came out of it."""
+    from modtrain.cli.detaching import say_ready
+    from modtrain.cli.watching import Watch
+
+    begun = time.monotonic()
+    watch = Watch(started)
+    try:
+        started.start()
+        say_ready(ready_fd)
+        code = watch.to_the_end()
+    except BaseException:
+        started.cancel()
+        raise
+    if code == 0:
+        watch.finished(time.monotonic() - begun)
+    raise typer.Exit(code)
+
+
+def last_backend(run: Run) -> str | None:
+    """What the jobs of a run were started by last."""
+    from modtrain import fs
+
+    try:
+        record = json.loads(fs.read_file(run.path / "jobs" / "jobs.json"))
+        return next((str(job["backend"]) for job in record.values()), None)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """A config file, or options that mean the run of a folder."""
+    from modtrain import plugins
+    from modtrain.run import Run
+
+    if target is None or target.suffix in (".yaml", ".yml"):
+        return target, given
+    if target.suffix == ".py" or str(target) in plugins.known("recipe"):
+        raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
+    if target.is_file():
+        return target, given
+    path = Run.open(target).path
+    for option, value in (("name", path.name), ("root", str(path.parent))):
+        if given[option] not in (None, value):
+            raise InputError(f"--{option} {given[option]} contradicts the run {target}; leave one of them out.")
+        given = {**given, option: value}
+    return None, given
+
+
+def _check_dataroot(dataroot: str | None) -> None:
+    path = Path(dataroot or ".").expanduser().resolve()
+    if not path.is_dir():
+        beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+        what = "is a file, but must be a folder" if path.exists() else "does not exist"
+        raise InputError(f"--dataroot {dataroot} {what}.{did_you_mean(path.name, beside)}")

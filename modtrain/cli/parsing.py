@@ -70,7 +70,7 @@ class Command(TyperCommand):
 
 
 class LaunchCommand(Command):
-    """The command that takes a recipe's parameters as options: `--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`."""
+    """A command that takes a recipe's parameters as options: `--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the options that only the recipe can know, for `settings_of`."""
@@ -87,7 +87,7 @@ def names_of(param: Any) -> list[str]:
 def settings_of(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
     """The options that the command does not declare, as `--set` takes them; InputError where the recipe has none such.
 
-    An option means the parameter of that name, or every parameter whose last part it is: `--lr` sets all learning rates.
+    An option means the parameter of that name, or all whose last part it is: `--lr` sets every learning rate.
     """
     options = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
     settings = []

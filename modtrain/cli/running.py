@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,12 +28,12 @@ def add_to(app: typer.Typer) -> None:
 def worker(
     run: RunArgument,
     modules: Annotated[
-        Optional[str],  # noqa: UP045 - read by typer
+        str | None,
         typer.Option(metavar="A,B", help="The modules to train here: all of one worker of the run's placement."),
     ] = None,
-    threads: Annotated[Optional[int], typer.Option(metavar="N", min=1, help="Threads that torch may use.")] = None,  # noqa: UP045
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads that torch may use.")] = None,
 ) -> None:
-    """Train some modules of a run in this process: what every job runs.
+    """Train some modules of a run here: what every job runs.
 
     The exit code says how it ended: 0 finished, 3 stopped on request, 4 overtaken by another worker, 5 NaN, 6 storage
     failed, 7 a peer was late, 75 told to leave by SIGTERM, 130 Ctrl-C, 2 wrong input, 1 anything else.
@@ -48,7 +48,10 @@ def worker(
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show how far every module is, what it was trained against, and who is in trouble."""
+    """Show how far every module is, and who is in trouble.
+
+    With each module stand the versions of its peers that it trains against, and how far they are behind.
+    """
     from modtrain.run import Run
     from modtrain.status import alarms
     from modtrain.status import status as read
@@ -71,7 +74,10 @@ def stop(
     run: RunArgument,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")] = "asked for",
 ) -> None:
-    """Ask every worker of a run to publish at its next batch and leave; `launch RUN` goes on from there."""
+    """Ask the workers of a run to publish and leave.
+
+    They do so at their next batch; `modtrain launch RUN` goes on from there.
+    """
     from modtrain.run import Run
     from modtrain.status import status as read
 
@@ -101,7 +107,7 @@ def _placed(run: Run, modules: str | None) -> list[str]:
         if sorted(placed) == sorted(names):
             return placed
     raise InputError(
-        f"--modules {modules} is no worker of {run.name}: its placement, decided when it was launched, is {_groups(run)}. "
+        f"--modules {modules} is no worker of {run.name}: its placement, decided at its launch, is {_groups(run)}. "
         "Give one of these groups, or launch a run with another --name and --place."
     )
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.table import Table as Table
+from rich.text import Text as Text
 
 WIDE = 100
 """Columns from which peers get a column of their own."""
@@ -28,8 +29,6 @@ STYLES = {
     "failed": "bold red",
     "lost": "bold red",
 }
-
-Words = dict[str, Any]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -59,32 +58,38 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Four significant digits."""
-    return "" if value is None else f"{value:.4g}"
+    """Three significant digits."""
+    return "" if value is None else f"{value:.3g}"
 
 
 def rate(value: float | None) -> str:
-    """Steps a second, or seconds a step where that is more."""
+    """Steps a second."""
     if not value:
         return ""
-    return f"{value:.1f}/s" if value >= 1 else f"{1 / value:.1f} s each"
+    return f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
 
 
 def modules_table(found: Mapping[str, Any], *, width: int) -> Table:
     """A row a module of what `status` found; in a wide terminal the peers have a column, else they stand below."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
-    table.add_column("module", no_wrap=not wide)
+    table.add_column("module")
     table.add_column("state", no_wrap=True)
-    for name in ("version", "epoch", "step", "rate", "left", "loss") if wide else ("ver", "epoch", "step", "rate", "left", "loss"):
+    for name in (
+        ("version", "epoch", "step", "rate", "left", "loss")
+        if wide
+        else ("ver", "epoch", "step", "rate", "left", "loss")
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     if wide:
         table.add_column("trained against")
     for name, module in found["modules"].items():
         worker = found["workers"][module["worker"]]
-        peers = [_peer(peer, said, worker["waiting_for"]) for peer, said in module["peers"].items()]
-        first = Text(name, "bold") if wide else Text("\n").join([Text(name, "bold"), *(Text("  ") + p for p in peers)])
-        cells: list[RenderableType] = [first, state_text(module["state"]), *_numbers(module, worker)]
+        peers = [_peer(peer, said) for peer, said in module["peers"].items() if said["version"] is not None]
+        if module["state"] == "waiting":
+            peers.append(Text(f"waits for {worker['waiting_for']}", "yellow"))
+        first = Text(name, "bold") if wide else Text("\n").join([Text(name, "bold"), *(Text(" ") + p for p in peers)])
+        cells: list[RenderableType] = [first, state_text(module["state"]), *_numbers(module, worker, wide)]
         table.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
     return table
 
@@ -114,21 +119,25 @@ def facts(values: Mapping[str, object]) -> Table:
     return table
 
 
-def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[str]:
+def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> list[str]:
     version = "" if module["version"] is None else f"v{module['version']}"
     live = module["state"] in ("training", "waiting")
     loss = module["losses"].get("loss", module["metrics"].get("loss"))
     return [
         version,
         f"{module['epoch']}/{module['epochs']}",
-        f"{module['step']}/{module['steps']}" if module["steps"] else str(module["step"]),
+        f"{module['step']}/{module['steps']}" if wide and module["steps"] else str(module["step"]),
         rate(worker["steps_per_s"]) if live else "",
         clock(worker["left_s"]) if live else "",
         number(loss),
     ]
 
 
-def _peer(name: str, said: Mapping[str, Any], waiting_for: str | None) -> Text:
+def _peer(name: str, said: Mapping[str, Any]) -> Text:
     behind = f", {said['behind']} behind" if said["behind"] else ""
-    text = Text(f"{name} v{said['version']}{behind}", "dim")
-    return Text("waits for ", "yellow") + text if name == waiting_for else text
+    return Text(f"{name} v{said['version']}{behind}", "dim")
+
+
+def short(path: Path) -> str:
+    """Relative to here, where it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -8,15 +8,21 @@ encoding, and one discriminator judges the encoding, never the image. The articl
   network": `deviation_loss`. "To ensure that images from domain B do not change" it applies to B, and because the
   translator shall "translate only the bare-minimum part of the encoded image of domain A" it applies to A, too. How
   much each counts is left open there, so each has its own weight. The article gives no norm: L1, as in CycleGAN;
-- "it can directly take the translated feature encodings from the translator network as an input": `Discriminator`;
+- "it can directly take the translated feature encodings ... as an input": `build_discriminator`;
 - "loss is kept similar to that of Cycle-GAN": LSGAN. The discriminator's fakes are translations of A only.
+
+The encoding drifts while its encoder trains: in the demo, from one exchange to the next (25 of 1,000 steps), by 92 % of
+its norm at step 25, 23 % at 100, 12 % at 400, 2 % at 600. So it is normalised (its standard deviation stays within 0.62
+to 0.65), the others start later (discriminator at 5 %, translator at 10 % of the run), and the encoder is finished at
+60 %. Against frozen opponents the translator needs both the mean over many and a strong penalty. PSNR inside the
+fruit at step 600, one seed: penalty weight 0.06, 0.6, 6: 16.9, 17.9, 19.5 dB; at 6 with 3 instead of 8 opponents: 16.4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -29,6 +35,7 @@ from modtrain.data.unpaired import UnpairedTest, unpaired
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
+from modtrain.nets.padding import pad_to_multiple
 from modtrain.nets.patchgan import patchgan
 from modtrain.nets.resnet import ResnetBlock
 from modtrain.recipe import Batch, Data, Evaluation, Module, Nets, Reads, Recipe
@@ -36,86 +43,69 @@ from modtrain.recipe import Batch, Data, Evaluation, Module, Nets, Reads, Recipe
 Deviation = Literal["l1", "l2"]
 Penalty = Literal["none", "r1", "r1+r2"]
 OPTIONS = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class EncoderDecoderParams:
     """The encoder-decoder and how it is trained."""
 
-    width: int = Field(
-        default=16, ge=1, description="channels of the first layer; the encoding has 4 times as many (64)"
-    )
+    width: Count = Field(default=16, description="channels of the first layer; the encoding has 4 times as many (64)")
     norm: Norm = Field(default="instance", description="normalisation of its layers: instance or none")
-    lr: float = Field(default=2e-3, gt=0, description="learning rate of Adam")
-    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
-    starts_at: float = Field(default=0.0, ge=0, lt=1, description="share of the run before its first step")
-    decay_from: float = Field(default=0.2, ge=0, le=1, description="share of the run after which lr falls linearly")
-    finished_at: float = Field(default=0.6, gt=0, le=1, description="share of the run at which lr is 0: the drift ends")
+    lr: Positive = Field(default=2e-3, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
+    starts_at: Share = Field(default=0.0, description="share of the run before its first step")
+    decay_from: Share = Field(default=0.2, description="share of the run after which lr falls linearly")
+    finished_at: Share = Field(default=0.6, description="share of the run at which lr is 0: the drift ends")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class TranslatorParams:
     """The translator and how it is trained."""
 
-    blocks: int = Field(default=3, ge=1, description="residual blocks (the article's size: 9, or 6)")
-    conv: Conv = Field(
-        default="dense", description="convolutions of the blocks: dense or separable (depthwise-separable)"
-    )
+    blocks: Count = Field(default=3, description="residual blocks (the article's size: 9, or 6)")
+    conv: Conv = Field(default="dense", description="dense, or (depthwise-)separable convolutions")
     norm: Norm = Field(default="instance", description="normalisation in the blocks: instance or none")
-    lr: float = Field(default=5e-4, gt=0, description="learning rate of Adam")
-    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
-    lambda_deviation_a: float = Field(
-        default=1.0, ge=0, description="weight of the deviation loss on A: keeps the background"
-    )
-    lambda_deviation_b: float = Field(default=1.0, ge=0, description="weight of the deviation loss on B: B stays B")
+    lr: Positive = Field(default=5e-4, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
+    lambda_deviation_a: Weight = Field(default=0.5, description="weight of the deviation of A: keeps the background")
+    lambda_deviation_b: Weight = Field(default=1.0, description="weight of the deviation of B: B stays B")
     deviation: Deviation = Field(default="l1", description="norm of the deviation loss: l1 or l2")
-    opponents: int = Field(default=8, ge=1, description="newest discriminator versions whose verdicts are averaged")
-    starts_at: float = Field(
-        default=0.1, ge=0, lt=1, description="share of the run before its first step: a head start"
-    )
-    decay_from: float = Field(default=0.5, ge=0, le=1, description="share of the run after which lr falls linearly")
-    finished_at: float = Field(default=1.0, gt=0, le=1, description="share of the run at which lr is 0")
-    ema: float = Field(
-        default=0.99, ge=0, lt=1, description="decay of the weights' moving average, for evaluation (0: none)"
-    )
+    opponents: Count = Field(default=8, description="newest discriminator versions whose verdicts are averaged")
+    starts_at: Share = Field(default=0.1, description="share of the run before its first step: a head start")
+    decay_from: Share = Field(default=0.4, description="share of the run after which lr falls linearly")
+    finished_at: Share = Field(default=1.0, description="share of the run at which lr is 0")
+    ema: Decay = Field(default=0.995, description="decay of the weights' moving average, for evaluation (0: none)")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class DiscriminatorParams:
     """The discriminator of encodings and how it is trained."""
 
-    width: int = Field(default=64, ge=1, description="channels of its first layer (256: the article's size)")
+    width: Count = Field(default=64, description="channels of its first layer (256: the article's size)")
     norm: Norm = Field(default="none", description="normalisation of its layers: instance or none")
-    spectral_norm: bool = Field(
-        default=False, description="bound each layer's Lipschitz constant by spectral normalisation"
-    )
-    gan_mode: GanMode = Field(
-        default="lsgan", description="adversarial loss, also the translator's: lsgan, vanilla or hinge"
-    )
-    penalty: Penalty = Field(
-        default="r1+r2", description="zero-centred gradient penalty: none, r1 (real) or r1+r2 (and fake)"
-    )
-    lambda_penalty: float = Field(
-        default=1.0, ge=0, description="weight of the penalty, in units of the encodings' variance"
-    )
-    lr: float = Field(default=5e-4, gt=0, description="learning rate of Adam")
-    beta1: float = Field(default=0.5, ge=0, lt=1, description="Adam's first decay rate")
-    starts_at: float = Field(
-        default=0.05, ge=0, lt=1, description="share of the run before its first step: a head start"
-    )
-    decay_from: float = Field(default=0.5, ge=0, le=1, description="share of the run after which lr falls linearly")
-    finished_at: float = Field(default=1.0, gt=0, le=1, description="share of the run at which lr is 0")
+    spectral_norm: bool = Field(default=False, description="spectral normalisation of its layers")
+    gan_mode: GanMode = Field(default="lsgan", description="lsgan, vanilla or hinge, for both sides")
+    penalty: Penalty = Field(default="r1+r2", description="on its gradient: none, r1 (at real) or r1+r2 (fake, too)")
+    lambda_penalty: Weight = Field(default=12.0, description="of the penalty, in units of the encodings' variance")
+    lr: Positive = Field(default=5e-4, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
+    starts_at: Share = Field(default=0.05, description="share of the run before its first step: a head start")
+    decay_from: Share = Field(default=0.4, description="share of the run after which lr falls linearly")
+    finished_at: Share = Field(default=1.0, description="share of the run at which lr is 0")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Params:
     """Everything that may be varied. The defaults are the built-in demo; `jobs/` holds the article's full size."""
 
-    batch_size: int = Field(default=8, ge=1, description="images of each domain in a batch")
+    batch_size: Count = Field(default=8, description="images of each domain in a batch")
     load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
-    crop_size: int = Field(
-        default=48, ge=24, multiple_of=4, description="edge of the random training crop, a multiple of 4"
-    )
+    crop_size: int = Field(default=48, ge=24, multiple_of=4, description="edge of a random crop, a multiple of 4")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
     encoder_decoder: EncoderDecoderParams = EncoderDecoderParams()
     translator: TranslatorParams = TranslatorParams()
@@ -226,18 +216,8 @@ def schedule(progress: float, p: Trained) -> float:
 def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
     """Translate images (N, 3, H, W) in [-1, 1] of any size to domain B; the same shape."""
     height, width = images.shape[-2:]
-    padded = pad_to_multiple_of_4(images)
-    encoding = nets.encoder_decoder.encode(padded)
+    encoding = nets.encoder_decoder.encode(pad_to_multiple(images, 4))
     return nets.encoder_decoder.decode(nets.translator(encoding))[..., :height, :width]  # type: ignore[no-any-return]
-
-
-def pad_to_multiple_of_4(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) continued to the right and below, by reflection, to edges a multiple of 4 and at least 8."""
-    height, width = images.shape[-2:]
-    right, below = max(8, -(-width // 4) * 4) - width, max(8, -(-height // 4) * 4) - height
-    # Reflection needs more pixels than it adds; an image of a few pixels is continued by its edge.
-    mode = "reflect" if right < width and below < height else "replicate"
-    return F.pad(images, (0, right, 0, below), mode=mode)
 
 
 def evaluate(nets: Nets, test: UnpairedTest, params: Params) -> Evaluation:
@@ -310,6 +290,6 @@ recipe = Recipe(
     apply=apply,
     evaluate=evaluate,
     epochs=10,
-    exchange_every=50,
+    exchange_every=25,
     max_staleness=0,
 )

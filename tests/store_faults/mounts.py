@@ -22,9 +22,9 @@ def tmpfs(path: Path, options: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def client(path: Path, of: Path) -> Iterator[Path]:
+def client(path: Path, of: Path, stale_s: int = STALE_S) -> Iterator[Path]:
     """What another client sees of a folder: names, missing names, attributes and contents are cached."""
-    caches = f"attr_timeout={STALE_S},entry_timeout={STALE_S},negative_timeout={STALE_S},kernel_cache"
+    caches = f"attr_timeout={stale_s},entry_timeout={stale_s},negative_timeout={stale_s},kernel_cache"
     with _mounted(path, ["bindfs", "-o", caches, str(of), str(path)]):
         yield path
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from modtrain import fs
 from modtrain.backends.base import BackendOptions, Job, JobState
-from modtrain.backends.ray.cluster import bundle_for, capacities, connect, share
+from modtrain.backends.ray.cluster import bundle_for, capacities, connect, connected, share
 from modtrain.backends.ray.keeper import NAMESPACE, Keeper
 from modtrain.errors import InputError
 
@@ -67,10 +67,10 @@ class RayBackend:
         for id in ids:
             if id not in self._asked and (actor := self._actors.get(id) or _actor(_name(id))) is not None:
                 self._asked[id] = actor.state.remote()
-        asked = [self._asked[id] for id in ids if id in self._asked]
+        asked = [self._asked[id] for id in dict.fromkeys(ids) if id in self._asked]
         if asked:
             ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-        return {id: self._answer(id) for id in ids}
+        return {id: self._answer(id) for id in dict.fromkeys(ids)}
 
     def cancel(self, ids: Sequence[str]) -> None:
         """Kill the commands, then their actors, and free the places that nobody uses any more."""
@@ -107,9 +107,7 @@ class RayBackend:
 
     def _reachable(self) -> bool:
         """Whether there is a cluster to ask: an instance of our own is not started only to ask it."""
-        import ray
-
-        return bool(self._address) or ray.is_initialized()
+        return bool(self._address) or connected()
 
     def _make_room(self, job: Job) -> None:
         """Take away the actor of an earlier job of this name that is over."""

@@ -14,6 +14,8 @@ import os
 import secrets
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ from modtrain.backends.base import Job
 from modtrain.backends.ray.keeper import NAMESPACE
 from modtrain.errors import InputError, ModtrainError
 
+ANSWER_S = 10.0
 OBJECT_STORE_BYTES = 80 * 2**20
 """Little more than Ray insists on: nothing is stored there."""
 LONGEST_TEMPORARY = 40
@@ -39,9 +42,16 @@ def connect(address: str | None) -> Any:
         import ray
 
         if not ray.is_initialized():
+            logging.getLogger("ray").setLevel(logging.ERROR)
             with _signal_handlers_kept():
                 _join(address) if address else _start_instance()
     return ray
+
+
+def connected() -> bool:
+    """Whether this process uses a cluster already. Ray is not imported for that."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def capacities(kind: str) -> list[float]:
@@ -80,15 +90,21 @@ def bundle_for(cpus: Sequence[float], gpus: Sequence[float], jobs: Sequence[Job]
     return {kind: math.floor(part * 1e4) / 1e4 for kind, part in bundle.items() if part}
 
 
-_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else the death of an actor is told in the middle of our own output
+}
 
 
 @functools.cache
 def _own_instance() -> dict[str, str]:
-    """For an instance of our own: every port on the loopback interface, and closed to the machine's other users."""
+    """For an instance of our own: every port on the loopback interface, and closed to the machine's other users.
+
+    Ray reads the first when it is imported.
+    """
     return {
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what Ray calls its choice of the loopback address
-        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
 
@@ -118,12 +134,20 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _check_answers(address)
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"There is no Ray cluster at {address} ({error}). Start one there, or leave --address out (and RAY_ADDRESS "
             "unset) to run on this machine."
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself asks an address where nobody listens for many minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 def _start_instance() -> None:

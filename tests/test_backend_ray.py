@@ -1,0 +1,164 @@
+"""The ray backend on several nodes: spreading, a node that dies, and what does not fit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.backends.base import BackendOptions, Job, JobState, Resources
+from modtrain.backends.ray import RayBackend, cluster
+from modtrain.backends.ray.cluster import bundle_for, share
+from modtrain.errors import InputError
+from tests.conftest import NODE
+
+NODE_OF = """
+import os, time
+raylet = open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]
+print(raylet, flush=True)
+time.sleep(600)
+"""
+"""Says which raylet the actor is a child of: its node."""
+
+
+def jobs(folder: Path, count: int, **resources: Any) -> list[Job]:
+    command = (sys.executable, "-c", NODE_OF)
+    return [
+        Job(
+            name=f"{folder.name}.{number}",
+            command=command,
+            log=folder / f"{number}.log",
+            resources=Resources(**resources),
+        )
+        for number in range(count)
+    ]
+
+
+def nodes_of(job: Job, at_least: int = 1, timeout_s: float = 60.0) -> list[str]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = job.log.read_text().split() if job.log.exists() else []
+        if len(found) >= at_least:
+            return found
+        assert time.monotonic() < deadline, f"{job.log} has only {found}"
+        time.sleep(0.1)
+
+
+def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    wanted = jobs(tmp_path, 3)
+    ids = backend.submit(wanted)
+    try:
+        at_first = [nodes_of(job)[0] for job in wanted]
+        assert len(set(at_first)) == 3
+        lost = next(node for node in raylets.worker_nodes if raylet_of(node) in at_first)
+        moved = at_first.index(raylet_of(lost))
+        raylets.remove_node(lost, allow_graceful=False)
+        raylets.add_node(**NODE)
+        assert nodes_of(wanted[moved], at_least=2)[1] != at_first[moved]
+        assert [len(nodes_of(job)) for job in wanted] == [2 if number == moved else 1 for number in range(3)]
+        deadline = time.monotonic() + 30
+        while backend.status(ids) != dict.fromkeys(ids, JobState(phase="running")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        backend.cancel(ids)
+
+
+def raylet_of(node: Any) -> str:
+    return str(node.all_processes["raylet"][0].process.pid)
+
+
+def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    wanted = jobs(tmp_path, 5, cpus=4)
+    ids = backend.submit(wanted)
+    try:
+        assert len({nodes_of(job)[0] for job in wanted}) == 3
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_job_that_is_running_is_not_submitted_again_and_one_that_is_over_takes_its_place_again(
+    raylets: Any, tmp_path: Path
+) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    first, second = jobs(tmp_path, 2)
+    ids = backend.submit([first, second])
+    try:
+        nodes = [nodes_of(first)[0], nodes_of(second)[0]]
+        backend.cancel(ids[1:])
+        assert backend.submit([first, second]) == ids
+        assert nodes_of(second, at_least=2) == [nodes[1], nodes[1]]
+        assert nodes_of(first) == [nodes[0]]
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_run_of_the_same_name_elsewhere_is_not_mistaken_for_ours(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    (ours,) = jobs(tmp_path, 1)
+    theirs = Job(name=ours.name, command=ours.command, log=tmp_path / "elsewhere" / "0.log")
+    ids = backend.submit([theirs])
+    try:
+        nodes_of(theirs)
+        with pytest.raises(InputError, match="Another run of this name"):
+            backend.submit([ours])
+        assert backend.status(ids)[ids[0]].live
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_cluster_that_is_full_is_said_instead_of_waited_for(
+    raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.backends.ray.PLACE_S", 1.0)
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    ids = backend.submit(jobs(tmp_path, 4))
+    (tmp_path / "other").mkdir()
+    try:
+        with pytest.raises(InputError, match="no place for 4 workers"):
+            backend.submit(jobs(tmp_path / "other", 4))
+    finally:
+        backend.cancel(ids)
+
+
+def test_an_instance_of_our_own_cannot_be_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="--address"):
+        RayBackend(BackendOptions(keep=True)).submit(jobs(tmp_path, 1))
+
+
+@pytest.mark.parametrize(
+    ("available", "count", "wanted", "part"),
+    [([16], 3, 4, 4), ([2], 3, 1, 2 / 3), ([1, 1], 3, 1, 0.5), ([8, 1], 3, 4, 8 / 3), ([0], 1, 1, 0), ([], 1, 1, 0)],
+)
+def test_the_largest_part_that_fits_is_taken(available: list[float], count: int, wanted: float, part: float) -> None:
+    assert share(available, count, wanted) == pytest.approx(part)
+
+
+def test_so_much_is_reserved_that_the_loss_of_a_node_leaves_room(tmp_path: Path) -> None:
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 3, cpus=16)) == {"CPU": 8}
+    assert bundle_for([16], [0], jobs(tmp_path, 3, cpus=5)) == {"CPU": 5}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "part"), [([4], 3, 1), ([2], 3, 0.5), ([1, 1], 3, 0.5), ([1], 3, 0.3333), ([0], 3, None)]
+)
+def test_gpus_are_shared_in_turn(tmp_path: Path, gpus: list[float], count: int, part: float | None) -> None:
+    bundle = bundle_for([8.0] * len(gpus), gpus, jobs(tmp_path, count, gpus=1.0))
+    assert bundle.get("GPU") == part
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
+    with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
+        cluster._join(address)
+
+
+def test_a_cluster_without_a_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CPU"):
+        bundle_for([0.0], [0.0], jobs(tmp_path, 1))
