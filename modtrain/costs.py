@@ -44,7 +44,7 @@ def _median_s(trainee: Trainee, nets: Nets, batch: dict[str, torch.Tensor]) -> f
         begun = time.perf_counter()
         for _ in range(trainee.updates):
             losses = train_step(trainee, nets, batch)
-        float(losses["loss"])  # waits for the device
+        float(losses["loss"].detach())  # waits for the device
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds[1:])
 

@@ -9,12 +9,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from modtrain import fs, placement
 from modtrain.backends.base import python_path
 from modtrain.config import Config, differences, load_recipe, new_spec
-from modtrain.errors import InputError
+from modtrain.errors import InputError, did_you_mean
 from modtrain.recipe import Recipe
 from modtrain.run import RUN_FILE, Run, RunSpec
 
@@ -23,8 +24,7 @@ def prepare(config: Config) -> Run:
     """The run that a config names: a new one, or the one of that name, if it was begun with the same settings."""
     path = Path(config.root).expanduser() / (config.name or new_name(config))
     if not (path / RUN_FILE).exists():
-        recipe = load_recipe(config.recipe)
-        return Run.create(path, new_spec(config, recipe, place(config, recipe)))
+        return Run.create(path, draft(config, load_recipe(config.recipe)).spec)
     run = Run.open(path)
     other = differences(config, load_recipe(run.spec.recipe), run.spec)
     if other:
@@ -41,14 +41,37 @@ def new_name(config: Config) -> str:
     return next(name for number in range(1, len(there) + 2) if (name := f"{stem}-{number}") not in there)
 
 
-def place(config: Config, recipe: Recipe) -> placement.Placement:
-    """Which modules share a worker: by hand, or by `nodes` and, where they decide, measured step costs."""
-    modules = list(recipe.modules)
+@dataclass(frozen=True)
+class Draft:
+    """What a new run would be, and the step costs that decided its placement (none where they did not)."""
+
+    spec: RunSpec
+    costs: dict[str, float]
+
+
+def draft(config: Config, recipe: Recipe) -> Draft:
+    """Decide everything of a new run and write nothing; InputError where the config cannot be trained."""
+    if config.dataroot:
+        check_dataroot(Path(config.dataroot).expanduser(), recipe)
+    modules, costs = list(recipe.modules), dict[str, float]()
     if config.place:
-        return placement.parse(config.place, modules)
-    nodes = config.nodes or len(modules)
-    costs = measured_costs(new_spec(config, recipe, [modules])) if placement.needs_costs(modules, nodes) else {}
-    return placement.place(modules, nodes, costs)
+        placed = placement.parse(config.place, modules)
+    else:
+        nodes = config.nodes or len(modules)
+        if placement.needs_costs(modules, nodes):
+            costs = measured_costs(new_spec(config, recipe, [modules]))
+        placed = placement.place(modules, nodes, costs)
+    return Draft(new_spec(config, recipe, placed), costs)
+
+
+def check_dataroot(path: Path, recipe: Recipe) -> None:
+    """A folder that is not there, or not laid out as the recipe needs it, must not leave a run behind."""
+    if not path.is_dir():
+        beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+        what = "is a file, but must be a folder" if path.exists() else "does not exist"
+        raise InputError(f"--dataroot {path} {what}.{did_you_mean(path.name, beside)}")
+    if recipe.check_dataroot:
+        recipe.check_dataroot(path)
 
 
 def measured_costs(spec: RunSpec) -> dict[str, float]:

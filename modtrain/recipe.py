@@ -99,6 +99,8 @@ class Recipe:
     params: type[Any]
     data: Callable[[Path | None, Params], Data]
     modules: Mapping[str, Module]
+    check_dataroot: Callable[[Path], object] | None = None
+    """Raises InputError where a --dataroot has not the layout that `data` needs; quick, asked before a run is made."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
     epochs: int = 10

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import modtrain
-from modtrain import plugins
+from modtrain import errors, plugins
+from modtrain.cli import app
 
 ROOT = Path(modtrain.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -22,6 +23,7 @@ ORDER = (
     "plugins",
     "recipe",
     "params",
+    "checkpoint",
     "store",
     "run",
     "status",
@@ -39,10 +41,11 @@ ORDER = (
     "costs",
     "evaluate",
     "backends",
+    "prepare",
     "launch",
+    "dialogue",
     "doctor",
     "recipes",
-    "terminal",
     "cli",
     "__main__",
 )
@@ -141,10 +144,11 @@ def test_only_the_worker_calls_backward() -> None:
 
 def test_the_readme_names_every_command_recipe_and_exit_code() -> None:
     readme = (ROOT.parent / "README.md").read_text()
-    printed = subprocess.run([sys.executable, "-m", "modtrain", "--help"], check=True, capture_output=True, text=True)
-    commands = [line.split()[1] for line in printed.stdout.splitlines() if line.startswith("│ ") and line[2].isalpha()]
+    commands = [str(command.name or getattr(command.callback, "__name__", "")) for command in app.registered_commands]
     assert len(commands) >= 8
     for command in commands:
         assert f"modtrain {command}" in readme
+    for error in (errors.ModtrainError, *errors.ModtrainError.__subclasses__()):
+        assert f"| {error.exit_code} |" in readme
     for recipe in plugins.built_in("recipe"):
         assert recipe in readme

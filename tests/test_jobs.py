@@ -71,6 +71,7 @@ def test_the_command_in_its_first_lines_would_be_accepted(path: Path, dataroot: 
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.timeout(900)  # about 30 s of CPU time, and the cores may be busy
 def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> None:
     """Two real steps, jointly: the first is the encoder-decoder's head start, in the second all three train."""
     config = JOBS / "latent-translation-256.yaml"

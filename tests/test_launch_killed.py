@@ -20,7 +20,11 @@ LONG = {"pause_s": 0.05, "batches": 20}
 """Parameters that make the tiny recipe last for three seconds."""
 
 
-@pytest.fixture(params=["local", "ray"])
+BOTH = ["local", "ray"]
+RAY_SLOWLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
+
+
+@pytest.fixture
 def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
     """A launch of a run on each backend, one thread a worker."""
     name: str = request.param
@@ -33,7 +37,7 @@ def pid_after(run: Run, module: str, steps: int, timeout_s: float = 60.0) -> int
     deadline = time.monotonic() + timeout_s
     while True:
         beat = run.heartbeat(module)
-        if beat.get("step", 0) >= steps and process_started(beat["pid"]) == beat["started"]:
+        if beat and beat.get("step", 0) >= steps and process_started(beat["pid"]) == beat["started"]:
             return int(beat["pid"])
         assert time.monotonic() < deadline, beat
         time.sleep(0.05)
@@ -53,6 +57,7 @@ def is_final(run: Run) -> bool:
     return all(checkpoint is not None and checkpoint.final for checkpoint in found)
 
 
+@pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
 def test_a_run_whose_only_worker_is_killed_ends_with_the_very_weights_of_one_that_was_not(
     launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
 ) -> None:
@@ -69,6 +74,7 @@ def test_a_run_whose_only_worker_is_killed_ends_with_the_very_weights_of_one_tha
     assert len({checkpoint.writer for checkpoint in run.store("generator").history()}) == 2
 
 
+@pytest.mark.parametrize("launched", BOTH, indirect=True)
 def test_every_worker_may_be_killed_and_the_run_still_finishes(
     launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
 ) -> None:
@@ -84,6 +90,7 @@ def test_every_worker_may_be_killed_and_the_run_still_finishes(
     assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
 
 
+@pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
 def test_a_worker_that_diverges_makes_the_others_publish_and_leave_and_its_exit_code_is_the_launch_s(
     launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
 ) -> None:

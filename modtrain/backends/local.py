@@ -19,6 +19,8 @@ from modtrain.errors import InputError
 from modtrain.run import process_started
 
 CANCEL_S = 10.0
+_CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
+"""What this process has started, by id. Only the parent learns an exit code, and it must not forget to ask."""
 
 
 class LocalBackend:
@@ -29,7 +31,6 @@ class LocalBackend:
     def __init__(self, options: BackendOptions) -> None:
         if options.address:
             raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def cores(self, jobs: int) -> int:
         """The share of the cores that this process may use."""
@@ -66,11 +67,11 @@ class LocalBackend:
         except OSError as error:
             raise InputError(f"{job.command[0]} cannot be started: {error.strerror}.") from error
         id = f"{socket.gethostname()}:{child.pid}:{process_started(child.pid)}"
-        self._children[id] = child
+        _CHILDREN[id] = child
         return id
 
     def _state(self, id: str) -> JobState:
-        child = self._children.get(id)
+        child = _CHILDREN.get(id)
         if child is not None:
             code = child.poll()
             return JobState(phase="running") if code is None else JobState(phase="ended", exit_code=code)

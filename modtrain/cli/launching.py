@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modtrain.cli.parsing import LaunchCommand, settings_of
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError
 
 if TYPE_CHECKING:
     from modtrain.config import Config
     from modtrain.launch import Launch
-    from modtrain.placement import Placement
     from modtrain.recipe import Recipe
     from modtrain.run import Run
 
@@ -153,13 +152,14 @@ class Plan:
 
     def draft(self) -> Run:
         """The run as it is or would be; nothing is written."""
-        from modtrain.config import new_spec
+        from modtrain.prepare import draft
         from modtrain.run import Run
 
         if self._run is not None:
             return self._run
-        _check_dataroot(self.config.dataroot)
-        return Run(self.path.resolve(), new_spec(self.config, self.recipe, self._placement()))
+        decided = draft(self.config, self.recipe)
+        self.costs = decided.costs
+        return Run(self.path.resolve(), decided.spec)
 
     def started(self) -> Launch:
         """The run's jobs, not submitted yet."""
@@ -167,19 +167,6 @@ class Plan:
         from modtrain.launch import Launch
 
         return Launch(self.run(), self.backend, BackendOptions(address=self.config.address))
-
-    def _placement(self) -> Placement:
-        """As `prepare` decides it; the costs are kept, to be shown."""
-        from modtrain import prepare
-        from modtrain.config import new_spec
-        from modtrain.placement import needs_costs, place
-
-        modules = list(self.recipe.modules)
-        nodes = self.config.nodes or len(modules)
-        if self.config.place or not needs_costs(modules, nodes):
-            return prepare.place(self.config, self.recipe)
-        self.costs = prepare.measured_costs(new_spec(self.config, self.recipe, [modules]))
-        return place(modules, nodes, self.costs)
 
 
 def carry_out(started: Launch, ready_fd: int | None) -> None:
@@ -229,11 +216,3 @@ def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, di
             raise InputError(f"--{option} {given[option]} contradicts the run {target}; leave one of them out.")
         given = {**given, option: value}
     return None, given
-
-
-def _check_dataroot(dataroot: str | None) -> None:
-    path = Path(dataroot or ".").expanduser().resolve()
-    if not path.is_dir():
-        beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
-        what = "is a file, but must be a folder" if path.exists() else "does not exist"
-        raise InputError(f"--dataroot {dataroot} {what}.{did_you_mean(path.name, beside)}")

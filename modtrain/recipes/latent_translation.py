@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from modtrain.data.folders import unpaired_folders
 from modtrain.data.unpaired import UnpairedTest, unpaired
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
@@ -264,6 +265,7 @@ def data(dataroot: Path | None, params: Params) -> Data:
 recipe = Recipe(
     params=Params,
     data=data,
+    check_dataroot=unpaired_folders,
     modules={
         "encoder_decoder": Module(
             build=build_encoder_decoder,
