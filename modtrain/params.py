@@ -37,13 +37,15 @@ class Parameter:
 
 def parameters(params: type[Any], prefix: str = "") -> Iterator[Parameter]:
     """Every parameter of a Params class, nested ones with dotted names, in the order of the recipe."""
-    hints = get_type_hints(params)
+    hints, annotated = get_type_hints(params), get_type_hints(params, include_extras=True)
     for item in dataclasses.fields(params):
         name, hint = prefix + item.name, hints[item.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from parameters(hint, name + ".")
         else:
             default, meaning = _default(item)
+            noted = [note.description for note in get_args(annotated[item.name])[1:] if isinstance(note, FieldInfo)]
+            meaning = meaning or next(filter(None, noted), "")
             yield Parameter(name=name, type=type_name(hint), default=default, meaning=meaning)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -49,6 +51,7 @@ def nodes_of(job: Job, at_least: int = 1, timeout_s: float = 60.0) -> list[str]:
 
 def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(backend)
     wanted = jobs(tmp_path, 3)
     ids = backend.submit(wanted)
     try:
@@ -68,12 +71,39 @@ def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets:
         backend.cancel(ids)
 
 
+def until_all_is_free(backend: RayBackend) -> None:
+    """The raylets take a moment to give back what the jobs of the test before held."""
+    import ray
+
+    backend.cores(1)
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
+    job = Job(name=tmp_path.name, command=(sys.executable, "-c", code), log=tmp_path / "0.log")
+    ids = backend.submit([job])
+    try:
+        actor, command = (int(pid) for pid in nodes_of(job, at_least=2))
+        os.kill(actor, signal.SIGKILL)
+        other, *_ = nodes_of(job, at_least=4)[2:]
+        assert int(other) != actor
+        assert not Path(f"/proc/{command}/fd/1").exists()
+    finally:
+        backend.cancel(ids)
+
+
 def raylet_of(node: Any) -> str:
     return str(node.all_processes["raylet"][0].process.pid)
 
 
 def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(backend)
     wanted = jobs(tmp_path, 5, cpus=4)
     ids = backend.submit(wanted)
     try:

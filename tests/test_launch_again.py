@@ -55,9 +55,7 @@ def test_a_launch_on_another_backend_adopts_what_lives_on_the_first(tmp_path: Pa
 
 def test_only_what_is_missing_is_submitted(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT, params={"batches": 3})
-    started = local(run)
-    started.start()
-    to_the_end(started)
+    finish(run)
     (run.store("discriminator").folder(run.store("discriminator").versions()[-1])).rename(tmp_path / "lost")
     again = local(run)
     assert [member.name for member in again.start()] == ["discriminator"]
@@ -94,6 +92,7 @@ def test_a_worker_that_was_started_by_hand_is_not_doubled(
     assert not (run.path / "jobs" / "jobs.json").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_when_it_is_launched_again(tmp_path: Path, tiny_recipe: Path) -> None:
     joint = [["generator", "discriminator"]]
     run = make_run(tmp_path / "run", tiny_recipe, joint, params=LONG)
@@ -137,6 +136,11 @@ def test_launch_is_a_function_for_scripts(tmp_path: Path, tiny_recipe: Path) -> 
     run = launch(config)
     assert run.name == "tiny-1"
     assert is_final(run)
+
+
+@pytest.mark.slow
+def test_launch_raises_what_a_worker_failed_of(tmp_path: Path, tiny_recipe: Path) -> None:
+    config = Config(recipe=str(tiny_recipe), root=str(tmp_path), backend="local", nodes=1)
     with pytest.raises(ModtrainError, match=r"generator\+discriminator failed: .*nan"):
         launch(config.model_copy(update={"params": {"batches": 2, "nan_at": 1}}))
 

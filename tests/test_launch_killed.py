@@ -20,8 +20,8 @@ LONG = {"pause_s": 0.05, "batches": 20}
 """Parameters that make the tiny recipe last for three seconds."""
 
 
-BOTH = ["local", "ray"]
 RAY_SLOWLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
+LOCAL_SLOWLY = [pytest.param("local", marks=pytest.mark.slow), "ray"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_run_whose_only_worker_is_killed_ends_with_the_very_weights_of_one_tha
     assert len({checkpoint.writer for checkpoint in run.store("generator").history()}) == 2
 
 
-@pytest.mark.parametrize("launched", BOTH, indirect=True)
+@pytest.mark.parametrize("launched", LOCAL_SLOWLY, indirect=True)
 def test_every_worker_may_be_killed_and_the_run_still_finishes(
     launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
 ) -> None:

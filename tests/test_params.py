@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
@@ -138,3 +138,14 @@ def test_yaml_is_read_as_people_mean_it(text: str, value: object) -> None:
 def test_a_name_that_stands_twice_is_no_yaml() -> None:
     with pytest.raises(yaml.YAMLError, match="'a' is given twice"):
         read_yaml("a: 1\nb: 2\na: 3\n")
+
+
+def test_a_meaning_may_stand_in_the_annotation() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Annotating:
+        lr: Annotated[float, Field(gt=0, description="learning rate")] = 1e-3
+
+    (found,) = parameters(Annotating)
+    assert (found.name, found.type, found.default, found.meaning) == ("lr", "float", 1e-3, "learning rate")
+    with pytest.raises(InputError, match=r"lr = 0 is not allowed"):
+        build_params(Annotating, {"lr": 0})
