@@ -35,8 +35,6 @@ LEAVING_S = 10.0
 FINISHED = 0
 STOPPED = (StopRequested.exit_code, Preempted.exit_code, Interrupted.exit_code)
 """Exit codes of workers that published and left because they were asked to."""
-UNSEEN = {"stopped": StopRequested.exit_code, "preempted": Preempted.exit_code, "failed": ModtrainError.exit_code}
-"""What a worker's last word says of an exit code that nobody saw."""
 
 
 @dataclass
@@ -160,7 +158,8 @@ class Launch:
             return state.exit_code
         if self._finished(member):
             return FINISHED
-        return UNSEEN.get(str(self.run.heartbeat(member.modules[0]).get("state")))
+        said = self.run.heartbeat(member.modules[0]).get("exit_code")
+        return None if said is None else int(said)
 
     def _submit(self, members: list[Member]) -> None:
         """Start workers, but not against a stop request."""

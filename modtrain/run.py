@@ -245,9 +245,13 @@ def recipe_sha256(recipe: str) -> str | None:
 
 
 def process_started(pid: int) -> int | None:
-    """When a process of this machine started, in ticks since boot: with the pid it names it for ever."""
+    """When a process of this machine started, in ticks since boot: with the pid it names it for ever.
+
+    None where it is over, also when its parent has not asked for its end yet.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else int(fields[18])
     except (OSError, IndexError, ValueError):
         return None
 

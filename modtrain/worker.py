@@ -18,7 +18,6 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,9 +55,7 @@ class Worker:
         self.per_epoch = len(self.data.train)
         self.total = run.spec.epochs * self.per_epoch
         writer = uuid.uuid4().hex
-        self.trainees = [
-            Trainee(run, self.recipe, self.params, name, device=device, writer=writer) for name in modules
-        ]
+        self.trainees = [Trainee(run, self.recipe, self.params, name, device=device, writer=writer) for name in modules]
         self.peers = Peers(run, self.recipe, self.params, modules, device)
         torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.step = self._resume()
@@ -246,17 +243,18 @@ def work(run: Run, modules: Sequence[str], *, threads: int | None = None) -> Non
             worker = Worker(run, modules, heartbeat, leaving, device=device)
             heartbeat.say(steps=worker.total)
             worker.train()
-            heartbeat.say(state="finished", epoch=worker.epoch, step=worker.step)
+            heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
         except FencedOut as error:
             heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
             log.error("%s", error)
             raise
         except ModtrainError as error:
-            heartbeat.say(state=OUTCOMES.get(error.exit_code, "failed"), trouble=str(error))
+            code = error.exit_code
+            heartbeat.say(state=OUTCOMES.get(code, "failed"), exit_code=code, trouble=str(error))
             log.error("%s", error)
             raise
         except BaseException as error:
-            heartbeat.say(state="failed", trouble=f"{type(error).__name__}: {error}")
+            heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
             log.exception("The worker failed")
             raise
 

@@ -57,7 +57,9 @@ class Counting(nn.Linear):
 @pytest.fixture
 def nets() -> Nets:
     lasts = {"generator": {"judge": 2}, "judge": {"generator": 1}}
-    return Nets({"generator": [Counting(2, 2)], "judge": [Counting(2, 1), Counting(2, 1)], "other": [Counting(1, 1)]}, lasts)
+    return Nets(
+        {"generator": [Counting(2, 2)], "judge": [Counting(2, 1), Counting(2, 1)], "other": [Counting(1, 1)]}, lasts
+    )
 
 
 def shared(nets: Nets) -> Tensor:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from modtrain import fs
 from modtrain.backends.base import BackendOptions, Job, JobState
@@ -79,15 +78,8 @@ class LocalBackend:
         pid, _, started = process.partition(":")
         if host != socket.gethostname() or not pid.isdecimal():
             return JobState(phase="unknown")
-        alive = str(process_started(int(pid))) == started and not _is_zombie(int(pid))
+        alive = str(process_started(int(pid))) == started
         return JobState(phase="running" if alive else "ended")
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether a process has ended, and only its parent, another launch, has not looked yet."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    return False
 
 
 def _pid(id: str) -> int:
