@@ -30,9 +30,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def fill(path: Path) -> None:
     """Take all the space that is left."""
-    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(bytes(4096))
+    with path.open("wb", buffering=0) as file:
+        block = bytes(4096)
+        with pytest.raises(OSError, match="No space left"):
+            file.writelines(iter(lambda: block, b""))
 
 
 def test_nan_in_a_loss_stops_the_module_with_loss_and_step_named(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
     monkeypatch.setattr("modtrain.worker.RETRY_S", 0.01)
     run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, epochs=50)
     fill(small_disk / "filler")
-    with pytest.raises(StorageError, match="No space left on device.*modtrain doctor"):
+    with pytest.raises(StorageError, match=r"No space left on device.*modtrain doctor"):
         runs.finish(run)
 
 
