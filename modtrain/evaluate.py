@@ -5,6 +5,7 @@ It reads modules and writes only `evaluation/`. Deliberately not here: what is m
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
@@ -47,7 +48,8 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
     judge = recipe.evaluate
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(run.spec.seed)
-        found = _of_recipe(run, lambda: judge(nets, run.data(recipe, params).test, params))
+        test = on_device(run.data(recipe, params).test, device)
+        found = _of_recipe(run, lambda: judge(nets, test, params))
     return _record(run, found, checkpoints)
 
 
@@ -121,6 +123,20 @@ def results(sources: list[Path], target: Path) -> dict[Path, Path]:
 def to_uint8(image: Tensor) -> Tensor:
     """[-1, 1] to 0..255."""
     return image.float().nan_to_num().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def on_device(value: Any, device: str) -> Any:
+    """Test data with its tensors on a device: a tensor, or a mapping, a sequence or a dataclass that holds some."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: on_device(item, device) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [on_device(item, device) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = {item.name: on_device(getattr(value, item.name), device) for item in dataclasses.fields(value)}
+        return dataclasses.replace(value, **items)
+    return value
 
 
 def _record(run: Run, found: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from skimage import metrics
 from torch import Tensor
 
 from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.metrics.grid import sample_grid
 
 scikit_image: Any = metrics
 
@@ -89,3 +90,13 @@ def test_shapes_that_do_not_fit_are_named(pair: tuple[Tensor, Tensor]) -> None:
         psnr(images, truth[1:])
     with pytest.raises(ValueError, match="do not fit"):
         ssim(images, truth, torch.ones_like(images))
+
+
+def test_a_sample_grid_enlarges_small_images_by_a_whole_factor() -> None:
+    red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 24, 24)
+    picture = sample_grid((red, -red, red[:1]))
+    assert picture.dtype == torch.uint8
+    assert picture.shape == (3 * 96 + 2 * 2, 96, 3), "as many columns as the shortest row has"
+    assert picture[50, 50].tolist() == [255, 0, 0]
+    assert picture[150, 50].tolist() == [0, 255, 255]
+    assert sample_grid((red.repeat(1, 1, 10, 10),)).shape == (240, 2 * 240 + 2, 3), "large ones stay as they are"

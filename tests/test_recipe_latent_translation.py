@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from modtrain.data.unpaired import UnpairedTest
+from modtrain.errors import InputError
 from modtrain.nets.adversarial import GanMode
 from modtrain.recipe import Nets
 from modtrain.recipes import latent_translation
@@ -208,9 +209,10 @@ class TestEvaluation:
         assert result.metrics.keys() == kept | {"reconstruction_psnr", "target_kept_psnr"}
         # The translator is the identity at the start, so B through it is B reconstructed.
         assert result.grid is not None
-        assert (result.grid.shape, result.grid.dtype) == ((3 * 24, 5 * 24, 3), torch.uint8)
-        assert (result.grid[:24, :24].permute(2, 0, 1) == a[0]).all()
-        assert (result.grid[48:, :24].permute(2, 0, 1) == b[0]).all()
+        first = result.grid.permute(2, 0, 1)[:, ::4, ::4]  # 24 pixels are shown as 96, with a gap of 2 between rows
+        assert (first[:, :24, :24] == a[0]).all()
+        last = result.grid.permute(2, 0, 1)[:, 2 * 98 :: 4, ::4]
+        assert (last[:, :, :24] == b[0]).all()
 
     def test_without_the_truth_it_has_what_can_be_known(self) -> None:
         a, b = (torch.randint(0, 256, (count, 3, 24, 24), dtype=torch.uint8) for count in (3, 2))
@@ -218,7 +220,11 @@ class TestEvaluation:
         result = latent_translation.evaluate(nets, UnpairedTest(pixels_a=a, pixels_b=b), self.params)
         assert result.metrics.keys() == {"reconstruction_psnr", "target_kept_psnr"}
         assert result.grid is not None
-        assert result.grid.shape == (2 * 24, 3 * 24, 3)
+        assert result.grid.shape == (2 * 96 + 2, 3 * 98 - 2, 3)
+
+    def test_without_test_images_it_says_what_to_add(self) -> None:
+        with pytest.raises(InputError, match="add testA and testB"):
+            latent_translation.evaluate(nets_of(self.params, built(self.params)), None, self.params)
 
 
 def test_without_a_folder_the_data_are_apples_and_oranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

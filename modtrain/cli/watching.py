@@ -22,7 +22,7 @@ from rich.text import Text
 
 from modtrain import fs
 from modtrain.cli import terminal
-from modtrain.errors import Interrupted, ModtrainError, Preempted
+from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted
 from modtrain.launch import STOPPED, Launch, Member
 from modtrain.status import OVER, summary
 
@@ -70,7 +70,11 @@ class Watch:
             return
         from modtrain.evaluate import evaluate
 
-        found = evaluate(self.run)
+        try:
+            found = evaluate(self.run)
+        except InputError as error:
+            self.out.print(f"Finished in {terminal.duration(seconds)}, but not evaluated: {error}", soft_wrap=True)
+            return
         self.out.print(terminal.metrics_table(found["metrics"]))
         grid = {"grid": terminal.short(Path(found["grid"]))} if found["grid"] else {}
         self.out.print()

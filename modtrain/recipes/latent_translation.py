@@ -20,7 +20,7 @@ fruit at step 600, one seed: penalty weight 0.06, 0.6, 6: 16.9, 17.9, 19.5 dB; a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,7 +33,9 @@ from torch.optim import Adam
 
 from modtrain.data.folders import unpaired_folders
 from modtrain.data.unpaired import UnpairedTest, unpaired
+from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.metrics.grid import sample_grid
 from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
 from modtrain.nets.padding import pad_to_multiple
@@ -221,39 +223,35 @@ def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
     return nets.encoder_decoder.decode(nets.translator(encoding))[..., :height, :width]  # type: ignore[no-any-return]
 
 
-def evaluate(nets: Nets, test: UnpairedTest, params: Params) -> Evaluation:
+def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluation:
     """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth.
 
     `reconstruction_psnr`: A and B encoded and decoded; `target_kept_psnr`: B through the translator against B. With the
     truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside of the
     mask), `background_psnr` and `background_ssim` (the translated against the given A, outside of it).
     """
+    if test is None:
+        raise InputError("The data has no test images; add testA and testB to see how well it is translated.")
     a, b, code = test.a, test.b, nets.encoder_decoder
     both = torch.cat((a, b))
     translated, kept = (in_batches(lambda x: apply(nets, x, params), images, params) for images in (a, b))
     rebuilt = in_batches(lambda x: code.decode(code.encode(x)), both, params)
     metrics = {"reconstruction_psnr": psnr(rebuilt, both), "target_kept_psnr": psnr(kept, b)}
     if test.mask is None:
-        return Evaluation(metrics=metrics, grid=grid((a, translated)))
+        return Evaluation(metrics=metrics, grid=sample_grid((a, translated)))
     with_truth = {
         "translation_psnr": psnr(translated, b, test.mask),
         "untouched_psnr": psnr(a, b, test.mask),
         "background_psnr": psnr(translated, a, ~test.mask),
         "background_ssim": ssim(translated, a, ~test.mask),
     }
-    return Evaluation(metrics=with_truth | metrics, grid=grid((a, translated, b)))
+    return Evaluation(metrics=with_truth | metrics, grid=sample_grid((a, translated, b)))
 
 
 def in_batches(net: Callable[[Tensor], Tensor], images: Tensor, params: Params) -> Tensor:
     """`net` without gradients on images (N, 3, H, W), a training batch at a time."""
     with torch.no_grad():
         return torch.cat([net(part) for part in torch.split(images, 2 * params.batch_size)])
-
-
-def grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
-    """The first images of each row, (N, 3, H, W) in [-1, 1], as one uint8 picture (rows * H, columns * W, 3)."""
-    picture = torch.cat([torch.cat(tuple(row[:columns]), dim=2) for row in rows], dim=1)
-    return picture.add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu()
 
 
 def data(dataroot: Path | None, params: Params) -> Data:

@@ -1,0 +1,30 @@
+"""Sample grids: images side by side as one picture for a person.
+
+Deliberately not here: writing files (`evaluate.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SMALLEST = 96
+"""Pixels that an image's edge gets at least: smaller images are enlarged by a whole factor, so that no pixel blurs."""
+GAP = 2
+
+
+def sample_grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
+    """The first images of each row, (N, 3, H, W) in [-1, 1], below each other: uint8 (height, width, 3) on the CPU."""
+    height, width = rows[0].shape[-2:]
+    factor = max(1, -(-SMALLEST // min(height, width)))
+    count = min(columns, *(len(row) for row in rows))
+    tall, wide = factor * height + GAP, factor * width + GAP
+    picture = torch.full((3, len(rows) * tall - GAP, count * wide - GAP), 255, dtype=torch.uint8)
+    for y, row in enumerate(rows):
+        for x, image in enumerate(row[:count]):
+            pixels = image.cpu().add(1).mul(127.5).round().clamp(0, 255).byte()
+            large = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            picture[:, y * tall : y * tall + factor * height, x * wide : x * wide + factor * width] = large
+    return picture.permute(1, 2, 0)
