@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PYTEST := $(BIN)/pytest --fail-on-skip
+# Two at a time, whole files: most tests wait for processes that they started.
+PYTEST := $(BIN)/pytest --fail-on-skip -n 2 --dist loadfile
 
 .PHONY: demo install check test test-all system-packages clean
 
