@@ -57,6 +57,8 @@ class Worker:
         writer = uuid.uuid4().hex
         self.trainees = [Trainee(run, self.recipe, self.params, name, device=device, writer=writer) for name in modules]
         self.peers = Peers(run, self.recipe, self.params, modules, device)
+        others = [module for name, module in self.recipe.modules.items() if name not in modules]
+        self.read_elsewhere = {edge.peer for module in others for edge in module.edges()} & set(modules)
         torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.step = self._resume()
         self.nets = self._nets()
@@ -81,6 +83,8 @@ class Worker:
                     self._train_on(batch)
                     self._between_batches()
             self._publish(full=True)
+            if self.step < self.total:
+                self._leave_if_asked()
         while self._retry_at is not None:
             self._wait_and_retry()
 
@@ -130,11 +134,14 @@ class Worker:
             raise reason
 
     def _publish(self, *, full: bool) -> None:
-        """Publish every module of this worker; what storage refuses is tried again soon, training goes on."""
+        """Publish every module of this worker; what storage refuses is tried again soon, training goes on.
+
+        Inside of an epoch only those that another worker reads: in joint training there is nobody to exchange with.
+        """
         self._tell()
         final = full and self.step == self.total
         try:
-            for trainee in self.trainees:
+            for trainee in (t for t in self.trainees if full or t.name in self.read_elsewhere):
                 trainee.publish(epoch=self.epoch, step=self.step, full=full, final=final)
         except OSError as error:
             self._publish_failed(error)

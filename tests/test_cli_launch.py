@@ -88,7 +88,7 @@ def test_status_is_a_table_for_people_and_json_for_programs(finished: tuple[Path
         "state": "finished",
     }
     painter = found["modules"]["painter"]
-    assert (painter["version"], painter["epoch"], painter["epochs"], painter["step"]) == (5, 2, 2, 10)
+    assert (painter["version"], painter["epoch"], painter["epochs"], painter["step"]) == (2, 2, 2, 10)
     assert (painter["state"], painter["worker"], set(painter["metrics"])) == ("finished", 0, {"loss"})
     assert set(painter["peers"]["critic"]) >= {"version", "epoch", "behind"}
     assert painter["published_at"].endswith("Z")

@@ -135,3 +135,9 @@ def test_a_loss_that_touches_a_module_it_does_not_read_is_told_so(tmp_path: Path
     run = make_run(tmp_path / "run", path, [["generator", "discriminator"]])
     with pytest.raises(InputError, match=r"'discriminator' touches 'generator'.*`reads` of 'discriminator'"):
         finish(run)
+
+
+def test_joint_training_exchanges_with_nobody_inside_an_epoch(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], exchange_every=2, epochs=2)
+    finish(run)
+    assert [checkpoint.step for checkpoint in run.store("generator").history()] == [0, 10, 20]

@@ -19,13 +19,13 @@ BOTH = "generator,discriminator"
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> dict[str, str]:
-    run = make_run(tmp_path_factory.mktemp("whole") / "run", tiny_recipe, TOGETHER)
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", tiny_recipe, TOGETHER, params={"batches": 5}, epochs=6)
     finish(run)
     return weights_of(run)
 
 
 def slow_run(path: Path, recipe: Path) -> Run:
-    return make_run(path, recipe, TOGETHER, params={"pause_s": 0.1}, exchange_every=4)
+    return make_run(path, recipe, TOGETHER, params={"batches": 5, "pause_s": 0.1}, epochs=6)
 
 
 def wait_for_step(run: Run, step: int) -> None:
@@ -49,7 +49,7 @@ def test_a_joint_run_killed_in_the_middle_ends_bit_identical(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str]
 ) -> None:
     run = slow_run(tmp_path / "killed", tiny_recipe)
-    assert in_the_middle(run, 16, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert in_the_middle(run, 15, signal.SIGKILL).returncode == -signal.SIGKILL
     before = run.store("generator").versions()[-1]
     finish(run)
     assert weights_of(run) == uninterrupted
@@ -61,11 +61,11 @@ def test_a_signal_publishes_in_mid_epoch_and_the_run_goes_on_from_there(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], number: signal.Signals, code: int
 ) -> None:
     run = slow_run(tmp_path / "told", tiny_recipe)
-    assert in_the_middle(run, 4, number).returncode == code
+    assert in_the_middle(run, 5, number).returncode == code
     left = run.store("generator").latest()
     assert left is not None
     assert left.full
-    assert 4 <= left.step < 30
+    assert 5 <= left.step < 30
     finish(run)
     assert weights_of(run) == uninterrupted
 
@@ -75,7 +75,7 @@ def test_a_stop_request_is_obeyed_with_its_own_exit_code(
 ) -> None:
     run = slow_run(tmp_path / "stopped", tiny_recipe)
     process = start_worker(run, BOTH)
-    wait_for_step(run, 4)
+    wait_for_step(run, 5)
     run.request_stop("the test wants it")
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 3
@@ -96,20 +96,20 @@ def test_a_finished_run_launched_again_trains_nothing(tmp_path: Path, tiny_recip
 def test_modules_of_one_worker_resume_from_the_newest_step_that_all_of_them_have(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str]
 ) -> None:
-    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 5}, epochs=6)
     finish(run)
     last = run.store("discriminator").latest()
     assert last is not None
     fs.retire_folder(run.store("discriminator").folder(last.version))  # as if killed between the two publishes
     finish(run)
     assert weights_of(run) == uninterrupted
-    assert "Resumed at step 20" in (run.module_path("generator") / "worker.log").read_text()
+    assert "Resumed at step 25" in (run.module_path("generator") / "worker.log").read_text()
 
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_said(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 5}, epochs=6)
     finish(run)
     newest = run.store("generator").latest()
     assert newest is not None
@@ -124,7 +124,7 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_said(
 
 
 def test_two_workers_of_one_module_cannot_both_stay(tmp_path: Path, tiny_recipe: Path) -> None:
-    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"pause_s": 0.2}, exchange_every=1, epochs=1000)
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"pause_s": 0.2, "batches": 1}, epochs=1000)
     both = [start_worker(run, BOTH), start_worker(run, BOTH)]
 
     def one_left() -> list[int] | None:

@@ -78,9 +78,9 @@ class Watch:
         self.out.print(terminal.metrics_table(found["metrics"]))
         grid = {"grid": terminal.short(Path(found["grid"]))} if found["grid"] else {}
         self.out.print()
-        self.out.print(
-            terminal.facts({**grid, "run": terminal.short(self.run.path), "took": terminal.duration(seconds)})
-        )
+        last = {**grid, "run": terminal.short(self.run.path), "took": terminal.duration(seconds)}
+        for name, value in last.items():  # not as a table: a path is not to be folded
+            self.out.print(Text.assemble((f"{name:<4}  ", "dim"), value), soft_wrap=True)
 
     def _header(self) -> None:
         spec = self.run.spec
