@@ -32,7 +32,7 @@ class Config(BaseModel):
 
     recipe: str = "latent-translation"
     name: str | None = None
-    root: str = "runs"
+    root: str = Field(default="runs", min_length=1)
     dataroot: str | None = None
     nodes: int | None = Field(default=None, ge=1)
     place: str | None = None

@@ -37,8 +37,22 @@ def prepare(config: Config) -> Run:
 
 def new_name(config: Config) -> str:
     """A name that no run in the root has: the recipe's with a number."""
-    stem, there = Path(config.recipe).stem, fs.names(Path(config.root).expanduser())
+    root = Path(config.root).expanduser()
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--root {root} is a file, but must be a folder; runs are made in it.")
+    stem, there = Path(config.recipe).stem, fs.names(root)
     return next(name for number in range(1, len(there) + 2) if (name := f"{stem}-{number}") not in there)
+
+
+def unfinished(config: Config) -> Run | None:
+    """The newest run that `new_name` named for this recipe, if it has not reached its end."""
+    number = int(new_name(config).rpartition("-")[2]) - 1
+    path = Path(config.root).expanduser() / f"{Path(config.recipe).stem}-{number}"
+    if not (path / RUN_FILE).exists():
+        return None
+    run = Run.open(path)
+    newest = [run.store(module).latest() for module in run.modules]
+    return None if all(checkpoint is not None and checkpoint.final for checkpoint in newest) else run
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ def draft(config: Config, recipe: Recipe) -> Draft:
     if config.dataroot:
         check_dataroot(Path(config.dataroot).expanduser(), recipe)
     modules, costs = list(recipe.modules), dict[str, float]()
-    if config.place:
+    if config.place is not None:
         placed = placement.parse(config.place, modules)
     else:
         nodes = config.nodes or len(modules)

@@ -231,10 +231,12 @@ def train_step(trainee: Trainee, nets: Nets, batch: Batch) -> Mapping[str, Tenso
 
 
 def choose_device(wanted: str, worker: int) -> str:
-    """`auto` takes one GPU a worker in turn, or the CPU where there is none."""
+    """`auto` takes one GPU a worker in turn, or the CPU where there is none. InputError for a GPU that is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {wanted} is not here: this machine has {count} GPUs. Take auto, or cpu.")
     if wanted != "auto":
         return wanted
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return f"cuda:{worker % count}" if count else "cpu"
 
 

@@ -20,6 +20,7 @@ from modtrain.cli import main
 from modtrain.run import Run
 from modtrain.status import status
 from tests.command import Terminal, ended, start
+from tests.runs import finish, make_run
 
 PAINTING = Path(__file__).parent / "painting.py"
 LONG = ("--epochs", 500, "--pause-s", 0.05)
@@ -215,3 +216,19 @@ def test_a_second_ctrl_c_ends_the_workers_at_once(root: Path, launch: Callable[.
     assert said.code == 130, said.out + said.err
     assert "Ending every worker now" in said.out
     assert wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_new_unnamed_run_is_made_but_the_unfinished_one_of_before_is_named(tmp_path: Path, type_: Terminal) -> None:
+    run = make_run(tmp_path / "painting-1", PAINTING, [["painter", "critic"]])
+    words = ["launch", "--recipe", PAINTING, "--root", tmp_path, "--dry-run"]
+    said = type_(*words)
+    assert "painting-2" in said.out
+    assert "painting-1 is not finished" in said.err
+    finish(run)
+    assert "not finished" not in type_(*words).err
+
+
+def test_a_root_that_is_a_file_is_said(tmp_path: Path, type_: Terminal) -> None:
+    (tmp_path / "file").write_text("")
+    said = type_("launch", "--recipe", PAINTING, "--root", tmp_path / "file", "--dry-run")
+    assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)

@@ -7,6 +7,7 @@ the background (`detaching.py`).
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,9 +79,9 @@ def launch(
 ) -> None:
     """Train a recipe: begin a run, or go on with one that exists.
 
-    With nothing else said: the recipe latent-translation on built-in data, a module a worker. The same command again
-    goes on where the run ended, finished workers excepted. Every parameter of the recipe (`modtrain recipes`) is an
-    option, too: --batch-size 4, --translator.lr 1e-4; --lr sets each module's.
+    With nothing else said: the recipe latent-translation on built-in data, a module a worker. The same command again,
+    with the run's --name, goes on where it ended, finished workers excepted. Every parameter of the recipe (`modtrain
+    recipes`) is an option, too: --batch-size 4, --translator.lr 1e-4; --lr sets each module's.
 
     Ctrl-C asks all workers to publish and leave; a second one ends them at once.
     """
@@ -90,8 +91,11 @@ def launch(
         "place": place, "backend": backend, "address": address, "root": root, "name": name,
     }  # fmt: skip
     plan = Plan.of(ctx, target, given, settings or [])
+    hint = plan.hint()
     if resume and not plan.exists:
-        raise InputError(f"There is no run {plan.path} to go on with; leave --resume out to begin one.")
+        raise InputError(f"There is no run {plan.path} to go on with; leave --resume out to begin one. {hint}".strip())
+    if hint:
+        typer.echo(hint, err=True)
     if dry_run:
         from modtrain.cli.dry_run import show
 
@@ -132,6 +136,18 @@ class Plan:
         names = [parameter.name for parameter in parameters(recipe.params)]
         config = read_config(file, given, [*settings_of(ctx, names), *settings])
         return Plan(config, recipe, path, prepare(config) if existing else None)
+
+    def hint(self) -> str:
+        """That an unnamed run of before has not reached its end: a new one may not be what is meant."""
+        from modtrain.cli import terminal
+        from modtrain.prepare import unfinished
+
+        left = None if self.exists or self.config.name is not None else unfinished(self.config)
+        if left is None:
+            return ""
+        return (
+            f"{left.name} is not finished; `modtrain launch {shlex.quote(terminal.short(left.path))}` goes on with it."
+        )
 
     @property
     def backend(self) -> str:

@@ -92,6 +92,7 @@ def bundle_for(cpus: Sequence[float], gpus: Sequence[float], jobs: Sequence[Job]
 
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # training is the work here, not something in the background
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else the death of an actor is told in the middle of our own output
 }
