@@ -91,11 +91,7 @@ def launch(
         "place": place, "backend": backend, "address": address, "root": root, "name": name,
     }  # fmt: skip
     plan = Plan.of(ctx, target, given, settings or [])
-    hint = plan.hint()
-    if resume and not plan.exists:
-        raise InputError(f"There is no run {plan.path} to go on with; leave --resume out to begin one. {hint}".strip())
-    if hint:
-        typer.echo(hint, err=True)
+    plan.check(resume=resume)
     if dry_run:
         from modtrain.cli.dry_run import show
 
@@ -137,7 +133,17 @@ class Plan:
         config = read_config(file, given, [*settings_of(ctx, names), *settings])
         return Plan(config, recipe, path, prepare(config) if existing else None)
 
-    def hint(self) -> str:
+    def check(self, *, resume: bool) -> None:
+        """Say what is left unfinished; with `resume` InputError where a run would have to be made."""
+        hint = self._hint()
+        if resume and not self.exists:
+            raise InputError(
+                f"There is no run {self.path} to go on with; leave --resume out to begin one. {hint}".strip()
+            )
+        if hint:
+            typer.echo(hint, err=True)
+
+    def _hint(self) -> str:
         """That an unnamed run of before has not reached its end: a new one may not be what is meant."""
         from modtrain.cli import terminal
         from modtrain.prepare import unfinished
