@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from modtrain import fs, plugins, state
+from modtrain.data.loader import as_float
 from modtrain.errors import CorruptCheckpoint, InputError
+from modtrain.metrics.grid import to_uint8
 from modtrain.peers import freeze
 from modtrain.recipe import Evaluation, Nets, Recipe
 from modtrain.run import Run
@@ -120,11 +122,6 @@ def results(sources: list[Path], target: Path) -> dict[Path, Path]:
     return found
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] to 0..255."""
-    return image.float().nan_to_num().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 def on_device(value: Any, device: str) -> Any:
     """Test data with its tensors on a device: a tensor, or a mapping, a sequence or a dataclass that holds some."""
     if isinstance(value, Tensor):
@@ -190,7 +187,7 @@ def _check_results(found: Mapping[Path, Path]) -> None:
 def _to_tensor(image: Image, device: str) -> Tensor:
     """(1, 3, height, width) in [-1, 1]."""
     pixels: Tensor = pil_to_tensor(image)
-    return pixels.to(device).float().div(127.5).sub(1)[None]
+    return as_float(pixels.to(device))[None]
 
 
 def _png(image: Tensor) -> bytes:

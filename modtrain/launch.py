@@ -156,7 +156,7 @@ class Launch:
         """How a worker ended; its checkpoints and its last word say it where its backend did not see it."""
         if state.exit_code is not None:
             return state.exit_code
-        if self._finished(member):
+        if self.run.is_finished(member.modules):
             return FINISHED
         said = self.run.heartbeat(member.modules[0]).get("exit_code")
         return None if said is None else int(said)
@@ -202,7 +202,7 @@ class Launch:
             job = record.get(str(member.number), {})
             if self._lives(job):
                 member.id, member.backend = job["id"], job["backend"]
-            elif self._finished(member):
+            elif self.run.is_finished(member.modules):
                 member.over, member.exit_code = True, FINISHED
 
     def _lives(self, job: Mapping[str, str]) -> bool:
@@ -255,10 +255,6 @@ class Launch:
     def _record(self) -> Path:
         return self.run.path / "jobs" / "jobs.json"
 
-    def _finished(self, member: Member) -> bool:
-        newest = [self.run.store(module).latest() for module in member.modules]
-        return all(checkpoint is not None and checkpoint.final for checkpoint in newest)
-
 
 def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
@@ -269,10 +265,8 @@ def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
         pass
     failed = [m for m in started.members if m.exit_code not in (FINISHED, *STOPPED)]
     if failed:
-        said = run.heartbeat(failed[0].modules[0]).get("trouble") or _said(failed[0].exit_code)
-        raise ModtrainError(
-            f"{failed[0].name} failed: {said} See {run.module_path(failed[0].modules[0]) / 'worker.log'}."
-        )
+        worker_log = run.module_path(failed[0].modules[0]) / "worker.log"
+        raise ModtrainError(f"{failed[0].name} failed: {started.trouble(failed[0])} See {worker_log}.")
     return run
 
 

@@ -51,8 +51,7 @@ def unfinished(config: Config) -> Run | None:
     if not (path / RUN_FILE).exists():
         return None
     run = Run.open(path)
-    newest = [run.store(module).latest() for module in run.modules]
-    return None if all(checkpoint is not None and checkpoint.final for checkpoint in newest) else run
+    return None if run.is_finished(run.modules) else run
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ class Run:
         """Every module, in the order of the placement."""
         return [module for worker in self.spec.placement for module in worker]
 
+    def is_finished(self, modules: Iterable[str]) -> bool:
+        """Whether the newest version of each of these modules is its last."""
+        newest = [self.store(module).latest() for module in modules]
+        return all(checkpoint is not None and checkpoint.final for checkpoint in newest)
+
     def request_stop(self, reason: str) -> None:
         """Ask every worker to publish and leave at its next batch."""
         fs.replace_file(self.path / STOP_FILE, reason.encode())

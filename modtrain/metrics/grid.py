@@ -24,7 +24,11 @@ def sample_grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
     picture = torch.full((3, len(rows) * tall - GAP, count * wide - GAP), 255, dtype=torch.uint8)
     for y, row in enumerate(rows):
         for x, image in enumerate(row[:count]):
-            pixels = image.cpu().add(1).mul(127.5).round().clamp(0, 255).byte()
-            large = pixels.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+            large = to_uint8(image.cpu()).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
             picture[:, y * tall : y * tall + factor * height, x * wide : x * wide + factor * width] = large
     return picture.permute(1, 2, 0)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """[-1, 1] to 0..255; what is beyond is clipped."""
+    return image.float().nan_to_num().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
