@@ -15,13 +15,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modtrain import plugins
+from modtrain.backends.base import BackendOptions
 from modtrain.errors import InputError, did_you_mean
 from modtrain.params import as_values, build_params, flatten, read_yaml, sentence, with_settings
 from modtrain.placement import Placement, parse
+from modtrain.profile import Profile, read_profile
 from modtrain.recipe import Recipe
 from modtrain.run import RunSpec, recipe_sha256
 
-HOW = {"name", "root", "nodes", "place", "backend", "address", "params"}
+HOW = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
 """Options that say how and where a run is launched, or that `run.json` spells otherwise."""
 
 
@@ -38,6 +40,8 @@ class Config(BaseModel):
     place: str | None = None
     backend: str = "ray"
     address: str | None = None
+    profile: str | None = None
+    job: dict[str, Any] = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1)
     exchange_every: int | None = Field(default=None, ge=1)
     max_staleness: int | None = Field(default=None, ge=0)
@@ -45,6 +49,8 @@ class Config(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     params: dict[str, Any] = Field(default_factory=dict)
+    sweep: dict[str, Any] = Field(default_factory=dict)
+    """Read by `modtrain sweep` alone: the same file can be launched."""
 
 
 def read_config(path: Path | None, options: dict[str, Any], settings: list[str]) -> Config:
@@ -64,7 +70,13 @@ def read_config(path: Path | None, options: dict[str, Any], settings: list[str])
     return config
 
 
-def new_spec(config: Config, recipe: Recipe, placement: Placement) -> RunSpec:
+def backend_options(config: Config, remembered: Profile | None = None) -> BackendOptions:
+    """What a config says to its backend; what an existing run was launched with counts where no profile is named."""
+    profile = read_profile(Path(config.profile).expanduser()) if config.profile else remembered or Profile()
+    return BackendOptions(address=config.address, profile=profile.with_values(config.job, "The job options"))
+
+
+def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:
     """What `run.json` of a new run says: every default is decided now, so that it never changes for this run."""
     params = as_values(build_params(recipe.params, config.params))
     dataroot = str(Path(config.dataroot).expanduser().resolve()) if config.dataroot else None
@@ -80,6 +92,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement) -> RunSpec:
         peer_timeout_s=config.peer_timeout_s,
         seed=config.seed,
         device=config.device,
+        trial=trial,
         versions=_versions(),
         created_at=time.time(),
     )
@@ -149,10 +162,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _relative_to(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """A recipe file and a dataroot are meant relative to the config that names them: it works from everywhere."""
-    for name in ("recipe", "dataroot"):
+    """A recipe file, a dataroot and a profile are meant relative to the config that names them."""
+    for name in ("recipe", "dataroot", "profile"):
         value = values.get(name)
-        if isinstance(value, str) and (name == "dataroot" or plugins.is_file(value)):
+        if isinstance(value, str) and (name != "recipe" or plugins.is_file(value)):
             values[name] = str((path.parent / Path(value).expanduser()).resolve())
     return values
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 from modtrain.errors import ModtrainError
+from modtrain.process import choose_device
 from modtrain.recipe import Nets, Recipe
 from modtrain.run import Run, RunSpec
 from modtrain.trainee import Trainee
-from modtrain.worker import choose_device, train_step
+from modtrain.worker import train_step
 
 STEPS = 3
 

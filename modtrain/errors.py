@@ -7,6 +7,7 @@
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
     ├── StorageError              6   the shared folder refused several publishes in a row
     ├── PeerTimeout               7   a peer did not publish in time
+    ├── BackendSilent             8   the scheduler or cluster does not answer: nothing is known about the jobs
     ├── Preempted                75   told to leave by SIGTERM or USR2: published, wants to be continued
     └── Interrupted             130   Ctrl-C: published and left
 
@@ -63,6 +64,12 @@ class PeerTimeout(ModtrainError):
     """A wait for a peer passed its deadline."""
 
     exit_code = 7
+
+
+class BackendSilent(ModtrainError):
+    """A scheduler or a cluster does not answer; what runs there goes on, or does not."""
+
+    exit_code = 8
 
 
 class Preempted(ModtrainError):

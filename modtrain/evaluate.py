@@ -24,10 +24,11 @@ from modtrain.data.loader import as_float
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.grid import to_uint8
 from modtrain.peers import freeze
+from modtrain.process import choose_device
 from modtrain.recipe import Evaluation, Nets, Recipe
 from modtrain.run import Run
+from modtrain.status import newest_evaluation
 from modtrain.store import EMA, WEIGHTS, Checkpoint
-from modtrain.worker import choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,6 +54,15 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
         test = on_device(run.data(recipe, params).test, device)
         found = _of_recipe(run, lambda: judge(nets, test, params))
     return _record(run, found, checkpoints)
+
+
+def conclude(run: Run) -> None:
+    """Evaluate a run whose every module is finished, if its recipe can and nobody has done so; else do nothing."""
+    if not run.is_finished(run.modules) or run.recipe().evaluate is None:
+        return
+    newest = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
+    if (last := newest_evaluation(run)) is None or last["versions"] != newest:
+        evaluate(run, device=run.spec.device)
 
 
 def published_nets(run: Run, recipe: Recipe, params: Any, *, device: str) -> tuple[Nets, dict[str, Checkpoint]]:

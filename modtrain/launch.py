@@ -7,31 +7,36 @@ here: how a command is run (`backends/`), training (`worker.py`, which is never 
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from modtrain import fs, plugins
-from modtrain.backends.base import Backend, BackendOptions, Deaths, Job, JobState, Resources, python_path, wants_restart
-from modtrain.config import Config
-from modtrain.errors import FencedOut, InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain import plugins
+from modtrain.backends.base import (
+    Backend,
+    BackendOptions,
+    Deaths,
+    Job,
+    JobState,
+    Resources,
+    ScriptBackend,
+    python_path,
+    wants_restart,
+)
+from modtrain.claim import claim, refuse_strangers
+from modtrain.config import Config, backend_options
+from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.jobs import JobId, Record, backend_of, read_record
 from modtrain.prepare import prepare
-from modtrain.run import Run, process_started
-from modtrain.status import LIVE, states_of
+from modtrain.run import Run
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
-LEAVING_S = 10.0
-"""How long a start waits for workers of a launcher that was just killed: they die with it, but not at once."""
 FINISHED = 0
 STOPPED = (StopRequested.exit_code, Preempted.exit_code, Interrupted.exit_code)
 """Exit codes of workers that published and left because they were asked to."""
@@ -46,6 +51,8 @@ class Member:
     id: str | None = None
     backend: str = ""
     """Where its job runs: a live job of an earlier launch stays where it is."""
+    phase: str = "pending"
+    """What its backend said of the job last."""
     exit_code: int | None = None
     over: bool = False
     restarts: int = 0
@@ -62,12 +69,28 @@ class Member:
 class Launch:
     """The jobs of a run on a backend."""
 
-    def __init__(self, run: Run, backend: str, options: BackendOptions) -> None:
-        """Nothing is started yet: `start` does."""
+    def __init__(
+        self,
+        run: Run,
+        backend: str,
+        options: BackendOptions,
+        *,
+        backends: dict[str, Backend] | None = None,
+        beside: int = 0,
+        worker_options: tuple[str, ...] = (),
+    ) -> None:
+        """Nothing is started yet: `start` does.
+
+        Several launches may share their `backends`, by name, and run at the same time: `beside` is how many jobs of all
+        of them there are. `worker_options` are for every worker.
+        """
         self.run, self.backend_name, self.options = run, backend, options
-        self.backend: Backend = plugins.load("backend", backend)(options)
+        self._beside, self._worker_options = beside, worker_options
+        self._backends: dict[str, Backend] = {} if backends is None else backends
+        if backend not in self._backends:
+            self._backends[backend] = plugins.load("backend", backend)(options)
+        self.backend = self._backends[backend]
         self.members = [Member(number, list(modules)) for number, modules in enumerate(run.spec.placement)]
-        self._backends = {backend: self.backend}
 
     def start(self) -> list[Member]:
         """Submit every worker that has no live job and is not finished; those that were submitted.
@@ -75,11 +98,11 @@ class Launch:
         InputError where another launch, or somebody by hand, runs a worker that cannot be watched from here.
         """
         (self.run.path / "jobs").mkdir(exist_ok=True)
-        self._claim()
+        claim(self.run)
         self._adopt()
         missing = [member for member in self.members if member.id is None and not member.over]
         try:
-            self._refuse_strangers(missing)
+            refuse_strangers(self.run, [name for member in missing for name in member.modules])
             self.run.clear_stop()
             self._submit(missing)
         except BaseException:
@@ -87,19 +110,53 @@ class Launch:
             raise
         return [member for member in missing if member.id is not None]
 
+    def scripts(self) -> list[Path]:
+        """Write the job scripts of every worker and submit nothing: for schedulers."""
+        (self.run.path / "jobs").mkdir(exist_ok=True)
+        return cast(ScriptBackend, self.backend).scripts([self._job(member) for member in self.members])
+
     def watch(self, tell: Callable[[str], None]) -> Iterator[list[Member]]:
-        """Every half second the members, until all are over; killed workers are started again meanwhile."""
+        """Again and again the members, until all are over; killed workers are started again meanwhile."""
+        asked, silent = float("-inf"), False
         while True:
-            self._poll(tell)
+            if time.monotonic() - asked >= self.backend.poll_s:
+                asked = time.monotonic()
+                try:
+                    self.hear({name: self._backends[name].status(ids) for name, ids in self.asks().items()}, tell)
+                    silent = False
+                except BackendSilent as error:
+                    if not silent:  # once: the jobs go on meanwhile
+                        tell(str(error))
+                    silent = True
             yield self.members
-            if all(member.over for member in self.members):
-                self._release()
+            if self.over:
+                self.release()
                 return
-            time.sleep(POLL_S)
+            time.sleep(min(self.backend.poll_s, 0.5))
+
+    @property
+    def over(self) -> bool:
+        """Whether every worker is."""
+        return all(member.over for member in self.members)
+
+    def asks(self) -> dict[str, list[str]]:
+        """The ids of the jobs that are to be asked about, by backend."""
+        found: dict[str, list[str]] = {}
+        for member in self.members:
+            if member.id is not None and not member.over:
+                found.setdefault(member.backend, []).append(member.id)
+        return found
+
+    def hear(self, told: Mapping[str, Mapping[str, JobState]], tell: Callable[[str], None]) -> None:
+        """Take the answers, by backend and id, and start again what has to be."""
+        for member in self.members:
+            if member.id is not None and not member.over and member.id in told.get(member.backend, {}):
+                self._look_at(member, told[member.backend][member.id], tell)
+        self._submit([m for m in self.members if m.again_at is not None and time.monotonic() >= m.again_at])
 
     def cancel(self) -> None:
         """End every job now; what is published stays."""
-        self._release()
+        self.release()
         for member in self.members:
             if not member.over:
                 member.over, member.exit_code = True, -signal.SIGKILL
@@ -116,18 +173,12 @@ class Launch:
         """What a worker said last of its end, else how it ended."""
         return str(self.run.heartbeat(member.modules[0]).get("trouble") or _said(member.exit_code))
 
-    def _poll(self, tell: Callable[[str], None]) -> None:
-        for name, backend in self._backends.items():
-            watched = {m.id: m for m in self.members if m.id is not None and not m.over and m.backend == name}
-            for id, state in backend.status(list(watched)).items():
-                self._look_at(watched[id], state, backend, tell)
-        self._submit([m for m in self.members if m.again_at is not None and time.monotonic() >= m.again_at])
-
-    def _look_at(self, member: Member, state: JobState, backend: Backend, tell: Callable[[str], None]) -> None:
+    def _look_at(self, member: Member, state: JobState, tell: Callable[[str], None]) -> None:
+        member.phase = state.phase
         if state.live:
             return
         member.exit_code = self._exit_code(member, state)
-        pause_s = self._pause_s(member, backend)
+        pause_s = self._pause_s(member, self._backends[member.backend])
         if pause_s is not None:
             member.restarts += 1
             member.id, member.again_at = None, time.monotonic() + pause_s
@@ -169,77 +220,42 @@ class Launch:
             for member in members:
                 member.over, member.again_at, member.exit_code = True, None, StopRequested.exit_code
             return
-        threads = self.options.cpus or self.backend.cores(len(self.members))
-        ids = self.backend.submit([self._job(member, threads) for member in members])
+        ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
             member.id, member.backend, member.exit_code, member.over = id, self.backend_name, None, False
             member.begun, member.again_at = time.monotonic(), None
-        record = {str(m.number): {"backend": m.backend, "id": m.id} for m in self.members if m.id}
-        fs.replace_file(self._record, json.dumps(record, indent=2).encode())
+        jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
+        Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
 
-    def _job(self, member: Member, threads: int) -> Job:
-        command = (
-            sys.executable,
-            "-m",
-            "modtrain",
-            "worker",
-            str(self.run.path),
-            "--modules",
-            ",".join(member.modules),
-        )
+    def _job(self, member: Member) -> Job:
+        threads = self.options.profile.cpus or self.backend.cores(len(self.members))
+        alone = ("--unattended",) if self.backend.unattended else ()  # nobody else may be there at the run's end
+        options = ("--modules", ",".join(member.modules), "--threads", str(threads))
         return Job(
             name=f"{self.run.name}.{member.name}",
-            command=(*command, "--threads", str(threads)),
+            command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or alone)),
             log=self.run.path / "jobs" / f"{member.number}.log",
-            resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0),
+            resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, beside=self._beside),
             environment=python_path(),
         )
 
     def _adopt(self) -> None:
         """Take over the jobs of an earlier launch that still live; a finished worker is not started again."""
-        record = _read_json(self._record)
+        record = read_record(self.run)
+        for job in record.jobs.values():
+            if job.backend not in self._backends:
+                self._backends[job.backend] = backend_of(job, record)
+        there = {m.number: record.jobs[m.number] for m in self.members if m.number in record.jobs}
+        names = dict.fromkeys(job.backend for job in there.values())
+        told = {
+            name: self._backends[name].status([j.id for j in there.values() if j.backend == name]) for name in names
+        }
         for member in self.members:
-            job = record.get(str(member.number), {})
-            if self._lives(job):
-                member.id, member.backend = job["id"], job["backend"]
+            found = there.get(member.number)
+            if found and told[found.backend][found.id].live:
+                member.id, member.backend = found.id, found.backend
             elif self.run.is_finished(member.modules):
                 member.over, member.exit_code = True, FINISHED
-
-    def _lives(self, job: Mapping[str, str]) -> bool:
-        """Whether a recorded job still lives, on whatever backend it was submitted to."""
-        if not job:
-            return False
-        name, id = job["backend"], job["id"]
-        if name not in self._backends:
-            self._backends[name] = plugins.load("backend", name)(BackendOptions())
-        return bool(self._backends[name].status([id])[id].live)
-
-    def _refuse_strangers(self, missing: Sequence[Member]) -> None:
-        """A worker that lives without a job that we know would be fenced out by a second one, or fence it out."""
-
-        def alive() -> list[str]:
-            beats = {name: self.run.heartbeat(name) for member in missing for name in member.modules}
-            return [name for name, state in states_of(self.run, beats).items() if state in LIVE]
-
-        if fs.wait_until(lambda: None if alive() else True, timeout_s=LEAVING_S) is None and (names := alive()):
-            beat = self.run.heartbeat(names[0])
-            who = f"{names[0]} by process {beat.get('pid')} on {beat.get('host')}"
-            raise InputError(
-                f"{self.run.name} is being trained already ({who}), by no job that can be seen from here. Name its "
-                f"cluster (--address), or end it with `modtrain stop {self.run.path}`."
-            )
-
-    def _claim(self) -> None:
-        """Say that this process launches the run; InputError where a live process of this machine does so already."""
-        path, pid = self.run.path / "jobs" / "launcher.json", os.getpid()
-        us = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
-        other = _read_json(path)
-        if other and other != us and other["host"] == us["host"] and process_started(other["pid"]) == other["started"]:
-            raise InputError(
-                f"{self.run.name} is launched already, by process {other['pid']}. Watch it with `modtrain status "
-                f"{self.run.path}`, or stop it with `modtrain stop {self.run.path}`."
-            )
-        fs.replace_file(path, json.dumps(us).encode())
 
     @staticmethod
     def _leave_alone(adopted: Sequence[Member]) -> None:
@@ -247,19 +263,16 @@ class Launch:
         for member in adopted:
             member.id = None
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """End what still lives and free what the jobs held."""
         for name, backend in self._backends.items():
             backend.cancel([member.id for member in self.members if member.id and member.backend == name])
-
-    @property
-    def _record(self) -> Path:
-        return self.run.path / "jobs" / "jobs.json"
 
 
 def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
     run = prepare(config)
-    started = Launch(run, config.backend, BackendOptions(address=config.address))
+    started = Launch(run, config.backend, backend_options(config))
     started.start()
     for _ in started.watch(tell):
         pass
@@ -270,11 +283,9 @@ def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     return run
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(fs.read_file(path)))
-    except (OSError, ValueError):
-        return {}
+def worker_command(command: str, folder: Path) -> tuple[str, ...]:
+    """What a job runs, but for its options."""
+    return (sys.executable, "-m", "modtrain", command, str(folder))
 
 
 def _said(exit_code: int | None) -> str:

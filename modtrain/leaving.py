@@ -1,10 +1,12 @@
-"""Why a worker should leave: a signal, or the run's `stop` file. Asked at batch boundaries and while waiting.
+"""Why a worker should leave: a signal, the end of its job's time, or the run's `stop` file.
 
+Asked at batch boundaries and while waiting.
 A handler only sets a flag: publishing inside of one hangs real systems.
 """
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -21,8 +23,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 class Leaving:
     """The reason to leave, once there is one."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, leave_after_s: float | None = None) -> None:
+        """`leave_after_s` is what a job's time limit leaves from now on."""
         self._run = run
+        self._deadline = None if leave_after_s is None else time.monotonic() + leave_after_s
+        self._last = self._longest = 0.0
         self._signal: signal.Signals | None = None
         self._asked = 0.0
         self._before: dict[signal.Signals, Any] = {}
@@ -43,11 +48,24 @@ class Leaving:
         if self._signal is not None:
             name = self._signal.name
             return Preempted(f"Told to leave by {name}: published and left; launch {self._run.name} again to go on.")
+        if self._no_time_for_another():
+            return Preempted(f"The job's time ends: published and left; launch {self._run.name} again to go on.")
         if time.monotonic() - self._asked < STOP_POLL_S:
             return None
         self._asked = time.monotonic()
         stop = self._run.stop_requested()
         return None if stop is None else StopRequested(f"Stopped on request ({stop}): published and left.")
+
+    def time_left_s(self) -> float:
+        """Until the job's time ends; infinite where it has no limit."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+    def _no_time_for_another(self) -> bool:
+        """Whether the longest time between two questions so far, a batch and its publishing, does not fit again."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._last) if self._last else 0.0
+        self._last = now
+        return self.time_left_s() <= self._longest
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)

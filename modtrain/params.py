@@ -112,7 +112,8 @@ def sentence(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "The parameters"
     if error["type"] == "missing":
         return f"{name} has no default: give it, as in --set {name}=..."
-    return f"{name} = {error['input']!r} is not allowed: {error['msg'][:1].lower()}{error['msg'][1:]}."
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{name} = {error['input']!r} is not allowed: {said[:1].lower()}{said[1:]}."
 
 
 def _default(item: dataclasses.Field[Any]) -> tuple[Any, str]:

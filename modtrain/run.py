@@ -54,6 +54,8 @@ class RunSpec(BaseModel):
     seed: int = 0
     device: str = "auto"
     peer_timeout_s: float = Field(default=1800.0, gt=0)
+    trial: dict[str, Any] | None = None
+    """Of a sweep: its `number`, and the `values` that the sweep has decided."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
 

@@ -6,6 +6,8 @@ lives is known from its process where it runs on this machine, else from its hea
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 import time
 from collections.abc import Mapping
@@ -131,3 +133,17 @@ def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:
     version = used["versions"][0] if used["versions"] else None
     behind = newest.version - version if newest and version is not None else 0
     return {"version": version, "epoch": used["epoch"], "behind": behind, "ensemble": len(used["versions"])}
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    """Every evaluation of the run, oldest first; a torn line is left out."""
+    found = []
+    for line in fs.read_lines(run.path / "evaluation" / "metrics.jsonl"):
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def newest_evaluation(run: Run) -> dict[str, Any] | None:
+    """The newest evaluation, if there is one."""
+    return next(iter(evaluations(run)[::-1]), None)

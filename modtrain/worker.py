@@ -17,16 +17,16 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from modtrain.errors import CorruptCheckpoint, FencedOut, InputError, MissingCheckpoint, ModtrainError, StorageError
+from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, StorageError
 from modtrain.leaving import Leaving
 from modtrain.peers import Peers
 from modtrain.recipe import Batch, Nets
-from modtrain.run import Heartbeat, Run, RunLog
+from modtrain.run import Heartbeat, Run
 from modtrain.trainee import Trainee, derived_seed
 
 log = logging.getLogger(__name__)
@@ -45,10 +45,18 @@ class Worker:
     """Trains `modules` of a run in this process until the run's last epoch."""
 
     def __init__(
-        self, run: Run, modules: Sequence[str], heartbeat: Heartbeat, leaving: Leaving, *, device: str
+        self,
+        run: Run,
+        modules: Sequence[str],
+        heartbeat: Heartbeat,
+        leaving: Leaving,
+        *,
+        device: str,
+        after_epoch: Callable[[int], None],
     ) -> None:
         """Build everything, resume or begin. `heartbeat` is told what happens, `leaving` is asked when to leave."""
         self.run, self.heartbeat, self.leaving, self.device = run, heartbeat, leaving, device
+        self.after_epoch = after_epoch
         self.recipe = run.recipe()
         self.params = run.params(self.recipe)
         self.data = run.data(self.recipe, self.params)
@@ -74,6 +82,8 @@ class Worker:
 
     def train(self) -> None:
         """Walk the epochs. Leaves by an error of `errors.py` where it does not reach the end."""
+        if self.leaving.time_left_s() <= 0 and self.step < self.total:
+            raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
         if self.step < self.total:
             self._publish(full=True)  # version 0; later it fences out a worker that we take over from
         while self.step < self.total:
@@ -84,6 +94,7 @@ class Worker:
                     self._between_batches()
             self._publish(full=True)
             if self.step < self.total:
+                self.after_epoch(self.epoch)
                 self._leave_if_asked()
         while self._retry_at is not None:
             self._wait_and_retry()
@@ -228,65 +239,3 @@ def train_step(trainee: Trainee, nets: Nets, batch: Batch) -> Mapping[str, Tenso
     trainee.require_grad(False)
     trainee.update_average()
     return losses
-
-
-def choose_device(wanted: str, worker: int) -> str:
-    """`auto` takes one GPU a worker in turn, or the CPU where there is none. InputError for a GPU that is not there."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= count:
-        raise InputError(f"--device {wanted} is not here: this machine has {count} GPUs. Take auto, or cpu.")
-    if wanted != "auto":
-        return wanted
-    return f"cuda:{worker % count}" if count else "cpu"
-
-
-def work(run: Run, modules: Sequence[str], *, threads: int | None = None) -> None:
-    """Train `modules` of a run to its end. Returns when they are finished; else raises why not."""
-    if threads:
-        torch.set_num_threads(threads)
-    index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
-    device = choose_device(run.spec.device, index)
-    facts = {"epochs": run.spec.epochs, "device": device}
-    with _log_to_files(run, modules), Leaving(run) as leaving, Heartbeat(run, modules, **facts) as heartbeat:
-        try:
-            worker = Worker(run, modules, heartbeat, leaving, device=device)
-            heartbeat.say(steps=worker.total)
-            worker.train()
-            heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
-        except FencedOut as error:
-            heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
-            log.error("%s", error)
-            raise
-        except ModtrainError as error:
-            code = error.exit_code
-            heartbeat.say(state=OUTCOMES.get(code, "failed"), exit_code=code, trouble=str(error))
-            log.error("%s", error)
-            raise
-        except BaseException as error:
-            heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
-            log.exception("The worker failed")
-            raise
-
-
-OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
-"""The last word of a heartbeat by exit code; anything else has failed."""
-
-
-@contextlib.contextmanager
-def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
-    root = logging.getLogger("modtrain")
-    root.setLevel(logging.INFO)
-    handlers = [RunLog(run.module_path(module) / "worker.log") for module in modules]
-    try:
-        for module, handler in zip(modules, handlers, strict=True):
-            run.module_path(module).mkdir(parents=True, exist_ok=True)
-            root.addHandler(handler)
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{error}. If that is the run's folder, free some space or mend it (`modtrain doctor {run.path}`), then "
-            f"launch {run.name} again."
-        ) from error
-    finally:
-        for handler in handlers:
-            root.removeHandler(handler)

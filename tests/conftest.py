@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.slurm import Slurm, local_slurm
 
 TINY = Path(__file__).parent / "tiny.py"
 NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
@@ -38,6 +42,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """A real Slurm of three nodes, all on this machine; what is started meanwhile talks to it and to no other."""
+    with pytest.MonkeyPatch.context() as patch, local_slurm() as found:
+        for name in os.environ:
+            if name not in found.environment:
+                patch.delenv(name)
+        patch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
+        yield found
+
+
+@pytest.fixture(scope="session")
+def pbs_pro(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePbs]:
+    """A PBS Pro of three nodes that is not real, and checks what it is told; see tests/fake_pbs."""
+    cluster = Cluster(nodes=3, ncpus=2, ngpus=1, kill_delay_s=5)
+    with fake_pbs(tmp_path_factory.mktemp("pbs") / "pro", cluster) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 from modtrain.config import Config, load_recipe, new_spec
 from modtrain.run import Run
-from modtrain.worker import work
+from modtrain.process import work
 
 
 def make_run(path: Path, recipe: Path | str, placement: Sequence[Sequence[str]], **values: Any) -> Run:

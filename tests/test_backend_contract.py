@@ -20,11 +20,16 @@ from modtrain.errors import InputError
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
 
-@pytest.fixture(params=["local", "ray"])
-def kind(request: pytest.FixtureRequest) -> tuple[str, BackendOptions]:
-    """The name and options of each backend that works on this machine."""
-    name: str = request.param
-    address = request.getfixturevalue("raylets").address if name == "ray" else None
+@pytest.fixture(params=["local", "ray", "slurm", "torque", "pbspro"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, BackendOptions]:
+    """The name and options of each backend: PBS is Torque's commands on a real Slurm, and a PBS Pro that is not real."""
+    where: str = request.param
+    if where in ("slurm", "torque"):
+        request.getfixturevalue("slurm")
+    if where == "pbspro":
+        monkeypatch.setenv("PATH", request.getfixturevalue("pbs_pro").env["PATH"])
+    address = request.getfixturevalue("raylets").address if where == "ray" else None
+    name = "pbs" if where in ("torque", "pbspro") else where
     return name, BackendOptions(address=address)
 
 
@@ -155,7 +160,7 @@ def test_a_command_that_does_not_exist_is_said_or_ends(backend: Backend, tmp_pat
     except InputError as error:
         assert "/no/such/program" in str(error)  # noqa: PT017
         return
-    assert until_over(backend, id).exit_code == 1
+    assert until_over(backend, id).exit_code in (1, 127)
     backend.cancel([id])
 
 

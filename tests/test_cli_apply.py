@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from modtrain.run import Run
-from modtrain.worker import work
+from modtrain.process import work
 from tests.command import Said, Terminal
 from tests.runs import make_run
 

@@ -23,10 +23,15 @@ ORDER = (
     "plugins",
     "recipe",
     "params",
+    "profile",
+    "jobscript",
     "checkpoint",
     "store",
     "run",
     "status",
+    "backends",
+    "jobs",
+    "claim",
     "data",
     "nets",
     "metrics",
@@ -34,15 +39,22 @@ ORDER = (
     "peers",
     "placement",
     "config",
+    "dimensions",
+    "space",
+    "study",
     "curve",
     "leaving",
     "trainee",
     "worker",
+    "process",
     "costs",
     "evaluate",
-    "backends",
+    "unattended",
     "prepare",
     "launch",
+    "trials",
+    "queue",
+    "sweep",
     "dialogue",
     "doctor",
     "recipes",
@@ -75,10 +87,10 @@ def test_a_file_imports_only_from_above(path: Path) -> None:
 
 
 def test_launch_backends_and_status_never_import_the_worker() -> None:
-    for name in ("launch", "status", "backends"):
+    for name in ("launch", "status", "backends", "jobs", "sweep"):
         for path in FILES:
             if place(path) == name:
-                assert "worker" not in imported(path)
+                assert not {"worker", "process"} & set(imported(path))
 
 
 @pytest.mark.parametrize("module", ["modtrain", "modtrain.cli", "modtrain.launch", "modtrain.status", "modtrain.store"])

@@ -23,6 +23,7 @@ from modtrain.config import Config
 from modtrain.errors import InputError, ModtrainError
 from modtrain.launch import Launch, launch
 from modtrain.prepare import prepare
+from modtrain.profile import Profile
 from modtrain.run import Run, process_started
 from tests.runs import finish, make_run, start_worker
 from tests.test_launch_killed import LONG, is_final, pid_after, to_the_end
@@ -31,7 +32,7 @@ PLACEMENT = [["generator"], ["discriminator"]]
 
 
 def local(run: Run) -> Launch:
-    return Launch(run, "local", BackendOptions(cpus=1))
+    return Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
 
 
 def test_a_second_launch_adopts_what_lives_and_submits_nothing(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -187,10 +188,11 @@ import tempfile
 from modtrain.config import Config
 from modtrain.launch import Launch
 from modtrain.backends.base import BackendOptions
+from modtrain.profile import Profile
 from modtrain.run import Run
 
 run = Run.open(sys.argv[1])
-launch = Launch(run, "ray", BackendOptions(cpus=1))
+launch = Launch(run, "ray", BackendOptions(profile=Profile(cpus=1)))
 launch.start()
 for _ in launch.watch(print):
     pass

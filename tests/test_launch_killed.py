@@ -13,6 +13,7 @@ import pytest
 
 from modtrain.backends.base import BackendOptions
 from modtrain.launch import Launch
+from modtrain.profile import Profile
 from modtrain.run import Run, process_started
 from tests.runs import finish, make_run, weights_of
 
@@ -29,7 +30,7 @@ def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
     """A launch of a run on each backend, one thread a worker."""
     name: str = request.param
     address = request.getfixturevalue("raylets").address if name == "ray" else None
-    return lambda run: Launch(run, name, BackendOptions(address=address, cpus=1))
+    return lambda run: Launch(run, name, BackendOptions(address=address, profile=Profile(cpus=1)))
 
 
 def pid_after(run: Run, module: str, steps: int, timeout_s: float = 60.0) -> int:
@@ -110,7 +111,7 @@ def test_a_worker_that_is_killed_while_the_run_is_stopped_is_not_started_again(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params=LONG)
-    launch = Launch(run, "local", BackendOptions(cpus=1))
+    launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
     launch.start()
     pid = pid_after(run, "generator", steps=0)
     run.request_stop("enough")

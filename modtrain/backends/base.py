@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from modtrain.errors import FINAL_EXIT_CODES, Preempted
+from modtrain.profile import Profile
 
 RESTARTS = 16
 """How often in a row a command that dies soon after its start is started again."""
@@ -29,6 +30,8 @@ class Resources:
     cpus: int = 1
     gpus: float = 0.0
     """Taken where there are any."""
+    beside: int = 0
+    """How many jobs are to run at the same time, where there are more than those that are submitted together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,33 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Array:
+    """Many jobs that differ in a number: the command is given `--task N`."""
+
+    name: str
+    command: tuple[str, ...]
+    tasks: Sequence[int]
+    at_once: int | None
+    """How many run at the same time, at most."""
+    together: int = 1
+    """So many tasks in a row belong together: they are never split."""
+    folder: Path
+    """Takes the scripts, and a log for each task."""
+    resources: Resources = Resources()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+Phase = Literal["pending", "running", "ended", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobState:
     """Where a job is. `exit_code` is negative for the signal that ended it, None while unknown."""
 
-    phase: Literal["pending", "running", "ended", "unknown"]
+    phase: Phase
     exit_code: int | None = None
+    why: str = ""
+    """The scheduler's reason, or where it runs, for people."""
 
     @property
     def live(self) -> bool:
@@ -65,8 +90,8 @@ class BackendOptions:
     """Of a cluster, where the backend has one."""
     keep: bool = False
     """Jobs outlive this process."""
-    cpus: int | None = None
-    """CPU cores of each worker; None gives each its share of what is there."""
+    profile: Profile = field(default_factory=Profile)
+    """What a cluster wants to be told about every job."""
 
 
 class Backend(Protocol):
@@ -74,6 +99,10 @@ class Backend(Protocol):
 
     restarts: bool
     """Whether the backend itself starts a killed job again."""
+    unattended: bool
+    """Whether nobody has to watch: a launch is over when its jobs are submitted."""
+    poll_s: float
+    """Seconds between two questions for the status of jobs."""
 
     def cores(self, jobs: int) -> int:
         """CPU cores that each of so many jobs can have, at least 1."""
@@ -82,10 +111,26 @@ class Backend(Protocol):
         """Start the jobs; their ids, in order. InputError where they can never be placed."""
 
     def status(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        """Where each job is; `unknown` for an id that the backend does not know."""
+        """Where each job is, asked once for all; `unknown` for an id that the backend does not know.
+
+        BackendSilent where nobody answers: that says nothing about the jobs.
+        """
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End the jobs now and free what they held; one that is over or unknown is no error."""
+
+
+class ScriptBackend(Backend, Protocol):
+    """A batch scheduler: a job is a script, and many like ones are an array."""
+
+    def scripts(self, jobs: Sequence[Job]) -> list[Path]:
+        """Write the jobs' scripts and submit nothing."""
+
+    def arrays(self, array: Array) -> list[Path]:
+        """Write an array's scripts, as many as the site's limit makes necessary, and submit nothing."""
+
+    def submit_array(self, array: Array) -> dict[int, str]:
+        """Submit an array; the id of each task."""
 
 
 class Deaths:

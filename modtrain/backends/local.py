@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from modtrain import fs
 from modtrain.backends.base import BackendOptions, Job, JobState
 from modtrain.errors import InputError
+from modtrain.profile import only
 from modtrain.run import process_started
 
 CANCEL_S = 10.0
@@ -26,8 +27,11 @@ class LocalBackend:
     """Processes. An id is `host:pid:start time`, which names a process for ever."""
 
     restarts = False
+    unattended = False
+    poll_s = 0.5
 
     def __init__(self, options: BackendOptions) -> None:
+        only(options.profile, ("cpus",), "local")
         if options.address:
             raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
 

@@ -6,7 +6,6 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from modtrain import plugins
 from modtrain.cli import terminal
 from modtrain.config import written
 from modtrain.params import flatten, parameters
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 def show(plan: Plan) -> None:
     """Print it. Nothing is created; costs are measured where they decide the placement."""
-    plugins.load("backend", plan.backend)
     run, out = plan.draft(), terminal.console()
     out.print(f"[bold]{run.name}[/]  [dim]{'exists: would go on' if plan.exists else 'would be made'}[/]\n")
     out.print(terminal.facts(_said_of(run, plan)))

@@ -6,7 +6,7 @@ the background (`detaching.py`).
 
 from __future__ import annotations
 
-import json
+import functools
 import shlex
 import time
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modtrain.cli.parsing import LaunchCommand, settings_of
+from modtrain.cli.parsing import LaunchCommand, job_options, settings_of
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
+    from modtrain.backends.base import BackendOptions
     from modtrain.config import Config
     from modtrain.launch import Launch
     from modtrain.recipe import Recipe
@@ -68,12 +69,16 @@ def launch(
     place: Annotated[
         Text, _option(WHERE, "By hand: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
     ] = None,
-    backend: Annotated[Text, _option(WHERE, "What starts the workers: ray or local. [ray]", metavar="NAME")] = None,
+    backend: Annotated[
+        Text, _option(WHERE, "What starts the workers: ray, local, slurm or pbs. [ray]", metavar="NAME")
+    ] = None,
+    profile: Annotated[Text, _option(WHERE, "What a cluster wants of every job: YAML.", metavar="FILE")] = None,
     address: Annotated[Text, _option(WHERE, "Of a cluster. [started here]", metavar="HOST:PORT")] = None,
     root: Annotated[Text, _option(WHERE, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")] = None,
     name: Annotated[Text, _option(WHERE, "The run's folder in it. [the recipe's, numbered]", metavar="NAME")] = None,
     dry_run: Annotated[bool, _option(DOING, "Say what would happen; create nothing.", "--dry-run")] = False,
     detach: Annotated[bool, _option(DOING, "Watch in the background, return at once.", "--detach")] = False,
+    wait: Annotated[bool, _option(DOING, "Follow jobs of slurm or pbs to their end.", "--wait")] = False,
     resume: Annotated[bool, _option(DOING, "Only go on with a run, never begin one.", "--resume")] = False,
     ready_fd: Annotated[Count, typer.Option("--ready-fd", hidden=True)] = None,
 ) -> None:
@@ -83,19 +88,28 @@ def launch(
     with the run's --name, goes on where it ended, finished workers excepted. Every parameter of the recipe (`modtrain
     recipes`) is an option, too: --batch-size 4, --translator.lr 1e-4; --lr sets each module's.
 
-    Ctrl-C asks all workers to publish and leave; a second one ends them at once.
+    Ctrl-C asks all workers to publish and leave; a second one ends them at once. On slurm and pbs the command submits a
+    job for each worker and returns; `--dry-run` writes the job scripts there and submits nothing.
     """
     given = {
         "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "exchange_every": exchange_every, "seed": seed,
         "max_staleness": max_staleness, "peer_timeout_s": peer_timeout, "device": device, "nodes": nodes,
-        "place": place, "backend": backend, "address": address, "root": root, "name": name,
+        "place": place, "backend": backend, "address": address, "root": root, "name": name, "profile": profile,
     }  # fmt: skip
     plan = Plan.of(ctx, target, given, settings or [])
-    plan.check(resume=resume)
-    if dry_run:
+    plan.check(resume=resume, detach=detach, wait=wait)
+    if dry_run and plan.unattended:
+        from modtrain.cli.submitting import show_scripts
+
+        show_scripts(plan.started())
+    elif dry_run:
         from modtrain.cli.dry_run import show
 
         show(plan)
+    elif plan.unattended and not wait:
+        from modtrain.cli.submitting import submit
+
+        submit(plan.started())
     elif detach:
         from modtrain.cli.detaching import detach as leave
 
@@ -122,6 +136,7 @@ class Plan:
         from modtrain.run import RUN_FILE, Run, check_name
 
         file, given = _target(target, given)
+        given = {**given, "job": job_options(ctx)}
         config = read_config(file, given, [])
         if config.name is not None:
             check_name(config.name)
@@ -133,9 +148,13 @@ class Plan:
         config = read_config(file, given, [*settings_of(ctx, names), *settings])
         return Plan(config, recipe, path, prepare(config) if existing else None)
 
-    def check(self, *, resume: bool) -> None:
-        """Say what is left unfinished; with `resume` InputError where a run would have to be made."""
+    def check(self, *, resume: bool, detach: bool, wait: bool) -> None:
+        """Say what is left unfinished; InputError where options do not fit, or `resume` finds no run to go on with."""
         hint = self._hint()
+        if detach and (self.unattended or wait):
+            raise InputError("--detach does not go with --wait, nor with slurm or pbs, whose jobs need no launcher.")
+        if wait and not self.unattended:
+            raise InputError(f"--wait is for slurm and pbs; a launch by {self.backend} waits unless it gets --detach.")
         if resume and not self.exists:
             raise InputError(
                 f"There is no run {self.path} to go on with; leave --resume out to begin one. {hint}".strip()
@@ -157,17 +176,37 @@ class Plan:
 
     @property
     def backend(self) -> str:
-        """What is asked for, else what an existing run's jobs were started by."""
-        if self._run is None or "backend" in self.config.model_fields_set:
+        """What is asked for, or the profile is for, else what an existing run's jobs were started by."""
+        from modtrain.jobs import read_record
+        from modtrain.profile import read_profile
+
+        if "backend" in self.config.model_fields_set:
             return self.config.backend
-        return last_backend(self._run) or self.config.backend
+        named = read_profile(Path(self.config.profile).expanduser()).backend if self.config.profile else None
+        last = read_record(self._run).backend if self._run else None
+        return named or last or self.config.backend
+
+    @functools.cached_property
+    def options(self) -> BackendOptions:
+        """What the backend is told; of an existing run what it was told last, where nothing else is said."""
+        from modtrain.config import backend_options
+        from modtrain.jobs import read_record
+
+        last = read_record(self._run) if self._run else None
+        same = last if last and last.backend == self.backend else None
+        return backend_options(self.config, same.options.profile if same else None)
+
+    @functools.cached_property
+    def unattended(self) -> bool:
+        """Whether the jobs need no launcher. The backend is made for this: what it refuses leaves no folder behind."""
+        from modtrain import plugins
+
+        return bool(plugins.load("backend", self.backend)(self.options).unattended)
 
     def run(self) -> Run:
         """The run; made if there is none."""
-        from modtrain import plugins
         from modtrain.run import Run
 
-        plugins.load("backend", self.backend)  # a wrong name must not leave a folder behind
         if self._run is None:
             self._run = Run.create(self.path, self.draft().spec)
         return self._run
@@ -185,10 +224,9 @@ class Plan:
 
     def started(self) -> Launch:
         """The run's jobs, not submitted yet."""
-        from modtrain.backends.base import BackendOptions
         from modtrain.launch import Launch
 
-        return Launch(self.run(), self.backend, BackendOptions(address=self.config.address))
+        return Launch(self.run(), self.backend, self.options)
 
 
 def carry_out(started: Launch, ready_fd: int | None) -> None:
@@ -208,17 +246,6 @@ def carry_out(started: Launch, ready_fd: int | None) -> None:
     if code == 0:
         watch.finished(time.monotonic() - begun)
     raise typer.Exit(code)
-
-
-def last_backend(run: Run) -> str | None:
-    """What the jobs of a run were started by last."""
-    from modtrain import fs
-
-    try:
-        record = json.loads(fs.read_file(run.path / "jobs" / "jobs.json"))
-        return next((str(job["backend"]) for job in record.values()), None)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
 
 
 def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:

@@ -14,6 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 from modtrain.errors import InputError, did_you_mean
 
 ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout"}
+NUMBERS = ("cpus", "memory_gb", "gpus")
+"""Job options that are numbers and have no default that says so."""
 FREE = "modtrain.free"
 """Where a context keeps the options that only a recipe knows, as (name, value)."""
 
@@ -70,7 +72,19 @@ class Command(TyperCommand):
 
 
 class LaunchCommand(Command):
-    """A command that takes a recipe's parameters as options: `--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`."""
+    """A command that takes options that it does not declare itself.
+
+    They are a recipe's parameters (`--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`), and what a cluster wants to
+    be told about every job (`--queue long`), which `modtrain/profile.py` declares.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The job options stand last: on one machine nobody needs them."""
+        from modtrain.profile import options
+
+        super().format_options(ctx, formatter)
+        with formatter.section("What a scheduler is told about each job (a profile has the same names)"):
+            formatter.write_dl(options(), col_max=26)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the options that only the recipe can know, for `settings_of`."""
@@ -79,13 +93,49 @@ class LaunchCommand(Command):
         return super().parse_args(ctx, kept)
 
 
+class SweepCommand(LaunchCommand):
+    """The same, and `--prune` may stand alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--prune` without a method means the first one."""
+        from modtrain.study import PRUNERS
+
+        following = [*args[1:], ""]
+        spelled = [
+            f"--prune={PRUNERS[0]}" if word == "--prune" and next_one not in PRUNERS else word
+            for word, next_one in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, spelled)
+
+
 def names_of(param: Any) -> list[str]:
     """Every spelling of an option; none for an argument."""
     return [name for name in [*param.opts, *param.secondary_opts] if name.startswith("-")]
 
 
+def job_options(ctx: typer.Context) -> dict[str, Any]:
+    """The options that describe a job, by the names of `Profile`; a repeated one becomes a list."""
+    from modtrain.params import read_yaml
+    from modtrain.profile import ALIASES, Profile
+
+    found: dict[str, Any] = {}
+    rest = []
+    for option, text in ctx.meta.get(FREE, []):
+        name = option.lstrip("-").replace("-", "_")
+        name = ALIASES.get(name, name)
+        field = Profile.model_fields.get(name)
+        if field is None or name == "backend":
+            rest.append((option, text))
+        elif field.default == ():
+            found.setdefault(name, []).append(text)
+        else:
+            found[name] = read_yaml(text) if isinstance(field.default, float | int) or name in NUMBERS else text
+    ctx.meta[FREE] = rest
+    return found
+
+
 def settings_of(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
-    """The options that the command does not declare, as `--set` takes them; InputError where the recipe has none such.
+    """The options that nobody declares, as `--set` takes them; InputError where the recipe has none such.
 
     An option means the parameter of that name, or all whose last part it is: `--lr` sets every learning rate.
     """

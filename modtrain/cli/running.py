@@ -1,11 +1,12 @@
-"""`worker`, `status` and `stop`: one worker by hand, how far a run is, and asking it to finish."""
+"""`worker`, `status`, `stop` and `cancel`: one worker by hand, how far a run is, and ending it."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,12 +17,26 @@ if TYPE_CHECKING:
     from modtrain.run import Run
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/apples-1.")]
+RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")]
+ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads that torch may use.")]
+LeaveAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", envvar="MODTRAIN_LEAVE_AFTER", help="Publish and leave before so long: a job's time limit."
+    ),
+]
+UnattendedOption = Annotated[
+    bool, typer.Option("--unattended", help="No launcher watches: tell the others of a failure, evaluate at the end.")
+]
+EvaluateEveryOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Epochs between evaluations by the first worker.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (worker, status, stop):
+    for command in (worker, status, stop, cancel):
         app.command(cls=Command)(command)
 
 
@@ -31,7 +46,10 @@ def worker(
         str | None,
         typer.Option(metavar="A,B", help="The modules to train here: all of one worker of the run's placement."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads that torch may use.")] = None,
+    threads: ThreadsOption = None,
+    leave_after: LeaveAfterOption = None,
+    unattended: UnattendedOption = False,
+    evaluate_every: EvaluateEveryOption = None,
 ) -> None:
     """Train some modules of a run here: what every job runs.
 
@@ -42,21 +60,43 @@ def worker(
 
     opened = Run.open(run)
     placed = _placed(opened, modules)
-    from modtrain.worker import work
-
-    work(opened, placed, threads=threads)
+    train(opened, placed, threads, leave_after, unattended, evaluate_every)
 
 
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
+def train(
+    run: Run,
+    modules: list[str],
+    threads: int | None,
+    leave_after: float | None,
+    unattended: bool,
+    evaluate_every: int | None,
+) -> None:
+    """Train as the options say."""
+    if unattended or evaluate_every:
+        from modtrain import unattended as alone
+
+        alone.train(run, modules, threads=threads, leave_after_s=leave_after, evaluate_every=evaluate_every)
+    else:
+        from modtrain.process import work
+
+        work(run, modules, threads=threads, leave_after_s=leave_after)
+
+
+def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
     """Show how far every module is, and who is in trouble.
 
     With each module stand the versions of its peers that it trains against, and how far they are behind.
     """
     from modtrain.run import Run
     from modtrain.status import alarms
-    from modtrain.status import status as read
 
-    found = read(Run.open(run))
+    if (run / "sweep.json").exists():
+        from modtrain.cli.sweep_words import show
+        from modtrain.trials import Sweep
+
+        show(Sweep.open(run), None, as_csv=False, as_json=as_json)
+        return
+    found = _joined(Run.open(run))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -71,7 +111,7 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def stop(
-    run: RunArgument,
+    run: RunOrSweepArgument,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")] = "asked for",
 ) -> None:
     """Ask the workers of a run to publish and leave.
@@ -81,6 +121,15 @@ def stop(
     from modtrain.run import Run
     from modtrain.status import status as read
 
+    if (run / "sweep.json").exists():
+        from modtrain.sweep import stop as stop_sweep
+        from modtrain.trials import Sweep
+
+        running = stop_sweep(Sweep.open(run), reason)
+        typer.echo(
+            f"No further trial begins, and {running} were asked to publish and leave; `modtrain sweep {run}` goes on."
+        )
+        return
     opened = Run.open(run)
     state = read(opened)["state"]
     if state == "finished":
@@ -90,6 +139,44 @@ def stop(
     logging.getLogger(__name__).debug("Wrote %s", opened.path / "stop")
     now = "" if state == "running" else " No worker seems to run now."
     typer.echo(f"Asked the workers of {opened.name} to publish and leave.{now} `modtrain launch {run}` goes on.")
+
+
+def cancel(run: RunOrSweepArgument) -> None:
+    """End the jobs of a run through whatever runs them: scheduler, cluster or this machine.
+
+    What is published stays, and `modtrain launch RUN` goes on from there. `modtrain stop` is the gentle way.
+    """
+    from modtrain.jobs import cancel as end
+    from modtrain.run import Run
+
+    if (run / "sweep.json").exists():
+        from modtrain.sweep import cancel as cancel_sweep
+        from modtrain.trials import Sweep
+
+        typer.echo(f"Ended the jobs of {cancel_sweep(Sweep.open(run))} trials; `modtrain sweep {run}` goes on.")
+        return
+    opened = Run.open(run)
+    ended = end(opened)
+    jobs = f"Ended {ended} job{'' if ended == 1 else 's'} of {opened.name}."
+    typer.echo(jobs if ended else f"{opened.name} has no live job.")
+    typer.echo(f"`modtrain launch {shlex.quote(str(run))}` goes on.")
+
+
+def _joined(run: Run) -> dict[str, Any]:
+    """What the folder says, with what a scheduler says where one runs the jobs and can be asked from here."""
+    from modtrain import plugins
+    from modtrain.errors import ModtrainError
+    from modtrain.jobs import read_record, states, with_jobs
+    from modtrain.status import status as read
+
+    found, backend = read(run), read_record(run).backend
+    if backend is None or not plugins.load("backend", backend).unattended:
+        return found
+    try:
+        return with_jobs(found, states(run))
+    except ModtrainError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        return found
 
 
 def _placed(run: Run, modules: str | None) -> list[str]:

@@ -1,0 +1,286 @@
+"""What batch schedulers share: a job is a script beside its log, submitted by one command and asked about by another.
+
+A script keeps a journal beside its log: when its worker started and ended, and which job goes on with it. It says how
+a job ended long after the scheduler has forgotten, and finds the job that continues one. Deliberately not here:
+directives, commands and states (`slurm.py`, `pbs.py`), and the script's text (`jobscript.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from modtrain import fs
+from modtrain.backends.base import Array, BackendOptions, Job, JobState, Resources
+from modtrain.errors import BackendSilent, InputError
+from modtrain.jobscript import Script, render, without
+
+ANSWER_S = 60.0
+CANCEL_S = 90.0
+"""How long a cancelled job may take to be gone: sites give it 30 s between SIGTERM and SIGKILL."""
+CLOSE_S = 10.0
+"""How long after that its script may take to write its last line."""
+
+
+class BatchBackend:
+    """A scheduler by its commands. An id is `<journal>@<scheduler's id>`: it tells its job from everywhere."""
+
+    restarts = True
+    unattended = True
+    marker: str
+    """What begins a directive in a script."""
+    template: str
+    submit_command: tuple[str, ...]
+    cancel_command: tuple[str, ...]
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Nothing is asked of the scheduler before it is needed."""
+        self.profile = options.profile
+        self.poll_s = options.profile.poll_s
+        if options.address:
+            raise InputError(f"--address {options.address} is not for {self.name}: its commands know their cluster.")
+        if self.profile.backend not in (None, self.name):
+            raise InputError(f"The profile is for --backend {self.profile.backend}, not {self.name}.")
+        limit_s, before_s = self.profile.limit_s, self.profile.publish_before_s
+        if limit_s is not None and limit_s <= before_s:
+            raise InputError(
+                f"walltime {self.profile.walltime} leaves no time to train: workers leave {before_s:g} s before it. "
+                "Ask for more, or lower publish_before_s."
+            )
+
+    @property
+    def name(self) -> str:
+        """As `--backend` takes it."""
+        return self.template.partition(".")[0]
+
+    def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
+        """What the scheduler is told about a job, without the marker; `alone` where no other of its name may run."""
+        raise NotImplementedError
+
+    def array_directive(self, last: int, at_once: int | None) -> str:
+        """What makes a script an array of the indices 0 to `last`."""
+        raise NotImplementedError
+
+    def task_id(self, id: str, index: int) -> str:
+        """The scheduler's id of one task of an array."""
+        raise NotImplementedError
+
+    def after(self, id: str) -> list[str]:
+        """Options of the submitting command that make a job wait for the end of another one."""
+        raise NotImplementedError
+
+    def ask(self, ids: Sequence[str]) -> Mapping[str, JobState]:
+        """What the scheduler knows of these jobs of its, asked once; those that it does not know are left out."""
+        raise NotImplementedError
+
+    def cancelled_by(self, id: str) -> list[str]:
+        """The scheduler's ids that end a job, whichever of them it has now."""
+        return Journal(id).links
+
+    def cores(self, jobs: int) -> int:
+        """What the profile says."""
+        return self.profile.cpus or 1
+
+    def scripts(self, jobs: Sequence[Job]) -> list[Path]:
+        """Write a script beside each job's log."""
+        return [self._write(self._script(job)) for job in jobs]
+
+    def submit(self, jobs: Sequence[Job]) -> list[str]:
+        """Submit a script for each job, all or none; InputError with the scheduler's words where it takes one not."""
+        ids: list[str] = []
+        try:
+            for job, script in zip(jobs, self.scripts(jobs), strict=True):
+                ids.append(_id(self._submit_chain(script, _journal(job.log)), _journal(job.log)))
+        except BaseException:
+            if ids:
+                run([*self.cancel_command, *(id.rpartition("@")[2] for id in ids)])
+            raise
+        return ids
+
+    def arrays(self, array: Array) -> list[Path]:
+        """Write the scripts of an array, split at the site's limit."""
+        return [self._write(script) for script in self._array_scripts(array)]
+
+    def submit_array(self, array: Array) -> dict[int, str]:
+        """Submit an array; the id of each task. A part that is taken stays, also when a later one is refused."""
+        ids: dict[int, str] = {}
+        id = ""
+        for script in self._array_scripts(array):
+            # A limit counts in one array alone: with one, the next array begins when this one is through.
+            id = self._submit(self._write(script), *(self.after(id) if id and array.at_once else []))
+            found = {task: self.task_id(id, index) for index, task in enumerate(script.tasks)}
+            ids |= {task: _id(its, _journal(array.folder / f"{task}.log")) for task, its in found.items()}
+        return ids
+
+    def status(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """The state of each job or of the one that goes on with it; how it ended by its journal."""
+        asked: dict[str, None] = {}
+        states: Mapping[str, JobState] = {}
+        while True:
+            journals = {id: Journal(id) for id in dict.fromkeys(ids)}
+            links = dict.fromkeys(link for journal in journals.values() for link in journal.links)
+            if links.keys() <= asked.keys():  # read after the scheduler was asked: nobody went on meanwhile
+                return {id: journal.state(states) for id, journal in journals.items()}
+            asked, states = links, self.ask(list(links))
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Cancel the jobs, and those that they may just have submitted to go on with them, and see them gone."""
+
+        def gone() -> bool | None:
+            live = [id for id, state in self.status(ids).items() if state.live]
+            new = [name for id in live for name in self.cancelled_by(id) if name not in told]
+            if new:
+                told.update(new)
+                run([*self.cancel_command, *dict.fromkeys(new)])
+            return None if live else True
+
+        told: set[str] = set()
+        fs.wait_until(gone, timeout_s=CANCEL_S)
+        # Some schedulers call a job completed while its processes still live.
+        fs.wait_until(lambda: all(Journal(id).closed for id in ids if told) or None, timeout_s=CLOSE_S)
+
+    def _script(self, job: Job, *, alone: bool = True) -> Script:
+        path = job.log.with_suffix(".sh")
+        return Script(
+            about=f"{job.name}: one worker of a modtrain run.",
+            submit=shlex.join([*self.submit_command, str(path)]),
+            path=path,
+            log=job.log,
+            journal=_journal(job.log),
+            marker=self.marker,
+            directives=self._told(self.directives(job.name, job.log, job.resources, alone=alone)),
+            command=self._by_python(job.command),
+            environment=dict(job.environment),
+            tools=Path(found).parent if (found := shutil.which(self.submit_command[0])) else None,
+            umask=f"{_umask():04o}",
+            prologue=self.profile.prologue,
+            epilogue=self.profile.epilogue,
+            limit_s=self.profile.limit_s,
+            publish_before_s=int(self.profile.publish_before_s),
+            chain=self.profile.chain,
+        )
+
+    def _array_scripts(self, array: Array) -> Iterator[Script]:
+        if self.profile.chain > 1:
+            raise InputError("--chain is not for arrays; take --array-limit 0, which submits plain jobs.")
+        size = self.profile.array_limit // array.together * array.together
+        taken = sum(1 for name in fs.names(array.folder) if name.endswith(".sh"))
+        for part, start in enumerate(range(0, len(array.tasks), size)):
+            tasks = array.tasks[start : start + size]
+            log = array.folder / f"array-{taken + part}.log"
+            plain = self._script(
+                Job(
+                    name=array.name,
+                    command=array.command,
+                    log=log,
+                    resources=array.resources,
+                    environment=array.environment,
+                ),
+                alone=False,
+            )
+            told = list(plain.directives)
+            told += [self.array_directive(len(tasks) - 1, array.at_once)] if len(tasks) > 1 else []
+            about = f"{array.name}: tasks of a modtrain sweep, each one worker of one of its trials."
+            yield replace(plain, about=about, directives=told, tasks=tasks, log=array.folder)
+
+    def _told(self, directives: Iterable[str]) -> list[str]:
+        """Less what the site does not take, and with what it wants besides."""
+        return [*without(directives, self.profile.leave_out), *self.profile.directives]
+
+    def _by_python(self, command: Sequence[str]) -> list[str]:
+        return [self.profile.python or command[0], *command[1:]]
+
+    def _write(self, script: Script) -> Path:
+        script.path.parent.mkdir(parents=True, exist_ok=True)
+        own = self.profile.template
+        fs.replace_file(script.path, render(script, f"{self.name}.sh.j2", own).encode())
+        return script.path
+
+    def _submit_chain(self, script: Path, journal: Path) -> str:
+        """Submit a job, and those that the profile wants to follow it; the id of the first."""
+        first = last = self._submit(script)
+        for _ in range(self.profile.chain - 1):
+            following = self._submit(script, *self.after(last))
+            fs.append_line(journal, f"continued {last} {following} 0")
+            last = following
+        return first
+
+    def _submit(self, script: Path, *more: str) -> str:
+        # By its plain name alone: Torque's commands on Slurm paste what they are given into a line of a shell.
+        found = run([*self.submit_command, *more, script.name], folder=script.parent)
+        said = found.stdout.strip().splitlines()
+        if found.returncode or not said:
+            words = " ".join((found.stderr or found.stdout).split()) or "it gave no reason"
+            raise InputError(f"{self.submit_command[0]} did not take {script}: {words.rstrip('.')}.")
+        return said[-1].strip()
+
+
+class Journal:
+    """What the script of a job wrote: the jobs that went on with it, and how the last of them ended."""
+
+    def __init__(self, id: str) -> None:
+        path, _, first = id.rpartition("@")
+        self.links = [first] if first and path.startswith("/") else []
+        lines = [line.split(" ") for line in fs.read_lines(Path(path))] if self.links else []
+        ended: dict[str, int] = {}
+        for kind, job, value, *_ in (line for line in lines if len(line) == 4):
+            if kind == "continued" and job in self.links:
+                self.links.append(value)
+            elif kind == "renamed" and job in self.links:
+                self.links[self.links.index(job)] = value
+            elif kind in ("started", "ended"):
+                ended.pop(job, None)
+                ended |= {job: int(value)} if kind == "ended" else {}
+        known = [ended[link] for link in self.links if link in ended]
+        self.exit_code: int | None = known[-1] if known else None
+        open_ = [line for line in lines if line[0] == "started" and line[1:2] and line[1] in self.links]
+        self.closed = not open_ or open_[-1][1] in ended
+        """Whether no script is between its first line and its last one."""
+        self.started = bool(known) or any(line[1:2] and line[1] in self.links for line in lines)
+
+    def state(self, states: Mapping[str, JobState]) -> JobState:
+        """Of the whole: live while one of the jobs is; else ended, if anybody knows of it."""
+        found = [states[link] for link in self.links if link in states]
+        for phase in ("running", "pending"):
+            for state in found:
+                if state.phase == phase:
+                    return state
+        if not found and not self.started:
+            return JobState(phase="unknown")
+        codes = [state.exit_code for state in found if state.exit_code is not None]
+        code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)
+        return JobState(phase="ended", exit_code=code if code is None or code <= 128 else 128 - code)
+
+
+def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A scheduler's command; InputError where it is not installed here, BackendSilent where it hangs."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_S, cwd=folder, env=os.environ | {"LC_ALL": "C"}
+        )
+    except FileNotFoundError:
+        raise InputError(
+            f"{command[0]} is not on this machine: submit from a login node of the cluster, or take --dry-run to get "
+            "the job scripts."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise BackendSilent(f"{command[0]} did not answer within {ANSWER_S:.0f} s; try again later.") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _journal(log: Path) -> Path:
+    return log.with_suffix(".journal").absolute()
+
+
+def _id(job: str, journal: Path) -> str:
+    return f"{journal}@{job}"

@@ -1,0 +1,166 @@
+"""Jobs of PBS, by `qsub`, `qstat` and `qdel`, in two dialects: PBS Pro (OpenPBS) and Torque.
+
+Deliberately not here: the history of a server. How a job ended stands in its journal.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from modtrain.backends.base import BackendOptions, JobState, Phase, Resources
+from modtrain.backends.batch import BatchBackend, run
+from modtrain.errors import BackendSilent, InputError
+from modtrain.jobscript import job_name
+
+LONGEST_NAME = {"pbspro": 200, "torque": 15}
+RUNNING, ENDED = "BRESU", "FXC"
+"""States: F is finished, however it ended, X a task that is over, C Torque's completed. Every other one is waiting."""
+UNKNOWN, FINISHED = 153, 35
+"""What qstat ends with where a job is not there, or not any more; it tells of the others all the same."""
+
+
+class PbsBackend(BatchBackend):
+    """One job a worker. A job that leaves before its time limit submits its successor."""
+
+    marker = "#PBS"
+    template = "pbs.sh.j2"
+    submit_command = ("qsub",)
+    cancel_command = ("qdel",)
+
+    def __init__(self, options: BackendOptions) -> None:
+        """InputError for what PBS cannot be asked."""
+        super().__init__(options)
+        if self.profile.exclude:
+            raise InputError("PBS cannot exclude nodes: leave `exclude` out, or ask for a feature with `constraint`.")
+
+    @functools.cached_property
+    def dialect(self) -> str:
+        """What the profile says, else what `qsub --version` answers."""
+        if self.profile.dialect:
+            return self.profile.dialect
+        try:
+            said = run(["qsub", "--version"])
+        except InputError:
+            raise InputError(
+                "qsub is not on this machine: say which PBS it is for, --dialect pbspro or --dialect torque."
+            ) from None
+        return "pbspro" if "pbs_version" in (said.stdout + said.stderr).lower() else "torque"
+
+    def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
+        """Of one worker. What it prints goes to its log by the script itself: PBS takes no odd names."""
+        profile = self.profile
+        yield f"-N {job_name(name, log.parent, LONGEST_NAME[self.dialect])}"
+        yield "-j oe"
+        yield f"-o {_file(log)}"
+        yield "-r y"
+        yield f"-l {self._place(resources)}"
+        if profile.walltime is not None:
+            yield f"-l walltime={_clock(profile.limit_s or 0)}"
+        waits = f"depend={profile.dependency}" if profile.dependency else None
+        qos = f"qos={profile.qos}" if profile.qos else None
+        for option, value in {
+            "-q": profile.reservation or profile.queue,
+            "-A": profile.account,
+            "-W": waits,
+            "-l": qos,
+            "-M": profile.mail,
+            "-m": profile.mail_on or ("ae" if profile.mail else None),
+        }.items():
+            if value is not None:
+                yield f"{option} {value}"
+
+    def _place(self, resources: Resources) -> str:
+        """One node with its cores, GPUs and memory, as each dialect spells it."""
+        profile = self.profile
+        if self.dialect == "pbspro":
+            memory = f"mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else None
+            gpus = f"ngpus={profile.gpus}" if profile.gpus else None
+            feature = f"{profile.constraint}=True" if profile.constraint and "=" not in profile.constraint else None
+            parts = ["select=1", f"ncpus={resources.cpus}", memory, gpus, feature or profile.constraint]
+            return ":".join(part for part in parts if part)
+        gpus = f"gpus={profile.gpus}" if profile.gpus else None
+        nodes = ":".join(part for part in ("nodes=1", f"ppn={resources.cpus}", gpus, profile.constraint) if part)
+        return nodes + (f",mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else "")
+
+    def array_directive(self, last: int, at_once: int | None) -> str:
+        """`-J 0-15%4` of PBS Pro, `-t 0-15%4` of Torque."""
+        option = "-J" if self.dialect == "pbspro" else "-t"
+        return f"{option} 0-{last}" + (f"%{at_once}" if at_once else "")
+
+    def task_id(self, id: str, index: int) -> str:
+        """`1234[3].server` of the array `1234[].server`; Torque's commands on Slurm say `1234` for the whole."""
+        if "[]" in id:
+            return id.replace("[]", f"[{index}]")
+        return f"{id}_{index}"
+
+    def after(self, id: str) -> list[str]:
+        """`-W depend=afterany:1234.server`, over the script's own."""
+        return ["-W", f"depend=afterany:{id}"]
+
+    def cancelled_by(self, id: str) -> list[str]:
+        """Torque's commands on Slurm can only end an array as a whole."""
+        first = id.rpartition("@")[2]
+        return [first.partition("_")[0]] if "_" in first else super().cancelled_by(id)
+
+    def ask(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """One `qstat` for all jobs. It complains about each that it does not know, and tells of the others."""
+        history = ["-x", "-t"] if self.dialect == "pbspro" else []
+        asked = list(dict.fromkeys(id.partition("_")[0] for id in ids))
+        found = run(["qstat", "-f", *history, *asked])
+        states = parse(found.stdout)
+        for id in ids:
+            if "_" in id and (rest := states.get(id.partition("_")[0])) is not None:
+                states[id] = rest  # Torque's commands on Slurm: an array has the id of what still waits of it
+        if found.returncode not in (0, UNKNOWN, FINISHED):
+            raise BackendSilent(f"qstat does not answer: {' '.join(found.stderr.split())}")
+        return states
+
+
+def parse(text: str) -> dict[str, JobState]:
+    """The jobs of `qstat -f`, by id."""
+    states = {}
+    for block in _unfolded(text).split("Job Id:")[1:]:
+        id, *lines = block.strip().splitlines()
+        told = {name.strip().lower(): value.strip() for name, _, value in (line.partition(" = ") for line in lines)}
+        letter = told.get("job_state", "Q")
+        phase: Phase = "running" if letter in RUNNING else "ended" if letter in ENDED else "pending"
+        code = told.get("exit_status", "")
+        over = phase == "ended" and code.lstrip("-").isdecimal()
+        why = told.get("exec_host", "") if phase == "running" else told.get("comment", "")
+        states[id.strip()] = JobState(phase=phase, exit_code=_exit_code(int(code)) if over else None, why=why)
+    return states
+
+
+def _unfolded(text: str) -> str:
+    """Long values go on in the next line after a tab; where fields begin with tabs, nothing is folded."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("\t") and " = " not in line and lines:
+            lines[-1] += line[1:]
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _exit_code(status: int) -> int | None:
+    """Of a job's shell: 256 and more is a signal, below 0 the server never ran it to an end."""
+    return None if status < 0 else 256 - status if status > 256 else status
+
+
+def _clock(seconds: int) -> str:
+    """HH:MM:SS, hours beyond 24 included."""
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def _file(log: Path) -> str:
+    """Where PBS puts its own words, over what is there: beside the log, if the path is one that it can read."""
+    path = str(log.with_suffix(".out"))
+    return path if re.fullmatch(r"[A-Za-z0-9/._+-]+", path) else "/dev/null"
+
+
+backend = PbsBackend
+"""What `--backend pbs` means."""

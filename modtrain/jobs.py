@@ -1,0 +1,127 @@
+"""Which job each worker of a run is (`jobs/jobs.json`), and what its backend says about it now.
+
+Deliberately not here: submitting (`launch.py`), and what the run's folder itself says (`status.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modtrain import fs, plugins
+from modtrain.backends.base import Backend, BackendOptions, JobState
+from modtrain.profile import Profile
+from modtrain.run import Run
+from modtrain.status import LIVE, OVER
+
+
+@dataclass(frozen=True)
+class JobId:
+    """One submitted job."""
+
+    backend: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was submitted last."""
+
+    backend: str | None = None
+    options: BackendOptions = field(default_factory=BackendOptions)
+    jobs: Mapping[int, JobId] = field(default_factory=dict)
+    """By the worker's number. A live job of an earlier launch stays on its own backend."""
+
+    def write(self, run: Run) -> None:
+        """Into the run's folder."""
+        jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
+        profile = self.options.profile.model_dump(exclude_unset=True, mode="json")
+        says = {"backend": self.backend, "address": self.options.address, "profile": profile, "jobs": jobs}
+        fs.replace_file(_path(run), json.dumps(says, indent=2).encode())
+
+
+def read_record(run: Run) -> Record:
+    """What the run's folder says; nothing where nothing was submitted."""
+    says = read_json(_path(run))
+    jobs = {int(number): JobId(job["backend"], job["id"]) for number, job in says.get("jobs", {}).items()}
+    profile = Profile().with_values(says.get("profile", {}), str(_path(run)))
+    options = BackendOptions(address=says.get("address"), profile=profile)
+    return Record(backend=says.get("backend"), options=options, jobs=jobs)
+
+
+def backend_of(job: JobId, record: Record) -> Backend:
+    """The backend of a job, as the launch that submitted it had it."""
+    options = record.options if job.backend == record.backend else BackendOptions()
+    made: Backend = plugins.load("backend", job.backend)(options)
+    return made
+
+
+def states(run: Run) -> dict[int, JobState]:
+    """Where each submitted job is, by the worker's number: each backend is asked once."""
+    record = read_record(run)
+    found: dict[int, JobState] = {}
+    for backend, numbers in _by_backend(record):
+        ids = {number: record.jobs[number].id for number in numbers}
+        told = backend.status(list(ids.values()))
+        found |= {number: told[id] for number, id in ids.items()}
+    return found
+
+
+def cancel(run: Run) -> int:
+    """End every live job of the run through its backend; how many there were."""
+    record, ended = read_record(run), 0
+    for backend, numbers in _by_backend(record):
+        ids = [record.jobs[number].id for number in numbers]
+        live = [id for id, state in backend.status(ids).items() if state.live]
+        backend.cancel(live)
+        ended += len(live)
+    return ended
+
+
+def with_jobs(found: dict[str, Any], jobs: Mapping[int, JobState]) -> dict[str, Any]:
+    """A run's status (`status.status`) joined with what the scheduler says: who is queued, and why."""
+    for worker in found["workers"]:
+        job = jobs.get(worker["worker"])
+        if job is None:
+            continue
+        worker["job_state"], worker["why"] = job.phase, job.why
+        state = worker["state"]
+        if job.phase == "pending":
+            state = "queued"
+        elif job.phase == "running" and state not in LIVE and state != "finished":
+            state = "starting"
+        elif not job.live and state in LIVE:
+            state = "lost"
+        worker["state"] = state
+        for module in worker["modules"]:
+            found["modules"][module]["state"] = state
+    there = {worker["state"] for worker in found["workers"]}
+    if there & {*LIVE, "queued"} and "failed" not in there:
+        found["state"] = "running" if there & set(LIVE) or there & set(OVER) else "queued"
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        return dict(json.loads(fs.read_file(path)))
+    except (OSError, ValueError):
+        return {}
+
+
+def _by_backend(record: Record) -> list[tuple[Backend, list[int]]]:
+    names = dict.fromkeys(job.backend for job in record.jobs.values())
+    return [
+        (
+            backend_of(JobId(name, ""), record),
+            [number for number, job in record.jobs.items() if job.backend == name],
+        )
+        for name in names
+    ]
+
+
+def _path(run: Run) -> Path:
+    return run.path / "jobs" / "jobs.json"

@@ -1,0 +1,93 @@
+"""A worker as a process: its device, its logs, the signals and time limit that it obeys, and its last word.
+
+Deliberately not here: training (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from modtrain.errors import FencedOut, InputError, ModtrainError, StorageError
+from modtrain.leaving import Leaving
+from modtrain.run import Heartbeat, Run, RunLog
+from modtrain.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+def choose_device(wanted: str, worker: int) -> str:
+    """`auto` takes one GPU a worker in turn, or the CPU where there is none. InputError for a GPU that is not there."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {wanted} is not here: this machine has {count} GPUs. Take auto, or cpu.")
+    if wanted != "auto":
+        return wanted
+    return f"cuda:{worker % count}" if count else "cpu"
+
+
+def work(
+    run: Run,
+    modules: Sequence[str],
+    *,
+    threads: int | None = None,
+    leave_after_s: float | None = None,
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Train `modules` of a run to its end. Returns when they are finished; else raises why not.
+
+    `leave_after_s` is what a job's time limit leaves: the worker publishes and leaves before. `after_epoch` is called
+    with the epochs completed when those of every epoch but the last are published.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
+    device = choose_device(run.spec.device, index)
+    facts = {"epochs": run.spec.epochs, "device": device}
+    leaving = Leaving(run, leave_after_s)
+    with _log_to_files(run, modules), leaving, Heartbeat(run, modules, **facts) as heartbeat:
+        try:
+            worker = Worker(run, modules, heartbeat, leaving, device=device, after_epoch=after_epoch)
+            heartbeat.say(steps=worker.total)
+            worker.train()
+            heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
+        except FencedOut as error:
+            heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
+            log.error("%s", error)
+            raise
+        except ModtrainError as error:
+            code = error.exit_code
+            heartbeat.say(state=OUTCOMES.get(code, "failed"), exit_code=code, trouble=str(error))
+            log.error("%s", error)
+            raise
+        except BaseException as error:
+            heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
+            log.exception("The worker failed")
+            raise
+
+
+OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
+"""The last word of a heartbeat by exit code; anything else has failed."""
+
+
+@contextlib.contextmanager
+def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
+    root = logging.getLogger("modtrain")
+    root.setLevel(logging.INFO)
+    handlers = [RunLog(run.module_path(module) / "worker.log") for module in modules]
+    try:
+        for module, handler in zip(modules, handlers, strict=True):
+            run.module_path(module).mkdir(parents=True, exist_ok=True)
+            root.addHandler(handler)
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{error}. If that is the run's folder, free some space or mend it (`modtrain doctor {run.path}`), then "
+            f"launch {run.name} again."
+        ) from error
+    finally:
+        for handler in handlers:
+            root.removeHandler(handler)

@@ -1,0 +1,58 @@
+"""A worker whom nobody watches: it does for its run what a launcher would do.
+
+A worker of a scheduler's job tells the others when it fails, comes back later for a peer that is still queued, and
+evaluates the run if it is the one that ends it. Deliberately not here: training (`worker.py`, `process.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from modtrain.errors import FencedOut, Interrupted, ModtrainError, PeerTimeout, Preempted, StopRequested
+from modtrain.evaluate import conclude, evaluate
+from modtrain.process import work
+from modtrain.run import Run
+
+log = logging.getLogger(__name__)
+
+LEFT = (StopRequested, Preempted, Interrupted, FencedOut)
+"""Ways to leave that are no reason for the others to leave."""
+
+
+def train(
+    run: Run,
+    modules: Sequence[str],
+    *,
+    threads: int | None = None,
+    leave_after_s: float | None = None,
+    evaluate_every: int | None = None,
+) -> None:
+    """Train `modules` to the run's end, as `process.work` does; the first worker evaluates every so many epochs.
+
+    Preempted also where a peer was late: its job may be queued for hours, and this node need not wait for it.
+    """
+
+    def after_epoch(epoch: int) -> None:
+        if evaluate_every and epoch % evaluate_every == 0 and modules[0] in run.spec.placement[0]:
+            _judge(run)
+
+    try:
+        work(run, modules, threads=threads, leave_after_s=leave_after_s, after_epoch=after_epoch)
+    except PeerTimeout as error:
+        raise Preempted(f"{error} Left to come back later.") from error
+    except LEFT:
+        raise
+    except Exception as error:
+        if run.stop_requested() is None:  # nobody should wait for a peer that will never publish again
+            run.request_stop(f"{'+'.join(modules)} failed: {error}")
+        raise
+    conclude(run)
+
+
+def _judge(run: Run) -> None:
+    """An evaluation that fails costs no training: the last one, at the end, says why."""
+    try:
+        evaluate(run, device=run.spec.device)
+    except ModtrainError as error:
+        log.warning("Not evaluated: %s", error)

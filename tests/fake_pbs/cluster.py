@@ -1,0 +1,272 @@
+"""What the fake PBS Pro remembers: its shape, its jobs, and one file of state that is changed under a lock.
+
+It is the server's memory and nothing else: who may start is decided in scheduling.py, what runs in supervisor.py.
+Only the standard library is used, so that a command starts in some hundredths of a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shlex
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SERVER = "fakepbs"
+VERSION = "23.06.06"
+FIRST_NUMBER = 100
+HOST = socket.gethostname()
+ID = re.compile(rf"(\d+)(?:\[(\d*|\d+-\d+)\])?(?:\.{SERVER})?(?:@{SERVER})?")
+ID_FORM = re.compile(r"\d+(\[[\d-]*\])?(\.[\w.-]+)?(@[\w.-]+)?")
+
+
+class Refused(Exception):
+    """A command that the real one would end with this message on stderr and this exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Gone(Exception):
+    """The fake was taken down: whoever still works for it leaves."""
+
+
+def not_simulated(what: str) -> Refused:
+    """Real PBS Pro knows it and the fake does not: a test must not pass on a guess."""
+    return Refused(f"the fake PBS Pro does not simulate {what}", 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The shape of a fake cluster; an empty `accounts` accepts every account."""
+
+    nodes: int = 3
+    ncpus: int = 2
+    ngpus: int = 1
+    queues: tuple[str, ...] = ("workq",)
+    accounts: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    kill_delay_s: float = 10.0
+    max_array_size: int = 10_000
+
+    def save(self, home: Path) -> None:
+        """Write the shape into the fake's folder, where every command reads it."""
+        (home / "cluster.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, home: Path) -> Cluster:
+        """Read the shape of the fake in this folder."""
+        values: dict[str, Any] = json.loads((home / "cluster.json").read_text())
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**values)
+
+
+@dataclass(kw_only=True)
+class Task:
+    """What runs: a job, or one subjob of an array."""
+
+    state: str = "Q"
+    run_count: int = 0
+    exit_status: int | None = None
+    supervisor: int = 0
+    session: int = 0
+    places: list[list[Any]] = field(default_factory=list)
+    """One [node, ncpus, ngpus] a chunk, while it runs and afterwards."""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    comment: str = ""
+    substate: int = 10
+    deleted: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended for good."""
+        return self.state in "FX"
+
+
+@dataclass(kw_only=True)
+class Job:
+    """A job as it was submitted, and its tasks: one with the key "", or one for each index of an array."""
+
+    number: int
+    name: str
+    queue: str
+    owner: str
+    attributes: dict[str, str]
+    resources: dict[str, str]
+    chunks: list[dict[str, int]]
+    placement: str
+    walltime_s: float | None
+    variables: dict[str, str]
+    directory: str
+    output: str
+    error: str
+    umask: int
+    shell: str
+    rerunable: bool
+    depend: list[list[str]]
+    arguments: list[str]
+    created_s: float
+    range: str = ""
+    limit: int | None = None
+    user_hold: bool = False
+    waiting: bool = False
+    """Held until what it depends on has come true."""
+    comment: str = ""
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    @property
+    def array(self) -> bool:
+        """Whether it was submitted with -J."""
+        return bool(self.range)
+
+    @property
+    def over(self) -> bool:
+        """Whether every task has ended."""
+        return all(task.over for task in self.tasks.values())
+
+    @property
+    def begun(self) -> bool:
+        """Whether any task was ever started."""
+        return any(task.run_count for task in self.tasks.values())
+
+    @property
+    def held(self) -> bool:
+        """Whether it may not start, by -h or by a dependency."""
+        return self.user_hold or self.waiting
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of an array: 0 if all its subjobs ended well, 1 if one did not, 2 if one was deleted."""
+        statuses = [task.exit_status for task in self.tasks.values()]
+        if not self.array:
+            return statuses[0]
+        if any(task.deleted for task in self.tasks.values()):
+            return 2
+        return int(any(statuses)) if self.over else None
+
+    def state(self, index: str = "") -> str:
+        """The letter of the job, of the array, or of one subjob."""
+        if self.array and index:
+            letter = self.tasks[index].state
+            return "F" if letter == "X" and self.over else "H" if letter == "Q" and self.held else letter
+        if self.over:
+            return "F"
+        if self.held and not self.begun:
+            return "H"
+        if self.array:
+            return "B" if self.begun else "Q"
+        return self.tasks[""].state
+
+    def id(self, index: str = "") -> str:
+        """Such as `100.fakepbs`, `100[].fakepbs`, `100[3].fakepbs`."""
+        return f"{self.number}[{index}].{SERVER}" if self.array else f"{self.number}.{SERVER}"
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that changes."""
+
+    next: int = FIRST_NUMBER
+    closed: bool = False
+    jobs: dict[int, Job] = field(default_factory=dict)
+
+    def find(self, identifier: str) -> tuple[Job, list[str]]:
+        """The job, and the indices of the subjobs that the identifier names (none: the job or the whole array).
+
+        An unknown one is refused as every PBS command does it.
+        """
+        match = ID.fullmatch(identifier)
+        job = self.jobs.get(int(match[1])) if match else None
+        if match is None or job is None or job.array != (match[2] is not None):
+            raise Refused(f"Unknown Job Id {full(identifier)}", 153)
+        first, _, last = (match[2] or "").partition("-")
+        indices = [str(index) for index in range(int(first), int(last or first) + 1)] if first else []
+        found = [index for index in indices if index in job.tasks]
+        if indices and not found:
+            raise Refused(f"Unknown Job Id {full(identifier)}", 153)
+        return job, found
+
+
+def full(identifier: str) -> str:
+    """The identifier with the server's name, which a user may leave out."""
+    return identifier if "." in identifier else f"{identifier}.{SERVER}"
+
+
+@contextlib.contextmanager
+def locked(home: Path) -> Iterator[State]:
+    """The state, alone; what was changed is saved at the end.
+
+    Raises:
+        Gone: the folder of the fake is no more.
+    """
+    try:
+        lock = os.open(home / "lock", os.O_RDWR)
+    except OSError as error:
+        raise Gone from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            before = (home / "state.json").read_text()
+        except OSError as error:
+            raise Gone from error
+        state = _loads(before)
+        yield state
+        after = _dumps(state)
+        if after != before:
+            _replace(home, after)
+    finally:
+        os.close(lock)
+
+
+def create(home: Path, cluster: Cluster) -> None:
+    """Lay out the folder of a new fake."""
+    for name in ("bin", "home", "spool", "tmp", "aux", "undelivered"):
+        (home / name).mkdir(parents=True)
+    cluster.save(home)
+    (home / "home" / ".bash_profile").write_text(f"PATH={shlex.quote(str(home / 'bin'))}:$PATH\n")
+    (home / "owner").write_text(str(os.getpid()))
+    (home / "lock").touch()
+    (home / "calls.log").touch()
+    _replace(home, _dumps(State()))
+
+
+def stands(home: Path) -> bool:
+    """Whether the fake is still wanted: its folder is there, and the process that made it lives."""
+    try:
+        os.kill(int((home / "owner").read_text()), 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _replace(home: Path, text: str) -> None:
+    try:
+        (home / "state.new").write_text(text)
+        (home / "state.new").rename(home / "state.json")
+    except FileNotFoundError as error:
+        raise Gone from error
+
+
+def _dumps(state: State) -> str:
+    return json.dumps(vars(state), default=vars)
+
+
+def _loads(text: str) -> State:
+    values = json.loads(text)
+    jobs = {int(number): _job(job) for number, job in values.pop("jobs").items()}
+    return State(**values, jobs=jobs)
+
+
+def _job(values: dict[str, Any]) -> Job:
+    tasks = {index: Task(**task) for index, task in values.pop("tasks").items()}
+    return Job(**values, tasks=tasks)

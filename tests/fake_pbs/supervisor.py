@@ -1,0 +1,257 @@
+"""One process beside every running job: starts its script, holds it to its time, signals it, brings its output back.
+
+It plays the part of MoM, on nodes that are all this machine. A login shell in $HOME runs a copy of the script, with
+no variables but PBS's own and those of -v and -V. SIGTERM goes to every process of the job's session.
+When the script's own process has ended, what it left running is killed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .cluster import Cluster, Gone, Job, Task, locked, stands
+from .scheduling import DELETE, NODE_FAILED, TAKEN_DOWN, WAKE, schedule
+
+WALLTIME_EXCEEDED = -29
+"""JOB_EXEC_KILL_WALLTIME; before version 19 it was 271, as for any job that SIGTERM ended."""
+NODE_LOST = -20
+LOOK_S = 1.0
+"""How often it looks whether the fake still stands."""
+
+
+def main(home: Path, arguments: list[str]) -> None:
+    """Run one task to its end, then start what waited for its place."""
+    number, index = int(arguments[0]), arguments[1]
+    with contextlib.suppress(Gone):
+        with locked(home) as state:
+            job = state.jobs.get(number)
+            if job is None or state.closed or not stands(home):
+                return
+            run = Run(home=home, job=job, index=index, kill_delay_s=Cluster.load(home).kill_delay_s)
+            os.umask(job.umask)
+            run.start()
+            job.tasks[index].session = run.child.pid
+        run.watch()
+        if run.ended_by != "taken down":
+            _finish(run)
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One start of one task."""
+
+    home: Path
+    job: Job
+    index: str
+    kill_delay_s: float
+    ended_by: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id that the job sees as its own."""
+        return self.job.id(self.index)
+
+    def start(self) -> None:
+        """Start the script in a session of its own."""
+        environment = _environment(self)
+        script = str(self.home / "spool" / f"{self.job.number}.SC")
+        given = [self.job.shell, script] if self.job.shell else [script]
+        out, err = self.streams()
+        with out, err:
+            self.child = subprocess.Popen(
+                ["bash", "-l", "-c", 'exec "$@"', "bash", *given],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=environment["HOME"],
+                env=environment,
+                umask=self.job.umask,
+                start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, []),
+            )
+        self.began = time.monotonic()
+
+    def streams(self) -> tuple[BinaryIO, BinaryIO]:
+        """Where its output goes while it runs: the spool, or with `-k d` the place itself; joined they are one."""
+        join = self.job.attributes["Join_Path"]
+        return self._open("ER" if join == "eo" else "OU"), self._open("OU" if join == "oe" else "ER")
+
+    def _open(self, suffix: str) -> BinaryIO:
+        try:
+            return self.spooled(suffix).open("ab")
+        except OSError:  # a place that cannot be written to directly: the output is brought there in the end
+            return (self.home / "spool" / f"{self.id}.{suffix}").open("ab")
+
+    def spooled(self, suffix: str) -> Path:
+        """The file of one stream while the job runs."""
+        keep = self.job.attributes["Keep_Files"]
+        direct = "d" in keep and {"OU": "o", "ER": "e"}[suffix] in keep
+        return destination(self, suffix) if direct else self.home / "spool" / f"{self.id}.{suffix}"
+
+    def watch(self) -> None:
+        """Wait for the end, and bring it about when it is due."""
+        limit, kill_at = self.job.walltime_s, float("inf")
+        while self.child.poll() is None:
+            spent = time.monotonic() - self.began
+            if limit is not None and spent >= limit and not self.ended_by:
+                self._tell_user(f"=>> PBS: job killed: walltime {int(spent)} exceeded limit {int(limit)}\n")
+                kill_at = self._terminate("walltime")
+            if time.monotonic() >= kill_at:
+                signal_session(self.child.pid, signal.SIGKILL)
+            due = min(kill_at - time.monotonic(), LOOK_S)
+            due = due if limit is None or self.ended_by else min(due, limit - spent)
+            told = signal.sigtimedwait(WAKE, max(due, 0.01))
+            if told and told.si_signo == DELETE and not self.ended_by:
+                kill_at = self._terminate("deleted")
+            elif told and told.si_signo in (NODE_FAILED, TAKEN_DOWN):
+                self._kill("node" if told.si_signo == NODE_FAILED else "taken down")
+            elif not stands(self.home):
+                self._kill("taken down")
+        signal_session(self.child.pid, signal.SIGKILL)
+
+    def _terminate(self, why: str) -> float:
+        self.ended_by = why
+        signal_session(self.child.pid, signal.SIGTERM)
+        return time.monotonic() + self.kill_delay_s
+
+    def _kill(self, why: str) -> None:
+        self.ended_by = why
+        signal_session(self.child.pid, signal.SIGKILL)
+
+    def _tell_user(self, text: str) -> None:
+        with self.streams()[1] as stream:
+            stream.write(text.encode())
+
+
+def signal_session(session: int, what: signal.Signals) -> None:
+    """Signal every process of a session, its leader first.
+
+    The other way round a shell may see its child die and come to its own end (143) before the signal reaches it. The
+    real one leaves that to chance, so a job that SIGTERM ended may say 143 there instead of 271.
+    """
+    for pid in sorted(_session(session), key=lambda pid: (pid != session, pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def _session(session: int) -> list[int]:
+    pids = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(int(entry.name)) == session:
+                pids.append(int(entry.name))
+    return pids
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """What a job sees: a bare login, PBS's own variables, and what was sent along."""
+    job, home, user = run.job, run.home, pwd.getpwuid(os.getuid()).pw_name
+    places = job.tasks[run.index].places
+    nodes, scratch = home / "aux" / run.id, home / "tmp" / f"pbs.{run.id}"
+    scratch.mkdir(exist_ok=True)
+    ranks = [place[0] for place, chunk in zip(places, job.chunks, strict=True) for _ in range(chunk["mpiprocs"])]
+    nodes.write_text("".join(f"{node}\n" for node in ranks))
+    cpus = str(places[0][1])
+    bare = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    pbs = {
+        "HOME": str(home / "home"),
+        "USER": user,
+        "LOGNAME": user,
+        "SHELL": "/bin/bash",
+        "ENVIRONMENT": "BATCH",
+        "NCPUS": cpus,
+        "OMP_NUM_THREADS": cpus,
+        "TMPDIR": str(scratch),
+        "PBS_ENVIRONMENT": "PBS_BATCH",
+        "PBS_JOBDIR": str(home / "home"),
+        "PBS_JOBID": run.id,
+        "PBS_JOBNAME": job.name,
+        "PBS_MOMPORT": "15003",
+        "PBS_NODEFILE": str(nodes),
+        "PBS_NODENUM": "0",
+        "PBS_QUEUE": job.queue,
+        "PBS_TASKNUM": "1",
+    }
+    subjob = {"PBS_ARRAY_INDEX": run.index, "PBS_ARRAY_ID": job.id()} if job.array else {}
+    return bare | job.variables | pbs | subjob
+
+
+def destination(run: Run, suffix: str) -> Path:
+    """Where a stream belongs: `-o`, a name in the folder it was submitted from, or with `-k` in the home."""
+    job, kind = run.job, {"OU": "o", "ER": "e"}[suffix]
+    subjob = f".{run.index}" if job.array else ""
+    plain = f"{job.name}.{kind}{job.number}{subjob}"
+    keep = job.attributes["Keep_Files"]
+    if kind in keep and "d" not in keep:
+        return run.home / "home" / plain
+    asked = job.output if kind == "o" else job.error
+    asked = asked.replace("^array_index^", run.index)
+    if asked.startswith("~/"):
+        asked = f"{run.home / 'home'}{asked[1:]}"
+    if asked.endswith("/"):
+        return Path(asked) / f"{run.id}.{suffix}"
+    return Path(asked) if asked else Path(job.directory) / plain
+
+
+def _finish(run: Run) -> None:
+    """Bring the output back, say how it ended, and let the next one start."""
+    again = run.ended_by == "node" and run.job.rerunable
+    with locked(run.home) as state:
+        if run.job.number in state.jobs:
+            state.jobs[run.job.number].tasks[run.index].state = "E"
+    if again:
+        for path in _spool(run):
+            path.unlink(missing_ok=True)
+    else:
+        _deliver(run)
+    shutil.rmtree(run.home / "tmp" / f"pbs.{run.id}", ignore_errors=True)
+    with locked(run.home) as state:
+        job = state.jobs.get(run.job.number)
+        if job is not None:
+            _settle(run, job, job.tasks[run.index], again)
+        schedule(run.home, state)
+
+
+def _settle(run: Run, job: Job, task: Task, again: bool) -> None:
+    task.ended_s, task.supervisor, task.session = time.time(), 0, 0
+    if again and not task.deleted:
+        task.state, task.substate, task.comment = "Q", 10, "Not Running: Requeued, execution node down"
+        return
+    code = run.child.returncode
+    task.exit_status = code if code >= 0 else 256 - code
+    task.state = "X" if job.array else "F"
+    ending = "finished" if task.exit_status == 0 else "failed"
+    task.substate = 92 if task.exit_status == 0 else 93
+    if run.ended_by == "walltime":
+        task.exit_status, ending = WALLTIME_EXCEEDED, "exceeded resource walltime"
+    elif run.ended_by == "deleted" or task.deleted:
+        task.substate, ending = 91, "terminated"
+    elif run.ended_by == "node":
+        task.exit_status, ending = NODE_LOST, "failed: execution node down"
+    task.comment += f" and {ending}"
+
+
+def _spool(run: Run) -> list[Path]:
+    return [run.home / "spool" / f"{run.id}.{suffix}" for suffix in ("OU", "ER")]
+
+
+def _deliver(run: Run) -> None:
+    """Copy what is in the spool to where it belongs; where that cannot be, keep it among the undelivered."""
+    for source in _spool(run):
+        if not source.exists():
+            continue
+        target = destination(run, source.suffix[1:])
+        try:
+            shutil.copy(source, target)
+        except OSError:
+            shutil.copy(source, run.home / "undelivered" / source.name)
+        source.unlink()
