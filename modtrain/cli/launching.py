@@ -14,6 +14,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modtrain.cli.options import (
+    DOING,
+    WHERE,
+    AddressOption,
+    BackendOption,
+    Count,
+    DatarootOption,
+    DeviceOption,
+    EpochsOption,
+    ExchangeOption,
+    PeerTimeoutOption,
+    PlaceOption,
+    ProfileOption,
+    RecipeOption,
+    RootOption,
+    SeedOption,
+    SettingsOption,
+    StalenessOption,
+    Text,
+    option,
+)
 from modtrain.cli.parsing import LaunchCommand, job_options, settings_of
 from modtrain.errors import InputError
 
@@ -23,14 +44,6 @@ if TYPE_CHECKING:
     from modtrain.launch import Launch
     from modtrain.recipe import Recipe
     from modtrain.run import Run
-
-Text = str | None
-Count = int | None
-WHAT, HOW, WHERE, DOING = "What is trained", "How it is trained", "Where it runs", "What to do"
-
-
-def _option(section: str, meaning: str, *names: str, metavar: str | None = None, **more: Any) -> Any:
-    return typer.Option(*names, help=meaning, metavar=metavar, rich_help_panel=section, show_default=False, **more)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,42 +57,26 @@ def launch(
         Path | None,
         typer.Argument(metavar="[CONFIG.yaml | RUN]", help="A config file, or the folder of a run to go on with."),
     ] = None,
-    recipe: Annotated[Text, _option(WHAT, "A recipe's name or file. [latent-translation]", metavar="NAME")] = None,
-    dataroot: Annotated[Text, _option(WHAT, "Training data. [built in]", metavar="DIR")] = None,
-    settings: Annotated[
-        list[str] | None,
-        _option(WHAT, "A parameter, such as translator.lr=1e-4; repeatable.", "--set", metavar="NAME=VALUE"),
-    ] = None,
-    epochs: Annotated[Count, _option(HOW, "Passes over the data. [the recipe's]", metavar="N")] = None,
-    exchange_every: Annotated[
-        Count, _option(HOW, "Steps between exchanges inside an epoch. [the recipe's]", metavar="N")
-    ] = None,
-    max_staleness: Annotated[
-        Count, _option(HOW, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N")
-    ] = None,
-    peer_timeout: Annotated[
-        float | None,
-        _option(HOW, "Seconds to wait for a peer. [1800]", metavar="SECONDS"),
-    ] = None,
-    seed: Annotated[Count, _option(HOW, "Everything random follows from it. [0]", metavar="N")] = None,
-    device: Annotated[Text, _option(HOW, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")] = None,
-    nodes: Annotated[
-        Count, _option(WHERE, "Workers; 1 trains all modules jointly. [one a module]", metavar="N")
-    ] = None,
-    place: Annotated[
-        Text, _option(WHERE, "By hand: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
-    ] = None,
-    backend: Annotated[
-        Text, _option(WHERE, "What starts the workers: ray, local, slurm or pbs. [ray]", metavar="NAME")
-    ] = None,
-    profile: Annotated[Text, _option(WHERE, "What a cluster wants of every job: YAML.", metavar="FILE")] = None,
-    address: Annotated[Text, _option(WHERE, "Of a cluster. [started here]", metavar="HOST:PORT")] = None,
-    root: Annotated[Text, _option(WHERE, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")] = None,
-    name: Annotated[Text, _option(WHERE, "The run's folder in it. [the recipe's, numbered]", metavar="NAME")] = None,
-    dry_run: Annotated[bool, _option(DOING, "Say what would happen; create nothing.", "--dry-run")] = False,
-    detach: Annotated[bool, _option(DOING, "Watch in the background, return at once.", "--detach")] = False,
-    wait: Annotated[bool, _option(DOING, "Follow jobs of slurm or pbs to their end.", "--wait")] = False,
-    resume: Annotated[bool, _option(DOING, "Only go on with a run, never begin one.", "--resume")] = False,
+    recipe: RecipeOption = None,
+    dataroot: DatarootOption = None,
+    settings: SettingsOption = None,
+    epochs: EpochsOption = None,
+    exchange_every: ExchangeOption = None,
+    max_staleness: StalenessOption = None,
+    peer_timeout: PeerTimeoutOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    nodes: Annotated[Count, option(WHERE, "Workers; 1 trains all modules jointly. [one a module]", metavar="N")] = None,
+    place: PlaceOption = None,
+    backend: BackendOption = None,
+    profile: ProfileOption = None,
+    address: AddressOption = None,
+    root: RootOption = None,
+    name: Annotated[Text, option(WHERE, "The run's folder in it. [the recipe's, numbered]", metavar="NAME")] = None,
+    dry_run: Annotated[bool, option(DOING, "Say what would happen; create nothing.", "--dry-run")] = False,
+    detach: Annotated[bool, option(DOING, "Watch in the background, return at once.", "--detach")] = False,
+    wait: Annotated[bool, option(DOING, "Follow jobs of slurm or pbs to their end.", "--wait")] = False,
+    resume: Annotated[bool, option(DOING, "Only go on with a run, never begin one.", "--resume")] = False,
     ready_fd: Annotated[Count, typer.Option("--ready-fd", hidden=True)] = None,
 ) -> None:
     """Train a recipe: begin a run, or go on with one that exists.
@@ -260,8 +257,8 @@ def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, di
     if target.is_file():
         return target, given
     path = Run.open(target).path
-    for option, value in (("name", path.name), ("root", str(path.parent))):
-        if given[option] not in (None, value):
-            raise InputError(f"--{option} {given[option]} contradicts the run {target}; leave one of them out.")
-        given = {**given, option: value}
+    for given_as, value in (("name", path.name), ("root", str(path.parent))):
+        if given[given_as] not in (None, value):
+            raise InputError(f"--{given_as} {given[given_as]} contradicts the run {target}; leave one of them out.")
+        given = {**given, given_as: value}
     return None, given

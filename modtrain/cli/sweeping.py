@@ -11,7 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modtrain.cli.launching import DOING, HOW, WHAT, WHERE, Count, Text, _option
+from modtrain.cli.options import (
+    DOING,
+    HOW,
+    WHERE,
+    AddressOption,
+    BackendOption,
+    Count,
+    DatarootOption,
+    DeviceOption,
+    EpochsOption,
+    ProfileOption,
+    RecipeOption,
+    SettingsOption,
+    Text,
+    option,
+)
 from modtrain.cli.parsing import Command, SweepCommand
 from modtrain.cli.running import EvaluateEveryOption, JsonOption, LeaveAfterOption, ThreadsOption, UnattendedOption
 from modtrain.errors import InputError
@@ -37,38 +52,34 @@ def sweep(
     ] = None,
     vary: Annotated[
         list[str] | None,
-        _option(TRIES, "lr=1e-4,1e-3 or seed=1..3 or lr=log:1e-5..1e-2; repeatable.", metavar="NAME=VALUES"),
+        option(TRIES, "lr=1e-4,1e-3 or seed=1..3 or lr=log:1e-5..1e-2; repeatable.", metavar="NAME=VALUES"),
     ] = None,
-    space: Annotated[Path | None, _option(TRIES, "The same as a YAML file.", metavar="FILE")] = None,
-    sampler: Annotated[Text, _option(TRIES, "grid, random, sobol or tpe. [grid]", metavar="NAME")] = None,
-    trials: Annotated[Count, _option(TRIES, "How many; a grid has all of its points. ", metavar="N")] = None,
+    space: Annotated[Path | None, option(TRIES, "The same as a YAML file.", metavar="FILE")] = None,
+    sampler: Annotated[Text, option(TRIES, "grid, random, sobol or tpe. [grid]", metavar="NAME")] = None,
+    trials: Annotated[Count, option(TRIES, "How many; a grid has all of its points. ", metavar="N")] = None,
     metric: Annotated[
-        Text, _option(TRIES, "What is to be best: of the evaluation, or MODULE.SCALAR of training.", metavar="NAME")
+        Text, option(TRIES, "What is to be best: of the evaluation, or MODULE.SCALAR of training.", metavar="NAME")
     ] = None,
-    minimize: Annotated[bool, _option(TRIES, "Less of the metric is better.", "--minimize")] = False,
-    prune: Annotated[Text, _option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
-    evaluate_every: Annotated[
-        Count, _option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")
-    ] = None,
-    recipe: Annotated[Text, _option(WHAT, "A recipe's name or file. [latent-translation]", metavar="NAME")] = None,
-    dataroot: Annotated[Text, _option(WHAT, "Training data. [built in]", metavar="DIR")] = None,
-    settings: Annotated[
-        list[str] | None, _option(WHAT, "A parameter of every trial; repeatable.", "--set", metavar="NAME=VALUE")
-    ] = None,
-    epochs: Annotated[Count, _option(HOW, "Passes over the data. [the recipe's]", metavar="N")] = None,
-    seed: Annotated[Count, _option(HOW, "Of the trials, and of how they are drawn. [0]", metavar="N")] = None,
-    device: Annotated[Text, _option(HOW, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")] = None,
-    nodes: Annotated[Count, _option(WHERE, "Nodes of all trials together.", metavar="N")] = None,
-    max_running: Annotated[Count, _option(WHERE, "Trials at the same time.", metavar="N")] = None,
-    nodes_per_trial: Annotated[Count, _option(WHERE, "Workers of a trial. [one a module]", metavar="N")] = None,
-    backend: Annotated[Text, _option(WHERE, "ray, local, slurm or pbs. [ray]", metavar="NAME")] = None,
-    profile: Annotated[Text, _option(WHERE, "What a cluster wants of every job: YAML.", metavar="FILE")] = None,
-    address: Annotated[Text, _option(WHERE, "Of a Ray cluster. [started here]", metavar="HOST:PORT")] = None,
-    root: Annotated[Text, _option(WHERE, "Folder that the sweep is made in. [runs]", metavar="DIR")] = None,
-    name: Annotated[Text, _option(WHERE, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
-    retry_failed: Annotated[bool, _option(DOING, "Run failed trials again, too.", "--retry-failed")] = False,
-    dry_run: Annotated[bool, _option(DOING, "Say what would run; submit nothing.", "--dry-run")] = False,
-    wait: Annotated[bool, _option(DOING, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
+    minimize: Annotated[bool, option(TRIES, "Less of the metric is better.", "--minimize")] = False,
+    prune: Annotated[Text, option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
+    evaluate_every: Annotated[Count, option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")] = None,
+    recipe: RecipeOption = None,
+    dataroot: DatarootOption = None,
+    settings: SettingsOption = None,
+    epochs: EpochsOption = None,
+    seed: Annotated[Count, option(HOW, "Of the trials, and of how they are drawn. [0]", metavar="N")] = None,
+    device: DeviceOption = None,
+    nodes: Annotated[Count, option(WHERE, "Nodes of all trials together.", metavar="N")] = None,
+    max_running: Annotated[Count, option(WHERE, "Trials at the same time.", metavar="N")] = None,
+    nodes_per_trial: Annotated[Count, option(WHERE, "Workers of a trial. [one a module]", metavar="N")] = None,
+    backend: BackendOption = None,
+    profile: ProfileOption = None,
+    address: AddressOption = None,
+    root: Annotated[Text, option(WHERE, "Folder that the sweep is made in. [runs]", metavar="DIR")] = None,
+    name: Annotated[Text, option(WHERE, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
+    retry_failed: Annotated[bool, option(DOING, "Run failed trials again, too.", "--retry-failed")] = False,
+    dry_run: Annotated[bool, option(DOING, "Say what would run; submit nothing.", "--dry-run")] = False,
+    wait: Annotated[bool, option(DOING, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
 ) -> None:
     """Train a recipe again and again with other parameters: every trial is a run in the sweep's folder.
 
