@@ -28,12 +28,17 @@ test: check system-packages
 test-all: check system-packages
 	$(PYTEST)
 
-# Debian's python3 comes without venv; what the storage tests inject faults with comes from its packages, too.
+# Debian's python3 comes without venv; what the storage tests inject faults with comes from its packages, too, and so does
+# the Slurm that the cluster tests start (cluster/local-slurm), with Torque's commands on top of it.
 system-packages:
 	@missing=""; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
 	command -v bindfs >/dev/null || missing="$$missing bindfs"; \
 	command -v fusermount3 >/dev/null || missing="$$missing fuse3"; \
+	command -v slurmctld >/dev/null || missing="$$missing slurm-wlm"; \
+	command -v qsub >/dev/null || missing="$$missing slurm-wlm-torque"; \
+	command -v munged >/dev/null || missing="$$missing munge"; \
+	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
 $(BIN)/python:

@@ -12,20 +12,28 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from modtrain import fs, placement
+from modtrain import fs, jobs, placement
 from modtrain.backends.base import python_path
 from modtrain.config import Config, differences, load_recipe, new_spec
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipe import Recipe
 from modtrain.run import RUN_FILE, Run, RunSpec
+from modtrain.status import LIVE, states_of
 
 
-def prepare(config: Config) -> Run:
-    """The run that a config names: a new one, or the one of that name, if it was begun with the same settings."""
+def prepare(config: Config, *, named_by_folder: bool = False) -> Run:
+    """The run that a config names: a new one, or the one of that name, if it was begun with the same settings.
+
+    One in which nothing was ever published, and nothing runs or is queued, takes the config's settings: what failed
+    before its first step, or was only a dry run, is corrected by the corrected command. Not so where the run was
+    `named_by_folder`, since that command says nothing of its settings.
+    """
     path = Path(config.root).expanduser() / (config.name or new_name(config))
     if not (path / RUN_FILE).exists():
         return Run.create(path, draft(config, load_recipe(config.recipe)).spec)
     run = Run.open(path)
+    if not named_by_folder and not _has_begun(run):
+        return run.begin_otherwise(draft(config, load_recipe(config.recipe)).spec)
     other = differences(config, load_recipe(run.spec.recipe), run.spec)
     if other:
         raise InputError(
@@ -33,6 +41,18 @@ def prepare(config: Config) -> Run:
             "with it, or choose another --name."
         )
     return run
+
+
+def _has_begun(run: Run) -> bool:
+    if any(run.store(module).versions() for module in run.modules):
+        return True
+    beats = {module: run.heartbeat(module) for module in run.modules}
+    if set(states_of(run, beats).values()) & set(LIVE):
+        return True
+    try:
+        return any(state.live for state in jobs.states(run).values())
+    except ModtrainError:  # nobody can say
+        return True
 
 
 def new_name(config: Config) -> str:

@@ -95,6 +95,11 @@ class Run:
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise InputError(f"{path / RUN_FILE} is damaged or of another version: {where}: {first['msg']}.") from None
 
+    def begin_otherwise(self, spec: RunSpec) -> Run:
+        """The same folder with other settings: only where nothing was ever published and nobody works on it."""
+        fs.replace_file(self.path / RUN_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
+        return Run(self.path, spec)
+
     @property
     def name(self) -> str:
         """The folder's name."""

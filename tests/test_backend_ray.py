@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modtrain.backends.base import BackendOptions, Job, JobState, Resources
-from modtrain.backends.ray import RayBackend, cluster
+from modtrain.backends.ray import RayBackend
 from modtrain.backends.ray.cluster import bundle_for, share
 from modtrain.errors import InputError
 from tests.conftest import NODE
@@ -51,7 +51,7 @@ def nodes_of(job: Job, at_least: int = 1, timeout_s: float = 60.0) -> list[str]:
 
 def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
-    until_all_is_free(backend)
+    until_all_is_free(raylets)
     wanted = jobs(tmp_path, 3)
     ids = backend.submit(wanted)
     try:
@@ -71,11 +71,12 @@ def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets:
         backend.cancel(ids)
 
 
-def until_all_is_free(backend: RayBackend) -> None:
+def until_all_is_free(raylets: Any) -> None:
     """The raylets take a moment to give back what the jobs of the test before held."""
     import ray
 
-    backend.cores(1)
+    if not ray.is_initialized():
+        ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
     deadline = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 3:
         assert time.monotonic() < deadline
@@ -103,7 +104,7 @@ def raylet_of(node: Any) -> str:
 
 def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
-    until_all_is_free(backend)
+    until_all_is_free(raylets)
     wanted = jobs(tmp_path, 5, cpus=4)
     ids = backend.submit(wanted)
     try:
@@ -173,6 +174,7 @@ def test_the_largest_part_that_fits_is_taken(available: list[float], count: int,
 def test_so_much_is_reserved_that_the_loss_of_a_node_leaves_room(tmp_path: Path) -> None:
     assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 3, cpus=16)) == {"CPU": 8}
     assert bundle_for([16], [0], jobs(tmp_path, 3, cpus=5)) == {"CPU": 5}
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, beside=4)) == {"CPU": 8}
 
 
 @pytest.mark.parametrize(
@@ -185,8 +187,10 @@ def test_gpus_are_shared_in_turn(tmp_path: Path, gpus: list[float], count: int, 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
-    with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
-        cluster._join(address)
+    backend = RayBackend(BackendOptions(address=address))
+    for ask in (backend.check, lambda: backend.cores(1), lambda: backend.status(["run.module@/run/jobs/0.log"])):
+        with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
+            ask()
 
 
 def test_a_cluster_without_a_cpu_is_refused(tmp_path: Path) -> None:

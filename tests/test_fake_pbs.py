@@ -101,15 +101,16 @@ def test_an_array_runs_each_index_and_never_more_than_its_limit(pbs: FakePbs) ->
 
 
 def test_a_full_cluster_queues_in_order(pbs: FakePbs) -> None:
-    wide = started(pbs, "touch {started}; sleep 60", "-l", "select=3:ncpus=2")
+    wide = started(pbs, "touch {started}; sleep 60", "-l", "select=2:ncpus=2")
+    pbs.submit("true", "-l", "select=2:ncpus=2")
     pbs.submit("true")
-    pbs.submit("true", "-l", "select=1:ncpus=3")
-    assert [pbs.state(number) for number in ("100", "101", "102")] == ["R", "Q", "Q"]
+    assert [pbs.state(number) for number in ("100", "101", "102")] == ["R", "Q", "Q"], "nobody overtakes"
+    assert pbs.shown("101")["comment"].startswith("Not Running")
     pbs.run("qdel", wide)
-    pbs.wait("101")
-    known = pbs.shown("102")
-    assert known["job_state"] == "Q"
-    assert known["comment"].startswith("Can Never Run")
+    assert pbs.wait("101") == pbs.wait("102") == "F"
+    assert pbs.shown(pbs.submit("true", "-l", "select=1:ncpus=3"))["comment"].startswith("Can Never Run")
+    pbs.submit("true")
+    assert pbs.wait("104") == "F", "it overtakes what never fits"
 
 
 def test_walltime_is_enforced_with_a_warning_and_then_without_mercy(pbs: FakePbs) -> None:

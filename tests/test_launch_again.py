@@ -84,7 +84,7 @@ def test_a_run_that_a_live_process_launches_is_refused(tmp_path: Path, tiny_reci
 def test_a_worker_that_was_started_by_hand_is_not_doubled(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.launch.LEAVING_S", 0.1)
+    monkeypatch.setattr("modtrain.claim.LEAVING_S", 0.1)
     run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT, params=LONG)
     with start_worker(run, "generator") as worker:
         try:
@@ -127,12 +127,34 @@ def test_a_stop_while_the_jobs_are_being_submitted_is_obeyed(
 
 
 def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path: Path, tiny_recipe: Path) -> None:
-    config: dict[str, Any] = {"recipe": str(tiny_recipe), "root": str(tmp_path), "name": "run", "backend": "local"}
+    config: dict[str, Any] = {"recipe": str(tiny_recipe), "root": str(tmp_path), "name": "run", "nodes": 1}
     made = prepare(Config(**config))
-    assert made.spec.placement == PLACEMENT
-    assert prepare(Config(**config)).path == made.path
+    finish(made)
+    assert prepare(Config(**config)).spec == made.spec
     with pytest.raises(InputError, match=r"epochs is 3, not 4; lr is 0.01, not 0.5"):
         launch(Config(**config, epochs=4, params={"lr": 0.5}))
+
+
+def test_a_run_in_which_nothing_was_published_takes_the_settings_of_the_corrected_command(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    config: dict[str, Any] = {
+        "recipe": str(tiny_recipe),
+        "root": str(tmp_path),
+        "name": "run",
+        "params": {"batches": 2},
+    }
+    wrong = launch_fails(Config(**config, nodes=1, device="cuda:7", backend="local"))
+    assert wrong.spec.device == "cuda:7"
+    run = launch(Config(**config, nodes=1, backend="local"))
+    assert (run.path, run.spec.device) == (wrong.path, "auto")
+    assert run.is_finished(run.modules)
+
+
+def launch_fails(config: Config) -> Run:
+    with pytest.raises(ModtrainError):
+        launch(config)
+    return Run.open(Path(config.root) / str(config.name))
 
 
 def test_launch_is_a_function_for_scripts(tmp_path: Path, tiny_recipe: Path) -> None:

@@ -7,24 +7,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm import SCRIPTS, NoSlurm, Slurm, local_slurm, script, short_folder
+from tests.slurm import SCRIPTS, Slurm, local_slurm, script, short_folder
 
 STUBBORN = "trap '' TERM; setsid --fork sleep 600; echo here; sleep 600"
 """A job that does not heed SIGTERM, with a process that has left the job's process group and has no parent."""
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[Slurm]:
-    try:
-        with local_slurm() as found:
-            yield found
-    except NoSlurm as why:
-        pytest.skip(str(why))
 
 
 def processes_of(folder: Path) -> dict[int, bytes]:

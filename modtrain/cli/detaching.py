@@ -11,18 +11,19 @@ from pathlib import Path
 
 import typer
 
+from modtrain.backends.base import BackendOptions
 from modtrain.cli.terminal import short
 from modtrain.run import Run
 
 READY = b"submitted"
 
 
-def detach(run: Run, backend: str, address: str | None) -> None:
+def detach(run: Run, backend: str, options: BackendOptions) -> None:
     """Start a launcher of `run` and return when it has submitted the jobs; leave with its exit code where it failed."""
     log = run.path / "jobs" / "launch.log"
     log.parent.mkdir(exist_ok=True)
     begun = log.stat().st_size if log.exists() else 0
-    child, answer = _start(run, backend, address, log)
+    child, answer = _start(run, backend, options, log)
     if answer != READY:
         code = child.wait()
         typer.echo(_tail(log, begun), err=True)
@@ -42,11 +43,12 @@ def say_ready(descriptor: int | None) -> None:
             os.close(descriptor)
 
 
-def _start(run: Run, backend: str, address: str | None, log: Path) -> tuple[subprocess.Popen[bytes], bytes]:
+def _start(run: Run, backend: str, options: BackendOptions, log: Path) -> tuple[subprocess.Popen[bytes], bytes]:
     """The launcher, and what it said through its pipe; nothing where it ended before it was ready."""
     ours, its = os.pipe()
     command = [sys.executable, "-m", "modtrain", "launch", str(run.path), "--backend", backend]
-    command += ["--ready-fd", str(its), *(["--address", address] if address else [])]
+    command += ["--ready-fd", str(its), *(["--address", options.address] if options.address else [])]
+    command += ["--cpus", str(options.profile.cpus)] if options.profile.cpus else []
     with log.open("ab") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=(its,)

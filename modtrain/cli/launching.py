@@ -110,7 +110,7 @@ def launch(
     elif detach:
         from modtrain.cli.detaching import detach as leave
 
-        leave(plan.run(), plan.backend, plan.config.address)
+        leave(plan.run(), plan.backend, plan.options)
     else:
         carry_out(plan.started(), ready_fd)
 
@@ -143,7 +143,9 @@ class Plan:
         recipe = load_recipe(existing.spec.recipe if existing and not asked else config.recipe)
         names = [parameter.name for parameter in parameters(recipe.params)]
         config = read_config(file, given, [*settings_of(ctx, names), *settings])
-        return Plan(config, recipe, path, prepare(config) if existing else None)
+        if existing is not None:
+            existing = prepare(config, named_by_folder=target is not None and file is None)
+        return Plan(config, recipe, path, existing)
 
     def check(self, *, resume: bool, detach: bool, wait: bool) -> None:
         """Say what is left unfinished; InputError where options do not fit, or `resume` finds no run to go on with."""

@@ -251,7 +251,7 @@ def _deliver(run: Run) -> None:
             continue
         target = destination(run, source.suffix[1:])
         try:
-            shutil.copy(source, target)
+            shutil.copyfile(source, target)
         except OSError:
-            shutil.copy(source, run.home / "undelivered" / source.name)
+            shutil.copyfile(source, run.home / "undelivered" / source.name)
         source.unlink()
