@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modtrain.recipe import Module, Recipe
     from modtrain.run import Run
     from modtrain.store import Checkpoint, CheckpointStore
+    from modtrain.trials import Sweep
 
 __all__ = [
     "Backend",
@@ -27,6 +28,7 @@ __all__ = [
     "Recipe",
     "Resources",
     "Run",
+    "Sweep",
     "launch",
 ]
 
@@ -37,6 +39,7 @@ _HOME = {
     "modtrain.recipe": ("Module", "Recipe"),
     "modtrain.run": ("Run",),
     "modtrain.store": ("Checkpoint", "CheckpointStore"),
+    "modtrain.trials": ("Sweep",),
 }
 
 

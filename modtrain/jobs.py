@@ -6,13 +6,14 @@ Deliberately not here: submitting (`launch.py`), and what the run's folder itsel
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions, JobState
+from modtrain.backends.batch import Journal
 from modtrain.profile import Profile
 from modtrain.run import Run
 from modtrain.status import LIVE, OVER
@@ -81,27 +82,54 @@ def cancel(run: Run) -> int:
     return ended
 
 
-def with_jobs(found: dict[str, Any], jobs: Mapping[int, JobState]) -> dict[str, Any]:
-    """A run's status (`status.status`) joined with what the scheduler says: who is queued, and why."""
+def withdraw(run: Run) -> set[int]:
+    """Take out of a scheduler's queue what has not begun, which has nothing to publish; the workers' numbers."""
+    record, waiting = read_record(run), set[int]()
+    for backend, numbers in _by_backend(record):
+        if backend.unattended:
+            told = backend.status([record.jobs[number].id for number in numbers])
+            its = [number for number in numbers if told[record.jobs[number].id].phase == "pending"]
+            backend.cancel([record.jobs[number].id for number in its])
+            waiting.update(its)
+    return waiting
+
+
+def with_jobs(found: dict[str, Any], record: Record, jobs: Mapping[int, JobState]) -> dict[str, Any]:
+    """A run's status (`status.status`) joined with what its scheduler says: who is queued, and why."""
     for worker in found["workers"]:
         job = jobs.get(worker["worker"])
         if job is None:
             continue
-        worker["job_state"], worker["why"] = job.phase, job.why
-        state = worker["state"]
-        if job.phase == "pending":
-            state = "queued"
-        elif job.phase == "running" and state not in LIVE and state != "finished":
-            state = "starting"
-        elif not job.live and state in LIVE:
-            state = "lost"
-        worker["state"] = state
+        ids = Journal(record.jobs[worker["worker"]].id).links
+        worker |= {"job_state": job.phase, "why": job.why, "state": _joined(worker, job, ids)}
+        worker["job"] = ids[-1] if worker["state"] == "queued" else worker["job"]
         for module in worker["modules"]:
-            found["modules"][module]["state"] = state
+            found["modules"][module]["state"] = worker["state"]
     there = {worker["state"] for worker in found["workers"]}
     if there & {*LIVE, "queued"} and "failed" not in there:
         found["state"] = "running" if there & set(LIVE) or there & set(OVER) else "queued"
+    elif found["state"] == "running" and not there & {*LIVE, "queued"}:
+        found["state"] = "stopped"  # nothing is there that will begin
     return found
+
+
+def queued(found: Mapping[str, Any]) -> list[str]:
+    """Who waits for the scheduler, and the scheduler's reason: one sentence each, of a status with jobs."""
+    return [
+        f"{' + '.join(worker['modules'])} is queued as job {worker['job']}: {worker['why'] or 'no reason given'}."
+        for worker in found["workers"]
+        if worker["state"] == "queued"
+    ]
+
+
+def _joined(worker: Mapping[str, Any], job: JobState, ids: Sequence[str]) -> str:
+    """A worker's state. Its last word is that of an earlier job where this one has not begun yet."""
+    state = str(worker["state"])
+    if state == "finished" or (state in ("failed", "stopped") and worker["job"] in ids):
+        return state
+    if job.phase == "pending":
+        return "queued"
+    return "starting" if job.phase == "running" and state not in LIVE else state
 
 
 def read_json(path: Path) -> dict[str, Any]:

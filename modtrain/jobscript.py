@@ -10,7 +10,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from modtrain.errors import InputError
@@ -56,24 +56,34 @@ def render(script: Script, template: str, own: str | None = None) -> str:
     """The script's text by one of our templates, or by a site's `own`; InputError where that one is wrong."""
     import jinja2
 
-    folders = [Path(own).parent, TEMPLATES] if own else [TEMPLATES]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
+        loader=jinja2.FileSystemLoader([TEMPLATES, *([Path(own).parent] if own else [])]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters |= {"sh": quoted, "comment": comment}
+    values = {item.name: getattr(script, item.name) for item in fields(script)}
+    if own is None:
+        return environment.get_template(template).render(values)
     try:
-        return environment.get_template(Path(own).name if own else template).render(
-            {name: getattr(script, name) for name in asdict(script)}
-        )
-    except jinja2.TemplateNotFound as error:
-        raise InputError(f"There is no job script template {own or error.name}.") from None
-    except jinja2.TemplateError as error:
-        line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
-        raise InputError(f"The job script template {own}{line}: {error}.") from None
+        return environment.from_string(Path(own).read_text(encoding="utf-8")).render(values)
+    except Exception as error:  # a template is a program of the site's
+        raise InputError(f"The job script template {own}{_said(error, values)}") from None
+
+
+def _said(error: Exception, names: Iterable[str]) -> str:
+    """What is wrong with a template."""
+    import jinja2
+
+    if isinstance(error, jinja2.TemplateNotFound):
+        return f" asks for {error.name}, which is neither beside it nor one of ours."
+    if isinstance(error, OSError):
+        return f" cannot be read: {error.strerror}."
+    line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+    known = f" It may use {', '.join(names)}." if isinstance(error, jinja2.UndefinedError) else ""
+    return f"{line}: {' '.join(str(error).split()).rstrip('.')}.{known}"
 
 
 def quoted(value: object) -> str:

@@ -225,7 +225,11 @@ class Launch:
             member.id, member.backend, member.exit_code, member.over = id, self.backend_name, None, False
             member.begun, member.again_at = time.monotonic(), None
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
-        Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
+        try:
+            Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
+        except OSError:
+            self.backend.cancel(ids)  # nobody would find them again
+            raise
 
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))

@@ -7,6 +7,7 @@ A handler only sets a flag: publishing inside of one hangs real systems.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -14,10 +15,18 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
-from modtrain.run import Run
+from modtrain.run import Run, process_started
 
 STOP_POLL_S = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+def process_age_s() -> float:
+    """How long ago this process was started: importing may have taken its time. 0 where nobody knows."""
+    started = process_started(os.getpid())
+    if started is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK"))
 
 
 class Leaving:

@@ -6,19 +6,28 @@ here: arrays of a scheduler (`sweep.py`), which need nobody to watch.
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
-from modtrain import plugins
+from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions
-from modtrain.errors import BackendSilent, Diverged, ModtrainError, StopRequested
-from modtrain.launch import STOPPED, Launch
+from modtrain.errors import BackendSilent, Diverged, InputError, ModtrainError
+from modtrain.launch import STOPPED, Launch, Member
+from modtrain.outcome import PRUNED, Trial, reports, unknown
+from modtrain.run import Run
 from modtrain.study import Study
-from modtrain.trials import PRUNED, Sweep, Trial, reports
+from modtrain.trials import Sweep
 
-STUDY_STATE = {"finished": "finished", "pruned": "pruned", "failed": "failed"}
-"""Trials in any other state are still going on, or will."""
+LOOP_S = 0.1
+OBEY_S = 1.0
+"""Seconds between two looks for a stop of the whole sweep."""
+READERS = 16
+"""Trials that are read at the same time, at the beginning."""
+NOT_OVER = ("waiting", "stopped", "queued", "running")
 
 
 class Queue:
@@ -28,35 +37,25 @@ class Queue:
         self, sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False
     ) -> None:
         """`at_once` trials run at the same time, each with a job for each of its workers. Nothing is started yet."""
-        self.sweep, self.at_once, self.backend_name = sweep, at_once, backend
+        self.sweep, self.backend_name = sweep, backend
+        with ThreadPoolExecutor(READERS) as readers:
+            self.trials = list(readers.map(sweep.trial, range(sweep.spec.trials)))
+            self._study = _remembered(sweep, self.trials, readers, retry_failed=retry_failed)
+        self._left = [trial.number for trial in self.trials if _runs(trial, retry_failed=retry_failed)]
+        self.at_once = min(at_once, sweep.spec.trials)  # not what is left: each is to have its threads as before
         made: Backend = plugins.load("backend", backend)(options)
         self._backends = {backend: made}
         self.poll_s = made.poll_s
-        share = options.profile.cpus or made.cores(at_once * sweep.workers)
+        share = options.profile.cpus or (made.cores(self.at_once * sweep.workers) if self._left else 1)
         self._options = replace(options, profile=options.profile.with_values({"cpus": share}, "The sweep"))
-        self.trials = [sweep.trial(number) for number in range(sweep.spec.trials)]
         self.running: dict[int, Launch] = {}
         self.stopping: str | None = None
         """Why no further trial begins."""
-        self._failure: ModtrainError | None = None
-        wanted = ("waiting", "stopped", "queued", "running", *(["failed"] if retry_failed else []))
-        self._left = [trial.number for trial in self.trials if trial.state in wanted]
-        self._study = self._remembering(sweep)
-
-    def _remembering(self, sweep: Sweep) -> Study:
-        spec = sweep.spec
-        study = Study(sweep.space, sampler=spec.sampler, seed=spec.seed, maximize=spec.maximize, pruner=spec.prune)
-        for trial in self.trials:
-            if trial.state != "waiting" and (run := sweep.run(trial.number)) is not None:
-                again = trial.number in self._left
-                study.remember(
-                    trial.number,
-                    trial.values,
-                    reports=reports(run, spec.metric) if spec.metric else {},
-                    result=trial.result,
-                    state="running" if again else STUDY_STATE[trial.state],  # type: ignore[arg-type]
-                )
-        return study
+        self._failure: Exception | None = None
+        self._measured = sweep.spec.metric is None
+        """Whether a trial was seen to have the sweep's metric."""
+        self._silent = False
+        self._looked = float("-inf")
 
     @property
     def left(self) -> int:
@@ -69,13 +68,14 @@ class Queue:
         while True:
             self._obey()
             self._begin(tell)
-            if time.monotonic() - asked >= self.poll_s or not self.running:
+            if time.monotonic() - asked >= self.poll_s:
                 asked = time.monotonic()
                 self._ask(tell)
+                self._begin(tell)  # a place that is free now is not left empty
             yield
             if not self.running and (not self._left or self.stopping):
                 break
-            time.sleep(min(self.poll_s, 0.2))
+            time.sleep(min(self.poll_s, LOOP_S))
         if self._failure is not None:
             raise self._failure
 
@@ -84,35 +84,38 @@ class Queue:
         if self.stopping is None:
             self.stopping = reason
             for launch in self.running.values():
-                launch.run.request_stop(reason)
+                if launch.run.stop_requested() is None:  # one that is pruned stays so
+                    launch.run.request_stop(reason)
 
     def cancel(self) -> None:
         """End every running trial now."""
-        self.stopping = self.stopping or "cancelled"
+        self.stop("cancelled")
         for launch in self.running.values():
             launch.cancel()
 
     def _obey(self) -> None:
-        try:
-            self.sweep.check_stop()
-        except StopRequested as error:
-            self.stop(str(error))
+        if time.monotonic() - self._looked >= OBEY_S:
+            self._looked = time.monotonic()
+            if (reason := self.sweep.stop_requested()) is not None:
+                self.stop(reason)
 
     def _begin(self, tell: Callable[[str], None]) -> None:
         """Fill the free places. A trial that cannot begin ends the sweep, once those that run are through."""
         while self._left and len(self.running) < self.at_once and self.stopping is None:
-            number = self._left.pop(0)
+            number = self._left[0]
             try:
+                again = self.sweep.run(number) is not None
                 self.running[number] = self._launch(number)
-            except ModtrainError as error:
+            except (ModtrainError, OSError) as error:
                 self._failure, self.stopping = error, str(error)
                 return
-            tell(f"trial {number} begins: {said(self.trials[number].values)}")
+            self._left.pop(0)
+            tell(f"trial {number} {'goes on' if again else 'begins'}: {said(self.trials[number].values)}")
 
     def _launch(self, number: int) -> Launch:
         """Submit a trial, or take over what lives of it."""
-        known = self.trials[number].state != "waiting"
-        run = self.sweep.begin(number, None if known else self._study.ask(number))
+        begun = self.sweep.run(number) is not None
+        run = self.sweep.begin(number, None if begun else self._study.ask(number))
         self.trials[number] = replace(self.trials[number], values=(run.spec.trial or {})["values"], state="running")
         launch = Launch(
             run,
@@ -134,8 +137,11 @@ class Queue:
         try:
             told = {name: self._backends[name].status(its) for name, its in ids.items()}
         except BackendSilent as error:
-            tell(str(error))
+            if not self._silent:  # once: the jobs go on meanwhile
+                tell(str(error))
+            self._silent = True
             return
+        self._silent = False
         for number, launch in list(self.running.items()):
             launch.hear(told, _about(number, tell))
             self._judge(number, launch, tell)
@@ -147,6 +153,7 @@ class Queue:
     def _judge(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
         """Tell the study what the trial has reached; one that is not worth going on with is asked to leave."""
         spec = self.sweep.spec
+        self._check_metric(launch.run)
         if not spec.metric or not spec.prune:
             return
         for epoch, value in sorted(reports(launch.run, spec.metric).items()):
@@ -156,16 +163,39 @@ class Queue:
             launch.run.request_stop(PRUNED + reason)
             tell(f"trial {number} is pruned: {reason}")
 
+    def _check_metric(self, run: Run) -> None:
+        """End the sweep where what is measured turns out not to be what it wants to know."""
+        metric = self.sweep.spec.metric
+        if self._measured or metric is None or self.stopping is not None:
+            return
+        if (sentence := unknown(run, metric)) is not None:
+            how = "begin another sweep" if self._needs_metric else f"go on with `modtrain sweep {self.sweep.path}`"
+            self._failure = InputError(f"{sentence} Give --metric, and {how}.")
+            self.stop(sentence)
+        self._measured = bool(reports(run, metric))
+
+    @property
+    def _needs_metric(self) -> bool:
+        return self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
+
     def _over(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
-        trial = self.trials[number] = self.sweep.trial(number)
-        if trial.state in ("stopped", "running", "queued") and self.stopping is None:
-            reasons = [launch.trouble(m) for m in launch.members if m.exit_code not in (0, *STOPPED)]
-            trial = self.trials[number] = replace(trial, state="failed", why=next(iter(reasons), trial.why))
-        if trial.state == "failed" and launch.outcome() == Diverged.exit_code:
-            self._study.tell(number, float("nan"), "finished")  # the place is bad, and TPE may know it
-        elif trial.state in STUDY_STATE:
-            self._study.tell(number, trial.result, STUDY_STATE[trial.state])  # type: ignore[arg-type]
+        trial = self.sweep.trial(number)
+        broken = [m for m in launch.members if m.exit_code not in (0, *STOPPED)]
+        if trial.state in NOT_OVER and broken and self.stopping is None:
+            # It did not come so far as to say so itself; the next process is to know.
+            launch.run.request_stop(f"{broken[0].name} failed: {_last_words(launch, broken[0])}")
+            trial = self.sweep.trial(number)
+        self.trials[number] = trial
+        if (state := told(trial)) != "running":
+            self._study.tell(number, _result(trial), state)  # type: ignore[arg-type]
         tell(ending(trial, self.sweep.spec.metric))
+
+
+def told(trial: Trial) -> str:
+    """The state of a trial for a study. That a place is so bad that training diverges there, TPE may know."""
+    if trial.state == "failed":
+        return "finished" if trial.exit_code == Diverged.exit_code else "failed"
+    return "running" if trial.state in NOT_OVER else trial.state
 
 
 def ending(trial: Trial, metric: str | None) -> str:
@@ -176,15 +206,55 @@ def ending(trial: Trial, metric: str | None) -> str:
     return f"trial {trial.number} {trial.state} after epoch {trial.epoch}: {trial.why or 'asked to leave'}"
 
 
-def said(values: object) -> str:
-    """A trial's values, as a person types them."""
-    return ", ".join(f"{name}={value}" for name, value in dict(values).items()) if values else ""  # type: ignore[call-overload]
+def said(values: Mapping[str, Any]) -> str:
+    """A trial's values, in a line."""
+    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
+
+
+def shown(value: Any) -> str:
+    """A value as a person types it: null, true, 0.1, [1, 2], text."""
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def worker_options(sweep: Sweep) -> tuple[str, ...]:
     """What every worker of a trial is told besides."""
     every = sweep.spec.evaluate_every
     return ("--unattended", *(("--evaluate-every", str(every)) if every else ()))
+
+
+def _runs(trial: Trial, *, retry_failed: bool) -> bool:
+    return trial.state in NOT_OVER or (retry_failed and trial.state == "failed")
+
+
+def _remembered(sweep: Sweep, trials: list[Trial], readers: ThreadPoolExecutor, *, retry_failed: bool) -> Study:
+    """The study as it was when the process before this one ended."""
+    spec = sweep.spec
+    study = Study(sweep.space, sampler=spec.sampler, seed=spec.seed, maximize=spec.maximize, pruner=spec.prune)
+
+    def reported(trial: Trial) -> dict[int, float] | None:
+        """None for a trial that has not begun."""
+        run = sweep.run(trial.number)
+        return None if run is None else reports(run, spec.metric) if spec.prune and spec.metric else {}
+
+    for trial, its in zip(trials, readers.map(reported, trials), strict=True):
+        if its is not None:
+            again = _runs(trial, retry_failed=retry_failed)
+            state = "running" if again else told(trial)
+            study.remember(trial.number, trial.values, reports=its, result=_result(trial), state=state)  # type: ignore[arg-type]
+    return study
+
+
+def _result(trial: Trial) -> float | None:
+    """What a study is told."""
+    return float("nan") if trial.state == "failed" else trial.result
+
+
+def _last_words(launch: Launch, member: Member) -> str:
+    """What a worker said last; where it came not so far, the last line that it wrote."""
+    if launch.run.heartbeat(member.modules[0]):
+        return launch.trouble(member)
+    lines = [line for line in fs.read_lines(launch.run.path / "jobs" / f"{member.number}.log") if line.strip()]
+    return lines[-1].removeprefix("modtrain: ") if lines else launch.trouble(member)
 
 
 def _about(number: int, tell: Callable[[str], None]) -> Callable[[str], None]:

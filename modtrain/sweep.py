@@ -1,4 +1,12 @@
-"""A sweep over a cluster: arrays of a scheduler, or the queue; and what all trials say, best first.
+"""A sweep over a cluster: arrays of a scheduler, or a queue; and what all trials say, best first.
+
+    from modtrain import Sweep
+    from modtrain.config import Config
+    from modtrain.sweep import run
+    from modtrain.trials import new_sweep
+
+    spec = new_sweep(Config(recipe="tiny.py", nodes=1), {"lr": [0.005, 0.01], "seed": "1..2"}, metric="mean")
+    best = run(Sweep.create(Path("runs/rates"), spec), "local", at_once=2)[0]
 
 Deliberately not here: what a trial is (`trials.py`), and watching trials one by one (`queue.py`).
 """
@@ -9,18 +17,22 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from modtrain import fs, plugins
-from modtrain.backends.base import Array, Backend, BackendOptions, ScriptBackend, python_path
-from modtrain.errors import InputError
+from modtrain.backends.base import Array, Backend, BackendOptions, JobState, ScriptBackend, python_path
+from modtrain.claim import claim
+from modtrain.errors import InputError, did_you_mean
 from modtrain.jobs import JobId, Record, backend_of, read_json, read_record
 from modtrain.launch import worker_command
+from modtrain.outcome import Trial, trained, value_of
 from modtrain.profile import Profile
 from modtrain.queue import Queue, worker_options
-from modtrain.run import STOP_FILE
-from modtrain.trials import Sweep, SweepSpec, Trial
+from modtrain.run import STOP_FILE, Run
+from modtrain.status import evaluations
+from modtrain.trials import Sweep, SweepSpec
 
 READERS = 16
 """Trials that are read at the same time: shared storage answers slowly, but many at once."""
@@ -41,11 +53,23 @@ def run(
     retry_failed: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> list[Trial]:
-    """Run every trial that is not over yet, wait for them, and return all, best first."""
-    clear_stop(sweep)
-    for _ in Queue(sweep, backend, options or BackendOptions(), at_once=at_once, retry_failed=retry_failed).watch(tell):
+    """Run every trial that is not over yet, `at_once` at a time, wait for them, and return all, best first."""
+    for _ in queue(sweep, backend, options or BackendOptions(), at_once=at_once, retry_failed=retry_failed).watch(tell):
         pass
     return ranked(sweep, trials(sweep))
+
+
+def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False) -> Queue:
+    """The trials that are not over, to be watched from this process; InputError where somebody else runs them."""
+    _take_over(sweep)
+    if live := [task for task, state in _tasks_now(sweep).items() if state.live]:
+        raise InputError(
+            f"{sweep.name} has {len(live)} tasks of an array on {_record(sweep).backend}; wait for them, or end them "
+            f"with `modtrain cancel {sweep.path}`."
+        )
+    made = Queue(sweep, backend, options, at_once=at_once, retry_failed=retry_failed)
+    _note(sweep, last=_how(backend, options) | {"at_once": at_once})
+    return made
 
 
 def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: int | None) -> Array:
@@ -68,13 +92,14 @@ def submit_arrays(
 ) -> list[int]:
     """Submit every trial that has no live job and is not over; their numbers."""
     made = plugins.load("backend", backend)(options)
-    clear_stop(sweep)
+    _take_over(sweep)
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
         if (begun := sweep.run(number)) is not None:
             begun.clear_stop()
     ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
-    _write_tasks(sweep, backend, options, {**_read_tasks(sweep), **ids})
+    how = _how(backend, options)
+    _note(sweep, **how, tasks={**_read_tasks(sweep), **ids}, last=how | {"at_once": at_once})
     return numbers
 
 
@@ -84,71 +109,50 @@ def to_run(sweep: Sweep, *, retry_failed: bool) -> list[int]:
     return [trial.number for trial in trials(sweep) if trial.state in wanted]
 
 
-def trials(sweep: Sweep) -> list[Trial]:
-    """Every trial as it is now, by number. The scheduler is asked once."""
-    jobs = phases(sweep)
+def trials(sweep: Sweep, *, ask: bool = True) -> list[Trial]:
+    """Every trial as it is now, by number. A scheduler is asked once, a Ray cluster not at all: heartbeats tell."""
+    phases = _phases(_jobs(sweep), lambda name, backend: backend.unattended or name == "local") if ask else {}
     with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(lambda n: sweep.trial(n, jobs.get(n)), range(sweep.spec.trials)))
+        return list(readers.map(lambda n: sweep.trial(n, phases.get(n)), range(sweep.spec.trials)))
 
 
-def ranked(sweep: Sweep, found: Iterable[Trial], metric: str | None = None) -> list[Trial]:
-    """Best first by the sweep's metric, or another one of the evaluation; those without a value last."""
-    maximize = sweep.spec.maximize
+def ranked(sweep: Sweep, found: Iterable[Trial], *, maximize: bool | None = None) -> list[Trial]:
+    """Best first by their results; those without one last."""
+    sign = -1 if (sweep.spec.maximize if maximize is None else maximize) else 1
 
     def key(trial: Trial) -> tuple[bool, float, int]:
-        value = trial.metrics.get(metric) if metric else trial.result
-        if value is None or math.isnan(value):
+        if trial.result is None or math.isnan(trial.result):
             return True, 0.0, trial.number
-        return False, -value if maximize else value, trial.number
+        return False, sign * trial.result, trial.number
 
     return sorted(found, key=key)
 
 
-def phases(sweep: Sweep) -> dict[int, str]:
-    """The trials with live jobs: `running` where one of them runs, else `pending`. Each backend is asked once."""
-    owners: dict[str, dict[str, list[int]]] = {}
-    backends: dict[str, Backend] = {}
-    record = _record(sweep)
-    for task, id in _read_tasks(sweep).items():
-        owners.setdefault(record.backend or "", {}).setdefault(id, []).append(task // sweep.workers)
-    if record.backend:
-        backends[record.backend] = backend_of(JobId(record.backend, ""), record)
-    for number in range(sweep.spec.trials):
-        if (begun := sweep.run(number)) is not None:
-            its = read_record(begun)
-            for job in its.jobs.values():
-                owners.setdefault(job.backend, {}).setdefault(job.id, []).append(number)
-                backends.setdefault(job.backend, backend_of(job, its))
-    found: dict[int, str] = {}
-    for name, ids in owners.items():
-        for id, state in backends[name].status(list(ids)).items():
-            for number in ids[id] if state.live else []:
-                found[number] = "running" if "running" in (state.phase, found.get(number)) else "pending"
-    return found
+def by_metric(sweep: Sweep, found: Iterable[Trial], metric: str) -> list[Trial]:
+    """The same trials with another metric for their results; InputError where there are results, but no such ones."""
+    told = [replace(trial, result=_value(sweep, trial, metric)) for trial in found]
+    known = sorted({name for trial in told for name in trial.metrics})
+    if known and metric not in known and all(trial.result is None for trial in told):
+        raise InputError(f"No trial has {metric!r}; there is {', '.join(known)}.{did_you_mean(metric, known)}")
+    return told
 
 
 def stop(sweep: Sweep, reason: str) -> int:
     """Let no trial begin, and ask those that run to publish and leave; how many there are."""
     fs.replace_file(sweep.path / STOP_FILE, reason.encode())
-    live = [trial.number for trial in trials(sweep) if trial.state in ("running", "queued")]
-    begun = [run for number in live if (run := sweep.run(number)) is not None]
-    for each in begun:
-        each.request_stop(reason)
-    return len(begun)
+    live = [trial.number for trial in trials(sweep) if trial.state in ("running", "queued", "waiting")]
+    return len([number for number in live if _ask_to_stop(sweep, number, reason)])
 
 
 def cancel(sweep: Sweep) -> int:
     """End every live job of the sweep; how many trials they were of."""
-    from modtrain.jobs import cancel as cancel_run
-
     fs.replace_file(sweep.path / STOP_FILE, b"cancelled")
-    live, record = phases(sweep), _record(sweep)
-    tasks = [id for task, id in _read_tasks(sweep).items() if task // sweep.workers in live]
-    if tasks and record.backend:
-        backend_of(JobId(record.backend, ""), record).cancel(tasks)
+    jobs = _jobs(sweep)
+    live = _phases(jobs, lambda name, backend: True)
     for number in live:
-        if (begun := sweep.run(number)) is not None and read_record(begun).jobs:
-            cancel_run(begun)
+        _ask_to_stop(sweep, number, "cancelled")  # first: whoever watches it is not to start it again
+    for its in jobs.values():
+        its.backend.cancel([id for id, numbers in its.owners.items() if live.keys() & set(numbers)])
     return len(live)
 
 
@@ -157,31 +161,128 @@ def clear_stop(sweep: Sweep) -> None:
     (sweep.path / STOP_FILE).unlink(missing_ok=True)
 
 
-def _record(sweep: Sweep) -> Record:
-    """What the arrays were submitted with."""
-    says = read_json(_path(sweep))
-    profile = Profile().with_values(says.get("profile", {}), str(_path(sweep)))
-    return Record(backend=says.get("backend"), options=BackendOptions(profile=profile))
-
-
-def _read_tasks(sweep: Sweep) -> dict[int, str]:
-    return {int(task): str(id) for task, id in read_json(_path(sweep)).get("tasks", {}).items()}
-
-
-def _write_tasks(sweep: Sweep, backend: str, options: BackendOptions, tasks: Mapping[int, str]) -> None:
-    profile = options.profile.model_dump(exclude_unset=True, mode="json")
-    says: dict[str, Any] = {"backend": backend, "profile": profile, "tasks": tasks}
-    _path(sweep).parent.mkdir(exist_ok=True)
-    fs.replace_file(_path(sweep), json.dumps(says).encode())
-
-
-def _path(sweep: Sweep) -> Path:
-    return sweep.path / "jobs" / "jobs.json"
-
-
 def check_at_once(nodes: int | None, max_running: int | None, workers: int) -> int | None:
     """How many trials may run at the same time: as many as asked, and as the nodes are enough for."""
     if nodes is not None and nodes < workers:
         raise InputError(f"--nodes {nodes} is less than one trial needs: it has {workers} workers, a node each.")
     limits = [limit for limit in (max_running, nodes // workers if nodes else None) if limit]
     return min(limits, default=None)
+
+
+@dataclass(frozen=True)
+class Last:
+    """How a sweep was run last: what holds where nothing else is said."""
+
+    backend: str | None
+    options: BackendOptions
+    at_once: int | None
+
+
+def last(sweep: Sweep) -> Last:
+    """How the sweep was run last."""
+    says = read_json(_path(sweep)).get("last", {})
+    options = BackendOptions(address=says.get("address"), profile=_profile(sweep, says))
+    return Last(says.get("backend"), options, says.get("at_once"))
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """The jobs on one backend, each with the trials that it is of."""
+
+    backend: Backend
+    owners: dict[str, set[int]] = field(default_factory=dict)
+
+
+def _jobs(sweep: Sweep) -> dict[str, _Jobs]:
+    """Every job of a trial that is not finished, by backend."""
+    with ThreadPoolExecutor(READERS) as readers:
+        records = list(readers.map(lambda number: _its_jobs(sweep, number), range(sweep.spec.trials)))
+    found: dict[str, _Jobs] = {}
+    arrays = _record(sweep)
+    for task, id in _read_tasks(sweep).items():
+        number = task // sweep.workers
+        if records[number] is not None:
+            _add(found, JobId(arrays.backend or "", id), arrays, number)
+    for number, record in enumerate(records):
+        for job in record.jobs.values() if record else ():
+            _add(found, job, cast(Record, record), number)
+    return found
+
+
+def _its_jobs(sweep: Sweep, number: int) -> Record | None:
+    """None for a finished run: its jobs are over, and need not be asked for."""
+    begun, metric = sweep.run(number), sweep.spec.metric
+    if begun is None:
+        return Record()
+    finished = all(begun.heartbeat(module).get("state") == "finished" for module in begun.modules)
+    if finished and (metric is None or trained(begun, metric)[0] or evaluations(begun)):
+        return None
+    return read_record(begun)
+
+
+def _add(found: dict[str, _Jobs], job: JobId, record: Record, number: int) -> None:
+    if job.backend not in found:
+        found[job.backend] = _Jobs(backend_of(job, record))
+    found[job.backend].owners.setdefault(job.id, set()).add(number)
+
+
+def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) -> dict[int, str]:
+    """The trials with live jobs: `running` where one of them runs, else `pending`. Each backend is asked once."""
+    found: dict[int, str] = {}
+    for name, its in jobs.items():
+        for id, state in its.backend.status(list(its.owners)).items() if asked(name, its.backend) else ():
+            for number in its.owners[id] if state.live else ():
+                found[number] = "running" if "running" in (state.phase, found.get(number)) else "pending"
+    return found
+
+
+def _tasks_now(sweep: Sweep) -> Mapping[str, JobState]:
+    tasks, record = _read_tasks(sweep), _record(sweep)
+    return backend_of(JobId(record.backend or "", ""), record).status(list(tasks.values())) if tasks else {}
+
+
+def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
+    """Whether there is a run that can be asked; one that was asked already keeps its reason."""
+    begun = sweep.run(number)
+    if begun is not None and begun.stop_requested() is None:
+        begun.request_stop(reason)
+    return begun is not None
+
+
+def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
+    begun = sweep.run(trial.number) if "." in metric else None
+    return value_of(begun, metric, trial.metrics) if begun else trial.metrics.get(metric)
+
+
+def _take_over(sweep: Sweep) -> None:
+    """One process a sweep; a stop of the whole is taken back."""
+    _path(sweep).parent.mkdir(exist_ok=True)
+    claim(cast(Run, sweep))  # it needs a path and a name
+    clear_stop(sweep)
+
+
+def _record(sweep: Sweep) -> Record:
+    """What the arrays were submitted with."""
+    says = read_json(_path(sweep))
+    return Record(backend=says.get("backend"), options=BackendOptions(profile=_profile(sweep, says)))
+
+
+def _profile(sweep: Sweep, says: Mapping[str, Any]) -> Profile:
+    return Profile().with_values(says.get("profile", {}), str(_path(sweep)))
+
+
+def _read_tasks(sweep: Sweep) -> dict[int, str]:
+    return {int(task): str(id) for task, id in read_json(_path(sweep)).get("tasks", {}).items()}
+
+
+def _how(backend: str, options: BackendOptions) -> dict[str, Any]:
+    profile = options.profile.model_dump(exclude_unset=True, mode="json")
+    return {"backend": backend, "address": options.address, "profile": profile}
+
+
+def _note(sweep: Sweep, **news: Any) -> None:
+    fs.replace_file(_path(sweep), json.dumps({**read_json(_path(sweep)), **news}).encode())
+
+
+def _path(sweep: Sweep) -> Path:
+    return sweep.path / "jobs" / "jobs.json"

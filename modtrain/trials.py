@@ -1,34 +1,45 @@
 """A sweep as a folder: `sweep.json`, and a run for each trial that has begun.
 
 A trial of grid, random or Sobol is a pure function of the space, the seed and its number, so whoever is to train it
-makes its run. Deliberately not here: running trials (`queue.py`, `sweep.py`), and the points themselves (`space.py`).
+makes its run. Deliberately not here: what came of a trial (`outcome.py`), running trials (`queue.py`, `sweep.py`), and
+the points themselves (`space.py`).
 """
 
 from __future__ import annotations
 
 import functools
-import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modtrain import fs, space
+from modtrain import fs, space, study
 from modtrain.config import Config, load_recipe, new_spec, read_config
 from modtrain.errors import InputError, StopRequested, did_you_mean
+from modtrain.outcome import Trial, outcome
 from modtrain.params import parameters
+from modtrain.prepare import draft
 from modtrain.recipe import Recipe
-from modtrain.run import RUN_FILE, STOP_FILE, Run, check_name
-from modtrain.status import LIVE, evaluations
+from modtrain.run import RUN_FILE, STOP_FILE, Run, RunSpec, check_name
 
 SWEEP_FILE = "sweep.json"
-PRUNED = "pruned: "
-"""How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
-
-State = Literal["waiting", "queued", "running", "finished", "pruned", "failed", "stopped"]
+CONFIG = (
+    "recipe",
+    "dataroot",
+    "epochs",
+    "exchange_every",
+    "max_staleness",
+    "peer_timeout_s",
+    "seed",
+    "device",
+    "params",
+)
+"""What a trial has of the sweep's config."""
+MOST = 1_000_000
+SEEN_S = 60.0
+"""How long a name that is there may look missing."""
 
 
 class SweepSpec(BaseModel):
@@ -50,23 +61,10 @@ class SweepSpec(BaseModel):
     prune: str | None = None
     evaluate_every: int | None = Field(default=None, ge=1)
     """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
+    recipe_sha256: str | None = None
+    """Of the recipe's file, where it is the user's own."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One trial as its run's folder and its jobs tell it."""
-
-    number: int
-    values: Mapping[str, Any]
-    state: State
-    result: float | None = None
-    """The sweep's metric; None where there is none yet."""
-    epoch: int = 0
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
-    why: str = ""
-    """Why it failed, was pruned or stopped, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +105,11 @@ class Sweep:
                 f"{path / SWEEP_FILE} is damaged or of another version: {where}: {first['msg']}."
             ) from None
 
-    def with_trials(self, count: int) -> Sweep:
-        """The same sweep with more trials; those that there are stay what they are."""
-        spec = self.spec.model_copy(update={"trials": count})
-        fs.replace_file(self.path / SWEEP_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
+    def changed(self, **values: Any) -> Sweep:
+        """The same sweep with more trials, or ranked by another metric; trials that there are stay what they are."""
+        spec = self.spec.model_copy(update=values)
+        if spec != self.spec:
+            fs.replace_file(self.path / SWEEP_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
         return Sweep(self.path, spec)
 
     @property
@@ -156,55 +155,105 @@ class Sweep:
         try:
             return Run.create(self.run_path(number), new_spec(config, self.recipe, self.spec.placement, trial=trial))
         except InputError:
-            if (other := self.run(number)) is not None:  # another worker of this trial was quicker
-                return other
-            raise
+            if self.run_path(number).name not in fs.names(self.path):
+                raise
+        # Another worker of this trial was quicker; this client may still have the name cached as missing.
+        return fs.wait_until(lambda: self.run(number), timeout_s=SEEN_S) or Run.open(self.run_path(number))
 
     def trial(self, number: int, job: str | None = None) -> Trial:
-        """What is known of a trial; `job` is the phase of its jobs where their backend was asked."""
+        """What is known of a trial; `job` is the phase of its live jobs, where their backend was asked."""
         run = self.run(number)
-        if run is None:
-            values = self.values(number) if self.spec.sampler != "tpe" else {}
-            return Trial(number=number, values=values, state="queued" if job else "waiting")
-        beats = {module: run.heartbeat(module) for module in run.modules}
-        state, why = _state(run, beats, job)
-        found = evaluations(run)
-        metrics = found[-1]["metrics"] if found else {}
-        result = result_of(run, self.spec.metric, metrics)
-        if state == "finished" and self.spec.metric and result is None:
-            why = f"it has no {self.spec.metric}; see its evaluation or its worker.log"
-        return Trial(
-            number=number,
-            values=(run.spec.trial or {}).get("values", {}),
-            state=state,
-            result=result,
-            epoch=min((int(beat.get("epoch") or 0) for beat in beats.values()), default=0),
-            metrics=metrics,
-            why=why,
-        )
+        if run is not None:
+            return outcome(run, self.spec.metric, job)
+        values = self.values(number) if self.spec.sampler != "tpe" else {}
+        return Trial(number=number, values=values, state="queued" if job else "waiting")
 
     def check_stop(self) -> None:
         """StopRequested where the whole sweep was asked to stop."""
-        if STOP_FILE in fs.names(self.path):
-            raise StopRequested(f"{self.name} was stopped: no trial begins.")
+        if (reason := self.stop_requested()) is not None:
+            raise StopRequested(f"{self.name} was stopped ({reason}): no trial begins.")
+
+    def stop_requested(self) -> str | None:
+        """Why no further trial is to begin; None where nobody has asked for that."""
+        if STOP_FILE not in fs.names(self.path):
+            return None
+        try:
+            return fs.read_file(self.path / STOP_FILE).decode(errors="replace") or "asked for"
+        except FileNotFoundError:
+            return None
 
 
-def new_sweep(config: Config, placement: list[list[str]], varied: space.Space, **decided: Any) -> SweepSpec:
-    """What `sweep.json` of a new sweep says; InputError where a value of the space is not allowed by the recipe."""
+def new_sweep(
+    config: Config,
+    varied: space.Space | Mapping[str, Any],
+    *,
+    sampler: str = "grid",
+    trials: int | None = None,
+    metric: str | None = None,
+    maximize: bool = True,
+    prune: str | None = None,
+    evaluate_every: int | None = None,
+) -> SweepSpec:
+    """What `sweep.json` of a new sweep says. `varied` is a space, or what a space file holds.
+
+    InputError where anything is wrong that can be known now, such as a value that the recipe does not allow.
+    """
     recipe = load_recipe(config.recipe)
-    base = new_spec(config, recipe, placement)
-    known = ("recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "peer_timeout_s", "seed", "device")
-    kept = {name: getattr(base, name) for name in known if getattr(base, name) is not None} | {"params": base.params}
-    for corner in space.corners(varied):
-        new_spec(config_of(kept, corner, recipe), recipe, placement)
+    of = varied if isinstance(varied, space.Space) else space.from_mapping(varied, "the space")
+    for value, known in ((sampler, study.SAMPLERS), (prune, study.PRUNERS)):
+        if value is not None and value not in known:
+            raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
+    check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
+    count = count_trials(of, sampler, trials)
+    config, base = _checked(config, recipe, of)
+    every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
-        config=kept,
-        placement=placement,
-        space=space.as_json(varied),
+        config={name: value for name in CONFIG if (value := getattr(base, name)) is not None},
+        placement=draft(config, recipe).spec.placement,
+        space=space.as_json(of),
+        sampler=sampler,
+        seed=config.seed,
+        trials=count,
+        metric=metric,
+        maximize=maximize,
+        prune=prune,
+        evaluate_every=evaluate_every or (1 if every_epoch else None),
+        recipe_sha256=base.recipe_sha256,
         versions=base.versions,
-        created_at=time.time(),
-        **decided,
+        created_at=base.created_at,
     )
+
+
+def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
+    """InputError where it is known already that no trial will ever have the metric; what it measures is not."""
+    if metric is None:
+        if needed:
+            raise InputError("--prune and --sampler tpe need to know what is good: give --metric.")
+        return
+    module, _, scalar = metric.partition(".")
+    known = module in recipe.modules
+    near = did_you_mean(module, recipe.modules) if scalar and not known else ""
+    if near or (known and not scalar) or (recipe.evaluate is None and not known):
+        raise InputError(
+            f"--metric {metric} is not allowed: take a scalar of training, such as {next(iter(recipe.modules))}.loss"
+            f"{', or a metric of the evaluation' if recipe.evaluate else '; the recipe has no `evaluate`'}.{near}"
+        )
+
+
+def count_trials(of: space.Space, sampler: str, wanted: int | None) -> int:
+    """How many trials there are; InputError where a grid has not so many, or nobody says how many."""
+    if not of.dimensions:
+        raise InputError("Say what varies: --vary translator.lr=1e-4,1e-3, --space FILE, or `sweep:` of a config.")
+    if sampler != "grid" and wanted is None:
+        raise InputError(f"--sampler {sampler} needs to know how many: give --trials.")
+    points = space.size(of) if sampler == "grid" else MOST
+    if wanted is not None and wanted > points and sampler == "grid":
+        raise InputError(f"--trials {wanted} is more than the grid has points: {points}.")
+    if (wanted or points) > MOST:
+        raise InputError(
+            f"{wanted or points} trials are too many for one sweep; take at most {MOST}, as with --trials."
+        )
+    return wanted or points
 
 
 def config_of(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Recipe) -> Config:
@@ -214,49 +263,14 @@ def config_of(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Reci
     return read_config(None, {**config, **options}, settings)
 
 
-def result_of(run: Run, metric: str | None, metrics: Mapping[str, float | None]) -> float | None:
-    """The newest value of a sweep's metric: from the evaluation, or from training (`module.scalar`)."""
-    if metric is None:
-        return None
-    if metric in metrics:
-        return metrics[metric]
-    module, _, scalar = metric.partition(".")
-    if scalar and module in run.modules:
-        newest = run.store(module).latest()
-        return newest.metrics.get(scalar) if newest else None
-    return None
-
-
-def reports(run: Run, metric: str) -> dict[int, float]:
-    """The metric after each epoch that has one; NaN where it was not finite."""
-    module, _, scalar = metric.partition(".")
-    if scalar and module in run.modules:
-        found = [c for c in run.store(module).history() if c.full and c.epoch > 0 and scalar in c.metrics]
-        return {checkpoint.epoch: checkpoint.metrics[scalar] for checkpoint in found}
-    judged = [found for found in evaluations(run) if metric in found["metrics"]]
-    values = {min(found["epochs"].values()): found["metrics"][metric] for found in judged}
-    return {epoch: math.nan if value is None else value for epoch, value in values.items() if epoch > 0}
-
-
-def _state(run: Run, beats: Mapping[str, Mapping[str, Any]], job: str | None) -> tuple[State, str]:
-    """Of a run that exists, and why."""
-    said = [str(beat.get("state", "")) for beat in beats.values()]
-    if set(said) == {"finished"} or (not job and run.is_finished(run.modules)):
-        return "finished", ""
-    stop = run.stop_requested() or ""
-    if stop.startswith(PRUNED):
-        return "pruned", stop.removeprefix(PRUNED)
-    if job is not None:
-        return ("running" if job == "running" else "queued"), ""
-    failed = [beat for beat in beats.values() if beat.get("state") == "failed"]
-    if failed:
-        return "failed", _first_reason(failed)
-    if set(said) & set(LIVE):
-        return "stopped", "its worker died without a word"
-    return "stopped", stop
-
-
-def _first_reason(failed: Sequence[Mapping[str, Any]]) -> str:
-    """The cause rather than its consequences: the others were late, or overtaken, because of it."""
-    causes = [beat for beat in failed if beat.get("exit_code") not in (7, 4)] or failed
-    return str(causes[0].get("trouble") or f"exit code {causes[0].get('exit_code')}")
+def _checked(config: Config, recipe: Recipe, of: space.Space) -> tuple[Config, RunSpec]:
+    """The config as every trial has it, and a run of it; InputError where the recipe refuses it, or a varied value."""
+    given = {name: getattr(config, name) for name in (*CONFIG, "nodes", "place")}
+    kept = {name: value for name, value in given.items() if value is not None}
+    placement = [list(recipe.modules)]
+    for corner in space.corners(of):
+        new_spec(config_of(kept, corner, recipe), recipe, placement)
+    # A parameter without a default may be one that is varied.
+    first = {name: value for name, value in next(space.corners(of)).items() if name not in space.FIELDS}
+    config = config_of(kept, first, recipe)
+    return config, new_spec(config, recipe, placement)

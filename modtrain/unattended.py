@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from modtrain import jobs
 from modtrain.errors import FencedOut, Interrupted, ModtrainError, PeerTimeout, Preempted, StopRequested
 from modtrain.evaluate import conclude, evaluate
 from modtrain.process import work
 from modtrain.run import Run
+from modtrain.status import LIVE, states_of
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +41,31 @@ def train(
 
     try:
         work(run, modules, threads=threads, leave_after_s=leave_after_s, after_epoch=after_epoch)
-    except PeerTimeout as error:
-        raise Preempted(f"{error} Left to come back later.") from error
     except LEFT:
         raise
     except Exception as error:
+        if isinstance(error, PeerTimeout) and all_may_come(run):
+            raise Preempted(f"{error} Left to come back later.") from error
         if run.stop_requested() is None:  # nobody should wait for a peer that will never publish again
             run.request_stop(f"{'+'.join(modules)} failed: {error}")
         raise
     conclude(run)
+
+
+def all_may_come(run: Run) -> bool:
+    """Whether every worker that is not finished has a live job, as far as anybody can say.
+
+    One whose job is over and that said nothing, since its node or its Python is broken, would be waited for for ever.
+    """
+    try:
+        found = jobs.states(run)
+    except ModtrainError as error:
+        log.warning("Who is still to come cannot be asked: %s", error)
+        return True
+    missing = [m for n, state in found.items() if not state.live for m in run.spec.placement[n]]
+    missing = [module for module in missing if not run.is_finished([module])]
+    alive = states_of(run, {module: run.heartbeat(module) for module in missing})
+    return all(state in LIVE for state in alive.values())
 
 
 def _judge(run: Run) -> None:

@@ -7,6 +7,7 @@ directives, commands and states (`slurm.py`, `pbs.py`), and the script's text (`
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -17,9 +18,11 @@ from pathlib import Path
 
 from modtrain import fs
 from modtrain.backends.base import Array, BackendOptions, Job, JobState, Resources
-from modtrain.errors import BackendSilent, InputError
+from modtrain.errors import FINAL_EXIT_CODES, BackendSilent, InputError
 from modtrain.jobscript import Script, render, without
 
+TASTE = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
+"""Variables by which a person has a scheduler's commands show or ask things otherwise."""
 ANSWER_S = 60.0
 CANCEL_S = 90.0
 """How long a cancelled job may take to be gone: sites give it 30 s between SIGTERM and SIGKILL."""
@@ -37,6 +40,8 @@ class BatchBackend:
     template: str
     submit_command: tuple[str, ...]
     cancel_command: tuple[str, ...]
+    silence: tuple[str, ...] = ()
+    """What the submitting command says where nobody answers it."""
 
     def __init__(self, options: BackendOptions) -> None:
         """Nothing is asked of the scheduler before it is needed."""
@@ -93,12 +98,13 @@ class BatchBackend:
     def submit(self, jobs: Sequence[Job]) -> list[str]:
         """Submit a script for each job, all or none; InputError with the scheduler's words where it takes one not."""
         ids: list[str] = []
+        taken: list[str] = []
         try:
             for job, script in zip(jobs, self.scripts(jobs), strict=True):
-                ids.append(_id(self._submit_chain(script, _journal(job.log)), _journal(job.log)))
+                ids.append(_id(self._submit_chain(script, _journal(job.log), taken), _journal(job.log)))
         except BaseException:
-            if ids:
-                run([*self.cancel_command, *(id.rpartition("@")[2] for id in ids)])
+            if taken:
+                run([*self.cancel_command, *taken])
             raise
         return ids
 
@@ -113,7 +119,8 @@ class BatchBackend:
         for script in self._array_scripts(array):
             # A limit counts in one array alone: with one, the next array begins when this one is through.
             id = self._submit(self._write(script), *(self.after(id) if id and array.at_once else []))
-            found = {task: self.task_id(id, index) for index, task in enumerate(script.tasks)}
+            alone = len(script.tasks) == 1
+            found = {task: id if alone else self.task_id(id, index) for index, task in enumerate(script.tasks)}
             ids |= {task: _id(its, _journal(array.folder / f"{task}.log")) for task, its in found.items()}
         return ids
 
@@ -132,8 +139,10 @@ class BatchBackend:
         """Cancel the jobs, and those that they may just have submitted to go on with them, and see them gone."""
 
         def gone() -> bool | None:
-            live = [id for id, state in self.status(ids).items() if state.live]
-            new = [name for id in live for name in self.cancelled_by(id) if name not in told]
+            live = {id: state for id, state in self.status(ids).items() if state.live}
+            # Again where one waits though it was told: its own script was just requeueing it.
+            again = told - {name for id, s in live.items() if s.phase == "pending" for name in self.cancelled_by(id)}
+            new = [name for id in live for name in self.cancelled_by(id) if name not in again]
             if new:
                 told.update(new)
                 run([*self.cancel_command, *dict.fromkeys(new)])
@@ -161,7 +170,7 @@ class BatchBackend:
             prologue=self.profile.prologue,
             epilogue=self.profile.epilogue,
             limit_s=self.profile.limit_s,
-            publish_before_s=int(self.profile.publish_before_s),
+            publish_before_s=math.ceil(self.profile.publish_before_s),
             chain=self.profile.chain,
         )
 
@@ -201,11 +210,13 @@ class BatchBackend:
         fs.replace_file(script.path, render(script, f"{self.name}.sh.j2", own).encode())
         return script.path
 
-    def _submit_chain(self, script: Path, journal: Path) -> str:
-        """Submit a job, and those that the profile wants to follow it; the id of the first."""
+    def _submit_chain(self, script: Path, journal: Path, taken: list[str]) -> str:
+        """Submit a job, and those that the profile wants to follow it; the id of the first. `taken` gets all."""
         first = last = self._submit(script)
+        taken.append(first)
         for _ in range(self.profile.chain - 1):
             following = self._submit(script, *self.after(last))
+            taken.append(following)
             fs.append_line(journal, f"continued {last} {following} 0")
             last = following
         return first
@@ -216,8 +227,9 @@ class BatchBackend:
         said = found.stdout.strip().splitlines()
         if found.returncode or not said:
             words = " ".join((found.stderr or found.stdout).split()) or "it gave no reason"
-            raise InputError(f"{self.submit_command[0]} did not take {script}: {words.rstrip('.')}.")
-        return said[-1].strip()
+            error = BackendSilent if any(sign in words for sign in self.silence) else InputError
+            raise error(f"{self.submit_command[0]} did not take {script}: {words.rstrip('.')}.")
+        return said[-1].strip().partition(";")[0]  # Slurm puts the cluster behind it where there are several
 
 
 class Journal:
@@ -254,14 +266,16 @@ class Journal:
             return JobState(phase="unknown")
         codes = [state.exit_code for state in found if state.exit_code is not None]
         code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)
-        return JobState(phase="ended", exit_code=code if code is None or code <= 128 else 128 - code)
+        signalled = code is not None and code > 128 and code not in FINAL_EXIT_CODES
+        return JobState(phase="ended", exit_code=128 - code if code is not None and signalled else code)
 
 
 def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """A scheduler's command; InputError where it is not installed here, BackendSilent where it hangs."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(TASTE)} | {"LC_ALL": "C"}
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_S, cwd=folder, env=os.environ | {"LC_ALL": "C"}
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ANSWER_S, cwd=folder, env=plain
         )
     except FileNotFoundError:
         raise InputError(

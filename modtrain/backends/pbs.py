@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ RUNNING, ENDED = "BRESU", "FXC"
 """States: F is finished, however it ended, X a task that is over, C Torque's completed. Every other one is waiting."""
 UNKNOWN, FINISHED = 153, 35
 """What qstat ends with where a job is not there, or not any more; it tells of the others all the same."""
+TASK = re.compile(r"(\d+)_\d+")
+"""A task of an array of Torque's commands on Slurm: they know it by the id of the whole."""
 
 
 class PbsBackend(BatchBackend):
@@ -34,21 +37,14 @@ class PbsBackend(BatchBackend):
     def __init__(self, options: BackendOptions) -> None:
         """InputError for what PBS cannot be asked."""
         super().__init__(options)
+        self.dialect = self.profile.dialect or detected(shutil.which("qsub"))
         if self.profile.exclude:
             raise InputError("PBS cannot exclude nodes: leave `exclude` out, or ask for a feature with `constraint`.")
-
-    @functools.cached_property
-    def dialect(self) -> str:
-        """What the profile says, else what `qsub --version` answers."""
-        if self.profile.dialect:
-            return self.profile.dialect
-        try:
-            said = run(["qsub", "--version"])
-        except InputError:
+        if self.profile.qos and self.dialect == "pbspro":
             raise InputError(
-                "qsub is not on this machine: say which PBS it is for, --dialect pbspro or --dialect torque."
-            ) from None
-        return "pbspro" if "pbs_version" in (said.stdout + said.stderr).lower() else "torque"
+                "PBS Pro has no quality of service: leave `qos` out, or ask for a `queue`; where the site has made a "
+                f"resource of that name, take --directive='-l qos={self.profile.qos}'."
+            )
 
     def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
         """Of one worker. What it prints goes to its log by the script itself: PBS takes no odd names."""
@@ -60,18 +56,19 @@ class PbsBackend(BatchBackend):
         yield f"-l {self._place(resources)}"
         if profile.walltime is not None:
             yield f"-l walltime={_clock(profile.limit_s or 0)}"
-        waits = f"depend={profile.dependency}" if profile.dependency else None
-        qos = f"qos={profile.qos}" if profile.qos else None
+        # In PBS Pro a reservation is a queue; Torque's scheduler (Moab, Maui) takes it beside one.
+        queue = profile.reservation if self.dialect == "pbspro" else None
         for option, value in {
-            "-q": profile.reservation or profile.queue,
-            "-A": profile.account,
-            "-W": waits,
-            "-l": qos,
-            "-M": profile.mail,
-            "-m": profile.mail_on or ("ae" if profile.mail else None),
+            "-q ": queue or profile.queue,
+            "-A ": profile.account,
+            "-W depend=": profile.dependency,
+            "-l qos=": profile.qos,
+            "-l advres=": None if queue else profile.reservation,
+            "-M ": profile.mail,
+            "-m ": profile.mail_on or ("ae" if profile.mail else None),
         }.items():
             if value is not None:
-                yield f"{option} {value}"
+                yield f"{option}{value}"
 
     def _place(self, resources: Resources) -> str:
         """One node with its cores, GPUs and memory, as each dialect spells it."""
@@ -93,37 +90,56 @@ class PbsBackend(BatchBackend):
 
     def task_id(self, id: str, index: int) -> str:
         """`1234[3].server` of the array `1234[].server`; Torque's commands on Slurm say `1234` for the whole."""
-        if "[]" in id:
-            return id.replace("[]", f"[{index}]")
-        return f"{id}_{index}"
+        return id.replace("[]", f"[{index}]") if "[]" in id else f"{id}_{index}"
 
     def after(self, id: str) -> list[str]:
         """`-W depend=afterany:1234.server`, over the script's own."""
         return ["-W", f"depend=afterany:{id}"]
 
     def cancelled_by(self, id: str) -> list[str]:
-        """Torque's commands on Slurm can only end an array as a whole."""
-        first = id.rpartition("@")[2]
-        return [first.partition("_")[0]] if "_" in first else super().cancelled_by(id)
+        """Torque's commands on Slurm can only end an array as a whole; a job that goes on with a task is its own."""
+        task = TASK.fullmatch(id.rpartition("@")[2])
+        links = super().cancelled_by(id)
+        return [task[1], *links[1:]] if task else links
 
     def ask(self, ids: Sequence[str]) -> dict[str, JobState]:
         """One `qstat` for all jobs. It complains about each that it does not know, and tells of the others."""
-        history = ["-x", "-t"] if self.dialect == "pbspro" else []
-        asked = list(dict.fromkeys(id.partition("_")[0] for id in ids))
-        found = run(["qstat", "-f", *history, *asked])
-        states = parse(found.stdout)
-        for id in ids:
-            if "_" in id and (rest := states.get(id.partition("_")[0])) is not None:
-                states[id] = rest  # Torque's commands on Slurm: an array has the id of what still waits of it
+        whole = {id: task[1] for id in ids if (task := TASK.fullmatch(id))}
+        asked = [whole.get(id, id) for id in ids]
+        history = []
+        if self.dialect == "pbspro":  # -t: the tasks of an array, too
+            history, asked = ["-x", "-t"], [re.sub(r"\[\d+\]", "[]", id) for id in asked]
+        found = run(["qstat", "-f", *history, *dict.fromkeys(asked)])
         if found.returncode not in (0, UNKNOWN, FINISHED):
             raise BackendSilent(f"qstat does not answer: {' '.join(found.stderr.split())}")
-        return states
+        states = parse(found.stdout)
+        return states | {id: states[its] for id, its in whole.items() if its in states}
+
+
+@functools.cache
+def detected(qsub: str | None) -> str:
+    """The dialect that a `qsub` speaks, by what it answers to `--version`."""
+    if qsub is None:
+        raise InputError(
+            "qsub is not on this machine: submit from a login node of the cluster, or say which PBS it is for, "
+            "--dialect pbspro or --dialect torque, and take --dry-run to get the job scripts."
+        )
+    said = run([qsub, "--version"])
+    words = " ".join((said.stdout + said.stderr).split())
+    if "pbs_version" in words:
+        return "pbspro"
+    # "Version: 6.1.2 Commit: ..." of Torque; its commands on Slurm do not know the option, and show how they are used.
+    if re.match(r"version:? *\d", words, re.IGNORECASE) or "[-pe shm task_cnt]" in words:
+        return "torque"
+    raise InputError(
+        f"qsub does not say which PBS it is of ({words[:80] or 'no word'}): give --dialect pbspro or --dialect torque."
+    )
 
 
 def parse(text: str) -> dict[str, JobState]:
     """The jobs of `qstat -f`, by id."""
     states = {}
-    for block in _unfolded(text).split("Job Id:")[1:]:
+    for block in re.split(r"^Job Id:", _unfolded(text), flags=re.MULTILINE)[1:]:
         id, *lines = block.strip().splitlines()
         told = {name.strip().lower(): value.strip() for name, _, value in (line.partition(" = ") for line in lines)}
         letter = told.get("job_state", "Q")

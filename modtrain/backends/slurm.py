@@ -5,12 +5,14 @@ Deliberately not here: `sacct`, which many sites do not have; how a job ended st
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modtrain.backends.base import JobState, Phase, Resources
 from modtrain.backends.batch import BatchBackend, run
-from modtrain.errors import BackendSilent
+from modtrain.errors import BackendSilent, Preempted
 from modtrain.jobscript import job_name
 
 LONGEST_NAME = 120
@@ -32,6 +34,8 @@ ENDED = frozenset(
     }
 )
 """Every other state (RUNNING, COMPLETING, SUSPENDED, ...) is a job that still has processes."""
+TAKEN_AWAY = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
+"""Ends that are no fault of the worker: it can go on, whether or not it had the time to say how it ended."""
 
 
 class SlurmBackend(BatchBackend):
@@ -41,6 +45,7 @@ class SlurmBackend(BatchBackend):
     template = "slurm.sh.j2"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
+    silence = ("Unable to contact slurm controller", "Socket timed out")
 
     def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
         """Of one worker. A second job of the same name waits for the end of the first (singleton)."""
@@ -52,7 +57,8 @@ class SlurmBackend(BatchBackend):
         yield "--ntasks=1"
         yield f"--cpus-per-task={resources.cpus}"
         yield "--requeue"
-        waits = [*(["singleton"] if alone else []), *filter(None, [profile.dependency])]
+        first = profile.dependency or ""
+        waits = [*(["singleton"] if alone and "?" not in first else []), *([first] if first else [])]  # ?: one of them
         for option, value in {
             "--dependency": ",".join(waits) or None,
             "--partition": profile.queue,
@@ -60,7 +66,7 @@ class SlurmBackend(BatchBackend):
             "--qos": profile.qos,
             "--reservation": profile.reservation,
             "--time": profile.walltime,
-            "--mem": None if profile.memory_gb is None else f"{profile.memory_gb * 1024:.0f}M",
+            "--mem": None if profile.memory_gb is None else f"{math.ceil(profile.memory_gb * 1024)}M",
             "--gres": f"gpu:{profile.gpus}" if profile.gpus else None,
             "--constraint": profile.constraint,
             "--exclude": profile.exclude,
@@ -68,7 +74,7 @@ class SlurmBackend(BatchBackend):
             "--mail-type": profile.mail_on or ("END,FAIL" if profile.mail else None),
         }.items():
             if value is not None:
-                yield f"{option}={value}"
+                yield f"{option}={_word(value)}"
         if profile.limit_s is None:  # else the script knows its deadline
             yield f"--signal=B:USR2@{min(int(profile.publish_before_s), 65535)}"
 
@@ -95,16 +101,28 @@ class SlurmBackend(BatchBackend):
             id, state, nodes, reason = line.strip().split("|", 3)
             if id in wanted:
                 phase: Phase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
-                code = 0 if state == "COMPLETED" else None
+                code = 0 if state == "COMPLETED" else Preempted.exit_code if state in TAKEN_AWAY else None
                 states[id] = JobState(phase=phase, exit_code=code, why=nodes or reason)
         return states
 
 
 def _file(path: Path) -> str:
-    """A path as a directive takes it: Slurm expands `%` (not beside a backslash) and reads quotes."""
-    text = str(path)
+    """A path as a directive takes it: Slurm expands `%` (not beside a backslash) and reads quotes.
+
+    A line break cannot be told; the script writes to its log by itself, so what comes before that is lost.
+    """
+    text = str(path) if str(path).isprintable() else "/dev/null"
     literal = text.replace("\\", "\\\\") if "\\" in text else text.replace("%", "%%")
-    return '"' + literal.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return _quoted(literal)
+
+
+def _word(text: str) -> str:
+    """A value as a directive takes it: a `#` would begin a comment."""
+    return _quoted(text) if re.search(r"[\s\"'\\#]", text) else text
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 backend = SlurmBackend

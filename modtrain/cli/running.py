@@ -72,6 +72,9 @@ def train(
     evaluate_every: int | None,
 ) -> None:
     """Train as the options say."""
+    from modtrain.leaving import process_age_s
+
+    leave_after = None if leave_after is None else leave_after - process_age_s()  # it counts from our start
     if unattended or evaluate_every:
         from modtrain import unattended as alone
 
@@ -87,6 +90,7 @@ def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
 
     With each module stand the versions of its peers that it trains against, and how far they are behind.
     """
+    from modtrain.jobs import queued
     from modtrain.run import Run
     from modtrain.status import alarms
 
@@ -106,6 +110,8 @@ def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
     out.print(terminal.Text.assemble((found["run"], "bold"), "  ", terminal.state_text(found["state"])), soft_wrap=True)
     out.print(f"[dim]{found['recipe']}[/], {len(found['workers'])} workers\n", soft_wrap=True)
     out.print(terminal.modules_table(found, width=out.width))
+    for sentence in queued(found):
+        out.print(terminal.Text(f"\n{sentence}"), soft_wrap=not out.is_terminal)
     for sentence in alarms(found):
         out.print(terminal.Text.assemble(("\n! ", "bold red"), sentence), soft_wrap=not out.is_terminal)
 
@@ -119,7 +125,6 @@ def stop(
     They do so at their next batch; `modtrain launch RUN` goes on from there.
     """
     from modtrain.run import Run
-    from modtrain.status import status as read
 
     if (run / "sweep.json").exists():
         from modtrain.sweep import stop as stop_sweep
@@ -131,14 +136,18 @@ def stop(
         )
         return
     opened = Run.open(run)
-    state = read(opened)["state"]
+    state = _joined(opened)["state"]
     if state == "finished":
         typer.echo(f"{opened.name} is finished already: there is nothing to stop.")
         return
     opened.request_stop(reason)
+    shown = shlex.quote(str(run))
     logging.getLogger(__name__).debug("Wrote %s", opened.path / "stop")
-    now = "" if state == "running" else " No worker seems to run now."
-    typer.echo(f"Asked the workers of {opened.name} to publish and leave.{now} `modtrain launch {run}` goes on.")
+    now = {
+        "running": "",
+        "queued": f" Their jobs are queued and leave as they start; `modtrain cancel {shown}` takes them out.",
+    }.get(state, " No worker seems to run now.")
+    typer.echo(f"Asked the workers of {opened.name} to publish and leave.{now} `modtrain launch {shown}` goes on.")
 
 
 def cancel(run: RunOrSweepArgument) -> None:
@@ -169,11 +178,11 @@ def _joined(run: Run) -> dict[str, Any]:
     from modtrain.jobs import read_record, states, with_jobs
     from modtrain.status import status as read
 
-    found, backend = read(run), read_record(run).backend
-    if backend is None or not plugins.load("backend", backend).unattended:
+    found, record = read(run), read_record(run)
+    if record.backend is None or not plugins.load("backend", record.backend).unattended:
         return found
     try:
-        return with_jobs(found, states(run))
+        return with_jobs(found, record, states(run))
     except ModtrainError as error:
         logging.getLogger(__name__).warning("%s", error)
         return found

@@ -6,24 +6,30 @@ Deliberately not here: the command's options (`sweeping.py`).
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modtrain import plugins, space, study
+from modtrain import fs, plugins, space
 from modtrain.backends.base import Backend, BackendOptions
 from modtrain.cli.parsing import job_options, settings_of
-from modtrain.config import Config, backend_options, load_recipe, read_config, recipe_name
+from modtrain.config import Config, backend_options, load_recipe, read_config, recipe_name, written
 from modtrain.errors import InputError, did_you_mean
-from modtrain.params import flatten, parameters, sentence
-from modtrain.prepare import draft
+from modtrain.params import as_values, build_params, flatten, parameters, sentence, with_settings
+from modtrain.placement import parse
 from modtrain.profile import read_profile
-from modtrain.run import check_name
-from modtrain.sweep import check_at_once, uses_arrays
-from modtrain.trials import SWEEP_FILE, Sweep, SweepSpec, new_sweep
+from modtrain.recipe import Recipe
+from modtrain.run import check_name, recipe_sha256
+from modtrain.sweep import Last, check_at_once, last, uses_arrays
+from modtrain.trials import CONFIG, SWEEP_FILE, Sweep, SweepSpec, check_metric, count_trials, new_sweep
+
+log = logging.getLogger(__name__)
 
 
 class Section(BaseModel):
@@ -51,6 +57,7 @@ class Plan:
     varied: space.Space
     path: Path
     existing: Sweep | None
+    recipe: Recipe
 
     @staticmethod
     def of(
@@ -65,83 +72,79 @@ class Plan:
         """Read the file or the sweep that is named, the space, and the options that only the recipe knows."""
         config_file, given = _target(target, {**given, "job": job_options(ctx)})
         config = read_config(config_file, given, [])
-        path = Path(config.root).expanduser() / (config.name or _new_name(Path(config.root).expanduser()))
-        check_name(path.name)
+        root = Path(config.root).expanduser()
+        if root.exists() and not root.is_dir():
+            raise InputError(f"--root {root} is a file, but must be a folder; sweeps are made in it.")
+        name = _new_name(root) if config.name is None else config.name
+        check_name(name)
+        path = root / name
         existing = Sweep.open(path) if (path / SWEEP_FILE).exists() else None
-        chosen = "recipe" in config.model_fields_set or existing is None
-        recipe = load_recipe(config.recipe if chosen or existing is None else existing.spec.config["recipe"])
-        names = [parameter.name for parameter in parameters(recipe.params)]
-        config = read_config(config_file, given, [*settings_of(ctx, names), *settings])
+        if existing is None and path.exists():
+            raise InputError(f"{path} exists already, and is no sweep; choose another --name or --root.")
+        named = "recipe" in config.model_fields_set or existing is None
+        recipe = load_recipe(config.recipe if named or existing is None else existing.spec.config["recipe"])
+        config = read_config(config_file, given, [*settings_of(ctx, _names(recipe)), *settings])
         section = _section(config.sweep, asked)
         varied = _read_space(section, file, vary)
-        space.resolve(varied.dimensions, names)
-        plan = Plan(config, section, varied, path, existing)
+        plan = Plan(config, section, varied, path, existing, recipe)
         plan.check()
         return plan
 
     def check(self) -> None:
-        """InputError where the options contradict each other, or the sweep that exists."""
+        """InputError where the options contradict the recipe, or the sweep that exists."""
+        modules, wanted = list(self.recipe.modules), self.config.nodes
+        if wanted is not None and wanted > len(modules):
+            raise InputError(
+                f"--nodes-per-trial {wanted} is more than the recipe's {len(modules)} modules ({', '.join(modules)})."
+            )
+        if self.existing is not None and (other := self._differences(self.existing.spec)):
+            raise InputError(
+                f"{self.existing.path} exists and was begun otherwise: {'; '.join(other)}. Leave that out to go on "
+                "with it, or choose another --name."
+            )
+        space.resolve(self.varied.dimensions, _names(self.recipe))
         if self.existing is not None:
-            other = self._differences(self.existing.spec)
-            if other:
-                raise InputError(
-                    f"{self.existing.path} exists and was begun otherwise: {'; '.join(other)}. Leave that out to go on "
-                    "with it, or choose another --name."
-                )
-            return
-        section = self.section
-        if not self.varied.dimensions:
-            raise InputError("Say what varies: --vary translator.lr=1e-4,1e-3, --space FILE, or `sweep:` of a config.")
-        for value, known in ((section.sampler, study.SAMPLERS), (section.prune, study.PRUNERS)):
-            if value is not None and value not in known:
-                raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
-        if (section.prune or section.sampler == "tpe") and not section.metric:
-            raise InputError("--prune and --sampler tpe need to know what is good: give --metric.")
-        if section.sampler == "grid":
-            points = space.size(self.varied)
-            if section.trials and section.trials > points:
-                raise InputError(f"--trials {section.trials} is more than the grid has points: {points}.")
-        elif section.trials is None:
-            raise InputError(f"--sampler {section.sampler} needs to know how many: give --trials.")
+            spec = self.existing.spec
+            check_metric(self.recipe, self.section.metric or spec.metric, needed=False)
+            count_trials(self.existing.space, spec.sampler, self.section.trials or spec.trials)
+            if spec.recipe_sha256 != recipe_sha256(spec.config["recipe"]):
+                log.warning("The recipe %s has changed since this sweep was begun.", spec.config["recipe"])
 
     def sweep(self) -> Sweep:
-        """The sweep; made if there is none, with more trials if more are asked for."""
-        if self.existing is not None:
-            more = self.section.trials or 0
-            return self.existing.with_trials(more) if more > self.existing.spec.trials else self.existing
-        return Sweep.create(self.path, self.spec)
+        """The sweep; made if there is none, with more trials or another metric if that is asked for."""
+        if self.existing is None:
+            return Sweep.create(self.path, self.spec)
+        return self.existing.changed(**{name: getattr(self.spec, name) for name in ("trials", "metric", "maximize")})
 
     @functools.cached_property
     def spec(self) -> SweepSpec:
         """What the sweep is or would be; costs are measured where they decide the placement."""
-        if self.existing is not None:
-            return self.existing.spec
-        section, recipe = self.section, load_recipe(self.config.recipe)
-        count = section.trials or space.size(self.varied)
-        every = section.evaluate_every or (1 if section.prune and "." not in (section.metric or "") else None)
-        return new_sweep(
-            self.config,
-            draft(self.config, recipe).spec.placement,
-            self.varied,
-            sampler=section.sampler,
-            seed=self.config.seed,
-            trials=count,
-            metric=section.metric,
-            maximize=section.maximize,
-            prune=section.prune,
-            evaluate_every=every,
-        )
+        section, decided = self.section, self.section.model_dump(exclude={"space", "max_running", "nodes"})
+        if self.existing is None:
+            return new_sweep(self.config, self.varied, **decided)
+        asked = section.model_fields_set & {"trials", "metric", "maximize"}
+        news = {name: value for name in asked if (value := decided[name]) is not None}
+        return self.existing.spec.model_copy(update=news)
+
+    @functools.cached_property
+    def last(self) -> Last | None:
+        """How the sweep was run last, if it was."""
+        return last(self.existing) if self.existing is not None else None
 
     @functools.cached_property
     def backend_name(self) -> str:
-        """What is asked for, or the profile is for."""
+        """What is asked for, or the profile is for, else what an existing sweep ran on last."""
+        if "backend" in self.config.model_fields_set:
+            return self.config.backend
         named = read_profile(Path(self.config.profile).expanduser()).backend if self.config.profile else None
-        return self.config.backend if "backend" in self.config.model_fields_set or not named else named
+        return named or (self.last.backend if self.last else None) or self.config.backend
 
     @functools.cached_property
     def options(self) -> BackendOptions:
-        """What the backend is told."""
-        return backend_options(self.config)
+        """What the backend is told; of an existing sweep what it was told last, where nothing else is said."""
+        before = self.last.options if self.last and self.last.backend == self.backend_name else BackendOptions()
+        made = backend_options(self.config, before.profile)
+        return made if made.address else replace(made, address=before.address)
 
     @functools.cached_property
     def backend(self) -> Backend:
@@ -155,36 +158,75 @@ class Plan:
         return uses_arrays(self.spec, self.backend)
 
     def at_once(self) -> int | None:
-        """How many trials may run at the same time; None where nothing says."""
-        return check_at_once(self.section.nodes, self.section.max_running, len(self.spec.placement))
+        """How many trials may run at the same time: as is asked for, else as last; None where nothing says."""
+        asked = check_at_once(self.section.nodes, self.section.max_running, len(self.spec.placement))
+        return asked or (self.last.at_once if self.last and self.last.backend == self.backend_name else None)
 
     def _differences(self, spec: SweepSpec) -> list[str]:
         """What is asked for now and differs from how the sweep was begun, one phrase each."""
-        found: dict[str, tuple[Any, Any]] = {}
-        asked = self.config.model_dump(exclude_unset=True)
-        if "recipe" in asked:
-            asked["recipe"] = recipe_name(asked["recipe"])
-        if asked.get("dataroot"):
-            asked["dataroot"] = str(Path(asked["dataroot"]).expanduser().resolve())
-        for name, was in spec.config.items():
-            if name != "params" and asked.get(name) is not None and asked[name] != was:
-                found[name] = (was, asked[name])
-        here = flatten(spec.config["params"])
-        given = flatten(self.config.params)
-        found |= {name: (here.get(name), value) for name, value in given.items() if here.get(name) != value}
-        for name in self.section.model_fields_set & {"sampler", "metric", "maximize", "prune", "evaluate_every"}:
+        found = self._other_config(spec)
+        if "recipe" in found:  # nothing else can be compared
+            return [f"recipe is {found['recipe'][0]!r}, not {found['recipe'][1]!r}"]
+        found |= self._other_params(spec)
+        fixed = {"sampler", "prune", "evaluate_every"}
+        if spec.sampler == "tpe" or spec.prune:  # else it only says in which order the trials are shown
+            fixed |= {"metric", "maximize"}
+        for name in sorted(self.section.model_fields_set & fixed):
             if (value := getattr(self.section, name)) != getattr(spec, name):
                 found[name] = (getattr(spec, name), value)
         if self.section.trials and self.section.trials < spec.trials:
             found["trials"] = (spec.trials, self.section.trials)
-        if self.varied.dimensions and space.as_json(self.varied) != spec.space:
-            found["space"] = (spec.space, space.as_json(self.varied))
-        return [f"{name} is {was!r}, not {wanted!r}" for name, (was, wanted) in found.items()]
+        if self.config.nodes is not None and self.config.nodes != len(spec.placement):
+            found["nodes-per-trial"] = (len(spec.placement), self.config.nodes)
+        if self.config.place is not None and parse(self.config.place, list(self.recipe.modules)) != spec.placement:
+            found["place"] = (written(spec.placement), self.config.place)
+        phrases = [f"{name} is {was!r}, not {wanted!r}" for name, (was, wanted) in found.items()]
+        return [*phrases, *self._other_space(spec)]
+
+    def _other_config(self, spec: SweepSpec) -> dict[str, tuple[Any, Any]]:
+        asked = self.config.model_dump(exclude_unset=True, exclude={"params"})
+        if "recipe" in asked:
+            asked["recipe"] = recipe_name(asked["recipe"])
+        if asked.get("dataroot"):
+            asked["dataroot"] = str(Path(asked["dataroot"]).expanduser().resolve())
+        here = {name: spec.config.get(name) for name in CONFIG if asked.get(name) is not None}
+        return {name: (was, asked[name]) for name, was in here.items() if asked[name] != was}
+
+    def _other_params(self, spec: SweepSpec) -> dict[str, tuple[Any, Any]]:
+        """What varies is no difference: a config may have a value for it, for `modtrain launch`."""
+        here, entries = flatten(spec.config["params"]), [str(entry["name"]) for entry in spec.space]
+        varied = {name for its in space.resolve(entries, _names(self.recipe)).values() for name in its}
+        given = flatten(self.config.params)
+        all_of_it = with_settings(spec.config["params"], [f"{n}={json.dumps(value)}" for n, value in given.items()])
+        wanted = flatten(as_values(build_params(self.recipe.params, all_of_it)))
+        asked = [name for name in given if name not in varied]
+        return {name: (here.get(name), wanted[name]) for name in asked if here.get(name) != wanted.get(name)}
+
+    def _other_space(self, spec: SweepSpec) -> list[str]:
+        if not self.varied.dimensions:
+            return []
+        here = {str(entry["name"]): entry for entry in spec.space}
+        asked = {str(entry["name"]): entry for entry in space.as_json(self.varied)}
+        found = [f"{name} is not varied" for name in asked if name not in here]
+        found += [f"{name} is varied, too ({_shown(its)})" for name, its in here.items() if name not in asked]
+        both = [name for name in here if name in asked and here[name] != asked[name]]
+        found += [f"{name} varies over {_shown(here[name])}, not {_shown(asked[name])}" for name in both]
+        if not found and list(here) != list(asked):
+            found = [f"the order of what varies is {', '.join(here)}"]
+        return found
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [parameter.name for parameter in parameters(recipe.params)]
 
 
 def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
     """A config file, or options that mean the sweep of a folder."""
-    if target is None or target.suffix in (".yaml", ".yml") or target.is_file():
+    if target is None or target.suffix in (".yaml", ".yml"):
+        return target, given
+    if target.suffix == ".py" or str(target) in plugins.known("recipe"):
+        raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
+    if target.is_file():
         return target, given
     sweep = Sweep.open(target)
     for option, value in (("name", sweep.name), ("root", str(sweep.path.parent))):
@@ -213,8 +255,14 @@ def _read_space(section: Section, file: Path | None, vary: list[str]) -> space.S
     return space.merged(named, space.parse_vary(vary))
 
 
-def _new_name(root: Path) -> str:
-    from modtrain import fs
+def _shown(entry: Mapping[str, Any]) -> str:
+    """A dimension as `--vary` takes it."""
+    if "choices" in entry:
+        return ", ".join(map(str, entry["choices"]))
+    count = f":{entry['count']}" if entry.get("count") else ""
+    return f"{'log:' if entry.get('log') else ''}{entry['low']}..{entry['high']}{count}"
 
+
+def _new_name(root: Path) -> str:
     there = fs.names(root)
     return next(name for number in range(1, len(there) + 2) if (name := f"sweep-{number}") not in there)

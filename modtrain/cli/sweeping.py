@@ -114,6 +114,7 @@ def sweep_status(
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="Sort by another metric of the evaluation.")
     ] = None,
+    minimize: Annotated[bool, typer.Option("--minimize", help="Less of it is better.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a trial, for spreadsheets.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -124,7 +125,7 @@ def sweep_status(
     from modtrain.cli.sweep_words import show
     from modtrain.trials import Sweep
 
-    show(Sweep.open(sweep), metric, as_csv=as_csv, as_json=as_json)
+    show(Sweep.open(sweep), metric, minimize=minimize, as_csv=as_csv, as_json=as_json)
 
 
 def trial(
@@ -150,23 +151,22 @@ def trial(
 
 def _queue(plan: Plan, *, retry_failed: bool) -> None:
     """Run the trials from here, and say what came of them."""
-    from modtrain.cli.sweep_words import Follow, hints, show
-    from modtrain.queue import Queue
-    from modtrain.sweep import clear_stop
+    from modtrain.cli.sweep_words import Follow, closing, show
+    from modtrain.sweep import queue
 
     at_once = plan.at_once()
     if at_once is None:
         if plan.backend.unattended:
             raise InputError("Say how many trials may be queued and run at the same time: --max-running, or --nodes.")
+        # Asked before anything is made: a cluster that cannot be reached leaves no folder behind.
         at_once = max(1, plan.backend.cores(1) // len(plan.spec.placement))
+    elif plan.existing is None:
+        plan.backend.cores(1)
     sweep = plan.sweep()
-    clear_stop(sweep)
     code = Follow(
-        Queue(sweep, plan.backend_name, plan.options, at_once=at_once, retry_failed=retry_failed)
+        queue(sweep, plan.backend_name, plan.options, at_once=at_once, retry_failed=retry_failed)
     ).to_the_end()
-    typer.echo()
-    show(sweep, None, as_csv=False, as_json=False)
-    hints(sweep)
+    closing(sweep, show(sweep))
     raise typer.Exit(code)
 
 

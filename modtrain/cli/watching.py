@@ -20,9 +20,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from modtrain import fs
+from modtrain import fs, jobs
 from modtrain.cli import terminal
-from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted
+from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.launch import STOPPED, Launch, Member
 from modtrain.status import OVER, summary
 
@@ -143,7 +143,7 @@ class Watch:
             for module in member.modules:
                 old = self._life(beats[module]) == self._before[module]
                 beats[module] = {} if old and not member.over else beats[module]
-                states[module] = _state(member, beats[module])
+                states[module] = _state(member, beats[module], self.launch.backend.unattended)
         return summary(self.run, beats, states)
 
     def _note_life(self, member: Member, beats: dict[str, dict[str, Any]]) -> None:
@@ -174,10 +174,22 @@ class Watch:
             self.run.request_stop("Ctrl-C" if self._signals[0] is signal.SIGINT else "the launcher was told to leave")
             self._tell("Asked every worker to publish and leave. Once more ends them at once, without publishing.")
             self._asked = 1
+            self._withdraw()
         elif len(self._signals) > 1 and self._asked == 1:
             self._tell("Ending every worker now; what is published stays.")
             self._asked = 2
             self.launch.cancel()
+
+    def _withdraw(self) -> None:
+        """What only waits in a scheduler's queue need not get its turn before it can leave."""
+        try:
+            waiting = jobs.withdraw(self.run)
+        except ModtrainError as error:
+            self._tell(str(error))
+            return
+        for member in self.launch.members:
+            if member.number in waiting:
+                member.over, member.exit_code = True, StopRequested.exit_code
 
     def _reasons(self) -> None:
         """One sentence for each worker that failed, and where its log is; the same reason is said once."""
@@ -236,12 +248,16 @@ class _Through:
         """Nothing is kept back."""
 
 
-def _state(member: Member, beat: dict[str, Any]) -> str:
+def _state(member: Member, beat: dict[str, Any], queues: bool) -> str:
+    """Of a worker; `queues` where jobs wait for their turn, also when they are continued."""
     if member.over:
         return "finished" if member.exit_code == 0 else LEFT.get(member.exit_code or 1, "failed")
     if member.id is None:
         return "restarting"
-    return str(beat.get("state", "starting"))
+    if member.phase == "pending" and queues:
+        return "queued"
+    state = str(beat.get("state", "starting"))
+    return "starting" if queues and member.phase == "running" and state == "preempted" else state
 
 
 def _line(worker: dict[str, Any], module: dict[str, Any]) -> str:

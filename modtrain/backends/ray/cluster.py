@@ -1,11 +1,10 @@
 """The Ray cluster that this process uses, and how much of it each job of a run gets.
 
-Deliberately not here: actors (`keeper.py`) and what a backend does with them (`__init__.py`).
+Deliberately not here: actors (`keeper.py`) and what is done with them (`actors.py`).
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import logging
@@ -20,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from modtrain.backends.base import Job
 from modtrain.backends.ray.keeper import NAMESPACE
@@ -29,29 +28,40 @@ from modtrain.errors import InputError, ModtrainError
 ANSWER_S = 10.0
 OBJECT_STORE_BYTES = 80 * 2**20
 """Little more than Ray insists on: nothing is stored there."""
-LONGEST_TEMPORARY = 40
+LONGEST_TEMPORARY = 19
 """Bytes of a folder's name below which the names of Ray's sockets, which a system allows 107, still fit."""
+_FOLDERS: list[Path] = []
+"""Of instances of our own."""
 
 
 def connect(address: str | None) -> Any:
-    """The module `ray`, connected: to the cluster at `address`, else to an instance of our own on this machine.
+    """The module `ray`, connected: to the cluster at `address`, else to an instance of our own on this machine."""
+    for name, value in (_ALWAYS if address else _ALWAYS | _own_instance()).items():
+        os.environ.setdefault(name, value)  # Ray reads some of them when it is imported
+    import ray
 
-    A connection that this process has already is used as it is.
-    """
-    with _settings(_ALWAYS | (_own_instance() if not address else {})):
-        import ray
-
-        if not ray.is_initialized():
-            logging.getLogger("ray").setLevel(logging.ERROR)
-            with _signal_handlers_kept():
-                _join(address) if address else _start_instance()
+    if not ray.is_initialized():
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        with _signal_handlers_kept():
+            _join(address) if address else _start_instance()
     return ray
 
 
-def connected() -> bool:
-    """Whether this process uses a cluster already. Ray is not imported for that."""
+def leave() -> None:
+    """End what belongs to this process: its actors, and an instance of our own."""
     ray = sys.modules.get("ray")
-    return ray is not None and bool(ray.is_initialized())
+    if ray is not None:
+        ray.shutdown()
+    for folder in _FOLDERS:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_node_lives() -> bool:
+    """Whether the cluster still counts the node that this process belongs to."""
+    import ray
+
+    own, nodes = ray.get_runtime_context().get_node_id(), cast(Any, ray.nodes)
+    return any(node["NodeID"] == own and node["Alive"] for node in nodes())
 
 
 def capacities(kind: str) -> list[float]:
@@ -74,18 +84,19 @@ def share(available: Sequence[float], jobs: int, wanted: float) -> float:
 
 
 def bundle_for(cpus: Sequence[float], gpus: Sequence[float], jobs: Sequence[Job]) -> dict[str, float]:
-    """What each job reserves on nodes with these CPUs and GPUs, scaled down until all fit.
+    """What each job reserves on nodes with these CPUs and GPUs, scaled down until all that run at once fit.
 
     So little that all still fit when the largest node is lost, since a worker of a lost node must go somewhere.
     """
     wanted = max(job.resources.gpus for job in jobs)
-    count = next((n for n in range(1, len(jobs) + 1) if sum(int(gpu) * n for gpu in gpus) >= len(jobs)), 0)
+    there = max(len(jobs), *(job.resources.beside for job in jobs))
+    count = next((n for n in range(1, there + 1) if sum(int(gpu) * n for gpu in gpus) >= there), 0)
     gpu = min(1.0, wanted) / count if count else 0.0
-    hosts = [cpu for cpu, there in zip(cpus, gpus, strict=True) if not gpu or there >= 1]
+    hosts = [cpu for cpu, gpus_here in zip(cpus, gpus, strict=True) if not gpu or gpus_here >= 1]
     survivors = sorted(hosts)[:-1] or hosts
-    cpu = share(survivors, len(jobs), max(job.resources.cpus for job in jobs))
+    cpu = share(survivors, there, max(job.resources.cpus for job in jobs))
     if not cpu:
-        raise InputError(f"The Ray cluster has no CPU for {len(jobs)} workers; its nodes have {sum(cpus):g} CPUs.")
+        raise InputError(f"The Ray cluster has no CPU for {there} workers; its nodes have {sum(cpus):g} CPUs.")
     bundle = {"CPU": cpu, "GPU": gpu}
     return {kind: math.floor(part * 1e4) / 1e4 for kind, part in bundle.items() if part}
 
@@ -111,20 +122,8 @@ def _own_instance() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _settings(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables for Ray's processes; what the user has set stays, and nothing stays behind."""
-    ours = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-@contextlib.contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; it is the launcher's."""
+    """Ray takes SIGTERM for itself."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -135,16 +134,27 @@ def _join(address: str) -> None:
     import ray
 
     try:
-        _check_answers(address)
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+        _check_listens(address)
+    except OSError as error:
         raise InputError(
-            f"There is no Ray cluster at {address} ({error}). Start one there, or leave --address out (and RAY_ADDRESS "
-            "unset) to run on this machine."
-        ) from error
+            f"There is no Ray cluster at {address} ({error.strerror or error}). Start one there, or leave --address "
+            "out (and RAY_ADDRESS unset) to run on this machine."
+        ) from None
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise InputError(
+            f"The Ray cluster at {address} did not let us join ({_first_sentence(error)}). Launch on a machine that "
+            "has a node of it, with the same versions of Ray and Python; and if it wants a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file."
+        ) from None
 
 
-def _check_answers(address: str) -> None:
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
+
+
+def _check_listens(address: str) -> None:
     """Ray itself asks an address where nobody listens for many minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
@@ -156,7 +166,7 @@ def _start_instance() -> None:
 
     short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY
     folder = Path(tempfile.mkdtemp(prefix="modtrain-ray-", dir=None if short else "/tmp"))
-    atexit.register(_end_instance, folder)
+    _FOLDERS.append(folder)
     try:
         ray.init(
             address="local",
@@ -166,7 +176,7 @@ def _start_instance() -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=str(folder),
+            _temp_dir=str(folder / "r"),  # which Ray opens to everybody on this machine
             # No idle processes in advance, and no killing of workers because others have filled the machine's memory.
             _system_config={"prestart_worker_first_driver": False, "memory_monitor_refresh_ms": 0},
         )
@@ -174,10 +184,3 @@ def _start_instance() -> None:
         raise ModtrainError(
             f"Ray cannot be started on this machine: {error}. --backend local does without it."
         ) from error
-
-
-def _end_instance(folder: Path) -> None:
-    import ray
-
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,161 @@
+"""A sweep's trials for people and programs: a table that fits the terminal, CSV, JSON.
+
+Deliberately not here: what a person sees while a sweep runs (`sweep_words.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import logging
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from modtrain.cli import terminal
+from modtrain.errors import ModtrainError
+from modtrain.outcome import Trial
+from modtrain.queue import shown
+from modtrain.sweep import by_metric, ranked, trials
+from modtrain.trials import Sweep
+
+ORDER = ("running", "queued", "waiting", "stopped", "pruned", "failed", "finished")
+STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "pruned": "yellow", "queued": "dim"}
+LONGEST = 20
+"""Characters of a value, or a name, that a column shows."""
+OTHERS = 3
+"""Metrics beside the sweep's that the table shows."""
+GAP = 2
+
+
+def rows(sweep: Sweep, metric: str | None = None, *, minimize: bool = False) -> list[Trial]:
+    """Every trial, best first; a scheduler that cannot be asked from here is said, and does without."""
+    try:
+        found = trials(sweep)
+    except ModtrainError as error:
+        logging.getLogger(__name__).warning("%s", error)
+        found = trials(sweep, ask=False)
+    if metric is None or metric == sweep.spec.metric:
+        return ranked(sweep, found, maximize=False if minimize else None)
+    return ranked(sweep, by_metric(sweep, found, metric), maximize=not minimize)
+
+
+def tell(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
+    """A summary, the table, and what a person should know about single trials."""
+    out = terminal.console()
+    out.print(Text.assemble((sweep.name, "bold"), "  ", (summary(found), "dim")), soft_wrap=True)
+    out.print()
+    for part in table(sweep, found, metric or sweep.spec.metric, out.width):
+        out.print(part)
+    for trial in found:
+        if trial.why and trial.state in ("failed", "finished"):
+            name, style = f"\ntrial {trial.number} {trial.state}: ", STYLES[trial.state]
+            out.print(Text.assemble((name, style), trial.why), soft_wrap=True, end="")
+    out.print()
+
+
+def as_json(sweep: Sweep, found: list[Trial], metric: str | None = None) -> str:
+    """One document; what is not finite is null, since JSON knows no NaN."""
+    told = [_plain(dataclasses.asdict(trial)) | {"path": str(sweep.run_path(trial.number))} for trial in found]
+    spec = sweep.spec
+    about: dict[str, Any] = {
+        "sweep": sweep.name,
+        "path": str(sweep.path),
+        "sampler": spec.sampler,
+        "metric": metric or spec.metric,
+    }
+    about |= {"maximize": spec.maximize, "counts": counts(found), "trials": told}
+    return json.dumps(about, indent=2, allow_nan=False)
+
+
+def write_csv(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
+    """A line a trial: what it is, its values by name, what came of it, and every metric of its evaluation."""
+    names, wanted = list(sweep.space.dimensions), metric or sweep.spec.metric
+    others = sorted({name for trial in found for name in trial.metrics} - {wanted})
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["trial", "state", *names, "epoch", *([wanted] if wanted else []), *others, "why"])
+    for trial in found:
+        values = [shown(trial.values[name]) if name in trial.values else "" for name in names]
+        told = [*([trial.result] if wanted else []), *(trial.metrics.get(other) for other in others)]
+        writer.writerow([trial.number, trial.state, *values, trial.epoch, *map(_plain, told), trial.why])
+
+
+def counts(found: Iterable[Trial]) -> dict[str, int]:
+    """How many trials are in which state."""
+    there = [trial.state for trial in found]
+    return {state: there.count(state) for state in ORDER if state in there}
+
+
+def summary(found: list[Trial]) -> str:
+    """`50 trials: 4 running, 46 finished`."""
+    many = f"{len(found)} trial{'s' * (len(found) != 1)}: "
+    return many + ", ".join(f"{count} {state}" for state, count in counts(found).items())
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    cells: list[str]
+    right: bool = True
+
+    @property
+    def width(self) -> int:
+        return min(LONGEST, max(map(cell_len, [self.name, *self.cells])))
+
+
+def table(sweep: Sweep, found: list[Trial], metric: str | None, width: int) -> list[Table | Text]:
+    """A line a trial, in so many columns of a terminal; what has no room in them is named below."""
+    first = [_Column("trial", [str(trial.number) for trial in found])]
+    first += [_Column("state", [trial.state for trial in found], right=False)]
+    first += [_Column(metric, [terminal.number(trial.result) for trial in found])] if metric else []
+    values = [_Column(name, [_value(trial, full) for trial in found]) for full, name in _short(sweep).items()]
+    last = [_Column("epoch", [str(trial.epoch or "") for trial in found])]
+    names = sorted({name for trial in found for name in trial.metrics} - {metric})[:OTHERS]
+    others = [_Column(name, [terminal.number(trial.metrics.get(name)) for trial in found]) for name in names]
+    hidden: list[str] = []
+    while _total([*first, *values, *last, *others]) > width and (others or len(values) > 1):
+        if others:
+            others.pop()
+        else:
+            hidden.insert(0, values.pop().name)
+    made = _table([*first, *values, *last, *others])
+    note = Text(f"\nNo room for {', '.join(hidden)}; --csv and --json have everything.", "dim")
+    return [made, note] if hidden else [made]
+
+
+def _total(columns: list[_Column]) -> int:
+    return sum(column.width + GAP for column in columns) - GAP
+
+
+def _table(columns: list[_Column]) -> Table:
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+    for column in columns:
+        justify = "right" if column.right else "left"
+        made.add_column(column.name, justify=justify, no_wrap=True, max_width=LONGEST)  # type: ignore[arg-type]
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        made.add_row(*(Text(cell, STYLES.get(cell, "") if place == 1 else "") for place, cell in enumerate(cells)))
+    return made
+
+
+def _short(sweep: Sweep) -> dict[str, str]:
+    """The names that vary by their last parts, where those are enough to tell them apart."""
+    names = list(sweep.space.dimensions)
+    lasts = [name.rpartition(".")[2] for name in names]
+    return {name: last if lasts.count(last) == 1 else name for name, last in zip(names, lasts, strict=True)}
+
+
+def _value(trial: Trial, name: str) -> str:
+    return shown(trial.values[name]) if name in trial.values else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

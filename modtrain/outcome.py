@@ -1,0 +1,146 @@
+"""What came of a trial: its state, its value of the sweep's metric, and why, as its run's folder tells it.
+
+A reader and nothing more. Deliberately not here: which trials there are (`trials.py`), and running them (`queue.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from modtrain.errors import did_you_mean
+from modtrain.run import Run
+from modtrain.status import LIVE, Beat, evaluations, states_of
+
+PRUNED = "pruned: "
+"""How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
+CONSEQUENCES = (7, 4)
+"""Exit codes of workers that were late, or overtaken: the cause is another one."""
+
+State = Literal["waiting", "queued", "running", "finished", "pruned", "failed", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial as its run's folder and its jobs tell it."""
+
+    number: int
+    values: Mapping[str, Any]
+    state: State
+    result: float | None = None
+    """The sweep's metric; None where there is none yet."""
+    epoch: int = 0
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    why: str = ""
+    """Why it failed, was pruned or stopped, or has no result, in one sentence."""
+    exit_code: int | None = None
+    """Of the worker that made it fail, where that is known."""
+
+
+def outcome(run: Run, metric: str | None, job: str | None = None) -> Trial:
+    """Of a trial that has begun; `job` is the phase of its live jobs, where their backend was asked and has some."""
+    beats = {module: run.heartbeat(module) for module in run.modules}
+    state, why, code = _state(run, beats, job)
+    judged: dict[str, Any] = (evaluations(run) or [{}])[-1]
+    metrics = judged.get("metrics", {})
+    result = None if metric is None else value_of(run, metric, metrics)
+    if state == "finished" and metric and metric in metrics and min(judged["epochs"].values()) < run.spec.epochs:
+        result = None  # of an earlier epoch: its last one is still to be judged
+    if state == "finished" and metric and result is None:
+        state, why = ("running", "") if job else ("finished", _missing(run, metric, metrics))
+    trial = run.spec.trial or {}
+    return Trial(
+        number=int(trial.get("number", 0)),
+        values=trial.get("values", {}),
+        state=state,
+        result=result,
+        epoch=min((int(beat.get("epoch") or 0) for beat in beats.values()), default=0),
+        metrics=metrics,
+        why=why,
+        exit_code=code,
+    )
+
+
+def value_of(run: Run, metric: str, metrics: Mapping[str, float | None]) -> float | None:
+    """The newest value of a metric: from the evaluation, or from training (`module.scalar`)."""
+    if metric in metrics:
+        return metrics[metric]
+    module, scalar = trained(run, metric)
+    newest = run.store(module).latest() if module else None
+    return newest.metrics.get(scalar) if newest else None
+
+
+def trained(run: Run, metric: str) -> tuple[str, str]:
+    """The module and the name of a scalar of its training; two empty texts for a metric of the evaluation."""
+    module, _, scalar = metric.partition(".")
+    return (module, scalar) if scalar and module in run.modules else ("", "")
+
+
+def reports(run: Run, metric: str) -> dict[int, float]:
+    """The metric after each epoch that has one; NaN where it was not finite."""
+    module, scalar = trained(run, metric)
+    if module:
+        found = [c for c in run.store(module).history() if c.full and c.epoch > 0 and scalar in c.metrics]
+        return {checkpoint.epoch: checkpoint.metrics[scalar] for checkpoint in found}
+    judged = [found for found in evaluations(run) if metric in found["metrics"]]
+    values = {min(found["epochs"].values()): found["metrics"][metric] for found in judged}
+    return {epoch: math.nan if value is None else value for epoch, value in values.items() if epoch > 0}
+
+
+def unknown(run: Run, metric: str) -> str | None:
+    """What is measured instead, where something is and the metric is not; None where nobody can say, or it is there."""
+    module, scalar = trained(run, metric)
+    if module:
+        newest = run.store(module).latest()
+        there = [*newest.metrics] if newest else []
+        whose, name = f"The training of {module}", scalar
+    else:
+        there = [*(evaluations(run) or [{"metrics": {}}])[-1]["metrics"]]
+        whose, name = "The evaluation", metric
+    if not there or name in there:
+        return None
+    return f"{whose} has no {name!r}; it has {', '.join(there)}.{did_you_mean(name, there)}"
+
+
+def _missing(run: Run, metric: str, metrics: Mapping[str, float | None]) -> str:
+    """Why a finished run has no value of the metric."""
+    if (said := unknown(run, metric)) is not None:
+        return said
+    if metric in metrics and metrics[metric] is None:
+        return f"{metric} is not finite."
+    return f"It was not evaluated at its end; `modtrain evaluate {run.path}` does it, or says why it cannot."
+
+
+def _state(run: Run, beats: Mapping[str, Beat], job: str | None) -> tuple[State, str, int | None]:
+    """The state of a run, why, and the exit code of a failure."""
+    said = {str(beat.get("state", "")) for beat in beats.values()}
+    if said == {"finished"} or (not job and run.is_finished(run.modules)):
+        return "finished", "", None
+    stop = run.stop_requested() or ""
+    if stop.startswith(PRUNED):
+        return "pruned", stop.removeprefix(PRUNED), None
+    if job:
+        return ("running" if job == "running" else "queued"), "", None
+    if (failure := _failure(run, beats, stop)) is not None:
+        return "failed", *failure
+    if said & set(LIVE) and set(states_of(run, beats).values()) & set(LIVE):
+        return "running", "", None
+    if said == {""} and not stop:
+        return "waiting", "", None
+    died = "its worker died without a word" if said & set(LIVE) else ""
+    return "stopped", stop or died or next((str(b["trouble"]) for b in beats.values() if b.get("trouble")), ""), None
+
+
+def _failure(run: Run, beats: Mapping[str, Beat], stop: str) -> tuple[str, int | None] | None:
+    """The cause rather than its consequences: the others were late, or overtaken, because of it."""
+    failed = [beat for beat in beats.values() if beat.get("state") == "failed"]
+    causes = [beat for beat in failed if beat.get("exit_code") not in CONSEQUENCES] or failed
+    if causes:
+        code = causes[0].get("exit_code")
+        return str(causes[0].get("trouble") or f"exit code {code}"), None if code is None else int(code)
+    for placed in run.spec.placement:  # one that came not so far as to say so itself
+        if stop.startswith(begun := f"{'+'.join(placed)} failed: "):
+            return stop.removeprefix(begun), None
+    return None
