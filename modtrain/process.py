@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from modtrain.errors import FencedOut, InputError, ModtrainError, StorageError
+from modtrain.errors import FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
 from modtrain.leaving import Leaving
 from modtrain.run import Heartbeat, Run, RunLog
 from modtrain.worker import Worker
@@ -36,11 +36,13 @@ def work(
     threads: int | None = None,
     leave_after_s: float | None = None,
     after_epoch: Callable[[int], None] = lambda epoch: None,
+    may_come: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train `modules` of a run to its end. Returns when they are finished; else raises why not.
 
     `leave_after_s` is what a job's time limit leaves: the worker publishes and leaves before. `after_epoch` is called
-    with the epochs completed when those of every epoch but the last are published.
+    with the epochs completed when those of every epoch but the last are published. `may_come` is asked where a peer was
+    late: whether to leave as Preempted, to come back for it, instead of failing.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -52,7 +54,7 @@ def work(
         try:
             worker = Worker(run, modules, heartbeat, leaving, device=device, after_epoch=after_epoch)
             heartbeat.say(steps=worker.total)
-            worker.train()
+            _train(worker, may_come)
             heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
         except FencedOut as error:
             heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
@@ -67,6 +69,15 @@ def work(
             heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
             log.exception("The worker failed")
             raise
+
+
+def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
+    try:
+        worker.train()
+    except PeerTimeout as error:
+        if may_come():
+            raise Preempted(f"{error} Left to come back later.") from error
+        raise
 
 
 OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}

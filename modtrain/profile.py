@@ -49,7 +49,7 @@ def _plain(text: str) -> str:
 
 
 def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 Word = Annotated[

@@ -181,8 +181,8 @@ class Queue:
     def _over(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
         trial = self.sweep.trial(number)
         broken = [m for m in launch.members if m.exit_code not in (0, *STOPPED)]
-        if trial.state in NOT_OVER and broken and self.stopping is None:
-            # It did not come so far as to say so itself; the next process is to know.
+        if trial.state in NOT_OVER and broken and launch.run.stop_requested() is None:
+            # It did not come so far as to say so itself, and whoever looks next is to know.
             launch.run.request_stop(f"{broken[0].name} failed: {_last_words(launch, broken[0])}")
             trial = self.sweep.trial(number)
         self.trials[number] = trial

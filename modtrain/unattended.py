@@ -10,8 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from modtrain import jobs
-from modtrain.errors import FencedOut, Interrupted, ModtrainError, PeerTimeout, Preempted, StopRequested
-from modtrain.evaluate import conclude, evaluate
+from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.process import work
 from modtrain.run import Run
 from modtrain.status import LIVE, states_of
@@ -40,16 +39,24 @@ def train(
             _judge(run)
 
     try:
-        work(run, modules, threads=threads, leave_after_s=leave_after_s, after_epoch=after_epoch)
+        work(
+            run,
+            modules,
+            threads=threads,
+            leave_after_s=leave_after_s,
+            after_epoch=after_epoch,
+            may_come=lambda: all_may_come(run),
+        )
     except LEFT:
         raise
     except Exception as error:
-        if isinstance(error, PeerTimeout) and all_may_come(run):
-            raise Preempted(f"{error} Left to come back later.") from error
         if run.stop_requested() is None:  # nobody should wait for a peer that will never publish again
             run.request_stop(f"{'+'.join(modules)} failed: {error}")
         raise
-    conclude(run)
+    if run.is_finished(run.modules):
+        from modtrain.evaluate import conclude  # torchvision takes as long to load as torch: not before every start
+
+        conclude(run)
 
 
 def all_may_come(run: Run) -> bool:
@@ -70,6 +77,8 @@ def all_may_come(run: Run) -> bool:
 
 def _judge(run: Run) -> None:
     """An evaluation that fails costs no training: the last one, at the end, says why."""
+    from modtrain.evaluate import evaluate
+
     try:
         evaluate(run, device=run.spec.device)
     except ModtrainError as error:

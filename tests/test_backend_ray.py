@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from modtrain.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.backends.ray import RayBackend
 from modtrain.backends.ray.cluster import bundle_for, share
-from modtrain.errors import InputError
+from modtrain.errors import BackendSilent, InputError
+from modtrain.run import process_started
 from tests.conftest import NODE
 
 NODE_OF = """
@@ -161,6 +163,79 @@ def test_an_instance_of_our_own_cannot_be_left_behind(monkeypatch: pytest.Monkey
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match="--address"):
         RayBackend(BackendOptions(keep=True)).submit(jobs(tmp_path, 1))
+
+
+def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted_together(
+    raylets: Any, tmp_path: Path
+) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(raylets)
+    wanted = jobs(tmp_path, 3, beside=3)
+    ids = [id for job in wanted for id in backend.submit([job])]
+    try:
+        assert len({nodes_of(job)[0] for job in wanted}) == 3
+    finally:
+        backend.cancel(ids)
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from modtrain.backends.base import BackendOptions, Job
+from modtrain.backends.ray import RayBackend
+address, name, log = sys.argv[1:]
+command = (sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+RayBackend(BackendOptions(address=address)).submit([Job(name=name, command=command, log=Path(log))])
+time.sleep(600)
+"""
+
+
+def test_the_commands_of_a_launcher_that_is_killed_end(raylets: Any, tmp_path: Path) -> None:
+    words = [raylets.address, tmp_path.name, str(tmp_path / "0.log")]
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, *words], start_new_session=True) as launcher:
+        (pid,) = nodes_of(Job(name=words[1], command=(), log=Path(words[2])))
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+    deadline = time.monotonic() + 30
+    while process_started(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_cluster_that_does_not_answer_is_said_and_found_again_when_it_does(
+    raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.backends.ray.STATUS_S", 0.5)
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    unknown = "nobody@/nowhere/0.log"
+    assert backend.status([unknown]) == {unknown: JobState(phase="unknown")}
+    head = raylets.head_node.all_processes["gcs_server"][0].process.pid
+    os.kill(head, signal.SIGSTOP)
+    try:
+        with pytest.raises(BackendSilent, match=f"Ray cluster at {raylets.address} does not answer"):
+            backend.status([unknown])
+    finally:
+        os.kill(head, signal.SIGCONT)
+    monkeypatch.setattr("modtrain.backends.ray.STATUS_S", 30)
+    assert backend.status([unknown]) == {unknown: JobState(phase="unknown")}
+
+
+INSTANCE = """
+import sys
+from modtrain.backends.base import BackendOptions
+from modtrain.backends.ray import RayBackend
+print(RayBackend(BackendOptions()).cores(1))
+"""
+
+
+def test_an_instance_of_our_own_starts_wherever_temporary_files_are_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    assert len(str(tmp_path)) > 40
+    command = [sys.executable, "-c", INSTANCE]
+    said = subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert int(said.stdout) >= 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ ORDER = (
     "unattended",
     "prepare",
     "launch",
+    "outcome",
     "trials",
     "queue",
     "sweep",
@@ -113,6 +114,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Recipe",
         "Resources",
         "Run",
+        "Sweep",
         "launch",
     ]
     for name in modtrain.__all__:

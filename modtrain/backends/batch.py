@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ TASTE = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
 ANSWER_S = 60.0
 CANCEL_S = 90.0
 """How long a cancelled job may take to be gone: sites give it 30 s between SIGTERM and SIGKILL."""
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\[\]-]*")
+"""A scheduler's id. Journals lie on shared storage: nothing else of them is given to a command."""
 CLOSE_S = 10.0
 """How long after that its script may take to write its last line."""
 
@@ -237,10 +240,12 @@ class Journal:
 
     def __init__(self, id: str) -> None:
         path, _, first = id.rpartition("@")
-        self.links = [first] if first and path.startswith("/") else []
+        self.links = [first] if _ID.fullmatch(first) and path.startswith("/") else []
         lines = [line.split(" ") for line in fs.read_lines(Path(path))] if self.links else []
         ended: dict[str, int] = {}
         for kind, job, value, *_ in (line for line in lines if len(line) == 4):
+            if kind in ("continued", "renamed") and not _ID.fullmatch(value):
+                continue
             if kind == "continued" and job in self.links:
                 self.links.append(value)
             elif kind == "renamed" and job in self.links:

@@ -8,20 +8,24 @@ from __future__ import annotations
 import functools
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from modtrain.backends.base import BackendOptions, JobState, Phase, Resources
+from modtrain.backends.base import BackendOptions, Job, JobState, Phase, Resources
 from modtrain.backends.batch import BatchBackend, run
 from modtrain.errors import BackendSilent, InputError
-from modtrain.jobscript import job_name
+from modtrain.jobscript import Script, job_name
 
 LONGEST_NAME = {"pbspro": 200, "torque": 15}
 RUNNING, ENDED = "BRESU", "FXC"
 """States: F is finished, however it ended, X a task that is over, C Torque's completed. Every other one is waiting."""
 UNKNOWN, FINISHED = 153, 35
 """What qstat ends with where a job is not there, or not any more; it tells of the others all the same."""
+NOWHERE = ("-j", "oe", "-o", "/dev/null")
+"""Of qsub, for a script in a folder of an odd name. Torque's commands on Slurm heed no line of a script about this."""
 TASK = re.compile(r"(\d+)_\d+")
 """A task of an array of Torque's commands on Slurm: they know it by the id of the whole."""
 
@@ -33,6 +37,7 @@ class PbsBackend(BatchBackend):
     template = "pbs.sh.j2"
     submit_command = ("qsub",)
     cancel_command = ("qdel",)
+    silence = ("annot connect to", "ommunication failure", "Unable to contact")
 
     def __init__(self, options: BackendOptions) -> None:
         """InputError for what PBS cannot be asked."""
@@ -69,6 +74,15 @@ class PbsBackend(BatchBackend):
         }.items():
             if value is not None:
                 yield f"{option}{value}"
+
+    def _script(self, job: Job, *, alone: bool = True) -> Script:
+        script = super()._script(job, alone=alone)
+        # Torque's commands on Slurm run what they are given as a line of a shell: no odd name is to be among it.
+        odd = f"cd {shlex.quote(str(script.path.parent))} && {shlex.join(['qsub', *NOWHERE, script.path.name])}"
+        return script if _plain(script.path) else replace(script, submit=odd)
+
+    def _submit(self, script: Path, *more: str) -> str:
+        return super()._submit(script, *(() if _plain(script) else NOWHERE), *more)
 
     def _place(self, resources: Resources) -> str:
         """One node with its cores, GPUs and memory, as each dialect spells it."""
@@ -174,8 +188,11 @@ def _clock(seconds: int) -> str:
 
 def _file(log: Path) -> str:
     """Where PBS puts its own words, over what is there: beside the log, if the path is one that it can read."""
-    path = str(log.with_suffix(".out"))
-    return path if re.fullmatch(r"[A-Za-z0-9/._+-]+", path) else "/dev/null"
+    return str(log.with_suffix(".out")) if _plain(log) else "/dev/null"
+
+
+def _plain(path: Path) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9/._+-]+", str(path)) is not None
 
 
 backend = PbsBackend

@@ -112,11 +112,13 @@ class Follow:
     def _now(self) -> Group:
         """The best trials so far, those that run, and how far the whole is."""
         best = [trial for trial in ranked(self.sweep, self.queue.trials) if trial.state in OVER]
-        room = max(1, min(BEST, self.out.height - len(self.queue.running) - 6))
-        running = [self.sweep.trial(number, "running") for number in self.queue.running]
-        known = [trial for trial in best if trial.result is not None][:room]
+        room = max(4, self.out.height - 8)
+        numbers = list(self.queue.running)[: room - 2]
+        running = [self.sweep.trial(number, "running") for number in numbers]
+        known = [trial for trial in best if trial.result is not None][: min(BEST, room - len(running))]
         parts = table(self.sweep, [*known, *running], self.sweep.spec.metric, self.out.width)
-        return Group("", *parts, Text(f"\n{self._far()}", "dim"))
+        more = len(self.queue.running) - len(running)
+        return Group("", *parts, Text(f"\n{self._far()}{f', {more} more run' if more else ''}", "dim"))
 
     def _far(self) -> str:
         over = sum(1 for trial in self.queue.trials if trial.state in OVER)
