@@ -13,7 +13,7 @@ from typing import Any
 
 from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions, JobState
-from modtrain.backends.batch import Journal
+from modtrain.backends.journal import Journal
 from modtrain.profile import Profile
 from modtrain.run import Run
 from modtrain.status import LIVE, OVER
@@ -140,8 +140,13 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
+def known(backend: str) -> bool:
+    """Whether a backend may be asked about a run's jobs: looking at a folder runs no code that the folder names."""
+    return backend in plugins.known("backend")
+
+
 def _by_backend(record: Record) -> list[tuple[Backend, list[int]]]:
-    names = dict.fromkeys(job.backend for job in record.jobs.values())
+    names = dict.fromkeys(job.backend for job in record.jobs.values() if known(job.backend))
     return [
         (
             backend_of(JobId(name, ""), record),

@@ -113,6 +113,7 @@ class Launch:
     def scripts(self) -> list[Path]:
         """Write the job scripts of every worker and submit nothing: for schedulers."""
         (self.run.path / "jobs").mkdir(exist_ok=True)
+        Record(backend=self.backend_name, options=self.options, jobs=read_record(self.run).jobs).write(self.run)
         return cast(ScriptBackend, self.backend).scripts([self._job(member) for member in self.members])
 
     def watch(self, tell: Callable[[str], None]) -> Iterator[list[Member]]:

@@ -6,12 +6,14 @@ A reader and nothing more. Deliberately not here: which trials there are (`trial
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modtrain.errors import did_you_mean
-from modtrain.run import Run
+from modtrain.jobs import read_json
+from modtrain.run import Run, process_started
 from modtrain.status import LIVE, Beat, evaluations, states_of
 
 PRUNED = "pruned: "
@@ -128,9 +130,15 @@ def _state(run: Run, beats: Mapping[str, Beat], job: str | None) -> tuple[State,
     if said & set(LIVE) and set(states_of(run, beats).values()) & set(LIVE):
         return "running", "", None
     if said == {""} and not stop:
-        return "waiting", "", None
+        return ("queued" if _is_launched(run) else "waiting"), "", None
     died = "its worker died without a word" if said & set(LIVE) else ""
     return "stopped", stop or died or next((str(b["trouble"]) for b in beats.values() if b.get("trouble")), ""), None
+
+
+def _is_launched(run: Run) -> bool:
+    """Whether a process of this machine has submitted it and watches: its worker has only not said anything yet."""
+    by = read_json(run.path / "jobs" / "launcher.json")
+    return by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
 
 
 def _failure(run: Run, beats: Mapping[str, Beat], stop: str) -> tuple[str, int | None] | None:

@@ -54,7 +54,7 @@ def is_file(name: str) -> bool:
 def built_in(kind: str) -> list[str]:
     """The names of a kind that the package has."""
     folder = importlib.import_module(PLACES[kind]).__path__
-    hidden = {"base", "batch", "__init__"}
+    hidden = {"base", "batch", "journal", "__init__"}
     return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(folder) if m.name not in hidden)
 
 

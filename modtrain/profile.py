@@ -112,7 +112,7 @@ class Profile(BaseModel):
         mine = self.model_dump(exclude_unset=True)
         for name, value in named.items():
             if isinstance(mine.get(name), tuple):
-                mine[name] = [*mine[name], *_listed(value)]
+                mine[name] = [*mine[name], *(line for line in _listed(value) if line not in mine[name])]
             elif value is not None:
                 mine[name] = value
         try:

@@ -93,8 +93,8 @@ class Queue:
         for launch in self.running.values():
             launch.cancel()
 
-    def _obey(self) -> None:
-        if time.monotonic() - self._looked >= OBEY_S:
+    def _obey(self, *, after_s: float = OBEY_S) -> None:
+        if time.monotonic() - self._looked >= after_s:
             self._looked = time.monotonic()
             if (reason := self.sweep.stop_requested()) is not None:
                 self.stop(reason)
@@ -103,6 +103,9 @@ class Queue:
         """Fill the free places. A trial that cannot begin ends the sweep, once those that run are through."""
         while self._left and len(self.running) < self.at_once and self.stopping is None:
             number = self._left[0]
+            self._obey(after_s=0.0)  # a trial that was cancelled just now makes no room for another one
+            if self.stopping is not None:
+                return
             try:
                 again = self.sweep.run(number) is not None
                 self.running[number] = self._launch(number)

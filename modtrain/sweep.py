@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from modtrain import fs, plugins
-from modtrain.backends.base import Array, Backend, BackendOptions, JobState, ScriptBackend, python_path
+from modtrain.backends.base import Array, Backend, BackendOptions, JobState, Resources, ScriptBackend, python_path
 from modtrain.claim import claim
 from modtrain.errors import InputError, did_you_mean
-from modtrain.jobs import JobId, Record, backend_of, read_json, read_record
+from modtrain.jobs import JobId, Record, backend_of, known, read_json, read_record
 from modtrain.launch import worker_command
 from modtrain.outcome import Trial, trained, value_of
 from modtrain.profile import Profile
@@ -75,7 +75,8 @@ def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, 
 def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: int | None) -> Array:
     """The workers of these trials as one array: task = trial times workers + worker."""
     tasks = [number * sweep.workers + worker for number in numbers for worker in range(sweep.workers)]
-    options = ("--threads", str(backend.cores(1)), *worker_options(sweep))
+    threads = backend.cores(1)
+    options = ("--threads", str(threads), *worker_options(sweep))
     return Array(
         name=sweep.name,
         command=(*worker_command("trial", sweep.path), *options),
@@ -83,6 +84,7 @@ def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: in
         at_once=at_once * sweep.workers if at_once else None,
         together=sweep.workers,
         folder=sweep.path / "jobs",
+        resources=Resources(cpus=threads),
         environment=python_path(),
     )
 
@@ -221,6 +223,8 @@ def _its_jobs(sweep: Sweep, number: int) -> Record | None:
 
 
 def _add(found: dict[str, _Jobs], job: JobId, record: Record, number: int) -> None:
+    if not known(job.backend):
+        return
     if job.backend not in found:
         found[job.backend] = _Jobs(backend_of(job, record))
     found[job.backend].owners.setdefault(job.id, set()).add(number)
@@ -238,7 +242,8 @@ def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) ->
 
 def _tasks_now(sweep: Sweep) -> Mapping[str, JobState]:
     tasks, record = _read_tasks(sweep), _record(sweep)
-    return backend_of(JobId(record.backend or "", ""), record).status(list(tasks.values())) if tasks else {}
+    here = tasks and record.backend and known(record.backend)
+    return backend_of(JobId(record.backend or "", ""), record).status(list(tasks.values())) if here else {}
 
 
 def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:

@@ -226,7 +226,7 @@ def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
     job = slurm.run("sbatch", "--parsable", JOBS / "two-nodes.sbatch")
     assert slurm.until_running(job).node == "n[1-2]"
     path = tmp_path / "my runs" / "two-nodes"
-    assert fs.wait_until(lambda: is_training(path, "generator", "discriminator") or None, timeout_s=60)
+    assert fs.wait_until(lambda: is_training(path, "generator", "discriminator") or None, timeout_s=120)
     slurm.run("scancel", "--signal=USR2", job)  # what --signal=USR2@300 sends
     slurm.until(job, lambda found: found.restarts == 1, timeout_s=60)
     ended = slurm.until_over(job, timeout_s=120)

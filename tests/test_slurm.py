@@ -355,13 +355,13 @@ def test_a_launch_that_waits_ends_with_the_code_of_a_worker_that_failed_and_the_
 def test_a_worker_whose_peer_is_late_comes_back_later_and_ctrl_c_takes_what_waits_out_of_the_queue(
     cluster: Cluster,
 ) -> None:
-    process = start(*cluster.words("late", HELD, "--wait", "--peer-timeout", 2))
+    process = start(*cluster.words("late", HELD, "--wait", "--peer-timeout", 6))
     run, slurm = cluster.found("late"), cluster.slurm
     until(lambda: run.submitted)
-    first, other = run.jobs
+    first, _ = run.jobs
     slurm.run("scontrol", "release", first)
     slurm.until(first, lambda found: found.state == "PENDING" and found.restarts == 1)
-    assert "Waited 2 s for discriminator" in run.log()
+    assert "Waited 6 s for discriminator" in run.log()
     assert "Left to come back later." in run.log()
     assert run.run.stop_requested() is None
     assert run.states() == ["queued", "queued"]

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What `start` and `stop` share: where a node keeps what it has, and how it is ended. Not to be run by itself.
 
-dir=/tmp/modtrain-ray-$UID # not TMPDIR: `stop` must find it from another shell
+default_dir=/tmp/modtrain-ray-$UID # not TMPDIR: `stop` must find it from another shell
+dir=$default_dir
 
 # A small cluster of one's own: no reports to Ray's makers, training at normal priority, and no killing of workers
 # because others have filled the machine's memory. A node whose head is lost leaves after half a minute.

@@ -175,11 +175,11 @@ def _joined(run: Run) -> dict[str, Any]:
     """What the folder says, with what a scheduler says where one runs the jobs and can be asked from here."""
     from modtrain import plugins
     from modtrain.errors import ModtrainError
-    from modtrain.jobs import read_record, states, with_jobs
+    from modtrain.jobs import known, read_record, states, with_jobs
     from modtrain.status import status as read
 
     found, record = read(run), read_record(run)
-    if record.backend is None or not plugins.load("backend", record.backend).unattended:
+    if record.backend is None or not known(record.backend) or not plugins.load("backend", record.backend).unattended:
         return found
     try:
         return with_jobs(found, record, states(run))

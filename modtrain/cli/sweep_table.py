@@ -42,9 +42,14 @@ def rows(sweep: Sweep, metric: str | None = None, *, minimize: bool = False) -> 
     except ModtrainError as error:
         logging.getLogger(__name__).warning("%s", error)
         found = trials(sweep, ask=False)
-    if metric is None or metric == sweep.spec.metric:
-        return ranked(sweep, found, maximize=False if minimize else None)
-    return ranked(sweep, by_metric(sweep, found, metric), maximize=not minimize)
+    if metric is not None and metric != sweep.spec.metric:
+        found = by_metric(sweep, found, metric)
+    return ranked(sweep, found, maximize=more_is_better(sweep, metric, minimize=minimize))
+
+
+def more_is_better(sweep: Sweep, metric: str | None, *, minimize: bool) -> bool:
+    """Of another metric than the sweep's it has to be said where less is better."""
+    return not minimize and (sweep.spec.maximize or metric not in (None, sweep.spec.metric))
 
 
 def tell(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
@@ -61,7 +66,7 @@ def tell(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
     out.print()
 
 
-def as_json(sweep: Sweep, found: list[Trial], metric: str | None = None) -> str:
+def as_json(sweep: Sweep, found: list[Trial], metric: str | None = None, *, minimize: bool = False) -> str:
     """One document; what is not finite is null, since JSON knows no NaN."""
     told = [_plain(dataclasses.asdict(trial)) | {"path": str(sweep.run_path(trial.number))} for trial in found]
     spec = sweep.spec
@@ -71,7 +76,8 @@ def as_json(sweep: Sweep, found: list[Trial], metric: str | None = None) -> str:
         "sampler": spec.sampler,
         "metric": metric or spec.metric,
     }
-    about |= {"maximize": spec.maximize, "counts": counts(found), "trials": told}
+    about |= {"maximize": more_is_better(sweep, metric, minimize=minimize)}
+    about |= {"counts": counts(found), "trials": told}
     return json.dumps(about, indent=2, allow_nan=False)
 
 

@@ -37,7 +37,7 @@ def show(
     """`sweep-status`: the trials, best first."""
     found = sweep_table.rows(sweep, metric, minimize=minimize)
     if as_json:
-        typer.echo(sweep_table.as_json(sweep, found, metric))
+        typer.echo(sweep_table.as_json(sweep, found, metric, minimize=minimize))
     elif as_csv:
         sweep_table.write_csv(sweep, found, metric)
     else:
