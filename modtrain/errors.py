@@ -8,6 +8,7 @@
     ├── StorageError              6   the shared folder refused several publishes in a row
     ├── PeerTimeout               7   a peer did not publish in time
     ├── BackendSilent             8   the scheduler or cluster does not answer: nothing is known about the jobs
+    ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it
     ├── Preempted                75   told to leave by SIGTERM or USR2: published, wants to be continued
     └── Interrupted             130   Ctrl-C: published and left
 
@@ -68,6 +69,12 @@ class PeerTimeout(ModtrainError):
 
 class BackendSilent(ModtrainError):
     """A scheduler or a cluster does not answer; what runs there goes on, or does not."""
+
+    exit_code = 8
+
+
+class ClusterLost(ModtrainError):
+    """A cluster is gone for good; the same launch on another one goes on."""
 
     exit_code = 8
 

@@ -18,6 +18,7 @@ from modtrain.status import LIVE, Beat, evaluations, states_of
 
 PRUNED = "pruned: "
 """How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
+LIVE_JOBS = ("running", "pending")
 CONSEQUENCES = (7, 4)
 """Exit codes of workers that were late, or overtaken: the cause is another one."""
 
@@ -42,7 +43,7 @@ class Trial:
 
 
 def outcome(run: Run, metric: str | None, job: str | None = None) -> Trial:
-    """Of a trial that has begun; `job` is the phase of its live jobs, where their backend was asked and has some."""
+    """Of a trial that has begun; `job` is the phase of its jobs, None where nobody can be asked."""
     beats = {module: run.heartbeat(module) for module in run.modules}
     state, why, code = _state(run, beats, job)
     judged: dict[str, Any] = (evaluations(run) or [{}])[-1]
@@ -51,7 +52,7 @@ def outcome(run: Run, metric: str | None, job: str | None = None) -> Trial:
     if state == "finished" and metric and metric in metrics and min(judged["epochs"].values()) < run.spec.epochs:
         result = None  # of an earlier epoch: its last one is still to be judged
     if state == "finished" and metric and result is None:
-        state, why = ("running", "") if job else ("finished", _missing(run, metric, metrics))
+        state, why = ("running", "") if job in LIVE_JOBS else ("finished", _missing(run, metric, metrics))
     trial = run.spec.trial or {}
     return Trial(
         number=int(trial.get("number", 0)),
@@ -106,6 +107,13 @@ def unknown(run: Run, metric: str) -> str | None:
     return f"{whose} has no {name!r}; it has {', '.join(there)}.{did_you_mean(name, there)}"
 
 
+def launcher(run: Run) -> int | None:
+    """The process of this machine that has submitted it and watches, if there is one."""
+    by = read_json(run.path / "jobs" / "launcher.json")
+    here = by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
+    return int(by["pid"]) if here else None
+
+
 def _missing(run: Run, metric: str, metrics: Mapping[str, float | None]) -> str:
     """Why a finished run has no value of the metric."""
     if (said := unknown(run, metric)) is not None:
@@ -118,27 +126,21 @@ def _missing(run: Run, metric: str, metrics: Mapping[str, float | None]) -> str:
 def _state(run: Run, beats: Mapping[str, Beat], job: str | None) -> tuple[State, str, int | None]:
     """The state of a run, why, and the exit code of a failure."""
     said = {str(beat.get("state", "")) for beat in beats.values()}
-    if said == {"finished"} or (not job and run.is_finished(run.modules)):
+    if said == {"finished"} or (job not in LIVE_JOBS and run.is_finished(run.modules)):
         return "finished", "", None
     stop = run.stop_requested() or ""
     if stop.startswith(PRUNED):
         return "pruned", stop.removeprefix(PRUNED), None
-    if job:
+    if job in LIVE_JOBS:
         return ("running" if job == "running" else "queued"), "", None
     if (failure := _failure(run, beats, stop)) is not None:
         return "failed", *failure
-    if said & set(LIVE) and set(states_of(run, beats).values()) & set(LIVE):
+    if job is None and said & set(LIVE) and set(states_of(run, beats).values()) & set(LIVE):
         return "running", "", None
     if said == {""} and not stop:
-        return ("queued" if _is_launched(run) else "waiting"), "", None
+        return ("waiting" if launcher(run) is None else "queued"), "", None  # its worker has only said nothing yet
     died = "its worker died without a word" if said & set(LIVE) else ""
     return "stopped", stop or died or next((str(b["trouble"]) for b in beats.values() if b.get("trouble")), ""), None
-
-
-def _is_launched(run: Run) -> bool:
-    """Whether a process of this machine has submitted it and watches: its worker has only not said anything yet."""
-    by = read_json(run.path / "jobs" / "launcher.json")
-    return by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
 
 
 def _failure(run: Run, beats: Mapping[str, Beat], stop: str) -> tuple[str, int | None] | None:

@@ -7,6 +7,7 @@ here: arrays of a scheduler (`sweep.py`), which need nobody to watch.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +18,10 @@ from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions
 from modtrain.errors import BackendSilent, Diverged, InputError, ModtrainError
 from modtrain.launch import STOPPED, Launch, Member
-from modtrain.outcome import PRUNED, Trial, reports, unknown
+from modtrain.outcome import PRUNED, Trial, launcher, reports, unknown
 from modtrain.run import Run
 from modtrain.study import Study
-from modtrain.trials import Sweep
+from modtrain.trials import SEEN_S, Sweep
 
 LOOP_S = 0.1
 OBEY_S = 1.0
@@ -49,6 +50,8 @@ class Queue:
         share = options.profile.cpus or (made.cores(self.at_once * sweep.workers) if self._left else 1)
         self._options = replace(options, profile=options.profile.with_values({"cpus": share}, "The sweep"))
         self.running: dict[int, Launch] = {}
+        self._ended: dict[int, tuple[Launch, float]] = {}
+        """Trials that are over, each with when to believe what can be seen of it: shared storage may show it late."""
         self.stopping: str | None = None
         """Why no further trial begins."""
         self._failure: Exception | None = None
@@ -73,7 +76,7 @@ class Queue:
                 self._ask(tell)
                 self._begin(tell)  # a place that is free now is not left empty
             yield
-            if not self.running and (not self._left or self.stopping):
+            if not self.running and not self._ended and (not self._left or self.stopping):
                 break
             time.sleep(min(self.poll_s, LOOP_S))
         if self._failure is not None:
@@ -106,19 +109,21 @@ class Queue:
             self._obey(after_s=0.0)  # a trial that was cancelled just now makes no room for another one
             if self.stopping is not None:
                 return
-            try:
-                again = self.sweep.run(number) is not None
-                self.running[number] = self._launch(number)
-            except (ModtrainError, OSError) as error:
-                self._failure, self.stopping = error, str(error)
-                return
+            run = self.sweep.run(number)
+            if run is not None and (by := launcher(run)) not in (None, os.getpid()):
+                tell(f"trial {number} is launched by process {by} already and left to it")
+            else:
+                try:
+                    self.running[number] = self._launch(number, run)
+                except (ModtrainError, OSError) as error:
+                    self._failure, self.stopping = error, str(error)
+                    return
+                tell(f"trial {number} {'goes on' if run else 'begins'}: {said(self.trials[number].values)}")
             self._left.pop(0)
-            tell(f"trial {number} {'goes on' if again else 'begins'}: {said(self.trials[number].values)}")
 
-    def _launch(self, number: int) -> Launch:
+    def _launch(self, number: int, begun: Run | None) -> Launch:
         """Submit a trial, or take over what lives of it."""
-        begun = self.sweep.run(number) is not None
-        run = self.sweep.begin(number, None if begun else self._study.ask(number))
+        run = self.sweep.begin(number, self._study.ask(number)) if begun is None else begun
         self.trials[number] = replace(self.trials[number], values=(run.spec.trial or {})["values"], state="running")
         launch = Launch(
             run,
@@ -150,8 +155,12 @@ class Queue:
             self._judge(number, launch, tell)
             if launch.over:
                 launch.release()
-                del self.running[number]
-                self._over(number, launch, tell)
+                self._ended[number] = self.running.pop(number), time.monotonic() + SEEN_S
+        for number, (launch, until) in list(self._ended.items()):
+            trial = self.sweep.trial(number, "ended")
+            if time.monotonic() >= until or _is_all(trial, launch, self.sweep.spec.metric):
+                del self._ended[number]
+                self._over(trial, launch, tell)
 
     def _judge(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
         """Tell the study what the trial has reached; one that is not worth going on with is asked to leave."""
@@ -181,17 +190,24 @@ class Queue:
     def _needs_metric(self) -> bool:
         return self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
 
-    def _over(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
-        trial = self.sweep.trial(number)
+    def _over(self, trial: Trial, launch: Launch, tell: Callable[[str], None]) -> None:
         broken = [m for m in launch.members if m.exit_code not in (0, *STOPPED)]
         if trial.state in NOT_OVER and broken and launch.run.stop_requested() is None:
             # It did not come so far as to say so itself, and whoever looks next is to know.
             launch.run.request_stop(f"{broken[0].name} failed: {_last_words(launch, broken[0])}")
-            trial = self.sweep.trial(number)
-        self.trials[number] = trial
+            trial = self.sweep.trial(trial.number, "ended")
+        self.trials[trial.number] = trial
         if (state := told(trial)) != "running":
-            self._study.tell(number, _result(trial), state)  # type: ignore[arg-type]
+            self._study.tell(trial.number, _result(trial), state)  # type: ignore[arg-type]
         tell(ending(trial, self.sweep.spec.metric))
+
+
+def _is_all(trial: Trial, launch: Launch, metric: str | None) -> bool:
+    """Whether the folder shows what the exit codes say."""
+    codes = {member.exit_code for member in launch.members}
+    if codes == {0}:
+        return trial.state == "finished" and (metric is None or bool(trial.metrics) or trial.result is not None)
+    return trial.state == "failed" or Diverged.exit_code not in codes
 
 
 def told(trial: Trial) -> str:

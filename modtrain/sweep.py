@@ -27,7 +27,7 @@ from modtrain.claim import claim
 from modtrain.errors import InputError, did_you_mean
 from modtrain.jobs import JobId, Record, backend_of, known, read_json, read_record
 from modtrain.launch import worker_command
-from modtrain.outcome import Trial, trained, value_of
+from modtrain.outcome import LIVE_JOBS, Trial, trained, value_of
 from modtrain.profile import Profile
 from modtrain.queue import Queue, worker_options
 from modtrain.run import STOP_FILE, Run
@@ -150,11 +150,12 @@ def cancel(sweep: Sweep) -> int:
     """End every live job of the sweep; how many trials they were of."""
     fs.replace_file(sweep.path / STOP_FILE, b"cancelled")
     jobs = _jobs(sweep)
-    live = _phases(jobs, lambda name, backend: True)
-    for number in live:
+    live = {number for number, phase in _phases(jobs, lambda name, backend: True).items() if phase in LIVE_JOBS}
+    beating = {trial.number for trial in trials(sweep, ask=False) if trial.state in ("running", "queued")}
+    for number in live | beating:
         _ask_to_stop(sweep, number, "cancelled")  # first: whoever watches it is not to start it again
     for its in jobs.values():
-        its.backend.cancel([id for id, numbers in its.owners.items() if live.keys() & set(numbers)])
+        its.backend.cancel([id for id, numbers in its.owners.items() if live & numbers])
     return len(live)
 
 
@@ -231,13 +232,17 @@ def _add(found: dict[str, _Jobs], job: JobId, record: Record, number: int) -> No
 
 
 def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) -> dict[int, str]:
-    """The trials with live jobs: `running` where one of them runs, else `pending`. Each backend is asked once."""
+    """The phase of each trial's jobs: `running` where one of them runs, else `pending` where one waits, else `ended`.
+
+    Each backend is asked once. Trials of which nobody knows are left out.
+    """
     found: dict[int, str] = {}
+    order = ("unknown", "ended", "pending", "running")
     for name, its in jobs.items():
         for id, state in its.backend.status(list(its.owners)).items() if asked(name, its.backend) else ():
-            for number in its.owners[id] if state.live else ():
-                found[number] = "running" if "running" in (state.phase, found.get(number)) else "pending"
-    return found
+            for number in its.owners[id]:
+                found[number] = max(found.get(number, "unknown"), state.phase, key=order.index)
+    return {number: phase for number, phase in found.items() if phase != "unknown"}
 
 
 def _tasks_now(sweep: Sweep) -> Mapping[str, JobState]:

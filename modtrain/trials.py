@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from modtrain import fs, space, study
 from modtrain.config import Config, load_recipe, new_spec, read_config
 from modtrain.errors import InputError, StopRequested, did_you_mean
-from modtrain.outcome import Trial, outcome
+from modtrain.outcome import LIVE_JOBS, Trial, outcome
 from modtrain.params import parameters
 from modtrain.prepare import draft
 from modtrain.recipe import Recipe
@@ -161,12 +161,12 @@ class Sweep:
         return fs.wait_until(lambda: self.run(number), timeout_s=SEEN_S) or Run.open(self.run_path(number))
 
     def trial(self, number: int, job: str | None = None) -> Trial:
-        """What is known of a trial; `job` is the phase of its live jobs, where their backend was asked."""
+        """What is known of a trial; `job` is the phase of its jobs, None where nobody can be asked."""
         run = self.run(number)
         if run is not None:
             return outcome(run, self.spec.metric, job)
         values = self.values(number) if self.spec.sampler != "tpe" else {}
-        return Trial(number=number, values=values, state="queued" if job else "waiting")
+        return Trial(number=number, values=values, state="queued" if job in LIVE_JOBS else "waiting")
 
     def check_stop(self) -> None:
         """StopRequested where the whole sweep was asked to stop."""

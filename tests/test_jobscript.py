@@ -5,11 +5,9 @@ They are run by bash here, with stand-ins for Python and for the scheduler's com
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,11 +36,9 @@ DIALECTS: dict[str, tuple[type[BatchBackend], dict[str, Any], str]] = {
     "pbspro": (PbsBackend, {"dialect": "pbspro"}, "PBS_ARRAY_INDEX"),
     "torque": (PbsBackend, {"dialect": "torque"}, "PBS_ARRAYID"),
 }
-STAND_IN = """#!{python}
-import json, os, sys
-with open({record!r}, "a") as file:
-    print(json.dumps([sys.argv[1:], os.environ.get("MODTRAIN_LEAVE_AFTER"), os.environ.get("WEIRD")]), file=file)
-sys.exit(int(os.environ.get("EXIT", "0")))
+STAND_IN = """#!/bin/bash
+printf '%s\\0' "${{MODTRAIN_LEAVE_AFTER-}}" "${{WEIRD-}}" "$@" >{calls}/$EPOCHREALTIME
+exit "${{EXIT:-0}}"
 """
 
 
@@ -61,10 +57,10 @@ class Site:
         (self.path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (self.path / "bin" / name).chmod(0o755)
 
-    def calls(self) -> list[Any]:
-        """How the Python was called: its arguments, its deadline, and a variable with an odd value."""
-        record = self.path / "calls"
-        return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    def calls(self) -> list[tuple[str, str, list[str]]]:
+        """How the Python was called: its deadline, a variable with an odd value, and its arguments."""
+        texts = [path.read_text() for path in sorted((self.path / "calls").iterdir())]
+        return [(after, weird, words) for after, weird, *words in (text[:-1].split("\0") for text in texts)]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Of a job: nearly nothing."""
@@ -89,7 +85,8 @@ def site(tmp_path: Path) -> Site:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "precious").write_text("still here")
     (tmp_path / "bin").mkdir()
-    made.python.write_text(STAND_IN.format(python=sys.executable, record=str(tmp_path / "calls")))
+    (tmp_path / "calls").mkdir()
+    made.python.write_text(STAND_IN.format(calls=tmp_path / "calls"))
     made.python.chmod(0o755)
     made.command("squeue", "echo 2099-01-01T00:00:00")
     made.command("module", 'echo "module $*"')
@@ -142,7 +139,7 @@ def test_every_script_passes_bash_and_shellcheck_and_gives_every_name_on_as_it_i
         done = site.run(script, **{DIALECTS[kind][2]: "1"})
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), script
         words = ["trial", name, "--task", str(tasks[-1])] if tasks else ["worker", name]
-        arguments, _, weird = site.calls()[-1]
+        _, weird, arguments = site.calls()[-1]
         assert (arguments, weird) == (["-m", "modtrain", *words], name)
         log = script.parent / f"{tasks[-1] if tasks else 0}.log"
         assert ("module load cuda 12" in log.read_text()) == ("NOT_SET" in script.read_text())
@@ -266,7 +263,7 @@ def test_a_controller_that_has_no_time_for_a_moment_is_asked_again(site: Site) -
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script, EXIT="75").returncode == 75
     assert requeued(site) == ["requeue 7"]
-    assert float(site.calls()[-1][1]) > 1e6
+    assert float(site.calls()[-1][0]) > 1e6
 
 
 def test_a_task_of_an_array_asks_about_itself_and_requeues_itself_alone(site: Site) -> None:
@@ -283,10 +280,10 @@ def test_the_worker_is_told_how_long_it_may_stay(site: Site) -> None:
     asked(site, [in_an_hour])
     (script,) = backend(site, publish_before_s=600).scripts([job(site)])
     assert site.run(script, MODTRAIN_LEAVE_AFTER="1").returncode == 0
-    assert 2900 < float(site.calls()[-1][1]) <= 3000
+    assert 2900 < float(site.calls()[-1][0]) <= 3000
     asked(site, ["UNLIMITED"])
     site.run(script, MODTRAIN_LEAVE_AFTER="1")
-    assert site.calls()[-1][1] is None
+    assert site.calls()[-1][0] == ""
 
 
 def test_a_worker_that_is_killed_is_started_again_within_its_job_and_given_up_in_the_end(site: Site) -> None:
@@ -317,6 +314,15 @@ def test_a_signal_reaches_the_worker_whenever_it_comes_and_the_job_goes_on(
         assert running.wait(timeout=30) == 75
     assert ("obeyed" in log.read_text()) == (when == "worker")
     assert requeued(site) == ["requeue 7"]
+
+
+def test_a_worker_that_cannot_leave_before_its_time_limit_gets_one_more_try_and_no_more(site: Site) -> None:
+    asked(site, ["N/A", "COMPLETING TimeLimit"])
+    site.python.write_text("#!/bin/bash\nkill -TERM $PPID\nsleep 0.1\nkill -9 $$\n")
+    (script,) = backend(site).scripts([job(site)])
+    assert [site.run(script).returncode for _ in range(2)] == [75, 75]
+    assert requeued(site) == ["requeue 7"]
+    assert "its time limit came twice" in (script.parent / "0.log").read_text()
 
 
 CHAINS = {

@@ -183,7 +183,7 @@ def background(pbs: FakePbs, slurm: object, tmp_path_factory: pytest.TempPathFac
             ways: dict[str, tuple[object, ...]] = {"joint": JOINT} | ({"apart": ()} if dialect == "pbspro" else {})
             found.runs[dialect] = [site.begun(name, "--epochs", 10, *LIMIT, *how)[0] for name, how in ways.items()]
             patch.setenv("PATH", pbs.env["PATH"])
-        said = site.sweep("sweep", "--epochs", 7, "--vary", "seed=1..2", *LIMIT)
+        said = site.sweep("sweep", "--epochs", 5, "--vary", "seed=1..2", *LIMIT)
     assert said.code == 0, said
     found.sweep = site.root / "sweep"
     return found
@@ -205,7 +205,7 @@ def test_a_launch_returns_at_once_and_status_follows_its_jobs_from_the_queue_to_
     finished(run)
     assert states(run) == ["finished", "finished", "finished"]
     assert [worker["job"] for worker in status(run)["workers"]] == ids
-    assert len((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()) >= 1
+    until((run.path / "evaluation" / "metrics.jsonl").exists)
     if site.dialect == "pbspro":
         pbs: FakePbs = request.getfixturevalue("pbs")
         asked = len(pbs.calls("qstat"))
@@ -264,15 +264,13 @@ def test_a_job_that_is_just_being_submitted_by_another_is_cancelled_with_it(pro:
     assert status(run)["workers"][0]["job_state"] == "ended"
 
 
-def test_a_signal_to_the_script_or_to_its_worker_alone_makes_it_publish_and_go_on_in_another_job(
-    pro: Site, pbs: FakePbs
-) -> None:
-    run, ids = pro.begun("apples", "--epochs", 6, "--set", "pause_s=0.1")
-    pids = [pid_after(run, module, steps=5) for module in run.modules]
-    os.kill(pbs.job(ids[0]).tasks[""].session, signal.SIGUSR2)
-    os.kill(pids[1], signal.SIGTERM)
+def test_usr2_to_the_script_makes_its_worker_publish_and_go_on_in_another_job(pro: Site, pbs: FakePbs) -> None:
+    run, (id,) = pro.begun("apples", *JOINT, "--epochs", 6, "--set", "pause_s=0.1")
+    pid_after(run, "generator", steps=5)
+    os.kill(pbs.job(id).tasks[""].session, signal.SIGUSR2)
     finished(run)
-    assert [len(links(run, worker)) for worker in (0, 1)] == [1, 1]
+    assert len(links(run)) == 1
+    assert len({checkpoint.writer for checkpoint in run.store("generator").history()}) == 2
 
 
 def test_a_node_that_fails_loses_its_job_to_another_where_it_goes_on(pro: Site, pbs: FakePbs, tmp_path: Path) -> None:
@@ -319,7 +317,7 @@ def test_a_worker_that_is_late_for_its_deadline_goes_on_by_itself_if_it_publishe
     pro: Site, pbs: FakePbs
 ) -> None:
     late = ("--walltime", "00:00:20", "--publish-before-s", 1, "--set", "batches=3", "--set", "pause_s=0.3")
-    runs = {name: pro.begun(name, "--epochs", 30, *JOINT, *late) for name in ("wakes", "sleeps")}
+    runs = {name: pro.begun(name, "--epochs", 12, *JOINT, *late) for name in ("wakes", "sleeps")}
     pids = {name: pid_after(run, "generator", steps=3) for name, (run, _) in runs.items()}
     for pid in pids.values():
         os.kill(pid, signal.SIGSTOP)  # as if it hung
@@ -520,6 +518,7 @@ def test_a_qsub_that_is_not_there_or_of_something_else_is_said_and_nothing_is_ma
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("site", PBSPRO_SLOWLY, indirect=True)
 def test_scripts_that_were_written_without_qsub_and_are_submitted_by_hand_give_the_same_run(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -541,6 +540,11 @@ def counts(sweep: Path) -> dict[str, int]:
     """How many trials are in which state."""
     found: dict[str, int] = json.loads(typed("sweep-status", sweep, "--json").out)["counts"]
     return found
+
+
+def told(journal: Path) -> list[str]:
+    """What happened, in order, but for new names."""
+    return [line.split()[0] for line in read_lines(journal) if not line.startswith("renamed ")]
 
 
 def submissions(pbs: FakePbs) -> list[list[str]]:
@@ -579,18 +583,15 @@ def test_a_sweep_that_is_cancelled_in_the_middle_goes_on_with_what_is_missing(si
     assert "submitted 4 of 4 trials" in said.out, said
     until(lambda: counts(sweep) == {"running": 2, "queued": 2})
     for number in (0, 1):
-        pid_after(Run.open(sweep / f"trial-000{number}"), "generator", steps=1)
+        pid = pid_after(Run.open(sweep / f"trial-000{number}"), "generator", steps=1)
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: "continued" in told(sweep / "jobs" / "1.journal"))
     assert "Ended the jobs of 4 trials" in typed("cancel", sweep).out
     assert counts(sweep).keys() <= {"stopped", "waiting"}
     assert "submitted 4 of 4 trials" in typed("sweep", sweep).out
     assert counts(sweep).keys() <= {"queued", "running"}
     assert "Ended the jobs of 4 trials" in typed("cancel", sweep).out
     assert "Ended the jobs of 0 trials" in typed("cancel", sweep).out
-
-
-def told(journal: Path) -> list[str]:
-    """What happened, in order, but for new names."""
-    return [line.split()[0] for line in read_lines(journal) if not line.startswith("renamed ")]
 
 
 @pytest.mark.parametrize("site", PBSPRO_SLOWLY, indirect=True)
@@ -627,4 +628,4 @@ def test_a_sweep_under_a_time_limit_ended_finished_without_a_person(
     for number in (0, 1):
         assert [call for call in submissions(pbs) if call[-1] == f"next-{number}.sh"]
         trial = Run.open(sweep / f"trial-000{number}")
-        assert weights_of(trial) == undisturbed(tmp_path / f"{number}", epochs=7, seed=number + 1)
+        assert weights_of(trial) == undisturbed(tmp_path / f"{number}", epochs=5, seed=number + 1)

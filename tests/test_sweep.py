@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,12 @@ def plain(path: Path, *, epochs: int = 3, **values: Any) -> dict[str, str]:
     made = make_run(path, TINY, JOINT, params=values, seed=seed, epochs=epochs)
     finish(made)
     return weights_of(made)
+
+
+def train(sweep: Sweep, number: int, values: Any = None) -> None:
+    """A trial as its worker trains it, but here: that is quick."""
+    begun = sweep.begin(number, values)
+    unattended.train(begun, begun.modules, threads=1, evaluate_every=sweep.spec.evaluate_every)
 
 
 def life(sweep: Sweep, number: int) -> tuple[Any, ...]:
@@ -176,9 +184,9 @@ def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
 ) -> None:
     sweep = made(tmp_path / "sweep", {"lr": [0.02, 0.01]}, recipe=held, epochs=6, metric="mean")
     (tmp_path / "hold").unlink()
-    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
-    wait_for(lambda: trained(sweep, 0))
+    train(sweep, 0)
     (tmp_path / "hold").touch()
+    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     wait_for(lambda: trained(sweep, 1))
     process.send_signal(signal.SIGINT)
     said = ended(process)
@@ -213,6 +221,7 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     assert process_started(pid) == started
     assert states(sweep) == ["running", "waiting"]
     (tmp_path / "hold").unlink()
+    train(sweep, 1)
     told: list[str] = []
     found = run(sweep, "local", at_once=1, tell=told.append)
     assert {trial.state for trial in found} == {"finished"}
@@ -275,6 +284,7 @@ def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, ty
     assert (stop(sweep, "again"), cancel(sweep)) == (0, 0)
 
     (tmp_path / "hold").unlink()
+    train(sweep, 1)
     assert {trial.state for trial in run(sweep, "local", ONE_THREAD, at_once=2)} == {"finished"}
     assert weights_of(run_of(sweep, 0)) == plain(tmp_path / "plain", epochs=9, seed=1)
 
@@ -289,6 +299,18 @@ def test_one_trial_that_is_stopped_by_hand_is_no_failure_and_the_others_go_on(
     for _ in watching:
         pass
     assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "enough"), ("finished", "")]
+
+
+def test_a_trial_that_somebody_else_launches_is_left_alone(tmp_path: Path) -> None:
+    sweep = made(tmp_path / "sweep", {"seed": [1]})
+    jobs = sweep.begin(0).path / "jobs"
+    jobs.mkdir()
+    somebody = os.getppid()
+    us = {"host": socket.gethostname(), "pid": somebody, "started": process_started(somebody)}
+    (jobs / "launcher.json").write_text(json.dumps(us))
+    told: list[str] = []
+    assert [trial.state for trial in run(sweep, "local", tell=told.append)] == ["queued"]
+    assert told == [f"trial 0 is launched by process {somebody} already and left to it"]
 
 
 def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is_corrected(
@@ -321,7 +343,9 @@ def test_bad_trials_are_pruned_through_their_stop_file_and_stay_so(
     decided: dict[str, Any] = {"metric": metric, "maximize": sampler == "tpe", "sampler": sampler, "trials": 3}
     sweep = made(tmp_path / "sweep", {"lr": lrs}, recipe=held, epochs=20, prune="halving", **decided)
     (tmp_path / "hold").unlink()
-    watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 2))
+    train(sweep, 0, {"lr": 1e-2})
+    watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: sweep.run(2) is not None)
+    wait_for(lambda: trained(sweep, 2))
     assert states(sweep)[:2] == ["finished", "pruned"]
     reason = by_number(sweep)[1].why
     assert reason.startswith("halving at epoch 1 keeps the best 1 of 2 trials; this one has ")

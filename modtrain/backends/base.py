@@ -104,6 +104,9 @@ class Backend(Protocol):
     poll_s: float
     """Seconds between two questions for the status of jobs."""
 
+    def check(self) -> None:
+        """InputError where no job could be submitted from here: asked before anything is written."""
+
     def cores(self, jobs: int) -> int:
         """CPU cores that each of so many jobs can have, at least 1."""
 

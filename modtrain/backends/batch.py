@@ -7,6 +7,7 @@ directives, commands and states (`slurm.py`, `pbs.py`), and the script's text (`
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shlex
@@ -19,8 +20,10 @@ from pathlib import Path
 from modtrain import fs
 from modtrain.backends.base import Array, BackendOptions, Job, JobState, Resources
 from modtrain.backends.journal import Journal
-from modtrain.errors import BackendSilent, InputError
+from modtrain.errors import BackendSilent, InputError, ModtrainError
 from modtrain.jobscript import Script, render, without
+
+log = logging.getLogger(__name__)
 
 TASTE = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
 """Variables by which a person has a scheduler's commands show or ask things otherwise."""
@@ -88,6 +91,11 @@ class BatchBackend:
         """The scheduler's ids that end a job, whichever of them it has now."""
         return Journal(id).links
 
+    def check(self) -> None:
+        """The scheduler's command must be here."""
+        if shutil.which(self.submit_command[0]) is None:
+            raise _not_here(self.submit_command[0])
+
     def cores(self, jobs: int) -> int:
         """What the profile says."""
         return self.profile.cpus or 1
@@ -114,12 +122,18 @@ class BatchBackend:
         return [self._write(script) for script in self._array_scripts(array)]
 
     def submit_array(self, array: Array) -> dict[int, str]:
-        """Submit an array; the id of each task. A part that is taken stays, also when a later one is refused."""
+        """Submit an array; the id of each task that was taken: a site may not let in all of a large one at once."""
         ids: dict[int, str] = {}
         id = ""
         for script in self._array_scripts(array):
             # A limit counts in one array alone: with one, the next array begins when this one is through.
-            id = self._submit(self._write(script), *(self.after(id) if id and array.at_once else []))
+            try:
+                id = self._submit(self._write(script), *(self.after(id) if id and array.at_once else []))
+            except ModtrainError as error:
+                if not ids:
+                    raise
+                log.warning("Only %d of %d tasks are submitted; go on later. %s", len(ids), len(array.tasks), error)
+                return ids
             alone = len(script.tasks) == 1
             found = {task: id if alone else self.task_id(id, index) for index, task in enumerate(script.tasks)}
             ids |= {task: _id(its, _journal(array.folder / f"{task}.log")) for task, its in found.items()}
@@ -241,12 +255,16 @@ def run(command: Sequence[str], folder: Path | None = None) -> subprocess.Comple
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ANSWER_S, cwd=folder, env=plain
         )
     except FileNotFoundError:
-        raise InputError(
-            f"{command[0]} is not on this machine: submit from a login node of the cluster, or take --dry-run to get "
-            "the job scripts."
-        ) from None
+        raise _not_here(command[0]) from None
     except subprocess.TimeoutExpired:
         raise BackendSilent(f"{command[0]} did not answer within {ANSWER_S:.0f} s; try again later.") from None
+
+
+def _not_here(command: str) -> InputError:
+    return InputError(
+        f"{command} is not on this machine: submit from a login node of the cluster, or take --dry-run to get the job "
+        "scripts."
+    )
 
 
 def _umask() -> int:

@@ -35,6 +35,9 @@ class LocalBackend:
         if options.address:
             raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
 
+    def check(self) -> None:
+        """There is always this machine."""
+
     def cores(self, jobs: int) -> int:
         """The share of the cores that this process may use."""
         return max(1, len(os.sched_getaffinity(0)) // jobs)

@@ -39,7 +39,7 @@ from modtrain.cli.parsing import LaunchCommand, job_options, settings_of
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
-    from modtrain.backends.base import BackendOptions
+    from modtrain.backends.base import Backend, BackendOptions
     from modtrain.config import Config
     from modtrain.launch import Launch
     from modtrain.recipe import Recipe
@@ -98,7 +98,7 @@ def launch(
     if dry_run and plan.unattended:
         from modtrain.cli.submitting import show_scripts
 
-        show_scripts(plan.started())
+        show_scripts(plan.started(submits=False))
     elif dry_run:
         from modtrain.cli.dry_run import show
 
@@ -197,16 +197,24 @@ class Plan:
 
     @functools.cached_property
     def unattended(self) -> bool:
-        """Whether the jobs need no launcher. The backend is made for this: what it refuses leaves no folder behind."""
+        """Whether the jobs need no launcher."""
+        return self.made.unattended
+
+    @functools.cached_property
+    def made(self) -> Backend:
+        """The backend, made before any folder is: what it refuses leaves none behind."""
         from modtrain import plugins
 
-        return bool(plugins.load("backend", self.backend)(self.options).unattended)
+        made: Backend = plugins.load("backend", self.backend)(self.options)
+        return made
 
-    def run(self) -> Run:
+    def run(self, *, submits: bool = True) -> Run:
         """The run; made if there is none."""
         from modtrain.run import Run
 
         if self._run is None:
+            if submits:  # what cannot be submitted leaves no folder behind
+                self.made.check()
             self._run = Run.create(self.path, self.draft().spec)
         return self._run
 
@@ -221,11 +229,11 @@ class Plan:
         self.costs = decided.costs
         return Run(self.path.resolve(), decided.spec)
 
-    def started(self) -> Launch:
+    def started(self, *, submits: bool = True) -> Launch:
         """The run's jobs, not submitted yet."""
         from modtrain.launch import Launch
 
-        return Launch(self.run(), self.backend, self.options)
+        return Launch(self.run(submits=submits), self.backend, self.options)
 
 
 def carry_out(started: Launch, ready_fd: int | None) -> None:

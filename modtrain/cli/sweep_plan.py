@@ -172,7 +172,7 @@ class Plan:
         if spec.sampler == "tpe" or spec.prune:  # else it only says in which order the trials are shown
             fixed |= {"metric", "maximize"}
         for name in sorted(self.section.model_fields_set & fixed):
-            if (value := getattr(self.section, name)) != getattr(spec, name):
+            if (value := getattr(self.section, name)) not in (None, getattr(spec, name)):
                 found[name] = (getattr(spec, name), value)
         if self.section.trials and self.section.trials < spec.trials:
             found["trials"] = (spec.trials, self.section.trials)

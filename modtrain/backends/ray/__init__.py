@@ -12,8 +12,8 @@ import os
 from collections.abc import Sequence
 
 from modtrain.backends.base import BackendOptions, Job, JobState
-from modtrain.backends.ray.driver import ClusterLost, Driver, driver
-from modtrain.errors import BackendSilent, InputError
+from modtrain.backends.ray.driver import Driver, driver
+from modtrain.errors import BackendSilent, ClusterLost, InputError
 from modtrain.profile import only
 
 PLACE_S = 60.0

@@ -15,9 +15,8 @@ from typing import Any
 from modtrain import fs
 from modtrain.backends.base import Job, JobState
 from modtrain.backends.ray.cluster import bundle_for, capacities, connect, own_node_lives, share
-from modtrain.backends.ray.driver import ClusterLost
 from modtrain.backends.ray.keeper import NAMESPACE, Keeper
-from modtrain.errors import InputError
+from modtrain.errors import ClusterLost, InputError
 
 ANSWER_S = 2.0
 """How long a status call waits for actors that do not answer: they are being started, or their node is dying."""

@@ -18,18 +18,12 @@ from multiprocessing import Pipe
 from typing import IO, Any
 
 from modtrain.backends.base import python_path
-from modtrain.errors import BackendSilent, InputError, ModtrainError
+from modtrain.errors import BackendSilent, ClusterLost, InputError, ModtrainError
 
 JOIN_S = 90.0
 """Longer than Ray takes to start, or to give up an address, on a slow machine."""
 LEAVE_S = 10.0
 _HERE: dict[str | None, Driver] = {}
-
-
-class ClusterLost(ModtrainError):
-    """The cluster, or the way to it, is gone for good, and with it every job of this launch."""
-
-    exit_code = BackendSilent.exit_code
 
 
 class Driver:
