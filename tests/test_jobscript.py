@@ -23,6 +23,7 @@ from modtrain.backends.pbs import PbsBackend
 from modtrain.backends.slurm import SlurmBackend
 from modtrain.errors import InputError
 from modtrain.profile import Profile
+from tests.command import Terminal
 
 NAMES = (
     "plain",
@@ -222,6 +223,37 @@ def test_a_template_that_is_wrong_is_one_sentence(site: Site, text: str | None, 
     assert "\n" not in str(wrong.value)
 
 
+SITE = """
+queue: long
+directives: [--exclusive]
+leave_out: [--requeue]
+template: own.sh.j2
+prologue: [module load one]
+"""
+
+
+def test_a_site_s_profile_and_the_command_line_over_it_decide_the_script(
+    tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    type_, profile = Terminal(capsys, monkeypatch), tmp_path / "site.yaml"
+    profile.write_text(SITE)
+    words = ("launch", "--recipe", tiny_recipe, "--root", tmp_path, "--name", "run", "--nodes", 1, "--backend", "slurm")
+    words = (*words, "--profile", profile, "--queue", "short", "--prologue", "module load two", "--dry-run")
+    (tmp_path / "own.sh.j2").write_text("{% extends 'slurm.sh.j2' %}{% block on_start %}{{ nodes }}{% endblock %}")
+    said = type_(*words)
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "own.sh.j2: 'nodes' is undefined. It may use about, submit, path," in said.err
+    (tmp_path / "own.sh.j2").write_text(TEMPLATE)
+    said = type_(*words)
+    assert said.code == 0, said.err
+    script = (tmp_path / "run" / "jobs" / "0.sh").read_text()
+    assert script in said.out
+    for expected in ("#SBATCH --partition=short\n", "#SBATCH --exclusive\n", "\nmodule load one\nmodule load two\n"):
+        assert expected in script
+    assert "--requeue" not in script
+    assert "on this site" in script
+
+
 def asked(site: Site, answers: Sequence[str]) -> None:
     """A scheduler that gives these answers, one each time it is asked, and the last one for ever; `!` is a failure."""
     (site.path / "answers").write_text("\n".join(answers) + "\n")
@@ -240,12 +272,18 @@ def requeued(site: Site) -> list[str]:
 
 @pytest.mark.parametrize(
     ("state", "again"),
-    [("RUNNING None", True), ("COMPLETING TimeLimit", True), ("COMPLETING None", False), ("PENDING None", False)],
+    [
+        ("RUNNING None", True),
+        ("COMPLETING TimeLimit", True),
+        ("COMPLETING None\n2026-11-24T04:37:37", True),  # when it was preempted
+        ("COMPLETING None\nN/A", False),
+        ("PENDING None\nN/A", False),
+    ],
 )
 def test_a_worker_that_wants_to_go_on_is_requeued_unless_its_job_was_cancelled(
     site: Site, state: str, again: bool
 ) -> None:
-    asked(site, ["N/A", state])
+    asked(site, ["N/A", *state.splitlines()])
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script, EXIT="75").returncode == 75
     assert requeued(site) == (["requeue 7"] if again else [])
@@ -322,7 +360,7 @@ def test_a_worker_that_cannot_leave_before_its_time_limit_gets_one_more_try_and_
     (script,) = backend(site).scripts([job(site)])
     assert [site.run(script).returncode for _ in range(2)] == [75, 75]
     assert requeued(site) == ["requeue 7"]
-    assert "its time limit came twice" in (script.parent / "0.log").read_text()
+    assert "again before the worker could leave" in (script.parent / "0.log").read_text()
 
 
 CHAINS = {

@@ -52,8 +52,9 @@ def typed(*words: object) -> Said:
         patch.setattr(sys, "argv", ["modtrain", *map(str, words)])
         with pytest.raises(SystemExit) as left:
             main()
-    told = [stream.buffer.getvalue().decode() for stream in (out, err) if not stream.flush()]  # type: ignore[attr-defined]
-    return Said(int(left.value.code or 0), *told)
+    for stream in (out, err):
+        stream.seek(0)
+    return Said(int(left.value.code or 0), out.read(), err.read())
 
 
 @dataclass(frozen=True)
@@ -344,10 +345,15 @@ def test_no_name_is_ever_run_or_refused(site: Site, tmp_path: Path, monkeypatch:
     home = tmp_path / "home"
     (home / "precious").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    root = Site(site.dialect, tmp_path / "Äpfel & 'Birnen' \"$(touch canary)\" `touch canary` \\ %j ${IFS}")
+    root = Site(
+        site.dialect,
+        tmp_path / "Job Id: 9,job_state = F," / "Äpfel & 'Birnen' \"$(touch canary)\" `touch canary` \\ %j ${IFS}",
+    )
     name = f"{EVIL} $(touch canary)|touch canary;#" + "x" * 120
     run, _ = root.begun(name, *JOINT, "--set", "pause_s=0.1")
-    os.kill(pid_after(run, "generator", steps=5), signal.SIGTERM)
+    pid = pid_after(run, "generator", steps=5)
+    assert states(run) == ["training", "running"]
+    os.kill(pid, signal.SIGTERM)
     finished(run)
     assert len(links(run)) == 1
     assert (home / "precious").is_dir()
@@ -599,7 +605,8 @@ def test_a_task_of_an_array_goes_on_as_a_job_of_its_own_again_and_again(site: Si
     sweep = site.root / "seeds"
     said = site.sweep("seeds", "--vary", "seed=1..2", "--epochs", 6, "--set", "pause_s=0.1")
     assert said.code == 0, said
-    trial = until(lambda: Run.open(sweep / "trial-0000") if (sweep / "trial-0000" / "run.json").exists() else None)
+    until((sweep / "trial-0000" / "run.json").exists)
+    trial = Run.open(sweep / "trial-0000")
     for steps in (5, 25):
         os.kill(pid_after(trial, "generator", steps=steps), signal.SIGTERM)
         until(lambda: trial.heartbeat("generator")["state"] == "preempted")

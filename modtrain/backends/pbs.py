@@ -166,14 +166,8 @@ def parse(text: str) -> dict[str, JobState]:
 
 
 def _unfolded(text: str) -> str:
-    """Long values go on in the next line after a tab; where fields begin with tabs, nothing is folded."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("\t") and " = " not in line and lines:
-            lines[-1] += line[1:]
-        else:
-            lines.append(line)
-    return "\n".join(lines)
+    """Long values go on in the next line after a tab; Torque's commands on Slurm fold none and begin fields with it."""
+    return text.replace("\n\t", "") if re.search(r"^ +\S+ = ", text, re.MULTILINE) else text
 
 
 def _exit_code(status: int) -> int | None:

@@ -23,7 +23,8 @@ app = typer.Typer(
     help="Train a model module by module, asynchronously, over nothing but a shared folder.\n\n"
     "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows how far it is.",
     epilog="`modtrain COMMAND --help` explains a command. Exit codes: 0 done, 2 wrong input, 3 stopped, "
-    "130 interrupted, 75 told to leave, 1 and 4 to 7 failed (4 overtaken, 5 NaN, 6 storage, 7 a peer was late).",
+    "130 interrupted, 75 told to leave, 1 and 4 to 8 failed (4 overtaken, 5 NaN, 6 storage, 7 a peer was late, "
+    "8 a cluster is silent).",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -125,7 +125,7 @@ def doctor(
     peer_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for that node.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that a shared folder can be trusted, and how fast it is.
+    """Check whether a shared folder can be trusted.
 
     The exit code is 1 where a promise is broken.
     """

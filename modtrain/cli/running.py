@@ -51,7 +51,7 @@ def worker(
     unattended: UnattendedOption = False,
     evaluate_every: EvaluateEveryOption = None,
 ) -> None:
-    """Train some modules of a run here: what every job runs.
+    """Train some modules of a run here: what jobs run.
 
     The exit code says how it ended: 0 finished, 3 stopped on request, 4 overtaken by another worker, 5 NaN, 6 storage
     failed, 7 a peer was late, 75 told to leave by SIGTERM, 130 Ctrl-C, 2 wrong input, 1 anything else.
@@ -151,9 +151,9 @@ def stop(
 
 
 def cancel(run: RunOrSweepArgument) -> None:
-    """End the jobs of a run through whatever runs them: scheduler, cluster or this machine.
+    """End the jobs of a run through whatever runs them.
 
-    What is published stays, and `modtrain launch RUN` goes on from there. `modtrain stop` is the gentle way.
+    That is a scheduler, a cluster, or this machine. What is published stays, and `modtrain launch RUN` goes on from there. `modtrain stop` is the gentle way.
     """
     from modtrain.jobs import cancel as end
     from modtrain.run import Run

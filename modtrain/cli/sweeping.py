@@ -81,8 +81,9 @@ def sweep(
     dry_run: Annotated[bool, option(DOING, "Say what would run; submit nothing.", "--dry-run")] = False,
     wait: Annotated[bool, option(DOING, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
 ) -> None:
-    """Train a recipe again and again with other parameters: every trial is a run in the sweep's folder.
+    """Train a recipe again and again with other parameters.
 
+    Every trial is a run in the sweep's folder.
     The same command again, with the sweep's --name, goes on: finished trials are kept, those that were stopped go on,
     and failed ones run again with --retry-failed. On slurm and pbs the trials are arrays, submitted at once; on ray and
     local, and with --prune or --sampler tpe, this command keeps as many running as there is room for, to the end.
@@ -118,8 +119,9 @@ def sweep_status(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a trial, for spreadsheets.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every trial of a sweep, best first: its values, its metric, and why it failed.
+    """Show the trials of a sweep, best first.
 
+    With each stand its values, its metrics, and why it failed.
     `modtrain status` on a sweep's folder shows the same.
     """
     from modtrain.cli.sweep_words import show
@@ -136,7 +138,10 @@ def trial(
     unattended: UnattendedOption = False,
     evaluate_every: EvaluateEveryOption = None,
 ) -> None:
-    """Train one worker of one trial: what every task of an array runs. The trial's run is made if there is none."""
+    """Train one worker of one trial: what array tasks run.
+
+    The trial's run is made if there is none.
+    """
     from modtrain.cli.running import train
     from modtrain.trials import Sweep
 
