@@ -62,7 +62,7 @@ class Queue:
 
     @property
     def left(self) -> int:
-        """Trials that have not begun."""
+        """Trials that are still to begin, or to go on."""
         return len(self._left)
 
     def watch(self, tell: Callable[[str], None]) -> Iterator[None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modtrain.config import Config, load_recipe, new_spec
-from modtrain.run import Run
 from modtrain.process import work
+from modtrain.run import Run
 
 
 def make_run(path: Path, recipe: Path | str, placement: Sequence[Sequence[str]], **values: Any) -> Run:

@@ -22,7 +22,7 @@ SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
 @pytest.fixture(params=["local", "ray", "slurm", "torque", "pbspro"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, BackendOptions]:
-    """The name and options of each backend: PBS is Torque's commands on a real Slurm, and a PBS Pro that is not real."""
+    """The name and options of each backend: PBS is Torque's commands on a real Slurm, and a fake PBS Pro."""
     where: str = request.param
     if where in ("slurm", "torque"):
         request.getfixturevalue("slurm")

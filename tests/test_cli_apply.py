@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from modtrain.run import Run
 from modtrain.process import work
+from modtrain.run import Run
 from tests.command import Said, Terminal
 from tests.runs import make_run
 

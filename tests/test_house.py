@@ -158,7 +158,8 @@ def test_only_the_worker_calls_backward() -> None:
 
 def test_the_readme_names_every_command_recipe_and_exit_code() -> None:
     readme = (ROOT.parent / "README.md").read_text()
-    commands = [str(command.name or getattr(command.callback, "__name__", "")).replace("_", "-") for command in app.registered_commands]
+    named = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    commands = [name.replace("_", "-") for name in named]
     assert len(commands) >= 8
     for command in commands:
         assert f"modtrain {command}" in readme

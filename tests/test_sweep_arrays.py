@@ -115,6 +115,18 @@ def overlapping(spans: list[tuple[int, int]]) -> int:
     return max(sum(begun <= at < over for begun, over in spans) for at, _ in spans)
 
 
+@pytest.fixture(scope="module")
+def queues(wide: tuple[Swept, Said], cluster: Cluster) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two commands that stay: one that takes no arrays, and one that ends bad trials early."""
+    plain = start(*cluster.words("plain", "--vary", "seed=1..2", "--array-limit", 0, "--max-running", 2))
+    bad = ("--vary", "lr=0.01,1e-7", "--prune", "--metric", "generator.loss", "--minimize", "--max-running", 1)
+    pruning = start(*cluster.words("pruned", *bad, "--pause-s", 0.05, "--epochs", 12))
+    yield [plain, pruning]
+    for process in (plain, pruning):
+        process.kill()
+        process.communicate()
+
+
 def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_nobody_has_to_stay(wide: tuple[Swept, Said]) -> None:
     sweep, said = wide
     assert "submitted 4 of 4 trials (4 tasks)" in said.out
@@ -125,7 +137,7 @@ def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_nobody_has_to_sta
 
 
 def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is_missing(
-    wide: tuple[Swept, Said], cluster: Cluster
+    queues: list[subprocess.Popen[str]], cluster: Cluster
 ) -> None:
     sweep, _ = cluster.sweep("cut", "--vary", "seed=1..3", *SLOW, "--epochs", 5, "--max-running", 1, "--exclude", "n1")
     until(lambda: sweep.trains(1))
@@ -196,19 +208,16 @@ def test_only_failed_trials_are_submitted_again_and_only_if_it_is_told_to(finish
 
 
 def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_queue(
-    cluster: Cluster,
+    queues: list[subprocess.Popen[str]], cluster: Cluster
 ) -> None:
     """With pruning, too: who is to be ended early is asked to leave through the folder."""
-    plain = start(*cluster.words("plain", "--vary", "seed=1..2", "--array-limit", 0, "--max-running", 2))
-    bad = ("--vary", "lr=0.01,1e-7", "--prune", "--metric", "generator.loss", "--minimize", "--max-running", 1)
-    pruning = start(*cluster.words("pruned", *bad, "--pause-s", 0.05, "--epochs", 12))
-    said = ended(plain)
+    said = ended(queues[0])
     assert said.code == 0, said.out + said.err
     sweep = Swept(cluster.root / "plain", cluster.slurm)
     assert sweep.states() == ["finished"] * 2
     assert not list((sweep.path / "jobs").glob("*.sh"))
     assert len(list(sweep.path.glob("trial-*/jobs/0.sh"))) == 2
-    said = ended(pruning)
+    said = ended(queues[1])
     assert said.code == 0, said.out + said.err
     sweep = Swept(cluster.root / "pruned", cluster.slurm)
     assert sweep.states() == ["finished", "pruned"]

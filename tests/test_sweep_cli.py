@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,34 @@ def test_a_task_of_a_sweep_that_was_stopped_or_is_not_there_does_not_begin(tmp_p
     said = type_("trial", sweep.path, "--task", 0)
     assert (said.code, "stopped was stopped (lunch)" in said.err) == (3, True)
     assert sweep.run(0) is None
+
+
+def test_prune_alone_is_halving_and_judges_every_epoch_where_it_has_to(sweep: Any, tmp_path: Path) -> None:
+    assert "pruning  halving" in sweep(*LRS, "--prune", "--metric", "mean", "--dry-run").out
+    assert "pruning  median" in sweep("--prune", "median", *LRS, "--metric", "mean", "--dry-run").out
+    assert made(tmp_path / "a", {"lr": [0.1]}, metric="mean", prune="halving").spec.evaluate_every == 1
+    assert made(tmp_path / "b", {"lr": [0.1]}, metric="generator.loss", prune="halving").spec.evaluate_every is None
+    assert made(tmp_path / "c", {"lr": [0.1]}, metric="mean").spec.evaluate_every is None
+
+
+def test_a_space_comes_from_a_file_and_vary_goes_before_it(sweep: Any, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("lr: {low: 1.0e-4, high: 1.0e-2, log: true, count: 3}\nopponents: [1, 3, 8]\n")
+    words = ("--space", tmp_path / "space.yaml", "--dry-run")
+    assert "9 by grid" in sweep(*words).out
+    said = sweep(*words, "--vary", "lr=0.1", "--vary", "seed=1..2").out
+    assert "lr, opponents, seed" in said
+    assert "6 by grid" in said
+
+
+def test_a_thousand_trials_are_written_and_looked_at_in_seconds(sweep: Any, tmp_path: Path, type_: Terminal) -> None:
+    begun = time.process_time()
+    more = ("--vary", "lr=log:1e-5..1e-1", "--sampler", "sobol", "--trials", 1000, "--nodes-per-trial", 1)
+    said = sweep(*more, "--backend", "slurm", "--name", "thousand", "--dry-run")
+    assert said.code == 0, said.err
+    path = tmp_path / "runs/thousand"
+    assert f"The scripts of 1000 trials are in {path / 'jobs'}" in said.out
+    assert not list(path.glob("trial-*"))
+    scripts = [script.read_text() for script in (path / "jobs").glob("*.sh")]
+    assert "--array=0-999" in scripts[0]
+    assert parsed(type_("sweep-status", path, "--json").out)["counts"] == {"waiting": 1000}
+    assert time.process_time() - begun < 15

@@ -153,7 +153,8 @@ def stop(
 def cancel(run: RunOrSweepArgument) -> None:
     """End the jobs of a run through whatever runs them.
 
-    That is a scheduler, a cluster, or this machine. What is published stays, and `modtrain launch RUN` goes on from there. `modtrain stop` is the gentle way.
+    That is a scheduler, a cluster, or this machine. What is published stays, and `modtrain launch RUN` goes on from
+    there. `modtrain stop` is the gentle way.
     """
     from modtrain.jobs import cancel as end
     from modtrain.run import Run

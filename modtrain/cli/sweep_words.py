@@ -17,17 +17,20 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from modtrain import space
 from modtrain.cli import sweep_table, terminal
 from modtrain.cli.sweep_table import rows, summary, table
 from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.outcome import Trial
-from modtrain.queue import Queue
+from modtrain.queue import Queue, said
 from modtrain.sweep import ranked
 from modtrain.trials import Sweep, SweepSpec
 
 LOOK_S = 2.0
 BEST = 8
 """Trials in the live table."""
+FIRST = 3
+"""Trials whose values are shown before anything runs."""
 OVER = ("finished", "pruned", "failed")
 
 
@@ -143,12 +146,14 @@ class Follow:
 
 def facts_of(spec: SweepSpec, at_once: int | None) -> None:
     """What a sweep is, before it runs."""
-    names = [str(entry["name"]) for entry in spec.space]
-    workers = len(spec.placement)
+    varied, workers = space.from_json(spec.space), len(spec.placement)
+    sampler = "sobol" if spec.sampler == "tpe" else spec.sampler  # whose points TPE begins with
+    first = [said(space.point(varied, sampler, seed=spec.seed, index=n)) for n in range(min(FIRST, spec.trials))]
     told = {
         "recipe": spec.config["recipe"],
-        "varies": ", ".join(names),
+        "varies": ", ".join(varied.dimensions),
         "trials": f"{spec.trials} by {spec.sampler}, each with {workers} worker{'s' * (workers > 1)}",
+        "first": "\n".join(first),
         "at once": at_once or "as many as there is room for",
         "metric": f"{spec.metric} ({'more' if spec.maximize else 'less'} is better)" if spec.metric else "none",
         "pruning": spec.prune or "none",
