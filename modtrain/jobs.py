@@ -39,7 +39,8 @@ class Record:
     def write(self, run: Run) -> None:
         """Into the run's folder."""
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
-        profile = self.options.profile.model_dump(exclude_unset=True, mode="json")
+        # What a job waits for is meant once: later the scheduler may have forgotten that other job.
+        profile = self.options.profile.model_dump(exclude_unset=True, exclude={"dependency"}, mode="json")
         says = {"backend": self.backend, "address": self.options.address, "profile": profile, "jobs": jobs}
         fs.replace_file(_path(run), json.dumps(says, indent=2).encode())
 
@@ -58,6 +59,13 @@ def backend_of(job: JobId, record: Record) -> Backend:
     options = record.options if job.backend == record.backend else BackendOptions()
     made: Backend = plugins.load("backend", job.backend)(options)
     return made
+
+
+def goes_on(run: Run, module: str, job: JobId, state: JobState) -> bool:
+    """Whether a live job still trains, or will: one whose worker has said that it stopped or failed only winds up."""
+    beat = run.heartbeat(module)
+    its = beat.get("job") in Journal(job.id).links
+    return state.live and not (its and state.phase == "running" and beat.get("state") in ("stopped", "failed"))
 
 
 def states(run: Run) -> dict[int, JobState]:

@@ -31,7 +31,7 @@ from modtrain.backends.base import (
 from modtrain.claim import claim, refuse_strangers
 from modtrain.config import Config, backend_options
 from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
-from modtrain.jobs import JobId, Record, backend_of, read_record
+from modtrain.jobs import JobId, Record, backend_of, goes_on, read_record
 from modtrain.prepare import prepare
 from modtrain.run import Run
 
@@ -257,7 +257,7 @@ class Launch:
         }
         for member in self.members:
             found = there.get(member.number)
-            if found and told[found.backend][found.id].live:
+            if found and goes_on(self.run, member.modules[0], found, told[found.backend][found.id]):
                 member.id, member.backend = found.id, found.backend
             elif self.run.is_finished(member.modules):
                 member.over, member.exit_code = True, FINISHED
