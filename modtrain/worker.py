@@ -52,7 +52,7 @@ class Worker:
         leaving: Leaving,
         *,
         device: str,
-        after_epoch: Callable[[int], None],
+        after_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
         """Build everything, resume or begin. `heartbeat` is told what happens, `leaving` is asked when to leave."""
         self.run, self.heartbeat, self.leaving, self.device = run, heartbeat, leaving, device

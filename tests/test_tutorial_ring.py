@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     """Every `modtrain ...` line of the README, in words and without the program's name."""
-    lines = [line for block in blocks("") for line in block.splitlines()]
+    lines = [line for block in blocks("") for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modtrain ")]
 
 
@@ -92,6 +92,6 @@ def test_the_readme_shows_only_commands_and_options_that_exist() -> None:
 
 def test_the_readme_lists_every_command_that_there_is() -> None:
     for command in app.registered_commands:
-        name = command.name or str(getattr(command.callback, "__name__", ""))
+        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
         assert f"`modtrain {name} " in README
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
