@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ LOOP_S = 0.1
 OBEY_S = 1.0
 """Seconds between two looks for a stop of the whole sweep."""
 READERS = 16
-"""Trials that are read at the same time, at the beginning."""
+"""Trials that are read at the same time: shared storage answers slowly, but many at once."""
 NOT_OVER = ("waiting", "stopped", "queued", "running")
 
 
@@ -35,13 +35,21 @@ class Queue:
     """The trials of a sweep that still have to run, on one backend."""
 
     def __init__(
-        self, sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        backend: str,
+        options: BackendOptions,
+        *,
+        at_once: int,
+        retry_failed: bool = False,
     ) -> None:
-        """`at_once` trials run at the same time, each with a job for each of its workers. Nothing is started yet."""
-        self.sweep, self.backend_name = sweep, backend
-        with ThreadPoolExecutor(READERS) as readers:
-            self.trials = list(readers.map(sweep.trial, range(sweep.spec.trials)))
-            self._study = _remembered(sweep, self.trials, readers, retry_failed=retry_failed)
+        """Nothing is started yet. `trials` are all of the sweep, as they are now.
+
+        `at_once` of them run at the same time, each with a job for each of its workers.
+        """
+        self.sweep, self.trials, self.backend_name = sweep, list(trials), backend
+        self._study = _remembered(sweep, self.trials, retry_failed=retry_failed)
         self._left = [trial.number for trial in self.trials if _runs(trial, retry_failed=retry_failed)]
         self.at_once = min(at_once, sweep.spec.trials)  # not what is left: each is to have its threads as before
         made: Backend = plugins.load("backend", backend)(options)
@@ -245,7 +253,7 @@ def _runs(trial: Trial, *, retry_failed: bool) -> bool:
     return trial.state in NOT_OVER or (retry_failed and trial.state == "failed")
 
 
-def _remembered(sweep: Sweep, trials: list[Trial], readers: ThreadPoolExecutor, *, retry_failed: bool) -> Study:
+def _remembered(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Study:
     """The study as it was when the process before this one ended."""
     spec = sweep.spec
     study = Study(sweep.space, sampler=spec.sampler, seed=spec.seed, maximize=spec.maximize, pruner=spec.prune)
@@ -255,7 +263,9 @@ def _remembered(sweep: Sweep, trials: list[Trial], readers: ThreadPoolExecutor, 
         run = sweep.run(trial.number)
         return None if run is None else reports(run, spec.metric) if spec.prune and spec.metric else {}
 
-    for trial, its in zip(trials, readers.map(reported, trials), strict=True):
+    with ThreadPoolExecutor(READERS) as readers:
+        found = list(readers.map(reported, trials))
+    for trial, its in zip(trials, found, strict=True):
         if its is not None:
             again = _runs(trial, retry_failed=retry_failed)
             state = "running" if again else told(trial)

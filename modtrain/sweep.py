@@ -29,13 +29,10 @@ from modtrain.jobs import JobId, Record, backend_of, known, read_json, read_reco
 from modtrain.launch import worker_command
 from modtrain.outcome import LIVE_JOBS, Trial, trained, value_of
 from modtrain.profile import Profile
-from modtrain.queue import Queue, worker_options
+from modtrain.queue import READERS, Queue, worker_options
 from modtrain.run import STOP_FILE, Run
 from modtrain.status import evaluations
 from modtrain.trials import Sweep, SweepSpec
-
-READERS = 16
-"""Trials that are read at the same time: shared storage answers slowly, but many at once."""
 
 
 def uses_arrays(spec: SweepSpec, backend: Backend) -> bool:
@@ -67,7 +64,7 @@ def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, 
             f"{sweep.name} has {len(live)} tasks of an array on {_record(sweep).backend}; wait for them, or end them "
             f"with `modtrain cancel {sweep.path}`."
         )
-    made = Queue(sweep, backend, options, at_once=at_once, retry_failed=retry_failed)
+    made = Queue(sweep, trials(sweep), backend, options, at_once=at_once, retry_failed=retry_failed)
     _note(sweep, last=_how(backend, options) | {"at_once": at_once})
     return made
 

@@ -29,8 +29,8 @@ from tests.slurm import Queued, Slurm
 T = TypeVar("T")
 TINY = Path(__file__).parent / "tiny.py"
 JOINT = ("--nodes", 1)
-LONG = ("--batches", 30, "--pause-s", 0.1)
-"""Nine seconds of training, if nothing comes in between."""
+LONG = ("--batches", 300, "--pause-s", 0.4)
+"""Minutes of training, as long as it is slowed down."""
 HELD = "--directive=--hold"
 """Waits in the queue until somebody releases it."""
 HOSTILE = "a; rm -rf $HOME 'x\"y"
@@ -153,6 +153,20 @@ class Cluster:
     def found(self, name: str) -> Launched:
         return Launched(self.root / name, self.slurm)
 
+    def slowed(self, name: str) -> Path:
+        """A copy of the tiny recipe that makes its pauses only as long as there is a file `slowly` beside it."""
+        path = self.root / f"recipe of {name}" / "tiny.py"
+        path.parent.mkdir()
+        path.with_name("slowly").touch()
+        pause = 'time.sleep(self.params.pause_s if Path(__file__).with_name("slowly").exists() else 0)'
+        text = TINY.read_text().replace("time.sleep(self.params.pause_s)", pause)
+        path.write_text(text.replace("import torch\n", "from pathlib import Path\n\nimport torch\n", 1))
+        return path
+
+    def hurry(self, name: str) -> None:
+        """Let a run that is slowed down go on as fast as it can."""
+        (self.root / f"recipe of {name}" / "slowly").unlink()
+
 
 @pytest.fixture(scope="module")
 def cluster(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
@@ -191,19 +205,24 @@ def short(three: tuple[Launched, Said], cluster: Cluster) -> tuple[Launched, dic
 
 
 @dataclass(frozen=True)
-class Alone:
-    """Runs that need nobody, begun as soon as there is room, so that the other tests need not wait for them."""
+class Begun:
+    """Runs of several tests, begun as soon as there is room, so that no test waits for its own begun."""
 
-    nan: subprocess.Popen[str]
+    signalled: Launched
+    chain: Launched
+    moved: subprocess.Popen[str]
     hostile: Launched
     by_hand: Launched
     shown: str
 
 
 @pytest.fixture(scope="module")
-def alone(three: tuple[Launched, Said], short: tuple[Launched, Any], cluster: Cluster, home: Path) -> Iterator[Alone]:
+def begun(three: tuple[Launched, Said], short: tuple[Launched, Any], cluster: Cluster, home: Path) -> Iterator[Begun]:
     three[0].until_finished()
-    nan = start(*cluster.words("nan", "--nan-at", 12, *LONG, "--chain", 2, "--wait"))
+    signalled = cluster.launch("signalled", *LONG, "--exclude", "n[1,3]", recipe=cluster.slowed("signalled"))
+    moved = start(*cluster.words("moved", *JOINT, *LONG, "--exclude", "n1", "--wait", recipe=cluster.slowed("moved")))
+    chained = (*JOINT, *LONG, "--chain", 3, "--exclude", "n[2-3]")
+    chain = cluster.launch("chain", *chained, recipe=cluster.slowed("chain"))
     ten = (*JOINT, "--epochs", 10, "--prologue", 'export SAID="so  it is"', "--epilogue", 'echo "$SAID: $code"')
     hostile = Cluster(cluster.slurm, cluster.root / "100 %j $(touch canary) ä").launch(HOSTILE, *ten)
     elsewhere = Cluster(cluster.slurm, cluster.root / "back\\slash `touch canary`")
@@ -211,9 +230,18 @@ def alone(three: tuple[Launched, Said], short: tuple[Launched, Any], cluster: Cl
     by_hand = elsewhere.found(HOSTILE)
     assert by_hand.jobs == []
     cluster.slurm.run("sbatch", by_hand.path / "jobs" / "0.sh")
-    yield Alone(nan, hostile, by_hand, shown.out)
-    nan.kill()
-    nan.communicate()
+    yield Begun(signalled, chain, moved, hostile, by_hand, shown.out)
+    moved.kill()
+    moved.communicate()
+
+
+@pytest.fixture(scope="module")
+def nan(begun: Begun, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """A launch of two workers of which one diverges, to be begun when there is room for both again."""
+    process = start(*cluster.words("nan", "--nan-at", 12, "--batches", 100, "--pause-s", 0.1, "--chain", 2, "--wait"))
+    yield process
+    process.kill()
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +278,9 @@ def test_a_job_without_a_node_is_queued_and_the_reason_is_said(short: tuple[Laun
 
 
 def test_signals_make_workers_publish_and_go_on_and_one_that_is_cancelled_stays_away(
-    alone: Alone, cluster: Cluster
+    begun: Begun, cluster: Cluster
 ) -> None:
-    run, slurm = cluster.launch("interrupted", "--batches", 80, "--pause-s", 0.1), cluster.slurm
+    run, slurm = begun.signalled, cluster.slurm
     first, other = run.jobs
     until(run.trains)
     slurm.run("scancel", "--signal=USR2", "--batch", first)
@@ -282,22 +310,42 @@ def test_signals_make_workers_publish_and_go_on_and_one_that_is_cancelled_stays_
     assert run.status()["state"] == "stopped"
 
 
-def test_cancel_right_after_a_launch_takes_the_jobs_out_of_the_queue(cluster: Cluster) -> None:
-    run = cluster.launch("withdrawn", HELD)
-    waiting = typed("status", run.path)
-    assert waiting.out.count("is queued as job") == 2
-    assert "JobHeldUser" in waiting.out
-    assert "queued and leave as they start" in typed("stop", run.path).out
-    assert "Ended 2 jobs" in typed("cancel", run.path).out
-    assert [run.job(worker).state for worker in (0, 1)] == ["CANCELLED"] * 2
-    assert run.status()["state"] == "stopped"
-    assert "has no live job" in typed("cancel", run.path).out
+def test_a_hostile_name_is_safe_and_a_script_that_is_submitted_by_hand_gives_the_same_run(
+    begun: Begun, nan: subprocess.Popen[str], home: Path, reference: Any, cluster: Cluster
+) -> None:
+    weights = reference(epochs=10)
+    for run in (begun.hostile, begun.by_hand):
+        until(lambda run=run: run.run.is_finished(run.run.modules) and run.journal("ended"))  # type: ignore[misc]
+        assert weights_of(run.run) == weights
+        until(lambda run=run: "so  it is: 0\n" in run.log())  # type: ignore[misc]
+        assert run.status()["state"] == "finished"
+        assert len(evaluations(run.run)) == 1
+    assert (home / "precious").read_text() == "still here"
+    assert not [path for path in cluster.root.rglob("canary") if path.name == "canary"]
+    assert not (Path.cwd() / "canary").exists()
+    script = begun.by_hand.path / "jobs" / "0.sh"
+    assert script.read_text() in begun.shown
+    assert "Nothing was submitted" in begun.shown
+    assert begun.by_hand.jobs == []
+
+
+def test_a_launch_that_waits_ends_with_the_code_of_a_worker_that_failed_and_the_others_and_their_chains_end(
+    nan: subprocess.Popen[str], cluster: Cluster
+) -> None:
+    said = ended(nan)
+    assert said.code == 5, said.out + said.err
+    assert "generator failed: 'loss' of generator became nan at step 12" in said.out
+    run = cluster.found("nan")
+    assert str(run.run.stop_requested()).startswith("generator failed:")
+    for worker, code in enumerate((5, 3)):
+        assert [cluster.slurm.until_over(link).exit_code for link in run.links(worker)] == [code, 0]
+        assert [line[2] for line in run.journal("ended", worker)] == [str(code)]
+    assert run.states() == ["failed", "stopped"]
 
 
 def test_a_run_on_a_node_that_goes_down_goes_on_elsewhere_and_is_trained_once(
-    alone: Alone, cluster: Cluster, reference: Any
+    begun: Begun, cluster: Cluster, reference: Any
 ) -> None:
-    following = start(*cluster.words("moved", *JOINT, *LONG, "--exclude", "n1", "--wait"))
     run, slurm = cluster.found("moved"), cluster.slurm
     until(lambda: run.jobs and run.trains())
     lost = run.job().node
@@ -308,10 +356,11 @@ def test_a_run_on_a_node_that_goes_down_goes_on_elsewhere_and_is_trained_once(
         assert slurm.until_running(run.jobs[0]).node not in (lost, "n1")
     finally:
         slurm.set_node(lost, "RESUME")
-    said = ended(following)
+    cluster.hurry("moved")
+    said = ended(begun.moved)
     assert said.code == 0, said.out + said.err
     assert "mean" in said.out
-    assert weights_of(run.run) == reference(params={"batches": 30})
+    assert weights_of(run.run) == reference(params={"batches": 300})
     for module in run.run.modules:
         history = run.run.store(module).history()
         assert [checkpoint.version for checkpoint in history] == list(range(len(history)))
@@ -321,13 +370,14 @@ def test_a_run_on_a_node_that_goes_down_goes_on_elsewhere_and_is_trained_once(
         assert writers == sorted(writers, key=writers.index), "one after the other"
 
 
-def test_a_chain_goes_on_link_by_link_and_ends_where_the_run_does(alone: Alone, cluster: Cluster) -> None:
-    run, slurm = cluster.launch("chain", *JOINT, *LONG, "--chain", 3, "--exclude", "n[2-3]"), cluster.slurm
+def test_a_chain_goes_on_link_by_link_and_ends_where_the_run_does(begun: Begun, cluster: Cluster) -> None:
+    run, slurm = begun.chain, cluster.slurm
     links = run.links()
     assert len(links) == 3
     until(run.trains)
     slurm.run("scancel", "--signal=USR2", "--batch", links[0])
     assert slurm.until_over(links[0]).restarts == 0
+    cluster.hurry("chain")
     run.until_finished()
     assert [slurm.until_over(link).exit_code for link in links] == [75, 0, 0]
     assert [line[1] for line in run.journal("started")] == links[:2]
@@ -335,18 +385,16 @@ def test_a_chain_goes_on_link_by_link_and_ends_where_the_run_does(alone: Alone, 
     assert run.states() == ["finished"]
 
 
-def test_a_launch_that_waits_ends_with_the_code_of_a_worker_that_failed_and_the_others_and_their_chains_end(
-    alone: Alone, cluster: Cluster
-) -> None:
-    said = ended(alone.nan)
-    assert said.code == 5, said.out + said.err
-    assert "generator failed: 'loss' of generator became nan at step 12" in said.out
-    run = cluster.found("nan")
-    assert str(run.run.stop_requested()).startswith("generator failed:")
-    for worker, code in enumerate((5, 3)):
-        assert [cluster.slurm.until_over(link).exit_code for link in run.links(worker)] == [code, 0]
-        assert [line[2] for line in run.journal("ended", worker)] == [str(code)]
-    assert run.states() == ["failed", "stopped"]
+def test_cancel_right_after_a_launch_takes_the_jobs_out_of_the_queue(cluster: Cluster) -> None:
+    run = cluster.launch("withdrawn", HELD)
+    waiting = typed("status", run.path)
+    assert waiting.out.count("is queued as job") == 2
+    assert "JobHeldUser" in waiting.out
+    assert "queued and leave as they start" in typed("stop", run.path).out
+    assert "Ended 2 jobs" in typed("cancel", run.path).out
+    assert [run.job(worker).state for worker in (0, 1)] == ["CANCELLED"] * 2
+    assert run.status()["state"] == "stopped"
+    assert "has no live job" in typed("cancel", run.path).out
 
 
 def test_a_worker_whose_peer_is_late_comes_back_later_and_ctrl_c_takes_what_waits_out_of_the_queue(
@@ -371,25 +419,6 @@ def test_a_worker_whose_peer_is_late_comes_back_later_and_ctrl_c_takes_what_wait
     assert said.code == 130, said.out + said.err
     assert (slurm.until_over(first).exit_code, run.job(1).state) == (3, "CANCELLED")
     assert not all_may_come(run.run), "nobody waits for one whose job is gone"
-
-
-def test_a_hostile_name_is_safe_and_a_script_that_is_submitted_by_hand_gives_the_same_run(
-    alone: Alone, home: Path, reference: Any, cluster: Cluster
-) -> None:
-    weights = reference(epochs=10)
-    for run in (alone.hostile, alone.by_hand):
-        until(lambda run=run: run.run.is_finished(run.run.modules) and run.journal("ended"))  # type: ignore[misc]
-        assert weights_of(run.run) == weights
-        until(lambda run=run: "so  it is: 0\n" in run.log())  # type: ignore[misc]
-        assert run.status()["state"] == "finished"
-        assert len(evaluations(run.run)) == 1
-    assert (home / "precious").read_text() == "still here"
-    assert not [path for path in cluster.root.rglob("canary") if path.name == "canary"]
-    assert not (Path.cwd() / "canary").exists()
-    script = alone.by_hand.path / "jobs" / "0.sh"
-    assert script.read_text() in alone.shown
-    assert "Nothing was submitted" in alone.shown
-    assert alone.by_hand.jobs == []
 
 
 def test_what_slurm_refuses_is_said_and_the_corrected_command_begins_the_same_run(cluster: Cluster) -> None:

@@ -210,7 +210,10 @@ def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
 def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     tmp_path: Path, held: Path, type_: Terminal
 ) -> None:
-    sweep = made(tmp_path / "killed", {"seed": [1, 2]}, recipe=held, epochs=12, metric="mean")
+    sweep = made(tmp_path / "killed", {"seed": [1, 2]}, recipe=held, epochs=20, metric="mean")
+    (tmp_path / "hold").unlink()
+    train(sweep, 1)
+    (tmp_path / "hold").touch()
     process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     wait_for(lambda: trained(sweep, 0))
     again = type_("sweep", sweep.path)
@@ -219,14 +222,17 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     process.communicate()
     pid, started = life(sweep, 0)
     assert process_started(pid) == started
-    assert states(sweep) == ["running", "waiting"]
-    (tmp_path / "hold").unlink()
-    train(sweep, 1)
+    assert states(sweep) == ["running", "finished"]
     told: list[str] = []
-    found = run(sweep, "local", at_once=1, tell=told.append)
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        (tmp_path / "hold").unlink(missing_ok=True)
+
+    found = run(sweep, "local", at_once=1, tell=tell)
     assert {trial.state for trial in found} == {"finished"}
     assert life(sweep, 0) == (pid, started)
-    assert "trial 0 goes on: seed=1" in told
+    assert told[0] == "trial 0 goes on: seed=1"
 
 
 def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(

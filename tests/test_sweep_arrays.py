@@ -46,8 +46,8 @@ class Swept:
     def states(self) -> list[str]:
         return [trial["state"] for _, trial in sorted(self.found().items())]
 
-    def until(self, *wanted: str) -> None:
-        until(lambda: sorted(self.states()) == sorted(wanted))
+    def until(self, *wanted: str, timeout_s: float = 90) -> None:
+        until(lambda: self.states() == list(wanted), timeout_s=timeout_s)
 
     def tasks(self) -> dict[int, str]:
         """Slurm's ids of the arrays' tasks, as they were submitted last."""
@@ -89,9 +89,9 @@ def cluster(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 @pytest.fixture(scope="module")
 def short(cluster: Cluster) -> Swept:
-    """Two tasks of eighteen seconds each in jobs that leave after fifteen; they need nobody meanwhile."""
+    """Two tasks of fifteen seconds and a start each, in jobs that leave after fifteen; they need nobody meanwhile."""
     limits = ("--walltime", "00:01:00", "--publish-before-s", 45, "--exclude", "n[2-3]")
-    return cluster.sweep("short", "--vary", "seed=1..2", "--epochs", 9, "--pause-s", 0.2, *limits)[0]
+    return cluster.sweep("short", "--vary", "seed=1..2", "--epochs", 6, "--pause-s", 0.25, *limits)[0]
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_que
 
 
 def test_tasks_of_an_array_go_on_beyond_their_time_limit_each_for_itself(short: Swept) -> None:
-    short.until("finished", "finished")
+    short.until("finished", "finished", timeout_s=240)
     for task in (0, 1):
         assert short.slurm.until_over(short.tasks()[task]).exit_code == 0
         kinds = [(line[0], line[2]) for line in short.journal(task) if line[0] == "ended"]
