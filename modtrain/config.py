@@ -11,13 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modtrain import plugins
 from modtrain.backends.base import BackendOptions
 from modtrain.errors import InputError, did_you_mean
-from modtrain.params import as_values, build_params, flatten, read_yaml, sentence, with_settings
+from modtrain.params import as_values, build_params, flatten, read_mapping, sentence, with_settings
 from modtrain.placement import Placement, parse
 from modtrain.profile import Profile, read_profile
 from modtrain.recipe import Recipe
@@ -55,7 +54,7 @@ class Config(BaseModel):
 
 def read_config(path: Path | None, options: dict[str, Any], settings: list[str]) -> Config:
     """The file's values, the command line's `options` (those that are not None) over them, then every `--set`."""
-    values = _relative_to(path, _read_yaml(path)) if path else {}
+    values = _relative_to(path, _read(path)) if path else {}
     values |= {name: value for name, value in options.items() if value is not None}
     params = values.get("params") or {}
     if not isinstance(params, dict):
@@ -148,17 +147,8 @@ def _resolved(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
-        raise InputError(f"The config {path} cannot be read: {error.strerror}.{near}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The config {path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values or {}, dict) or not all(isinstance(name, str) for name in values or {}):
-        raise InputError(f"The config {path} must hold names and values, such as `epochs: 10`.")
-    return {name.replace("-", "_"): value for name, value in (values or {}).items()}
+def _read(path: Path) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in read_mapping(path, "config", "epochs: 10").items()}
 
 
 def _relative_to(path: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -105,6 +106,20 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def read_yaml(text: str) -> Any:
     """The plain values in a YAML text; yaml.YAMLError where it is none, or where a name stands twice in one mapping."""
     return yaml.load(text, _Yaml)
+
+
+def read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
+    """Names and values of a YAML file; InputError names the file, and what `kind` of file it should be."""
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
+        raise InputError(f"The {kind} {path} cannot be read: {error.strerror}.{near}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"The {kind} {path} is not YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise InputError(f"The {kind} {path} must hold names and values, such as `{example}`.")
+    return values
 
 
 def sentence(error: Any) -> str:

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from modtrain.errors import InputError, did_you_mean
-from modtrain.params import read_yaml, sentence
+from modtrain.params import read_mapping, sentence
 
 ALIASES = {"partition": "queue", "memory": "memory_gb", "directive": "directives"}
 """Other names that people type."""
@@ -123,15 +122,7 @@ class Profile(BaseModel):
 
 def read_profile(path: Path) -> Profile:
     """The profile in a YAML file; a template is meant relative to it."""
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
-        raise InputError(f"The profile {path} cannot be read: {error.strerror}.{near}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The profile {path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise InputError(f"The profile {path} must hold names and values, such as `queue: long`.")
+    values = read_mapping(path, "profile", "queue: long")
     if isinstance(values.get("template"), str):
         values["template"] = str((path.parent / Path(values["template"]).expanduser()).resolve())
     return Profile().with_values(values, f"The profile {path}")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,7 @@ from modtrain.recipe import Data, Recipe
 from modtrain.store import CheckpointStore
 
 log = logging.getLogger(__name__)
+Spec = TypeVar("Spec", bound=BaseModel)
 
 HEARTBEAT_S = 2.0
 RUN_FILE = "run.json"
@@ -69,35 +70,18 @@ class Run:
 
     @staticmethod
     def create(path: Path, spec: RunSpec) -> Run:
-        """Make the folder of a new run appear, complete; InputError where the name is taken or not allowed."""
-        check_name(path.name)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fs.publish_folder(path.parent, path.name, {RUN_FILE: spec.model_dump_json(indent=2).encode() + b"\n"})
-        except FileExistsError:
-            raise InputError(f"{path} exists already; choose another --name or --root.") from None
-        except OSError as error:
-            raise InputError(f"The run's folder {path} cannot be made: {error.strerror}.") from error
+        """Make the folder of a new run appear; InputError where the name is taken or not allowed."""
+        create_folder(path, "run", RUN_FILE, spec)
         return Run.open(path)
 
     @staticmethod
     def open(path: Path) -> Run:
         """The run in a folder; InputError where there is none."""
-        path = Path(path)
-        try:
-            content = fs.read_file(path / RUN_FILE)
-        except OSError:
-            raise InputError(_no_run(path)) from None
-        try:
-            return Run(path.resolve(), RunSpec.model_validate_json(content))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(f"{path / RUN_FILE} is damaged or of another version: {where}: {first['msg']}.") from None
+        return Run(Path(path).resolve(), read_folder(Path(path), "run", RUN_FILE, RunSpec))
 
     def begin_otherwise(self, spec: RunSpec) -> Run:
         """The same folder with other settings: only where nothing was ever published and nobody works on it."""
-        fs.replace_file(self.path / RUN_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
+        fs.replace_file(self.path / RUN_FILE, written(spec))
         return Run(self.path, spec)
 
     @property
@@ -148,13 +132,8 @@ class Run:
         fs.replace_file(self.path / STOP_FILE, reason.encode())
 
     def stop_requested(self) -> str | None:
-        """The reason of a stop request. The folder is listed: a polled missing name stays missing on NFS."""
-        if STOP_FILE not in fs.names(self.path):
-            return None
-        try:
-            return fs.read_file(self.path / STOP_FILE).decode(errors="replace") or "no reason given"
-        except FileNotFoundError:
-            return None
+        """The reason of a stop request; None where there is none."""
+        return stop_reason(self.path)
 
     def clear_stop(self) -> None:
         """Take a stop request back, so that the run can go on."""
@@ -250,6 +229,45 @@ def check_name(name: str) -> None:
         raise InputError(f"A run cannot be called {name!r}; take a short name without slashes, such as apples-1.")
 
 
+def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
+    """Make the folder of a new run or sweep appear, complete; InputError where the name is taken or not allowed."""
+    check_name(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fs.publish_folder(path.parent, path.name, {file: written(spec)})
+    except FileExistsError:
+        raise InputError(f"{path} exists already; choose another --name or --root.") from None
+    except OSError as error:
+        raise InputError(f"The {kind}'s folder {path} cannot be made: {error.strerror}.") from error
+
+
+def written(spec: BaseModel) -> bytes:
+    """What `run.json` or `sweep.json` holds."""
+    return spec.model_dump_json(indent=2).encode() + b"\n"
+
+
+def read_folder(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
+    """What the one file of a run's or a sweep's folder says; InputError where there is none, or a damaged one."""
+    try:
+        return form.model_validate_json(fs.read_file(path / file))
+    except OSError:
+        raise InputError(_none_there(path, kind, file)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path / file} is damaged or of another version: {where}: {first['msg']}.") from None
+
+
+def stop_reason(folder: Path) -> str | None:
+    """Of a stop request of a run or a sweep. The folder is listed: a polled missing name stays missing on NFS."""
+    if STOP_FILE not in fs.names(folder):
+        return None
+    try:
+        return fs.read_file(folder / STOP_FILE).decode(errors="replace") or "no reason given"
+    except FileNotFoundError:
+        return None
+
+
 def recipe_sha256(recipe: str) -> str | None:
     """The checksum of a user's recipe file; None for a recipe that comes from a package."""
     path = Path(recipe)
@@ -273,8 +291,8 @@ def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     return next((environment[name] for name in ("SLURM_JOB_ID", "PBS_JOBID") if environment.get(name)), None)
 
 
-def _no_run(path: Path) -> str:
+def _none_there(path: Path, kind: str, file: str) -> str:
     place = path.parent if path.name else path
-    runs = [name for name in fs.names(place) if (place / name / RUN_FILE).is_file()] if place.is_dir() else []
-    shown = f"; {place} has {', '.join(runs[-5:])}" if runs else ""
-    return f"There is no run in {path} (no {RUN_FILE}){shown}.{did_you_mean(path.name, runs)}"
+    there = [name for name in fs.names(place) if (place / name / file).is_file()] if place.is_dir() else []
+    shown = f"; {place} has {', '.join(there[-5:])}" if there else ""
+    return f"There is no {kind} in {path} (no {file}){shown}.{did_you_mean(path.name, there)}"

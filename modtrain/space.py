@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modtrain.dimensions import Dimension, as_entry, from_entry, from_text
 from modtrain.errors import InputError, did_you_mean
-from modtrain.params import read_yaml
+from modtrain.params import read_mapping
 
 FIELDS = ("seed", "epochs", "exchange_every", "max_staleness")
 """What of a run's configuration may vary, beside the parameters of the recipe."""
@@ -48,15 +46,10 @@ def parse_vary(texts: Iterable[str]) -> Space:
 
 def read_space(path: Path) -> Space:
     """The space of a YAML file: dotted names, or names inside of their module's; InputError names file and entry."""
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
-        raise InputError(f"The space {path} cannot be read: {error.strerror}.{near}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The space {path} is not YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(values, dict) or not values:
-        raise InputError(f"The space {path} must hold names and values, such as `translator.lr: [0.005, 0.01]`.")
+    example = "translator.lr: [0.005, 0.01]"
+    values = read_mapping(path, "space", example)
+    if not values:
+        raise InputError(f"The space {path} must hold names and values, such as `{example}`.")
     return from_mapping(values, f"the space {path}")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain import fs, space, study
 from modtrain.config import Config, load_recipe, new_spec, read_config
@@ -22,7 +22,7 @@ from modtrain.outcome import LIVE_JOBS, Trial, outcome
 from modtrain.params import parameters
 from modtrain.prepare import draft
 from modtrain.recipe import Recipe
-from modtrain.run import RUN_FILE, STOP_FILE, Run, RunSpec, check_name
+from modtrain.run import RUN_FILE, Run, RunSpec, create_folder, read_folder, stop_reason, written
 
 SWEEP_FILE = "sweep.json"
 CONFIG = (
@@ -77,39 +77,19 @@ class Sweep:
     @staticmethod
     def create(path: Path, spec: SweepSpec) -> Sweep:
         """Make the folder of a new sweep appear, complete; InputError where the name is taken or not allowed."""
-        check_name(path.name)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fs.publish_folder(path.parent, path.name, {SWEEP_FILE: spec.model_dump_json(indent=2).encode() + b"\n"})
-        except FileExistsError:
-            raise InputError(f"{path} exists already; choose another --name or --root.") from None
-        except OSError as error:
-            raise InputError(f"The sweep's folder {path} cannot be made: {error.strerror}.") from error
+        create_folder(path, "sweep", SWEEP_FILE, spec)
         return Sweep.open(path)
 
     @staticmethod
     def open(path: Path) -> Sweep:
         """The sweep in a folder; InputError where there is none."""
-        try:
-            content = fs.read_file(path / SWEEP_FILE)
-        except OSError:
-            there = [name for name in fs.names(path.parent) if (path.parent / name / SWEEP_FILE).is_file()]
-            near = did_you_mean(path.name, there)
-            raise InputError(f"There is no sweep in {path} (no {SWEEP_FILE}).{near}") from None
-        try:
-            return Sweep(path.resolve(), SweepSpec.model_validate_json(content))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise InputError(
-                f"{path / SWEEP_FILE} is damaged or of another version: {where}: {first['msg']}."
-            ) from None
+        return Sweep(path.resolve(), read_folder(path, "sweep", SWEEP_FILE, SweepSpec))
 
     def changed(self, **values: Any) -> Sweep:
         """The same sweep with more trials, or ranked by another metric; trials that there are stay what they are."""
         spec = self.spec.model_copy(update=values)
         if spec != self.spec:
-            fs.replace_file(self.path / SWEEP_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
+            fs.replace_file(self.path / SWEEP_FILE, written(spec))
         return Sweep(self.path, spec)
 
     @property
@@ -175,12 +155,7 @@ class Sweep:
 
     def stop_requested(self) -> str | None:
         """Why no further trial is to begin; None where nobody has asked for that."""
-        if STOP_FILE not in fs.names(self.path):
-            return None
-        try:
-            return fs.read_file(self.path / STOP_FILE).decode(errors="replace") or "asked for"
-        except FileNotFoundError:
-            return None
+        return stop_reason(self.path)
 
 
 def new_sweep(

@@ -35,7 +35,7 @@ from modtrain.cli.options import (
     Text,
     option,
 )
-from modtrain.cli.parsing import LaunchCommand, job_options, settings_of
+from modtrain.cli.parsing import LaunchCommand, file_or_folder, job_options, settings_of
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Plan:
         from modtrain.prepare import new_name, prepare
         from modtrain.run import RUN_FILE, Run, check_name
 
-        file, given = _target(target, given)
+        file, given = file_or_folder(target, given, "run", lambda folder: Run.open(folder).path)
         given = {**given, "job": job_options(ctx)}
         config = read_config(file, given, [])
         if config.name is not None:
@@ -253,22 +253,3 @@ def carry_out(started: Launch, ready_fd: int | None) -> None:
     if code == 0:
         watch.finished(time.monotonic() - begun)
     raise typer.Exit(code)
-
-
-def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """A config file, or options that mean the run of a folder."""
-    from modtrain import plugins
-    from modtrain.run import Run
-
-    if target is None or target.suffix in (".yaml", ".yml"):
-        return target, given
-    if target.suffix == ".py" or str(target) in plugins.known("recipe"):
-        raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
-    if target.is_file():
-        return target, given
-    path = Run.open(target).path
-    for given_as, value in (("name", path.name), ("root", str(path.parent))):
-        if given[given_as] not in (None, value):
-            raise InputError(f"--{given_as} {given[given_as]} contradicts the run {target}; leave one of them out.")
-        given = {**given, given_as: value}
-    return None, given

@@ -5,7 +5,8 @@ Deliberately not here: any command.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -147,6 +148,26 @@ def settings_of(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
             raise InputError(_no_option(name, options, parameters))
         settings += [f"{parameter}={value}" for parameter in meant]
     return settings
+
+
+def file_or_folder(
+    target: Path | None, given: dict[str, Any], kind: str, opened: Callable[[Path], Path]
+) -> tuple[Path | None, dict[str, Any]]:
+    """A config file, or the options that mean the folder of a run or a sweep; `opened` says where the folder is."""
+    from modtrain import plugins
+
+    if target is None or target.suffix in (".yaml", ".yml"):
+        return target, given
+    if target.suffix == ".py" or str(target) in plugins.known("recipe"):
+        raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
+    if target.is_file():
+        return target, given
+    path = opened(target)
+    meant = {"name": path.name, "root": str(path.parent)}
+    for name, value in meant.items():
+        if given[name] not in (None, value):
+            raise InputError(f"--{name} {given[name]} contradicts the {kind} {target}; leave one of them out.")
+    return None, {**given, **meant}
 
 
 def _meant(option: str, value: str, parameters: Sequence[str]) -> tuple[list[str], str]:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modtrain import fs, plugins, space
 from modtrain.backends.base import Backend, BackendOptions
-from modtrain.cli.parsing import job_options, settings_of
+from modtrain.cli.parsing import file_or_folder, job_options, settings_of
 from modtrain.config import Config, backend_options, load_recipe, read_config, recipe_name, written
 from modtrain.errors import InputError, did_you_mean
 from modtrain.params import as_values, build_params, flatten, parameters, sentence, with_settings
@@ -70,7 +70,8 @@ class Plan:
         file: Path | None,
     ) -> Plan:
         """Read the file or the sweep that is named, the space, and the options that only the recipe knows."""
-        config_file, given = _target(target, {**given, "job": job_options(ctx)})
+        given = {**given, "job": job_options(ctx)}
+        config_file, given = file_or_folder(target, given, "sweep", lambda folder: Sweep.open(folder).path)
         config = read_config(config_file, given, [])
         root = Path(config.root).expanduser()
         if root.exists() and not root.is_dir():
@@ -218,22 +219,6 @@ class Plan:
 
 def _names(recipe: Recipe) -> list[str]:
     return [parameter.name for parameter in parameters(recipe.params)]
-
-
-def _target(target: Path | None, given: dict[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """A config file, or options that mean the sweep of a folder."""
-    if target is None or target.suffix in (".yaml", ".yml"):
-        return target, given
-    if target.suffix == ".py" or str(target) in plugins.known("recipe"):
-        raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
-    if target.is_file():
-        return target, given
-    sweep = Sweep.open(target)
-    for option, value in (("name", sweep.name), ("root", str(sweep.path.parent))):
-        if given[option] not in (None, value):
-            raise InputError(f"--{option} {given[option]} contradicts the sweep {target}; leave one of them out.")
-        given = {**given, option: value}
-    return None, given
 
 
 def _section(values: dict[str, Any], asked: dict[str, Any]) -> Section:

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import typer
 from rich.console import Group
@@ -63,7 +62,7 @@ class Follow:
         if self.queue.left:
             self._header()
             looked, obeyed = float("-inf"), 0
-            with self._signals_noted(), self._shown() as update:
+            with terminal.signals_noted(self._signals), self._shown() as update:
                 for _ in self.queue.watch(self._tell):
                     obeyed = self._obey(obeyed)
                     if time.monotonic() - looked >= LOOK_S:
@@ -130,18 +129,6 @@ class Follow:
         left = f", {terminal.clock((count - over) * seconds / new)} left" if new > 0 else ""
         rate = f", {new / seconds * 3600:.0f} an hour" if new > 0 else ""
         return f"{over}/{count} trials{rate}, {terminal.clock(seconds)}{left}"
-
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(signal.Signals(number))
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def facts_of(spec: SweepSpec, at_once: int | None) -> None:

@@ -1,13 +1,16 @@
-"""What a person sees: tables of modules and metrics, durations, the console.
+"""What a person sees: tables of modules and metrics, durations, the console; and the signals that one sends from it.
 
 Deliberately not here: where the values come from.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -141,3 +144,18 @@ def _peer(name: str, said: Mapping[str, Any]) -> Text:
 def short(path: Path) -> str:
     """Relative to here, where it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def signals_noted(noted: list[signal.Signals]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end nothing meanwhile: whoever watches finds them in the list."""
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number))
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -51,7 +50,7 @@ class Watch:
         """Follow until every worker is over; the exit code of the whole."""
         self._header()
         looked = float("-inf")
-        with self._signals_noted(), self._shown() as show:
+        with terminal.signals_noted(self._signals), self._shown() as show:
             for members in self.launch.watch(self._tell):
                 self._obey()
                 over = all(member.over for member in members)
@@ -155,18 +154,6 @@ class Watch:
     @staticmethod
     def _life(beat: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(beat.get(key) for key in ("host", "pid", "started"))
-
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signals.append(signal.Signals(number))
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _obey(self) -> None:
         """The first signal asks the workers to leave, the second one ends them."""
