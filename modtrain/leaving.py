@@ -33,9 +33,14 @@ class Leaving:
     """The reason to leave, once there is one."""
 
     def __init__(self, run: Run, leave_after_s: float | None = None) -> None:
-        """`leave_after_s` is what a job's time limit leaves from now on."""
+        """`leave_after_s` is what a job's time limit leaves, counted from the start of this process.
+
+        One that has come late, since it took so long to start, trains a batch all the same: so every job goes on a bit.
+        """
         self._run = run
-        self._deadline = None if leave_after_s is None else time.monotonic() + leave_after_s
+        self.no_time = leave_after_s is not None and leave_after_s <= 0
+        """Whether the limit leaves nothing at all, however quick the start is."""
+        self._deadline = None if leave_after_s is None else time.monotonic() - process_age_s() + leave_after_s
         self._last = self._longest = 0.0
         self._signal: signal.Signals | None = None
         self._asked = 0.0

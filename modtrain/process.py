@@ -40,9 +40,9 @@ def work(
 ) -> None:
     """Train `modules` of a run to its end. Returns when they are finished; else raises why not.
 
-    `leave_after_s` is what a job's time limit leaves: the worker publishes and leaves before. `after_epoch` is called
-    with the epochs completed when those of every epoch but the last are published. `may_come` is asked where a peer was
-    late: whether to leave as Preempted, to come back for it, instead of failing.
+    `leave_after_s` is what a job's time limit leaves, from the start of this process: the worker publishes and leaves
+    before. `after_epoch` is called with the epochs completed when those of every epoch but the last are published.
+    `may_come` is asked where a peer was late: whether to leave as Preempted, to come back for it, instead of failing.
     """
     if threads:
         torch.set_num_threads(threads)

@@ -82,7 +82,7 @@ class Worker:
 
     def train(self) -> None:
         """Walk the epochs. Leaves by an error of `errors.py` where it does not reach the end."""
-        if self.leaving.time_left_s() <= 0 and self.step < self.total:
+        if self.leaving.no_time and self.step < self.total:
             raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
         if self.step < self.total:
             self._publish(full=True)  # version 0; later it fences out a worker that we take over from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from modtrain import fs
+from modtrain.errors import InputError, Preempted
+from modtrain.process import work
 from modtrain.run import Run
 from tests.runs import finish, make_run, start_worker, weights_of
 
@@ -136,3 +139,28 @@ def test_two_workers_of_one_module_cannot_both_stay(tmp_path: Path, tiny_recipe:
     assert sorted(process.returncode for process in both) == [3, 4], outputs
     history = [checkpoint.version for checkpoint in run.store("generator").history()]
     assert history == list(range(len(history))), "no version is lost or doubled"
+
+
+def test_a_worker_that_starts_too_late_for_its_time_limit_goes_on_by_a_batch_and_the_run_ends_bit_identical(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    """This process is older than the limit, as a worker is whose imports took so long."""
+    for name in ("whole", "late"):
+        make_run(tmp_path / name, tiny_recipe, TOGETHER, params={"batches": 3}, epochs=2)
+    finish(Run.open(tmp_path / "whole"))
+    late = Run.open(tmp_path / "late")
+    steps = []
+    while not late.is_finished(late.modules):
+        with contextlib.suppress(Preempted):
+            work(late, late.modules, threads=1, leave_after_s=0.01)
+        steps.append(late.heartbeat("generator")["step"])
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert weights_of(late) == weights_of(Run.open(tmp_path / "whole"))
+
+
+def test_a_time_limit_that_leaves_nothing_is_an_error_instead_of_a_job_for_every_batch(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    with pytest.raises(InputError, match="leaves no time to train: raise walltime, or lower publish_before_s"):
+        work(run, run.modules, threads=1, leave_after_s=-60)

@@ -72,9 +72,6 @@ def train(
     evaluate_every: int | None,
 ) -> None:
     """Train as the options say."""
-    from modtrain.leaving import process_age_s
-
-    leave_after = None if leave_after is None else leave_after - process_age_s()  # it counts from our start
     if unattended or evaluate_every:
         from modtrain import unattended as alone
 
