@@ -126,6 +126,14 @@ def test_walltime_is_enforced_with_a_warning_and_then_without_mercy(pbs: FakePbs
     assert (pbs.home.parent / "STDIN.o100").read_text() == "asked to end\n"
 
 
+def test_a_queue_gives_its_walltime_to_jobs_that_ask_for_none(tmp_path: Path) -> None:
+    cluster = Cluster(queues=("workq", "short"), limits={"short": "1:30:00"})
+    with fake_pbs(tmp_path / "pbs", cluster) as pbs:
+        asked = [("-q", "short"), ("-q", "short", "-l", "walltime=60"), ()]
+        known = [pbs.shown(pbs.submit("true", *options)) for options in asked]
+    assert [each.get("Resource_List.walltime") for each in known] == ["01:30:00", "00:01:00", None]
+
+
 @pytest.mark.parametrize(
     ("script", "status"), [("touch {started}; sleep 60", "271"), (STUBBORN, "265"), (PATIENT, "7")], ids=str
 )

@@ -90,6 +90,7 @@ def site(tmp_path: Path) -> Site:
     made.python.write_text(STAND_IN.format(calls=tmp_path / "calls"))
     made.python.chmod(0o755)
     made.command("squeue", "echo 2099-01-01T00:00:00")
+    made.command("qstat", "exit 1")
     made.command("module", 'echo "module $*"')
     return made
 
@@ -119,7 +120,7 @@ def every_script(site: Site, kind: str) -> Iterator[tuple[str, Path, Sequence[in
         lines = {
             "prologue": own,
             "epilogue": own,
-            "walltime": "01:00:00",
+            "walltime": None if form == "one" else "01:00:00",
             "chain": 3 if form == "chain" else 1,
         }
         made = backend(site, kind, **lines, account="a#b" if kind == "slurm" else "ab")
@@ -324,6 +325,27 @@ def test_the_worker_is_told_how_long_it_may_stay(site: Site) -> None:
     assert site.calls()[-1][0] == ""
 
 
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [
+        ("    Resource_List.select = 1:ncpus=1\n    Resource_List.walltime = 26:10:09\n", 94209),  # PBS Pro
+        ("\tResource_List.walltime = 00:10:00\n\tResource_List.nodect = 1\n", 600),  # Torque's commands on Slurm
+        ("    Resource_List.walltime = 119304647:05:00\n", None),  # ... where there is no limit
+        ("    resources_used.walltime = 00:10:00\n", None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pbspro", "torque"])
+def test_a_time_limit_that_only_the_queue_of_a_pbs_job_sets_is_asked_for(
+    site: Site, kind: str, told: str, seconds: int | None
+) -> None:
+    (site.path / "told").write_text(f"Job Id: 7.server\n{told}")
+    site.command("qstat", f'[ "$*" = "-f 7.server" ] && cat {site.path}/told')
+    (script,) = backend(site, kind, publish_before_s=100).scripts([job(site)])
+    assert site.run(script, PBS_JOBID="7.server").returncode == 0
+    after = site.calls()[-1][0]
+    assert (after == "") if seconds is None else (seconds - 160 < float(after) <= seconds - 100)
+
+
 def test_a_worker_that_is_killed_is_started_again_within_its_job_and_given_up_in_the_end(site: Site) -> None:
     site.python.write_text("#!/bin/bash\necho alive\nkill -9 $$\n")
     site.command("sleep", "exec /bin/sleep 0")
@@ -396,3 +418,38 @@ def test_resources_of_a_job_are_asked_for(site: Site) -> None:
     (script,) = backend(site, gpus=2, constraint="a100", mail="me@here").scripts([one])
     for expected in ("--cpus-per-task=3", "--gres=gpu:2", "--constraint=a100", "--mail-type=END,FAIL"):
         assert f"#SBATCH {expected}\n" in script.read_text()
+
+
+def test_every_job_option_is_spelled_as_slurm_does(site: Site) -> None:
+    asked = {
+        "queue": "long",
+        "account": "physics",
+        "qos": "high",
+        "reservation": "R12",
+        "walltime": "1-02:00:00",
+        "memory_gb": 1.5,
+        "gpus": 2,
+        "constraint": "a100",
+        "exclude": "n[1-3]",
+        "mail": "me@here",
+        "mail_on": "ALL",
+        "dependency": "afterok:12",
+        "directives": ["--exclusive"],
+    }
+    (script,) = backend(site, **asked).scripts([job(site)])
+    told = {line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")}
+    assert told >= {
+        "--partition=long",
+        "--account=physics",
+        "--qos=high",
+        "--reservation=R12",
+        "--time=1-02:00:00",
+        "--mem=1536M",
+        "--gres=gpu:2",
+        "--constraint=a100",
+        "--exclude=n[1-3]",
+        "--mail-user=me@here",
+        "--mail-type=ALL",
+        "--dependency=singleton,afterok:12",
+        "--exclusive",
+    }

@@ -51,6 +51,8 @@ class Cluster:
     ncpus: int = 2
     ngpus: int = 1
     queues: tuple[str, ...] = ("workq",)
+    limits: dict[str, str] = field(default_factory=dict)
+    """The walltime that a queue gives to jobs which ask for none (`resources_default.walltime`)."""
     accounts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     kill_delay_s: float = 10.0

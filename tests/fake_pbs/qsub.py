@@ -65,13 +65,15 @@ def _job(request: Request, cluster: Cluster, arguments: list[str]) -> Job:
     rules.check_options(asked, cluster)
     indices, limit = rules.array(asked["J"], cluster) if "J" in asked else ([], None)
     depend = rules.attributes(request.attributes)
-    chunks, place, resources = rules.resources(request.resources, cluster)
+    queue = rules.queue(asked.get("q", ""), cluster)
+    default = {"walltime": cluster.limits[queue]} if queue in cluster.limits else {}
+    chunks, place, resources = rules.resources(default | request.resources, cluster)
     user = pwd.getpwuid(os.getuid()).pw_name
     chosen = DEFAULTS | asked
     return Job(
         number=0,
         name=asked["N"],
-        queue=rules.queue(asked.get("q", ""), cluster),
+        queue=queue,
         owner=f"{user}@{HOST}",
         attributes={long: chosen[letter] for letter, long in NAMED.items() if letter in chosen}
         | {"Checkpoint": chosen["c"], "Priority": str(int(chosen["p"])), "project": chosen["P"]}
