@@ -218,7 +218,7 @@ def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
     slurm: Slurm, tiny_recipe: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "slow.py"
-    slow.write_text(tiny_recipe.read_text().replace("pause_s: float = 0.0", "pause_s: float = 0.2"))
+    slow.write_text(tiny_recipe.read_text().replace("pause_s: float = 0.0", "pause_s: float = 0.3"))
     given = {"RUNS": tmp_path / "my runs", "MODTRAIN": installed, "RECIPE": slow}
     for name, value in {**given, "FIRST": "generator", "SECOND": "discriminator"}.items():
         monkeypatch.setenv(name, str(value))
@@ -228,10 +228,29 @@ def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
     path = tmp_path / "my runs" / "two-nodes"
     assert fs.wait_until(lambda: is_training(path, "generator", "discriminator") or None, timeout_s=120)
     slurm.run("scancel", "--signal=USR2", job)  # what --signal=USR2@300 sends
-    slurm.until(job, lambda found: found.restarts == 1, timeout_s=60)
+    slurm.until(job, lambda found: found.restarts == 1)
     ended = slurm.until_over(job, timeout_s=120)
     assert (ended.state, ended.exit_code) == ("COMPLETED", 0)
     assert is_finished(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # three Ray nodes start on two cores
+def test_a_job_of_three_nodes_is_a_ray_cluster_that_trains_on_slurm(
+    slurm: Slurm, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "my config.yaml"
+    config.write_text(f"recipe: {tiny_recipe}\nepochs: 2\nnodes: 2\n")
+    given = {"RUNS": tmp_path / "my runs", "CHECKOUT": ROOT, "CONFIG": config, "MODTRAIN_PYTHON": sys.executable}
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    job = slurm.run("sbatch", "--parsable", JOBS / "ray.sbatch")
+    ended = slurm.until_over(job, timeout_s=600)
+    assert (ended.state, ended.exit_code) == ("COMPLETED", 0), (tmp_path / f"ray-{job}.log").read_text()
+    assert is_finished(tmp_path / "my runs" / "on-ray")
 
 
 def test_the_array_by_hand_and_a_job_of_two_nodes_train_on_pbs_pro(
