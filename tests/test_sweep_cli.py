@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,24 @@ def test_a_name_that_is_taken_and_a_root_that_is_a_file_are_said(sweep: Any, tmp
     (tmp_path / "file").write_text("")
     said = sweep(*LRS, "--root", tmp_path / "file")
     assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)
+
+
+def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no scheduler is needed
+    peaks_mb = []
+    for number, trials in enumerate((10, 10, 1000)):  # the first one loads what they need
+        tracemalloc.start()
+        try:
+            words = ("--vary", f"seed=1..{trials}", "--name", f"dry-{number}", "--nodes-per-trial", 1)
+            said = sweep(*words, "--backend", "slurm", "--dry-run")
+            peaks_mb.append(tracemalloc.get_traced_memory()[1] / 1e6)
+        finally:
+            tracemalloc.stop()
+        assert said.code == 0, said.err
+        assert f"The scripts of {trials} trials" in said.out
+    assert peaks_mb[2] < peaks_mb[1] + 3
 
 
 @pytest.mark.parametrize("backend", ["local", "ray"])
