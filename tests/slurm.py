@@ -63,7 +63,7 @@ class Slurm:
         jobs = [read_job(line) for line in told.splitlines()]
         return {job.id: job for job in jobs}
 
-    def until(self, job: str, wanted: Callable[[Queued], bool], *, timeout_s: float = 60) -> Queued:
+    def until(self, job: str, wanted: Callable[[Queued], bool], *, timeout_s: float = 120) -> Queued:
         """The job, as soon as it is what is wanted."""
         deadline = time.monotonic() + timeout_s
         while not wanted(found := self.queue()[job]):
@@ -75,7 +75,7 @@ class Slurm:
         """The job, as soon as it runs."""
         return self.until(job, lambda found: found.state == "RUNNING")
 
-    def until_over(self, job: str, *, timeout_s: float = 60) -> Queued:
+    def until_over(self, job: str, *, timeout_s: float = 120) -> Queued:
         """The job, as soon as it is over, in whatever way."""
         return self.until(job, lambda found: found.over, timeout_s=timeout_s)
 

@@ -26,6 +26,7 @@ from tests.command import Said, ended, start
 from tests.runs import finish, make_run, weights_of
 from tests.slurm import Queued, Slurm
 
+pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
 T = TypeVar("T")
 TINY = Path(__file__).parent / "tiny.py"
 JOINT = ("--nodes", 1)
@@ -35,9 +36,9 @@ HELD = "--directive=--hold"
 """Waits in the queue until somebody releases it."""
 HOSTILE = "a; rm -rf $HOME 'x\"y"
 
-THREE = f"""
+THREE = """
 import dataclasses, importlib.util, sys
-spec = importlib.util.spec_from_file_location("tiny_of_three", {str(TINY)!r})
+spec = importlib.util.spec_from_file_location("tiny_of_three", {tiny!r})
 sys.modules["tiny_of_three"] = tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
 
@@ -64,7 +65,7 @@ def typed(*words: object) -> Said:
         return Said(int(left.value.code or 0), out.read(), err.read())
 
 
-def until(ready: Callable[[], T | bool | None], timeout_s: float = 90) -> T:
+def until(ready: Callable[[], T | bool | None], timeout_s: float = 180) -> T:
     """What is waited for, as soon as it is there."""
     found = fs.wait_until(lambda: ready() or None, timeout_s=timeout_s, longest_pause_s=0.2)
     assert found, "it did not come"
@@ -120,7 +121,7 @@ class Launched:
         beats = [self.run.heartbeat(module) for module in self.run.modules]
         return all(beat.get("state") == "training" and beat.get("step", 0) > 0 for beat in beats)
 
-    def until_finished(self, timeout_s: float = 120) -> None:
+    def until_finished(self, timeout_s: float = 300) -> None:
         until(lambda: self.run.is_finished(self.run.modules), timeout_s)
         for job in self.jobs:
             self.slurm.until_over(job)
@@ -188,20 +189,22 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[st
 
 @pytest.fixture(scope="module")
 def three(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Launched, Said]:
-    """Three modules that take all three nodes, and what was said when they were launched."""
+    """Three modules that take all three nodes until `short` waits for one, and what was said at their launch."""
     recipe = tmp_path_factory.mktemp("recipe") / "three.py"
-    recipe.write_text(THREE)
-    words = cluster.words("three", "--cpus", 2, "--pause-s", 0.15, "--walltime", "00:10:00", recipe=recipe)
+    recipe.write_text(THREE.format(tiny=str(cluster.slowed("three"))))
+    words = cluster.words("three", "--cpus", 2, "--pause-s", 3, "--walltime", "00:10:00", recipe=recipe)
     return cluster.found("three"), typed(*words)
 
 
 @pytest.fixture(scope="module")
 def short(three: tuple[Launched, Said], cluster: Cluster) -> tuple[Launched, dict[str, Any]]:
-    """Ten epochs of three seconds in jobs that leave after fifteen; and its status while there was no node for it."""
-    limits = ("--walltime", "00:01:00", "--publish-before-s", 45, "--exclude", "n[2-3]")
-    run = cluster.launch("short", *JOINT, "--epochs", 10, "--pause-s", 0.3, *limits)
-    until(lambda: run.job().reason in ("Resources", "Priority") or run.job().state != "PENDING")
-    return run, run.status()
+    """Ten epochs of six seconds in jobs that leave after thirty; and its status while there was no node for it."""
+    limits = ("--walltime", "00:01:00", "--publish-before-s", 30, "--exclude", "n[2-3]")
+    run = cluster.launch("short", *JOINT, "--epochs", 10, "--pause-s", 0.6, *limits)
+    until(lambda: run.job().reason in ("Resources", "Priority"))
+    found = run.status()
+    cluster.hurry("three")
+    return run, found
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,6 @@ def test_a_launch_records_its_jobs_and_returns_and_nobody_has_to_stay(
     assert said.code == 0, said.err
     assert "Nobody has to stay." in said.out
     assert [job in said.out for job in run.jobs] == [True] * 3
-    assert run.status()["state"] in ("queued", "running")
     run.until_finished()
     assert sorted(run.job(worker).node for worker in range(3)) == ["n1", "n2", "n3"]
     assert len(evaluations(run.run)) >= 1
@@ -400,19 +402,20 @@ def test_cancel_right_after_a_launch_takes_the_jobs_out_of_the_queue(cluster: Cl
 def test_a_worker_whose_peer_is_late_comes_back_later_and_ctrl_c_takes_what_waits_out_of_the_queue(
     cluster: Cluster,
 ) -> None:
-    process = start(*cluster.words("late", HELD, "--wait", "--peer-timeout", 6))
+    process = start(*cluster.words("late", HELD, "--wait", "--peer-timeout", 15))
     run, slurm = cluster.found("late"), cluster.slurm
     until(lambda: run.jobs)
     first, _ = run.jobs
     slurm.run("scontrol", "release", first)
     slurm.until(first, lambda found: found.state == "PENDING" and found.restarts == 1)
-    assert "Waited 6 s for discriminator" in run.log()
+    assert "Waited 15 s for discriminator" in run.log()
     assert "Left to come back later." in run.log()
     assert run.run.stop_requested() is None
     assert run.states() == ["queued", "queued"]
     slurm.start_now(first)
     until(lambda: len(run.journal("started")) == 2 and run.run.heartbeat("generator").get("state") == "waiting")
-    assert (run.status()["state"], run.states()) == ("running", ["waiting", "queued"])
+    found = run.status()
+    assert (found["state"], [worker["state"] for worker in found["workers"]]) == ("running", ["waiting", "queued"])
     assert all_may_come(run.run)
     process.send_signal(signal.SIGINT)
     said = ended(process)
@@ -500,7 +503,7 @@ def test_ten_epochs_under_a_time_limit_that_allows_some_end_finished_without_a_p
     short: tuple[Launched, Any], reference: Any, slurm: Slurm
 ) -> None:
     run, _ = short
-    run.until_finished(timeout_s=240)
+    run.until_finished()
     assert weights_of(run.run) == reference(epochs=10)
     assert run.job().restarts >= 2
     assert len(run.journal("started")) == run.job().restarts + 1
