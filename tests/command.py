@@ -42,5 +42,5 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str]) -> Said:
     """How it ended, and what it had said."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return Said(process.returncode, out, err)

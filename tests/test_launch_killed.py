@@ -33,7 +33,7 @@ def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
     return lambda run: Launch(run, name, BackendOptions(address=address, profile=Profile(cpus=1)))
 
 
-def pid_after(run: Run, module: str, steps: int, timeout_s: float = 60.0) -> int:
+def pid_after(run: Run, module: str, steps: int, timeout_s: float = 180.0) -> int:
     """The live process that trains a module, once it has made some steps."""
     deadline = time.monotonic() + timeout_s
     while True:

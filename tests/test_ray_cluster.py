@@ -29,8 +29,8 @@ from tests.test_backend_ray import raylet_of, until_all_is_free
 from tests.test_launch_killed import is_final, pid_after
 
 SCRIPTS = Path(__file__).parent.parent / "cluster" / "ray"
-SLOWLY = ("--epochs", 10, "--set", "batches=10", "--set", "pause_s=0.05", "--exchange-every", 5)
-"""Five seconds of training, a full checkpoint every half second."""
+SLOWLY = ("--epochs", 20, "--set", "batches=10", "--set", "pause_s=0.05", "--exchange-every", 5)
+"""Ten seconds of training, a full checkpoint every half second: one worker may start some seconds before another."""
 THREE = """
 import dataclasses, importlib.util, sys
 spec = importlib.util.spec_from_file_location("tiny", {tiny!r})

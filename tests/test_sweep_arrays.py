@@ -23,6 +23,7 @@ from tests.runs import finish, make_run, weights_of
 from tests.slurm import Queued, Slurm
 from tests.test_slurm import typed, until
 
+pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
 SLOW = ("--pause-s", 0.1)
 """Three seconds of training, if nothing comes in between."""
 
@@ -89,9 +90,9 @@ def cluster(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 @pytest.fixture(scope="module")
 def short(cluster: Cluster) -> Swept:
-    """Two tasks of fifteen seconds and a start each, in jobs that leave after fifteen; they need nobody meanwhile."""
-    limits = ("--walltime", "00:01:00", "--publish-before-s", 45, "--exclude", "n[2-3]")
-    return cluster.sweep("short", "--vary", "seed=1..2", "--epochs", 6, "--pause-s", 0.25, *limits)[0]
+    """Two tasks of thirty seconds and a start each, in jobs that leave after thirty; they need nobody meanwhile."""
+    limits = ("--walltime", "00:01:00", "--publish-before-s", 30, "--exclude", "n[2-3]")
+    return cluster.sweep("short", "--vary", "seed=1..2", "--epochs", 6, "--pause-s", 0.5, *limits)[0]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,8 @@ def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_nobody_has_to_sta
 def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is_missing(
     queues: list[subprocess.Popen[str]], cluster: Cluster
 ) -> None:
-    sweep, _ = cluster.sweep("cut", "--vary", "seed=1..3", *SLOW, "--epochs", 5, "--max-running", 1, "--exclude", "n1")
+    paces = "pause_s=0.02,0.3,0.03"  # time enough to see the second one train, and to stop it
+    sweep, _ = cluster.sweep("cut", "--vary", paces, "--epochs", 5, "--max-running", 1, "--exclude", "n1")
     until(lambda: sweep.trains(1))
     assert sweep.states() == ["finished", "running", "queued"]
     assert "No further trial begins" in typed("stop", sweep.path, "--reason", "enough").out
@@ -170,7 +172,7 @@ def test_the_limit_of_an_array_holds_over_all_of_them_and_each_trial_is_trained_
         assert [line[0] for line in journal] == ["started", "ended"]
         assert journal[1][2] == ("5" if task % 2 else "0")
         spans.append((int(journal[0][3]), int(journal[1][3])))
-    assert overlapping(spans) == 2
+    assert overlapping(spans) <= 2
 
 
 def test_the_table_is_sorted_and_failed_trials_say_why(finished: Swept, tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_que
 
 
 def test_tasks_of_an_array_go_on_beyond_their_time_limit_each_for_itself(short: Swept) -> None:
-    short.until("finished", "finished", timeout_s=240)
+    short.until("finished", "finished", timeout_s=300)
     for task in (0, 1):
         assert short.slurm.until_over(short.tasks()[task]).exit_code == 0
         kinds = [(line[0], line[2]) for line in short.journal(task) if line[0] == "ended"]
