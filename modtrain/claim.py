@@ -44,6 +44,6 @@ def refuse_strangers(run: Run, modules: Sequence[str]) -> None:
         beat = run.heartbeat(names[0])
         who = f"{names[0]} by process {beat.get('pid')} on {beat.get('host')}"
         raise InputError(
-            f"{run.name} is being trained already ({who}), by no job that can be seen from here. Name its "
-            f"cluster (--address), or end it with `modtrain stop {run.path}`."
+            f"{run.name} is being trained already ({who}), by no job that can be seen from here, such as one that was "
+            f"submitted by hand. Wait for it, end it with `modtrain stop {run.path}`, or name its cluster (--address)."
         )

@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -106,14 +106,15 @@ class Launch:
             self.run.clear_stop()
             self._submit(missing)
         except BaseException:
-            self._leave_alone([member for member in self.members if member not in missing])
+            for member in self.members:  # a launch that fails to start ends no job of an earlier one
+                member.id = member.id if member in missing else None
             raise
         return [member for member in missing if member.id is not None]
 
     def scripts(self) -> list[Path]:
         """Write the job scripts of every worker and submit nothing: for schedulers."""
         (self.run.path / "jobs").mkdir(exist_ok=True)
-        Record(backend=self.backend_name, options=self.options, jobs=read_record(self.run).jobs).write(self.run)
+        self._note_how()
         return cast(ScriptBackend, self.backend).scripts([self._job(member) for member in self.members])
 
     def watch(self, tell: Callable[[str], None]) -> Iterator[list[Member]]:
@@ -221,6 +222,7 @@ class Launch:
             for member in members:
                 member.over, member.again_at, member.exit_code = True, None, StopRequested.exit_code
             return
+        self._note_how()  # first: what is refused now is gone on with in the same way
         ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
             member.id, member.backend, member.exit_code, member.over = id, self.backend_name, None, False
@@ -231,6 +233,10 @@ class Launch:
         except OSError:
             self.backend.cancel(ids)  # nobody would find them again
             raise
+
+    def _note_how(self) -> None:
+        """Write down by which backend and with which options; the jobs stay those of before."""
+        Record(backend=self.backend_name, options=self.options, jobs=read_record(self.run).jobs).write(self.run)
 
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))
@@ -261,12 +267,6 @@ class Launch:
                 member.id, member.backend = found.id, found.backend
             elif self.run.is_finished(member.modules):
                 member.over, member.exit_code = True, FINISHED
-
-    @staticmethod
-    def _leave_alone(adopted: Sequence[Member]) -> None:
-        """A launch that fails to start ends no job of an earlier one."""
-        for member in adopted:
-            member.id = None
 
     def release(self) -> None:
         """End what still lives and free what the jobs held."""

@@ -224,8 +224,8 @@ class RunLog(logging.Handler):
 
 
 def check_name(name: str) -> None:
-    """A run's name is one folder name: no slash, no leading dot, nothing that cannot be shown."""
-    if not name or name.startswith(".") or "/" in name or not name.isprintable() or len(name.encode()) > 200:
+    """A run's name is one folder name: no slash, no leading dot or dash, nothing that cannot be shown."""
+    if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable() or len(name.encode()) > 200:
         raise InputError(f"A run cannot be called {name!r}; take a short name without slashes, such as apples-1.")
 
 
@@ -236,7 +236,9 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fs.publish_folder(path.parent, path.name, {file: written(spec)})
     except FileExistsError:
-        raise InputError(f"{path} exists already; choose another --name or --root.") from None
+        is_one = file in fs.names(path)  # it was not there when we looked: somebody else was quicker
+        again = "the same command again goes on with it, or" if is_one else f"and is no {kind};"
+        raise InputError(f"{path} exists already: {again} choose another --name.") from None
     except OSError as error:
         raise InputError(f"The {kind}'s folder {path} cannot be made: {error.strerror}.") from error
 

@@ -65,7 +65,7 @@ def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, 
             f"with `modtrain cancel {sweep.path}`."
         )
     made = Queue(sweep, trials(sweep), backend, options, at_once=at_once, retry_failed=retry_failed)
-    _note(sweep, last=_how(backend, options) | {"at_once": at_once})
+    note_how(sweep, backend, options, at_once=at_once)
     return made
 
 
@@ -92,13 +92,13 @@ def submit_arrays(
     """Submit every trial that has no live job and is not over; their numbers."""
     made = plugins.load("backend", backend)(options)
     _take_over(sweep)
+    how = note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
         if (begun := sweep.run(number)) is not None:
             begun.clear_stop()
     ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
-    how = _how(backend, options)
-    _note(sweep, **how, tasks={**_read_tasks(sweep), **ids}, last=how | {"at_once": at_once})
+    _note(sweep, **how, tasks={**_read_tasks(sweep), **ids})
     return numbers
 
 
@@ -156,17 +156,21 @@ def cancel(sweep: Sweep) -> int:
     return len(live)
 
 
-def clear_stop(sweep: Sweep) -> None:
-    """Take a stop of the whole sweep back."""
-    (sweep.path / STOP_FILE).unlink(missing_ok=True)
-
-
 def check_at_once(nodes: int | None, max_running: int | None, workers: int) -> int | None:
     """How many trials may run at the same time: as many as asked, and as the nodes are enough for."""
     if nodes is not None and nodes < workers:
         raise InputError(f"--nodes {nodes} is less than one trial needs: it has {workers} workers, a node each.")
     limits = [limit for limit in (max_running, nodes // workers if nodes else None) if limit]
     return min(limits, default=None)
+
+
+def note_how(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int | None) -> dict[str, Any]:
+    """Write down how the sweep is run, for `last`; what is the same for its arrays."""
+    profile = options.profile.model_dump(exclude_unset=True, mode="json")
+    how = {"backend": backend, "address": options.address, "profile": profile}
+    _path(sweep).parent.mkdir(exist_ok=True)
+    _note(sweep, last=how | {"at_once": at_once})
+    return how
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,16 @@ class Last:
     backend: str | None
     options: BackendOptions
     at_once: int | None
+    begun: bool
+    """Whether any trial was submitted."""
 
 
 def last(sweep: Sweep) -> Last:
     """How the sweep was run last."""
     says = read_json(_path(sweep)).get("last", {})
     options = BackendOptions(address=says.get("address"), profile=_profile(sweep, says))
-    return Last(says.get("backend"), options, says.get("at_once"))
+    begun = bool(_read_tasks(sweep)) or sweep.run_path(0).name in fs.names(sweep.path)
+    return Last(says.get("backend"), options, says.get("at_once"), begun)
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,7 @@ def _take_over(sweep: Sweep) -> None:
     """One process a sweep; a stop of the whole is taken back."""
     _path(sweep).parent.mkdir(exist_ok=True)
     claim(cast(Run, sweep))  # it needs a path and a name
-    clear_stop(sweep)
+    (sweep.path / STOP_FILE).unlink(missing_ok=True)
 
 
 def _record(sweep: Sweep) -> Record:
@@ -280,11 +287,6 @@ def _profile(sweep: Sweep, says: Mapping[str, Any]) -> Profile:
 
 def _read_tasks(sweep: Sweep) -> dict[int, str]:
     return {int(task): str(id) for task, id in read_json(_path(sweep)).get("tasks", {}).items()}
-
-
-def _how(backend: str, options: BackendOptions) -> dict[str, Any]:
-    profile = options.profile.model_dump(exclude_unset=True, mode="json")
-    return {"backend": backend, "address": options.address, "profile": profile}
 
 
 def _note(sweep: Sweep, **news: Any) -> None:

@@ -435,6 +435,9 @@ def test_what_slurm_refuses_is_said_and_the_corrected_command_begins_the_same_ru
         assert "sbatch did not take" in said.err
         assert why in said.err
         assert len(said.err.splitlines()) == 1
+    again = typed("launch", cluster.root / "refused")
+    assert (again.code, "Invalid node name" in again.err) == (2, True), "by Slurm again, and not on this machine"
+    assert "stopped" in typed("status", cluster.root / "refused").out
     run = cluster.launch("refused", *JOINT, "--queue", "long", HELD)  # with other options than before
     assert run.states() == ["queued"]
     assert "Ended 1 job" in typed("cancel", run.path).out

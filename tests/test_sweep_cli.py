@@ -124,6 +124,17 @@ def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
     assert peaks_mb[2] < peaks_mb[1] + 3
 
 
+def test_a_sweep_whose_scripts_were_only_written_goes_on_with_its_backend_and_its_options(
+    sweep: Any, type_: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep(*LRS, "--backend", "slurm", "--queue", "long", "--name", "rates", "--dry-run")
+    said = type_("sweep", tmp_path / "runs" / "rates", "--dry-run")
+    assert (said.code, "#SBATCH --partition=long" in said.out) == (0, True)
+    said = type_("sweep", tmp_path / "runs" / "rates")
+    assert (said.code, "sbatch is not on this machine" in said.err) == (2, True)
+
+
 @pytest.mark.parametrize("backend", ["local", "ray"])
 def test_a_dry_run_says_what_would_run_and_makes_nothing(backend: str, sweep: Any, tmp_path: Path) -> None:
     said = sweep(*LRS, "--vary", "seed=1..3", "--backend", backend, "--metric", "mean", "--max-running", 2, "--dry-run")

@@ -167,6 +167,7 @@ def python_path() -> dict[str, str]:
     """
     installed = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
     inherited = [Path(entry).absolute() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    found = [Path(entry).absolute() for entry in sys.path]
+    there = filter(os.path.exists, sys.path)  # an editable install adds the name of a hook, which is no path
+    found = [Path(entry).absolute() for entry in there]
     ours = [str(entry) for entry in found if entry in inherited or not str(entry).startswith(installed)]
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(ours))}

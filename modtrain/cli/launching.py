@@ -187,12 +187,16 @@ class Plan:
 
     @functools.cached_property
     def options(self) -> BackendOptions:
-        """What the backend is told; of an existing run what it was told last, where nothing else is said."""
+        """What the backend is told; of an existing run what it was told last, where nothing else is said.
+
+        A corrected command says anew what was refused, so that nothing was submitted.
+        """
         from modtrain.config import backend_options
         from modtrain.jobs import read_record
 
         last = read_record(self._run) if self._run else None
-        same = last if last and last.backend == self.backend else None
+        anew = "backend" in self.config.model_fields_set or self.config.profile
+        same = last if last and last.backend == self.backend and (last.jobs or not anew) else None
         return backend_options(self.config, same.options.profile if same else None)
 
     @functools.cached_property

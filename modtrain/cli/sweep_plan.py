@@ -142,8 +142,13 @@ class Plan:
 
     @functools.cached_property
     def options(self) -> BackendOptions:
-        """What the backend is told; of an existing sweep what it was told last, where nothing else is said."""
-        before = self.last.options if self.last and self.last.backend == self.backend_name else BackendOptions()
+        """What the backend is told; of an existing sweep what it was told last, where nothing else is said.
+
+        A corrected command says anew what was refused, so that no trial began.
+        """
+        anew = "backend" in self.config.model_fields_set or self.config.profile
+        same = self.last and self.last.backend == self.backend_name and (self.last.begun or not anew)
+        before = self.last.options if self.last and same else BackendOptions()
         made = backend_options(self.config, before.profile)
         return made if made.address else replace(made, address=before.address)
 

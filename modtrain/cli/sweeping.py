@@ -193,13 +193,14 @@ def _submit(plan: Plan, *, retry_failed: bool, wait: bool) -> None:
 def _dry_run(plan: Plan) -> None:
     """What would run. On a scheduler the scripts are written, to be submitted by hand."""
     from modtrain.cli.sweep_words import facts_of
-    from modtrain.sweep import array, to_run
+    from modtrain.sweep import array, note_how, to_run
 
     if not plan.uses_arrays:
         facts_of(plan.spec, plan.at_once())
         typer.echo("Nothing was created.")
         return
     sweep = plan.sweep()
+    note_how(sweep, plan.backend_name, plan.options, at_once=plan.at_once())
     facts_of(sweep.spec, plan.at_once())
     numbers = to_run(sweep, retry_failed=False)
     scripts = plan.backend.arrays(array(sweep, plan.backend, numbers, at_once=plan.at_once()))  # type: ignore[attr-defined]
