@@ -58,6 +58,7 @@ ORDER = (
     "sweep",
     "dialogue",
     "doctor",
+    "bench",
     "recipes",
     "cli",
     "__main__",
