@@ -20,6 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = (
     "errors",
     "fs",
+    "tail",
     "plugins",
     "recipe",
     "params",
@@ -28,7 +29,9 @@ ORDER = (
     "checkpoint",
     "store",
     "run",
+    "pulse",
     "status",
+    "history",
     "backends",
     "jobs",
     "claim",
