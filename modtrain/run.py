@@ -85,7 +85,7 @@ class Run:
         """The run in a folder; InputError where there is none."""
         path = Path(path)
         try:
-            content = fs.read_file(path / RUN_FILE)
+            content = fs.read_small(path / RUN_FILE)
         except OSError:
             raise InputError(_no_run(path)) from None
         try:
@@ -163,9 +163,10 @@ class Run:
     def heartbeat(self, module: str) -> dict[str, Any]:
         """What the module's worker said last; empty where it has said nothing."""
         try:
-            return dict(json.loads(fs.read_file(self.module_path(module) / "heartbeat.json")))
-        except (OSError, ValueError):
+            said = json.loads(fs.read_small(self.module_path(module) / "heartbeat.json"))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return said if isinstance(said, dict) else {}
 
 
 class Heartbeat:

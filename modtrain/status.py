@@ -1,34 +1,29 @@
 """What a run's folder says, taken together: the state of the run, of its workers and of each module.
 
-A reader and nothing more: it writes nothing, asks no scheduler and compares no two machines' clocks. Whether a worker
-lives is known from its process where it runs on this machine, else from its heartbeat's counter, watched for a moment.
+A reader and nothing more: it writes nothing, asks no scheduler and compares no two machines' clocks. Deliberately not
+here: whether a worker lives (`pulse.py`), and what a person should do about it (`alarms.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from modtrain import fs
-from modtrain.run import HEARTBEAT_S, Run, process_started
+from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
+from modtrain.run import Run
 from modtrain.store import Checkpoint
-
-Beat = Mapping[str, Any]
-"""A heartbeat; empty where a worker has said nothing yet."""
-
-OVER = ("finished", "stopped", "preempted", "failed")
-"""The last words of a worker."""
-LIVE = ("starting", "training", "waiting")
 
 
 def status(run: Run) -> dict[str, Any]:
     """The run as plain values: `modtrain status RUN --json` prints exactly this."""
-    beats = {module: run.heartbeat(module) for module in run.modules}
-    return summary(run, beats, states_of(run, beats))
+    pulse = Pulse(patience_s=ONE_LOOK_S)
+    pulse.look(run)
+    settle(pulse, run)
+    return summary(run, *pulse.look(run))
 
 
 def summary(run: Run, beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
@@ -45,16 +40,6 @@ def summary(run: Run, beats: Mapping[str, Beat], states: Mapping[str, str]) -> d
     }
 
 
-def states_of(run: Run, beats: Mapping[str, Beat]) -> dict[str, str]:
-    """The state of each module: what its worker said last, or `lost` where it died without a word."""
-    states = {module: str(beat.get("state", "not started")) for module, beat in beats.items()}
-    unsure = [module for module, beat in beats.items() if beat and states[module] not in OVER]
-    alive = {module: _process_lives(beats[module]) for module in unsure}
-    elsewhere = [module for module in unsure if alive[module] is None]
-    alive.update(_counters_move(run, elsewhere, beats))
-    return {module: "lost" if alive.get(module) is False else state for module, state in states.items()}
-
-
 def alarms(found: Mapping[str, Any]) -> list[str]:
     """What a person should look at, one sentence each."""
     said = []
@@ -67,26 +52,6 @@ def alarms(found: Mapping[str, Any]) -> list[str]:
     if found["stop"] and found["state"] == "running":
         said.append(f"A stop was asked for ({found['stop']}); the workers publish and leave.")
     return said
-
-
-def _process_lives(beat: Beat) -> bool | None:
-    """Whether the worker's process runs on this machine; None where it belongs to another one."""
-    if beat.get("host") != socket.gethostname():
-        return None
-    return beat.get("started") is not None and process_started(int(beat["pid"])) == beat["started"]
-
-
-def _counters_move(run: Run, modules: list[str], beats: Mapping[str, Beat]) -> dict[str, bool]:
-    alive = dict.fromkeys(modules, False)
-
-    def all_moved() -> bool | None:
-        for module in modules:
-            alive[module] |= run.heartbeat(module).get("counter") != beats[module].get("counter")
-        return True if all(alive.values()) else None
-
-    if modules:
-        fs.wait_until(all_moved, timeout_s=2.5 * HEARTBEAT_S)
-    return alive
 
 
 def _overall(run: Run, states: set[str]) -> str:

@@ -24,7 +24,8 @@ from modtrain import fs, jobs
 from modtrain.cli import terminal
 from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.launch import STOPPED, Launch, Member
-from modtrain.status import OVER, summary
+from modtrain.pulse import OVER
+from modtrain.status import summary
 
 LOOK_S = 1.0
 """Seconds between two looks at the heartbeats."""
