@@ -29,9 +29,12 @@ ORDER = (
     "checkpoint",
     "store",
     "run",
+    "logbook",
     "pulse",
     "status",
     "history",
+    "tracking",
+    "alarms",
     "backends",
     "jobs",
     "claim",
@@ -44,6 +47,7 @@ ORDER = (
     "config",
     "dimensions",
     "space",
+    "stopwatch",
     "study",
     "curve",
     "leaving",
@@ -57,11 +61,14 @@ ORDER = (
     "launch",
     "outcome",
     "trials",
+    "glance",
+    "catalog",
     "queue",
     "sweep",
     "dialogue",
     "doctor",
     "recipes",
+    "dashboard",
     "cli",
     "__main__",
 )
@@ -99,7 +106,7 @@ def test_launch_backends_and_status_never_import_the_worker() -> None:
 
 @pytest.mark.parametrize("module", ["modtrain", "modtrain.cli", "modtrain.launch", "modtrain.status", "modtrain.store"])
 def test_nothing_heavy_is_loaded_at_import(module: str) -> None:
-    heavy = ("torch", "ray", "torchvision", "skimage", "numpy")
+    heavy = ("torch", "ray", "torchvision", "skimage", "numpy", "starlette", "uvicorn", "plotly", "jinja2")
     code = f"import {module}, sys; print([name for name in {heavy!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "[]"
