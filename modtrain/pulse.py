@@ -53,6 +53,10 @@ class Pulse:
         if before:
             self._has_moved.add(module)
 
+    def beat(self, module: str) -> Beat:
+        """The newest heartbeat that was taken; empty where there is none."""
+        return self._beats.get(module, {})
+
     def states(self) -> dict[str, str]:
         """What each module's worker said last, or `lost` where it died without a word."""
         return {module: self._state(module) for module in self._beats}

@@ -34,6 +34,7 @@ CONFIG = (
     "peer_timeout_s",
     "seed",
     "device",
+    "track",
     "params",
 )
 """What a trial has of the sweep's config."""
@@ -91,7 +92,7 @@ class Sweep:
     def open(path: Path) -> Sweep:
         """The sweep in a folder; InputError where there is none."""
         try:
-            content = fs.read_file(path / SWEEP_FILE)
+            content = fs.read_small(path / SWEEP_FILE)
         except OSError:
             there = [name for name in fs.names(path.parent) if (path.parent / name / SWEEP_FILE).is_file()]
             near = did_you_mean(path.name, there)

@@ -90,9 +90,9 @@ def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
 
     With each module stand the versions of its peers that it trains against, and how far they are behind.
     """
+    from modtrain.alarms import alarms
     from modtrain.jobs import queued
     from modtrain.run import Run
-    from modtrain.status import alarms
 
     if (run / "sweep.json").exists():
         from modtrain.cli.sweep_words import show
@@ -112,8 +112,9 @@ def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
     out.print(terminal.modules_table(found, width=out.width))
     for sentence in queued(found):
         out.print(terminal.Text(f"\n{sentence}"), soft_wrap=not out.is_terminal)
-    for sentence in alarms(found):
-        out.print(terminal.Text.assemble(("\n! ", "bold red"), sentence), soft_wrap=not out.is_terminal)
+    for alarm in alarms(found):
+        said = f"{alarm.says} {alarm.do}"
+        out.print(terminal.Text.assemble(("\n! ", "bold red"), said), soft_wrap=not out.is_terminal)
 
 
 def stop(
