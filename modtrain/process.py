@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from modtrain.errors import FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
+from modtrain.errors import OUTCOMES, FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
 from modtrain.leaving import Leaving
+from modtrain.logbook import Logbook
 from modtrain.run import Heartbeat, Run, RunLog
+from modtrain.tracking.base import Subject, Tracking
 from modtrain.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -50,38 +52,44 @@ def work(
     device = choose_device(run.spec.device, index)
     facts = {"epochs": run.spec.epochs, "device": device}
     leaving = Leaving(run, leave_after_s)
+    logbook = Logbook(run, modules, device)
     with _log_to_files(run, modules), leaving, Heartbeat(run, modules, **facts) as heartbeat:
         try:
-            worker = Worker(run, modules, heartbeat, leaving, device=device, after_epoch=after_epoch)
+            worker = Worker(run, modules, heartbeat, leaving, logbook, device=device, after_epoch=after_epoch)
             heartbeat.say(steps=worker.total)
             _train(worker, may_come)
-            heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
-        except FencedOut as error:
-            heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
-            log.error("%s", error)
-            raise
+            heartbeat.say(epoch=worker.epoch, step=worker.step)
+            _last_word(heartbeat, logbook, "finished", 0)
         except ModtrainError as error:
+            if isinstance(error, FencedOut):
+                heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
             code = error.exit_code
-            heartbeat.say(state=OUTCOMES.get(code, "failed"), exit_code=code, trouble=str(error))
+            _last_word(heartbeat, logbook, OUTCOMES.get(code, "failed"), code, str(error))
             log.error("%s", error)
             raise
         except BaseException as error:
-            heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
+            _last_word(heartbeat, logbook, "failed", 1, f"{type(error).__name__}: {error}")
             log.exception("The worker failed")
             raise
 
 
 def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
-    try:
-        worker.train()
-    except PeerTimeout as error:
-        if may_come():
-            raise Preempted(f"{error} Left to come back later.") from error
-        raise
+    worker.logbook.began(worker.writer, worker.step)
+    modules = tuple(trainee.name for trainee in worker.trainees)
+    with Tracking(Subject(run=worker.run, modules=modules, step=worker.step)) as tracking:
+        try:
+            worker.train(tracking)
+        except PeerTimeout as error:
+            if may_come():
+                raise Preempted(f"{error} Left to come back later.") from error
+            raise
+        finally:
+            worker.logbook.step = worker.step
 
 
-OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
-"""The last word of a heartbeat by exit code; anything else has failed."""
+def _last_word(heartbeat: Heartbeat, logbook: Logbook, state: str, exit_code: int, trouble: str | None = None) -> None:
+    heartbeat.say(state=state, exit_code=exit_code, trouble=trouble)
+    logbook.left(state, exit_code, trouble)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,10 @@ class RunSpec(BaseModel):
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     trial: dict[str, Any] | None = None
     """Of a sweep: its `number`, and the `values` that the sweep has decided."""
+    track: list[str] = Field(default_factory=list)
+    """Where the curves go besides the run's own files and TensorBoard: names of trackers."""
+    defaults: dict[str, Any] | None = None
+    """The recipe's own parameters: what was chosen otherwise can be told without loading the recipe."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
 
