@@ -18,13 +18,14 @@
 
   function layout(extra) {
     const line = css("--line");
-    const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, automargin: true, tickfont: { size: 11 }, title: { font: { size: 11 }, standoff: 6 }, nticks: 6 };
+    const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, automargin: true, tickfont: { size: 11 }, nticks: 6 };
+    const titled = (of) => ({ text: of?.title ?? "", font: { size: 11.5 }, standoff: 5 });
     return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, showlegend: false, hovermode: "x unified",
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, showlegend: false,
       font: { family: "inherit", size: 11.5, color: css("--muted") }, margin: { l: 44, r: 10, t: 8, b: 34 }, uirevision: extra.revision,
       hoverlabel: { bgcolor: css("--surface"), bordercolor: line, font: { color: css("--text"), size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--accent") },
-      ...extra.layout, xaxis: { ...axis, showspikes: false, ...extra.layout?.xaxis }, yaxis: { ...axis, ...extra.layout?.yaxis },
+      hovermode: extra.hovermode ?? "x unified", xaxis: { ...axis, ...extra.xaxis, title: titled(extra.xaxis) }, yaxis: { ...axis, ...extra.yaxis, title: titled(extra.yaxis) },
     };
   }
 
@@ -43,7 +44,7 @@
     drawn.add(box);
   }
 
-  /** A chart; `update(make)` where make() gives {traces, extra: {revision, layout}}. */
+  /** A chart; `update(make)` where make() gives {traces, extra: {revision, xaxis, yaxis, hovermode}}, titles as plain text. */
   M.chart = (label) => {
     const box = M.el("div", { class: "chart", role: "figure", "aria-label": label });
     seen.observe(box);

@@ -7,7 +7,7 @@
     const { run, module, version, meta } = data;
     const has = (name, number) => !data.pages || (data.pages[name] ?? []).includes(number);
     const to = (name, number, text, attributes) => (number !== null && has(name, number) ? M.el("a", { ...attributes, href: M.links.checkpoint(run.path, name, number) }, text) : M.el("span", { class: "muted" }, text));
-    M.modules = [...new Set([module, ...data.saw.map((one) => one.peer), ...data.seen_by.map((one) => one.module)])].sort();
+    M.modules = data.modules ?? [...new Set([module, ...data.saw.map((one) => one.peer), ...data.seen_by.map((one) => one.module)])].sort();
 
     const kind = meta.final ? "the last one of this module" : meta.full ? "the end of an epoch, with all to go on from" : "inside of an epoch, weights alone";
     const turn = M.el("nav", { class: "turn", "aria-label": "Other versions" },

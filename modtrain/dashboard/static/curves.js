@@ -33,7 +33,7 @@
     });
   }
 
-  const xaxis = (axis) => ({ title: { text: UNITS[axis], font: { size: 11 }, standoff: 4 }, type: axis === "at" ? "date" : "linear" });
+  const xaxis = (axis) => ({ title: UNITS[axis], type: axis === "at" ? "date" : "linear" });
 
   const choice = (label, options, value, change) => {
     const select = M.el("select", { onchange: () => change(select.value) }, Object.entries(options).map(([key, text]) => M.el("option", { value: key, selected: key === value }, text)));
@@ -70,7 +70,7 @@
         const own = curves.filter((curve) => curve.name === name);
         figure.lastChild.update(() => ({
           traces: tracesOf(own, name === "lr" ? { ...view, smoothing: 0 } : view),
-          extra: { revision: `${view.axis} ${view.log}`, layout: { xaxis: xaxis(view.axis), yaxis: { type: view.log ? "log" : "linear" } } },
+          extra: { revision: `${view.axis} ${view.log}`, xaxis: xaxis(view.axis), yaxis: { type: view.log ? "log" : "linear" } },
         }));
       });
       nothing.hidden = curves.length > 0;
@@ -100,7 +100,7 @@
           x: row.step, y: row.behind, name: `${row.module} used ${row.peer}`, mode: row.step.length < 60 ? "lines+markers" : "lines", hovertemplate: "%{y} steps",
           line: { color: M.moduleColour(row.module), dash: M.dash(M.place(row.peer)), width: 1.6, shape: "hv" }, marker: { color: M.moduleColour(row.module), symbol: M.symbol(M.place(row.peer)), size: 6 },
         })),
-        extra: { revision: "staleness", layout: { xaxis: xaxis("step"), yaxis: { title: { text: "steps behind", font: { size: 11 } }, zeroline: true } } },
+        extra: { revision: "staleness", xaxis: xaxis("step"), yaxis: { title: "steps behind", zeroline: true } },
       }));
     };
     return node;

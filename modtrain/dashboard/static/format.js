@@ -34,23 +34,25 @@
     return `${step ? Number((size / 1000 ** step).toPrecision(3)) : size} ${["B", "kB", "MB", "GB"][step]}`;
   };
 
-  const DAY = { day: "numeric", month: "short", year: "numeric" };
+  const DAY = { day: "numeric", month: "short" };
+  const YEAR = { ...DAY, year: "numeric" };
   const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 
   /** A time of day, with the date where it is not today. */
   M.when = (unix) => {
     if (!known(unix) || !unix) return NONE;
     const date = new Date(unix * 1000);
+    const now = new Date();
     const clock = date.toLocaleTimeString("en-GB", CLOCK);
-    return date.toDateString() === new Date().toDateString() ? clock : `${date.toLocaleDateString("en-GB", DAY)}, ${clock}`;
+    if (date.toDateString() === now.toDateString()) return clock;
+    return `${date.toLocaleDateString("en-GB", date.getFullYear() === now.getFullYear() ? DAY : YEAR)}, ${clock}`;
   };
 
   M.moment = (unix) =>
-    known(unix) ? new Date(unix * 1000).toLocaleString("en-GB", { ...DAY, ...CLOCK, second: "2-digit" }) : NONE;
+    known(unix) ? new Date(unix * 1000).toLocaleString("en-GB", { ...YEAR, ...CLOCK, second: "2-digit" }) : NONE;
 
   M.value = (value) => {
     if (value === null || value === undefined) return "none";
-    if (typeof value === "number") return M.number(value);
     return typeof value === "object" ? JSON.stringify(value) : String(value);
   };
 

@@ -46,14 +46,17 @@
 
     const button = (text, label, action) => M.el("button", { type: "button", "aria-label": label, title: label, onclick: action }, text);
     buttons.append(button("−", "Zoom out", () => zoom(1.6)), button("+", "Zoom in", () => zoom(1 / 1.6)), button("all", "Show all of the time", () => ((shown = null), draw())));
-    const sample = (inside) => M.svg("svg", { class: "m0", viewBox: "-16 -8 32 16" }, inside);
+    const sample = (text, shape, attributes, wide) =>
+      M.el("span", {}, M.svg("svg", { class: `m0 ${wide ? "" : "one"}`, viewBox: wide ? "-16 -8 32 16" : "-8 -8 16 16" }, M.svg(shape, attributes)), text);
+    const dot = "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z";
     key.append(
-      sample(M.svg("path", { class: "version", d: "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z" })), "end of an epoch",
-      sample(M.svg("path", { class: "version small", d: "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z", transform: "scale(.62)" })), "inside of one",
-      sample(M.svg("path", { class: "version gone", d: "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z" })), "no longer on disk",
-      sample([M.svg("rect", { class: "wait", x: -13, y: -5, width: 26, height: 10 })]), "waiting",
-      sample([M.svg("path", { class: "link", d: "M-14 5C0 5 0-5 14-5" })]), "was trained against",
-      sample([M.svg("path", { class: "ending", d: "M-3-3l6 6M3-3l-6 6" })]), "died",
+      sample("end of an epoch", "path", { class: "version", d: dot }),
+      sample("inside of one", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
+      sample("no longer on disk", "path", { class: "version gone", d: dot }),
+      sample("was trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
+      sample("a worker’s life", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
+      sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
+      sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
     );
 
     const range = () => shown ?? all;
@@ -175,10 +178,14 @@
 
     const hatch = () => M.svg("defs", {}, M.svg("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, M.svg("path", { class: "hatching", d: "M1.5 0V6" })));
 
+    const newest = () => data.lanes.flatMap((lane) => lane.versions.slice(-1).map((v) => ({ module: lane.module, version: v.version, at: v.at }))).reduce((a, b) => (!a || b.at > a.at ? b : a), null);
+
     /** In words: what is picked, what it was trained against and how old that was, and who used it. */
     function describe() {
-      const v = picked && version(picked);
-      if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Pick a version: click a mark, or use the arrow keys."));
+      const at = picked ?? newest();
+      const v = at && version(at);
+      said.setAttribute("aria-live", picked ? "polite" : "off");
+      if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Nothing was published yet."));
       const link = (module, number, text) => {
         const has = !data.pages || (data.pages[module] ?? []).includes(number);
         return has ? M.el("a", { href: M.links.checkpoint(runPath, module, number) }, text) : M.el("span", {}, text);
@@ -189,10 +196,10 @@
         const behind = v.step - used.step;
         return behind > 0 ? `, ${M.plural(behind, "step")} behind` : behind < 0 ? `, ${M.plural(-behind, "step")} ahead` : ", same step";
       };
-      const users = data.lanes.flatMap((lane) => lane.versions.filter((o) => (o.peers?.[picked.module] ?? []).includes(v.version)).map((o) => [lane.module, o.version]));
-      const values = [picked, v, users, data.pages];
+      const users = data.lanes.flatMap((lane) => lane.versions.filter((o) => (o.peers?.[at.module] ?? []).includes(v.version)).map((o) => [lane.module, o.version]));
+      const values = [at, !picked, v, users, data.pages];
       M.fresh(said, values, () => [
-        M.el("p", { class: "pickedname" }, M.module(picked.module), " ", link(picked.module, v.version, `version ${v.version}`),
+        M.el("p", { class: "pickedname" }, picked ? null : M.el("span", { class: "muted" }, "newest: "), M.module(at.module), " ", link(at.module, v.version, `version ${v.version}`),
           M.el("span", { class: "muted" }, ` · epoch ${M.number(v.epoch)} · step ${M.number(v.step)}${v.loss === null || v.loss === undefined ? "" : ` · loss ${M.number(v.loss)}`} · ${M.moment(v.at)}${v.final ? " · the last one" : ""}${v.kept ? "" : " · no longer on disk"}`)),
         M.el("p", {}, "trained against ", Object.keys(v.peers ?? {}).length ? Object.entries(v.peers).map(([peer, numbers], n) => [n ? " and " : "", M.module(peer), " ", link(peer, numbers[0], `v${M.ranges(numbers)}`), M.el("span", { class: "muted" }, old(peer, numbers))]).flat() : M.el("span", { class: "muted" }, "no peer of another worker")),
         users.length ? M.el("p", {}, "used by ", users.slice(0, 8).flatMap(([module, number], n) => [n ? ", " : "", link(module, number, `${module} v${number}`)]), users.length > 8 ? ` and ${users.length - 8} more` : "") : null,

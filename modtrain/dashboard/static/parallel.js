@@ -20,11 +20,11 @@
   };
 
   /** An axis: numbers evenly, or in the logarithm where they span much; words one below the other. */
-  function axisOf(title, values) {
+  function axisOf(title, values, even = false) {
     const known = values.filter((value) => value !== null && value !== undefined);
     if (known.length && known.every((value) => typeof value === "number")) {
       const [low, high] = [Math.min(...known), Math.max(...known)];
-      const log = low > 0 && high / low >= 20;
+      const log = !even && low > 0 && high / low >= 20;
       const scale = log ? Math.log : (value) => value;
       const place = (value) => (high === low ? 0.5 : (scale(value) - scale(low)) / (scale(high) - scale(low)));
       const distinct = [...new Set(known)];
@@ -45,7 +45,7 @@
     function draw() {
       if (!data) return;
       const { trials, varies, metric } = data;
-      const axes = [...varies.map((name) => ({ ...axisOf(name, trials.map((t) => t.values[name])), of: (t) => t.values[name] })), ...(metric ? [{ ...axisOf(metric, trials.map((t) => t.result)), of: (t) => t.result, last: true }] : [])];
+      const axes = [...varies.map((name) => ({ ...axisOf(name, trials.map((t) => t.values[name])), of: (t) => t.values[name] })), ...(metric ? [{ ...axisOf(metric, trials.map((t) => t.result), true), of: (t) => t.result, last: true }] : [])];
       const full = Math.max(width, axes.length * 120);
       const x = (i) => (axes.length < 2 ? full / 2 : 70 + (i / (axes.length - 1)) * (full - 160));
       const y = (share) => HEIGHT - FOOT - share * (HEIGHT - TOP - FOOT);

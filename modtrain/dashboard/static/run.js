@@ -3,17 +3,19 @@
 (() => {
   const M = window.modtrain;
 
+  const OVER = ["finished", "failed", "stopped", "preempted"];
+
   function peersCell(peers, module) {
     const names = Object.keys(peers ?? {});
     if (!names.length) return M.el("span", { class: "muted" }, module.version ? "no frozen peer" : "–");
     return M.el("ul", { class: "mods" }, names.map((peer) => {
       const used = peers[peer];
-      const old = used.behind ? `${M.plural(used.behind, "version")} behind` : "newest";
-      return M.el("li", {}, M.glyph(peer), M.name(peer), M.el("span", { class: "v" }, `v${used.version ?? "?"}`), M.el("span", { class: "muted" }, old, used.ensemble > 1 ? `, ${used.ensemble} at once` : ""));
+      const old = used.behind ? `${used.behind} behind` : "newest";
+      return M.el("li", {}, M.glyph(peer), M.name(peer), M.el("span", { class: "v" }, `v${used.version ?? "?"}`), M.el("span", { class: "muted" }, old, used.ensemble > 1 ? ` · ${used.ensemble} at once` : ""));
     }));
   }
 
-  const whereCell = ([host, job, pid, device]) => (host ? [M.name(host), M.el("span", { class: "under" }, [job ? `job ${job}` : null, pid ? `process ${pid}` : null, device].filter(Boolean).join(" · "))] : "–");
+  const whereCell = ([host, job, pid, device]) => (host ? [M.name(host), M.el("span", { class: "under where" }, [job ? `job ${job}` : null, pid ? `process ${pid}` : null, device].filter(Boolean).join(" · "))] : "–");
 
   /* A row for each module, with the worker that trains it. */
   const columns = (runPath) => [
@@ -21,14 +23,12 @@
     { title: "State", of: (m) => [m.state, m.by.waiting_for], show: ([state, peer]) => [M.state(state), peer && state === "waiting" ? M.el("span", { class: "under" }, "for ", M.name(peer)) : null] },
     { title: "Version", class: "num", of: (m) => [m.name, m.version, m.has], show: ([name, version, has]) => (version === null ? "–" : has ? M.el("a", { href: M.links.checkpoint(runPath, name, version) }, `v${version}`) : `v${version}`) },
     { title: "Published", class: "num", of: (m) => m.age_s, show: (age) => M.age(age) },
-    { title: "Epoch", class: "num", of: (m) => [m.epoch, m.epochs], show: ([epoch, epochs]) => `${epoch}/${epochs}` },
-    { title: "Step", class: "num", of: (m) => [m.step, m.steps], show: ([step, steps]) => (steps ? `${M.number(step)}/${M.number(steps)}` : M.number(step)) },
+    { title: "Step", class: "num", of: (m) => [m.step, m.steps, m.epoch, m.epochs], show: ([step, steps, epoch, epochs]) => [steps ? `${M.number(step)}/${M.number(steps)}` : M.number(step), M.el("span", { class: "under" }, `epoch ${epoch}/${epochs}`)] },
     { title: "Loss", class: "num", of: (m) => m.losses?.loss ?? m.metrics?.loss ?? null, show: M.number },
-    { title: "Rate", class: "num", of: (m) => m.by.steps_per_s, show: (rate) => (rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–") },
-    { title: "Left", class: "num", of: (m) => (["finished", "failed", "lost", "stopped"].includes(m.state) ? null : m.by.left_s), show: M.duration },
+    { title: "Rate", class: "num", of: (m) => [m.by.steps_per_s, [...OVER, "lost"].includes(m.state) ? null : m.by.left_s], show: ([rate, left]) => [rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–", left ? M.el("span", { class: "under" }, `${M.duration(left)} left`) : null] },
     { title: "Trained against", class: "c-peers", of: (m) => m.peers, show: peersCell },
     { title: "Worker", of: (m) => [m.by.host, m.by.job, m.by.pid, m.by.device], show: whereCell },
-    { title: "Heartbeat", class: "num", of: (m) => m.by.beat_age_s, show: (age) => M.age(age) },
+    { title: "Heartbeat", class: "num", of: (m) => (OVER.includes(m.state) ? null : m.by.beat_age_s), show: (age) => M.age(age) },
   ];
 
   const CONFIG = [
@@ -63,9 +63,10 @@
       const pre = details.querySelector("pre");
       const atEnd = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 30;
       const text = row.lines.join("\n");
-      if (!M.marked(pre)) M.say(pre, text || "Nothing yet.");
+      if (!M.marked(pre)) M.say(pre, text || "Nothing was written here.");
       if (atEnd) pre.scrollTop = pre.scrollHeight;
       M.say(details.querySelector(".size"), M.bytes(row.size));
+      if (details.querySelector(".whole")) details.querySelector(".whole").hidden = row.size === 0;
     });
     return node;
   }

@@ -43,7 +43,8 @@
   }
 
   function alarmsCell([alarms, problem]) {
-    const all = problem ? [{ level: "warn", says: problem }, ...(alarms ?? [])] : (alarms ?? []);
+    const every = problem ? [{ level: "warn", says: problem }, ...(alarms ?? [])] : (alarms ?? []);
+    const all = every.filter((alarm, i) => every.findIndex((other) => other.says === alarm.says) === i);
     if (!all.length) return M.el("span", { class: "muted" }, "none");
     return M.el("ul", { class: "said" }, all.slice(0, 3).map((alarm) => M.el("li", { class: `alarm-${alarm.level}`, title: alarm.do ?? null }, M.icon(alarm.level === "bad" ? "failed" : "broken"), M.name(alarm.says))),
       all.length > 3 ? M.el("li", { class: "muted" }, `and ${all.length - 3} more`) : null);

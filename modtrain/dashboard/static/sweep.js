@@ -5,7 +5,7 @@
 
   function columnsOf(varies, metrics, metric) {
     return [
-      { title: "Trial", head: true, of: (t) => [t.number, t.path, t.state], show: ([number, path, state]) => (["waiting", "queued"].includes(state) ? M.el("span", {}, `trial ${number}`) : M.el("a", { href: M.links.run(path) }, `trial ${number}`)), sort: (t) => t.number },
+      { title: "Trial", head: true, class: "c-trial", of: (t) => [t.number, t.path, t.state], show: ([number, path, state]) => (["waiting", "queued"].includes(state) ? M.el("span", {}, `trial ${number}`) : M.el("a", { href: M.links.run(path) }, `trial ${number}`)), sort: (t) => t.number },
       { title: "State", of: (t) => t.state, show: M.state, sort: (t) => t.state },
       ...(metric ? [{ title: metric, class: "num best", of: (t) => t.result, show: (value) => M.el("b", {}, M.number(value)), sort: (t) => t.result, first: "descending" }] : []),
       ...varies.map((name) => ({ title: name, class: "num varied", of: (t) => t.values[name] ?? null, show: (value) => M.name(value === null ? "–" : M.value(value)), sort: (t) => t.values[name] ?? null })),
@@ -102,7 +102,7 @@
       const share = shareOf(data.trials, data.sweep.maximize);
       chart.update(() => ({
         traces: curvesOf(data.curves, chosen, data.trials, share, picked),
-        extra: { revision: chosen, layout: { hovermode: "closest", xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: chosen } } } },
+        extra: { revision: chosen, hovermode: "closest", xaxis: { title: "epoch" }, yaxis: { title: chosen } },
       }));
     }
 
@@ -124,7 +124,7 @@
       drawTable();
       drawCurves();
     };
-    const key = M.el("p", { class: "key" }, M.el("span", {}, "dark to bright: worse to better"), M.el("span", {}, M.svg("svg", { viewBox: "0 0 26 6", class: "dash" }, M.svg("path", { d: "M0 3H26", "stroke-dasharray": "1.5 3" })), " pruned, ends with a cross"));
+    const key = M.el("p", { class: "key" }, M.el("span", {}, "dark to bright: worse to better"), M.el("span", {}, M.svg("svg", { viewBox: "0 0 26 6", class: "dash" }, M.svg("path", { d: "M0 3H26", "stroke-dasharray": "1.5 3" })), " pruned, its curve ends with a cross"), M.el("span", {}, M.svg("svg", { viewBox: "0 0 26 6", class: "dash" }, M.svg("path", { d: "M0 3H26", "stroke-dasharray": "8 4" })), " failed"));
     const nodes = [
       M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, best), bar, facts), problem, alarms,
       M.section("Trials", { class: "wide" }, place),
