@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modtrain.run import Run
 from modtrain.tail import Tail
 
-POSITION = ("step", "epoch", "lr", "at")
+POSITION = ("step", "epoch", "at", "lr")
 """What stands in a line of `metrics.jsonl` beside its scalars."""
 
 Line = dict[str, Any]
@@ -58,6 +58,33 @@ class History:
 def scalars(line: Mapping[str, Any]) -> dict[str, float]:
     """The finite scalars of a line of `metrics.jsonl`."""
     return {name: float(value) for name, value in line.items() if name not in POSITION and _is_number(value)}
+
+
+def seconds(line: Mapping[str, Any]) -> dict[str, float]:
+    """What the worker's seconds went into since the line of `metrics.jsonl` before; empty in lines of old runs."""
+    spent = line.get("seconds")
+    return {kind: float(s) for kind, s in spent.items() if _is_number(s)} if isinstance(spent, dict) else {}
+
+
+def rows(run: Run, history: History) -> Iterator[Line]:
+    """Everything that was measured, as the rows of one wide table: curves module by module, then the evaluations.
+
+    Each has `module`, `step`, `epoch`, `at` (Unix time), `lr`, its scalars, and `seconds_compute` and so on. The module
+    of an evaluation is `evaluation`; its step is that of the oldest checkpoint that was judged.
+    """
+    for module in run.modules:
+        for line in history.curve(module):
+            position = {name: line[name] if _is_number(line.get(name)) else None for name in POSITION}
+            spent = {f"seconds_{kind}": value for kind, value in seconds(line).items()}
+            yield {"module": module, **position, **scalars(line), **spent}
+    steps = {module: {v["version"]: v["step"] for v in history.versions(module)} for module in run.modules}
+    for line in history.evaluations():
+        judged = [
+            step for m, version in line["versions"].items() if (step := steps.get(m, {}).get(version)) is not None
+        ]
+        epochs = [epoch for epoch in line["epochs"].values() if _is_number(epoch)]
+        position = {"step": min(judged, default=None), "epoch": min(epochs, default=None), "at": line["at"], "lr": None}
+        yield {"module": "evaluation", **position, **scalars(line["metrics"])}
 
 
 class _Kept:

@@ -36,19 +36,16 @@ class TensorBoard:
     package: ClassVar[str] = "tensorboard"
 
     def __init__(self, subject: Subject) -> None:
-        """Points of an earlier life that lie behind `subject.step` are not shown any more."""
-        self._step = subject.step
-        folder = subject.run.path / EVENTS
-        self._files = {name: EventFile(folder / name) for name in subject.modules}
+        """Points of an earlier life that lie behind `subject.step` are not shown any more. Nothing is written yet."""
+        self._subject = subject
+        self._folder = subject.run.path / EVENTS
+        self._files = {name: EventFile(self._folder / name) for name in subject.modules}
         self._begun: set[str] = set()
-        write_settings(subject.run, folder)
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
         """One event with all values."""
-        if module not in self._begun and self._step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._files[module].append(Event(session_log=start, step=self._step + 1, wall_time=at))
-        self._begun.add(module)
+        if module not in self._begun:
+            self._begin(module, at)
         shown = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._files[module].append(Event(summary=Summary(value=shown), step=step, wall_time=at))
 
@@ -63,6 +60,13 @@ class TensorBoard:
 
     def close(self, state: str) -> None:
         """Nothing is open."""
+
+    def _begin(self, module: str, at: float) -> None:
+        write_settings(self._subject.run, self._folder)
+        if self._subject.step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._files[module].append(Event(session_log=start, step=self._subject.step + 1, wall_time=at))
+        self._begun.add(module)
 
 
 tracker = TensorBoard
