@@ -30,7 +30,7 @@ from modtrain.tail import Growing
 Signature = tuple[int, int, int, int]
 """Tells whether a file is the one that was read: of what kind, when changed, how long, which inode."""
 ABSENT: Signature = (0, 0, 0, 0)
-TAIL_BYTES = 1 << 14
+TAIL_BYTES = 1 << 12
 """How much of the end of `published.jsonl` is read for its newest line, at first."""
 
 
