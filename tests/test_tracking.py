@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib import request
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -309,3 +311,47 @@ def test_defaults_stand_in_run_json(finished: Run) -> None:
     said = json.loads((finished.path / "run.json").read_text())
     assert said["defaults"]["lr"] == 0.01
     assert said["params"]["lr"] == 0.02
+
+
+def test_tensorboard_itself_shows_all_of_it_from_the_folder_of_the_runs(finished: Run, tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w+") as said:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(finished.path.parent), "--port", "0"]
+        process = subprocess.Popen([*command, "--host", "127.0.0.1"], stderr=said, stdout=said)
+        try:
+            address = fs.wait_until(lambda: address_in(tmp_path / "said"), timeout_s=120)
+            assert address, (tmp_path / "said").read_text()
+            found = fs.wait_until(lambda: sessions(address) or None, timeout_s=120)
+        finally:
+            process.kill()
+            process.wait()
+    assert found
+    [group] = found
+    assert group["hparams"]["lr"] == 0.02
+    metrics = {(each["name"]["group"], each["name"]["tag"]): each["value"] for each in group["metricValues"]}
+    assert metrics["generator", "loss"] == measured(finished, "generator")["loss"][-1][1]
+    assert metrics["evaluation", "mean"] == shown(finished.path / "events" / "evaluation")["mean"][-1][1]
+
+
+def address_in(path: Path) -> str | None:
+    found = re.search(r"http://127\.0\.0\.1:\d+/", path.read_text())
+    return found[0] if found else None
+
+
+def sessions(address: str) -> list[dict[str, Any]]:
+    """The rows of the page HParams, once it has the metrics, too."""
+    columns = [{"group": "generator", "tag": "loss"}, {"group": "evaluation", "tag": "mean"}]
+    asked = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+        "colParams": [{"metric": column} for column in columns],
+        "startIndex": 0,
+        "sliceSize": 10,
+    }
+    query = request.Request(f"{address}data/plugin/hparams/session_groups", json.dumps(asked).encode())
+    query.add_header("Content-Type", "application/json")
+    try:
+        with request.urlopen(query, timeout=60) as answer:
+            groups: list[dict[str, Any]] = json.load(answer).get("sessionGroups", [])
+    except OSError:
+        return []
+    return groups if groups and len(groups[0].get("metricValues", [])) >= 2 else []
