@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +15,8 @@ from typing import Any, TypeVar
 import httpx
 
 from modtrain.dashboard.guard import Access
-from modtrain.dashboard.serve import Server, server
+from modtrain.dashboard.serve import Server, listen, server
+from modtrain.run import Run
 
 T = TypeVar("T")
 
@@ -37,8 +41,6 @@ class Served:
 @contextlib.contextmanager
 def served(root: Path, access: Access | None = None, *, look_s: float = 0.2) -> Iterator[Served]:
     """A dashboard of a folder, until the block ends."""
-    from modtrain.dashboard.serve import listen
-
     listening = listen("127.0.0.1", 0)
     running = server(root, access or Access(), look_s=look_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
@@ -49,7 +51,8 @@ def served(root: Path, access: Access | None = None, *, look_s: float = 0.2) -> 
         yield found
     finally:
         found.client.close()
-        running.handle_exit(2, None)
+        if not running.should_exit:
+            running.handle_exit(2, None)
         thread.join(timeout=60)
         listening.close()
         assert not thread.is_alive(), "the server did not end"
@@ -66,11 +69,33 @@ def eventually(ready: Callable[[], T | None], timeout_s: float = 60) -> T:
 
 def raw(port: int, request: bytes) -> bytes:
     """The answer to bytes that no client would send."""
-    import socket
-
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
         found = b""
         while piece := connection.recv(65536):
             found += piece
         return found
+
+
+def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list[list[str]] | None = None) -> Run:
+    """A run that was really trained, in this process, and judged."""
+    from modtrain.evaluate import conclude
+    from tests.runs import finish, make_run
+
+    placement = place or [["generator", "discriminator"]]
+    run = make_run(root / name, recipe, placement, epochs=epochs)
+    finish(run)
+    conclude(run)
+    return run
+
+
+def copied(run: Run, path: Path) -> Path:
+    """The same run in another folder: its name may be one that nobody could give it."""
+    shutil.copytree(run.path, path)
+    return path
+
+
+def embedded(page: str) -> dict[str, Any]:
+    """The data in a page's script element, read as a browser would find it."""
+    text = page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
+    return dict(json.loads(text))

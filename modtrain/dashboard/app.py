@@ -70,8 +70,9 @@ class Dashboard:
                 (f"/events/{kind}/{{path:path}}", partial(self.events, kind)),
             ]
         found += [(f"/{kind}/{{path:path}}", self.with_slash) for kind in ("run", "sweep", "checkpoint")]
-        found += [(address.replace("{path:path}/", ""), answer) for address, answer in found if "path}/" in address]
-        return [Route(address, answer, methods=["GET"]) for address, answer in found]
+        without = [(address.replace("/{path:path}", ""), answer) for address, answer in found if "{path" in address]
+        # The shorter ones first: `run/` is a page, and nothing that lacks a slash.
+        return [Route(address, answer, methods=["GET"]) for address, answer in [*without, *found]]
 
     async def page(self, kind: str, request: Request) -> Response:
         """A page with its data in it."""

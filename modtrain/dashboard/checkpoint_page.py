@@ -31,6 +31,7 @@ def checkpoint_page(run: Run, path: str, module: str, version: int, history: His
     folder = run.store(module).folder(version)
     return {
         "run": {"path": quoted(path), "name": shown(run.name)},
+        "modules": run.modules,
         "module": module,
         "version": version,
         "present": folder.is_dir(),

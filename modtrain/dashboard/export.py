@@ -7,6 +7,7 @@ Deliberately not here: what a page looks like (`templates`), and where its data 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -52,13 +53,14 @@ class Written:
 def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> Written:
     """Write every page; `tell` hears of how many runs and sweeps are done. InputError where `target` is not for us."""
     before = _check(root, target)
-    written, source = Written(target.resolve()), Source(root.resolve())
+    written, source = Written(target.resolve()), Source(root.resolve(), look_s=math.inf)
     written.target.mkdir(parents=True, exist_ok=True)
     _note(written, before)
     for file in sorted(STATIC.iterdir()):
         if file.is_file():
             written.write(f"static/{file.name}", file.read_bytes())
     written.write("static/plotly.min.js", plotly())
+    source.catalog.settle()
     data = source.runs()
     rows = data["runs"]
     for number, row in enumerate(rows):

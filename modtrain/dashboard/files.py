@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from modtrain.dashboard import inside
+from modtrain.dashboard.addresses import shown
 from modtrain.dashboard.checkpoint_page import may_download
 from modtrain.dashboard.page import Page
 from modtrain.dashboard.source import Source
@@ -30,8 +31,12 @@ _FOR_EVER = "private, max-age=86400, immutable"
 
 
 def log_text(source: Source, path: str, module: str) -> str:
-    """The last lines of a module's log."""
+    """The last lines of a module's log; empty where there is none."""
     run = source.looked(path).run
+    if module not in run.modules:
+        raise inside.NotThere(f"{shown(run.name)} has no module {module!r}; it has {', '.join(run.modules)}.")
+    if not inside.lies(run.path, "modules", module, "worker.log"):
+        return ""
     return "\n".join(inside.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES, most=1 << 18)[0])
 
 

@@ -89,12 +89,14 @@ class Guard:
 
     async def _unknown(self, scope: Scope) -> ASGIApp | None:
         access = self._access
-        if access.token is None or self._has_cookie(scope):
+        if access.token is None:
             return None
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[-1]
         if hmac.compare_digest(given.encode(), access.token.encode()):
             is_page = scope["path"].endswith("/")
             return welcome(scope, access.cookie, access.secret, given) if is_page else None
+        if self._has_cookie(scope):
+            return None
         if not given:
             return problem(scope, 403, "Who are you?", "Open the link with the token that the dashboard printed.")
         if self._wrong >= MOST_WRONG:

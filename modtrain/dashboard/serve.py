@@ -31,11 +31,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
         super().__init__(config)
-        self._watch = watch
+        self.watch = watch
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Tell those who wait for news that there are none any more."""
-        self._watch.end()
+        self.watch.end()
         super().handle_exit(sig, frame)
 
 

@@ -22,7 +22,7 @@ from modtrain.dashboard.trials_seen import TrialsSeen
 from modtrain.errors import InputError
 from modtrain.history import History
 from modtrain.pulse import Pulse
-from modtrain.run import RUN_FILE, Run
+from modtrain.run import Run
 from modtrain.status import summary
 from modtrain.trials import SWEEP_FILE
 
@@ -68,6 +68,11 @@ class Source:
         self._looked_at = float("-inf")
         self._looked: OrderedDict[str, Looked] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def at_hand(self) -> int:
+        """Runs whose histories are in memory."""
+        return len(self._looked)
 
     def forget(self) -> None:
         """Drop what is in memory of single runs."""
@@ -154,13 +159,14 @@ class Source:
 
     def _broken(self, kind: str, path: str, error: InputError) -> Values:
         """What is there and cannot be shown is said on its page; what is not there is no page."""
-        file = RUN_FILE if kind == "run" else SWEEP_FILE
-        if not inside.lies(self.root, path, file):
+        try:
+            row = self.catalog.row(path)
+        except InputError:
+            row = {"kind": ""}
+        if row["kind"] != kind:
             raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
-        name = shown(path.rpartition("/")[2] or self.root.name)
-        row: Values = {"kind": kind, "path": quoted(path), "name": name, "recipe": None, "state": None, "alarms": []}
         empty: dict[str, list[Any]] = {name: [] for name in (_RUN_LISTS if kind == "run" else _SWEEP_LISTS)}
-        return {kind: row, **empty, "pages": None, "problem": str(error)}
+        return {kind: _row(row), **empty, "pages": None, "problem": str(error)}
 
     def _sweep_of(self, run: Run, path: str) -> str | None:
         above = path.rpartition("/")[0]

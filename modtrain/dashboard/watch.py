@@ -78,6 +78,16 @@ class Watch:
         """Whether it was stopped."""
         return self._over.is_set()
 
+    @property
+    def viewers(self) -> int:
+        """Pages that are open and want to be told."""
+        return self._viewers.total()
+
+    @property
+    def at_hand(self) -> int:
+        """Pages in memory."""
+        return len(self._kept)
+
     def page(self, kind: str, path: str = "") -> Page:
         """A page as it is now, at most a look old; InputError where there is none."""
         key = kind, path
