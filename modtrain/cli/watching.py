@@ -133,7 +133,7 @@ class Watch:
             if not changed and (now - at < pause_s or worker["state"] in OVER):
                 continue
             self._told[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
-            self._tell(_line(worker, found["modules"][worker["modules"][0]]))
+            self._tell(line_of(worker, found["modules"][worker["modules"][0]]))
 
     def _found(self, members: list[Member]) -> dict[str, Any]:
         """The folder's state, with what the launcher knows better: which heartbeats are of an earlier life."""
@@ -261,7 +261,8 @@ def _state(member: Member, beat: dict[str, Any], queues: bool) -> str:
     return "starting" if queues and member.phase == "running" and state == "preempted" else state
 
 
-def _line(worker: dict[str, Any], module: dict[str, Any]) -> str:
+def line_of(worker: dict[str, Any], module: dict[str, Any]) -> str:
+    """What a worker does, where there is no terminal."""
     name = "+".join(worker["modules"])
     if worker["state"] not in ("training", "waiting"):
         return f"{name:<28}  {worker['state']}"
