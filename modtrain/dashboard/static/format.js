@@ -25,8 +25,8 @@
     return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
   };
 
-  /* No seconds beyond the first two minutes: an age is looked at, not timed. */
-  const rough = (seconds) => M.duration(seconds < 120 ? seconds : 60 * Math.floor(seconds / 60));
+  /* No seconds beyond the first minute: an age is looked at, not timed. */
+  const rough = (seconds) => M.duration(seconds < 60 ? seconds : 60 * Math.floor(seconds / 60));
 
   M.bytes = (size) => {
     if (!known(size)) return NONE;

@@ -76,6 +76,9 @@
     }));
   };
 
+  /** A sentence; what stands in backticks in it is to be typed. */
+  M.sentence = (text) => M.el("bdi", {}, text.split(/`([^`]+)`/).map((piece, n) => (n % 2 ? M.el("code", {}, piece) : piece)));
+
   /** Alarms, the bad ones first, each with what to do; spoken when they come. */
   M.alarms = () => {
     const list = M.el("ul");
@@ -85,7 +88,7 @@
       M.keyed(list, sorted, (alarm) => JSON.stringify([alarm.level, alarm.module, alarm.says, alarm.do]), (alarm) =>
         M.el("li", { class: `alarm alarm-${alarm.level}` }, M.icon(alarm.level === "bad" ? "failed" : "broken"),
           M.el("span", { class: "says" }, M.el("span", { class: "unseen" }, alarm.level === "bad" ? "Bad: " : "Warning: "), M.name(alarm.says)),
-          alarm.do ? M.el("span", { class: "do" }, M.name(alarm.do)) : null));
+          alarm.do ? M.el("span", { class: "do" }, M.sentence(alarm.do)) : null));
       node.hidden = alarms.length === 0;
     };
     return node;
