@@ -54,6 +54,18 @@ def live(root: Path) -> Iterator[Run]:
             end(worker)
 
 
+@pytest.fixture(scope="module")
+def doomed(root: Path) -> Iterator[tuple[Run, subprocess.Popen[str]]]:
+    """One worker that nobody would start again, and its run."""
+    place = [["encoder"], ["translator", "critic"]]
+    run = make_run(root / "doomed", TRIO, place, epochs=5000, params={"pause_s": 0.2})
+    worker = start_worker(run, "encoder")
+    try:
+        yield run, worker
+    finally:
+        end(worker)
+
+
 def end(worker: subprocess.Popen[str]) -> None:
     with contextlib.suppress(ProcessLookupError):
         worker.kill()
@@ -61,7 +73,7 @@ def end(worker: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def one(root: Path, live: Run, tiny_recipe: Path) -> Iterator[Served]:
+def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Served]:
     """A dashboard of a live run, a finished one, a sweep, one with a hostile name and one that is broken."""
     done = trained(root, "done", tiny_recipe)
     copied(done, root / HOSTILE.replace("/", ""))
@@ -153,25 +165,23 @@ def test_the_slider_changes_the_picture_and_follows_the_newest(seen: Tab, live: 
     seen.is_clean()
 
 
-def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, one: Served, root: Path) -> None:
-    run = make_run(root / "doomed", TRIO, [["encoder"], ["translator", "critic"]], epochs=5000, params={"pause_s": 0.2})
-    worker = start_worker(run, "encoder")
-    try:
-        page = seen.open()
-        row = page.get_by_role("row").filter(has=page.get_by_role("link", name="doomed", exact=True))
-        expect(row).to_contain_text("running")
-        seen.open("run/doomed/")
-        eventually(lambda: run.heartbeat("encoder").get("state") == "training" or None)
-        os.kill(worker.pid, signal.SIGKILL)
-        alarm = page.locator(".alarm-bad")
-        expect(alarm).to_contain_text("encoder")
-        expect(alarm.locator("code").first).to_contain_text("modtrain launch")
-        expect(page.locator(".alarms")).to_have_attribute("aria-live", "polite")
-        seen.open()
-        expect(row.locator(".said")).to_contain_text("encoder")
-        expect(row).to_have_class("odd")
-    finally:
-        end(worker)
+def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, subprocess.Popen[str]]) -> None:
+    run, worker = doomed
+    eventually(lambda: run.heartbeat("encoder").get("state") == "training" or None, timeout_s=120)
+    page = seen.open()
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="doomed", exact=True))
+    expect(row).to_contain_text("running")
+    seen.open("run/doomed/")
+    expect(page.locator(".alarm-bad")).to_have_count(0)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait(timeout=60)
+    alarm = page.locator(".alarm-bad")
+    expect(alarm).to_contain_text("encoder")
+    expect(alarm.locator("code").first).to_contain_text("modtrain launch")
+    expect(page.locator(".alarms")).to_have_attribute("aria-live", "polite")
+    seen.open()
+    expect(row.locator(".said")).to_contain_text("encoder")
+    expect(row).to_have_class("odd")
     seen.is_clean()
 
 
