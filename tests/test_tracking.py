@@ -252,6 +252,20 @@ def test_wandb_writes_a_run_of_its_own_offline_without_a_login(
         assert told in content
 
 
+def test_wandb_that_is_to_go_online_without_a_key_asks_nobody_and_says_so(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    for name, value in (("WANDB_MODE", "online"), ("HOME", str(tmp_path)), ("NETRC", str(tmp_path / "netrc"))):
+        monkeypatch.setenv(name, value)
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, track=["wandb"])
+    process = runs.start_worker(run, BOTH)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "wandb fails" in output
+    assert "set WANDB_API_KEY, or run `wandb login` once" in output
+
+
 def test_mlflow_has_the_values_in_a_file_store_and_a_worker_that_comes_again_continues_its_run(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

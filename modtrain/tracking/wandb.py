@@ -26,6 +26,8 @@ class WandB:
         import wandb
 
         self._wandb: Any = wandb
+        if (mode := _mode()) == "online":
+            _log_in(wandb)
         folder = subject.run.path / FOLDER
         folder.mkdir(exist_ok=True)
         self._run: Any = wandb.init(
@@ -37,7 +39,7 @@ class WandB:
             job_type="evaluation" if subject.step is None else "worker",
             config=settings(subject.run),
             resume="allow",
-            mode=_mode(),
+            mode=mode,
             reinit="create_new",
             settings=wandb.Settings(
                 silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
@@ -60,6 +62,16 @@ class WandB:
 
 
 tracker = WandB
+
+
+def _log_in(wandb: Any) -> None:
+    """A worker has nobody whom it could ask for a key: W&B would ask its terminal, where it has one."""
+    try:
+        known = wandb.login(prompt=False)
+    except TypeError:  # of an older wandb, which has no such option
+        known = wandb.api.api_key
+    if not known:
+        raise RuntimeError("W&B knows no API key here: set WANDB_API_KEY, or run `wandb login` once")
 
 
 def _mode() -> Any:
