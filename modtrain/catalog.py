@@ -32,6 +32,8 @@ HOT_S = 3.0
 """A folder that changed is listed again for so long: another change may bear the same time."""
 MOST_ALARMS = 5
 """Of its trials that a sweep repeats."""
+CURVES_S = 0.1
+"""Of a look that may go into reading curves; the rest of them has its turn at the next one."""
 OVER = ("finished", "pruned", "failed")
 """States of trials from which no result is to come."""
 
@@ -48,7 +50,7 @@ class Catalog:
             raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
         self.revision = 0
         """Grows whenever a row says something else."""
-        self._patience_s = patience_s
+        self._patience_s, self._curves_until = patience_s, 0.0
         self._lock = threading.RLock()
         self._folders: dict[str, _Folder] = {}
         self._runs: dict[str, _Entry] = {}
@@ -59,6 +61,7 @@ class Catalog:
     def look(self) -> None:
         """Bring everything up to date; other threads wait meanwhile."""
         with self._lock:
+            self._curves_until = time.monotonic() + CURVES_S
             runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
             self._trials = {}
             folders, self._folders = self._folders, {}
@@ -138,7 +141,7 @@ class Catalog:
             self._trials.setdefault(its.path, []).append(entry.path)
         spec = its.sweep.spec if its and its.sweep else None
         ranking = (spec.metric, spec.maximize) if spec else (None, True)
-        return entry.look(folder, ranking, self._patience_s)
+        return entry.look(folder, ranking, self._patience_s, curves=time.monotonic() < self._curves_until)
 
     def _sweep_row(self, path: str) -> Row:
         its = self._sweeps[path]
@@ -196,7 +199,7 @@ class _Entry:
     stopped: bool = False
     _seen: Signature = field(default=ABSENT)
 
-    def look(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float) -> bool:
+    def look(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, curves: bool) -> bool:
         """True where it says something else now. Whatever is wrong with one is said of this one alone."""
         before, self.stopped = (self.problem, self.sweep, self.stopped), folder.stop
         try:
@@ -204,7 +207,7 @@ class _Entry:
                 self._seen = ABSENT
                 raise InputError(f"It cannot be looked into: {folder.trouble}.")
             self._open(folder.kind, patience_s)
-            changed = bool(self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking))
+            changed = bool(self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking, curves=curves))
         except InputError as error:
             changed, self.problem, self.glance, self.sweep = False, str(error), None, None
         except Exception as error:  # a foreign file may hold anything

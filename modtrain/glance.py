@@ -20,9 +20,9 @@ from typing import Any
 from modtrain import fs
 from modtrain.alarms import alarms
 from modtrain.checkpoint import Checkpoint
-from modtrain.errors import CorruptCheckpoint
 from modtrain.outcome import PRUNED
 from modtrain.pulse import LIVE, OVER, PATIENCE_S, Pulse
+from modtrain.recent import Recent, newest_line
 from modtrain.run import STOP_FILE, Run
 from modtrain.status import told
 from modtrain.tail import Growing
@@ -30,8 +30,9 @@ from modtrain.tail import Growing
 Signature = tuple[int, int, int, int]
 """Tells whether a file is the one that was read: of what kind, when changed, how long, which inode."""
 ABSENT: Signature = (0, 0, 0, 0)
-TAIL_BYTES = 1 << 12
-"""How much of the end of `published.jsonl` is read for its newest line, at first."""
+
+RECENT_S = 10.0
+"""Seconds between two looks at the curves of a run."""
 
 
 class Glance:
@@ -45,15 +46,20 @@ class Glance:
         """As of the last look; the ages of the checkpoints are to be added by `with_ages`."""
         self.newest: dict[str, Checkpoint | None] = dict.fromkeys(run.modules)
         self.judged = Judged(run.path / "evaluation" / "metrics.jsonl")
+        self._recent: Recent | None = None
+        self._recent_at = float("-inf")
         self._seen: dict[str, Signature] = {}
         self._stop: str | None = None
         self._states: dict[str, str] = {}
         self._ranking: tuple[str | None, bool] = (None, True)
 
-    def look(self, *, stop_is_there: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
+    def look(
+        self, *, stop_is_there: bool, ranking: tuple[str | None, bool] = (None, True), curves: bool = True
+    ) -> bool:
         """Bring the row up to date; True where it says something else now.
 
-        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better.
+        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better. With `curves` the
+        end of a live run's curves is read, too, now and then.
         """
         heard = [self._hear(module) for module in self.run.modules]
         states = self.pulse.states()
@@ -65,6 +71,7 @@ class Glance:
             return False
         for module in self.run.modules:
             self._read_newest(module)
+        self._read_recent(curves, live=bool(set(states.values()) & set(LIVE)))
         self._states, self._ranking = states, ranking
         before, self.row = self.row, self._row(states)
         return before != self.row
@@ -103,6 +110,17 @@ class Glance:
         self._seen[key] = found
         self.newest[module] = newest_line(self.run.path / key, module) or self.newest[module]
 
+    def _read_recent(self, may_read: bool, *, live: bool) -> None:
+        """The curves of a run that is over have no news; what is in memory of them goes."""
+        if not live:
+            self._recent = None
+        elif may_read and time.monotonic() - self._recent_at >= RECENT_S:
+            files = [("modules", m, file) for m in self.run.modules for file in ("metrics.jsonl", "published.jsonl")]
+            self._recent_at = time.monotonic()
+            if all(self._is_plain(*file) or not os.path.lexists(self.run.path.joinpath(*file)) for file in files):
+                self._recent = self._recent or Recent(self.run)
+                self._recent.look()
+
     def _is_plain(self, *parts: str) -> bool:
         return is_plain(str(self.run.path), parts)
 
@@ -140,7 +158,7 @@ class Glance:
             "left_s": max(left, default=None),
             "modules": modules,
             "metric": self.best(),
-            "alarms": [vars(alarm) for alarm in alarms(found)],
+            "alarms": [vars(alarm) for alarm in alarms(found, self._recent)],
             "created_at": self.run.spec.created_at,
             "problem": None,
         }
@@ -214,39 +232,6 @@ class Judged:
             if value is not None:
                 low, high = self.range.get(name, (value, value))
                 self.range[name] = min(low, value), max(high, value)
-
-
-def newest_line(path: Path, module: str) -> Checkpoint | None:
-    """The newest version that a `published.jsonl` tells of, read from its end; None where it tells of none."""
-    size = TAIL_BYTES
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        end = os.fstat(descriptor).st_size
-        while True:
-            begin = max(0, end - size)
-            lines = os.pread(descriptor, end - begin, begin).split(b"\n")
-            found = _newest_of(lines if begin == 0 else lines[1:], module, path)
-            if found or begin == 0 or size >= TAIL_BYTES << 6:
-                return found
-            size *= 8
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def _newest_of(lines: Iterable[bytes], module: str, path: Path) -> Checkpoint | None:
-    for line in reversed(list(lines)):
-        try:
-            checkpoint = Checkpoint.unseal(line, path) if line else None
-        except (CorruptCheckpoint, RecursionError):
-            continue
-        if checkpoint and checkpoint.module == module:
-            return checkpoint
-    return None
 
 
 def signature(path: str) -> Signature:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Growing:
         try:
             found = self.path.stat()
             looked = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if not stat.S_ISREG(found.st_mode):
+                return False, False  # a reader of a pipe would wait for ever
         except FileNotFoundError:
             looked = (0, 0, 0, 0)
         except OSError:
@@ -81,7 +84,7 @@ class Growing:
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return b""
         try:

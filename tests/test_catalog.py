@@ -114,6 +114,14 @@ def test_a_worker_elsewhere_that_falls_silent_is_lost_and_an_alarm(tmp_path: Pat
     assert "modtrain launch" in row["alarms"][0]["do"]
 
 
+def test_the_curves_of_a_live_run_are_looked_at_too(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    lines = [{"step": s, "epoch": 0, "lr": 1e-3, "at": 1e9 + s, "loss": 0.5 if s < 100 else 0.0} for s in range(200)]
+    (run.module_path("translator") / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = rows(Catalog(tmp_path))["run"]["alarms"]
+    assert any("The loss of translator has not changed" in alarm["says"] for alarm in said)
+
+
 def test_a_stop_is_seen_and_taken_back(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
     catalog = Catalog(tmp_path)

@@ -33,6 +33,7 @@ ORDER = (
     "pulse",
     "status",
     "history",
+    "recent",
     "tracking",
     "alarms",
     "backends",
