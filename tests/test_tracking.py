@@ -369,3 +369,18 @@ def sessions(address: str) -> list[dict[str, Any]]:
     except OSError:
         return []
     return groups if groups and len(groups[0].get("metricValues", [])) >= 2 else []
+
+
+def test_wandb_and_mlflow_on_a_full_disk_disturb_no_training(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, track=["wandb", "mlflow"])
+    with mounts.tmpfs(run.path / "tracking", "size=1m") as disk:
+        fill(disk / "filler")
+        process = runs.start_worker(run, BOTH)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    assert run.is_finished(run.modules)
+    assert output.count("mlflow fails") == 1
