@@ -93,7 +93,8 @@ def test_ctrl_c_ends_watching_and_nothing_else(tmp_path: Path, tiny_recipe: Path
     lines_until(watching, lambda line: "run" in line or "training" in line)
     watching.send_signal(signal.SIGINT)
     said = ended(watching)
-    assert (said.code, said.err) == (130, "")
+    assert said.code in (130, -signal.SIGINT), "a shell says 130 to both"
+    assert said.err == ""
     assert worker.poll() is None
     run.request_stop("the test is over")
     worker.communicate(timeout=120)
