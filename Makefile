@@ -29,7 +29,8 @@ test-all: check system-packages
 	$(PYTEST)
 
 # Debian's python3 comes without venv; what the storage tests inject faults with comes from its packages, too, and so does
-# the Slurm that the cluster tests start (cluster/local-slurm), with Torque's commands on top of it.
+# the Slurm that the cluster tests start (cluster/local-slurm), with Torque's commands on top of it, and the browser that
+# looks at the dashboard.
 system-packages:
 	@missing=""; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
@@ -39,6 +40,7 @@ system-packages:
 	command -v qsub >/dev/null || missing="$$missing slurm-wlm-torque"; \
 	command -v munged >/dev/null || missing="$$missing munge"; \
 	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
+	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu"; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
 $(BIN)/python:

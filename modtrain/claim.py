@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from modtrain import fs
 from modtrain.errors import InputError
 from modtrain.jobs import read_json
+from modtrain.pulse import LIVE, states_of
 from modtrain.run import Run, process_started
-from modtrain.status import LIVE, states_of
 
 LEAVING_S = 10.0
 """How long a start waits for workers of a launcher that was just killed: they die with it, but not at once."""

@@ -5,22 +5,33 @@ Deliberately not here: the recipe's own parameters (`params.py`), and starting a
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from modtrain import plugins
 from modtrain.backends.base import BackendOptions
 from modtrain.errors import InputError, did_you_mean
-from modtrain.params import as_values, build_params, flatten, read_mapping, sentence, with_settings
+from modtrain.params import (
+    REQUIRED,
+    as_values,
+    build_params,
+    flatten,
+    parameters,
+    read_mapping,
+    sentence,
+    with_settings,
+)
 from modtrain.placement import Placement, parse
 from modtrain.profile import Profile, read_profile
 from modtrain.recipe import Recipe
 from modtrain.run import RunSpec, recipe_sha256
+from modtrain.tracking import base as tracking
 
 HOW = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
 """Options that say how and where a run is launched, or that `run.json` spells otherwise."""
@@ -47,9 +58,15 @@ class Config(BaseModel):
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    track: list[str] = Field(default_factory=list)
     params: dict[str, Any] = Field(default_factory=dict)
     sweep: dict[str, Any] = Field(default_factory=dict)
     """Read by `modtrain sweep` alone: the same file can be launched."""
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 def read_config(path: Path | None, options: dict[str, Any], settings: list[str]) -> Config:
@@ -78,6 +95,7 @@ def backend_options(config: Config, remembered: Profile | None = None) -> Backen
 def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:
     """What `run.json` of a new run says: every default is decided now, so that it never changes for this run."""
     params = as_values(build_params(recipe.params, config.params))
+    tracking.check(config.track)
     dataroot = str(Path(config.dataroot).expanduser().resolve()) if config.dataroot else None
     return RunSpec(
         recipe=recipe_name(config.recipe),
@@ -92,9 +110,22 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         seed=config.seed,
         device=config.device,
         trial=trial,
+        track=config.track,
+        defaults=_defaults(recipe, params),
         versions=_versions(),
         created_at=time.time(),
     )
+
+
+def _defaults(recipe: Recipe, chosen: dict[str, Any]) -> dict[str, Any] | None:
+    """What the recipe takes where nothing is said; a parameter without a default stands as it was chosen."""
+    given = flatten(chosen)
+    required = [p.name for p in parameters(recipe.params) if p.default is REQUIRED and p.name in given]
+    settings = [f"{name}={json.dumps(given[name])}" for name in required]
+    try:
+        return as_values(build_params(recipe.params, with_settings({}, settings)))
+    except InputError:  # a recipe may forbid its own defaults together
+        return None
 
 
 def differences(config: Config, recipe: Recipe, old: RunSpec) -> list[str]:

@@ -12,12 +12,14 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modtrain import fs
 from modtrain.errors import Diverged
+from modtrain.stopwatch import Kind
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Curve:
     def __init__(self, module: str, path: Path) -> None:
         self._module, self._path = module, path
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._step = 0
         self.means: dict[str, float] = {}
         """The means over the last interval."""
 
@@ -35,10 +38,13 @@ class Curve:
         """Keep the losses of a step, without waiting for the device."""
         self._pending.append((step, {name: value.detach() for name, value in losses.items()}))
 
-    def flush(self, epoch: float, lr: float) -> None:
-        """Check what was gathered, write its means as one line. Diverged names the first loss that is NaN or Inf."""
+    def check(self) -> bool:
+        """Wait for the device and take the means; False where nothing was added since.
+
+        Diverged names the first loss that is NaN or Inf.
+        """
         if not self._pending:
-            return
+            return False
         names = list(self._pending[0][1])
         values = torch.stack([torch.stack([losses[n].float() for n in names]) for _, losses in self._pending]).cpu()
         for (step, _), row in zip(self._pending, values.tolist(), strict=True):
@@ -49,9 +55,15 @@ class Curve:
                         "Lower the learning rate (--set), or look at the losses before it in metrics.jsonl."
                     )
         self.means = dict(zip(names, values.mean(0).tolist(), strict=True))
-        line = {"step": self._pending[-1][0] + 1, "epoch": epoch, "lr": lr, "at": time.time(), **self.means}
+        self._step = self._pending[-1][0] + 1
         self._pending.clear()
+        return True
+
+    def write(self, epoch: float, lr: float, seconds: Mapping[Kind, float]) -> dict[str, Any]:
+        """One line of what was checked, and of where the worker's seconds went meanwhile; storage may fail."""
+        line = {"step": self._step, "epoch": epoch, "lr": lr, "at": time.time(), "seconds": seconds, **self.means}
         try:
             fs.append_line(self._path, json.dumps(line))
         except OSError as error:
             log.warning("Could not write %s: %s", self._path, error)
+        return line

@@ -102,6 +102,9 @@ class MissingCheckpoint(ModtrainError):
 FINAL_EXIT_CODES = frozenset({0, 2, 3, 4, 5, 130})
 """Exit codes after which starting the same command again at once cannot help, or was not wanted."""
 
+OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
+"""The last word of a worker by its exit code; anything else but 0 has failed."""
+
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'translator'?` where a name of `allowed` is near, else an empty string."""

@@ -29,6 +29,7 @@ from modtrain.recipe import Evaluation, Nets, Recipe
 from modtrain.run import Run
 from modtrain.status import newest_evaluation
 from modtrain.store import EMA, WEIGHTS, Checkpoint
+from modtrain.tracking.base import EVALUATION, Subject, Tracking
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,7 +160,11 @@ def _record(run: Run, found: Evaluation, checkpoints: Mapping[str, Checkpoint]) 
         path = folder / f"grid-{'-'.join(str(version) for version in versions.values())}.png"
         fs.replace_file(path, _png(found.grid))
         result["grid"] = str(path)
-    fs.append_line(folder / "metrics.jsonl", json.dumps({**result, "at": time.time()}))
+    line = {**result, "at": time.time()}
+    fs.append_line(folder / "metrics.jsonl", json.dumps(line))
+    step = min(checkpoint.step for checkpoint in checkpoints.values())
+    with Tracking(Subject(run=run, modules=(EVALUATION,), step=None)) as tracking:
+        tracking.evaluation(line, step=step, grid=None if found.grid is None else path)
     return result
 
 

@@ -112,6 +112,22 @@ def read_file(path: Path) -> bytes:
     return _again_if_stale(path.read_bytes)
 
 
+def read_small(path: Path, *, most: int = 4 << 20) -> bytes:
+    """The whole content of a small regular file; OSError where it is none: a reader would wait for a pipe for ever."""
+
+    def content() -> bytes:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+                raise OSError(errno.EINVAL, f"no file of at most {most} bytes", str(path))
+            return _all_of(descriptor, found.st_size + 1)
+        finally:
+            os.close(descriptor)
+
+    return _again_if_stale(content)
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file; none where it does not exist."""
     try:
@@ -202,6 +218,14 @@ def _again_if_stale(action: Callable[[], T], tries: int = 5) -> T:
                 raise
             time.sleep(0.02)
     return action()
+
+
+def _all_of(descriptor: int, size: int) -> bytes:
+    """Up to so many bytes: a read may return less than there is."""
+    content = os.read(descriptor, size)
+    while 0 < len(content) < size and (more := os.read(descriptor, size - len(content))):
+        content += more
+    return content
 
 
 def _temporary(folder: Path) -> Path:

@@ -15,8 +15,8 @@ from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions, JobState
 from modtrain.backends.journal import Journal
 from modtrain.profile import Profile
+from modtrain.pulse import LIVE, OVER
 from modtrain.run import Run
-from modtrain.status import LIVE, OVER
 
 
 @dataclass(frozen=True)

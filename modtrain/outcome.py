@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from modtrain.errors import did_you_mean
 from modtrain.jobs import read_json
+from modtrain.pulse import LIVE, Beat, states_of
 from modtrain.run import Run, process_started
-from modtrain.status import LIVE, Beat, evaluations, states_of
+from modtrain.status import evaluations
 
 PRUNED = "pruned: "
 """How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""

@@ -1,4 +1,4 @@
-"""load(kind, name): a recipe or a backend by name, from the package, a module, a file, or an entry point.
+"""load(kind, name): a recipe, a backend or a tracker by name, from the package, a module, a file, or an entry point.
 
 What goes wrong in a user's own file is said with that file's line. Deliberately not here: a registry. What is in the
 package is what lies in its folder.
@@ -21,14 +21,14 @@ from typing import Any
 
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 
-PLACES = {"recipe": "modtrain.recipes", "backend": "modtrain.backends"}
+PLACES = {"recipe": "modtrain.recipes", "backend": "modtrain.backends", "tracker": "modtrain.tracking"}
 
 
 def load(kind: str, name: str) -> Any:
     """The object called `kind` in what `name` names.
 
     `name` is a file (`./my_gan.py`), a name in the package (`latent-translation`), the name of an entry point in the
-    group `modtrain.recipe` or `modtrain.backend`, or an importable module (`my_package.my_gan`).
+    group `modtrain.recipe`, `modtrain.backend` or `modtrain.tracker`, or an importable module (`my_package.my_gan`).
     """
     if is_file(name):
         module = _from_file(kind, Path(name))

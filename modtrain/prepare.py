@@ -16,9 +16,9 @@ from modtrain import fs, jobs, placement
 from modtrain.backends.base import python_path
 from modtrain.config import Config, differences, load_recipe, new_spec
 from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.pulse import LIVE, states_of
 from modtrain.recipe import Recipe
 from modtrain.run import RUN_FILE, Run, RunSpec
-from modtrain.status import LIVE, states_of
 
 
 def prepare(config: Config, *, named_by_folder: bool = False) -> Run:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
-from modtrain.errors import FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
+from modtrain import fs
+from modtrain.errors import OUTCOMES, FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
 from modtrain.leaving import Leaving
-from modtrain.run import Heartbeat, Run, RunLog
+from modtrain.logbook import Logbook
+from modtrain.run import Heartbeat, Run
+from modtrain.tracking.base import Subject, Tracking
 from modtrain.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -50,45 +54,51 @@ def work(
     device = choose_device(run.spec.device, index)
     facts = {"epochs": run.spec.epochs, "device": device}
     leaving = Leaving(run, leave_after_s)
+    logbook = Logbook(run, modules, device)
     with _log_to_files(run, modules), leaving, Heartbeat(run, modules, **facts) as heartbeat:
         try:
-            worker = Worker(run, modules, heartbeat, leaving, device=device, after_epoch=after_epoch)
+            worker = Worker(run, modules, heartbeat, leaving, logbook, device=device, after_epoch=after_epoch)
             heartbeat.say(steps=worker.total)
             _train(worker, may_come)
-            heartbeat.say(state="finished", exit_code=0, epoch=worker.epoch, step=worker.step)
-        except FencedOut as error:
-            heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
-            log.error("%s", error)
-            raise
+            heartbeat.say(epoch=worker.epoch, step=worker.step)
+            _last_word(heartbeat, logbook, "finished", 0)
         except ModtrainError as error:
+            if isinstance(error, FencedOut):
+                heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
             code = error.exit_code
-            heartbeat.say(state=OUTCOMES.get(code, "failed"), exit_code=code, trouble=str(error))
+            _last_word(heartbeat, logbook, OUTCOMES.get(code, "failed"), code, str(error))
             log.error("%s", error)
             raise
         except BaseException as error:
-            heartbeat.say(state="failed", exit_code=1, trouble=f"{type(error).__name__}: {error}")
+            _last_word(heartbeat, logbook, "failed", 1, f"{type(error).__name__}: {error}")
             log.exception("The worker failed")
             raise
 
 
 def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
-    try:
-        worker.train()
-    except PeerTimeout as error:
-        if may_come():
-            raise Preempted(f"{error} Left to come back later.") from error
-        raise
+    worker.logbook.began(worker.writer, worker.step)
+    modules = tuple(trainee.name for trainee in worker.trainees)
+    with Tracking(Subject(run=worker.run, modules=modules, step=worker.step)) as tracking:
+        try:
+            worker.train(tracking)
+        except PeerTimeout as error:
+            if may_come():
+                raise Preempted(f"{error} Left to come back later.") from error
+            raise
+        finally:
+            worker.logbook.step = worker.step
 
 
-OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
-"""The last word of a heartbeat by exit code; anything else has failed."""
+def _last_word(heartbeat: Heartbeat, logbook: Logbook, state: str, exit_code: int, trouble: str | None = None) -> None:
+    heartbeat.say(state=state, exit_code=exit_code, trouble=trouble)
+    logbook.left(state, exit_code, trouble)
 
 
 @contextlib.contextmanager
 def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
     root = logging.getLogger("modtrain")
     root.setLevel(logging.INFO)
-    handlers = [RunLog(run.module_path(module) / "worker.log") for module in modules]
+    handlers = [_FileLog(run.module_path(module) / "worker.log") for module in modules]
     try:
         for module, handler in zip(modules, handlers, strict=True):
             run.module_path(module).mkdir(parents=True, exist_ok=True)
@@ -102,3 +112,17 @@ def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
     finally:
         for handler in handlers:
             root.removeHandler(handler)
+
+
+class _FileLog(logging.Handler):
+    """`worker.log` on shared storage: each line opens the file anew, and storage that fails costs only the line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one record."""
+        with contextlib.suppress(OSError):  # stderr has it as well
+            fs.append_line(self._path, self.format(record))

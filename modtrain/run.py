@@ -6,7 +6,6 @@ Deliberately not here: checkpoints (`store.py`), what the folder says taken toge
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -57,6 +56,10 @@ class RunSpec(BaseModel):
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     trial: dict[str, Any] | None = None
     """Of a sweep: its `number`, and the `values` that the sweep has decided."""
+    track: list[str] = Field(default_factory=list)
+    """Where the curves go besides the run's own files and TensorBoard: names of trackers."""
+    defaults: dict[str, Any] | None = None
+    """The recipe's own parameters: what was chosen otherwise can be told without loading the recipe."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
 
@@ -142,9 +145,10 @@ class Run:
     def heartbeat(self, module: str) -> dict[str, Any]:
         """What the module's worker said last; empty where it has said nothing."""
         try:
-            return dict(json.loads(fs.read_file(self.module_path(module) / "heartbeat.json")))
-        except (OSError, ValueError):
+            said = json.loads(fs.read_small(self.module_path(module) / "heartbeat.json"))
+        except (OSError, ValueError, RecursionError):
             return {}
+        return said if isinstance(said, dict) else {}
 
 
 class Heartbeat:
@@ -209,20 +213,6 @@ class Heartbeat:
                     self._silenced.add(path)
 
 
-class RunLog(logging.Handler):
-    """`worker.log` on shared storage: each line opens the file anew, and storage that fails costs only the line."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Append one record."""
-        with contextlib.suppress(OSError):  # stderr has it as well
-            fs.append_line(self._path, self.format(record))
-
-
 def check_name(name: str) -> None:
     """A run's name is one folder name: no slash, no leading dot or dash, nothing that cannot be shown."""
     if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable() or len(name.encode()) > 200:
@@ -251,7 +241,7 @@ def written(spec: BaseModel) -> bytes:
 def read_folder(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     """What the one file of a run's or a sweep's folder says; InputError where there is none, or a damaged one."""
     try:
-        return form.model_validate_json(fs.read_file(path / file))
+        return form.model_validate_json(fs.read_small(path / file))
     except OSError:
         raise InputError(_none_there(path, kind, file)) from None
     except ValidationError as error:

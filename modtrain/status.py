@@ -1,92 +1,65 @@
 """What a run's folder says, taken together: the state of the run, of its workers and of each module.
 
-A reader and nothing more: it writes nothing, asks no scheduler and compares no two machines' clocks. Whether a worker
-lives is known from its process where it runs on this machine, else from its heartbeat's counter, watched for a moment.
+A reader and nothing more: it writes nothing, asks no scheduler and compares no two machines' clocks. Deliberately not
+here: whether a worker lives (`pulse.py`), and what a person should do about it (`alarms.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from modtrain import fs
-from modtrain.run import HEARTBEAT_S, Run, process_started
-from modtrain.store import Checkpoint
-
-Beat = Mapping[str, Any]
-"""A heartbeat; empty where a worker has said nothing yet."""
-
-OVER = ("finished", "stopped", "preempted", "failed")
-"""The last words of a worker."""
-LIVE = ("starting", "training", "waiting")
+from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
+from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
+from modtrain.run import Run
+from modtrain.store import Checkpoint, CheckpointStore
 
 
 def status(run: Run) -> dict[str, Any]:
     """The run as plain values: `modtrain status RUN --json` prints exactly this."""
-    beats = {module: run.heartbeat(module) for module in run.modules}
-    return summary(run, beats, states_of(run, beats))
+    pulse = Pulse(patience_s=ONE_LOOK_S)
+    pulse.look(run)
+    settle(pulse, run)
+    return summary(run, *pulse.look(run))
 
 
 def summary(run: Run, beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
     """The same for heartbeats and states of modules that are known already; nothing is waited for."""
-    newest = {module: run.store(module).latest() for module in run.modules}
+    newest, damaged = dict[str, Checkpoint | None](), dict[str, list[int]]()
+    for module in run.modules:
+        store = run.store(module)
+        newest[module] = checkpoint = store.latest()
+        above = checkpoint.version if checkpoint else -1
+        damaged[module] = [v for v in store.versions() if v > above and _is_damaged(store, v)]
+    return told(run, beats, states, newest, run.stop_requested(), damaged)
+
+
+def told(
+    run: Run,
+    beats: Mapping[str, Beat],
+    states: Mapping[str, str],
+    newest: Mapping[str, Checkpoint | None],
+    stop: str | None,
+    damaged: Mapping[str, list[int]] | None = None,
+) -> dict[str, Any]:
+    """The same of what was read already: nothing is read, except whether jobs were submitted that said nothing yet."""
     return {
         "run": run.name,
         "path": str(run.path),
         "recipe": run.spec.recipe,
         "state": _overall(run, set(states.values())),
-        "stop": run.stop_requested(),
-        "workers": [_worker(number, placed, beats, states) for number, placed in enumerate(run.spec.placement)],
-        "modules": {module: _module(run, module, newest, beats[module], states[module]) for module in run.modules},
+        "stop": stop,
+        "workers": [_worker(number, placed, beats, states, newest) for number, placed in enumerate(run.spec.placement)],
+        "modules": {
+            module: _module(run, module, newest, beats[module], states[module])
+            | {"damaged": (damaged or {}).get(module, [])}
+            for module in run.modules
+        },
     }
-
-
-def states_of(run: Run, beats: Mapping[str, Beat]) -> dict[str, str]:
-    """The state of each module: what its worker said last, or `lost` where it died without a word."""
-    states = {module: str(beat.get("state", "not started")) for module, beat in beats.items()}
-    unsure = [module for module, beat in beats.items() if beat and states[module] not in OVER]
-    alive = {module: _process_lives(beats[module]) for module in unsure}
-    elsewhere = [module for module in unsure if alive[module] is None]
-    alive.update(_counters_move(run, elsewhere, beats))
-    return {module: "lost" if alive.get(module) is False else state for module, state in states.items()}
-
-
-def alarms(found: Mapping[str, Any]) -> list[str]:
-    """What a person should look at, one sentence each."""
-    said = []
-    for worker in found["workers"]:
-        name, where = " + ".join(worker["modules"]), f"{worker['host']}, process {worker['pid']}"
-        if worker["state"] == "lost":
-            said.append(f"{name} died without a word ({where}); launch the run again to go on from its checkpoint.")
-        elif worker["state"] in ("failed", *LIVE) and worker["trouble"]:
-            said.append(f"{name}: {worker['trouble']}")
-    if found["stop"] and found["state"] == "running":
-        said.append(f"A stop was asked for ({found['stop']}); the workers publish and leave.")
-    return said
-
-
-def _process_lives(beat: Beat) -> bool | None:
-    """Whether the worker's process runs on this machine; None where it belongs to another one."""
-    if beat.get("host") != socket.gethostname():
-        return None
-    return beat.get("started") is not None and process_started(int(beat["pid"])) == beat["started"]
-
-
-def _counters_move(run: Run, modules: list[str], beats: Mapping[str, Beat]) -> dict[str, bool]:
-    alive = dict.fromkeys(modules, False)
-
-    def all_moved() -> bool | None:
-        for module in modules:
-            alive[module] |= run.heartbeat(module).get("counter") != beats[module].get("counter")
-        return True if all(alive.values()) else None
-
-    if modules:
-        fs.wait_until(all_moved, timeout_s=2.5 * HEARTBEAT_S)
-    return alive
 
 
 def _overall(run: Run, states: set[str]) -> str:
@@ -103,10 +76,36 @@ def _overall(run: Run, states: set[str]) -> str:
     return "running" if waiting else "stopped"
 
 
-def _worker(number: int, placed: list[str], beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
-    beat = beats[placed[0]]
+def _worker(
+    number: int,
+    placed: list[str],
+    beats: Mapping[str, Beat],
+    states: Mapping[str, str],
+    newest: Mapping[str, Checkpoint | None],
+) -> dict[str, Any]:
+    beat, state = beats[placed[0]], states[placed[0]]
     facts = ("host", "pid", "job", "device", "steps_per_s", "left_s", "waiting_for", "trouble")
-    return {"worker": number, "modules": placed, "state": states[placed[0]]} | {key: beat.get(key) for key in facts}
+    told = {"worker": number, "modules": placed, "state": state} | {key: beat.get(key) for key in facts}
+    ages = [age for module in placed if (age := _age_s(beat, newest[module])) is not None]
+    waited_s = min(ages, default=None) if state == "waiting" else None  # a wait begins after a publish
+    return {**told, "exit_code": beat.get("exit_code"), "waited_s": waited_s}
+
+
+def _age_s(beat: Beat, newest: Checkpoint | None) -> float | None:
+    """How old a module's newest version was when its worker said so: both times are by the worker's own clock."""
+    at = beat.get("at")
+    return max(0.0, at - newest.published_at) if newest and isinstance(at, int | float) else None
+
+
+def _is_damaged(store: CheckpointStore, version: int) -> bool:
+    """Whether it is there and does not verify; one that appeared just now is sound."""
+    try:
+        store.meta(version)
+    except CorruptCheckpoint:
+        return True
+    except MissingCheckpoint:
+        pass
+    return False
 
 
 def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat: Beat, state: str) -> dict[str, Any]:
@@ -124,6 +123,7 @@ def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat
         "peers": {name: _peer(used, newest.get(name)) for name, used in lineage.items()},
         "metrics": checkpoint.metrics if checkpoint else {},
         "losses": (beat.get("losses") or {}).get(module, {}),
+        "age_s": _age_s(beat, checkpoint) if state in LIVE else None,
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
     }
 

@@ -34,6 +34,7 @@ CONFIG = (
     "peer_timeout_s",
     "seed",
     "device",
+    "track",
     "params",
 )
 """What a trial has of the sweep's config."""

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from modtrain import jobs
 from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.process import work
+from modtrain.pulse import LIVE, states_of
 from modtrain.run import Run
-from modtrain.status import LIVE, states_of
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,12 @@ from torch import Tensor
 
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, StorageError
 from modtrain.leaving import Leaving
+from modtrain.logbook import Logbook
 from modtrain.peers import Peers
 from modtrain.recipe import Batch, Nets
 from modtrain.run import Heartbeat, Run
+from modtrain.stopwatch import Stopwatch
+from modtrain.tracking.base import Tracking
 from modtrain.trainee import Trainee, derived_seed
 
 log = logging.getLogger(__name__)
@@ -50,20 +53,27 @@ class Worker:
         modules: Sequence[str],
         heartbeat: Heartbeat,
         leaving: Leaving,
+        logbook: Logbook,
         *,
         device: str,
         after_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """Build everything, resume or begin. `heartbeat` is told what happens, `leaving` is asked when to leave."""
+        """Build everything, resume or begin.
+
+        `heartbeat` and `logbook` are told what happens, `leaving` is asked when to leave.
+        """
         self.run, self.heartbeat, self.leaving, self.device = run, heartbeat, leaving, device
+        self.logbook, self.stopwatch = logbook, Stopwatch()
         self.after_epoch = after_epoch
         self.recipe = run.recipe()
         self.params = run.params(self.recipe)
         self.data = run.data(self.recipe, self.params)
         self.per_epoch = len(self.data.train)
         self.total = run.spec.epochs * self.per_epoch
-        writer = uuid.uuid4().hex
-        self.trainees = [Trainee(run, self.recipe, self.params, name, device=device, writer=writer) for name in modules]
+        self.writer = uuid.uuid4().hex
+        self.trainees = [
+            Trainee(run, self.recipe, self.params, name, device=device, writer=self.writer) for name in modules
+        ]
         self.peers = Peers(run, self.recipe, self.params, modules, device)
         others = [module for name, module in self.recipe.modules.items() if name not in modules]
         self.read_elsewhere = {edge.peer for module in others for edge in module.edges()} & set(modules)
@@ -80,8 +90,10 @@ class Worker:
         """Epochs completed."""
         return self.step // self.per_epoch
 
-    def train(self) -> None:
+    def train(self, tracking: Tracking) -> None:
         """Walk the epochs. Leaves by an error of `errors.py` where it does not reach the end."""
+        self.tracking = tracking
+        self.stopwatch.lap()  # building was no training
         if self.leaving.no_time and self.step < self.total:
             raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
         if self.step < self.total:
@@ -89,7 +101,7 @@ class Worker:
         while self.step < self.total:
             self._refresh(wait=True)
             with contextlib.closing(self._batches()) as batches:
-                for batch in batches:
+                for batch in self.stopwatch.fetching(batches):
                     self._train_on(batch)
                     self._between_batches()
             self._publish(full=True)
@@ -126,13 +138,16 @@ class Worker:
         """Pull newer peers; at the beginning of an epoch wait for those that are too far behind."""
         bound = self.run.spec.max_staleness
         needed = max(0, self.epoch - bound) if wait and bound is not None else 0
-        self.peers.refresh(at_least=needed, poll=self._while_waiting)
+        with self.stopwatch.during("exchange"), self.logbook.waits(self.epoch, self.step):
+            self.peers.refresh(at_least=needed, poll=self._while_waiting)
         self.nets = self._nets()
         for trainee in self.trainees:
             trainee.lineage = self.peers.lineage(trainee.reads)
         self.heartbeat.say(state="training", waiting_for=None)
 
     def _while_waiting(self, peer: str) -> None:
+        self.stopwatch.turn("waiting")
+        self.logbook.awaits(peer)
         self.heartbeat.say(state="waiting", waiting_for=peer)
         self._retry_if_due()
         self._leave_if_asked()
@@ -152,8 +167,9 @@ class Worker:
         self._tell()
         final = full and self.step == self.total
         try:
-            for trainee in (t for t in self.trainees if full or t.name in self.read_elsewhere):
-                trainee.publish(epoch=self.epoch, step=self.step, full=full, final=final)
+            with self.stopwatch.during("exchange"):
+                for trainee in (t for t in self.trainees if full or t.name in self.read_elsewhere):
+                    trainee.publish(epoch=self.epoch, step=self.step, full=full, final=final)
         except OSError as error:
             self._publish_failed(error)
         else:
@@ -213,8 +229,11 @@ class Worker:
         """Write the training curve and the news: how far, how fast, how well."""
         self._curve_at = time.monotonic()
         self._rates.append((self._curve_at, self.step))
-        for trainee in self.trainees:
-            trainee.curve.flush(self.step / self.per_epoch, trainee.lr)
+        if trained := [trainee for trainee in self.trainees if trainee.curve.check()]:
+            seconds = self.stopwatch.lap()
+            for trainee in trained:
+                line = trainee.curve.write(self.step / self.per_epoch, trainee.lr, seconds)
+                self.tracking.line(trainee.name, line)
         (then, first), (now, last) = self._rates[0], self._rates[-1]
         rate = (last - first) / (now - then) if now > then else None
         self.heartbeat.say(

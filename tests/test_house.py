@@ -20,6 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ORDER = (
     "errors",
     "fs",
+    "tail",
     "plugins",
     "recipe",
     "params",
@@ -28,7 +29,13 @@ ORDER = (
     "checkpoint",
     "store",
     "run",
+    "logbook",
+    "pulse",
     "status",
+    "history",
+    "recent",
+    "tracking",
+    "alarms",
     "backends",
     "jobs",
     "claim",
@@ -41,6 +48,7 @@ ORDER = (
     "config",
     "dimensions",
     "space",
+    "stopwatch",
     "study",
     "curve",
     "leaving",
@@ -54,12 +62,15 @@ ORDER = (
     "launch",
     "outcome",
     "trials",
+    "glance",
+    "catalog",
     "queue",
     "sweep",
     "dialogue",
     "doctor",
     "bench",
     "recipes",
+    "dashboard",
     "cli",
     "__main__",
 )
@@ -97,7 +108,7 @@ def test_launch_backends_and_status_never_import_the_worker() -> None:
 
 @pytest.mark.parametrize("module", ["modtrain", "modtrain.cli", "modtrain.launch", "modtrain.status", "modtrain.store"])
 def test_nothing_heavy_is_loaded_at_import(module: str) -> None:
-    heavy = ("torch", "ray", "torchvision", "skimage", "numpy")
+    heavy = ("torch", "ray", "torchvision", "skimage", "numpy", "starlette", "uvicorn", "plotly", "jinja2")
     code = f"import {module}, sys; print([name for name in {heavy!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "[]"

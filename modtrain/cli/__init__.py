@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modtrain.cli import judging, launching, looking, running, sweeping
+from modtrain.cli import following, judging, launching, looking, running, showing, sweeping, telling
 from modtrain.cli.parsing import Commands
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launching, sweeping, running, judging, looking):
+for module in (launching, sweeping, following, running, judging, looking, showing, telling):
     module.add_to(app)
 
 

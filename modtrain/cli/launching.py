@@ -33,6 +33,7 @@ from modtrain.cli.options import (
     SettingsOption,
     StalenessOption,
     Text,
+    TrackOption,
     option,
 )
 from modtrain.cli.parsing import LaunchCommand, file_or_folder, job_options, settings_of
@@ -66,6 +67,7 @@ def launch(
     peer_timeout: PeerTimeoutOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
+    track: TrackOption = None,
     nodes: Annotated[Count, option(WHERE, "Workers; 1 trains all modules jointly. [one a module]", metavar="N")] = None,
     place: PlaceOption = None,
     backend: BackendOption = None,
@@ -92,6 +94,7 @@ def launch(
         "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "exchange_every": exchange_every, "seed": seed,
         "max_staleness": max_staleness, "peer_timeout_s": peer_timeout, "device": device, "nodes": nodes,
         "place": place, "backend": backend, "address": address, "root": root, "name": name, "profile": profile,
+        "track": track or None,
     }  # fmt: skip
     plan = Plan.of(ctx, target, given, settings or [])
     plan.check(resume=resume, detach=detach, wait=wait)

@@ -33,6 +33,9 @@ StalenessOption = Annotated[
 PeerTimeoutOption = Annotated[float | None, option(HOW, "Seconds to wait for a peer. [1800]", metavar="SECONDS")]
 SeedOption = Annotated[Count, option(HOW, "Everything random follows from it. [0]", metavar="N")]
 DeviceOption = Annotated[Text, option(HOW, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
+TrackOption = Annotated[
+    list[str] | None, option(HOW, "wandb or mlflow, beside TensorBoard's files; repeatable.", "--track", metavar="NAME")
+]
 PlaceOption = Annotated[
     Text, option(WHERE, "By hand: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
 ]

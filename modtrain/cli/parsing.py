@@ -5,6 +5,7 @@ Deliberately not here: any command.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ class Command(TyperCommand):
         """Spell options as they are declared before they are read."""
         kept, free = self._sorted_out(ctx, args)
         return super().parse_args(ctx, [*kept, *(token for _, _, tokens in free for token in tokens)])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Whoever reads the output may go away, as `head` does: that ends the command, and is no failure to tell."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(141) from None
 
     def _sorted_out(self, ctx: Any, args: Sequence[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
         """What is declared here, and (name, value, as typed) of every other long option."""

@@ -1,12 +1,11 @@
-"""`worker`, `status`, `stop` and `cancel`: one worker by hand, how far a run is, and ending it."""
+"""`worker`, `stop` and `cancel`: one worker by hand, and ending a run."""
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,7 +35,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (worker, status, stop, cancel):
+    for command in (worker, stop, cancel):
         app.command(cls=Command)(command)
 
 
@@ -82,37 +81,6 @@ def train(
         work(run, modules, threads=threads, leave_after_s=leave_after)
 
 
-def status(run: RunOrSweepArgument, as_json: JsonOption = False) -> None:
-    """Show how far every module is, and who is in trouble.
-
-    With each module stand the versions of its peers that it trains against, and how far they are behind.
-    """
-    from modtrain.jobs import queued
-    from modtrain.run import Run
-    from modtrain.status import alarms
-
-    if (run / "sweep.json").exists():
-        from modtrain.cli.sweep_words import show
-        from modtrain.trials import Sweep
-
-        show(Sweep.open(run), None, as_csv=False, as_json=as_json)
-        return
-    found = _joined(Run.open(run))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    from modtrain.cli import terminal
-
-    out = terminal.console()
-    out.print(terminal.Text.assemble((found["run"], "bold"), "  ", terminal.state_text(found["state"])), soft_wrap=True)
-    out.print(f"[dim]{found['recipe']}[/], {len(found['workers'])} workers\n", soft_wrap=True)
-    out.print(terminal.modules_table(found, width=out.width))
-    for sentence in queued(found):
-        out.print(terminal.Text(f"\n{sentence}"), soft_wrap=not out.is_terminal)
-    for sentence in alarms(found):
-        out.print(terminal.Text.assemble(("\n! ", "bold red"), sentence), soft_wrap=not out.is_terminal)
-
-
 def stop(
     run: RunOrSweepArgument,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")] = "asked for",
@@ -132,8 +100,12 @@ def stop(
             f"No further trial begins, and {running} were asked to publish and leave; `modtrain sweep {run}` goes on."
         )
         return
+    from modtrain.cli.following import Following
+
     opened = Run.open(run)
-    state = _joined(opened)["state"]
+    following = Following(opened)
+    following.settle()
+    state = following.look()["state"]
     if state == "finished":
         typer.echo(f"{opened.name} is finished already: there is nothing to stop.")
         return
@@ -167,23 +139,6 @@ def cancel(run: RunOrSweepArgument) -> None:
     jobs = f"Ended {ended} job{'' if ended == 1 else 's'} of {opened.name}."
     typer.echo(jobs if ended else f"{opened.name} has no live job.")
     typer.echo(f"`modtrain launch {shlex.quote(str(run))}` goes on.")
-
-
-def _joined(run: Run) -> dict[str, Any]:
-    """What the folder says, with what a scheduler says where one runs the jobs and can be asked from here."""
-    from modtrain import plugins
-    from modtrain.errors import ModtrainError
-    from modtrain.jobs import known, read_record, states, with_jobs
-    from modtrain.status import status as read
-
-    found, record = read(run), read_record(run)
-    if record.backend is None or not known(record.backend) or not plugins.load("backend", record.backend).unattended:
-        return found
-    try:
-        return with_jobs(found, record, states(run))
-    except ModtrainError as error:
-        logging.getLogger(__name__).warning("%s", error)
-        return found
 
 
 def _placed(run: Run, modules: str | None) -> list[str]:

@@ -25,6 +25,7 @@ from modtrain.cli.options import (
     RecipeOption,
     SettingsOption,
     Text,
+    TrackOption,
     option,
 )
 from modtrain.cli.parsing import Command, SweepCommand
@@ -69,6 +70,7 @@ def sweep(
     epochs: EpochsOption = None,
     seed: Annotated[Count, option(HOW, "Of the trials, and of how they are drawn. [0]", metavar="N")] = None,
     device: DeviceOption = None,
+    track: TrackOption = None,
     nodes: Annotated[Count, option(WHERE, "Nodes of all trials together.", metavar="N")] = None,
     max_running: Annotated[Count, option(WHERE, "Trials at the same time.", metavar="N")] = None,
     nodes_per_trial: Annotated[Count, option(WHERE, "Workers of a trial. [one a module]", metavar="N")] = None,
@@ -91,6 +93,7 @@ def sweep(
     given = {
         "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "seed": seed, "device": device, "root": root,
         "name": name, "backend": backend, "profile": profile, "address": address, "nodes": nodes_per_trial,
+        "track": track or None,
     }  # fmt: skip
     asked = {
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,

@@ -5,6 +5,7 @@ Deliberately not here: where the values come from.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,9 @@ STYLES = {
     "not started": "dim",
     "stopped": "yellow",
     "preempted": "yellow",
+    "queued": "cyan",
+    "pruned": "dim",
+    "broken": "bold red",
     "failed": "bold red",
     "lost": "bold red",
 }
@@ -58,6 +62,27 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one unit: 12 s, 4 min, 3 h, 5 d."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def plain(text: str) -> str:
+    """Text of a folder that anybody may have named: what would move the cursor or is no text is shown, not done."""
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def alarm_text(alarm: Mapping[str, Any], whose: str = "") -> Text:
+    """What is the case, and below it what to do."""
+    style = "bold red" if alarm["level"] == "bad" else "yellow"
+    name = f"{whose}: " if whose else ""
+    return Text.assemble(("! ", style), name, plain(alarm["says"]), (f"\n  {plain(alarm['do'])}", "dim"))
 
 
 def number(value: float | None) -> str:
@@ -137,7 +162,9 @@ def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -
 
 
 def _peer(name: str, said: Mapping[str, Any]) -> Text:
-    behind = f", {said['behind']} behind" if said["behind"] else ""
+    steps = said.get("behind_steps")
+    old = f" ({steps} steps)" if steps else ""
+    behind = f", {said['behind']} behind{old}" if said["behind"] else old
     return Text(f"{name} v{said['version']}{behind}", "dim")
 
 

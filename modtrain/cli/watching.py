@@ -23,7 +23,8 @@ from modtrain import fs, jobs
 from modtrain.cli import terminal
 from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.launch import STOPPED, Launch, Member
-from modtrain.status import OVER, summary
+from modtrain.pulse import OVER
+from modtrain.status import summary
 
 LOOK_S = 1.0
 """Seconds between two looks at the heartbeats."""
@@ -131,7 +132,7 @@ class Watch:
             if not changed and (now - at < pause_s or worker["state"] in OVER):
                 continue
             self._told[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
-            self._tell(_line(worker, found["modules"][worker["modules"][0]]))
+            self._tell(line_of(worker, found["modules"][worker["modules"][0]]))
 
     def _found(self, members: list[Member]) -> dict[str, Any]:
         """The folder's state, with what the launcher knows better: which heartbeats are of an earlier life."""
@@ -247,7 +248,8 @@ def _state(member: Member, beat: dict[str, Any], queues: bool) -> str:
     return "starting" if queues and member.phase == "running" and state == "preempted" else state
 
 
-def _line(worker: dict[str, Any], module: dict[str, Any]) -> str:
+def line_of(worker: dict[str, Any], module: dict[str, Any]) -> str:
+    """What a worker does, where there is no terminal."""
     name = "+".join(worker["modules"])
     if worker["state"] not in ("training", "waiting"):
         return f"{name:<28}  {worker['state']}"

@@ -1,0 +1,300 @@
+"""Catalog: the runs and sweeps below a folder, kept current by reading only what changed.
+
+A folder is listed again where its time of change is another one; a run or sweep is what holds a `run.json` or a
+`sweep.json`, and nothing in it is searched. Links are not followed, so that nothing outside of the folder is ever
+shown. What is broken has a line that says why, and never hides another. Deliberately not here: what a line says
+(`glance.py`), and what a single run's pages need.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modtrain import fs
+from modtrain.errors import InputError
+from modtrain.glance import ABSENT, Glance, Signature, is_plain, signature
+from modtrain.pulse import PATIENCE_S
+from modtrain.run import RUN_FILE, STOP_FILE, Run
+from modtrain.trials import SWEEP_FILE, Sweep
+
+DEEPEST = 6
+"""Folders within folders that are searched."""
+MOST_FOLDERS = 20_000
+"""Folders that are searched, so that a data set below the root does not keep anybody waiting."""
+HOT_S = 3.0
+"""A folder that changed is listed again for so long: another change may bear the same time."""
+MOST_ALARMS = 5
+"""Of its trials that a sweep repeats."""
+CURVES_S = 0.1
+"""Of a look that may go into reading curves; the rest of them has its turn at the next one."""
+OVER = ("finished", "pruned", "failed")
+"""States of trials from which no result is to come."""
+
+Row = dict[str, Any]
+
+
+class Catalog:
+    """The runs and sweeps below a root, which may be a run or a sweep itself: its path is empty then."""
+
+    def __init__(self, root: Path, *, patience_s: float = PATIENCE_S) -> None:
+        """Nothing is read yet; InputError where there is no such folder."""
+        self.root = Path(root).resolve()
+        if not self.root.is_dir():
+            raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
+        self.revision = 0
+        """Grows whenever a row says something else."""
+        self._patience_s, self._curves_until = patience_s, 0.0
+        self._lock = threading.RLock()
+        self._folders: dict[str, _Folder] = {}
+        self._runs: dict[str, _Entry] = {}
+        self._sweeps: dict[str, _Entry] = {}
+        self._trials: dict[str, list[str]] = {}
+        """By sweep the paths of its trials that have begun."""
+
+    def look(self) -> None:
+        """Bring everything up to date; other threads wait meanwhile."""
+        with self._lock:
+            self._curves_until = time.monotonic() + CURVES_S
+            runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
+            self._trials = {}
+            folders, self._folders = self._folders, {}
+            for path, folder in self._walk(folders):
+                kept, entries = (self._sweeps, sweeps) if folder.kind == "sweep" else (self._runs, runs)
+                entry = entries[path] = kept.get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, folder.kind)
+                changed |= self._bring_up(entry, folder, sweeps)
+            gone = runs.keys() != self._runs.keys() or sweeps.keys() != self._sweeps.keys()
+            self._runs, self._sweeps = runs, sweeps
+            self.revision += changed or gone
+
+    def settle(self) -> None:
+        """Look until we know of every worker on another machine whether it lives: for whoever looks once."""
+
+        def sure() -> bool | None:
+            self.look()
+            unsure = (g for entry in self._runs.values() if (g := entry.glance) and g.pulse.unsure())
+            return None if any(unsure) else True
+
+        fs.wait_until(sure, timeout_s=2 * self._patience_s)
+
+    def rows(self) -> dict[str, Any]:
+        """What the page of all runs shows, as of the last look: trials stand in the rows of their sweeps."""
+        with self._lock:
+            inside = {trial for trials in self._trials.values() for trial in trials}
+            rows = [self._sweep_row(path) for path in self._sweeps]
+            rows += [entry.row() for path, entry in self._runs.items() if path not in inside]
+            return {"root": self.root.name, "at": time.time(), "runs": rows}
+
+    def row(self, path: str) -> Row:
+        """Of one run, trial or sweep; InputError where there is none."""
+        with self._lock:
+            if path in self._sweeps:
+                return self._sweep_row(path)
+            return self._entry(self._runs, path, "run").row()
+
+    def run(self, path: str) -> Run:
+        """The run at a path below the root; InputError where there is none (a link is none), or why it is broken."""
+        glance = self._entry(self._runs, path, "run").open()
+        assert isinstance(glance, Glance)
+        return glance.run
+
+    def sweep(self, path: str) -> Sweep:
+        """The sweep at a path; InputError as for a run."""
+        sweep = self._entry(self._sweeps, path, "sweep").open()
+        assert isinstance(sweep, Sweep)
+        return sweep
+
+    def _entry(self, entries: dict[str, _Entry], path: str, kind: str) -> _Entry:
+        with self._lock:
+            if path not in (self._sweeps if kind == "sweep" else self._runs):
+                self.look()
+            found = (self._sweeps if kind == "sweep" else self._runs).get(path)
+            if found is None:
+                raise InputError(f"There is no {kind} {path!r} below {self.root}.")
+            return found
+
+    def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
+        """Every folder that is a run, a sweep, or cannot be looked into; a sweep comes before its trials."""
+        waiting = [("", 0, False)]
+        while waiting and len(self._folders) < MOST_FOLDERS:
+            path, depth, in_sweep = waiting.pop()
+            folder = known.get(path) or _Folder()
+            folder.look(f"{self.root}/{path}" if path else str(self.root))
+            self._folders[path] = folder
+            if folder.kind and not (in_sweep and folder.kind == "sweep"):
+                yield path, folder
+            if folder.kind in ("run", "closed") or depth == DEEPEST or in_sweep:
+                continue
+            below = f"{path}/" if path else ""
+            waiting += [(below + name, depth + 1, folder.kind == "sweep") for name in folder.folders]
+
+    def _bring_up(self, entry: _Entry, folder: _Folder, sweeps: Mapping[str, _Entry]) -> bool:
+        above = entry.path.rpartition("/")[0] if entry.path else None
+        its = sweeps.get(above) if above is not None else None
+        if its is not None:
+            self._trials.setdefault(its.path, []).append(entry.path)
+        spec = its.sweep.spec if its and its.sweep else None
+        ranking = (spec.metric, spec.maximize) if spec else (None, True)
+        return entry.look(folder, ranking, self._patience_s, curves=time.monotonic() < self._curves_until)
+
+    def _sweep_row(self, path: str) -> Row:
+        its = self._sweeps[path]
+        if its.sweep is None:
+            return its.row()
+        trials = [self._runs[trial] for trial in self._trials.get(path, [])]
+        return sweep_row(its.sweep, path, trials, stopped=its.stopped)
+
+
+@dataclass
+class _Folder:
+    """What of a folder's listing matters, as long as its time of change is the same."""
+
+    kind: str = ""
+    """`run`, `sweep`, `closed` where it cannot be listed, or nothing."""
+    folders: tuple[str, ...] = ()
+    stop: bool = False
+    trouble: str = ""
+    _seen: Signature = ABSENT
+    _hot_until: float = float("-inf")
+
+    def look(self, path: str) -> None:
+        found, now = signature(path), time.monotonic()
+        if found != self._seen:
+            self._seen, self._hot_until = found, now + HOT_S
+        elif now > self._hot_until:
+            return
+        try:
+            with os.scandir(path) as entries:
+                self._take(list(entries))
+        except OSError as error:
+            gone = error.errno in fs.GONE
+            self.kind, self.folders, self.trouble = "" if gone else "closed", (), error.strerror or str(error)
+
+    def _take(self, entries: list[os.DirEntry[str]]) -> None:
+        names = {entry.name for entry in entries}
+        self.kind = "sweep" if SWEEP_FILE in names else "run" if RUN_FILE in names else ""
+        self.stop, self.trouble = STOP_FILE in names, ""
+        inside = [] if self.kind == "run" else entries
+        self.folders = tuple(
+            sorted(e.name for e in inside if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
+        )
+
+
+@dataclass
+class _Entry:
+    """A run or a sweep of the catalog, or why it cannot be shown."""
+
+    where: str
+    path: str
+    kind: str
+    glance: Glance | None = None
+    sweep: Sweep | None = None
+    problem: str | None = None
+    stopped: bool = False
+    _seen: Signature = field(default=ABSENT)
+
+    def look(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, curves: bool) -> bool:
+        """True where it says something else now. Whatever is wrong with one is said of this one alone."""
+        before, self.stopped = (self.problem, self.sweep, self.stopped), folder.stop
+        try:
+            if folder.kind == "closed":
+                self._seen = ABSENT
+                raise InputError(f"It cannot be looked into: {folder.trouble}.")
+            self._open(folder.kind, patience_s)
+            changed = bool(self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking, curves=curves))
+        except InputError as error:
+            changed, self.problem, self.glance, self.sweep = False, str(error), None, None
+        except Exception as error:  # a foreign file may hold anything
+            changed, self.problem = False, f"It cannot be read ({type(error).__name__}: {error})."
+            self._seen, self.glance, self.sweep = ABSENT, None, None
+        return changed or before != (self.problem, self.sweep, self.stopped)
+
+    def open(self) -> Glance | Sweep:
+        """What there is; InputError where it is broken."""
+        found = self.glance or self.sweep
+        if found is None:
+            raise InputError(self.problem or "It cannot be read.")
+        return found
+
+    def row(self) -> Row:
+        """Of a run, and of what is broken."""
+        if self.glance is not None and self.problem is None:
+            return self.glance.with_ages()
+        name = self.path.rpartition("/")[2] or self.where.rpartition("/")[2]
+        empty = dict.fromkeys(("recipe", "state", "progress", "epoch", "epochs", "left_s", "metric", "created_at"))
+        kind = "sweep" if self.kind == "sweep" else "run"
+        lists = {"modules": []} if kind == "run" else {"trials": 0, "counts": {}}
+        about = {"kind": kind, "path": self.path, "name": name}
+        return {**about, **empty, **lists, "alarms": [], "problem": self.problem or "It cannot be read."}
+
+    def _open(self, kind: str, patience_s: float) -> None:
+        """Again only where its file is another one."""
+        file = SWEEP_FILE if kind == "sweep" else RUN_FILE
+        found = signature(f"{self.where}/{file}")
+        if found == self._seen:
+            if self.problem is not None:
+                raise InputError(self.problem)
+            return
+        self._seen, self.problem, self.glance, self.sweep = found, None, None, None
+        if not is_plain(self.where, (file,)):
+            raise InputError(f"{file} is no plain file (a link, a folder or a pipe), and is not opened.")
+        if kind == "sweep":
+            self.sweep = Sweep.open(Path(self.where))
+        else:
+            self.glance = Glance(Run.open(Path(self.where)), self.path, patience_s=patience_s)
+
+
+def sweep_row(sweep: Sweep, path: str, trials: list[_Entry], *, stopped: bool) -> Row:
+    """A sweep as one line. Its metric is that of its best trial now, as `modtrain sweep-status` ranks them."""
+    rows = [entry.row() for entry in trials]
+    counts = Counter("failed" if row["problem"] else row["state"] for row in rows)
+    counts["waiting"] += max(0, sweep.spec.trials - len(rows))
+    done = sum(1.0 if row["state"] in OVER else row["progress"] or 0.0 for row in rows)
+    said = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
+    do = f"See `modtrain sweep-status {sweep.path}`."
+    alarms = [{"module": None, "level": "bad", "says": sentence, "do": do} for sentence in said]
+    more = [{**alarms[0], "says": f"{len(said) - MOST_ALARMS} more of its trials."}] if len(said) > MOST_ALARMS else []
+    return {
+        "kind": "sweep",
+        "path": path,
+        "name": sweep.name,
+        "recipe": sweep.spec.config.get("recipe"),
+        "state": _state_of(counts, stopped=stopped),
+        "trials": sweep.spec.trials,
+        "counts": {state: count for state, count in counts.items() if count},
+        "progress": min(1.0, done / sweep.spec.trials),
+        "metric": _best(sweep, trials),
+        "alarms": alarms[:MOST_ALARMS] + more,
+        "created_at": sweep.spec.created_at,
+        "problem": None,
+    }
+
+
+def _state_of(counts: Mapping[str, int], *, stopped: bool) -> str:
+    for state in ("running", "queued"):
+        if counts.get(state):
+            return state
+    if sum(counts.values()) == sum(counts.get(state, 0) for state in OVER):
+        return "finished" if counts.get("finished") else "failed"
+    return "stopped" if stopped or counts.get("stopped") else "waiting"
+
+
+def _best(sweep: Sweep, trials: list[_Entry]) -> Row | None:
+    metric = sweep.spec.metric
+    if metric is None:
+        return None
+    found = [
+        (value, int((entry.glance.run.spec.trial or {}).get("number", 0)))
+        for entry in trials
+        if entry.glance and (value := entry.glance.result(metric)) is not None
+    ]
+    if not found:
+        return None
+    value, number = max(found) if sweep.spec.maximize else min(found)
+    return {"name": metric, "value": value, "trial": number}

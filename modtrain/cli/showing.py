@@ -1,0 +1,146 @@
+"""`dashboard`: the runs and sweeps below a folder as web pages, served on this machine or written as files.
+
+Deliberately not here: the pages (`modtrain/dashboard`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modtrain.cli.options import Count, Text, option
+from modtrain.cli.parsing import Command
+from modtrain.errors import InputError
+
+if TYPE_CHECKING:
+    from modtrain.dashboard.guard import Access
+
+REACH = "Who may look"
+FILES = "As files"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(cls=Command)(dashboard)
+
+
+def dashboard(
+    root: Annotated[Path, typer.Argument(metavar="[ROOT]", help="A folder of runs and sweeps, or one of them.")] = Path(
+        "runs"
+    ),
+    port: Annotated[Count, option(REACH, "[8787, or the next one that is free]", metavar="N")] = None,
+    host: Annotated[str, option(REACH, "Address to listen on; another one needs a token. [127.0.0.1]")] = "127.0.0.1",
+    open_it: Annotated[bool, option(REACH, "Open it in the browser of this machine.", "--open")] = False,
+    token: Annotated[bool, option(REACH, "Only for whoever has the link, which has a new token in it.")] = False,
+    token_file: Annotated[
+        Path | None, option(REACH, "The same with the token in a file that only you can read.", metavar="FILE")
+    ] = None,
+    prefix: Annotated[Text, option(REACH, "Path that a proxy in front keeps, as /node/HOST/PORT.")] = None,
+    allow_host: Annotated[
+        list[str] | None, option(REACH, "Name under which a proxy asks for it; repeatable.", metavar="NAME")
+    ] = None,
+    export: Annotated[Path | None, option(FILES, "Write the pages as files, and leave.", metavar="DIR")] = None,
+) -> None:
+    """Show runs and sweeps as web pages.
+
+    It reads and never writes below ROOT. From a laptop: the ssh command that it prints, then the link.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder; give the folder that your runs are in.")
+    if export is not None:
+        _export(root, export)
+        return
+    _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
+
+
+def _export(root: Path, target: Path) -> None:
+    import sys
+
+    from modtrain.dashboard.export import export
+
+    is_terminal = sys.stderr.isatty()
+
+    def tell(done: int, of: int) -> None:
+        if is_terminal:
+            typer.echo(f"\r{done} of {of} runs and sweeps", nl=done == of, err=True)
+        elif done == of or done % 100 == 0:
+            typer.echo(f"{done} of {of} runs and sweeps", err=True)
+
+    written = export(root, target, tell)
+    typer.echo(f"{written.pages} pages: open {target / 'index.html'}")
+
+
+def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
+    from modtrain.dashboard.guard import Access, is_loopback, own_names
+    from modtrain.dashboard.serve import new_token, read_token
+
+    if not is_loopback(host) and not token and token_file is None:
+        raise InputError(
+            f"--host {host} would show your runs to everybody who reaches it: add --token, or --token-file FILE; or "
+            "leave --host out and come through ssh."
+        )
+    wanted = read_token(token_file) if token_file else new_token() if token else None
+    return Access(
+        hosts=own_names(host, names),
+        any_address=not is_loopback(host),
+        token=wanted,
+        prefix=_prefix(prefix or ""),
+    )
+
+
+def _prefix(prefix: str) -> str:
+    import re
+
+    if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
+        raise InputError(f"--prefix {prefix} is not allowed: give a path, such as /node/n12/8787.")
+    return prefix.rstrip("/")
+
+
+def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: bool) -> None:
+    import dataclasses
+    import hashlib
+
+    from modtrain.dashboard import serve
+
+    listening = serve.listen(host, port)
+    taken = listening.getsockname()[1]
+    # Browsers give a cookie to every port of a host: each dashboard has its own name.
+    name = "modtrain-" + hashlib.sha256(f"{taken} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
+    link = _link(host, taken, access)
+    _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
+    if open_it:
+        _open(link)
+    serve.server(root, dataclasses.replace(access, cookie=name)).run(sockets=[listening])
+
+
+def _link(host: str, port: int, access: Access) -> str:
+    import ipaddress
+    import socket
+
+    try:
+        everywhere = ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        everywhere = False
+    name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}{access.prefix}/" + (f"?token={access.token}" if access.token else "")
+
+
+def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
+    import getpass
+    import socket
+
+    if moved:
+        typer.echo(f"Port 8787 is taken; this one is on {port}.")
+    typer.echo(f"{root}: {link}")
+    near = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+    typer.echo(f"From elsewhere: ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}")
+    typer.echo("Ctrl-C ends it.")
+
+
+def _open(link: str) -> None:
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()

@@ -1,0 +1,37 @@
+"""Addresses of pages: a run's path below ROOT as part of a URL and back, by its bytes, so that every name works.
+
+Every link is relative: a proxy in front may add a prefix that nobody here knows. Deliberately not here: what lies at a
+path (`inside.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote, unquote_to_bytes
+
+
+def quoted(path: str) -> str:
+    """A path below ROOT for a URL: each segment percent-encoded by its bytes; ROOT itself is `.`."""
+    return "/".join(quote(os.fsencode(segment), safe="") for segment in path.split("/")) or "."
+
+
+def unquoted(address: str) -> str | None:
+    """The path that an address means; None where no folder can be called so (`..`, an encoded slash)."""
+    segments = [] if address in ("", ".") else [unquote_to_bytes(segment) for segment in address.split("/")]
+    sound = all(is_name(segment) for segment in segments)
+    return "/".join(os.fsdecode(segment) for segment in segments) if sound else None
+
+
+def is_name(segment: bytes) -> bool:
+    """Whether a file or folder can be called so, and is then one below its folder."""
+    return segment not in (b"", b".", b"..") and not {0, ord("/")} & set(segment)
+
+
+def shown(name: str) -> str:
+    """A name as text: bytes that are no UTF-8 as `\\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def base_of(address: str) -> str:
+    """The relative path from a page (`run/a/`) to the top: `../../`; empty for the top itself."""
+    return "../" * address.count("/")

@@ -1,0 +1,116 @@
+"""The checkpoint page's data: what is in one version of a module, what it saw and what saw it, and whether it is
+sound.
+
+Deliberately not here: loading weights. Nothing is read but `meta.json`, until somebody asks to verify.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modtrain.checkpoint import META, Checkpoint
+from modtrain.dashboard import inside
+from modtrain.dashboard.addresses import is_name, quoted, shown
+from modtrain.errors import CorruptCheckpoint
+from modtrain.history import History
+from modtrain.run import Run
+
+Values = dict[str, Any]
+_TOLD = ("epoch", "step", "full", "final", "writer", "published_at", "metrics")
+
+
+def checkpoint_page(run: Run, path: str, module: str, version: int, history: History) -> Values:
+    """Of a version that is there, or was; NotThere where nobody published it."""
+    published = {line["version"]: line for line in history.versions(module)}
+    meta, problem = _meta(run, module, version, published)
+    others = sorted({*published, *run.store(module).versions()})
+    folder = run.store(module).folder(version)
+    return {
+        "run": {"path": quoted(path), "name": shown(run.name)},
+        "modules": run.modules,
+        "module": module,
+        "version": version,
+        "present": folder.is_dir(),
+        "meta": {name: meta.get(name) for name in _TOLD},
+        "files": [_file(folder, name, of) for name, of in _files(meta).items()],
+        "saw": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],
+        "seen_by": _seen_by(run, module, version, history),
+        "previous": max((other for other in others if other < version), default=None),
+        "next": min((other for other in others if other > version), default=None),
+        "problem": problem,
+    }
+
+
+def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) -> tuple[Values, str | None]:
+    """What the version says of itself, else what its line said; and what is wrong with it."""
+    path = run.store(module).folder(version) / META
+    try:
+        content = inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
+        return vars(Checkpoint.unseal(content, path)), None
+    except CorruptCheckpoint as error:
+        return published.get(version, {}), str(error)
+    except inside.NotThere:
+        if version not in published:
+            raise inside.NotThere(f"{module} of {shown(run.name)} has no version {version}.") from None
+        return published[version], None
+
+
+def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    files = meta.get("files")
+    if not isinstance(files, dict):
+        return {}
+    return {name: of for name, of in files.items() if isinstance(of, dict) and is_name(os.fsencode(name))}
+
+
+def _file(folder: Path, name: str, of: Mapping[str, Any]) -> Values:
+    present = (folder / name).is_file() and not (folder / name).is_symlink()
+    told = {"name": name, "size": of.get("size"), "sha256": of.get("sha256"), "present": present}
+    return {**told, "download": present and may_download(name)}
+
+
+def may_download(name: str) -> bool:
+    """Weights run no code when they are loaded; a state.pt is its owner's alone."""
+    return name.endswith(".safetensors")
+
+
+def _seen_by(run: Run, module: str, version: int, history: History) -> list[Values]:
+    return [
+        {"module": other, "version": line["version"], "epoch": line["epoch"]}
+        for other in run.modules
+        for line in history.versions(other)
+        if module in line["peers"] and version in line["peers"][module]["versions"]
+    ]
+
+
+def verify(run: Run, module: str, version: int) -> Values:
+    """Read every file of a version and say of each whether it is what `meta.json` names; NotThere."""
+    folder = run.store(module).folder(version)
+    parts = ("modules", module, "checkpoints", folder.name)
+    try:
+        meta = Checkpoint.unseal(inside.read(run.path, *parts, META), folder / META)
+    except CorruptCheckpoint as error:
+        return {"files": [{"name": META, "ok": False, "says": str(error)}]}
+    checked = [_checked(run.path, parts, name, expected) for name, expected in _files(vars(meta)).items()]
+    return {"files": [{"name": META, "ok": True, "says": "its seal is right"}, *checked]}
+
+
+def _checked(root: Path, parts: tuple[str, ...], name: str, expected: Mapping[str, Any]) -> Values:
+    """By blocks, and nothing where the size is wrong already."""
+    try:
+        with inside.opened(root, *parts, name) as descriptor:
+            size = os.fstat(descriptor).st_size
+            if size != expected.get("size"):
+                return {"name": name, "ok": False, "says": f"it has {size} bytes instead of {expected.get('size')}"}
+            digest = hashlib.sha256()
+            for block in inside.blocks(descriptor, size):
+                digest.update(block)
+    except inside.NotThere:
+        return {"name": name, "ok": False, "says": "it is not there"}
+    except OSError as error:
+        return {"name": name, "ok": False, "says": f"it cannot be read: {error.strerror}"}
+    ok = digest.hexdigest() == expected.get("sha256")
+    return {"name": name, "ok": ok, "says": "its sha256 is right" if ok else "its content is not what was published"}

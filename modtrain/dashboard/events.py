@@ -1,0 +1,68 @@
+"""Server-sent events: a message whenever a page's data has changed, and a comment now and then that keeps
+proxies awake.
+
+Deliberately not here: when it changes (`watch.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from starlette.responses import StreamingResponse
+
+from modtrain.dashboard.watch import Key, Watch
+
+KEEP_ALIVE_S = 15.0
+HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+class Bell:
+    """Wakes everybody on the event loop who waits; it may be rung from any thread."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ringer(self) -> Callable[[], None]:
+        """What rings it; to be made on the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def ring() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is over
+                loop.call_soon_threadsafe(self._ring)
+
+        return ring
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Whether it rang in time."""
+        try:
+            await asyncio.wait_for(self._rung.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def _ring(self) -> None:
+        self._rung.set()
+        self._rung = asyncio.Event()
+
+
+def messages(watch: Watch, bell: Bell, key: Key) -> StreamingResponse:
+    """The stream of one page, as long as it is open."""
+    return StreamingResponse(_messages(watch, bell, key), media_type="text/event-stream", headers=HEADERS)
+
+
+async def _messages(watch: Watch, bell: Bell, key: Key) -> AsyncIterator[str]:
+    watch.come(*key)
+    try:
+        said = watch.revision(*key)
+        yield f'retry: 3000\n\ndata: {{"revision": {said}}}\n\n'
+        while not watch.over:
+            rung = await bell.wait(KEEP_ALIVE_S)
+            if (now := watch.revision(*key)) != said:
+                said = now
+                yield f'data: {{"revision": {now}}}\n\n'
+            elif not rung:
+                yield ": still here\n\n"
+    finally:
+        watch.leave(*key)

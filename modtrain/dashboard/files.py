@@ -1,0 +1,97 @@
+"""Files that pages show or offer: grids, weights, ends of logs, and what the pages themselves are made of.
+
+Deliberately not here: whether a path below ROOT may be opened (`inside.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from modtrain.dashboard import inside
+from modtrain.dashboard.addresses import shown
+from modtrain.dashboard.checkpoint_page import may_download
+from modtrain.dashboard.page import Page
+from modtrain.dashboard.source import Source
+
+STATIC = Path(__file__).parent / "static"
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png"}
+LOG_LINES = 1_000
+BIG_BYTES = 1_000
+"""From which size on it is sent packed."""
+_FOR_EVER = "private, max-age=86400, immutable"
+
+
+def log_text(source: Source, path: str, module: str) -> str:
+    """The last lines of a module's log; empty where there is none."""
+    run = source.looked(path).run
+    if module not in run.modules:
+        raise inside.NotThere(f"{shown(run.name)} has no module {module!r}; it has {', '.join(run.modules)}.")
+    if not inside.lies(run.path, "modules", module, "worker.log"):
+        return ""
+    return "\n".join(inside.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES, most=1 << 18)[0])
+
+
+def grid(source: Source, path: str, file: str) -> Response:
+    """A picture of the evaluation; a name means one content, for ever."""
+    if not file.endswith(".png"):
+        raise inside.NotThere("Only pictures are shown.")
+    content = inside.read(source.looked(path).run.path, "evaluation", file)
+    return Response(content, media_type="image/png", headers={"cache-control": _FOR_EVER})
+
+
+def weights(source: Source, path: str, module: str, version: int, file: str) -> Response:
+    """The weights of a version, block by block."""
+    run = source.looked(path).run
+    if module not in run.modules or not may_download(file):
+        raise inside.NotThere("Only weights can be downloaded.")
+    folder = run.store(module).folder(version).name
+    found = os.fdopen(inside.open_file(run.path, "modules", module, "checkpoints", folder, file), "rb")
+    size = os.fstat(found.fileno()).st_size
+    name = quote(os.fsencode(f"{run.name}-{module}-{version}-{file}"), safe="")
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}", "content-length": str(size)}
+    return StreamingResponse(_blocks(found, size), media_type="application/octet-stream", headers=headers)
+
+
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    with file:
+        yield from inside.blocks(file.fileno(), size)
+
+
+def static(request: Request, file: str) -> Response:
+    """A file of the page, or Plotly's script from its own package; 304 where the browser has it."""
+    found = asset(file)
+    headers = {"cache-control": "private, no-cache"}
+    return answer(request, found, KINDS.get(Path(file).suffix, "application/octet-stream"), headers)
+
+
+@functools.lru_cache(maxsize=32)
+def asset(file: str) -> Page:
+    """The content of a static file, and its tag; NotThere."""
+    content = plotly() if file == "plotly.min.js" else inside.read(STATIC, file)
+    return Page(content, hashlib.sha256(content).hexdigest()[:16])
+
+
+def plotly() -> bytes:
+    """The script of the installed Plotly package."""
+    import plotly
+
+    return (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
+
+
+def answer(request: Request, page: Page, kind: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Content with its tag: 304 where the browser has it, packed where it takes that."""
+    told = {**(headers or {}), "etag": f'"{page.tag}"', "vary": "accept-encoding"}
+    if told["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=told)
+    if len(page.content) >= BIG_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(page.packed, media_type=kind, headers={**told, "content-encoding": "gzip"})
+    return Response(page.content, media_type=kind, headers=told)

@@ -1,0 +1,128 @@
+"""What of ROOT may be opened: plain files in plain folders. No link is followed, no pipe or device is opened.
+
+Each component is opened in the folder before it, so that nobody can put a link there in between. Deliberately not here:
+what the files mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from modtrain import fs
+from modtrain.checkpoint import META
+from modtrain.errors import InputError
+
+BLOCK_BYTES = 1 << 18
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OF_RUN = ("run.json", "stop", "modules", "evaluation", "evaluation/metrics.jsonl")
+_OF_MODULE = ("heartbeat.json", "metrics.jsonl", "published.jsonl", "workers.jsonl", "checkpoints")
+_FOLDERS = ("modules", "evaluation", "checkpoints")
+
+
+class NotThere(InputError):
+    """No plain file or folder of that name lies there."""
+
+
+@contextlib.contextmanager
+def opened(root: Path, *parts: str) -> Iterator[int]:
+    """A descriptor of the plain file at `root/parts...`, to be read; NotThere."""
+    descriptor = open_file(root, *parts)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def open_file(root: Path, *parts: str) -> int:
+    """The same; whoever asks closes it."""
+    *folders, file = [name for part in parts for name in part.split("/") if name]
+    try:
+        with contextlib.ExitStack() as stack:
+            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, folder)
+            for name in folders:
+                folder = os.open(name, _FOLDER, dir_fd=folder)
+                stack.callback(os.close, folder)
+            descriptor = os.open(file, _FILE, dir_fd=folder)
+    except (OSError, ValueError):
+        raise NotThere(f"There is no {file!r} here that can be shown.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotThere(f"{file!r} is no plain file.")
+    return descriptor
+
+
+def lies(root: Path, *parts: str) -> bool:
+    """Whether a plain file lies there."""
+    try:
+        os.close(open_file(root, *parts))
+    except NotThere:
+        return False
+    return True
+
+
+def read(root: Path, *parts: str, most: int = 1 << 24) -> bytes:
+    """The content of a small plain file; NotThere, also where it is longer than `most` bytes."""
+    with opened(root, *parts) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size > most:
+            raise NotThere(f"{parts[-1]!r} has {size} bytes, more than can be shown.")
+        return b"".join(blocks(descriptor, size))
+
+
+def blocks(descriptor: int, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of a file, or what there is of them, piece by piece."""
+    while size > 0 and (block := os.read(descriptor, min(BLOCK_BYTES, size))):
+        size -= len(block)
+        yield block
+
+
+def last_lines(root: Path, *parts: str, lines: int, most: int = 1 << 16) -> tuple[list[str], int]:
+    """The last lines of a text file, at most `most` bytes of them, and the file's size; it may be huge."""
+    with opened(root, *parts) as descriptor:
+        size = os.fstat(descriptor).st_size
+        begin = max(0, size - most)
+        content = os.pread(descriptor, most, begin)
+    if begin:
+        content = content.partition(b"\n")[2] or content
+    text = content.replace(b"\0", b"").decode("utf-8", "replace")
+    return text.splitlines()[-lines:], size
+
+
+def strange(run: Path, modules: list[str]) -> str | None:
+    """What in a run's folder is a link, a pipe or a device, in a sentence: it is not opened, and the run not shown.
+
+    None where everything that readers open is a plain file or folder, or not there.
+    """
+    for name in _OF_RUN:
+        if said := _strange(run / name):
+            return said
+    for module in modules:
+        folder = run / "modules" / module
+        if said := _strange(folder, is_folder=True):
+            return said
+        for name in _OF_MODULE:
+            if said := _strange(folder / name):
+                return said
+        for version in fs.names(folder / "checkpoints"):
+            checkpoint = folder / "checkpoints" / version
+            said = _strange(checkpoint, is_folder=True) or _strange(checkpoint / META)
+            if version.isdecimal() and said:
+                return said
+    return None
+
+
+def _strange(path: Path, *, is_folder: bool = False) -> str | None:
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return None
+    if (stat.S_ISDIR if is_folder or path.name in _FOLDERS else stat.S_ISREG)(mode):
+        return None
+    kind = "a link" if stat.S_ISLNK(mode) else "no plain file or folder"
+    return f"{path.name!r} in it is {kind}, which is not followed; put the real file or folder in its place."

@@ -1,0 +1,178 @@
+"""The data of each page, read from the folders: what is looked at again and again is read incrementally.
+
+Deliberately not here: when to look (`watch.py`), and what the pages say of what was read (`run_page.py`, ...).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modtrain.alarms import alarms
+from modtrain.catalog import Catalog
+from modtrain.dashboard import inside, run_page, sweep_page
+from modtrain.dashboard.addresses import quoted, shown
+from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
+from modtrain.dashboard.inside import NotThere
+from modtrain.dashboard.trials_seen import TrialsSeen
+from modtrain.errors import InputError
+from modtrain.history import History
+from modtrain.pulse import Pulse
+from modtrain.run import Run
+from modtrain.status import summary
+from modtrain.trials import SWEEP_FILE
+
+MOST_RUNS = 32
+"""Runs whose histories are in memory at the same time."""
+_RUN_LISTS = (
+    "modules",
+    "workers",
+    "lanes",
+    "curves",
+    "staleness",
+    "time",
+    "grids",
+    "evaluations",
+    "config",
+    "logs",
+    "alarms",
+)
+_SWEEP_LISTS = ("varies", "trials", "curves")
+
+Values = dict[str, Any]
+
+
+@dataclass
+class Looked:
+    """A run that is looked at, with what was read of it so far."""
+
+    run: Run
+    history: History
+    pulse: Pulse = field(default_factory=Pulse)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Source:
+    """The folder of runs, read for pages."""
+
+    def __init__(self, root: Path, *, look_s: float = 0.0) -> None:
+        """Nothing is read yet. The folder of all runs is looked through at most every `look_s`, whoever asks."""
+        self.root = root
+        self.catalog = Catalog(root)
+        self.trials = TrialsSeen()
+        self._look_s = look_s
+        self._looked_at = float("-inf")
+        self._looked: OrderedDict[str, Looked] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def at_hand(self) -> int:
+        """Runs whose histories are in memory."""
+        return len(self._looked)
+
+    def forget(self) -> None:
+        """Drop what is in memory of single runs."""
+        with self._lock:
+            self._looked.clear()
+
+    def data(self, kind: str, path: str) -> Values:
+        """Of the page of all runs, of a run or of a sweep; InputError where there is none."""
+        return {"runs": self.runs, "run": self.run, "sweep": self.sweep}[kind](path)
+
+    def runs(self, path: str = "") -> Values:
+        """Every run and sweep."""
+        self._bring_up()
+        found = self.catalog.rows()
+        return {"root": shown(found["root"]), "runs": [_row(row) for row in found["runs"]]}
+
+    def looked(self, path: str) -> Looked:
+        """The run of a path, read up to now; InputError, with why it cannot be shown."""
+        self._bring_up()
+        run = self.catalog.run(path)
+        if said := inside.strange(run.path, run.modules):
+            raise InputError(f"{shown(run.name)} is not shown: {said}")
+        with self._lock:
+            looked = self._looked.get(path)
+            if looked is None or looked.run != run:
+                looked = self._looked[path] = Looked(run, History(run))
+            self._looked.move_to_end(path)
+            while len(self._looked) > MOST_RUNS:
+                self._looked.popitem(last=False)
+        with looked.lock:
+            looked.history.look()
+        return looked
+
+    def run(self, path: str) -> Values:
+        """One run; one that is broken is a page that says why."""
+        try:
+            looked = self.looked(path)
+        except InputError as error:
+            return self._broken("run", path, error)
+        run, history = looked.run, looked.history
+        with looked.lock:
+            row = self.catalog.row(path)
+            # Who lives is known to the catalog, which has watched for longer.
+            states = {told["name"]: told["state"] for told in row["modules"]}
+            beats, _ = looked.pulse.look(run)
+            silent = {module: looked.pulse.silent_s(module) for module in run.modules}
+            found = summary(run, beats, states)
+            page = run_page.run_page(run, found, history, beats, silent)
+            said = [vars(alarm) for alarm in alarms(found, history)]
+        facts = run_page.facts(run, found, self._sweep_of(run, path))
+        return {"run": {**_row(row), **facts}, **page, "alarms": said, "pages": None, "problem": None}
+
+    def sweep(self, path: str) -> Values:
+        """One sweep; one that is broken is a page that says why."""
+        self._bring_up()
+        try:
+            sweep = self.catalog.sweep(path)
+        except InputError as error:
+            return self._broken("sweep", path, error)
+        row = _row(self.catalog.row(path))
+        below = f"{path}/" if path else ""
+        page = sweep_page.sweep_page(sweep, path, *self.trials.look(sweep, lambda name: self.catalog.row(below + name)))
+        return {"sweep": {**row, **sweep_page.facts(sweep)}, **page, "problem": None}
+
+    def checkpoint(self, path: str, module: str, version: int, *, fresh: bool = True) -> Values:
+        """One version of a module; InputError where it never was. If not `fresh`, the run is as it was read last."""
+        looked = self.looked(path) if fresh else self._looked[path]
+        if module not in looked.run.modules:
+            raise InputError(
+                f"{shown(looked.run.name)} has no module {module!r}; it has {', '.join(looked.run.modules)}."
+            )
+        with looked.lock:
+            return {**checkpoint_page(looked.run, path, module, version, looked.history), "pages": None}
+
+    def verify(self, path: str, module: str, version: int) -> Values:
+        """Read all of a version; InputError where it never was."""
+        self.checkpoint(path, module, version)
+        return verify(self.looked(path).run, module, version)
+
+    def _bring_up(self) -> None:
+        if time.monotonic() - self._looked_at >= self._look_s:
+            self.catalog.look()
+            self._looked_at = time.monotonic()
+
+    def _broken(self, kind: str, path: str, error: InputError) -> Values:
+        """What is there and cannot be shown is said on its page; what is not there is no page."""
+        try:
+            row = self.catalog.row(path)
+        except InputError:
+            row = {"kind": ""}
+        if row["kind"] != kind:
+            raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
+        empty: dict[str, list[Any]] = {name: [] for name in (_RUN_LISTS if kind == "run" else _SWEEP_LISTS)}
+        return {kind: _row(row), **empty, "pages": None, "problem": str(error)}
+
+    def _sweep_of(self, run: Run, path: str) -> str | None:
+        above = path.rpartition("/")[0]
+        return above if run.spec.trial is not None and path and inside.lies(self.root, above, SWEEP_FILE) else None
+
+
+def _row(row: Values) -> Values:
+    """A row of the catalog with its path as an address."""
+    return {**row, "path": quoted(row["path"]), "name": shown(row["name"])}

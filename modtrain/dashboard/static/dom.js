@@ -1,0 +1,91 @@
+/* Elements from values. Text goes in as text, never as markup, whatever a run or a file is called. */
+"use strict";
+(() => {
+  const M = window.modtrain;
+  const SVG = "http://www.w3.org/2000/svg";
+
+  function fill(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+      else if (value === true) node.setAttribute(name, "");
+      else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, String(value));
+    }
+    node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+    return node;
+  }
+
+  /** An HTML element: el("a", {href, class, onclick}, "text", child, ...). */
+  M.el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+
+  /** An SVG element. */
+  M.svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+  /** A name that somebody else has chosen: set apart, so that no writing direction leaks out of it. */
+  M.name = (text, attributes) => M.el("bdi", attributes, text);
+
+  /** Change a text only where it differs, so that a selection stays. */
+  M.say = (node, text) => {
+    if (node.textContent !== text) node.textContent = text;
+  };
+
+  /** Put children in place of what was there, unless they are made from the same values as last time. */
+  M.fresh = (node, values, make) => {
+    const seal = JSON.stringify(values ?? null);
+    if (node.madeFrom === seal) return;
+    node.madeFrom = seal;
+    const places = focusable(node);
+    const at = places.indexOf(document.activeElement);
+    node.replaceChildren(...[make(values)].flat(Infinity).filter((child) => child !== null && child !== undefined));
+    if (at >= 0) (focusable(node)[at] ?? node.closest("[tabindex]"))?.focus({ preventScroll: true });
+  };
+
+  function focusable(node) {
+    return [...node.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")];
+  }
+
+  /** Children in this order; those that stay keep focus, scroll position and selection. */
+  M.order = (parent, nodes) => {
+    const wanted = new Set(nodes);
+    for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+    if (nodes.every((node, i) => parent.children[i] === node)) return;
+    const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+    let next = parent.firstElementChild;
+    for (const node of nodes) {
+      if (node === next) next = next.nextElementSibling;
+      else if (node.isConnected && parent.moveBefore) parent.moveBefore(node, next);
+      else parent.insertBefore(node, next);
+    }
+    if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
+  };
+
+  /** Whether a person has marked text in there. */
+  M.marked = (node) => {
+    const selection = document.getSelection();
+    return !!selection && !selection.isCollapsed && node.contains(selection.anchorNode);
+  };
+
+  /** One child for each item, made once by its key and updated in place. */
+  M.keyed = (parent, items, key, make, update) => {
+    const there = (parent.byKey ??= new Map());
+    const keys = new Set(items.map(key));
+    for (const known of [...there.keys()]) if (!keys.has(known)) there.delete(known);
+    const nodes = items.map((item) => {
+      const its = key(item);
+      if (!there.has(its)) there.set(its, make(item));
+      update?.(there.get(its), item);
+      return there.get(its);
+    });
+    M.order(parent, nodes);
+  };
+
+  /** A titled part of a page. */
+  M.section = (title, attributes, ...children) => {
+    const id = `h-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
+    return M.el(
+      "section",
+      { ...attributes, "aria-labelledby": id, class: `card ${attributes?.class ?? ""}` },
+      M.el("h2", { id }, title),
+      ...children,
+    );
+  };
+})();

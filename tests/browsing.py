@@ -1,0 +1,90 @@
+"""A real browser in tests: Debian's Chromium, with nothing but one server in its reach, and every complaint kept."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+VIOLATIONS = """
+document.addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective}`));
+"""
+WAIT_MS = 60_000
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that `make system-packages` installs."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    )
+    assert found, "there is no Chromium; `make system-packages` installs Debian's"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=[*QUIET])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Tab:
+    """A page with what went wrong in it, and what it asked for beyond its own origin."""
+
+    def __init__(self, page: Page, origin: str) -> None:
+        self.page, self._origin = page, origin
+        self.complaints: list[str] = []
+        self.elsewhere: list[str] = []
+        page.set_default_timeout(WAIT_MS)
+        page.add_init_script(VIOLATIONS)
+        page.on(
+            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.route("**/*", self._only_own)
+
+    def _only_own(self, route: Route, request: Request) -> None:
+        if request.url.startswith((self._origin, "data:")):
+            route.continue_()
+        else:
+            self.elsewhere.append(request.url)
+            route.abort()
+
+    def open(self, address: str = "") -> Page:
+        """Go to an address below the origin; its script has drawn it."""
+        self.page.goto(self._origin + address)
+        self.page.wait_for_selector("main h1")
+        return self.page
+
+    def is_clean(self) -> None:
+        """Nothing was complained of, nothing was asked for from elsewhere."""
+        assert self.complaints == []
+        assert self.elsewhere == []
+
+
+@contextlib.contextmanager
+def tab(browser: Browser, origin: str, **options: Any) -> Iterator[Tab]:
+    """A fresh profile with one tab; `origin` ends with a slash."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    try:
+        yield Tab(context.new_page(), origin)
+    finally:
+        context.close()
+
+
+def file_origin(folder: Path) -> str:
+    """A folder on disk as an origin."""
+    return folder.resolve().as_uri() + "/"

@@ -1,0 +1,343 @@
+"""The dashboard as a person sees it, in a real Chromium: live runs, alarms, keyboard, sweeps, proxies, exports."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from modtrain.config import Config
+from modtrain.dashboard.export import export
+from modtrain.dashboard.guard import Access
+from modtrain.evaluate import conclude, evaluate
+from modtrain.run import Run
+from modtrain.trials import Sweep, new_sweep
+from tests.browsing import Tab, chromium, file_origin, tab
+from tests.proxy import proxy
+from tests.runs import finish, make_run, start_worker
+from tests.serving import Served, copied, eventually, served, trained
+
+TRIO = Path(__file__).parent / "trio.py"
+MODULES = ("encoder", "translator", "critic")
+HOSTILE = "<img src=x onerror=alert(1)>\"'&lt;\u202eabc"
+
+expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("all runs")
+
+
+@pytest.fixture(scope="module")
+def live(root: Path) -> Iterator[Run]:
+    """Three real workers that go on training until the tests are over."""
+    run = make_run(root / "trio", TRIO, [[module] for module in MODULES], epochs=5000, params={"pause_s": 0.2})
+    workers = [start_worker(run, module) for module in MODULES]
+    try:
+        yield run
+    finally:
+        for worker in workers:
+            end(worker)
+
+
+@pytest.fixture(scope="module")
+def doomed(root: Path) -> Iterator[tuple[Run, subprocess.Popen[str]]]:
+    """One worker that nobody would start again, and its run."""
+    place = [["encoder"], ["translator", "critic"]]
+    run = make_run(root / "doomed", TRIO, place, epochs=5000, params={"pause_s": 0.2})
+    worker = start_worker(run, "encoder")
+    try:
+        yield run, worker
+    finally:
+        end(worker)
+
+
+def end(worker: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.kill()
+    worker.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Served]:
+    """A dashboard of a live run, a finished one, a sweep, one with a hostile name and one that is broken."""
+    done = trained(root, "done", tiny_recipe)
+    copied(done, root / HOSTILE.replace("/", ""))
+    (root / "torn").mkdir()
+    (root / "torn" / "run.json").write_text('{"recipe": "tin')
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=2), {"lr": [0.001, 0.01, 0.05]}, metric="mean")
+    sweep = Sweep.create(root / "rates", spec)
+    for number in range(3):
+        finish(sweep.begin(number))
+        conclude(sweep.begin(number))
+    with served(root, look_s=0.5) as found:
+        yield found
+
+
+@pytest.fixture
+def seen(browser: Browser, one: Served) -> Iterator[Tab]:
+    with tab(browser, one.url + "/") as found:
+        yield found
+
+
+def versions(page: Page) -> int:
+    return int(page.locator("svg.lanes").get_attribute("data-versions") or 0)
+
+
+def published(run: Run, least: int) -> None:
+    def ready() -> bool | None:
+        newest = [run.store(module).latest() for module in run.modules]
+        return all(c is not None and c.full and c.version >= least for c in newest) or None
+
+    eventually(ready, timeout_s=120)
+
+
+def test_a_live_run_of_three_workers_grows_before_the_eye(seen: Tab, live: Run) -> None:
+    page = seen.open()
+    page.get_by_role("link", name="trio", exact=True).click()
+    expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
+    page.evaluate("window.stayed = true")
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] >= 6 or None)
+    before = versions(page)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    assert page.evaluate("window.stayed"), "the lanes grew without a reload"
+    expect(page.locator("svg.lanes .link").first).to_be_attached()
+    expect(page.locator("svg.lanes .life")).to_have_count(3)
+    page.locator(".chart").first.scroll_into_view_if_needed()
+    expect(page.locator(".chart .main-svg").first).to_be_visible()
+    seen.is_clean()
+
+
+def test_news_take_no_focus_no_choice_and_no_place_away(seen: Tab, live: Run) -> None:
+    page = seen.open("run/trio/")
+    view = page.locator(".laneview")
+    view.focus()
+    published(live, 1)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] >= 6 or None)
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    picked = page.locator(".pickedname").inner_text()
+    assert "newest" not in picked
+    page.get_by_label("log scale").check()
+    page.evaluate("scrollTo(0, 300)")
+    before = versions(page)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    assert page.locator(".pickedname").inner_text() == picked
+    assert page.evaluate("document.activeElement.classList.contains('laneview') || document.activeElement.type") in (
+        True,
+        "checkbox",
+    )
+    assert page.get_by_label("log scale").is_checked()
+    assert page.evaluate("scrollY") == 300
+    seen.is_clean()
+
+
+def test_the_slider_changes_the_picture_and_follows_the_newest(seen: Tab, live: Run) -> None:
+    published(live, 1)
+    evaluate(live)
+    page = seen.open("run/trio/")
+    picture = page.locator("img.grid")
+    expect(picture).to_be_visible()
+    first = picture.get_attribute("src")
+    published(live, max(c.version for m in live.modules if (c := live.store(m).latest())) + 1)
+    evaluate(live)
+    expect(picture).not_to_have_attribute("src", str(first))
+    slider = page.get_by_label("Version of the sample grid")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(picture).to_have_attribute("src", str(first))
+    assert picture.evaluate("(img) => img.decode().then(() => img.naturalWidth)") == 48
+    assert "1 of 2" in (slider.get_attribute("aria-valuetext") or "")
+    seen.is_clean()
+
+
+def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, subprocess.Popen[str]]) -> None:
+    run, worker = doomed
+    eventually(lambda: run.heartbeat("encoder").get("state") == "training" or None, timeout_s=120)
+    page = seen.open()
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="doomed", exact=True))
+    expect(row).to_contain_text("running")
+    seen.open("run/doomed/")
+    expect(page.locator(".alarm-bad")).to_have_count(0)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait(timeout=60)
+    alarm = page.locator(".alarm-bad")
+    expect(alarm).to_contain_text("encoder")
+    expect(alarm.locator("code").first).to_contain_text("modtrain launch")
+    expect(page.locator(".alarms")).to_have_attribute("aria-live", "polite")
+    seen.open()
+    expect(row.locator(".said")).to_contain_text("encoder")
+    expect(row).to_have_class("odd")
+    seen.is_clean()
+
+
+def test_a_sweep_sorts_by_its_headers(seen: Tab) -> None:
+    page = seen.open("sweep/rates/")
+    rates = page.locator("td.varied")
+    expect(rates).to_have_count(3)
+    header = page.get_by_role("columnheader", name="lr")
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert rates.all_inner_texts() == ["0.001", "0.01", "0.05"]
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    page.keyboard.press("Enter")
+    assert rates.all_inner_texts() == ["0.05", "0.01", "0.001"]
+    expect(header).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("svg.parallel .trial")).to_have_count(3)
+    page.keyboard.press("Tab")
+    seen.is_clean()
+
+
+def test_the_filter_works_by_keyboard_alone(seen: Tab) -> None:
+    page = seen.open()
+    expect(page.get_by_role("link", name="done", exact=True)).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("tiny finished done")
+    links = page.locator(".rowname")
+    expect(links).to_have_text(["done"])
+    page.keyboard.press("ArrowDown")
+    expect(links.first).to_be_focused()
+    page.keyboard.press("/")
+    page.keyboard.press("Escape")
+    eventually(lambda: links.count() > 3 or None)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(links.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".runhead, .alarm")
+    seen.is_clean()
+
+
+def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
+    page = seen.open()
+    link = page.get_by_role("link", name=HOSTILE, exact=True)
+    expect(link).to_be_visible()
+    torn = page.get_by_role("row").filter(has=page.get_by_role("link", name="torn", exact=True))
+    expect(torn).to_contain_text("broken")
+    expect(torn.locator(".said")).not_to_be_empty()
+    link.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+    expect(page.locator("svg.lanes [data-module]")).to_have_count(2)
+    page.locator(".pickedname a").first.click()
+    page.wait_for_url("**/checkpoint/**")
+    expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
+    assert page.locator("img[src='x']").count() == 0
+    seen.is_clean()
+
+
+def test_a_checkpoint_says_what_it_saw_and_verifies(seen: Tab, root: Path) -> None:
+    page = seen.open("checkpoint/done/discriminator/1/")
+    expect(page.locator(".lineage")).to_contain_text("no frozen peer")
+    page.get_by_role("button", name="Verify").click()
+    expect(page.get_by_text("All of it is as it was published.")).to_be_visible()
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="weights.safetensors").click()
+    stored = root / "done" / "modules" / "discriminator" / "checkpoints" / "00000001" / "weights.safetensors"
+    assert Path(saved.value.path()).read_bytes() == stored.read_bytes()
+    page.get_by_role("link", name="version 2 ›").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("version 2")
+    seen.is_clean()
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["the proxy keeps its prefix", "the proxy strips its prefix"])
+def test_behind_a_proxy_every_link_leads_somewhere(browser: Browser, one: Served, root: Path, *, keeps: bool) -> None:
+    prefix = "/rnode/node1/8787"
+    access = Access(prefix=prefix, token="a token that is long")
+    with contextlib.ExitStack() as stack:
+        hidden = stack.enter_context(served(root, access, look_s=0.5))
+        url = stack.enter_context(proxy(prefix, hidden.port, keeps=keeps))
+        seen = stack.enter_context(tab(browser, url))
+        page = seen.page
+        page.goto(url + "?token=a%20token%20that%20is%20long")
+        page.get_by_role("link", name="trio", exact=True).click()
+        expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
+        before = eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] or None)
+        eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+        expect(page.locator(".live")).to_have_attribute("data-state", "live")
+        expect(page.locator("img.grid")).to_be_visible()
+        page.locator(".pickedname a").first.click()
+        expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
+        page.get_by_role("link", name="runs", exact=True).click()
+        expect(page.get_by_role("link", name="done", exact=True)).to_be_visible()
+        assert page.url == url
+        seen.is_clean()
+
+
+def test_an_export_opens_from_disk(browser: Browser, one: Served, root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "as files"
+    export(root, target)
+    with tab(browser, file_origin(target)) as seen:
+        page = seen.open("index.html")
+        expect(page.locator(".live")).to_contain_text("as of")
+        page.get_by_role("link", name="trio", exact=True).click()
+        expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
+        page.locator(".chart").first.scroll_into_view_if_needed()
+        expect(page.locator(".chart .main-svg").first).to_be_visible()
+        assert page.locator("img.grid").evaluate("(img) => img.decode().then(() => img.naturalWidth)") == 48
+        page.locator(".pickedname a").first.click()
+        expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
+        assert page.get_by_role("button", name="Verify").count() == 0
+        page.get_by_role("link", name="runs", exact=True).click()
+        page.get_by_role("link", name=HOSTILE, exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+        seen.is_clean()
+
+
+NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, select, [role=img], img, [tabindex='0']")]
+  .filter((node) => node.checkVisibility() && !(node.getAttribute("aria-label") || node.labels?.length || node.alt ||
+    node.textContent.trim() || node.title)).map((node) => node.outerHTML.slice(0, 120))"""
+TWICE = """() => [...document.querySelectorAll("[id]")].map((node) => node.id)
+  .filter((id, at, all) => id && all.indexOf(id) !== at)"""
+
+
+@pytest.mark.parametrize("address", ["", "run/done/", "run/trio/", "sweep/rates/", "checkpoint/done/generator/1/"])
+def test_everything_has_a_name_and_fits_on_a_phone(browser: Browser, one: Served, address: str) -> None:
+    options: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    with tab(browser, one.url + "/", **options) as seen:
+        page = seen.open(address)
+        assert page.evaluate(NAMELESS) == []
+        assert page.evaluate(TWICE) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.get_by_role("button", name="Show it light").click()
+        page.reload()
+        page.wait_for_selector("main h1")
+        assert page.evaluate("document.documentElement.dataset.theme") == "light", "the choice is kept"
+        seen.is_clean()
+
+
+def test_a_thousand_runs_are_filtered_in_a_blink(browser: Browser, one: Served) -> None:
+    row = one.data("runs")["runs"][0]
+    rows = [{**row, "path": f"run-{n}", "name": f"run-{n}", "created_at": n} for n in range(1000)]
+    with tab(browser, one.url + "/") as seen:
+        body = {"at": 1.0, "root": "many", "runs": rows}
+        seen.page.route("**/data/runs", lambda route: route.fulfill(json=body))
+        page = seen.open()
+        expect(page.get_by_text("1,000 runs and sweeps")).to_be_visible()
+        page.locator("#filter").fill("run-77")
+        expect(page.locator(".rowname")).to_have_count(11)
+        took = page.evaluate("""() => {
+          const field = document.getElementById("filter");
+          const times = ["run-1", "run-99", "", "9", "run"].map((words) => {
+            const begin = performance.now();
+            field.value = words;
+            field.dispatchEvent(new Event("input"));
+            return performance.now() - begin;
+          });
+          return times.sort((a, b) => a - b)[2];
+        }""")
+        assert took < 150, "it is under 50 ms where the machine has nothing else to do"

@@ -1,0 +1,356 @@
+"""The catalog: every run and sweep below a folder has its line, whatever lies beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain import fs
+from modtrain.catalog import Catalog
+from modtrain.config import Config
+from modtrain.errors import InputError
+from modtrain.run import Run, process_started
+from modtrain.trials import Sweep, new_sweep
+from tests.bench_catalog import make
+from tests.runs import finish, make_run
+
+HOSTILE = [
+    "a\nb",
+    '"><script>alert(1)<script>',
+    'it\'s "quoted" & more',
+    "a..b",
+    "\x1b[2Jx",
+    "na\u00efve \u6f22",
+    os.fsdecode(b"bytes-\xff\xfe"),
+]
+
+
+def rows(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    catalog.look()
+    return {row["path"]: row for row in catalog.rows()["runs"]}
+
+
+def say(run: Run, module: str, **says: Any) -> None:
+    said = {"host": "elsewhere", "pid": 1, "started": 1, "state": "training", "counter": 1, "at": 1e9 + 200, **says}
+    (run.module_path(module) / "heartbeat.json").write_text(json.dumps(said))
+
+
+def test_a_run_is_a_line_from_its_beginning_to_its_end(tmp_path: Path, tiny_recipe: Path) -> None:
+    catalog = Catalog(tmp_path)
+    assert rows(catalog) == {}
+    run = make_run(tmp_path / "fruits" / "apples", tiny_recipe, [["generator", "discriminator"]], epochs=2)
+    row = rows(catalog)["fruits/apples"]
+    assert (row["state"], row["progress"], row["epoch"], row["epochs"], row["metric"]) == ("waiting", 0.0, 0, 2, None)
+    assert [m["state"] for m in row["modules"]] == ["not started"] * 2
+    before = catalog.revision
+    finish(run)
+    row = rows(catalog)["fruits/apples"]
+    assert catalog.revision > before
+    assert (row["state"], row["progress"], row["epoch"]) == ("finished", 1.0, 2)
+    assert [m["version"] for m in row["modules"]] == [2, 2]
+    assert all(0 <= m["age_s"] < 600 for m in row["modules"])
+    assert row["recipe"] == str(tiny_recipe)
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_a_look_at_what_has_not_changed_is_no_news_and_reads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [make(tmp_path / f"run-{number}", live=False) for number in range(3)]
+    catalog = Catalog(tmp_path)
+    first, revision = rows(catalog), catalog.revision
+    opened: list[Any] = []
+    monkeypatch.setattr(fs, "read_small", lambda path, **options: opened.append(path))
+    monkeypatch.setattr("modtrain.glance.newest_line", lambda path, module: opened.append(path))
+    assert rows(catalog).keys() == first.keys()
+    assert (opened, catalog.revision) == ([], revision)
+    monkeypatch.undo()
+    with (made[1].path / "evaluation" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"metrics": {"ssim": 0.95}}) + "\n")
+    assert rows(catalog)["run-1"]["metric"] == {"name": "ssim", "value": 0.95}
+    assert catalog.revision > revision
+
+
+def test_the_metric_of_a_run_is_the_best_value_of_the_first_one(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=False)
+    lines = [{"metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"metrics": {"ssim"'
+    (run.path / "evaluation" / "metrics.jsonl").write_text("[]\nnot json\n" + text)
+    assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}
+
+
+def test_the_age_of_a_living_worker_s_version_is_told_by_its_own_clock(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    catalog = Catalog(tmp_path)
+    for module in run.modules:
+        say(run, module, at=1e9 + 99 + 42)  # its clock stands in 2001
+    ages = [m["age_s"] for m in rows(catalog)["run"]["modules"]]
+    assert all(42 <= age < 120 for age in ages)
+    for module in run.modules:
+        say(run, module, at=1e9, counter=2)  # and may be put back
+    assert all(0 <= m["age_s"] < 60 for m in rows(catalog)["run"]["modules"])
+    for module in run.modules:
+        say(run, module, state="finished", counter=3)
+    assert all(m["age_s"] > 1e8 for m in rows(catalog)["run"]["modules"])
+
+
+def test_a_worker_elsewhere_that_falls_silent_is_lost_and_an_alarm(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    for module in run.modules:
+        say(run, module)
+    catalog = Catalog(tmp_path, patience_s=0.2)
+    assert rows(catalog)["run"]["state"] == "running"
+    catalog.settle()
+    row = rows(catalog)["run"]
+    assert row["state"] == "failed"
+    assert {alarm["level"] for alarm in row["alarms"]} == {"bad"}
+    assert "modtrain launch" in row["alarms"][0]["do"]
+
+
+def test_the_curves_of_a_live_run_are_looked_at_too(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    lines = [{"step": s, "epoch": 0, "lr": 1e-3, "at": 1e9 + s, "loss": 0.5 if s < 100 else 0.0} for s in range(200)]
+    (run.module_path("translator") / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = rows(Catalog(tmp_path))["run"]["alarms"]
+    assert any("The loss of translator has not changed" in alarm["says"] for alarm in said)
+
+
+def test_a_stop_is_seen_and_taken_back(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    catalog = Catalog(tmp_path)
+    quiet = rows(catalog)["run"]["alarms"]
+    run.request_stop("lunch")
+    assert any("lunch" in alarm["says"] for alarm in rows(catalog)["run"]["alarms"])
+    run.clear_stop()
+    assert rows(catalog)["run"]["alarms"] == quiet
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    good = make(tmp_path / "good", live=False)
+    (folder / "run.json").write_bytes((good.path / "run.json").read_bytes())
+    catalog = Catalog(tmp_path)
+    assert set(rows(catalog)) == {"good", name}
+    assert catalog.run(name).path == folder
+    json.dumps(catalog.rows(), allow_nan=False).encode()
+
+
+def broken(root: Path) -> dict[str, Path]:
+    """Runs that are none, by what is wrong with them."""
+    made = {name: root / name for name in ("empty", "torn", "folder", "pipe", "huge", "link", "foreign", "deep")}
+    for path in made.values():
+        path.mkdir()
+    (made["empty"] / "run.json").touch()
+    (made["torn"] / "run.json").write_text('{"recipe": "x", "placem')
+    (made["folder"] / "run.json").mkdir()
+    os.mkfifo(made["pipe"] / "run.json")
+    with (made["huge"] / "run.json").open("wb") as file:
+        file.truncate(2 << 30)
+    (made["link"] / "run.json").symlink_to(root / "good" / "run.json")
+    (made["foreign"] / "run.json").write_bytes(b"\xff\xfe[1, 2]")
+    (made["deep"] / "run.json").write_text("[" * 100_000)
+    return made
+
+
+def test_a_broken_run_says_why_and_hides_no_other(tmp_path: Path) -> None:
+    make(tmp_path / "good", live=False)
+    made = broken(tmp_path)
+    catalog = Catalog(tmp_path)
+    found = rows(catalog)
+    assert found["good"]["problem"] is None
+    assert found.keys() == {"good", *made}
+    for name in made:
+        assert found[name]["problem"]
+        assert (found[name]["state"], found[name]["modules"]) == (None, [])
+        with pytest.raises(InputError):
+            catalog.run(name)
+    revision = catalog.revision
+    rows(catalog)
+    assert catalog.revision == revision
+    (made["torn"] / "run.json").write_bytes((tmp_path / "good" / "run.json").read_bytes())
+    assert rows(catalog)["torn"]["problem"] is None
+
+
+def test_foreign_files_in_a_run_cost_only_what_they_should_have_told(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"state": "secret", "metrics": {"secret": 1}}\n')
+    root = tmp_path / "root"
+    linked, piped, wrong = (make(root / name, live=False) for name in ("linked", "piped", "wrong"))
+    for run, put in ((linked, lambda path: path.symlink_to(secret)), (piped, os.mkfifo)):
+        for file in (
+            "evaluation/metrics.jsonl",
+            "modules/translator/heartbeat.json",
+            "modules/translator/published.jsonl",
+        ):
+            (run.path / file).unlink()
+            put(run.path / file)
+        put(run.path / "stop")
+    values: dict[str, Any] = {
+        "state": ["?"],
+        "step": "many",
+        "steps": {},
+        "epoch": None,
+        "left_s": "soon",
+        "at": "now",
+        "pid": "x",
+    }
+    say(wrong, "translator", **values)
+    catalog = Catalog(root)
+    found = rows(catalog)
+    assert "secret" not in json.dumps(found)
+    assert found.keys() == {"linked", "piped", "wrong"}
+    assert found["linked"]["metric"] is None
+    assert found["linked"]["modules"][1]["version"] is None
+    assert found["piped"]["modules"][0]["version"] == 99
+
+
+def test_links_and_loops_are_not_followed(tmp_path: Path) -> None:
+    outside = make(tmp_path / "outside" / "run", live=False)
+    root = tmp_path / "root"
+    make(root / "good", live=False)
+    (root / "away").symlink_to(outside.path)
+    (root / "up").symlink_to(root)
+    catalog = Catalog(root)
+    assert set(rows(catalog)) == {"good"}
+    for path in (
+        "away",
+        "up/good",
+        "../outside/run",
+        "good/../good",
+        "./good",
+        "good/",
+        "/good",
+        "",
+        "a\0b",
+        "good/modules",
+    ):
+        with pytest.raises(InputError):
+            catalog.run(path)
+    through = tmp_path / "through"
+    through.symlink_to(root)
+    assert set(rows(Catalog(through))) == {"good"}
+
+
+def test_a_run_that_becomes_a_link_is_shown_no_more(tmp_path: Path) -> None:
+    root, secret = tmp_path / "root", make(tmp_path / "secret", live=False)
+    run = make(root / "run", live=False)
+    catalog = Catalog(root)
+    assert catalog.run("run").path == run.path
+    run.path.rename(tmp_path / "moved")
+    run.path.symlink_to(secret.path)
+    assert rows(catalog) == {}
+    with pytest.raises(InputError):
+        catalog.run("run")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "good", live=False)
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found = rows(Catalog(tmp_path))
+    assert found["good"]["problem"] is None
+    assert "Permission denied" in found["closed"]["problem"]
+
+
+def test_the_root_may_be_a_run_itself(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=False)
+    catalog = Catalog(run.path)
+    assert [row["name"] for row in rows(catalog).values()] == ["run"]
+    assert catalog.run("").path == run.path
+    with pytest.raises(InputError, match="no folder"):
+        Catalog(tmp_path / "missing")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1, nodes=1), {"lr": [0.001, 0.01, 0.02]}, metric="mean")
+    return Sweep.create(tmp_path / "root" / "rates", spec)
+
+
+def test_a_sweep_is_one_line_with_its_best_trial(sweep: Sweep) -> None:
+    from modtrain.evaluate import evaluate
+
+    catalog = Catalog(sweep.path.parent)
+    assert rows(catalog)["rates"]["counts"] == {"waiting": 3}
+    for number in (0, 1):
+        run = sweep.begin(number)
+        finish(run)
+        evaluate(run)
+    sweep.begin(2).request_stop("pruned: it was among the worst")
+    found = rows(catalog)
+    assert set(found) == {"rates"}
+    row = found["rates"]
+    assert (row["trials"], row["counts"]) == (3, {"finished": 2, "pruned": 1})
+    assert (row["state"], row["progress"]) == ("finished", 1.0)
+    results = {number: sweep.trial(number).result or 0.0 for number in (0, 1)}
+    best = max(results, key=lambda number: results[number])
+    assert row["metric"] == {"name": "mean", "value": results[best], "trial": best}
+    assert catalog.row("rates/trial-0001")["metric"] == {"name": "mean", "value": results[1]}
+    assert catalog.sweep("rates").spec == sweep.spec
+    assert catalog.run("rates/trial-0002").name == "trial-0002"
+    assert set(rows(Catalog(sweep.path))) == {""}
+    sweep.changed(maximize=False)
+    worst = min(results, key=lambda number: results[number])
+    assert rows(catalog)["rates"]["metric"]["trial"] == worst
+
+
+def test_a_broken_sweep_says_why_and_its_trials_stand_alone(sweep: Sweep) -> None:
+    sweep.begin(0)
+    (sweep.path / "sweep.json").write_text("{")
+    found = rows(Catalog(sweep.path.parent))
+    assert "damaged" in found["rates"]["problem"]
+
+
+def test_many_threads_may_look_at_once(tmp_path: Path) -> None:
+    for number in range(5):
+        make(tmp_path / f"run-{number}", live=number == 0)
+    catalog, counts = Catalog(tmp_path), list[int]()
+
+    def look() -> None:
+        for _ in range(5):
+            catalog.look()
+            counts.append(len(catalog.rows()["runs"]))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [5] * 40
+
+
+def test_a_thousand_runs_are_a_matter_of_a_second(tmp_path: Path) -> None:
+    """By the processor's time, since other tests may run beside it; `python -m tests.bench_catalog` has the figures."""
+    pid, now = os.getpid(), time.time()
+    says = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid), "state": "finished", "at": now}
+    made = make(tmp_path / "run-000", live=False)
+    for number in range(1, 200):
+        folder = tmp_path / f"run-{number:03d}"
+        (folder / "modules").mkdir(parents=True)
+        os.link(made.path / "run.json", folder / "run.json")
+        for module in made.modules:
+            (folder / "modules" / module).mkdir()
+            (folder / "modules" / module / "heartbeat.json").write_text(json.dumps(says))
+            os.link(made.module_path(module) / "published.jsonl", folder / "modules" / module / "published.jsonl")
+    catalog = Catalog(tmp_path)
+    begun = time.process_time()
+    assert len(rows(catalog)) == 200
+    first, begun = time.process_time() - begun, time.process_time()
+    rows(catalog)
+    assert (first < 1.0, time.process_time() - begun < 0.2) == (True, True)

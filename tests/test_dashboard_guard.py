@@ -1,0 +1,165 @@
+"""Who may look: hosts, tokens, cookies, methods, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from modtrain.dashboard.guard import Access, is_loopback, name_of, own_names
+from modtrain.dashboard.serve import read_token
+from modtrain.errors import InputError
+from tests.serving import Served, raw, served
+
+TOKEN = "a-token-of-many-letters"
+
+
+@pytest.fixture(scope="module")
+def open_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("runs")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def closed_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("runs"), Access(token=TOKEN, cookie="modtrain-1")) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8787", "127.0.0.1.evil.example", "10.1.2.3", "", "[", "a b"]
+)
+def test_a_host_header_from_elsewhere_is_refused_in_words(open_one: Served, host: str) -> None:
+    answer = raw(open_one.port, f"GET /data/runs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 421")
+    assert b"--allow-host" in answer
+    assert b'"runs"' not in answer
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:9000", "127.0.0.1:1", "[::1]:8787", "LOCALHOST", "a.localhost"]
+)
+def test_the_names_of_this_machine_are_answered(open_one: Served, host: str) -> None:
+    assert open_one.get("/data/runs", headers={"host": host}).status_code == 200
+
+
+def test_a_name_that_was_allowed_is_answered(tmp_path: Path) -> None:
+    with served(tmp_path, Access(hosts=own_names("127.0.0.1", ["Proxy.example:443"]))) as one:
+        assert one.get("/", headers={"host": "proxy.example"}).status_code == 200
+        assert one.get("/", headers={"host": "other.example"}).status_code == 421
+
+
+def test_whoever_listens_for_others_answers_by_every_address_but_not_by_every_name() -> None:
+    assert not is_loopback("0.0.0.0")
+    assert is_loopback("127.0.0.1")
+    assert is_loopback("::1")
+    assert is_loopback("localhost")
+    assert name_of("[fe80::1]:80") == "fe80::1"
+    assert "evil.example" not in own_names("0.0.0.0", [])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_only_reading_is_possible(open_one: Served, method: str) -> None:
+    answer = open_one.client.request(method, "/data/runs")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_head_is_get_without_its_content(open_one: Served) -> None:
+    answer = open_one.client.head("/data/runs")
+    assert answer.status_code == 200
+    assert answer.content == b""
+
+
+@pytest.mark.parametrize("address", ["/", "/data/runs", "/nothing", "/static/page.css", "/run/nothing/"])
+def test_every_answer_has_the_headers_that_keep_it_to_itself(open_one: Served, address: str) -> None:
+    headers = open_one.get(address).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "unsafe-eval" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "access-control-allow-origin" not in headers
+    assert "server" not in headers
+
+
+def test_an_address_longer_than_any_run_is_refused(open_one: Served) -> None:
+    assert open_one.get("/run/" + "a" * 20_000 + "/").status_code in (400, 414)
+
+
+def test_without_a_token_nothing_is_told(closed_one: Served) -> None:
+    for address in ("/", "/data/runs", "/static/page.css", "/events/runs", "/run/a/"):
+        answer = httpx.get(closed_one.url + address)
+        assert answer.status_code == 403
+        assert "link" in answer.text
+        assert TOKEN not in answer.text
+
+
+@pytest.mark.parametrize("wrong", ["x", TOKEN + "x", TOKEN[:-1], "%00", "\xff", "a" * 1000])
+def test_a_wrong_token_is_refused_after_a_while(closed_one: Served, wrong: str) -> None:
+    begun = time.monotonic()
+    answer = httpx.get(closed_one.url + "/", params={"token": wrong}, timeout=60)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+    assert time.monotonic() - begun > 0.3
+
+
+def test_the_link_with_the_token_gives_a_cookie_that_opens_everything(closed_one: Served) -> None:
+    with httpx.Client(base_url=closed_one.url, timeout=60) as browser:
+        first = browser.get("/", params={"token": TOKEN})
+        cookie = first.headers["set-cookie"]
+        assert first.status_code == 200
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert "Path" not in cookie, "a proxy's prefix is known to the browser alone"
+        assert TOKEN not in cookie
+        assert 'url=./"' in first.text, "it leads to the same page without the token"
+        assert TOKEN not in first.text
+        assert browser.get("/data/runs").status_code == 200
+        assert browser.get("/data/runs?token=wrong").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["", "x", "a" * 64, '"', "=;=", "\x7f"])
+def test_a_made_up_cookie_opens_nothing(closed_one: Served, value: str) -> None:
+    answer = httpx.get(closed_one.url + "/data/runs", headers={"cookie": f"modtrain-1={value}"})
+    assert answer.status_code == 403
+
+
+def test_a_deep_link_with_the_token_leads_to_the_top_where_the_cookie_is_for_everything(closed_one: Served) -> None:
+    answer = httpx.get(closed_one.url + "/run/a/b/", params={"token": TOKEN})
+    assert "set-cookie" not in answer.headers
+    assert f'url=../../../?token={TOKEN}"' in answer.text
+
+
+def test_a_script_may_give_the_token_with_each_request(closed_one: Served) -> None:
+    assert httpx.get(closed_one.url + "/data/runs", params={"token": TOKEN}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (TOKEN, 0o640, "chmod 600"),
+        ("short", 0o600, "at least 16"),
+        ("two words are no good token", 0o600, "at least 16"),
+        (None, 0o600, "cannot be read"),
+    ],
+)
+def test_a_token_file_that_is_no_good_is_refused(tmp_path: Path, content: str | None, mode: int, says: str) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+        file.chmod(mode)
+    with pytest.raises(InputError, match=says):
+        read_token(file)
+
+
+def test_a_token_file_of_ones_own_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+    assert read_token(file) == TOKEN

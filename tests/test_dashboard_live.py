@@ -1,0 +1,228 @@
+"""A page that stays open: told of what is new, cheap while nothing is, and never a trace in the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from modtrain import fs
+from modtrain.dashboard.inside import opened
+from modtrain.dashboard.watch import MOST, Watch
+from modtrain.run import Run, process_started
+from modtrain.store import Publisher
+from tests.serving import Served, copied, eventually, served, trained
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
+    return trained(tmp_path_factory.mktemp("first"), "one", tiny_recipe)
+
+
+@pytest.fixture
+def run(first: Run, tmp_path: Path) -> Run:
+    return Run.open(copied(first, tmp_path / "runs" / "one"))
+
+
+@pytest.fixture
+def one(run: Run) -> Iterator[Served]:
+    with served(run.path.parent) as found:
+        yield found
+
+
+def publish(run: Run, module: str = "generator") -> int:
+    """One more version, as a worker publishes it."""
+    here = {"host": socket.gethostname(), "pid": os.getpid(), "started": process_started(os.getpid())}
+    fs.replace_file(run.module_path(module) / "heartbeat.json", json.dumps({**here, "state": "training"}).encode())
+    publisher = Publisher(run.store(module), "a-writer", keep=100)
+    step = 1000 + publisher.last
+    return publisher.publish({"weights.safetensors": b"x" * 100}, epoch=2, step=step, metrics={"loss": 1.5}).version
+
+
+class Listener:
+    """A browser's EventSource: the revisions that it was told."""
+
+    def __init__(self, one: Served, address: str) -> None:
+        self.heard: list[str] = []
+        self.headers: httpx.Headers | None = None
+        self._thread = threading.Thread(target=self._listen, args=(one.url + address,))
+        self._over = False
+        self._thread.start()
+
+    def _listen(self, url: str) -> None:
+        with httpx.Client(timeout=60) as client, client.stream("GET", url) as answer:
+            self.headers = answer.headers
+            try:
+                for line in answer.iter_lines():
+                    if line.startswith("data:"):
+                        self.heard.append(line)
+                    if self._over:
+                        return
+            except httpx.RemoteProtocolError:
+                return  # the server has ended
+
+
+@pytest.fixture
+def listen(one: Served) -> Iterator[Callable[[str], Listener]]:
+    made: list[Listener] = []
+
+    def begin(address: str) -> Listener:
+        made.append(Listener(one, address))
+        return made[-1]
+
+    yield begin
+    one.server.handle_exit(2, None)
+    for listener in made:
+        listener._thread.join(timeout=60)
+        assert not listener._thread.is_alive(), "Ctrl-C ends open streams, too"
+
+
+def test_what_has_not_changed_is_not_sent_again(one: Served, run: Run) -> None:
+    for address in ("/data/runs", "/data/run/one", "/data/checkpoint/one/generator/1", "/run/one/"):
+        first = one.get(address)
+        tag = first.headers["etag"]
+        assert one.get(address, headers={"if-none-match": "something-else"}).status_code == 200
+        if address.startswith("/data"):
+            time.sleep(0.25)  # older than a look: it is made anew, and says the same but for the ages
+            again = one.get(address, headers={"if-none-match": tag})
+            assert (again.status_code, again.content) == (304, b"")
+    tag = one.get("/data/run/one").headers["etag"]
+    version = publish(run)
+
+    def changed() -> dict[str, Any] | None:
+        answer = one.get("/data/run/one", headers={"if-none-match": tag})
+        return answer.json() if answer.status_code == 200 else None
+
+    data = eventually(changed)
+    assert data["lanes"][0]["versions"][-1]["version"] == version
+
+
+def test_what_is_long_is_packed_for_whoever_takes_that(one: Served) -> None:
+    packed = one.get("/data/run/one", headers={"accept-encoding": "gzip"})
+    plain = one.get("/data/run/one", headers={"accept-encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+    assert packed.json().keys() == plain.json().keys()
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+
+
+@pytest.mark.parametrize("address", ["/events/runs", "/events/run/one"])
+def test_a_new_checkpoint_is_told_to_who_looks(
+    one: Served, run: Run, listen: Callable[[str], Listener], address: str
+) -> None:
+    page = listen(address)
+    eventually(lambda: page.heard or None)
+    assert page.headers is not None
+    assert page.headers["content-type"].startswith("text/event-stream")
+    assert page.headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in page.headers
+    before = len(page.heard)
+    publish(run)
+    eventually(lambda: len(page.heard) > before or None)
+
+
+def test_a_page_that_is_not_there_has_no_events(one: Served) -> None:
+    assert one.get("/events/run/nobody").status_code == 404
+    assert one.get("/events/sweep/one").status_code == 404
+
+
+def test_what_was_closed_is_not_looked_at_any_more(one: Served) -> None:
+    watch = one.server.watch
+    with httpx.Client(timeout=60) as client, client.stream("GET", one.url + "/events/run/one") as answer:
+        next(answer.iter_lines())
+        assert watch.viewers == 1
+    eventually(lambda: watch.viewers == 0 or None)
+
+
+def test_many_pages_are_open_at_once(one: Served, run: Run, listen: Callable[[str], Listener]) -> None:
+    pages = [listen("/events/run/one") for _ in range(50)]
+    eventually(lambda: all(page.heard for page in pages) or None)
+    version = publish(run)
+    eventually(lambda: all(len(page.heard) > 1 for page in pages) or None)
+
+    def fetch(_: int) -> int:
+        data = httpx.get(one.url + "/data/run/one", timeout=60).json()
+        return int(data["lanes"][0]["versions"][-1]["version"])
+
+    with ThreadPoolExecutor(10) as browsers:
+        assert set(browsers.map(fetch, range(50))) == {version}
+
+
+def test_a_page_is_made_once_for_all_who_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Watch(run.path.parent, look_s=60)
+    made: list[str] = []
+    data = watch.source.data
+    monkeypatch.setattr(watch.source, "data", lambda kind, path: made.append(path) or data(kind, path))
+    with ThreadPoolExecutor(8) as viewers:
+        pages = list(viewers.map(lambda _: watch.page("run", "one"), range(40)))
+    assert made == ["one"]
+    assert len({id(page) for page in pages}) == 1
+
+
+def test_what_nobody_asks_for_is_forgotten(run: Run) -> None:
+    for number in range(MOST + 10):
+        copied(run, run.path.parent / f"more-{number}")
+    watch = Watch(run.path.parent, look_s=60)
+    for number in range(MOST + 10):
+        watch.page("run", f"more-{number}")
+    assert watch.at_hand <= MOST
+    assert watch.source.at_hand < MOST
+
+
+def listing(root: Path) -> dict[str, tuple[int, ...]]:
+    """Everything that writing would change."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        for name in [".", *folders, *files]:
+            path = os.path.join(folder, name)
+            told = os.lstat(path)
+            found[path] = (told.st_ino, told.st_mode, told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_nlink)
+    return found
+
+
+def test_looking_leaves_no_trace(one: Served, run: Run) -> None:
+    before = listing(run.path.parent)
+    for address in (
+        "/",
+        "/run/one/",
+        "/data/runs",
+        "/data/run/one",
+        "/checkpoint/one/generator/1/",
+        "/data/verify/one/generator/1",
+        "/weights/one/generator/1/weights.safetensors",
+        "/data/log/one/generator",
+        "/run/nobody/",
+        "/sweep/one/",
+        "/grid/one/grid-2-2.png",
+    ):
+        one.get(address)
+    assert listing(run.path.parent) == before
+
+
+def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens a file in ROOT to write is caught, not only whoever changes it."""
+    writing: list[Any] = []
+    real = os.open
+
+    def watched(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+            writing.append(path)
+        return real(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", watched)
+    watch = Watch(run.path.parent, look_s=0)
+    for kind, path in (("runs", ""), ("run", "one")):
+        watch.page(kind, path)
+    watch.source.verify("one", "generator", 1)
+    with opened(run.path, "run.json") as descriptor:
+        assert os.read(descriptor, 1)
+    assert writing == []

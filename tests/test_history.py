@@ -1,0 +1,161 @@
+"""What a run has told over time is read once, as it comes, whatever else stands in its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.history import History, scalars
+from modtrain.run import Run
+from modtrain.store import CheckpointStore, Publisher
+from modtrain.tail import Growing, Tail, start_of_last
+from tests import runs
+
+TOGETHER = [["generator", "discriminator"]]
+
+
+def append(path: Path, *lines: object) -> None:
+    with path.open("ab") as file:
+        for line in lines:
+            file.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+
+
+def test_new_lines_are_parsed_as_they_come_and_a_torn_one_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tail = Tail(path)
+    assert not tail.look()
+    append(path, {"step": 1}, b'{"step": ')
+    assert tail.look()
+    assert tail.lines == [{"step": 1}]
+    assert not tail.look()
+    append(path, b"2}\n")
+    assert tail.look()
+    assert tail.lines == [{"step": 1}, {"step": 2}]
+
+
+def test_what_is_no_json_object_is_left_out_and_costs_no_other_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    odd = [b"\xff\xfe\n", b"[1]\n", b"null\n", b'{"a":1},{"b":2}\n', b"[" * 100_000 + b"\n", b"\n", b'{"step": \n']
+    append(path, {"step": 1}, *odd, b"1" * 3_000_000 + b"\n", b'{"step": 2, "loss": NaN}\n')
+    tail = Tail(path)
+    assert tail.look()
+    assert tail.lines == [{"step": 1}, {"step": 2, "loss": None}]
+
+
+@pytest.mark.parametrize("how", ["shrank", "replaced", "rewritten longer", "removed"])
+def test_a_file_that_is_another_one_now_is_begun_anew(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, {"step": 1}, {"step": 2})
+    tail = Tail(path)
+    tail.look()
+    if how == "shrank":
+        path.write_text('{"step": 7}\n')
+    elif how == "replaced":
+        (tmp_path / "other").write_text('{"step": 7}\n')
+        (tmp_path / "other").rename(path)
+    elif how == "rewritten longer":
+        path.write_text('{"step": 7}\n' + " " * 100 + "\n")
+    else:
+        path.unlink()
+    assert tail.look()
+    assert tail.lines == ([] if how == "removed" else [{"step": 7}])
+
+
+def test_a_line_is_never_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, *({"step": step} for step in range(50_000)))
+    tail, sizes = Tail(path), list[int]()
+    tail.look()
+    assert len(tail.lines) == 50_000
+    real = os.pread
+    monkeypatch.setattr(
+        os, "pread", lambda fd, size, offset: sizes.append(len(found := real(fd, size, offset))) or found
+    )
+    assert not tail.look()
+    assert sizes == []
+    append(path, {"step": 50_000})
+    assert tail.look()
+    assert sum(sizes) < 200
+
+
+def test_the_last_lines_of_a_file_of_two_gigabytes_are_found_from_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "worker.log"
+    with path.open("wb") as file:
+        file.truncate(2 << 30)  # a hole: it takes no space
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n" + b"".join(b"line %d\n" % number for number in range(20_000)))
+    growing = Growing(path, last=10_000)
+    growing.look()
+    lines = []
+    while (new := growing.more()) is not None:
+        lines += new
+    assert lines == [b"line %d" % number for number in range(10_000, 20_000)]
+    assert start_of_last(path, 10**9) > 2 << 29, "nobody reads two gigabytes to look for a line"
+
+
+def test_the_last_lines_count_one_that_has_no_end_yet(tmp_path: Path) -> None:
+    path = tmp_path / "worker.log"
+    path.write_bytes(b"one\ntwo\nthree")
+    assert [start_of_last(path, count) for count in (0, 1, 2, 3, 4)] == [13, 8, 4, 0, 0]
+    path.write_bytes(b"one\ntwo\n")
+    assert [start_of_last(path, count) for count in (0, 1, 2, 3)] == [8, 4, 0, 0]
+
+
+def point(step: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, "epoch": step / 10, "lr": 0.1, "at": 1.0 + step, "loss": float(step), **more}
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_recipe: Path) -> Run:
+    made = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    for module in made.modules:
+        made.module_path(module).mkdir(parents=True)
+    return made
+
+
+def test_what_a_restart_trained_again_replaces_what_was_there(run: Run) -> None:
+    path = run.module_path("generator") / "metrics.jsonl"
+    append(path, point(20), point(40), point(60))
+    history = History(run)
+    assert history.look()
+    append(path, point(40, loss=7.0), {"step": "60"}, {"nothing": 1}, {**point(50), "at": None})
+    assert history.look()
+    assert [(line["step"], line["loss"]) for line in history.curve("generator")] == [(20, 20.0), (40, 7.0)]
+    assert history.curve("discriminator") == []
+    assert not history.look()
+
+
+def test_only_finite_numbers_are_scalars() -> None:
+    line = {**point(1), "seconds": {"data": 1}, "name": "x", "yes": True, "huge": 10**400, "no": None, "inf": 1e999}
+    assert scalars(line) == {"loss": 1.0}
+
+
+def test_versions_are_those_that_were_published_in_their_order(run: Run) -> None:
+    store = CheckpointStore(run.module_path("generator"))
+    publisher = Publisher(store, "worker")
+    peers = {"discriminator": {"versions": [3], "epoch": 1}}
+    for version in range(3):
+        publisher.publish({"weights.safetensors": b"x"}, epoch=version, step=version, peers=peers)
+    path = run.module_path("generator") / "published.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    foreign = [b'{"version": 7}\n', json.dumps({**json.loads(lines[0]), "peers": {"x": 1}}).encode() + b"\n"]
+    path.write_bytes(lines[0] + lines[2] + lines[1] + lines[2] + b"".join(foreign))
+    history = History(run)
+    assert history.look()
+    found = history.versions("generator")
+    assert [(line["version"], line["epoch"], line["peers"]) for line in found] == [(v, v, peers) for v in range(3)]
+
+
+def test_evaluations_and_what_workers_did_are_told(run: Run) -> None:
+    (run.path / "evaluation").mkdir()
+    judged = {"at": 1.0, "versions": {"generator": 1}, "epochs": {"generator": 1}, "metrics": {"mean": None}}
+    append(run.path / "evaluation" / "metrics.jsonl", judged, {"at": 2.0})
+    append(run.module_path("generator") / "workers.jsonl", {"what": "began", "at": 1.0}, {"what": 1, "at": 1.0})
+    history = History(run)
+    assert history.look()
+    assert history.evaluations() == [judged]
+    assert history.doings("generator") == [{"what": "began", "at": 1.0}]

@@ -1,0 +1,89 @@
+"""Pulse: who lives, told without waiting and without comparing two machines' clocks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain import pulse as module_under_test
+from modtrain.pulse import Pulse, settle
+from modtrain.run import Run, process_started
+from modtrain.status import status
+from tests.runs import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_recipe: Path) -> Run:
+    return make_run(tmp_path / "run", tiny_recipe, [["generator"], ["discriminator"]])
+
+
+def beat(run: Run, module: str, **says: Any) -> None:
+    path = run.module_path(module)
+    path.mkdir(parents=True, exist_ok=True)
+    said = {"host": "elsewhere", "pid": 1, "started": 1, "state": "training", "counter": 1, **says}
+    (path / "heartbeat.json").write_text(json.dumps(said))
+
+
+def test_a_worker_elsewhere_is_lost_only_after_a_silence_that_we_have_seen_ourselves(run: Run) -> None:
+    beat(run, "generator", at=0.0)  # by a clock that stands in 1970
+    pulse = Pulse(patience_s=0.2)
+    assert pulse.look(run)[1] == {"generator": "training", "discriminator": "not started"}
+    assert pulse.unsure() == ["generator"]
+    settle(pulse, run)
+    assert pulse.look(run)[1]["generator"] == "lost"
+    assert (pulse.silent_s("generator") or 0) >= 0.2
+    assert pulse.silent_s("discriminator") is None
+    beat(run, "generator", counter=2)
+    assert pulse.look(run)[1]["generator"] == "training"
+    assert pulse.unsure() == []
+
+
+def test_a_look_waits_for_nothing(run: Run) -> None:
+    beat(run, "generator")
+    begun = time.monotonic()
+    Pulse().look(run)
+    assert time.monotonic() - begun < 1
+
+
+def test_a_process_of_this_machine_is_known_at_once(run: Run) -> None:
+    pid = os.getpid()
+    beat(run, "generator", host=socket.gethostname(), pid=pid, started=process_started(pid))
+    beat(run, "discriminator", host=socket.gethostname(), pid=pid, started=1)
+    assert Pulse().look(run)[1] == {"generator": "training", "discriminator": "lost"}
+
+
+@pytest.mark.parametrize("content", ["", "5", "[[1]]", '"x"', "{", "[" * 9999, "null", '{"pid": {}, "state": []}'])
+def test_a_foreign_heartbeat_is_none(run: Run, content: str) -> None:
+    beat(run, "generator")
+    (run.module_path("generator") / "heartbeat.json").write_text(content)
+    assert Pulse().look(run)[1]["discriminator"] == "not started"
+
+
+def test_a_heartbeat_that_is_a_pipe_or_a_folder_or_huge_keeps_nobody_waiting(run: Run) -> None:
+    for module in run.modules:
+        run.module_path(module).mkdir(parents=True)
+    os.mkfifo(run.module_path("generator") / "heartbeat.json")
+    with (run.module_path("discriminator") / "heartbeat.json").open("wb") as file:
+        file.truncate(2 << 30)
+    assert set(Pulse().look(run)[1].values()) == {"not started"}
+
+
+def test_a_beat_that_cannot_be_read_for_once_stays_what_it_was(run: Run) -> None:
+    beat(run, "generator")
+    pulse = Pulse()
+    pulse.look(run)
+    (run.module_path("generator") / "heartbeat.json").unlink()
+    assert pulse.look(run)[1]["generator"] == "training"
+
+
+def test_status_takes_a_moment_to_tell_a_dead_worker_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_under_test, "ONE_LOOK_S", 0.2)
+    monkeypatch.setattr("modtrain.status.ONE_LOOK_S", 0.2)
+    beat(run, "generator")
+    assert status(run)["modules"]["generator"]["state"] == "lost"
