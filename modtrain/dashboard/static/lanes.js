@@ -122,22 +122,25 @@
         const again = n > 0;
         const text = `${again ? "↻ " : ""}${life.host ?? ""}${life.job ? ` · ${life.job}` : ""}`;
         const title = M.svg("title", {}, `${again ? "Restarted on" : "On"} ${where(life)}${life.how ? `; ${life.how}` : ""}`);
-        const died = life.how && !["finished", "stopped", "preempted"].includes(life.how);
         return [
           M.svg("rect", { class: `life ${life.to ? "" : "open"}`, x: from, y: y(i) - BAND / 2, width: Math.max(to - from, 2), height: BAND, rx: 4 }, title),
           again ? M.svg("path", { class: "restart", d: `M${from} ${y(i) - BAND / 2 - 4}v${BAND + 8}` }) : null,
           to - from > 7 * text.length + 8 ? M.svg("text", { class: "host", x: from + 5, y: y(i) + BAND / 2 + 13 }, text) : null,
-          died ? M.svg("path", { class: "ending", d: `M${to - 4} ${y(i) - 4}l8 8M${to + 4} ${y(i) - 4}l-8 8` }) : null,
         ].filter(Boolean);
       });
     }
+
+    /** A cross where a worker died, over everything else. */
+    const endings = (lane, i) =>
+      lane.lives.filter((life) => life.to && life.how && !["finished", "stopped", "preempted"].includes(life.how)).map((life) =>
+        M.svg("path", { class: "ending", d: `M${x(life.to) - 4} ${y(i) - 4}l8 8m0-8l-8 8` }, M.svg("title", {}, `${life.how} on ${where(life)}`)));
 
     const waits = (lane, i) =>
       lane.waits.filter((w) => w.to >= range()[0] && w.from <= range()[1]).map((w) =>
         M.svg("rect", { class: "wait", x: x(w.from), y: y(i) - BAND / 2, width: Math.max(x(w.to) - x(w.from), 1.5), height: BAND }, M.svg("title", {}, `waited ${M.duration(w.to - w.from)} for ${w.for}`)));
 
-    function mark(lane, i, v) {
-      const scale = v.final ? 1.25 : v.full ? 1 : 0.62;
+    function mark(lane, i, v, dense) {
+      const scale = v.final ? 1.25 : dense * (v.full ? 1 : 0.62);
       const is = picked?.module === lane.module && picked.version === v.version;
       return M.svg("path", { class: `version ${v.full ? "" : "small"} ${v.kept ? "" : "gone"} ${is ? "is" : ""} ${v.final ? "final" : ""}`, d: M.mark(lane.module), transform: `translate(${x(v.at)} ${y(i)}) scale(${is ? scale + 0.35 : scale})` });
     }
@@ -165,7 +168,7 @@
         hatch(), ...axis(),
         ...data.lanes.map((lane, i) => M.svg("g", { class: `m${M.place(lane.module)}` }, M.svg("path", { class: "ground", d: `M0 ${y(i)}H${width}` }), lives(lane, i), waits(lane, i))),
         M.svg("g", { class: "links" }, links(marks)),
-        ...data.lanes.map((lane, i) => M.svg("g", { class: `m${M.place(lane.module)}`, "data-module": lane.module }, marks[i].map((v) => mark(lane, i, v)), label(lane, i))),
+        ...data.lanes.map((lane, i) => M.svg("g", { class: `m${M.place(lane.module)}`, "data-module": lane.module }, marks[i].map((v) => mark(lane, i, v, Math.min(1, Math.max(0.4, width / marks[i].length / 11)))), endings(lane, i), label(lane, i))),
       );
       describe();
     }
