@@ -119,8 +119,8 @@ class Tracking:
 def check(names: Iterable[str]) -> None:
     """InputError where there is no such tracker, or what it needs is not installed."""
     for name in names:
-        package = plugins.load("tracker", name).package
-        if importlib.util.find_spec(package) is None:
+        package = getattr(plugins.load("tracker", name), "package", None)
+        if package and importlib.util.find_spec(package) is None:
             raise InputError(f"--track {name} needs the package {package}; install it: pip install {package}")
 
 
