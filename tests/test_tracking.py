@@ -224,7 +224,7 @@ def test_a_tracker_that_hangs_costs_a_moment_at_the_end_and_nothing_before(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_tracker(monkeypatch, Stuck)
-    monkeypatch.setattr(base, "CLOSING_S", 0.5)
+    monkeypatch.setattr(base, "ENDING_S", 0.5)
     monkeypatch.setattr(base, "PENDING", 3)
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 100}, track=["own"])
     with caplog.at_level(logging.WARNING):
