@@ -112,7 +112,7 @@ def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | 
     peer, waited_s = str(worker["waiting_for"]), _number(worker.get("waited_s"))
     state = found["modules"].get(peer, {}).get("state", "unknown")
     name = " + ".join(worker["modules"])
-    if state not in (*LIVE, "queued"):
+    if state in ("lost", "failed") or (state == "stopped" and not found["stop"]):  # any other one may still come
         says = f"{name} waits for {peer}, which is {state}."
         do = f"`modtrain launch {_path(found)}` starts {peer} again."
         yield Alarm(module=worker["modules"][0], level="bad", says=says, do=do)

@@ -110,7 +110,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         seed=config.seed,
         device=config.device,
         trial=trial,
-        track=config.track,
+        track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),
         versions=_versions(),
         created_at=time.time(),
@@ -131,6 +131,8 @@ def _defaults(recipe: Recipe, chosen: dict[str, Any]) -> dict[str, Any] | None:
 def differences(config: Config, recipe: Recipe, old: RunSpec) -> list[str]:
     """What a config says that an existing run was not begun with, one phrase each. What it leaves out never differs."""
     asked = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in HOW}
+    if "track" in asked:
+        asked["track"] = [recipe_name(name) for name in asked["track"]]
     for name, spelled in (("recipe", recipe_name), ("dataroot", _resolved)):
         if asked.get(name):
             asked[name] = spelled(asked[name])
@@ -142,7 +144,7 @@ def differences(config: Config, recipe: Recipe, old: RunSpec) -> list[str]:
 
 
 def recipe_name(recipe: str) -> str:
-    """How a recipe is written down: a user's file by its absolute path."""
+    """How a recipe, or a tracker, is written down: a user's file by its absolute path."""
     return _resolved(recipe) if plugins.is_file(recipe) else recipe
 
 

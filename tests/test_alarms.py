@@ -115,7 +115,14 @@ def test_a_consequence_is_less_than_its_cause() -> None:
 
 @pytest.mark.parametrize(
     ("waited_s", "state", "level"),
-    [(10.0, "training", None), (400.0, "training", "warn"), (1.0, "lost", "bad"), (1.0, "stopped", "bad")],
+    [
+        (10.0, "training", None),
+        (400.0, "training", "warn"),
+        (1.0, "lost", "bad"),
+        (1.0, "stopped", "bad"),
+        (1.0, "not started", None),
+        (400.0, "not started", "warn"),
+    ],
 )
 def test_a_wait_is_said_where_it_is_long_or_in_vain(waited_s: float, state: str, level: str | None) -> None:
     waits = {"state": "waiting", "waiting_for": "discriminator", "waited_s": waited_s}

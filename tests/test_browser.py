@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from modtrain.config import Config
 from modtrain.dashboard.export import export
+from modtrain.dashboard.files import STATIC
 from modtrain.dashboard.guard import Access
 from modtrain.evaluate import conclude, evaluate
 from modtrain.run import Run
@@ -92,6 +93,17 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
 def seen(browser: Browser, one: Served) -> Iterator[Tab]:
     with tab(browser, one.url + "/") as found:
         yield found
+
+
+def test_the_scripts_make_no_markup_of_text_and_know_no_other_host() -> None:
+    scripts = sorted(STATIC.glob("*.js"))
+    assert len(scripts) > 10
+    for script in scripts:
+        text = script.read_text()
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser"):
+            assert word not in text, f"{script.name} uses {word}"
+        assert "//" not in text.replace("http://www.w3.org/2000/svg", ""), f"{script.name} names a host"
+        assert len(text.splitlines()) <= 300
 
 
 def versions(page: Page) -> int:

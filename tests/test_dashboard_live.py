@@ -138,8 +138,10 @@ def test_a_page_that_is_not_there_has_no_events(one: Served) -> None:
 def test_what_was_closed_is_not_looked_at_any_more(one: Served) -> None:
     watch = one.server.watch
     with httpx.Client(timeout=60) as client, client.stream("GET", one.url + "/events/run/one") as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: whoever drops it closes the page
+        next(lines)
         assert watch.viewers == 1
+        lines.close()
     eventually(lambda: watch.viewers == 0 or None)
 
 

@@ -77,12 +77,15 @@ class Dashboard:
     async def page(self, kind: str, request: Request) -> Response:
         """A page with its data in it."""
         path = _path(request)
-        found = await run_in_threadpool(self.watch.page, kind, path)
-        return rendered(request, kind, shown(path), found)
+        return rendered(request, kind, shown(path), await self._now(kind, path))
 
     async def data(self, kind: str, request: Request) -> Response:
         """The data of a page."""
-        return answer(request, await run_in_threadpool(self.watch.page, kind, _path(request)), "application/json")
+        return answer(request, await self._now(kind, _path(request)), "application/json")
+
+    async def _now(self, kind: str, path: str) -> Page:
+        ready = self.watch.ready(kind, path)
+        return ready if ready is not None else await run_in_threadpool(self.watch.page, kind, path)
 
     async def events(self, kind: str, request: Request) -> Response:
         """A message whenever the data of a page has changed."""

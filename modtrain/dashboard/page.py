@@ -34,7 +34,7 @@ class Page:
         """The same, by gzip."""
         return gzip.compress(self.content, 5, mtime=0)
 
-    @property
+    @functools.cached_property
     def embedded(self) -> str:
         """The same for a script element of HTML: nothing in it can end that element."""
         return re.sub("[<>&\u2028\u2029]", lambda found: _IN_HTML[found[0]], self.content.decode())

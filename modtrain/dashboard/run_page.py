@@ -5,7 +5,7 @@ A pure function of what has been read. Deliberately not here: reading again and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def run_page(
     history: History,
     beats: Mapping[str, Mapping[str, Any]],
     silent_s: Mapping[str, float | None],
+    drawn: Drawn,
 ) -> Values:
     """All but the run's row and its alarms; `found` is what `status.summary` said."""
     modules = [name for name in run.modules if name in found["modules"]]
@@ -37,14 +38,38 @@ def run_page(
         "modules": [{"name": name, **found["modules"][name]} for name in modules],
         "workers": [{**worker, "beat_age_s": silent_s.get(worker["modules"][0])} for worker in found["workers"]],
         "lanes": [lanes.lane(run, name, history, found["modules"][name]["state"], beats[name]) for name in modules],
-        "curves": [curve for name in modules for curve in curves(name, history.curve(name))],
+        "curves": [curve for name in modules for curve in drawn.curves(name, history)],
         "staleness": lanes.staleness(modules, history),
-        "time": [time_of(worker, history) for worker in found["workers"]],
+        "time": [drawn.time(worker, history) for worker in found["workers"]],
         "grids": grids(run, history),
         "evaluations": [_judged(line) for line in history.evaluations()[-MOST_EVALUATIONS:]],
         "config": config(run),
         "logs": [log_of(run, name) for name in modules],
     }
+
+
+class Drawn:
+    """The curves and seconds of one run, kept: they are made anew only where a module has new lines."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+
+    def curves(self, module: str, history: History) -> list[Values]:
+        """A curve for each scalar of a module, and its learning rate."""
+        found: list[Values] = self._made("curves", module, history, lambda lines: curves(module, lines))
+        return found
+
+    def time(self, worker: Mapping[str, Any], history: History) -> Values:
+        """The seconds that a worker spent on each; its modules say the same, so the first is asked."""
+        spent = self._made("time", worker["modules"][0], history, seconds)
+        return {"worker": worker["worker"], "modules": worker["modules"], **spent}
+
+    def _made(self, what: str, module: str, history: History, make: Callable[[list[Values]], Any]) -> Any:
+        lines = history.curve(module)
+        stamp = len(lines), lines[-1] if lines else None
+        if (kept := self._kept.get((what, module))) is None or kept[0] != stamp:
+            kept = self._kept[what, module] = stamp, make(lines)
+        return kept[1]
 
 
 def facts(run: Run, found: Mapping[str, Any], sweep: str | None) -> Values:
@@ -73,14 +98,14 @@ def _curve(module: str, name: str, points: list[tuple[Values, float]]) -> Values
     return {"module": module, "name": name, **told, "value": [values[index] for index in kept]}
 
 
-def time_of(worker: Mapping[str, Any], history: History) -> Values:
-    """The seconds that a worker spent on each; its modules say the same, so the first is asked."""
+def seconds(lines: list[Values]) -> Values:
+    """What all lines together tell of a worker's time."""
     spent = dict.fromkeys(("compute", "data", "waiting", "exchange"), 0.0)
-    for line in history.curve(worker["modules"][0]):
-        seconds: Any = line.get("seconds")
-        for what in spent if isinstance(seconds, dict) else ():
-            spent[what] += _number(seconds.get(what))
-    return {"worker": worker["worker"], "modules": worker["modules"], **spent}
+    for line in lines:
+        told: Any = line.get("seconds")
+        for what in spent if isinstance(told, dict) else ():
+            spent[what] += _number(told.get(what))
+    return spent
 
 
 def _number(value: Any) -> float:

@@ -61,6 +61,8 @@ def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
 
 def listen(host: str, port: int | None) -> socket.socket:
     """A socket on this port, or on the next free one where nobody asked for a certain one; InputError."""
+    if port is not None and not 0 <= port <= 65535:
+        raise InputError(f"There is no port {port}; take one from 1024 to 65535.")
     for number in [port] if port is not None else range(PORT, PORT + TRIES):
         try:
             return socket.create_server((host, number), family=_family(host), backlog=256)
@@ -70,8 +72,6 @@ def listen(host: str, port: int | None) -> socket.socket:
             if error.errno == errno.EADDRINUSE:
                 raise InputError(f"Port {port} of {host} is taken; leave --port out to take a free one.") from None
             raise InputError(f"Cannot listen on port {number} of {host}: {error.strerror or error}.") from None
-        except OverflowError:
-            raise InputError(f"There is no port {number}; take one from 1024 to 65535.") from None
     raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all taken; give --port.")
 
 

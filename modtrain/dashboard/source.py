@@ -53,6 +53,7 @@ class Looked:
     run: Run
     history: History
     pulse: Pulse = field(default_factory=Pulse)
+    drawn: run_page.Drawn = field(default_factory=run_page.Drawn)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -120,7 +121,7 @@ class Source:
             beats, _ = looked.pulse.look(run)
             silent = {module: looked.pulse.silent_s(module) for module in run.modules}
             found = summary(run, beats, states)
-            page = run_page.run_page(run, found, history, beats, silent)
+            page = run_page.run_page(run, found, history, beats, silent, looked.drawn)
             said = [vars(alarm) for alarm in alarms(found, history)]
         facts = run_page.facts(run, found, self._sweep_of(run, path))
         return {"run": {**_row(row), **facts}, **page, "alarms": said, "pages": None, "problem": None}

@@ -89,16 +89,23 @@ class Watch:
         return len(self._kept)
 
     def page(self, kind: str, path: str = "") -> Page:
-        """A page as it is now, at most a look old; InputError where there is none."""
+        """A page as it was at most two looks ago; made now where nobody has kept it. InputError where there is none."""
+        if (ready := self.ready(kind, path)) is not None:
+            return ready
         key = kind, path
         kept = self._at_hand(key)
-        kept.asked_at = time.monotonic()
-        self._somebody.set()
         with kept.lock:
-            if kept.page is None or time.monotonic() - kept.looked_at > self._look_s:
+            if kept.page is None or not self._is_fresh(kept):
                 self._look(key, kept)
             assert kept.page is not None
             return kept.page
+
+    def ready(self, kind: str, path: str = "") -> Page | None:
+        """The same, if nobody has to wait for it."""
+        kept = self._at_hand((kind, path))
+        kept.asked_at = time.monotonic()
+        self._somebody.set()
+        return kept.page if self._is_fresh(kept) else None
 
     def revision(self, kind: str, path: str = "") -> int:
         """How often the page has changed since it is kept; it grows."""
@@ -124,6 +131,9 @@ class Watch:
                 if old != key:
                     del self._kept[old]
             return kept
+
+    def _is_fresh(self, kept: _Kept) -> bool:
+        return time.monotonic() - kept.looked_at <= 2 * self._look_s
 
     def _look(self, key: Key, kept: _Kept) -> bool:
         """Make the page anew; whether it says something else than before."""

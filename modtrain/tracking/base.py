@@ -34,8 +34,9 @@ FOLDER = "tracking"
 """Of a run: what trackers keep there where they keep anything on disk."""
 RETRY_S = 60.0
 """Before a tracker that could not be begun is tried again."""
-CLOSING_S = 10.0
-"""How long a worker that leaves waits for a tracker."""
+ENDING_S, LEAVING_S = 60.0, 10.0
+"""How long a worker waits for its trackers at its end: some take long to load. One that is told to leave has no time,
+and an evaluation may be one of many."""
 PENDING = 1000
 """Lines that may wait for a slow tracker; those that come then are not told to it."""
 
@@ -86,6 +87,7 @@ class Tracking:
 
     def __init__(self, subject: Subject) -> None:
         """Those that the run asks for, and TensorBoard."""
+        self._trains = subject.step is not None
         self._apart = [_Apart(name, subject) for name in dict.fromkeys((ALWAYS, *subject.run.spec.track))]
 
     def __enter__(self) -> Tracking:
@@ -95,7 +97,7 @@ class Tracking:
         state = "finished" if error is None else OUTCOMES.get(getattr(error, "exit_code", 1), "failed")
         for apart in self._apart:
             apart.finish(lambda tracker: tracker.close(state))
-        deadline = time.monotonic() + CLOSING_S
+        deadline = time.monotonic() + (ENDING_S if error is None and self._trains else LEAVING_S)
         for apart in self._apart:
             apart.join(deadline - time.monotonic())
 
@@ -119,8 +121,8 @@ class Tracking:
 def check(names: Iterable[str]) -> None:
     """InputError where there is no such tracker, or what it needs is not installed."""
     for name in names:
-        package = plugins.load("tracker", name).package
-        if importlib.util.find_spec(package) is None:
+        package = getattr(plugins.load("tracker", name), "package", None)
+        if package and importlib.util.find_spec(package) is None:
             raise InputError(f"--track {name} needs the package {package}; install it: pip install {package}")
 
 

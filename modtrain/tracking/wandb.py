@@ -6,6 +6,7 @@ Nothing goes to the network unasked: without WANDB_API_KEY or WANDB_MODE it is o
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ class WandB:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or wandb reports its own errors to its makers
         import wandb
 
+        logging.raiseExceptions = False  # W&B logs to a file of its own: on a full disk each line became a traceback
         self._wandb: Any = wandb
         if (mode := _mode()) == "online":
             _log_in(wandb)

@@ -5,7 +5,10 @@
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "hexagon2"];
   const CONFIG = {
-    displaylogo: false, responsive: true, doubleClick: "reset+autosize", showTips: false,
+    displaylogo: false,
+    responsive: true,
+    doubleClick: "reset+autosize",
+    showTips: false,
     modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
   const drawn = new Set();
@@ -18,23 +21,41 @@
 
   function layout(extra) {
     const line = css("--line");
-    const axis = { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line, automargin: true, tickfont: { size: 11 }, nticks: 6 };
+    const axis = {
+      gridcolor: line,
+      linecolor: line,
+      zerolinecolor: line,
+      tickcolor: line,
+      automargin: true,
+      tickfont: { size: 11 },
+      nticks: 6,
+    };
     const titled = (of) => ({ text: of?.title ?? "", font: { size: 11.5 }, standoff: 5 });
     return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, showlegend: false,
-      font: { family: "inherit", size: 11.5, color: css("--muted") }, margin: { l: 44, r: 10, t: 8, b: 34 }, uirevision: extra.revision,
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      autosize: true,
+      showlegend: false,
+      font: { family: "inherit", size: 11.5, color: css("--muted") },
+      margin: { l: 44, r: 10, t: 8, b: 34 },
+      uirevision: extra.revision,
       hoverlabel: { bgcolor: css("--surface"), bordercolor: line, font: { color: css("--text"), size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--accent") },
-      hovermode: extra.hovermode ?? "x unified", xaxis: { ...axis, ...extra.xaxis, title: titled(extra.xaxis) }, yaxis: { ...axis, ...extra.yaxis, title: titled(extra.yaxis) },
+      hovermode: extra.hovermode ?? "x unified",
+      xaxis: { ...axis, ...extra.xaxis, title: titled(extra.xaxis) },
+      yaxis: { ...axis, ...extra.yaxis, title: titled(extra.yaxis) },
     };
   }
 
-  const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      target.inSight = isIntersecting;
-      if (isIntersecting) draw(target);
-    }
-  }, { rootMargin: "200px" });
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        target.inSight = isIntersecting;
+        if (isIntersecting) draw(target);
+      }
+    },
+    { rootMargin: "200px" },
+  );
 
   function draw(box) {
     if (!window.Plotly || !box.waits || !box.inSight) return;
@@ -62,7 +83,13 @@
   const script = document.getElementById("plotly");
   script?.addEventListener("load", () => delete document.head.appendChild);
   script?.addEventListener("load", () => document.querySelectorAll(".chart").forEach(draw));
-  script?.addEventListener("error", () => document.querySelectorAll(".chart").forEach((box) => box.replaceChildren(M.el("p", { class: "note" }, "The charts need static/plotly.min.js, which did not load."))));
+  script?.addEventListener("error", () =>
+    document
+      .querySelectorAll(".chart")
+      .forEach((box) =>
+        box.replaceChildren(M.el("p", { class: "note" }, "The charts need static/plotly.min.js, which did not load.")),
+      ),
+  );
   document.addEventListener("modtrain-theme", () => {
     for (const box of document.querySelectorAll(".chart")) if (box.make) box.update(box.make);
   });

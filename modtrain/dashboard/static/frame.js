@@ -11,7 +11,8 @@
     of: (row) => end(`${base}${row.kind ?? "run"}/${row.path}/`),
     run: (runPath) => end(`${base}run/${runPath}/`),
     sweep: (sweepPath) => end(`${base}sweep/${sweepPath}/`),
-    checkpoint: (runPath, module, version) => end(`${base}checkpoint/${runPath}/${encodeURIComponent(module)}/${version}/`),
+    checkpoint: (runPath, module, version) =>
+      end(`${base}checkpoint/${runPath}/${encodeURIComponent(module)}/${version}/`),
     grid: (runPath, file) => `${base}grid/${runPath}/${encodeURIComponent(file)}`,
     weights: (runPath, module, version, file) =>
       `${base}weights/${runPath}/${encodeURIComponent(module)}/${version}/${encodeURIComponent(file)}`,
@@ -32,10 +33,20 @@
     moon: "M13 9.6a5.6 5.6 0 0 1-6.6-6.6a5.6 5.6 0 1 0 6.6 6.6z",
     sweep: "M2.5 4h11M2.5 8h11M2.5 12h11M6 2.5v3M10.5 6.5v3M4.5 10.5v3",
   };
-  const LIKE = { starting: "waiting", training: "running", "not started": "waiting", queued: "waiting", preempted: "stopped" };
+  const LIKE = {
+    starting: "waiting",
+    training: "running",
+    "not started": "waiting",
+    queued: "waiting",
+    preempted: "stopped",
+  };
 
   M.icon = (name) =>
-    M.svg("svg", { class: `icon icon-${name}`, viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" }, M.svg("path", { d: SHAPES[name] ?? SHAPES.waiting }));
+    M.svg(
+      "svg",
+      { class: `icon icon-${name}`, viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" },
+      M.svg("path", { d: SHAPES[name] ?? SHAPES.waiting }),
+    );
 
   M.state = (state) => {
     const kind = LIKE[state] ?? (SHAPES[state] ? state : "waiting");
@@ -57,48 +68,90 @@
   M.place = (module) => (typeof module === "number" ? module : Math.max(0, M.modules.indexOf(module))) % MARKS.length;
   M.mark = (module) => MARKS[M.place(module)];
   M.glyph = (module) =>
-    M.svg("svg", { class: `glyph m${M.place(module)}`, viewBox: "-8 -8 16 16", "aria-hidden": "true" }, M.svg("path", { d: M.mark(module) }));
+    M.svg(
+      "svg",
+      { class: `glyph m${M.place(module)}`, viewBox: "-8 -8 16 16", "aria-hidden": "true" },
+      M.svg("path", { d: M.mark(module) }),
+    );
   M.module = (module) => M.el("span", { class: "module" }, M.glyph(module), M.name(module));
 
   M.progress = (share, label) => {
     const bar = M.el("span", { class: "bar" });
     bar.style.width = `${Math.min(100, Math.max(0, 100 * (share ?? 0)))}%`;
-    return M.el("span", { class: "progress", role: "img", "aria-label": label ?? `${Math.round(100 * (share ?? 0))} %` }, bar);
+    return M.el(
+      "span",
+      { class: "progress", role: "img", "aria-label": label ?? `${Math.round(100 * (share ?? 0))} %` },
+      bar,
+    );
   };
 
   /** How many trials are where: finished, running, pruned, failed, waiting. */
   M.trialBar = (counts) => {
     const words = Object.entries(counts).filter(([, n]) => n > 0);
-    return M.el("span", { class: "progress trials", role: "img", "aria-label": words.map(([word, n]) => `${n} ${word}`).join(", ") }, words.map(([word, n]) => {
-      const piece = M.el("span", { class: `count-${LIKE[word] ?? word}`, title: `${n} ${word}` });
-      piece.style.flexGrow = String(n);
-      return piece;
-    }));
+    return M.el(
+      "span",
+      { class: "progress trials", role: "img", "aria-label": words.map(([word, n]) => `${n} ${word}`).join(", ") },
+      words.map(([word, n]) => {
+        const piece = M.el("span", { class: `count-${LIKE[word] ?? word}`, title: `${n} ${word}` });
+        piece.style.flexGrow = String(n);
+        return piece;
+      }),
+    );
   };
 
   /** A sentence; what stands in backticks in it is to be typed. */
-  M.sentence = (text) => M.el("bdi", {}, text.split(/`([^`]+)`/).map((piece, n) => (n % 2 ? M.el("code", {}, piece) : piece)));
+  M.sentence = (text) =>
+    M.el(
+      "bdi",
+      {},
+      text.split(/`([^`]+)`/).map((piece, n) => (n % 2 ? M.el("code", {}, piece) : piece)),
+    );
 
   /** Alarms, the bad ones first, each with what to do; spoken when they come. */
   M.alarms = () => {
     const list = M.el("ul");
-    const node = M.el("section", { class: "alarms", "aria-label": "Alarms", "aria-live": "polite", hidden: true }, list);
+    const node = M.el(
+      "section",
+      { class: "alarms", "aria-label": "Alarms", "aria-live": "polite", hidden: true },
+      list,
+    );
     node.update = (alarms) => {
       const sorted = [...alarms].sort((a, b) => (a.level !== "bad") - (b.level !== "bad"));
-      M.keyed(list, sorted, (alarm) => JSON.stringify([alarm.level, alarm.module, alarm.says, alarm.do]), (alarm) =>
-        M.el("li", { class: `alarm alarm-${alarm.level}` }, M.icon(alarm.level === "bad" ? "failed" : "broken"),
-          M.el("span", { class: "says" }, M.el("span", { class: "unseen" }, alarm.level === "bad" ? "Bad: " : "Warning: "), M.name(alarm.says)),
-          alarm.do ? M.el("span", { class: "do" }, M.sentence(alarm.do)) : null));
+      M.keyed(
+        list,
+        sorted,
+        (alarm) => JSON.stringify([alarm.level, alarm.module, alarm.says, alarm.do]),
+        (alarm) =>
+          M.el(
+            "li",
+            { class: `alarm alarm-${alarm.level}` },
+            M.icon(alarm.level === "bad" ? "failed" : "broken"),
+            M.el(
+              "span",
+              { class: "says" },
+              M.el("span", { class: "unseen" }, alarm.level === "bad" ? "Bad: " : "Warning: "),
+              M.name(alarm.says),
+            ),
+            alarm.do ? M.el("span", { class: "do" }, M.sentence(alarm.do)) : null,
+          ),
+      );
       node.hidden = alarms.length === 0;
     };
     return node;
   };
 
-  M.problem = (says) => M.el("p", { class: "alarm alarm-warn" }, M.icon("broken"), M.el("span", { class: "says" }, M.name(says)));
+  M.problem = (says) =>
+    M.el("p", { class: "alarm alarm-warn" }, M.icon("broken"), M.el("span", { class: "says" }, M.name(says)));
 
   /** Facts as a line: [[name, value], ...]. */
   M.facts = (pairs) =>
-    M.el("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => M.el("div", {}, M.el("dt", {}, name), M.el("dd", {}, value))));
+    M.el(
+      "dl",
+      { class: "facts" },
+      pairs
+        .filter(([, value]) => value !== null && value !== undefined && value !== "")
+        .map(([name, value]) => M.el("div", {}, M.el("dt", {}, name), M.el("dd", {}, value))),
+    );
 
   function themeButton() {
     const draw = () => {
@@ -117,7 +170,12 @@
 
   function liveness() {
     const word = M.el("span", { class: "word" });
-    const node = M.el("span", { class: "live", role: "status" }, M.el("span", { class: "dot", "aria-hidden": "true" }), word);
+    const node = M.el(
+      "span",
+      { class: "live", role: "status" },
+      M.el("span", { class: "dot", "aria-hidden": "true" }),
+      word,
+    );
     node.tell = (state, reached, error) => {
       node.dataset.state = state;
       const since = state === "away" ? ` since ${M.when(reached / 1000)}` : "";
@@ -134,14 +192,30 @@
     const trail = [["runs", M.links.runs()], ...crumbs(data)];
     document.getElementById("top").append(
       M.el("a", { class: "brand", href: M.links.runs() }, "modtrain"),
-      M.el("nav", { "aria-label": "Where this is" }, M.el("ol", { class: "crumbs" }, trail.map(([text, href], i) =>
-        M.el("li", {}, i < trail.length - 1 ? M.el("a", { href }, M.name(text)) : M.name(text, { "aria-current": "page" }))))),
-      M.el("span", { class: "gap" }), alive, themeButton(),
+      M.el(
+        "nav",
+        { "aria-label": "Where this is" },
+        M.el(
+          "ol",
+          { class: "crumbs" },
+          trail.map(([text, href], i) =>
+            M.el(
+              "li",
+              {},
+              i < trail.length - 1 ? M.el("a", { href }, M.name(text)) : M.name(text, { "aria-current": "page" }),
+            ),
+          ),
+        ),
+      ),
+      M.el("span", { class: "gap" }),
+      alive,
+      themeButton(),
     );
     const [nodes, update] = build(data);
     document.getElementById("main").replaceChildren(...nodes);
     update(data);
-    if (M.live && page === "checkpoint") alive.hidden = true; // a checkpoint never changes
+    if (M.live && page === "checkpoint")
+      alive.hidden = true; /* a checkpoint never changes */
     else if (M.live) {
       alive.tell("live");
       M.follow(M.address, update, alive.tell);

@@ -1,4 +1,5 @@
-/* The lanes: a module each, along time; marks for versions, lines to what they were trained against, lives and waits. */
+/* The lanes as a drawing: a module each, along time; marks for versions, lines to what they were trained against, lives
+   and waits. Picking and zooming are in laneview.js. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -9,7 +10,9 @@
   const SIDE = 14;
   const MOST_MARKS = 350;
   const MOST_LINES = 900;
-  const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000];
+  const STEPS = [
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000,
+  ];
 
   const pad = (n) => String(n).padStart(2, "0");
   function tick(t, step) {
@@ -17,78 +20,34 @@
     if (step >= 86400) return d.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
     const clock = `${pad(d.getHours())}:${pad(d.getMinutes())}`;
     if (step < 60) return `${clock}:${pad(d.getSeconds())}`;
-    return d.getHours() + d.getMinutes() === 0 ? d.toLocaleDateString("en-GB", { day: "numeric", month: "short" }) : clock;
+    return d.getHours() + d.getMinutes() === 0
+      ? d.toLocaleDateString("en-GB", { day: "numeric", month: "short" })
+      : clock;
   }
 
-  const where = (life) => [life.host, life.job ? `job ${life.job}` : null, life.pid ? `process ${life.pid}` : null, life.device].filter(Boolean).join(" · ");
+  const where = (life) =>
+    [life.host, life.job ? `job ${life.job}` : null, life.pid ? `process ${life.pid}` : null, life.device]
+      .filter(Boolean)
+      .join(" · ");
 
-  /** All there is in time: [from, to]. */
-  function extent(lanes, at) {
-    const times = lanes.flatMap((lane) => [...lane.versions.map((v) => v.at), ...lane.lives.flatMap((l) => [l.from, l.to ?? at]), ...lane.waits.flatMap((w) => [w.from, w.to])]).filter((t) => Number.isFinite(t) && t > 0);
-    if (!times.length) return [at - 60, at];
-    const [from, to] = [times.reduce((a, b) => Math.min(a, b)), times.reduce((a, b) => Math.max(a, b))];
-    return [from, Math.max(to, from + 1)];
-  }
+  /** `draw(seen)` draws; seen: {data, range: [from, to], picked: {module, version} or null, width}. */
+  M.laneDrawing = () => {
+    const svg = M.svg("svg", { class: "lanes", role: "img", focusable: "false" });
+    let { data, range, picked, width } = { data: { lanes: [], at: 0 }, range: [0, 1], picked: null, width: 900 };
 
-  M.lanes = (runPath) => {
-    const drawing = M.svg("svg", { class: "lanes", role: "img", focusable: "false" });
-    const view = M.el("div", { class: "laneview", tabindex: "0", role: "group", "aria-label": "Lanes. Left and right go through versions, up and down through modules, plus and minus zoom, Enter opens the checkpoint." }, drawing);
-    const said = M.el("div", { class: "picked", role: "status" });
-    const buttons = M.el("div", { class: "buttons", role: "group", "aria-label": "Zoom of the lanes" });
-    const key = M.el("p", { class: "key", "aria-hidden": "true" });
-    const node = M.el("div", {}, view, M.el("div", { class: "lanefoot" }, said, buttons), key);
-    let data = { lanes: [], at: 0, pages: null };
-    let all = [0, 1];
-    let shown = null; // null: everything, also what is to come
-    let picked = null;
-    let width = 900;
-    let drag = null;
-
-    const button = (text, label, action) => M.el("button", { type: "button", "aria-label": label, title: label, onclick: action }, text);
-    buttons.append(button("−", "Zoom out", () => zoom(1.6)), button("+", "Zoom in", () => zoom(1 / 1.6)), button("all", "Show all of the time", () => ((shown = null), draw())));
-    const sample = (text, shape, attributes, wide) =>
-      M.el("span", {}, M.svg("svg", { class: `m0 ${wide ? "" : "one"}`, viewBox: wide ? "-16 -8 32 16" : "-8 -8 16 16" }, M.svg(shape, attributes)), text);
-    const dot = "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z";
-    key.append(
-      sample("end of an epoch", "path", { class: "version", d: dot }),
-      sample("inside of one", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
-      sample("no longer on disk", "path", { class: "version gone", d: dot }),
-      sample("was trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
-      sample("a worker’s life", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
-      sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
-      sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
-    );
-
-    const range = () => shown ?? all;
-    const x = (t) => SIDE + ((t - range()[0]) / (range()[1] - range()[0])) * (width - 2 * SIDE);
-    const time = (px) => range()[0] + ((px - SIDE) / (width - 2 * SIDE)) * (range()[1] - range()[0]);
+    const x = (t) => SIDE + ((t - range[0]) / (range[1] - range[0])) * (width - 2 * SIDE);
+    const time = (px) => range[0] + ((px - SIDE) / (width - 2 * SIDE)) * (range[1] - range[0]);
     const y = (i) => TOP + i * LANE + 46;
-
-    function zoom(factor, around) {
-      const [from, to] = range();
-      const middle = around ?? (picked ? version(picked)?.at : null) ?? (from + to) / 2;
-      const size = Math.min(Math.max((to - from) * factor, 2), all[1] - all[0]);
-      const begin = middle - ((middle - from) / (to - from)) * size;
-      move(begin, begin + size);
-    }
-
-    function move(from, to) {
-      const size = to - from;
-      const begin = Math.min(Math.max(from, all[0]), all[1] - size);
-      shown = size >= all[1] - all[0] - 1e-6 ? null : [begin, begin + size];
-      draw();
-    }
-
     const laneOf = (module) => data.lanes.find((lane) => lane.module === module);
-    const version = (pick) => laneOf(pick.module)?.versions.find((v) => v.version === pick.version);
 
     /** The versions to draw: all that fit, else the ends of epochs, else some. */
     function marksOf(lane) {
-      const [from, to] = range();
+      const [from, to] = range;
       const inside = lane.versions.filter((v) => v.at >= from && v.at <= to);
       if (inside.length <= MOST_MARKS) return inside;
       const full = inside.filter((v) => v.full);
-      const some = full.length <= MOST_MARKS ? full : full.filter((_, i) => i % Math.ceil(full.length / MOST_MARKS) === 0);
+      const some =
+        full.length <= MOST_MARKS ? full : full.filter((_, i) => i % Math.ceil(full.length / MOST_MARKS) === 0);
       return some.length ? some : inside.filter((_, i) => i % Math.ceil(inside.length / MOST_MARKS) === 0);
     }
 
@@ -98,10 +57,14 @@
         for (const v of marks[i])
           for (const [peer, versions] of Object.entries(v.peers ?? {})) {
             const j = data.lanes.findIndex((other) => other.module === peer);
-            if (j >= 0) versions.forEach((number, nth) => found.push({ i, j, v, number, nth, peer, module: lane.module }));
+            if (j >= 0)
+              versions.forEach((number, nth) => found.push({ i, j, v, number, nth, peer, module: lane.module }));
           }
       });
-      const touches = (l) => picked && ((l.module === picked.module && l.v.version === picked.version) || (l.peer === picked.module && l.number === picked.version));
+      const touches = (l) =>
+        picked &&
+        ((l.module === picked.module && l.v.version === picked.version) ||
+          (l.peer === picked.module && l.number === picked.version));
       const strong = found.filter(touches);
       const newest = found.filter((l) => l.nth === 0 && !touches(l));
       const every = Math.ceil(newest.length / MOST_LINES);
@@ -111,7 +74,10 @@
         const [x1, y1, x2, y2] = [x(source.at), y(l.j), x(l.v.at), y(l.i)];
         const bend = (y2 - y1) * 0.5;
         const strength = touches(l) ? "strong" : picked ? "faint" : "";
-        return M.svg("path", { class: `link m${M.place(l.peer)} ${strength}`, d: `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}` });
+        return M.svg("path", {
+          class: `link m${M.place(l.peer)} ${strength}`,
+          d: `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`,
+        });
       });
     }
 
@@ -121,163 +87,186 @@
         if (to < 0 || from > width) return [];
         const again = n > 0;
         const text = `${again ? "↻ " : ""}${life.host ?? ""}${life.job ? ` · ${life.job}` : ""}`;
-        const title = M.svg("title", {}, `${again ? "Restarted on" : "On"} ${where(life)}${life.how ? `; ${life.how}` : ""}`);
-        const died = life.how && !["finished", "stopped", "preempted"].includes(life.how);
+        const title = M.svg(
+          "title",
+          {},
+          `${again ? "Restarted on" : "On"} ${where(life)}${life.how ? `; ${life.how}` : ""}`,
+        );
         return [
-          M.svg("rect", { class: `life ${life.to ? "" : "open"}`, x: from, y: y(i) - BAND / 2, width: Math.max(to - from, 2), height: BAND, rx: 4 }, title),
+          M.svg(
+            "rect",
+            {
+              class: `life ${life.to ? "" : "open"}`,
+              x: from,
+              y: y(i) - BAND / 2,
+              width: Math.max(to - from, 2),
+              height: BAND,
+              rx: 4,
+            },
+            title,
+          ),
           again ? M.svg("path", { class: "restart", d: `M${from} ${y(i) - BAND / 2 - 4}v${BAND + 8}` }) : null,
-          to - from > 7 * text.length + 8 ? M.svg("text", { class: "host", x: from + 5, y: y(i) + BAND / 2 + 13 }, text) : null,
-          died ? M.svg("path", { class: "ending", d: `M${to - 4} ${y(i) - 4}l8 8M${to + 4} ${y(i) - 4}l-8 8` }) : null,
+          to - from > 7 * text.length + 8
+            ? M.svg("text", { class: "host", x: from + 5, y: y(i) + BAND / 2 + 13 }, text)
+            : null,
         ].filter(Boolean);
       });
     }
 
-    const waits = (lane, i) =>
-      lane.waits.filter((w) => w.to >= range()[0] && w.from <= range()[1]).map((w) =>
-        M.svg("rect", { class: "wait", x: x(w.from), y: y(i) - BAND / 2, width: Math.max(x(w.to) - x(w.from), 1.5), height: BAND }, M.svg("title", {}, `waited ${M.duration(w.to - w.from)} for ${w.for}`)));
+    /** A cross where a worker died, over everything else. */
+    const endings = (lane, i) =>
+      lane.lives
+        .filter((life) => life.to && life.how && !["finished", "stopped", "preempted"].includes(life.how))
+        .map((life) =>
+          M.svg(
+            "path",
+            { class: "ending", d: `M${x(life.to) - 4} ${y(i) - 4}l8 8m0-8l-8 8` },
+            M.svg("title", {}, `${life.how} on ${where(life)}`),
+          ),
+        );
 
-    function mark(lane, i, v) {
-      const scale = v.final ? 1.25 : v.full ? 1 : 0.62;
+    const waits = (lane, i) =>
+      lane.waits
+        .filter((w) => w.to >= range[0] && w.from <= range[1])
+        .map((w) =>
+          M.svg(
+            "rect",
+            {
+              class: "wait",
+              x: x(w.from),
+              y: y(i) - BAND / 2,
+              width: Math.max(x(w.to) - x(w.from), 1.5),
+              height: BAND,
+            },
+            M.svg("title", {}, `waited ${M.duration(w.to - w.from)} for ${w.for}`),
+          ),
+        );
+
+    function mark(lane, i, v, dense) {
+      const scale = v.final ? 1.25 : dense * (v.full ? 1 : 0.62);
       const is = picked?.module === lane.module && picked.version === v.version;
-      return M.svg("path", { class: `version ${v.full ? "" : "small"} ${v.kept ? "" : "gone"} ${is ? "is" : ""} ${v.final ? "final" : ""}`, d: M.mark(lane.module), transform: `translate(${x(v.at)} ${y(i)}) scale(${is ? scale + 0.35 : scale})` });
+      return M.svg("path", {
+        class: `version ${v.full ? "" : "small"} ${v.kept ? "" : "gone"} ${is ? "is" : ""} ${v.final ? "final" : ""}`,
+        d: M.mark(lane.module),
+        transform: `translate(${x(v.at)} ${y(i)}) scale(${is ? scale + 0.35 : scale})`,
+      });
     }
 
     function axis() {
-      const [from, to] = range();
+      const [from, to] = range;
       const step = STEPS.find((s) => (to - from) / s <= Math.max(2, width / 110)) ?? STEPS.at(-1);
       const offset = new Date(from * 1000).getTimezoneOffset() * 60;
       const bottom = TOP + data.lanes.length * LANE;
       const ticks = [];
       for (let t = Math.ceil((from - offset) / step) * step + offset; t <= to; t += step)
-        ticks.push(M.svg("path", { class: "tick", d: `M${x(t)} ${TOP}V${bottom}` }), M.svg("text", { class: "time", x: Math.min(Math.max(x(t), 24), width - 24), y: bottom + 16 }, tick(t, step)));
+        ticks.push(
+          M.svg("path", { class: "tick", d: `M${x(t)} ${TOP}V${bottom}` }),
+          M.svg("text", { class: "time", x: Math.min(Math.max(x(t), 24), width - 24), y: bottom + 16 }, tick(t, step)),
+        );
       return ticks;
     }
 
-    function draw() {
+    function draw(seen) {
+      ({ data, range, picked, width } = seen);
       const height = TOP + data.lanes.length * LANE + FOOT;
-      drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
-      drawing.setAttribute("height", height);
+      svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      svg.setAttribute("height", height);
       const marks = data.lanes.map(marksOf);
       const count = data.lanes.reduce((sum, lane) => sum + lane.versions.length, 0);
-      drawing.setAttribute("aria-label", `${M.plural(data.lanes.length, "module")}, ${M.plural(count, "version")}`);
-      drawing.dataset.versions = count;
-      drawing.replaceChildren(
-        hatch(), ...axis(),
-        ...data.lanes.map((lane, i) => M.svg("g", { class: `m${M.place(lane.module)}` }, M.svg("path", { class: "ground", d: `M0 ${y(i)}H${width}` }), lives(lane, i), waits(lane, i))),
+      svg.setAttribute("aria-label", `${M.plural(data.lanes.length, "module")}, ${M.plural(count, "version")}`);
+      svg.dataset.versions = count;
+      svg.replaceChildren(
+        hatch(),
+        ...axis(),
+        ...data.lanes.map((lane, i) =>
+          M.svg(
+            "g",
+            { class: `m${M.place(lane.module)}` },
+            M.svg("path", { class: "ground", d: `M0 ${y(i)}H${width}` }),
+            lives(lane, i),
+            waits(lane, i),
+          ),
+        ),
         M.svg("g", { class: "links" }, links(marks)),
-        ...data.lanes.map((lane, i) => M.svg("g", { class: `m${M.place(lane.module)}`, "data-module": lane.module }, marks[i].map((v) => mark(lane, i, v)), label(lane, i))),
+        ...data.lanes.map((lane, i) =>
+          M.svg(
+            "g",
+            { class: `m${M.place(lane.module)}`, "data-module": lane.module },
+            marks[i].map((v) => mark(lane, i, v, Math.min(1, Math.max(0.4, width / marks[i].length / 11)))),
+            endings(lane, i),
+            label(lane, i),
+          ),
+        ),
       );
-      describe();
     }
 
     function label(lane, i) {
       const last = lane.versions.at(-1);
       const state = data.states?.[lane.module];
-      return M.svg("text", { class: "lanename", x: 2, y: TOP + i * LANE + 20 }, lane.module, M.svg("tspan", { class: "lanestate" }, `   ${last ? `v${last.version}` : "nothing published yet"}${state ? ` · ${state}` : ""}`));
-    }
-
-    const hatch = () => M.svg("defs", {}, M.svg("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, M.svg("path", { class: "hatching", d: "M1.5 0V6" })));
-
-    const newest = () => data.lanes.flatMap((lane) => lane.versions.slice(-1).map((v) => ({ module: lane.module, version: v.version, at: v.at }))).reduce((a, b) => (!a || b.at > a.at ? b : a), null);
-
-    /** In words: what is picked, what it was trained against and how old that was, and who used it. */
-    function describe() {
-      const at = picked ?? newest();
-      const v = at && version(at);
-      said.setAttribute("aria-live", picked ? "polite" : "off");
-      if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Nothing was published yet."));
-      const link = (module, number, text) => {
-        const has = !data.pages || (data.pages[module] ?? []).includes(number);
-        return has ? M.el("a", { href: M.links.checkpoint(runPath, module, number) }, text) : M.el("span", {}, text);
-      };
-      const old = (peer, numbers) => {
-        const used = laneOf(peer)?.versions.find((other) => other.version === numbers[0]);
-        if (!used) return "";
-        const behind = v.step - used.step;
-        return behind > 0 ? `, ${M.plural(behind, "step")} behind` : behind < 0 ? `, ${M.plural(-behind, "step")} ahead` : ", same step";
-      };
-      const users = data.lanes.flatMap((lane) => lane.versions.filter((o) => (o.peers?.[at.module] ?? []).includes(v.version)).map((o) => [lane.module, o.version]));
-      const values = [at, !picked, v, users, data.pages];
-      M.fresh(said, values, () => [
-        M.el("p", { class: "pickedname" }, picked ? null : M.el("span", { class: "muted" }, "newest: "), M.module(at.module), " ", link(at.module, v.version, `version ${v.version}`),
-          M.el("span", { class: "muted" }, ` · epoch ${M.number(v.epoch)} · step ${M.number(v.step)}${v.loss === null || v.loss === undefined ? "" : ` · loss ${M.number(v.loss)}`} · ${M.moment(v.at)}${v.final ? " · the last one" : ""}${v.kept ? "" : " · no longer on disk"}`)),
-        M.el("p", {}, "trained against ", Object.keys(v.peers ?? {}).length ? Object.entries(v.peers).map(([peer, numbers], n) => [n ? " and " : "", M.module(peer), " ", link(peer, numbers[0], `v${M.ranges(numbers)}`), M.el("span", { class: "muted" }, old(peer, numbers))]).flat() : M.el("span", { class: "muted" }, "no peer of another worker")),
-        users.length ? M.el("p", {}, "used by ", users.slice(0, 8).flatMap(([module, number], n) => [n ? ", " : "", link(module, number, `${module} v${number}`)]), users.length > 8 ? ` and ${users.length - 8} more` : "") : null,
-      ]);
-    }
-
-    function pick(module, number) {
-      picked = number === undefined ? null : { module, version: number };
-      const at = picked && version(picked)?.at;
-      const [from, to] = range();
-      if (at && shown && (at < from || at > to)) return move(at - (to - from) / 2, at + (to - from) / 2);
-      draw();
+      return M.svg(
+        "text",
+        { class: "lanename", x: 2, y: TOP + i * LANE + 20 },
+        lane.module,
+        M.svg(
+          "tspan",
+          { class: "lanestate" },
+          `   ${last ? `v${last.version}` : "nothing published yet"}${state ? ` · ${state}` : ""}`,
+        ),
+      );
     }
 
     /** The mark nearest to a point, within a finger's width. */
     function nearest(event) {
-      const box = drawing.getBoundingClientRect();
+      const box = svg.getBoundingClientRect();
       const [px, py] = [event.clientX - box.left, event.clientY - box.top];
       const i = Math.floor((py - TOP) / LANE);
       const lane = data.lanes[i];
       if (!lane) return null;
-      const best = marksOf(lane).reduce((a, v) => (!a || Math.abs(x(v.at) - px) < Math.abs(x(a.at) - px) ? v : a), null);
+      const best = marksOf(lane).reduce(
+        (a, v) => (!a || Math.abs(x(v.at) - px) < Math.abs(x(a.at) - px) ? v : a),
+        null,
+      );
       return best && Math.abs(x(best.at) - px) < 14 ? { module: lane.module, version: best.version } : null;
     }
 
-    function keys(event) {
-      if (event.ctrlKey || event.metaKey || event.altKey || !data.lanes.length) return;
-      const i = Math.max(0, data.lanes.findIndex((lane) => lane.module === picked?.module));
-      const go = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      const jump = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-      const lane = data.lanes[i];
-      if (go && lane.versions.length) {
-        const at = picked ? lane.versions.findIndex((v) => v.version === picked.version) : lane.versions.length - (go > 0 ? 1 : 0);
-        pick(lane.module, lane.versions[Math.min(Math.max(at + go, 0), lane.versions.length - 1)].version);
-      } else if (jump) {
-        const other = data.lanes[Math.min(Math.max(i + (picked ? jump : 0), 0), data.lanes.length - 1)];
-        const at = (picked && version(picked)?.at) ?? all[1];
-        const near = other.versions.reduce((a, v) => (!a || Math.abs(v.at - at) < Math.abs(a.at - at) ? v : a), null);
-        if (near) pick(other.module, near.version);
-      } else if (event.key === "+" || event.key === "=") zoom(1 / 1.6);
-      else if (event.key === "-") zoom(1.6);
-      else if (event.key === "Escape" && picked) pick(null);
-      else if (event.key === "Enter" && picked) said.querySelector("a")?.click();
-      else return;
-      event.preventDefault();
-    }
+    const hatch = () =>
+      M.svg(
+        "defs",
+        {},
+        M.svg(
+          "pattern",
+          { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+          M.svg("path", { class: "hatching", d: "M1.5 0V6" }),
+        ),
+      );
 
-    view.addEventListener("keydown", keys);
-    view.addEventListener("pointerdown", (event) => (drag = { px: event.clientX, range: [...range()], moved: false }));
-    view.addEventListener("pointermove", (event) => {
-      if (!drag) return void view.classList.toggle("over", !!nearest(event));
-      const by = event.clientX - drag.px;
-      if (Math.abs(by) > 4) drag.moved = true;
-      if (drag.moved && shown) move(...drag.range.map((t) => t - (by / (width - 2 * SIDE)) * (drag.range[1] - drag.range[0])));
-    });
-    addEventListener("pointerup", (event) => {
-      if (drag && !drag.moved && view.contains(event.target)) {
-        const found = nearest(event);
-        pick(found?.module, found?.version);
-      }
-      drag = null;
-    });
-    view.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey && !event.metaKey) return;
-      event.preventDefault();
-      zoom(event.deltaY > 0 ? 1.25 : 0.8, time(event.clientX - drawing.getBoundingClientRect().left));
-    }, { passive: false });
-    new ResizeObserver(([entry]) => {
-      width = Math.max(280, Math.round(entry.contentRect.width));
-      draw();
-    }).observe(view);
+    return { svg, draw, nearest, time };
+  };
 
-    node.update = (news) => {
-      data = news;
-      all = extent(data.lanes, data.at);
-      if (shown && shown[1] > all[1] + 1) shown = null;
-      if (!drag) draw();
-    };
-    return node;
+  /** What the shapes mean. */
+  M.laneKey = () => {
+    const sample = (text, shape, attributes, wide) =>
+      M.el(
+        "span",
+        {},
+        M.svg(
+          "svg",
+          { class: `m0 ${wide ? "" : "one"}`, viewBox: wide ? "-16 -8 32 16" : "-8 -8 16 16" },
+          M.svg(shape, attributes),
+        ),
+        text,
+      );
+    const dot = "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z";
+    return M.el(
+      "p",
+      { class: "key", "aria-hidden": "true" },
+      sample("end of an epoch", "path", { class: "version", d: dot }),
+      sample("inside of one", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
+      sample("no longer on disk", "path", { class: "version gone", d: dot }),
+      sample("was trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
+      sample("a worker’s life", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
+      sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
+      sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
+    );
   };
 })();

@@ -5,13 +5,23 @@
   const RANK = ["failed", "lost", "broken", "running", "stopped", "finished"];
   const kindOf = (row) => (row.problem ? "broken" : row.state);
 
-  const ages = (row) => (row.modules ?? []).map((module) => module.age_s).filter((age) => age !== null && age !== undefined);
+  const ages = (row) =>
+    (row.modules ?? []).map((module) => module.age_s).filter((age) => age !== null && age !== undefined);
   const newest = (row) => (ages(row).length ? Math.min(...ages(row)) : null);
 
   function nameCell([name, recipe, , kind], row) {
-    const inside = M.el("span", { class: "what" }, kind === "sweep" ? [M.icon("sweep"), " sweep of "] : null, recipe ? M.name(recipe.split("/").at(-1), { title: recipe }) : kind);
+    const inside = M.el(
+      "span",
+      { class: "what" },
+      kind === "sweep" ? [M.icon("sweep"), " sweep of "] : null,
+      recipe ? M.name(recipe.split("/").at(-1), { title: recipe }) : kind,
+    );
     const place = decodePath(row.path).replace(/\/?[^/]*$/, "");
-    return [M.el("a", { class: "rowname", href: M.links.of(row) }, M.name(name || "(without a name)")), inside, place && place !== row.path ? M.el("span", { class: "what" }, " in ", M.name(place)) : null];
+    return [
+      M.el("a", { class: "rowname", href: M.links.of(row) }, M.name(name || "(without a name)")),
+      inside,
+      place && place !== row.path ? M.el("span", { class: "what" }, " in ", M.name(place)) : null,
+    ];
   }
 
   function decodePath(path) {
@@ -24,46 +34,140 @@
 
   function progressCell([share, epoch, epochs, left, counts, problem, state], row) {
     if (problem) return M.el("span", { class: "muted" }, "–");
-    if (row.kind === "sweep") return [M.trialBar(counts ?? {}), M.el("span", { class: "under" }, Object.entries(counts ?? {}).filter(([, n]) => n).map(([word, n]) => `${n} ${word}`).join(" · "))];
+    if (row.kind === "sweep")
+      return [
+        M.trialBar(counts ?? {}),
+        M.el(
+          "span",
+          { class: "under" },
+          Object.entries(counts ?? {})
+            .filter(([, n]) => n)
+            .map(([word, n]) => `${n} ${word}`)
+            .join(" · "),
+        ),
+      ];
     const text = `epoch ${epoch ?? 0} of ${epochs ?? "?"}`;
-    return [M.progress(share, text), M.el("span", { class: "under" }, text, left && state === "running" ? ` · ${M.duration(left)} left` : "")];
+    return [
+      M.progress(share, text),
+      M.el("span", { class: "under" }, text, left && state === "running" ? ` · ${M.duration(left)} left` : ""),
+    ];
   }
 
   function modulesCell(modules, row) {
     if (row.kind === "sweep") return M.el("span", { class: "muted" }, M.plural(row.trials ?? 0, "trial"));
-    return M.el("ul", { class: "mods" }, (modules ?? []).map((module, i) => {
-            const odd = ["lost", "failed", "waiting"].includes(module.state) ? M.state(module.state) : null;
-      return M.el("li", {}, M.glyph(i), M.name(module.name), M.el("span", { class: "v" }, module.version === null ? "nothing yet" : `v${module.version}`), M.age(module.age_s, { none: "" }), odd);
-    }));
+    return M.el(
+      "ul",
+      { class: "mods" },
+      (modules ?? []).map((module, i) => {
+        const odd = ["lost", "failed", "waiting"].includes(module.state) ? M.state(module.state) : null;
+        return M.el(
+          "li",
+          {},
+          M.glyph(i),
+          M.name(module.name),
+          M.el("span", { class: "v" }, module.version === null ? "nothing yet" : `v${module.version}`),
+          M.age(module.age_s, { none: "" }),
+          odd,
+        );
+      }),
+    );
   }
 
   function metricCell(metric) {
     if (!metric) return M.el("span", { class: "muted" }, "–");
-    return [M.el("span", { class: "big" }, M.number(metric.value)), M.el("span", { class: "under" }, M.name(metric.name), metric.trial === undefined || metric.trial === null ? "" : ` · trial ${metric.trial}`)];
+    return [
+      M.el("span", { class: "big" }, M.number(metric.value)),
+      M.el(
+        "span",
+        { class: "under" },
+        M.name(metric.name),
+        metric.trial === undefined || metric.trial === null ? "" : ` · trial ${metric.trial}`,
+      ),
+    ];
   }
 
   function alarmsCell([alarms, problem]) {
     const every = problem ? [{ level: "warn", says: problem }, ...(alarms ?? [])] : (alarms ?? []);
     const all = every.filter((alarm, i) => every.findIndex((other) => other.says === alarm.says) === i);
     if (!all.length) return M.el("span", { class: "muted" }, "none");
-    return M.el("ul", { class: "said" }, all.slice(0, 3).map((alarm) => M.el("li", { class: `alarm-${alarm.level}`, title: alarm.do ?? null }, M.icon(alarm.level === "bad" ? "failed" : "broken"), M.name(alarm.says))),
-      all.length > 3 ? M.el("li", { class: "muted" }, `and ${all.length - 3} more`) : null);
+    return M.el(
+      "ul",
+      { class: "said" },
+      all
+        .slice(0, 3)
+        .map((alarm) =>
+          M.el(
+            "li",
+            { class: `alarm-${alarm.level}`, title: alarm.do ?? null },
+            M.icon(alarm.level === "bad" ? "failed" : "broken"),
+            M.name(alarm.says),
+          ),
+        ),
+      all.length > 3 ? M.el("li", { class: "muted" }, `and ${all.length - 3} more`) : null,
+    );
   }
 
   const rank = (row) => RANK.indexOf(kindOf(row)) + 0;
-  const troubles = (row) => (row.problem ? 1 : 0) + (row.alarms ?? []).reduce((sum, alarm) => sum + (alarm.level === "bad" ? 100 : 1), 0);
+  const troubles = (row) =>
+    (row.problem ? 1 : 0) + (row.alarms ?? []).reduce((sum, alarm) => sum + (alarm.level === "bad" ? 100 : 1), 0);
 
   const COLUMNS = [
-    { title: "Name", head: true, class: "c-name", of: (row) => [row.name, row.recipe, row.path, row.kind], show: nameCell, sort: (row) => row.name },
+    {
+      title: "Name",
+      head: true,
+      class: "c-name",
+      of: (row) => [row.name, row.recipe, row.path, row.kind],
+      show: nameCell,
+      sort: (row) => row.name,
+    },
     { title: "State", class: "c-state", of: kindOf, show: M.state, sort: rank },
-    { title: "Progress", class: "c-progress", of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state], show: progressCell, sort: (row) => (row.problem ? null : row.progress), first: "descending" },
+    {
+      title: "Progress",
+      class: "c-progress",
+      of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state],
+      show: progressCell,
+      sort: (row) => (row.problem ? null : row.progress),
+      first: "descending",
+    },
     { title: "Last checkpoints", class: "c-mods", of: (row) => row.modules ?? null, show: modulesCell, sort: newest },
-    { title: "Best metric", class: "c-metric num", of: (row) => row.metric ?? null, show: metricCell, sort: (row) => row.metric?.value ?? null, first: "descending" },
-    { title: "Alarms", class: "c-alarms", of: (row) => [row.alarms, row.problem], show: alarmsCell, sort: troubles, first: "descending" },
-    { title: "Begun", class: "c-when num", of: (row) => row.created_at, show: (at) => M.el("span", { title: M.moment(at) }, M.when(at)), sort: (row) => row.created_at || null, first: "descending" },
+    {
+      title: "Best metric",
+      class: "c-metric num",
+      of: (row) => row.metric ?? null,
+      show: metricCell,
+      sort: (row) => row.metric?.value ?? null,
+      first: "descending",
+    },
+    {
+      title: "Alarms",
+      class: "c-alarms",
+      of: (row) => [row.alarms, row.problem],
+      show: alarmsCell,
+      sort: troubles,
+      first: "descending",
+    },
+    {
+      title: "Begun",
+      class: "c-when num",
+      of: (row) => row.created_at,
+      show: (at) => M.el("span", { title: M.moment(at) }, M.when(at)),
+      sort: (row) => row.created_at || null,
+      first: "descending",
+    },
   ];
 
-  const text = (row) => [row.name, row.recipe, kindOf(row), row.kind, decodePath(row.path), row.metric?.name, row.problem, ...(row.modules ?? []).map((m) => `${m.name} ${m.state}`), ...(row.alarms ?? []).map((a) => a.says)].join(" ");
+  const text = (row) =>
+    [
+      row.name,
+      row.recipe,
+      kindOf(row),
+      row.kind,
+      decodePath(row.path),
+      row.metric?.name,
+      row.problem,
+      ...(row.modules ?? []).map((m) => `${m.name} ${m.state}`),
+      ...(row.alarms ?? []).map((a) => a.says),
+    ].join(" ");
 
   function build() {
     let only = null;
@@ -71,23 +175,42 @@
     const count = M.el("span", { class: "muted count", role: "status" });
     const chips = M.el("div", { class: "chips", role: "group", "aria-label": "Show only" });
     const table = M.table(COLUMNS, {
-      key: (row) => `${row.kind}/${row.path}`, label: "Runs and sweeps", sortBy: "Begun", down: true, text, cards: "runs",
-      only: (row) => !only || kindOf(row) === only, nothing: "No run matches.",
-      count: (shown, of) => M.say(count, shown === of ? M.plural(of, "run or sweep", "runs and sweeps") : `${shown} of ${of}`),
-      mark: (tr, row) => tr.classList.toggle("odd", !!row.problem || (row.alarms ?? []).some((alarm) => alarm.level === "bad")),
+      key: (row) => `${row.kind}/${row.path}`,
+      label: "Runs and sweeps",
+      sortBy: "Begun",
+      down: true,
+      text,
+      cards: "runs",
+      only: (row) => !only || kindOf(row) === only,
+      nothing: "No run matches.",
+      count: (shown, of) =>
+        M.say(count, shown === of ? M.plural(of, "run or sweep", "runs and sweeps") : `${shown} of ${of}`),
+      mark: (tr, row) =>
+        tr.classList.toggle("odd", !!row.problem || (row.alarms ?? []).some((alarm) => alarm.level === "bad")),
     });
     const title = M.el("h1");
-    const empty = M.el("p", { class: "card note", hidden: true }, "There is no run here yet. ", M.el("code", {}, "modtrain launch --root …"), " begins one, and it appears here by itself.");
+    const empty = M.el(
+      "p",
+      { class: "card note", hidden: true },
+      "There is no run here yet. ",
+      M.el("code", {}, "modtrain launch --root …"),
+      " begins one, and it appears here by itself.",
+    );
 
     function drawChips(rows) {
       const counts = {};
       for (const row of rows) counts[kindOf(row)] = (counts[kindOf(row)] ?? 0) + 1;
       if (only && !counts[only]) only = null;
-      M.keyed(chips, Object.keys(counts).sort(), (kind) => kind, (kind) => M.el("button", { type: "button", class: "chip", onclick: () => toggle(kind) }),
+      M.keyed(
+        chips,
+        Object.keys(counts).sort(),
+        (kind) => kind,
+        (kind) => M.el("button", { type: "button", class: "chip", onclick: () => toggle(kind) }),
         (chip, kind) => {
           chip.setAttribute("aria-pressed", String(only === kind));
           M.fresh(chip, [kind, counts[kind]], () => [M.el("b", {}, counts[kind].toLocaleString("en")), M.state(kind)]);
-        });
+        },
+      );
     }
 
     function toggle(kind) {
@@ -104,7 +227,15 @@
       empty.hidden = data.runs.length > 0;
       table.node.hidden = data.runs.length === 0;
     };
-    return [[M.el("div", { class: "heading" }, title, count), M.el("div", { class: "toolbar" }, M.filterOf(table, "Filter by name, recipe, state, alarm"), chips), empty, table.node], update];
+    return [
+      [
+        M.el("div", { class: "heading" }, title, count),
+        M.el("div", { class: "toolbar" }, M.filterOf(table, "Filter by name, recipe, state, alarm"), chips),
+        empty,
+        table.node,
+      ],
+      update,
+    ];
   }
 
   M.start(() => [], build);

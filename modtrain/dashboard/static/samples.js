@@ -3,7 +3,8 @@
 (() => {
   const M = window.modtrain;
 
-  const versionsOf = (line) => Object.entries(line?.versions ?? {}).map(([module, version]) => [M.module(module), ` v${version}`]);
+  const versionsOf = (line) =>
+    Object.entries(line?.versions ?? {}).map(([module, version]) => [M.module(module), ` v${version}`]);
   const epochOf = (line) => {
     const epochs = Object.values(line?.epochs ?? {});
     return epochs.length ? Math.min(...epochs) : null;
@@ -13,11 +14,41 @@
   M.samples = (runPath) => {
     const image = M.el("img", { class: "grid", alt: "", decoding: "async" });
     const link = M.el("a", { class: "gridlink", title: "Open the picture" }, image);
-    const slider = M.el("input", { type: "range", min: 0, max: 0, step: 1, value: 0, id: "grid-slider", "aria-label": "Version of the sample grid" });
+    const slider = M.el("input", {
+      type: "range",
+      min: 0,
+      max: 0,
+      step: 1,
+      value: 0,
+      id: "grid-slider",
+      "aria-label": "Version of the sample grid",
+    });
     const caption = M.el("p", { class: "caption", role: "status" });
-    const step = (by, label, text) => M.el("button", { type: "button", "aria-label": label, title: label, onclick: () => ((slider.value = Number(slider.value) + by), draw()) }, text);
-    const bar = M.el("div", { class: "slide" }, step(-1, "The grid before", "‹"), slider, step(1, "The next grid", "›"));
-    const nothing = M.el("p", { class: "note" }, "No sample grid yet; ", M.el("code", {}, "modtrain evaluate RUN"), " makes one.");
+    const step = (by, label, text) =>
+      M.el(
+        "button",
+        {
+          type: "button",
+          "aria-label": label,
+          title: label,
+          onclick: () => ((slider.value = Number(slider.value) + by), draw()),
+        },
+        text,
+      );
+    const bar = M.el(
+      "div",
+      { class: "slide" },
+      step(-1, "The grid before", "‹"),
+      slider,
+      step(1, "The next grid", "›"),
+    );
+    const nothing = M.el(
+      "p",
+      { class: "note" },
+      "No sample grid yet; ",
+      M.el("code", {}, "modtrain evaluate RUN"),
+      " makes one.",
+    );
     const node = M.el("div", { class: "samples" }, nothing, link, bar, caption);
     let grids = [];
 
@@ -35,8 +66,18 @@
       slider.setAttribute("aria-valuetext", words);
       image.alt = `Sample grid of ${words}`;
       M.fresh(caption, [grid, at, grids.length], () => [
-        M.el("span", {}, M.el("b", {}, epoch === null ? "" : `epoch ${epoch}`), at === grids.length - 1 ? " · the newest" : ` · ${at + 1} of ${grids.length}`), " ",
-        M.el("span", { class: "muted" }, versionsOf(grid).map((parts, n) => [n ? ", " : "", parts])),
+        M.el(
+          "span",
+          {},
+          M.el("b", {}, epoch === null ? "" : `epoch ${epoch}`),
+          at === grids.length - 1 ? " · the newest" : ` · ${at + 1} of ${grids.length}`,
+        ),
+        " ",
+        M.el(
+          "span",
+          { class: "muted" },
+          versionsOf(grid).map((parts, n) => [n ? ", " : "", parts]),
+        ),
       ]);
     }
 
@@ -62,19 +103,39 @@
     const [low, high] = [Math.min(...numbers), Math.max(...numbers)];
     const [x, y] = [(i) => 2 + (i / (values.length - 1)) * 96, (v) => 22 - ((v - low) / (high - low || 1)) * 18];
     const last = known.at(-1);
-    return M.svg("svg", { class: "spark", viewBox: "0 0 100 26", "aria-hidden": "true" },
-      M.svg("path", { d: known.map(([i, v], n) => `${n ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("") }), M.svg("circle", { cx: x(last[0]), cy: y(last[1]), r: 2.4 }));
+    return M.svg(
+      "svg",
+      { class: "spark", viewBox: "0 0 100 26", "aria-hidden": "true" },
+      M.svg("path", { d: known.map(([i, v], n) => `${n ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("") }),
+      M.svg("circle", { cx: x(last[0]), cy: y(last[1]), r: 2.4 }),
+    );
   }
 
   /** The newest evaluation: each metric now, before and over time. */
   M.evaluation = () => {
     const about = M.el("p", { class: "about" });
-    const nothing = M.el("p", { class: "note" }, "Nothing was evaluated yet; ", M.el("code", {}, "modtrain evaluate RUN"), " judges the newest checkpoints.");
+    const nothing = M.el(
+      "p",
+      { class: "note" },
+      "Nothing was evaluated yet; ",
+      M.el("code", {}, "modtrain evaluate RUN"),
+      " judges the newest checkpoints.",
+    );
     const columns = [
       { title: "Metric", head: true, of: (row) => row.name, show: (name) => M.name(name) },
       { title: "Newest", class: "num", of: (row) => row.now, show: (value) => M.el("b", {}, M.number(value)) },
-      { title: "Change", class: "num", of: (row) => row.change, show: (value) => (value === null ? "–" : `${value >= 0 ? "+" : "−"}${M.number(Math.abs(value))}`) },
-      { title: "Range", class: "num", of: (row) => [row.low, row.high], show: ([low, high]) => (low < high ? `${M.number(low)} – ${M.number(high)}` : "–") },
+      {
+        title: "Change",
+        class: "num",
+        of: (row) => row.change,
+        show: (value) => (value === null ? "–" : `${value >= 0 ? "+" : "−"}${M.number(Math.abs(value))}`),
+      },
+      {
+        title: "Range",
+        class: "num",
+        of: (row) => [row.low, row.high],
+        show: ([low, high]) => (low < high ? `${M.number(low)} – ${M.number(high)}` : "–"),
+      },
       { title: "Over time", of: (row) => row.values, show: (values) => spark(values) ?? "" },
     ];
     const table = M.table(columns, { key: (row) => row.name, label: "Newest evaluation", text: (row) => row.name });
@@ -84,13 +145,25 @@
       nothing.hidden = !!last;
       about.hidden = table.node.hidden = !last;
       if (!last) return;
-      M.fresh(about, last, () => [`Of epoch ${epochOf(last) ?? "?"}, ${M.moment(last.at)}: `, versionsOf(last).map((parts, n) => [n ? ", " : "", parts])]);
-      table.update(Object.keys(last.metrics ?? {}).map((name) => {
-        const values = lines.map((line) => line.metrics?.[name] ?? null);
-        const known = values.filter((value) => Number.isFinite(value));
-        const [now, before] = [known.at(-1) ?? null, known.at(-2)];
-        return { name, now: last.metrics[name], change: before === undefined || last.metrics[name] === null ? null : now - before, low: Math.min(...known), high: Math.max(...known), values: values.slice(-200) };
-      }));
+      M.fresh(about, last, () => [
+        `Of epoch ${epochOf(last) ?? "?"}, ${M.moment(last.at)}: `,
+        versionsOf(last).map((parts, n) => [n ? ", " : "", parts]),
+      ]);
+      table.update(
+        Object.keys(last.metrics ?? {}).map((name) => {
+          const values = lines.map((line) => line.metrics?.[name] ?? null);
+          const known = values.filter((value) => Number.isFinite(value));
+          const [now, before] = [known.at(-1) ?? null, known.at(-2)];
+          return {
+            name,
+            now: last.metrics[name],
+            change: before === undefined || last.metrics[name] === null ? null : now - before,
+            low: Math.min(...known),
+            high: Math.max(...known),
+            values: values.slice(-200),
+          };
+        }),
+      );
     };
     return node;
   };

@@ -5,12 +5,48 @@
 
   function columnsOf(varies, metrics, metric) {
     return [
-      { title: "Trial", head: true, class: "c-trial", of: (t) => [t.number, t.path, t.state], show: ([number, path, state]) => (["waiting", "queued"].includes(state) ? M.el("span", {}, `trial ${number}`) : M.el("a", { href: M.links.run(path) }, `trial ${number}`)), sort: (t) => t.number },
+      {
+        title: "Trial",
+        head: true,
+        class: "c-trial",
+        of: (t) => [t.number, t.path, t.state],
+        show: ([number, path, state]) =>
+          ["waiting", "queued"].includes(state)
+            ? M.el("span", {}, `trial ${number}`)
+            : M.el("a", { href: M.links.run(path) }, `trial ${number}`),
+        sort: (t) => t.number,
+      },
       { title: "State", of: (t) => t.state, show: M.state, sort: (t) => t.state },
-      ...(metric ? [{ title: metric, class: "num best", of: (t) => t.result, show: (value) => M.el("b", {}, M.number(value)), sort: (t) => t.result, first: "descending" }] : []),
-      ...varies.map((name) => ({ title: name, class: "num varied", of: (t) => t.values[name] ?? null, show: (value) => M.name(value === null ? "–" : M.value(value)), sort: (t) => t.values[name] ?? null })),
+      ...(metric
+        ? [
+            {
+              title: metric,
+              class: "num best",
+              of: (t) => t.result,
+              show: (value) => M.el("b", {}, M.number(value)),
+              sort: (t) => t.result,
+              first: "descending",
+            },
+          ]
+        : []),
+      ...varies.map((name) => ({
+        title: name,
+        class: "num varied",
+        of: (t) => t.values[name] ?? null,
+        show: (value) => M.name(value === null ? "–" : M.value(value)),
+        sort: (t) => t.values[name] ?? null,
+      })),
       { title: "Epoch", class: "num", of: (t) => t.epoch, sort: (t) => t.epoch, first: "descending" },
-      ...metrics.filter((name) => name !== metric).map((name) => ({ title: name, class: "num", of: (t) => t.metrics?.[name] ?? null, show: M.number, sort: (t) => t.metrics?.[name] ?? null, first: "descending" })),
+      ...metrics
+        .filter((name) => name !== metric)
+        .map((name) => ({
+          title: name,
+          class: "num",
+          of: (t) => t.metrics?.[name] ?? null,
+          show: M.number,
+          sort: (t) => t.metrics?.[name] ?? null,
+          first: "descending",
+        })),
       { title: "Why", class: "why", of: (t) => t.why, show: (why) => M.name(why ?? "") },
     ];
   }
@@ -27,22 +63,37 @@
 
   function curvesOf(rows, name, trials, share, picked) {
     const state = new Map(trials.map((trial) => [trial.number, trial]));
-    return rows.filter((row) => row.name === name).map((row) => {
-      const trial = state.get(row.trial);
-      const pruned = trial?.state === "pruned";
-      const colour = trial && Number.isFinite(trial.result) ? M.shade(share(trial)) : M.colour("--muted");
-      const strong = row.trial === picked;
-      const ends = row.epoch.map((_, i) => (i === row.epoch.length - 1 ? (pruned ? "x" : "circle") : "circle"));
-      return {
-        x: row.epoch, y: row.value, name: `trial ${row.trial}${pruned ? ", pruned" : ""}`, mode: "lines+markers", hovertemplate: "%{y:.4g}",
-        line: { color: colour, width: strong ? 4 : 1.7, dash: pruned ? "dot" : "solid" }, marker: { color: colour, size: row.epoch.map((_, i) => (i === row.epoch.length - 1 ? 8 : 3)), symbol: ends },
-      };
-    });
+    return rows
+      .filter((row) => row.name === name)
+      .map((row) => {
+        const trial = state.get(row.trial);
+        const pruned = trial?.state === "pruned";
+        const colour = trial && Number.isFinite(trial.result) ? M.shade(share(trial)) : M.colour("--muted");
+        const strong = row.trial === picked;
+        const ends = row.epoch.map((_, i) => (i === row.epoch.length - 1 ? (pruned ? "x" : "circle") : "circle"));
+        return {
+          x: row.epoch,
+          y: row.value,
+          name: `trial ${row.trial}${pruned ? ", pruned" : ""}`,
+          mode: "lines+markers",
+          hovertemplate: "%{y:.4g}",
+          line: { color: colour, width: strong ? 4 : 1.7, dash: pruned ? "dot" : "solid" },
+          marker: { color: colour, size: row.epoch.map((_, i) => (i === row.epoch.length - 1 ? 8 : 3)), symbol: ends },
+        };
+      });
   }
 
   function build(first) {
     const alarms = M.alarms();
-    if (!first.trials) return [[M.el("h1", {}, M.name(first.sweep?.name ?? "A sweep")), M.problem(first.problem ?? "This sweep cannot be shown."), alarms], (data) => data.trials && location.reload()];
+    if (!first.trials)
+      return [
+        [
+          M.el("h1", {}, M.name(first.sweep?.name ?? "A sweep")),
+          M.problem(first.problem ?? "This sweep cannot be shown."),
+          alarms,
+        ],
+        (data) => data.trials && location.reload(),
+      ];
     let data = first;
     let picked = null;
     let chosen = null;
@@ -64,7 +115,8 @@
       if (picked === number) return;
       picked = number;
       parallel.pick(number);
-      for (const tr of place.querySelectorAll("tbody tr")) tr.classList.toggle("is", tr.row?.number === number && number !== null);
+      for (const tr of place.querySelectorAll("tbody tr"))
+        tr.classList.toggle("is", tr.row?.number === number && number !== null);
       drawCurves();
     }
 
@@ -76,8 +128,13 @@
       if (layout !== drawnFor) {
         drawnFor = layout;
         table = M.table(columnsOf(data.varies, metrics, metricName()), {
-          key: (t) => t.number, label: "Trials", nothing: "No trial matches.",
-          text: (t) => `trial ${t.number} ${t.state} ${Object.entries(t.values).map(([k, v]) => `${k}=${M.value(v)}`).join(" ")} ${t.why ?? ""}`,
+          key: (t) => t.number,
+          label: "Trials",
+          nothing: "No trial matches.",
+          text: (t) =>
+            `trial ${t.number} ${t.state} ${Object.entries(t.values)
+              .map(([k, v]) => `${k}=${M.value(v)}`)
+              .join(" ")} ${t.why ?? ""}`,
           mark: (tr, row) => {
             tr.classList.toggle("dim", row.state === "pruned" || row.state === "failed");
             tr.onpointerenter = () => pick(row.number);
@@ -94,7 +151,12 @@
     function drawCurves() {
       const names = [...new Set(data.curves.map((row) => row.name))];
       chosen = names.includes(chosen) ? chosen : names.includes(metricName()) ? metricName() : names[0];
-      M.keyed(which, names, (name) => name, (name) => M.el("option", { value: name }, name));
+      M.keyed(
+        which,
+        names,
+        (name) => name,
+        (name) => M.el("option", { value: name }, name),
+      );
       if (chosen !== undefined) which.value = chosen;
       nothing.hidden = names.length > 0;
       which.hidden = names.length < 2;
@@ -113,20 +175,84 @@
       M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says) : []));
       M.fresh(title, sweep.name, (name) => M.name(name));
       M.fresh(state, sweep.state, M.state);
-      M.fresh(best, sweep.metric ?? null, (found) => (found && Number.isFinite(found.value) ? [M.el("b", {}, M.number(found.value)), " ", M.name(found.name), Number.isFinite(found.trial) ? ` · trial ${found.trial}` : ""] : []));
-      M.fresh(bar, sweep.counts, () => [M.trialBar(sweep.counts ?? {}), M.el("span", { class: "under" }, `${M.plural(sweep.trials ?? data.trials.length, "trial")}: ${Object.entries(sweep.counts ?? {}).filter(([, n]) => n).map(([word, n]) => `${n} ${word}`).join(" · ")}`)]);
-      M.fresh(facts, [sweep.recipe, sweep.sampler, sweep.prune, sweep.maximize, sweep.seed, sweep.created_at, metricName()], () => M.facts([
-        ["recipe", M.name(sweep.recipe ?? "")], ["begun", M.moment(sweep.created_at)], ["sampler", sweep.sampler], ["pruning", sweep.prune ?? "none"],
-        ["best is", metricName() ? `the ${sweep.maximize === false ? "lowest" : "highest"} ${metricName()}` : "nothing was named"], ["varies", M.name(data.varies.join(", "))],
-      ]));
+      M.fresh(best, sweep.metric ?? null, (found) =>
+        found && Number.isFinite(found.value)
+          ? [
+              M.el("b", {}, M.number(found.value)),
+              " ",
+              M.name(found.name),
+              Number.isFinite(found.trial) ? ` · trial ${found.trial}` : "",
+            ]
+          : [],
+      );
+      M.fresh(bar, sweep.counts, () => [
+        M.trialBar(sweep.counts ?? {}),
+        M.el(
+          "span",
+          { class: "under" },
+          `${M.plural(sweep.trials ?? data.trials.length, "trial")}: ${Object.entries(sweep.counts ?? {})
+            .filter(([, n]) => n)
+            .map(([word, n]) => `${n} ${word}`)
+            .join(" · ")}`,
+        ),
+      ]);
+      M.fresh(
+        facts,
+        [sweep.recipe, sweep.sampler, sweep.prune, sweep.maximize, sweep.seed, sweep.created_at, metricName()],
+        () =>
+          M.facts([
+            ["recipe", M.name(sweep.recipe ?? "")],
+            ["begun", M.moment(sweep.created_at)],
+            ["sampler", sweep.sampler],
+            ["pruning", sweep.prune ?? "none"],
+            [
+              "best is",
+              metricName()
+                ? `the ${sweep.maximize === false ? "lowest" : "highest"} ${metricName()}`
+                : "nothing was named",
+            ],
+            ["varies", M.name(data.varies.join(", "))],
+          ]),
+      );
       alarms.update(sweep.alarms ?? data.alarms ?? []);
-      parallel.update({ trials: data.trials, varies: data.varies, metric: metricName(), share: shareOf(data.trials, sweep.maximize) });
+      parallel.update({
+        trials: data.trials,
+        varies: data.varies,
+        metric: metricName(),
+        share: shareOf(data.trials, sweep.maximize),
+      });
       drawTable();
       drawCurves();
     };
-    const key = M.el("p", { class: "key" }, M.el("span", {}, "dark to bright: worse to better"), M.el("span", {}, M.svg("svg", { viewBox: "0 0 26 6", class: "dash" }, M.svg("path", { d: "M0 3H26", "stroke-dasharray": "1.5 3" })), " pruned, its curve ends with a cross"), M.el("span", {}, M.svg("svg", { viewBox: "0 0 26 6", class: "dash" }, M.svg("path", { d: "M0 3H26", "stroke-dasharray": "8 4" })), " failed"));
+    const key = M.el(
+      "p",
+      { class: "key" },
+      M.el("span", {}, "dark to bright: worse to better"),
+      M.el(
+        "span",
+        {},
+        M.svg(
+          "svg",
+          { viewBox: "0 0 26 6", class: "dash" },
+          M.svg("path", { d: "M0 3H26", "stroke-dasharray": "1.5 3" }),
+        ),
+        " pruned, its curve ends with a cross",
+      ),
+      M.el(
+        "span",
+        {},
+        M.svg(
+          "svg",
+          { viewBox: "0 0 26 6", class: "dash" },
+          M.svg("path", { d: "M0 3H26", "stroke-dasharray": "8 4" }),
+        ),
+        " failed",
+      ),
+    );
     const nodes = [
-      M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, best), bar, facts), problem, alarms,
+      M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, best), bar, facts),
+      problem,
+      alarms,
       M.section("Trials", { class: "wide" }, place),
       M.section("Parallel coordinates", { class: "wide" }, parallel, key),
       M.section("Curves", { class: "wide" }, M.el("div", { class: "controls" }, which), nothing, chart),

@@ -7,7 +7,9 @@
   const compare = (a, b) => {
     const empty = (value) => value === null || value === undefined || Number.isNaN(value);
     if (empty(a) || empty(b)) return empty(a) - empty(b);
-    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+    return typeof a === "number" && typeof b === "number"
+      ? a - b
+      : String(a).localeCompare(String(b), "en", { numeric: true });
   };
 
   const remembered = (key) => {
@@ -36,7 +38,13 @@
     const body = M.el("tbody");
     const more = M.el("button", { type: "button", class: "more", onclick: () => showMore() });
     const nothing = M.el("p", { class: "note nothing" }, options.nothing ?? "Nothing here yet.");
-    const state = { rows: [], by: kept.by ?? options.sortBy, down: kept.down ?? !!options.down, words: kept.words ?? "", room: PORTION };
+    const state = {
+      rows: [],
+      by: kept.by ?? options.sortBy,
+      down: kept.down ?? !!options.down,
+      words: kept.words ?? "",
+      room: PORTION,
+    };
     const heads = columns.map((column) => head(column));
     const table = M.el(
       "table",
@@ -48,12 +56,21 @@
     const box = M.el("div", { class: "scroll", role: "region", "aria-label": options.label, tabindex: "0" }, table);
     const node = M.el("div", { class: "tablebox" }, box, nothing, more);
     box.addEventListener("keydown", walk);
-    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && showMore(), { rootMargin: "400px" }).observe(more);
+    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && showMore(), {
+      rootMargin: "400px",
+    }).observe(more);
 
     function head(column) {
       const th = M.el("th", { scope: "col", role: "columnheader", class: column.class });
       if (!column.sort) return (th.append(column.title), th);
-      th.append(M.el("button", { type: "button", onclick: () => sortBy(column) }, column.title, M.el("span", { class: "arrow", "aria-hidden": "true" })));
+      th.append(
+        M.el(
+          "button",
+          { type: "button", onclick: () => sortBy(column) },
+          column.title,
+          M.el("span", { class: "arrow", "aria-hidden": "true" }),
+        ),
+      );
       return th;
     }
 
@@ -78,9 +95,18 @@
     }
 
     function makeRow() {
-      return M.el("tr", { role: "row" }, columns.map((column) => M.el(column.head ? "th" : "td", {
-        class: column.class, "data-label": column.title, role: column.head ? "rowheader" : "cell", scope: column.head ? "row" : null,
-      })));
+      return M.el(
+        "tr",
+        { role: "row" },
+        columns.map((column) =>
+          M.el(column.head ? "th" : "td", {
+            class: column.class,
+            "data-label": column.title,
+            role: column.head ? "rowheader" : "cell",
+            scope: column.head ? "row" : null,
+          }),
+        ),
+      );
     }
 
     function updateRow(tr, row) {
@@ -115,7 +141,11 @@
         found.splice(0, found.length, ...sorted.map(([, row]) => row));
       }
       heads.forEach((th, i) => {
-        if (columns[i].sort) th.setAttribute("aria-sort", columns[i].title === state.by ? (state.down ? "descending" : "ascending") : "none");
+        if (columns[i].sort)
+          th.setAttribute(
+            "aria-sort",
+            columns[i].title === state.by ? (state.down ? "descending" : "ascending") : "none",
+          );
       });
       const shown = found.slice(0, state.room);
       if (byHand || !M.marked(body)) M.keyed(body, shown, options.key, makeRow, updateRow);
@@ -141,7 +171,15 @@
 
   /** A field for a table's filter; `/` goes there, Escape empties it, the arrow down goes to the first row. */
   M.filterOf = (table, label) => {
-    const input = M.el("input", { type: "search", id: "filter", placeholder: label, "aria-label": label, autocomplete: "off", spellcheck: "false", "aria-keyshortcuts": "/" });
+    const input = M.el("input", {
+      type: "search",
+      id: "filter",
+      placeholder: label,
+      "aria-label": label,
+      autocomplete: "off",
+      spellcheck: "false",
+      "aria-keyshortcuts": "/",
+    });
     input.value = table.words();
     input.addEventListener("input", () => table.filter(input.value));
     input.addEventListener("keydown", (event) => {
@@ -150,7 +188,8 @@
     });
     document.addEventListener("keydown", (event) => {
       const typing = event.target.matches?.("input, textarea, select");
-      if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) (event.preventDefault(), input.focus(), input.select());
+      if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey)
+        (event.preventDefault(), input.focus(), input.select());
     });
     return M.el("label", { class: "filter" }, M.icon("search"), input, M.el("kbd", { "aria-hidden": "true" }, "/"));
   };

@@ -1,0 +1,88 @@
+/* The configuration of a run, what differs first, and the tails of its logs. */
+"use strict";
+(() => {
+  const M = window.modtrain;
+
+  const CONFIG = [
+    { title: "Setting", head: true, of: (c) => c.name, show: (name) => M.name(name), sort: (c) => c.name },
+    {
+      title: "Value",
+      of: (c) => [c.value, c.differs],
+      show: ([value, differs]) => [M.name(M.value(value), { class: differs ? "differs" : "" })],
+    },
+    {
+      title: "Default",
+      of: (c) => [c.default, c.differs],
+      show: ([value, differs]) =>
+        differs
+          ? M.name(M.value(value), { class: "muted" })
+          : M.el("span", { class: "muted" }, value === null ? "" : "same"),
+    },
+  ];
+
+  M.configuration = () => {
+    const options = { key: (c) => c.name, text: (c) => `${c.name} ${M.value(c.value)}` };
+    const differing = M.table(CONFIG, { ...options, label: "Settings that differ from the defaults" });
+    const rest = M.table(CONFIG, { ...options, label: "All other settings" });
+    const none = M.el("p", { class: "about" });
+    const summary = M.el("summary");
+    const node = M.el("div", {}, none, differing.node, M.el("details", {}, summary, rest.node));
+    node.update = (rows) => {
+      const differ = rows.filter((row) => row.differs);
+      M.say(
+        none,
+        differ.length
+          ? `${M.plural(differ.length, "parameter")} of the recipe ${differ.length === 1 ? "differs" : "differ"} from the default.`
+          : "No parameter of the recipe is known to differ from its default.",
+      );
+      differing.node.hidden = !differ.length;
+      differing.update(differ);
+      const others = rows.filter((row) => !row.differs);
+      M.say(summary, `All ${others.length} other settings`);
+      rest.update(others);
+    };
+    return node;
+  };
+
+  /** The tail of each log; it follows the end as long as its reader is there. */
+  M.logs = () => {
+    const node = M.el("div", { class: "logs" });
+    node.update = (rows) =>
+      M.keyed(
+        node,
+        rows,
+        (row) => row.module,
+        makeLog,
+        (details, row) => {
+          const pre = details.querySelector("pre");
+          const atEnd = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 30;
+          const text = row.lines.join("\n");
+          if (!M.marked(pre)) M.say(pre, text || "Nothing was written here.");
+          if (atEnd) pre.scrollTop = pre.scrollHeight;
+          M.say(details.querySelector(".size"), M.bytes(row.size));
+          if (details.querySelector(".whole")) details.querySelector(".whole").hidden = row.size === 0;
+        },
+      );
+    return node;
+  };
+
+  function makeLog(row) {
+    const whole = M.live
+      ? M.el(
+          "a",
+          { class: "whole", href: `${M.base}data/log/${M.path}/${encodeURIComponent(row.module)}` },
+          "more of it as text",
+        )
+      : null;
+    const pre = M.el("pre", { tabindex: "0", role: "region", "aria-label": `Log of ${row.module}` });
+    const details = M.el(
+      "details",
+      { open: true },
+      M.el("summary", {}, M.module(row.module), " ", M.el("span", { class: "size muted" })),
+      pre,
+      whole,
+    );
+    requestAnimationFrame(() => (pre.scrollTop = pre.scrollHeight));
+    return details;
+  }
+})();

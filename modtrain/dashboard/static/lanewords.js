@@ -1,0 +1,96 @@
+/* A version of a lane in words: what it was trained against and how old that was, and who used it. */
+"use strict";
+(() => {
+  const M = window.modtrain;
+
+  /** An element; `tell(data, picked)` says it of what is picked, else of the newest version. */
+  M.laneWords = (runPath) => {
+    const said = M.el("div", { class: "picked", role: "status" });
+    let data = { lanes: [] };
+    let picked = null;
+
+    const laneOf = (module) => data.lanes.find((lane) => lane.module === module);
+    const version = (pick) => laneOf(pick.module)?.versions.find((v) => v.version === pick.version);
+
+    const newest = () =>
+      data.lanes
+        .flatMap((lane) => lane.versions.slice(-1).map((v) => ({ module: lane.module, version: v.version, at: v.at })))
+        .reduce((a, b) => (!a || b.at > a.at ? b : a), null);
+
+    /** In words: what is picked, what it was trained against and how old that was, and who used it. */
+    function describe() {
+      const at = picked ?? newest();
+      const v = at && version(at);
+      said.setAttribute("aria-live", picked ? "polite" : "off");
+      if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Nothing was published yet."));
+      const link = (module, number, text) => {
+        const has = !data.pages || (data.pages[module] ?? []).includes(number);
+        return has ? M.el("a", { href: M.links.checkpoint(runPath, module, number) }, text) : M.el("span", {}, text);
+      };
+      const old = (peer, numbers) => {
+        const used = laneOf(peer)?.versions.find((other) => other.version === numbers[0]);
+        if (!used) return "";
+        const behind = v.step - used.step;
+        return behind > 0
+          ? `, ${M.plural(behind, "step")} behind`
+          : behind < 0
+            ? `, ${M.plural(-behind, "step")} ahead`
+            : ", same step";
+      };
+      const users = data.lanes.flatMap((lane) =>
+        lane.versions
+          .filter((o) => (o.peers?.[at.module] ?? []).includes(v.version))
+          .map((o) => [lane.module, o.version]),
+      );
+      const values = [at, !picked, v, users, data.pages];
+      M.fresh(said, values, () => [
+        M.el(
+          "p",
+          { class: "pickedname" },
+          picked ? null : M.el("span", { class: "muted" }, "newest: "),
+          M.module(at.module),
+          " ",
+          link(at.module, v.version, `version ${v.version}`),
+          M.el(
+            "span",
+            { class: "muted" },
+            ` · epoch ${M.number(v.epoch)} · step ${M.number(v.step)}${v.loss === null || v.loss === undefined ? "" : ` · loss ${M.number(v.loss)}`} · ${M.moment(v.at)}${v.final ? " · the last one" : ""}${v.kept ? "" : " · no longer on disk"}`,
+          ),
+        ),
+        M.el(
+          "p",
+          {},
+          "trained against ",
+          Object.keys(v.peers ?? {}).length
+            ? Object.entries(v.peers)
+                .map(([peer, numbers], n) => [
+                  n ? " and " : "",
+                  M.module(peer),
+                  " ",
+                  link(peer, numbers[0], `v${M.ranges(numbers)}`),
+                  M.el("span", { class: "muted" }, old(peer, numbers)),
+                ])
+                .flat()
+            : M.el("span", { class: "muted" }, "no peer of another worker"),
+        ),
+        users.length
+          ? M.el(
+              "p",
+              {},
+              "used by ",
+              users
+                .slice(0, 8)
+                .flatMap(([module, number], n) => [n ? ", " : "", link(module, number, `${module} v${number}`)]),
+              users.length > 8 ? ` and ${users.length - 8} more` : "",
+            )
+          : null,
+      ]);
+    }
+
+    said.tell = (news, choice) => {
+      [data, picked] = [news, choice];
+      describe();
+    };
+    return said;
+  };
+})();
