@@ -197,6 +197,32 @@ def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, 
     seen.is_clean()
 
 
+def test_where_no_events_come_through_the_page_asks_again(seen: Tab, live: Run) -> None:
+    seen.page.route("**/events/**", lambda route: route.abort())
+    page = seen.open("run/trio/")
+    expect(page.locator(".live")).to_have_attribute("data-state", "polling")
+    before = versions(page)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+
+
+def test_a_hidden_page_asks_for_nothing(seen: Tab, live: Run) -> None:
+    page = seen.open("run/trio/")
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+    page.evaluate(hide, True)
+    expect(page.locator(".live")).to_have_attribute("data-state", "paused")
+    before = versions(page)
+    published(live, max(c.version for m in live.modules if (c := live.store(m).latest())) + 1)
+    assert versions(page) == before
+    page.evaluate(hide, False)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    expect(page.locator(".live")).to_have_attribute("data-state", "live")
+    seen.is_clean()
+
+
 def test_a_sweep_sorts_by_its_headers(seen: Tab) -> None:
     page = seen.open("sweep/rates/")
     rates = page.locator("td.varied")

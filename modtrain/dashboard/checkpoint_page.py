@@ -28,15 +28,15 @@ def checkpoint_page(run: Run, path: str, module: str, version: int, history: His
     published = {line["version"]: line for line in history.versions(module)}
     meta, problem = _meta(run, module, version, published)
     others = sorted({*published, *run.store(module).versions()})
-    folder = run.store(module).folder(version)
+    parts = ("modules", module, "checkpoints", run.store(module).folder(version).name)
     return {
         "run": {"path": quoted(path), "name": shown(run.name)},
         "modules": run.modules,
         "module": module,
         "version": version,
-        "present": folder.is_dir(),
+        "present": inside.lies(run.path, *parts, META),
         "meta": {name: meta.get(name) for name in _TOLD},
-        "files": [_file(folder, name, of) for name, of in _files(meta).items()],
+        "files": [_file(run.path, parts, name, of) for name, of in _files(meta).items()],
         "saw": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],
         "seen_by": _seen_by(run, module, version, history),
         "previous": max((other for other in others if other < version), default=None),
@@ -59,6 +59,18 @@ def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) 
         return published[version], None
 
 
+def is_sound(run: Run, module: str, version: int) -> bool:
+    """Whether what a version says of itself is as it was written; also where it is gone by now."""
+    path = run.store(module).folder(version) / META
+    try:
+        Checkpoint.unseal(inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META), path)
+    except CorruptCheckpoint:
+        return False
+    except inside.NotThere:
+        return True
+    return True
+
+
 def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     files = meta.get("files")
     if not isinstance(files, dict):
@@ -66,8 +78,8 @@ def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: of for name, of in files.items() if isinstance(of, dict) and is_name(os.fsencode(name))}
 
 
-def _file(folder: Path, name: str, of: Mapping[str, Any]) -> Values:
-    present = (folder / name).is_file() and not (folder / name).is_symlink()
+def _file(root: Path, parts: tuple[str, ...], name: str, of: Mapping[str, Any]) -> Values:
+    present = inside.lies(root, *parts, name)
     told = {"name": name, "size": of.get("size"), "sha256": of.get("sha256"), "present": present}
     return {**told, "download": present and may_download(name)}
 

@@ -12,8 +12,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from modtrain import fs
-from modtrain.checkpoint import META
 from modtrain.errors import InputError
 
 BLOCK_BYTES = 1 << 18
@@ -108,11 +106,6 @@ def strange(run: Path, modules: list[str]) -> str | None:
             return said
         for name in _OF_MODULE:
             if said := _strange(folder / name):
-                return said
-        for version in fs.names(folder / "checkpoints"):
-            checkpoint = folder / "checkpoints" / version
-            said = _strange(checkpoint, is_folder=True) or _strange(checkpoint / META)
-            if version.isdecimal() and said:
                 return said
     return None
 

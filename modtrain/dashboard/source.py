@@ -5,6 +5,7 @@ Deliberately not here: when to look (`watch.py`), and what the pages say of what
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import OrderedDict
@@ -14,16 +15,17 @@ from typing import Any
 
 from modtrain.alarms import alarms
 from modtrain.catalog import Catalog
+from modtrain.checkpoint import Checkpoint
 from modtrain.dashboard import inside, run_page, sweep_page
 from modtrain.dashboard.addresses import quoted, shown
-from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
+from modtrain.dashboard.checkpoint_page import checkpoint_page, is_sound, verify
 from modtrain.dashboard.inside import NotThere
 from modtrain.dashboard.trials_seen import TrialsSeen
 from modtrain.errors import InputError
 from modtrain.history import History
 from modtrain.pulse import Pulse
 from modtrain.run import Run
-from modtrain.status import summary
+from modtrain.status import told
 from modtrain.trials import SWEEP_FILE
 
 MOST_RUNS = 32
@@ -41,6 +43,7 @@ _RUN_LISTS = (
     "logs",
     "alarms",
 )
+_FIELDS = [field.name for field in dataclasses.fields(Checkpoint)]
 _SWEEP_LISTS = ("varies", "trials", "curves")
 
 Values = dict[str, Any]
@@ -113,14 +116,22 @@ class Source:
             looked = self.looked(path)
         except InputError as error:
             return self._broken("run", path, error)
+        try:
+            return self._run(path, looked)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a foreign file may hold anything
+            return self._broken("run", path, InputError(f"It cannot be read ({type(error).__name__}: {error})."))
+
+    def _run(self, path: str, looked: Looked) -> Values:
         run, history = looked.run, looked.history
         with looked.lock:
             row = self.catalog.row(path)
             # Who lives is known to the catalog, which has watched for longer.
-            states = {told["name"]: told["state"] for told in row["modules"]}
+            states = {module["name"]: module["state"] for module in row["modules"]}
             beats, _ = looked.pulse.look(run)
             silent = {module: looked.pulse.silent_s(module) for module in run.modules}
-            found = summary(run, beats, states)
+            newest = {module: newest_of(history, module) for module in run.modules}
+            damaged = {module: damaged_of(run, module) for module in run.modules}
+            found = told(run, beats, states, newest, run.stop_requested(), damaged)
             page = run_page.run_page(run, found, history, beats, silent, looked.drawn)
             said = [vars(alarm) for alarm in alarms(found, history)]
         facts = run_page.facts(run, found, self._sweep_of(run, path))
@@ -172,6 +183,20 @@ class Source:
     def _sweep_of(self, run: Run, path: str) -> str | None:
         above = path.rpartition("/")[0]
         return above if run.spec.trial is not None and path and inside.lies(self.root, above, SWEEP_FILE) else None
+
+
+def newest_of(history: History, module: str) -> Checkpoint | None:
+    """The newest version of a module, by its line: nothing is waited for, as it may be when `meta.json` is read."""
+    versions = history.versions(module)
+    return Checkpoint(**{name: versions[-1][name] for name in _FIELDS}) if versions else None
+
+
+def damaged_of(run: Run, module: str) -> list[int]:
+    """The newest version, where what it says of itself is damaged."""
+    try:
+        return [version for version in run.store(module).versions()[-1:] if not is_sound(run, module, version)]
+    except OSError:
+        return []
 
 
 def _row(row: Values) -> Values:

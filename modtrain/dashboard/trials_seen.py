@@ -6,6 +6,7 @@ Nothing is waited for. Deliberately not here: what came of one trial (`outcome.p
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,13 +47,15 @@ class TrialsSeen:
 
     def __init__(self) -> None:
         self._sweeps: OrderedDict[Path, dict[str, _Seen]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def look(self, sweep: Sweep, row: Row) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its metrics by epoch."""
-        seen = self._sweeps.setdefault(sweep.path, {})
-        self._sweeps.move_to_end(sweep.path)
-        while len(self._sweeps) > MOST_SWEEPS:
-            self._sweeps.popitem(last=False)
+        with self._lock:
+            seen = self._sweeps.setdefault(sweep.path, {})
+            self._sweeps.move_to_end(sweep.path)
+            while len(self._sweeps) > MOST_SWEEPS:
+                self._sweeps.popitem(last=False)
         names = [name for name in fs.names(sweep.path) if name.startswith("trial-")]
         found = [(name, each) for name in names if (each := _of(sweep, name, seen, row)) is not None]
         for name in set(seen) - {name for name, _ in found}:

@@ -13,6 +13,9 @@
   };
   const drawn = new Set();
 
+  /* Plotly reads some markup in its texts; names of modules and metrics are text and nothing else. */
+  M.plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
+
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   M.colour = css;
   M.moduleColour = (module) => css(`--m${M.place(module)}`);
@@ -30,7 +33,7 @@
       tickfont: { size: 11 },
       nticks: 6,
     };
-    const titled = (of) => ({ text: of?.title ?? "", font: { size: 11.5 }, standoff: 5 });
+    const titled = (of) => ({ text: M.plain(of?.title ?? ""), font: { size: 11.5 }, standoff: 5 });
     return {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",

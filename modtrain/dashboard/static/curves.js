@@ -37,7 +37,7 @@
         const smooth = {
           x,
           y: smoothed(curve.value, view.smoothing),
-          name: curve.module,
+          name: M.plain(curve.module),
           mode: curve.value.length < 3 ? "markers" : "lines",
           line: { color: colour, width: 1.8, dash: M.dash(place) },
           marker: { color: colour, symbol: M.symbol(place) },
@@ -186,7 +186,7 @@
         traces: rows.map((row) => ({
           x: row.step,
           y: row.behind,
-          name: `${row.module} used ${row.peer}`,
+          name: M.plain(`${row.module} used ${row.peer}`),
           mode: row.step.length < 60 ? "lines+markers" : "lines",
           hovertemplate: "%{y} steps",
           line: { color: M.moduleColour(row.module), dash: M.dash(M.place(row.peer)), width: 1.6, shape: "hv" },

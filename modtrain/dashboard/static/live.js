@@ -43,7 +43,9 @@
     }
 
     function pollOn() {
-      poll ??= setInterval(fetchNews, POLL_MS);
+      if (poll) return;
+      poll = setInterval(fetchNews, POLL_MS);
+      fetchNews();
     }
 
     function pollOff() {
