@@ -100,7 +100,7 @@ def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
             do = DO_BY_EXIT_CODE.get(code, f"See {log}; `modtrain launch {{path}}` tries again.").format(path=path)
             level: Literal["bad", "warn"] = "warn" if code in CONSEQUENCES else "bad"
             yield Alarm(module=first, level=level, says=f"{name} failed: {trouble or f'exit code {code}'}.", do=do)
-        elif state in LIVE and trouble:
+        elif state in ("training", "waiting") and trouble:  # of one that starts it is what an earlier job said
             do = f"Free some space or mend the folder (`modtrain doctor {path}`); it goes on trying meanwhile."
             yield Alarm(module=first, level="bad", says=f"{name}: {trouble}.", do=do)
         if state == "waiting":

@@ -16,7 +16,7 @@ from modtrain.backends.base import Backend, BackendOptions, JobState
 from modtrain.backends.journal import Journal
 from modtrain.profile import Profile
 from modtrain.pulse import LIVE, OVER
-from modtrain.run import Run
+from modtrain.run import CANCELLED, Run
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def cancel(run: Run) -> int:
     for backend, numbers in _by_backend(record):
         ids = [record.jobs[number].id for number in numbers]
         live = [id for id, state in backend.status(ids).items() if state.live]
+        if live and not backend.unattended:
+            run.request_stop(CANCELLED)  # first: whoever watches is not to start them again
         backend.cancel(live)
         ended += len(live)
     return ended

@@ -12,8 +12,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from modtrain.errors import InputError
+from modtrain.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "backends" / "templates"
 MAX_QUICK_DEATHS = 16
@@ -68,9 +72,27 @@ def render(script: Script, template: str, own: str | None = None) -> str:
     if own is None:
         return environment.get_template(template).render(values)
     try:
-        return environment.from_string(Path(own).read_text(encoding="utf-8")).render(values)
+        text = Path(own).read_text(encoding="utf-8")
+        _check_blocks(text, environment, own)
+        return environment.from_string(text).render(values)
+    except InputError:
+        raise
     except Exception as error:  # a template is a program of the site's
         raise InputError(f"The job script template {own}{_said(error, values)}") from None
+
+
+def _check_blocks(text: str, environment: Environment, own: str) -> None:
+    """Of a template that extends another: a block that ours do not have would be left out without a word."""
+    from jinja2 import nodes
+
+    ours = sorted({name for path in TEMPLATES.glob("*.j2") for name in environment.get_template(path.name).blocks})
+    tree = environment.parse(text)
+    for block in tree.find_all(nodes.Block) if tree.find(nodes.Extends) else ():
+        if block.name not in ours:
+            near = did_you_mean(block.name, ours)
+            raise InputError(
+                f"The job script template {own} has a block {block.name!r}; ours have {', '.join(ours)}.{near}"
+            )
 
 
 def _said(error: Exception, names: Iterable[str]) -> str:

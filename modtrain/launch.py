@@ -33,7 +33,7 @@ from modtrain.config import Config, backend_options
 from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.jobs import JobId, Record, backend_of, goes_on, read_record
 from modtrain.prepare import prepare
-from modtrain.run import Run
+from modtrain.run import CANCELLED, Run
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,8 @@ class Launch:
             return state.exit_code
         if self.run.is_finished(member.modules):
             return FINISHED
-        said = self.run.heartbeat(member.modules[0]).get("exit_code")
+        cancelled = StopRequested.exit_code if self.run.stop_requested() == CANCELLED else None
+        said = self.run.heartbeat(member.modules[0]).get("exit_code", cancelled)
         return None if said is None else int(said)
 
     def _submit(self, members: list[Member]) -> None:
@@ -222,7 +223,7 @@ class Launch:
             for member in members:
                 member.over, member.again_at, member.exit_code = True, None, StopRequested.exit_code
             return
-        self._note_how()  # first: what is refused now is gone on with in the same way
+        self._note_how(anew=False)  # first: what is refused now is gone on with in the same way
         ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
             member.id, member.backend, member.exit_code, member.over = id, self.backend_name, None, False
@@ -234,9 +235,10 @@ class Launch:
             self.backend.cancel(ids)  # nobody would find them again
             raise
 
-    def _note_how(self) -> None:
+    def _note_how(self, *, anew: bool = True) -> None:
         """Write down by which backend and with which options; the jobs stay those of before."""
-        Record(backend=self.backend_name, options=self.options, jobs=read_record(self.run).jobs).write(self.run)
+        if (last := read_record(self.run)).backend is None or anew:
+            Record(backend=self.backend_name, options=self.options, jobs=last.jobs).write(self.run)
 
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))
@@ -257,9 +259,9 @@ class Launch:
             if job.backend not in self._backends:
                 self._backends[job.backend] = backend_of(job, record)
         there = {m.number: record.jobs[m.number] for m in self.members if m.number in record.jobs}
-        names = dict.fromkeys(job.backend for job in there.values())
         told = {
-            name: self._backends[name].status([j.id for j in there.values() if j.backend == name]) for name in names
+            name: self._backends[name].status([j.id for j in there.values() if j.backend == name])
+            for name in {job.backend for job in there.values()}
         }
         for member in self.members:
             found = there.get(member.number)
@@ -276,8 +278,7 @@ class Launch:
 
 def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
-    run = prepare(config)
-    started = Launch(run, config.backend, backend_options(config))
+    started = Launch(run := prepare(config), config.backend, backend_options(config))
     started.start()
     for _ in started.watch(tell):
         pass

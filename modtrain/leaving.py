@@ -57,22 +57,27 @@ class Leaving:
 
     def reason(self) -> ModtrainError | None:
         """What a worker that leaves now should raise after it has published; None to go on."""
+        again = f"published and left; launch {self._run.name} again to go on."
         if self._signal is signal.SIGINT:
-            return Interrupted(f"Interrupted: published and left; launch {self._run.name} again to go on.")
-        if self._signal is not None:
-            name = self._signal.name
-            return Preempted(f"Told to leave by {name}: published and left; launch {self._run.name} again to go on.")
-        if self._no_time_for_another():
-            return Preempted(f"The job's time ends: published and left; launch {self._run.name} again to go on.")
-        if time.monotonic() - self._asked < STOP_POLL_S:
+            return Interrupted(f"Interrupted: {again}")
+        due = self._due()
+        if due is None and time.monotonic() - self._asked < STOP_POLL_S:
             return None
         self._asked = time.monotonic()
-        stop = self._run.stop_requested()
-        return None if stop is None else StopRequested(f"Stopped on request ({stop}): published and left.")
+        stop = self._run.stop_requested()  # goes before: a job that is to stop must not be continued
+        if stop is not None:
+            return StopRequested(f"Stopped on request ({stop}): published and left.")
+        return Preempted(f"{due}: {again}") if due else None
 
     def time_left_s(self) -> float:
         """Until the job's time ends; infinite where it has no limit."""
         return math.inf if self._deadline is None else self._deadline - time.monotonic()
+
+    def _due(self) -> str | None:
+        no_time = self._no_time_for_another()
+        if self._signal is not None:
+            return f"Told to leave by {self._signal.name}"
+        return "The job's time ends" if no_time else None
 
     def _no_time_for_another(self) -> bool:
         """Whether the longest time between two questions so far, a batch and its publishing, does not fit again."""

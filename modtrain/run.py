@@ -33,6 +33,8 @@ Spec = TypeVar("Spec", bound=BaseModel)
 HEARTBEAT_S = 2.0
 RUN_FILE = "run.json"
 STOP_FILE = "stop"
+CANCELLED = "cancelled"
+"""The reason in `stop` of a run whose workers were ended without being asked."""
 
 
 class RunSpec(BaseModel):

@@ -15,7 +15,7 @@ from typing import Any
 from modtrain import fs
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
-from modtrain.run import Run
+from modtrain.run import CANCELLED, Run
 from modtrain.store import Checkpoint, CheckpointStore
 
 
@@ -47,6 +47,8 @@ def told(
     damaged: Mapping[str, list[int]] | None = None,
 ) -> dict[str, Any]:
     """The same of what was read already: nothing is read, except whether jobs were submitted that said nothing yet."""
+    if stop == CANCELLED:  # whoever was killed by it has no last word
+        states = {module: "stopped" if state == "lost" else state for module, state in states.items()}
     return {
         "run": run.name,
         "path": str(run.path),

@@ -30,7 +30,7 @@ from modtrain.launch import worker_command
 from modtrain.outcome import LIVE_JOBS, Trial, trained, value_of
 from modtrain.profile import Profile
 from modtrain.queue import READERS, Queue, worker_options
-from modtrain.run import STOP_FILE, Run
+from modtrain.run import CANCELLED, STOP_FILE, Run
 from modtrain.status import evaluations
 from modtrain.trials import Sweep, SweepSpec
 
@@ -92,12 +92,14 @@ def submit_arrays(
     """Submit every trial that has no live job and is not over; their numbers."""
     made = plugins.load("backend", backend)(options)
     _take_over(sweep)
-    how = note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
+    if last(sweep).backend is None:
+        note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
         if (begun := sweep.run(number)) is not None:
             begun.clear_stop()
     ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
+    how = note_how(sweep, backend, options, at_once=at_once)
     _note(sweep, **how, tasks={**_read_tasks(sweep), **ids})
     return numbers
 
@@ -145,12 +147,12 @@ def stop(sweep: Sweep, reason: str) -> int:
 
 def cancel(sweep: Sweep) -> int:
     """End every live job of the sweep; how many trials they were of."""
-    fs.replace_file(sweep.path / STOP_FILE, b"cancelled")
+    fs.replace_file(sweep.path / STOP_FILE, CANCELLED.encode())
     jobs = _jobs(sweep)
     live = {number for number, phase in _phases(jobs, lambda name, backend: True).items() if phase in LIVE_JOBS}
     beating = {trial.number for trial in trials(sweep, ask=False) if trial.state in ("running", "queued")}
     for number in live | beating:
-        _ask_to_stop(sweep, number, "cancelled")  # first: whoever watches it is not to start it again
+        _ask_to_stop(sweep, number, CANCELLED)  # first: whoever watches it is not to start it again
     for its in jobs.values():
         its.backend.cancel([id for id, numbers in its.owners.items() if live & numbers])
     return len(live)

@@ -211,6 +211,7 @@ def test_a_site_may_bring_its_own_template_and_build_on_ours(site: Site) -> None
         ("{% if %}", "line 1"),
         ("{{ 1 + about }}", "unsupported operand"),
         ("{% include 'no such' %}", "no such"),
+        ('{% extends "slurm.sh.j2" %}{% block on_strat %}{% endblock %}', "Did you mean 'on_start'"),
         (None, "No such file"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 
 from modtrain import pulse as module_under_test
+from modtrain.alarms import alarms
+from modtrain.errors import StopRequested
+from modtrain.leaving import Leaving
 from modtrain.pulse import Pulse, settle
-from modtrain.run import Run, process_started
+from modtrain.run import CANCELLED, Run, process_started
 from modtrain.status import status
 from tests.runs import make_run
 
@@ -87,3 +91,22 @@ def test_status_takes_a_moment_to_tell_a_dead_worker_elsewhere(run: Run, monkeyp
     monkeypatch.setattr("modtrain.status.ONE_LOOK_S", 0.2)
     beat(run, "generator")
     assert status(run)["modules"]["generator"]["state"] == "lost"
+
+
+def test_a_run_whose_workers_were_killed_by_a_cancel_is_stopped_and_not_in_trouble(run: Run) -> None:
+    for module in run.modules:
+        beat(run, module, host=socket.gethostname(), pid=os.getpid(), started=1)
+    assert status(run)["state"] == "failed"
+    run.request_stop(CANCELLED)
+    found = status(run)
+    assert (found["state"], {worker["state"] for worker in found["workers"]}) == ("stopped", {"stopped"})
+    assert alarms(found) == []
+
+
+def test_a_worker_that_is_to_stop_does_so_though_its_job_s_time_ends_or_it_is_told_to_leave(run: Run) -> None:
+    run.request_stop("lunch")
+    with Leaving(run) as leaving:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert isinstance(leaving.reason(), StopRequested)
+    with Leaving(run, leave_after_s=0.001) as leaving:
+        assert isinstance(leaving.reason(), StopRequested)

@@ -11,6 +11,7 @@ import pytest
 from modtrain import plugins, state
 from modtrain.errors import InputError, PeerTimeout
 from modtrain.leaving import Leaving
+from modtrain.logbook import Logbook
 from modtrain.run import Heartbeat, Run
 from modtrain.worker import Worker
 from tests.runs import finish, make_run, weights_of
@@ -54,7 +55,10 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
     recipe = plugins.load("recipe", name)
     run = make_run(tmp_path / "run", name, [[module] for module in recipe.modules], params=SMALL[name], epochs=1)
     with Leaving(run) as leaving:
-        workers = [Worker(run, [module], Heartbeat(run, [module]), leaving, device="cpu") for module in recipe.modules]
+        workers = [
+            Worker(run, [module], Heartbeat(run, [module]), leaving, Logbook(run, [module], "cpu"), device="cpu")
+            for module in recipe.modules
+        ]
         for worker in workers:
             worker._publish(full=True)
         initial = weights_of(run)

@@ -92,7 +92,9 @@ class BatchBackend:
         return Journal(id).links
 
     def check(self) -> None:
-        """The scheduler's command must be here."""
+        """The scheduler's command must be here, and the site's template be sound."""
+        sample = Job(name="sample", command=("true",), log=Path("/sample.log"))
+        render(self._script(sample), f"{self.name}.sh.j2", self.profile.template)
         if shutil.which(self.submit_command[0]) is None:
             raise _not_here(self.submit_command[0])
 

@@ -17,7 +17,7 @@ import typer
 
 from modtrain.cli.parsing import Command
 from modtrain.cli.running import JsonOption, RunOrSweepArgument
-from modtrain.errors import InputError, ModtrainError, Preempted, StopRequested
+from modtrain.errors import BackendSilent, InputError, ModtrainError, Preempted, StopRequested
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,11 +72,12 @@ def status(
     found = following.look()
     if as_json:
         typer.echo(json.dumps(found, indent=2))
-        return
-    from modtrain.cli import terminal
+    else:
+        from modtrain.cli import terminal
 
-    out = terminal.console()
-    out.print(following.picture(found, out.width), soft_wrap=not out.is_terminal)
+        out = terminal.console()
+        out.print(following.picture(found, out.width), soft_wrap=not out.is_terminal)
+    raise typer.Exit(BackendSilent.exit_code if following.is_silent else 0)
 
 
 def watch(
@@ -127,6 +128,8 @@ class Following:
         self.run, self.history = run, History(run)
         self.pulse = Pulse(patience_s=ONE_LOOK_S)
         self._jobs: tuple[Any, Any] | None = None
+        self.is_silent = False
+        """Whether the scheduler did not answer when it was asked last."""
         self._asked = float("-inf")
         self._told: dict[str, object] = {}
 
@@ -244,8 +247,9 @@ class Following:
             self._jobs = None
             return None
         try:
-            self._jobs = record, states(self.run)
+            self._jobs, self.is_silent = (record, states(self.run)), False
         except ModtrainError as error:
+            self.is_silent = True
             logging.getLogger(__name__).warning("%s", error)
         return self._jobs
 

@@ -183,10 +183,13 @@ def _submit(plan: Plan, *, retry_failed: bool, wait: bool) -> None:
     from modtrain.cli.sweep_words import follow, hints
     from modtrain.sweep import submit_arrays
 
+    if plan.existing is None:
+        plan.backend.check()
     sweep = plan.sweep()
     numbers = submit_arrays(sweep, plan.backend_name, plan.options, at_once=plan.at_once(), retry_failed=retry_failed)
     tasks = len(numbers) * sweep.workers
     rest = "" if len(numbers) == sweep.spec.trials else "; the others are over, or have live jobs"
+    rest += "" if retry_failed or not rest else " (--retry-failed runs failed ones again)"
     typer.echo(f"{sweep.name}: submitted {len(numbers)} of {sweep.spec.trials} trials ({tasks} tasks){rest}.")
     hints(sweep)
     if wait:
