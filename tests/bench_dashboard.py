@@ -36,6 +36,7 @@ def main() -> None:
         process = start("dashboard", folder, "--port", "0")
         try:
             url = address_of(process)
+            time.sleep(5)  # it has begun to look; a person takes longer to open the link
             for what, address in (
                 ("first page of all runs", ""),
                 ("the same again", ""),

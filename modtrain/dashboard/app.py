@@ -147,6 +147,7 @@ def create_app(root: Path, access: Access | None = None, *, look_s: float = LOOK
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         watch.tell = dashboard.bell.ringer()
+        templates().get_template("page.html")
         watch.start()
         yield
         await run_in_threadpool(watch.stop)

@@ -6,6 +6,7 @@ Deliberately not here: HTTP (`app.py`), and what the pages say (`run_page.py`, `
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -157,6 +158,8 @@ class Watch:
             ]
 
     def _run(self) -> None:
+        with contextlib.suppress(Exception):  # whoever asks hears of it
+            self.page("runs")  # the first look takes longest: it is done while somebody goes to the link
         while not self._over.wait(self._look_s):
             watched = self._watched()
             if not watched:
