@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from modtrain.pulse import LIVE
+from modtrain.status import blamed
 
 WAIT_S = 300.0
 """A wait that is worth a word where nobody knows how long the peer takes for an epoch: nodes differ in speed."""
@@ -105,6 +106,11 @@ def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
             yield Alarm(module=first, level="bad", says=f"{name}: {trouble}.", do=do)
         if state == "waiting":
             yield from _waits(found, worker, history)
+    blame = blamed([worker["modules"] for worker in found["workers"]], found["stop"])
+    if blame and not any(worker["state"] == "failed" for worker in found["workers"]):
+        says = f"{blame[0]} failed: {blame[1].rstrip('.')}."
+        do = f"{shlex.quote(str(Path(found['path'], 'jobs')))} has what its job printed; launch the run again to go on."
+        yield Alarm(module=blame[0].partition("+")[0], level="bad", says=says, do=do)
 
 
 def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:

@@ -15,7 +15,7 @@ from modtrain.errors import did_you_mean
 from modtrain.jobs import read_json
 from modtrain.pulse import LIVE, Beat, states_of
 from modtrain.run import Run, process_started
-from modtrain.status import evaluations
+from modtrain.status import blamed, evaluations
 
 PRUNED = "pruned: "
 """How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
@@ -151,7 +151,5 @@ def _failure(run: Run, beats: Mapping[str, Beat], stop: str) -> tuple[str, int |
     if causes:
         code = causes[0].get("exit_code")
         return str(causes[0].get("trouble") or f"exit code {code}"), None if code is None else int(code)
-    for placed in run.spec.placement:  # one that came not so far as to say so itself
-        if stop.startswith(begun := f"{'+'.join(placed)} failed: "):
-            return stop.removeprefix(begun), None
-    return None
+    blame = blamed(run.spec.placement, stop)
+    return (blame[1], None) if blame else None

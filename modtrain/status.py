@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modtrain import fs
@@ -53,7 +53,7 @@ def told(
         "run": run.name,
         "path": str(run.path),
         "recipe": run.spec.recipe,
-        "state": _overall(run, set(states.values())),
+        "state": _overall(run, set(states.values()), stop),
         "stop": stop,
         "workers": [_worker(number, placed, beats, states, newest) for number, placed in enumerate(run.spec.placement)],
         "modules": {
@@ -64,7 +64,13 @@ def told(
     }
 
 
-def _overall(run: Run, states: set[str]) -> str:
+def blamed(placement: Iterable[Sequence[str]], stop: str | None) -> tuple[str, str] | None:
+    """The worker that a stop request names as failed, and why: it may not have come so far as to say so itself."""
+    name, failed, why = (stop or "").partition(" failed: ")
+    return (name, why) if failed and name in map("+".join, placement) else None
+
+
+def _overall(run: Run, states: set[str], stop: str | None) -> str:
     """A lost worker may be about to be started again, as long as another one lives; a failed one is not."""
     if states == {"finished"}:
         return "finished"
@@ -72,7 +78,7 @@ def _overall(run: Run, states: set[str]) -> str:
         return "failed"
     if states & set(LIVE):
         return "running"
-    if "lost" in states:
+    if "lost" in states or blamed(run.spec.placement, stop):
         return "failed"
     waiting = "not started" in states and not states & {"stopped", "preempted"} and fs.names(run.path / "jobs")
     return "running" if waiting else "stopped"

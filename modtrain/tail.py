@@ -38,10 +38,10 @@ class Growing:
         Storage that does not answer is no change; a file that does not exist (any more) is an empty one.
         """
         try:
-            found = self.path.stat()
+            found = self.path.lstat()
             looked = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if not stat.S_ISREG(found.st_mode):
-                return False, False  # a reader of a pipe would wait for ever
+                return False, False  # a reader of a pipe would wait for ever, and a link may lead anywhere
         except FileNotFoundError:
             looked = (0, 0, 0, 0)
         except OSError:
@@ -84,7 +84,7 @@ class Growing:
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return b""
         try:

@@ -110,3 +110,11 @@ def test_a_worker_that_is_to_stop_does_so_though_its_job_s_time_ends_or_it_is_to
         assert isinstance(leaving.reason(), StopRequested)
     with Leaving(run, leave_after_s=0.001) as leaving:
         assert isinstance(leaving.reason(), StopRequested)
+
+
+def test_a_worker_that_failed_before_it_could_say_so_is_told_by_whoever_watched_it(run: Run) -> None:
+    run.request_stop("discriminator failed: No space left on device")
+    found = status(run)
+    assert found["state"] == "failed"
+    (alarm,) = alarms(found)
+    assert (alarm.module, alarm.says) == ("discriminator", "discriminator failed: No space left on device.")
