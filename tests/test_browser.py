@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from modtrain.config import Config
+from modtrain.dashboard import events
 from modtrain.dashboard.export import export
 from modtrain.dashboard.files import STATIC
 from modtrain.dashboard.guard import Access
@@ -27,6 +29,16 @@ from tests.serving import Served, copied, eventually, served, trained
 
 TRIO = Path(__file__).parent / "trio.py"
 MODULES = ("encoder", "translator", "critic")
+COUNT_STILLS = """
+const Real = EventSource;
+window.stills = 0;
+window.EventSource = class extends Real {
+  constructor(address) {
+    super(address);
+    this.addEventListener("still", () => (window.stills += 1));
+  }
+};
+"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'&lt;\u202eabc"
 
 expect.set_options(timeout=60_000)
@@ -274,6 +286,49 @@ def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
     page.wait_for_url("**/checkpoint/**")
     expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
     assert page.locator("img[src='x']").count() == 0
+    seen.is_clean()
+
+
+def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: Path, one: Served) -> None:
+    odd = Run.open(copied(Run.open(root / "done"), root / "odd")).module_path("generator")
+    (odd / "heartbeat.json").write_text(json.dumps({"state": "training", "steps_per_s": "fast", "left_s": "long"}))
+    with (odd / "workers.jsonl").open("a") as file:
+        file.write(json.dumps({"what": "began", "at": 1e12}) + "\n")
+    eventually(lambda: one.get("/data/run/odd").status_code == 200 or None)
+    page = seen.open("run/odd/")
+    expect(page.get_by_role("heading", name="Logs")).to_be_visible()
+    expect(page.locator(".scroll[aria-label='Modules and their workers']")).to_contain_text("discriminator")
+    assert page.locator("svg.lanes .tick").count() < 100
+    seen.is_clean()
+
+
+def test_scrolling_by_touch_leaves_the_lanes_growing(seen: Tab, live: Run) -> None:
+    page = seen.open("run/trio/")
+    expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
+    page.locator(".laneview").dispatch_event("pointerdown", {"clientX": 100})
+    page.locator(".laneview").dispatch_event("pointercancel")
+    before = versions(page)
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    seen.is_clean()
+
+
+def test_a_quiet_stream_is_no_reason_to_ask_again_and_again(
+    seen: Tab, one: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
+    seen.page.clock.install()
+    seen.page.add_init_script(COUNT_STILLS)
+    with seen.page.expect_response("**/data/run/done"):
+        page = seen.open("run/done/")
+    expect(page.locator(".live .word")).to_have_text("live")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/data/" in request.url else None)
+    for _ in range(4):  # by the page's clock two thirds of the time after which a silent stream counts as broken
+        page.evaluate("window.stills = 0")
+        eventually(lambda: (page.wait_for_timeout(50), page.evaluate("window.stills"))[1] or None)
+        page.clock.fast_forward(20_000)
+    page.wait_for_timeout(500)
+    assert asked == []
     seen.is_clean()
 
 

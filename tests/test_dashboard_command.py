@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from modtrain.cli.showing import _link, _say
+from modtrain.dashboard.guard import Access
 from modtrain.dashboard.serve import PORT, listen
 from modtrain.errors import InputError
 from tests.command import Terminal, ended, start
@@ -113,6 +115,24 @@ def test_what_cannot_be_is_one_sentence(
     assert said.code == 2
     assert says in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "link", "near"),
+    [
+        ("::1", "http://[::1]:8787/", "[::1]"),
+        ("::", f"http://{socket.gethostname()}:8787/", "[::1]"),
+        ("0.0.0.0", f"http://{socket.gethostname()}:8787/", "127.0.0.1"),
+        ("fe80::1", "http://[fe80::1]:8787/", "[fe80::1]"),
+        ("node7", "http://node7:8787/", "node7"),
+    ],
+)
+def test_what_it_says_leads_to_the_address_that_it_listens_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, link: str, near: str
+) -> None:
+    assert _link(host, 8787, Access()) == link
+    _say(tmp_path, host, 8787, link, moved=False)
+    assert f" -L 8787:{near}:8787 " in capsys.readouterr().out
 
 
 def test_a_root_that_is_not_there_is_said(tmp_path: Path, terminal: Terminal) -> None:

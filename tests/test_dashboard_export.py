@@ -11,9 +11,12 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import pytest
 
+from modtrain.config import Config
 from modtrain.dashboard.export import MARK, MOST_CHECKPOINTS, export
+from modtrain.dashboard.source import Source
 from modtrain.errors import InputError
 from modtrain.run import Run
+from modtrain.trials import Sweep, new_sweep
 from tests.serving import copied, embedded, trained
 
 NAMES = (b"<b>&\"'", b"\xff\xe9", b"two\nlines", b"a b%20c", b"index.html", b"a..b")
@@ -25,7 +28,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
     line = {"versions": {"generator": 2}, "epochs": {"generator": 2}, "metrics": {"mean": 1.0}, "at": 5.0}
     with (found.path / "evaluation" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({**line, "grid": "grid-2-2.png"}) + "\n")
+        file.write(json.dumps({**line, "grid": "x.html"}) + "\n")
     (found.path / "evaluation" / "grid-2-2.png").write_bytes(b"\x89PNG")
+    (found.path / "evaluation" / "x.html").write_text("<script>alert(1)</script>")
     return found
 
 
@@ -83,8 +88,23 @@ def test_checkpoints_and_grids_are_there_as_the_page_says(pages: Path) -> None:
             assert not any(file["download"] for file in page["files"])
     assert [grid["file"] for grid in data["grids"]] == ["grid-2-2.png"]
     assert (pages / "grid/one/grid-2-2.png").read_bytes() == b"\x89PNG"
+    assert not list(pages.rglob("x.html")), "a file that runs scripts is no picture"
     assert not list(pages.rglob("*.safetensors"))
     assert not list(pages.rglob(".tmp-*"))
+
+
+def test_trials_that_have_not_begun_are_not_looked_for(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1), {"lr": [0.005, 0.01, 0.02]}, metric="mean")
+    Sweep.create(tmp_path / "runs" / "rates", spec)
+    asked: list[str] = []
+    data = Source.data
+    monkeypatch.setattr(Source, "data", lambda self, *key: asked.append("/".join(key)) or data(self, *key))
+    assert export(tmp_path / "runs", tmp_path / "pages").pages == 2
+    assert asked == ["sweep/rates"]
+    trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
+    assert [trial["state"] for trial in trials] == ["waiting"] * 3
 
 
 def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: Run) -> None:

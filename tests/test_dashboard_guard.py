@@ -130,6 +130,15 @@ def test_a_made_up_cookie_opens_nothing(closed_one: Served, value: str) -> None:
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize("odd", ['a={"x":1}', "a", "=", ";;", "a=[1]; b=\u00e4", "_xsrf=2|a|b", "modtrain-1=old"])
+def test_an_odd_cookie_of_somebody_else_costs_nobody_the_own_one(closed_one: Served, odd: str) -> None:
+    own = f"modtrain-1={Access(token=TOKEN).secret}"
+    for cookies in (f"{odd}; {own}", f"{own};{odd}"):
+        answer = httpx.get(closed_one.url + "/data/runs", headers={"cookie": cookies.encode()})
+        assert answer.status_code == 200
+    assert httpx.get(closed_one.url + "/data/runs", headers={"cookie": odd.encode()}).status_code == 403
+
+
 def test_a_deep_link_with_the_token_leads_to_the_top_where_the_cookie_is_for_everything(closed_one: Served) -> None:
     answer = httpx.get(closed_one.url + "/run/a/b/", params={"token": TOKEN})
     assert "set-cookie" not in answer.headers

@@ -11,8 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
+from modtrain.config import Config
+from modtrain.dashboard import inside, run_page, sweep_page
 from modtrain.dashboard.addresses import base_of, quoted, shown, unquoted
 from modtrain.run import Run
+from modtrain.trials import Sweep, new_sweep
 from tests.serving import Served, copied, embedded, raw, served, trained
 
 SECRET = "the-secret-of-somebody-else"
@@ -284,6 +287,53 @@ def test_foreign_lines_break_no_page(tmp_path: Path, run: Run, file: str, conten
     with served(tmp_path / "runs") as one:
         assert one.data("run/torn")["problem"] is None
         assert one.get("/run/torn/").status_code == 200
+
+
+HUGE = "9" * 400
+NUMBERS = {
+    "metrics.jsonl": f'{{"step":1000,"epoch":1,"at":1.0,"lr":{HUGE},"loss":{HUGE},"seconds":{{"compute":{HUGE}}}}}',
+    "workers.jsonl": f'{{"what":"waited","at":1.0,"for":"critic","seconds":{HUGE}}}',
+    "published.jsonl": f'{{"version":9,"epoch":2,"step":{HUGE},"published_at":{HUGE},"peers":{{}},"metrics":{{}}}}',
+    "heartbeat.json": f'{{"state":"finished","at":{HUGE},"step":{HUGE},"epoch":1,"steps_per_s":{HUGE},"left_s":"x"}}',
+}
+
+
+@pytest.mark.parametrize("file", NUMBERS)
+def test_a_number_that_is_none_for_us_breaks_no_page(tmp_path: Path, run: Run, file: str) -> None:
+    path = copied(run, tmp_path / "runs" / "huge") / "modules" / "generator" / file
+    path.write_text(("" if file == "heartbeat.json" else path.read_text()) + NUMBERS[file] + "\n")
+    with served(tmp_path / "runs") as one:
+        data = one.data("run/huge")
+        assert data["run"]["name"] == "huge"
+        assert file == "heartbeat.json" or data["problem"] is None  # of whom nobody knows how it is, that is said
+        assert one.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("error", [OverflowError, AttributeError, KeyError, RecursionError, TypeError])
+def test_what_nobody_thought_of_is_said_on_the_page_of_that_run_alone(
+    tmp_path: Path, run: Run, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    copied(run, tmp_path / "runs" / "odd")
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1), {"lr": [0.005]}, metric="mean")
+    Sweep.create(tmp_path / "runs" / "rates", spec)
+
+    def fails(*_: object) -> dict[str, object]:
+        raise error("of all things")
+
+    for module, name in ((run_page, "run_page"), (sweep_page, "sweep_page")):
+        monkeypatch.setattr(module, name, fails)
+    with served(tmp_path / "runs") as one:
+        for address in ("run/odd", "sweep/rates"):
+            assert "of all things" in one.data(address)["problem"]
+            assert "of all things" in one.get(f"/{address}/").text
+        assert one.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("parts", [("..", "secret"), ("a", "..", "..", "secret"), ("a", "."), ("a/../../secret",)])
+def test_no_path_is_opened_that_leads_up(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    (tmp_path / "root" / "a").mkdir(parents=True)
+    (tmp_path / "secret").write_text(SECRET)
+    assert not inside.lies(tmp_path / "root", *parts)
 
 
 def test_addresses_and_paths_are_each_others_inverse() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from modtrain import fs
+from modtrain.dashboard import events
 from modtrain.dashboard.inside import opened
 from modtrain.dashboard.watch import MOST, Watch
 from modtrain.run import Run, process_started
@@ -53,6 +55,7 @@ class Listener:
 
     def __init__(self, one: Served, address: str) -> None:
         self.heard: list[str] = []
+        self.lines: list[str] = []
         self.headers: httpx.Headers | None = None
         self._thread = threading.Thread(target=self._listen, args=(one.url + address,))
         self._over = False
@@ -63,8 +66,9 @@ class Listener:
             self.headers = answer.headers
             try:
                 for line in answer.iter_lines():
-                    if line.startswith("data:"):
+                    if line.startswith("data: {"):
                         self.heard.append(line)
+                    self.lines.append(line)
                     if self._over:
                         return
             except httpx.RemoteProtocolError:
@@ -133,6 +137,70 @@ def test_a_new_checkpoint_is_told_to_who_looks(
 def test_a_page_that_is_not_there_has_no_events(one: Served) -> None:
     assert one.get("/events/run/nobody").status_code == 404
     assert one.get("/events/sweep/one").status_code == 404
+
+
+def test_a_page_hears_that_there_is_no_news(
+    one: Served, listen: Callable[[str], Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.05)
+    page = listen("/events/run/one")
+    still = eventually(lambda: page.lines.index("event: still") if "event: still" in page.lines else None)
+    assert eventually(lambda: page.lines[still + 1 : still + 3] if len(page.lines) > still + 2 else None) == [
+        "data:",  # without it a browser tells its page of no event
+        "",
+    ]
+
+
+def test_a_page_that_is_opened_later_says_how_old_things_are_by_then(run: Run) -> None:
+    watch = Watch(run.path.parent, look_s=0)
+
+    def age_s() -> float:
+        return float(json.loads(watch.page("runs").content)["runs"][0]["modules"][0]["age_s"])
+
+    first, revision = age_s(), watch.revision("runs")
+    eventually(lambda: age_s() > first + 0.2 or None)
+    assert watch.revision("runs") == revision, "nobody is told of that"
+
+
+def test_a_run_that_is_removed_is_not_shown_as_live(one: Served, run: Run, listen: Callable[[str], Listener]) -> None:
+    page = listen("/events/run/one")
+    eventually(lambda: page.heard or None)
+    assert one.get("/data/run/one").status_code == 200
+    before = len(page.heard)
+    run.path.rename(run.path.parents[1] / "elsewhere")
+    eventually(lambda: len(page.heard) > before or None)
+    eventually(lambda: one.get("/data/run/one").status_code == 404 or None)
+    before = len(page.heard)
+    (run.path.parents[1] / "elsewhere").rename(run.path)
+    eventually(lambda: len(page.heard) > before or None)
+    assert one.get("/data/run/one").status_code == 200
+
+
+def test_storage_that_fails_while_a_page_is_open_is_said(
+    one: Served, listen: Callable[[str], Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = listen("/events/run/one")
+    eventually(lambda: page.heard or None)
+    before = len(page.heard)
+
+    def fails(path: str) -> dict[str, Any]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.server.watch.source, "run", fails)
+        eventually(lambda: len(page.heard) > before or None)
+        answer = one.get("/data/run/one")
+        assert answer.status_code == 503
+        assert os.strerror(errno.EIO) in answer.text
+        before = len(page.heard)
+    eventually(lambda: len(page.heard) > before or None)
+    assert one.get("/data/run/one").status_code == 200
+
+
+def test_only_of_a_worker_that_lives_the_page_says_when_it_was_heard(one: Served, run: Run) -> None:
+    assert [worker["beat_age_s"] for worker in one.data("run/one")["workers"]] == [None]
+    publish(run)
+    eventually(lambda: one.data("run/one")["workers"][0]["beat_age_s"] is not None or None)
 
 
 def test_what_was_closed_is_not_looked_at_any_more(one: Served) -> None:

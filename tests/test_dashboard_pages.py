@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from modtrain.config import Config
@@ -85,8 +86,15 @@ def test_a_page_has_its_data_in_it_and_says_where_the_top_is(one: Served) -> Non
 def test_an_address_without_its_slash_leads_to_the_one_with_it(one: Served, address: str) -> None:
     answer = one.get(address)
     assert answer.status_code == 307
-    assert answer.headers["location"] == address.rpartition("/")[2] + "/"
+    assert answer.headers["location"] == "./" + address.rpartition("/")[2] + "/"
     assert one.get(address, follow_redirects=True).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["https:evil.example", "a:b", "%5Cevil.example"])
+def test_an_address_without_its_slash_leads_to_no_other_host(one: Served, name: str) -> None:
+    answer = one.get(f"/run/{name}")
+    assert answer.next_request is not None
+    assert answer.next_request.url == httpx.URL(f"{one.url}/run/{name}/")
 
 
 def used(run: Run, module: str, version: int, peer: str) -> list[int]:
@@ -136,7 +144,9 @@ def test_the_grids_are_those_that_lie_there(tmp_path: Path, run: Run) -> None:
     path = copied(run, tmp_path / "runs" / "drawn")
     (path / "evaluation").mkdir(exist_ok=True)
     line = {"versions": {"generator": 1}, "epochs": {"generator": 1}, "metrics": {"mean": 1.0}, "at": 5.0}
-    lines = [{**line, "grid": f"/somewhere/else/grid-{number}.png"} for number in (1, 2, 3)]
+    names = [*(f"/somewhere/else/grid-{number}.png" for number in (1, 2, 3)), "x.html"]
+    lines = [{**line, "grid": name} for name in names]
+    (path / "evaluation" / "x.html").write_text("<script>alert(1)</script>")
     (path / "evaluation" / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     for number in (1, 2, 4):
         (path / "evaluation" / f"grid-{number}.png").write_bytes(b"\x89PNG %d" % number)
@@ -149,6 +159,21 @@ def test_the_grids_are_those_that_lie_there(tmp_path: Path, run: Run) -> None:
         assert answer.headers["content-type"] == "image/png"
         assert there.get("/grid/drawn/grid-3.png").status_code == 404
         assert there.get("/grid/drawn/metrics.jsonl").status_code == 404
+        assert there.get("/grid/drawn/x.html").status_code == 404
+
+
+def test_a_grid_that_was_drawn_again_is_the_new_one(tmp_path: Path, run: Run) -> None:
+    path = copied(run, tmp_path / "runs" / "drawn") / "evaluation"
+    path.mkdir(exist_ok=True)
+    (path / "grid-1.png").write_bytes(b"first" * 1000)
+    with served(tmp_path / "runs") as there:
+        first = there.get("/grid/drawn/grid-1.png")
+        assert "no-cache" in first.headers["cache-control"]
+        assert "content-encoding" not in first.headers, "a picture is packed already"
+        known = {"if-none-match": first.headers["etag"]}
+        assert there.get("/grid/drawn/grid-1.png", headers=known).status_code == 304
+        (path / "grid-1.png").write_bytes(b"second")
+        assert there.get("/grid/drawn/grid-1.png", headers=known).content == b"second"
 
 
 def test_a_checkpoint_tells_what_it_saw_and_what_saw_it(one: Served, run: Run) -> None:

@@ -116,15 +116,24 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
 
 
 def _link(host: str, port: int, access: Access) -> str:
-    import ipaddress
     import socket
 
-    try:
-        everywhere = ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        everywhere = False
-    name = socket.gethostname() if everywhere else f"[{host}]" if ":" in host else host
+    name = socket.gethostname() if _is_everywhere(host) else _bracketed(host)
     return f"http://{name}:{port}{access.prefix}/" + (f"?token={access.token}" if access.token else "")
+
+
+def _is_everywhere(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    """As it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
@@ -134,7 +143,8 @@ def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     if moved:
         typer.echo(f"Port 8787 is taken; this one is on {port}.")
     typer.echo(f"{root}: {link}")
-    near = host if host not in ("0.0.0.0", "::") else "127.0.0.1"
+    loopback = "[::1]" if ":" in host else "127.0.0.1"  # who listens on :: is not reached by IPv4
+    near = loopback if _is_everywhere(host) else _bracketed(host)
     typer.echo(f"From elsewhere: ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}")
     typer.echo("Ctrl-C ends it.")
 

@@ -77,11 +77,13 @@ class Dashboard:
     async def page(self, kind: str, request: Request) -> Response:
         """A page with its data in it."""
         path = _path(request)
-        return rendered(request, kind, shown(path), await self._now(kind, path))
+        found = await self._now(kind, path)
+        return await run_in_threadpool(rendered, request, kind, shown(path), found)
 
     async def data(self, kind: str, request: Request) -> Response:
         """The data of a page."""
-        return answer(request, await self._now(kind, _path(request)), "application/json")
+        found = await self._now(kind, _path(request))
+        return await run_in_threadpool(answer, request, found, "application/json")
 
     async def _now(self, kind: str, path: str) -> Page:
         ready = self.watch.ready(kind, path)
@@ -97,13 +99,19 @@ class Dashboard:
         """The page of one version."""
         path, module, version = _version(request)
         title = f"{module} v{version} of {shown(path)}"
-        found = await run_in_threadpool(lambda: made(self.watch.source.checkpoint(path, module, version)))
-        return rendered(request, "checkpoint", title, found)
+
+        def read() -> Response:
+            return rendered(request, "checkpoint", title, made(self.watch.source.checkpoint(path, module, version)))
+
+        return await run_in_threadpool(read)
 
     async def checkpoint_data(self, request: Request) -> Response:
         """Its data."""
-        found = await run_in_threadpool(lambda: made(self.watch.source.checkpoint(*_version(request))))
-        return answer(request, found, "application/json")
+
+        def read() -> Response:
+            return answer(request, made(self.watch.source.checkpoint(*_version(request))), "application/json")
+
+        return await run_in_threadpool(read)
 
     async def verify(self, request: Request) -> Response:
         """Read all of a version, one at a time, and say whether it is sound."""
@@ -124,7 +132,7 @@ class Dashboard:
 
     async def grid(self, request: Request) -> Response:
         """A sample grid."""
-        return await run_in_threadpool(files.grid, self.watch.source, _path(request), _name(request, "file"))
+        return await run_in_threadpool(files.grid, request, self.watch.source, _path(request), _name(request, "file"))
 
     async def weights(self, request: Request) -> Response:
         """The weights of a version, to keep."""
@@ -136,7 +144,8 @@ class Dashboard:
 
     async def with_slash(self, request: Request) -> Response:
         """To the page's own address: links in it are relative to that."""
-        return RedirectResponse(request.scope["path"].rpartition("/")[2] + "/", 307)
+        name = request.scope["path"].rpartition("/")[2]
+        return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
 
 
 def create_app(root: Path, access: Access | None = None, *, look_s: float = LOOK_S) -> tuple[ASGIApp, Watch]:

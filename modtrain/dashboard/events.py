@@ -1,5 +1,5 @@
-"""Server-sent events: a message whenever a page's data has changed, and a comment now and then that keeps
-proxies awake.
+"""Server-sent events: a message whenever a page's data has changed, and `still` now and then: it keeps proxies awake,
+and tells the page that it would hear of news.
 
 Deliberately not here: when it changes (`watch.py`).
 """
@@ -63,6 +63,6 @@ async def _messages(watch: Watch, bell: Bell, key: Key) -> AsyncIterator[str]:
                 said = now
                 yield f'data: {{"revision": {now}}}\n\n'
             elif not rung:
-                yield ": still here\n\n"
+                yield "event: still\ndata:\n\n"
     finally:
         watch.leave(*key)

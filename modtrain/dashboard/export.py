@@ -79,7 +79,9 @@ def _subject(written: Written, source: Source, kind: str, path: str) -> None:
     data = source.data(kind, path)
     if kind == "sweep":
         for trial in data["trials"]:
-            with suppress(InputError):  # it has not begun
+            if trial["state"] == "waiting":
+                continue  # it has no run yet, and nothing leads to one
+            with suppress(InputError):  # it went away meanwhile
                 _subject(written, source, "run", unquoted(trial["path"]) or "")
     elif data["problem"] is None:
         data["grids"] = [grid for grid in data["grids"][-MOST_GRIDS:] if _grid(written, source, path, grid["file"])]

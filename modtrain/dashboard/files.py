@@ -27,7 +27,6 @@ KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", 
 LOG_LINES = 1_000
 BIG_BYTES = 1_000
 """From which size on it is sent packed."""
-_FOR_EVER = "private, max-age=86400, immutable"
 
 
 def log_text(source: Source, path: str, module: str) -> str:
@@ -40,12 +39,12 @@ def log_text(source: Source, path: str, module: str) -> str:
     return "\n".join(inside.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES, most=1 << 18)[0])
 
 
-def grid(source: Source, path: str, file: str) -> Response:
-    """A picture of the evaluation; a name means one content, for ever."""
+def grid(request: Request, source: Source, path: str, file: str) -> Response:
+    """A picture of the evaluation; 304 where the browser has it. Another evaluation may give another one its name."""
     if not file.endswith(".png"):
         raise inside.NotThere("Only pictures are shown.")
     content = inside.read(source.looked(path).run.path, "evaluation", file)
-    return Response(content, media_type="image/png", headers={"cache-control": _FOR_EVER})
+    return answer(request, Page(content, hashlib.sha256(content).hexdigest()[:20]), KINDS[".png"])
 
 
 def weights(source: Source, path: str, module: str, version: int, file: str) -> Response:
@@ -92,6 +91,7 @@ def answer(request: Request, page: Page, kind: str, headers: Mapping[str, str] |
     told = {**(headers or {}), "etag": f'"{page.tag}"', "vary": "accept-encoding"}
     if told["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=told)
-    if len(page.content) >= BIG_BYTES and "gzip" in request.headers.get("accept-encoding", ""):
+    packs = len(page.content) >= BIG_BYTES and kind != KINDS[".png"]  # which is packed already
+    if packs and "gzip" in request.headers.get("accept-encoding", ""):
         return Response(page.packed, media_type=kind, headers={**told, "content-encoding": "gzip"})
     return Response(page.content, media_type=kind, headers=told)

@@ -39,6 +39,8 @@ def opened(root: Path, *parts: str) -> Iterator[int]:
 def open_file(root: Path, *parts: str) -> int:
     """The same; whoever asks closes it."""
     *folders, file = [name for part in parts for name in part.split("/") if name]
+    if {".", ".."} & {*folders, file}:
+        raise NotThere(f"There is no {'/'.join([*folders, file])!r} here that can be shown.")
     try:
         with contextlib.ExitStack() as stack:
             folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,6 +12,7 @@ from typing import Any
 from modtrain.dashboard import thinning
 from modtrain.history import History
 from modtrain.run import Run
+from modtrain.tail import number
 
 MOST_VERSIONS = 2_000
 """Of each module, the newest ones."""
@@ -34,13 +35,12 @@ def lane(run: Run, module: str, history: History, state: str, beat: Mapping[str,
 def _version(line: Values, there: set[int]) -> Values:
     told = {name: line.get(name) for name in ("version", "epoch", "step", "full", "final")}
     peers = {peer: used["versions"] for peer, used in line["peers"].items()}
-    loss = line["metrics"].get("loss")
+    loss = number(line["metrics"].get("loss"))
     return {**told, "at": line["published_at"], "kept": line["version"] in there, "loss": loss, "peers": peers}
 
 
 def _wait(line: Values) -> Values:
-    seconds = line.get("seconds")
-    begun = line["at"] - (seconds if isinstance(seconds, int | float) else 0)
+    begun = line["at"] - (number(line.get("seconds")) or 0.0)
     return {"from": begun, "to": line["at"], "for": line.get("for")}
 
 
@@ -55,7 +55,8 @@ def lives(doings: list[Values], state: str, beat: Mapping[str, Any], signs: list
         elif line["what"] == "left" and found and found[-1]["to"] is None:
             found[-1] |= {"to": line["at"], "how": line.get("state")}
     if state in ("lost", "finished", "failed", "stopped", "preempted"):
-        _end_open(found, state, [*signs, *_number(beat.get("at"))], None)
+        beaten = number(beat.get("at"))
+        _end_open(found, state, signs if beaten is None else [*signs, beaten], None)
     return found
 
 
@@ -64,10 +65,6 @@ def _end_open(found: list[Values], how: str, signs: list[float], before: float |
         begun = found[-1]["from"]
         last = max((at for at in signs if at >= begun and (before is None or at < before)), default=begun)
         found[-1] |= {"to": last, "how": how}
-
-
-def _number(value: Any) -> list[float]:
-    return [float(value)] if isinstance(value, int | float) else []
 
 
 def staleness(modules: list[str], history: History) -> list[Values]:

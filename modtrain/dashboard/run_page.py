@@ -14,6 +14,7 @@ from modtrain.dashboard import inside, lanes, thinning
 from modtrain.dashboard.addresses import quoted, shown
 from modtrain.history import History, scalars
 from modtrain.run import Run
+from modtrain.tail import number
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -84,8 +85,8 @@ def curves(module: str, lines: list[Values]) -> list[Values]:
     points: dict[str, list[tuple[Values, float]]] = {}
     for line in lines:
         found = scalars(line)
-        if isinstance(line.get("lr"), int | float):
-            found["lr"] = line["lr"]
+        if (rate := number(line.get("lr"))) is not None:
+            found["lr"] = rate
         for name, value in found.items():
             points.setdefault(name, []).append((line, value))
     return [_curve(module, name, of) for name, of in points.items()]
@@ -104,17 +105,13 @@ def seconds(lines: list[Values]) -> Values:
     for line in lines:
         told: Any = line.get("seconds")
         for what in spent if isinstance(told, dict) else ():
-            spent[what] += _number(told.get(what))
+            spent[what] += number(told.get(what)) or 0.0
     return spent
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
 def grids(run: Run, history: History) -> list[Values]:
-    """The sample grids that are there, oldest first."""
-    there = set(fs.names(run.path / "evaluation"))
+    """The sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
+    there = {name for name in fs.names(run.path / "evaluation") if name.endswith(".png")}
     by_file = {Path(str(line["grid"])).name: line for line in history.evaluations() if line.get("grid")}
     return [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
 

@@ -9,6 +9,7 @@ import dataclasses
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from modtrain.dashboard.inside import NotThere
 from modtrain.dashboard.trials_seen import TrialsSeen
 from modtrain.errors import InputError
 from modtrain.history import History
-from modtrain.pulse import Pulse
+from modtrain.pulse import LIVE, Pulse
 from modtrain.run import Run
 from modtrain.status import told
 from modtrain.trials import SWEEP_FILE
@@ -112,14 +113,7 @@ class Source:
 
     def run(self, path: str) -> Values:
         """One run; one that is broken is a page that says why."""
-        try:
-            looked = self.looked(path)
-        except InputError as error:
-            return self._broken("run", path, error)
-        try:
-            return self._run(path, looked)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a foreign file may hold anything
-            return self._broken("run", path, InputError(f"It cannot be read ({type(error).__name__}: {error})."))
+        return self._or_why("run", path, lambda: self._run(path, self.looked(path)))
 
     def _run(self, path: str, looked: Looked) -> Values:
         run, history = looked.run, looked.history
@@ -128,7 +122,8 @@ class Source:
             # Who lives is known to the catalog, which has watched for longer.
             states = {module["name"]: module["state"] for module in row["modules"]}
             beats, _ = looked.pulse.look(run)
-            silent = {module: looked.pulse.silent_s(module) for module in run.modules}
+            # Of a worker that is over nobody knows since when: its heartbeat is as old as it was when we came.
+            silent = {m: looked.pulse.silent_s(m) if states.get(m) in LIVE else None for m in run.modules}
             newest = {module: newest_of(history, module) for module in run.modules}
             damaged = {module: damaged_of(run, module) for module in run.modules}
             found = told(run, beats, states, newest, run.stop_requested(), damaged)
@@ -140,10 +135,10 @@ class Source:
     def sweep(self, path: str) -> Values:
         """One sweep; one that is broken is a page that says why."""
         self._bring_up()
-        try:
-            sweep = self.catalog.sweep(path)
-        except InputError as error:
-            return self._broken("sweep", path, error)
+        return self._or_why("sweep", path, lambda: self._sweep(path))
+
+    def _sweep(self, path: str) -> Values:
+        sweep = self.catalog.sweep(path)
         row = _row(self.catalog.row(path))
         below = f"{path}/" if path else ""
         page = sweep_page.sweep_page(sweep, path, *self.trials.look(sweep, lambda name: self.catalog.row(below + name)))
@@ -157,7 +152,13 @@ class Source:
                 f"{shown(looked.run.name)} has no module {module!r}; it has {', '.join(looked.run.modules)}."
             )
         with looked.lock:
-            return {**checkpoint_page(looked.run, path, module, version, looked.history), "pages": None}
+            try:
+                return {**checkpoint_page(looked.run, path, module, version, looked.history), "pages": None}
+            except (InputError, OSError):
+                raise
+            except Exception as error:  # a foreign file may hold anything
+                says = f"Version {version} of {module} cannot be read ({type(error).__name__}: {error})."
+                raise InputError(says) from error
 
     def verify(self, path: str, module: str, version: int) -> Values:
         """Read all of a version; InputError where it never was."""
@@ -169,12 +170,26 @@ class Source:
             self.catalog.look()
             self._looked_at = time.monotonic()
 
+    def _or_why(self, kind: str, path: str, read: Callable[[], Values]) -> Values:
+        try:
+            return read()
+        except InputError as error:
+            return self._broken(kind, path, error)
+        except OSError:
+            raise
+        except Exception as error:  # a foreign file may hold anything
+            return self._broken(kind, path, InputError(f"It cannot be read ({type(error).__name__}: {error})."))
+
     def _broken(self, kind: str, path: str, error: InputError) -> Values:
         """What is there and cannot be shown is said on its page; what is not there is no page."""
         try:
             row = self.catalog.row(path)
         except InputError:
             row = {"kind": ""}
+        except OSError:
+            raise
+        except Exception:  # the row itself holds what is foreign
+            row = {"kind": kind, "path": path, "name": path.rpartition("/")[2] or self.root.name}
         if row["kind"] != kind:
             raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
         empty: dict[str, list[Any]] = {name: [] for name in (_RUN_LISTS if kind == "run" else _SWEEP_LISTS)}

@@ -1,6 +1,7 @@
 """What came of the trials of a sweep, and their curves, read again only where their files changed.
 
-Nothing is waited for. Deliberately not here: what came of one trial (`outcome.py`).
+Nothing is waited for, but a newest version that its worker is replacing, where the sweep's metric is one of training.
+Deliberately not here: what came of one trial (`outcome.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Any
 
 from modtrain import fs
 from modtrain.dashboard import inside
-from modtrain.errors import InputError
 from modtrain.outcome import Trial, outcome, reports
 from modtrain.pulse import LIVE
 from modtrain.run import Run
@@ -73,7 +73,7 @@ def _of(sweep: Sweep, name: str, seen: dict[str, _Seen], row: Row) -> _Seen | No
                 return None
             each = seen[name] = _Seen(Run.open(sweep.path / name))
         _look(sweep, each, [str(module["state"]) for module in row(name)["modules"]])
-    except (InputError, OSError, ValueError, KeyError, TypeError):
+    except Exception:  # a foreign file may hold anything, and costs no other trial
         return None
     return each
 

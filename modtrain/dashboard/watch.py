@@ -137,15 +137,22 @@ class Watch:
         return time.monotonic() - kept.looked_at <= 2 * self._look_s
 
     def _look(self, key: Key, kept: _Kept) -> bool:
-        """Make the page anew; whether it says something else than before."""
+        """Make the page anew; whether it says something else than before.
+
+        What cannot be read any more is not shown any more: whoever asks hears why.
+        """
         try:
             page = made(self.source.data(*key))
+        except Exception:
+            if kept.page is not None:
+                kept.page = None
+                kept.revision += 1
+            raise
         finally:
             kept.looked_at = time.monotonic()
         changed = kept.page is None or kept.page.tag != page.tag
-        if changed:
-            kept.page = page
-            kept.revision += 1
+        kept.page = page  # also where it says the same: its ages are those of now
+        kept.revision += changed
         return changed
 
     def _watched(self) -> list[tuple[Key, _Kept]]:
@@ -175,9 +182,10 @@ class Watch:
     def _look_again(self, key: Key, kept: _Kept) -> bool:
         if self._over.is_set():
             return False
-        try:
-            with kept.lock:
+        with kept.lock:
+            was_there = kept.page is not None
+            try:
                 return self._look(key, kept)
-        except Exception as error:
-            log.debug("Cannot look at %s: %s", key, error)
-            return False
+            except Exception as error:
+                log.debug("Cannot look at %s: %s", key, error)
+                return was_there

@@ -154,7 +154,7 @@
 
     function axis() {
       const [from, to] = range;
-      const step = STEPS.find((s) => (to - from) / s <= Math.max(2, width / 110)) ?? STEPS.at(-1);
+      const step = STEPS.find((s) => (to - from) / s <= Math.max(2, width / 110)) ?? (to - from) / Math.max(2, width / 110);
       const offset = new Date(from * 1000).getTimezoneOffset() * 60;
       const bottom = TOP + data.lanes.length * LANE;
       const ticks = [];

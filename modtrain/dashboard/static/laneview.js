@@ -116,11 +116,18 @@
       if (drag.moved && shown) move(...drag.range.map((t) => t - (by / width) * (drag.range[1] - drag.range[0])));
     });
     addEventListener("pointerup", (event) => {
-      if (drag && !drag.moved && view.contains(event.target)) {
-        const found = drawing.nearest(event);
-        pick(found?.module, found?.version);
-      }
+      if (!drag) return;
+      const picks = !drag.moved && view.contains(event.target);
       drag = null;
+      if (!picks) return draw();
+      const found = drawing.nearest(event);
+      pick(found?.module, found?.version);
+    });
+    /* The browser has taken the pointer, to scroll. */
+    addEventListener("pointercancel", () => {
+      if (!drag) return;
+      drag = null;
+      draw();
     });
     view.addEventListener(
       "wheel",

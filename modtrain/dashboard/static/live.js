@@ -63,6 +63,12 @@
         pollOff();
         fetchNews();
       };
+      source.addEventListener("still", () => {
+        heard = Date.now();
+        if (!poll) return;
+        pollOff();
+        fetchNews();
+      });
       source.onerror = () => {
         failures += 1;
         if (failures < 2) return;

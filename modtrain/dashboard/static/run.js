@@ -58,18 +58,8 @@
     return node;
   }
 
-  function build(first) {
+  function build() {
     const alarms = M.alarms();
-    if (!first.lanes) {
-      return [
-        [
-          M.el("h1", {}, M.name(first.run?.name ?? "A run")),
-          M.problem(first.problem ?? "This run cannot be shown."),
-          alarms,
-        ],
-        (data) => data.lanes && location.reload(),
-      ];
-    }
     const parts = {
       head: heading(),
       lanes: M.lanes(M.path),
@@ -90,7 +80,6 @@
     const problem = M.el("div");
 
     const update = (data) => {
-      if (!data.lanes) return M.fresh(problem, data.problem, M.problem);
       M.modules = data.modules.map((module) => module.name);
       const states = Object.fromEntries(data.modules.map((module) => [module.name, module.state]));
       const ages = Object.fromEntries((data.run.modules ?? []).map((module) => [module.name, module.age_s]));

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const RANK = ["failed", "lost", "broken", "running", "stopped", "finished"];
+  const RANK = ["failed", "broken", "running", "queued", "waiting", "stopped", "pruned", "finished"];
   const kindOf = (row) => (row.problem ? "broken" : row.state);
 
   const ages = (row) =>
@@ -107,7 +107,7 @@
     );
   }
 
-  const rank = (row) => RANK.indexOf(kindOf(row)) + 0;
+  const rank = (row) => RANK.indexOf(kindOf(row));
   const troubles = (row) =>
     (row.problem ? 1 : 0) + (row.alarms ?? []).reduce((sum, alarm) => sum + (alarm.level === "bad" ? 100 : 1), 0);
 

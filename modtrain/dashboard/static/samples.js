@@ -56,7 +56,9 @@
       const at = Number(slider.value);
       const grid = grids[at];
       if (!grid) return;
-      const address = M.links.grid(runPath, grid.file);
+      /* Whoever evaluates again gives another picture the same name. */
+      const again = M.live && Number.isFinite(grid.at) ? `?at=${grid.at}` : "";
+      const address = M.links.grid(runPath, grid.file) + again;
       if (image.getAttribute("src") !== address) {
         image.src = address;
         link.href = address;

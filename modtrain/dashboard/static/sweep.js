@@ -85,15 +85,6 @@
 
   function build(first) {
     const alarms = M.alarms();
-    if (!first.trials)
-      return [
-        [
-          M.el("h1", {}, M.name(first.sweep?.name ?? "A sweep")),
-          M.problem(first.problem ?? "This sweep cannot be shown."),
-          alarms,
-        ],
-        (data) => data.trials && location.reload(),
-      ];
     let data = first;
     let picked = null;
     let chosen = null;
@@ -169,7 +160,6 @@
     }
 
     const update = (news) => {
-      if (!news.trials) return M.fresh(problem, news.problem, M.problem);
       data = news;
       const { sweep } = data;
       M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says) : []));

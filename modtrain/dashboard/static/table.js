@@ -4,13 +4,10 @@
   const M = window.modtrain;
   const PORTION = 100;
 
-  const compare = (a, b) => {
-    const empty = (value) => value === null || value === undefined || Number.isNaN(value);
-    if (empty(a) || empty(b)) return empty(a) - empty(b);
-    return typeof a === "number" && typeof b === "number"
+  const compare = (a, b) =>
+    typeof a === "number" && typeof b === "number"
       ? a - b
       : String(a).localeCompare(String(b), "en", { numeric: true });
-  };
 
   const remembered = (key) => {
     try {
@@ -169,6 +166,14 @@
     };
   };
 
+  /* Once for all filters that a page makes one after the other. */
+  document.addEventListener("keydown", (event) => {
+    const input = document.getElementById("filter");
+    const typing = event.target.matches?.("input, textarea, select");
+    if (input && event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey)
+      (event.preventDefault(), input.focus(), input.select());
+  });
+
   /** A field for a table's filter; `/` goes there, Escape empties it, the arrow down goes to the first row. */
   M.filterOf = (table, label) => {
     const input = M.el("input", {
@@ -185,11 +190,6 @@
     input.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && input.value) (event.preventDefault(), (input.value = ""), table.filter(""));
       if (event.key === "ArrowDown") (event.preventDefault(), table.node.querySelector("tbody a")?.focus());
-    });
-    document.addEventListener("keydown", (event) => {
-      const typing = event.target.matches?.("input, textarea, select");
-      if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey)
-        (event.preventDefault(), input.focus(), input.select());
     });
     return M.el("label", { class: "filter" }, M.icon("search"), input, M.el("kbd", { "aria-hidden": "true" }, "/"));
   };

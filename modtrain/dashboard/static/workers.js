@@ -77,8 +77,8 @@
       class: "num",
       of: (m) => [m.by.steps_per_s, [...OVER, "lost"].includes(m.state) ? null : m.by.left_s],
       show: ([rate, left]) => [
-        rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–",
-        left ? M.el("span", { class: "under" }, `${M.duration(left)} left`) : null,
+        Number.isFinite(rate) && rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–",
+        Number.isFinite(left) && left ? M.el("span", { class: "under" }, `${M.duration(left)} left`) : null,
       ],
     },
     { title: "Trained against", class: "c-peers", of: (m) => m.peers, show: peersCell },
