@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 
 from modtrain.pulse import LIVE
 from modtrain.status import blamed
+from modtrain.tail import number
 
 WAIT_S = 300.0
 """A wait that is worth a word where nobody knows how long the peer takes for an epoch: nodes differ in speed."""
@@ -98,7 +99,8 @@ def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
             yield Alarm(module=first, level="bad", says=says, do=do)
         elif state == "failed":
             code = worker.get("exit_code")
-            do = DO_BY_EXIT_CODE.get(code, f"See {log}; `modtrain launch {{path}}` tries again.").format(path=path)
+            known = DO_BY_EXIT_CODE.get(code, "")
+            do = known.format(path=path) if known else f"See {log}; `modtrain launch {path}` tries again."
             level: Literal["bad", "warn"] = "warn" if code in CONSEQUENCES else "bad"
             yield Alarm(module=first, level=level, says=f"{name} failed: {trouble or f'exit code {code}'}.", do=do)
         elif state in ("training", "waiting") and trouble:  # of one that starts it is what an earlier job said
@@ -115,7 +117,7 @@ def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
 
 def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
     """For whom, where it is for long; a peer that will not come makes it bad at once."""
-    peer, waited_s = str(worker["waiting_for"]), _number(worker.get("waited_s"))
+    peer, waited_s = str(worker["waiting_for"]), number(worker.get("waited_s"))
     state = found["modules"].get(peer, {}).get("state", "unknown")
     name = " + ".join(worker["modules"])
     if state in ("lost", "failed") or (state == "stopped" and not found["stop"]):  # any other one may still come
@@ -136,9 +138,9 @@ def _modules(found: Mapping[str, Any]) -> Iterator[Alarm]:
             says = f"Version {version} of {name} is damaged; readers go on with version {module['version']}."
             do = f"Check the storage with `modtrain doctor {_path(found)}`; its worker publishes the next one anew."
             yield Alarm(module=name, level="bad", says=says, do=do)
-        own = _number(module["epoch"])
+        own = number(module["epoch"])
         for peer, used in module["peers"].items():
-            its, state = _number(used.get("epoch")), found["modules"].get(peer, {}).get("state")
+            its, state = number(used.get("epoch")), found["modules"].get(peer, {}).get("state")
             if module["state"] in LIVE and state in LIVE and None not in (own, its) and own - its >= OLD_EPOCHS:  # type: ignore[operator]
                 says = f"{name} is at epoch {own:g} and trains against {peer} of epoch {its:g}."
                 do = f"Give {peer} a faster node, or set max_staleness in a new run, so that {name} waits for it."
@@ -148,7 +150,7 @@ def _modules(found: Mapping[str, Any]) -> Iterator[Alarm]:
 def _overdue(found: Mapping[str, Any], history: Told) -> Iterator[Alarm]:
     """A module that trains, and has published nothing for much longer than it used to take."""
     for name, module in found["modules"].items():
-        worker, age_s = found["workers"][module["worker"]], _number(module.get("age_s"))
+        worker, age_s = found["workers"][module["worker"]], number(module.get("age_s"))
         usual_s = _interval_s(history.versions(name))
         if module["state"] != "training" or worker["trouble"] or age_s is None or usual_s is None:
             continue
@@ -213,7 +215,7 @@ def _shoots_up(losses: Sequence[float]) -> bool:
 
 def _losses(curve: Sequence[Mapping[str, Any]]) -> list[float]:
     """Of the lines at which the module was trained: a learning rate of 0 moves nothing."""
-    return [value for line in curve if line.get("lr") != 0 and (value := _number(line.get("loss"))) is not None]
+    return [value for line in curve if line.get("lr") != 0 and (value := number(line.get("loss"))) is not None]
 
 
 def _interval_s(versions: Sequence[Mapping[str, Any]]) -> float | None:
@@ -230,10 +232,6 @@ def _epoch_s(versions: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _path(found: Mapping[str, Any]) -> str:
     return shlex.quote(str(found["path"]))
-
-
-def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _time(seconds: float) -> str:

@@ -32,6 +32,8 @@ HOT_S = 3.0
 """A folder that changed is listed again for so long: another change may bear the same time."""
 MOST_ALARMS = 5
 """Of its trials that a sweep repeats."""
+AGAIN_S = 1.0
+"""Who asks for what is not there has all looked at anew, but not more often."""
 CURVES_S = 0.1
 """Of a look that may go into reading curves; the rest of them has its turn at the next one."""
 OVER = ("finished", "pruned", "failed")
@@ -52,6 +54,7 @@ class Catalog:
         """Grows whenever a row says something else."""
         self._patience_s, self._curves_until = patience_s, 0.0
         self._lock = threading.RLock()
+        self._looked_at = float("-inf")
         self._folders: dict[str, _Folder] = {}
         self._runs: dict[str, _Entry] = {}
         self._sweeps: dict[str, _Entry] = {}
@@ -61,7 +64,8 @@ class Catalog:
     def look(self) -> None:
         """Bring everything up to date; other threads wait meanwhile."""
         with self._lock:
-            self._curves_until = time.monotonic() + CURVES_S
+            self._looked_at = time.monotonic()
+            self._curves_until = self._looked_at + CURVES_S
             runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
             self._trials = {}
             folders, self._folders = self._folders, {}
@@ -96,28 +100,30 @@ class Catalog:
         with self._lock:
             if path in self._sweeps:
                 return self._sweep_row(path)
-            return self._entry(self._runs, path, "run").row()
+            return self._entry(path, "run").row()
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or why it is broken."""
-        glance = self._entry(self._runs, path, "run").open()
+        glance = self._entry(path, "run").open()
         assert isinstance(glance, Glance)
         return glance.run
 
     def sweep(self, path: str) -> Sweep:
         """The sweep at a path; InputError as for a run."""
-        sweep = self._entry(self._sweeps, path, "sweep").open()
+        sweep = self._entry(path, "sweep").open()
         assert isinstance(sweep, Sweep)
         return sweep
 
-    def _entry(self, entries: dict[str, _Entry], path: str, kind: str) -> _Entry:
+    def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
-            if path not in (self._sweeps if kind == "sweep" else self._runs):
+            if path not in self._of(kind) and time.monotonic() - self._looked_at >= AGAIN_S:
                 self.look()
-            found = (self._sweeps if kind == "sweep" else self._runs).get(path)
-            if found is None:
+            if path not in self._of(kind):
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
-            return found
+            return self._of(kind)[path]
+
+    def _of(self, kind: str) -> dict[str, _Entry]:
+        return self._sweeps if kind == "sweep" else self._runs
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
         """Every folder that is a run, a sweep, or cannot be looked into; a sweep comes before its trials."""
@@ -286,15 +292,8 @@ def _state_of(counts: Mapping[str, int], *, stopped: bool) -> str:
 
 
 def _best(sweep: Sweep, trials: list[_Entry]) -> Row | None:
-    metric = sweep.spec.metric
-    if metric is None:
-        return None
-    found = [
-        (value, int((entry.glance.run.spec.trial or {}).get("number", 0)))
-        for entry in trials
-        if entry.glance and (value := entry.glance.result(metric)) is not None
-    ]
-    if not found:
-        return None
-    value, number = max(found) if sweep.spec.maximize else min(found)
-    return {"name": metric, "value": value, "trial": number}
+    metric, sign = sweep.spec.metric, -1 if sweep.spec.maximize else 1
+    glances = [entry.glance for entry in trials if entry.glance] if metric is not None else []
+    values = [(glance.result(metric or ""), int((glance.run.spec.trial or {}).get("number", 0))) for glance in glances]
+    found = [(sign * value, number) for value, number in values if value is not None]
+    return {"name": metric, "value": sign * min(found)[0], "trial": min(found)[1]} if found else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import stat
 import time
@@ -25,7 +24,7 @@ from modtrain.pulse import LIVE, OVER, PATIENCE_S, Pulse
 from modtrain.recent import Recent, newest_line
 from modtrain.run import STOP_FILE, Run
 from modtrain.status import told
-from modtrain.tail import Growing
+from modtrain.tail import Growing, number
 
 Signature = tuple[int, int, int, int]
 """Tells whether a file is the one that was read: of what kind, when changed, how long, which inode."""
@@ -87,7 +86,7 @@ class Glance:
             return self.judged.newest[metric]
         module, _, scalar = metric.partition(".")
         newest = self.newest.get(module)
-        return newest.metrics.get(scalar) if newest else None
+        return number(newest.metrics.get(scalar)) if newest else None
 
     def _hear(self, module: str) -> bool:
         """Whether the heartbeat is another one."""
@@ -251,13 +250,6 @@ def is_plain(folder: str, parts: Iterable[str]) -> bool:
         if not stat.S_ISDIR(signature(folder)[0]):
             return False
     return stat.S_ISREG(signature(f"{folder}/{file}")[0])
-
-
-def number(value: Any) -> float | None:
-    """A finite number; None for everything else that a foreign file may hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _progress(module: Mapping[str, Any]) -> float:

@@ -7,13 +7,12 @@ needs are left out. Deliberately not here: what it means (`alarms.py`), and how 
 from __future__ import annotations
 
 import bisect
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modtrain.run import Run
-from modtrain.tail import Tail
+from modtrain.tail import Tail, number
 
 POSITION = ("step", "epoch", "at", "lr")
 """What stands in a line of `metrics.jsonl` beside its scalars."""
@@ -149,7 +148,4 @@ def _is_evaluation(line: Line) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """A finite one that fits a float; JSON's true is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**1000
+    return number(value) is not None

@@ -6,6 +6,7 @@ Deliberately not here: submitting (`launch.py`), and what the run's folder itsel
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from modtrain.backends.base import Backend, BackendOptions, JobState
 from modtrain.backends.journal import Journal
 from modtrain.profile import Profile
 from modtrain.pulse import LIVE, OVER
-from modtrain.run import CANCELLED, Run
+from modtrain.run import CANCELLED, Run, process_started
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def cancel(run: Run) -> int:
     for backend, numbers in _by_backend(record):
         ids = [record.jobs[number].id for number in numbers]
         live = [id for id, state in backend.status(ids).items() if state.live]
-        if live and not backend.unattended:
+        if not backend.unattended and (live or launcher(run) is not None):
             run.request_stop(CANCELLED)  # first: whoever watches is not to start them again
         backend.cancel(live)
         ended += len(live)
@@ -145,9 +146,16 @@ def _joined(worker: Mapping[str, Any], job: JobState, ids: Sequence[str]) -> str
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
-        return dict(json.loads(fs.read_file(path)))
-    except (OSError, ValueError):
+        return dict(json.loads(fs.read_small(path, most=1 << 28)))  # a sweep names each of its tasks
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
+
+
+def launcher(run: Run) -> int | None:
+    """The process of this machine that has submitted it and watches, if there is one."""
+    by = read_json(run.path / "jobs" / "launcher.json")
+    here = by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
+    return int(by["pid"]) if here else None
 
 
 def known(backend: str) -> bool:

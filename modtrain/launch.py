@@ -207,11 +207,11 @@ class Launch:
 
     def _exit_code(self, member: Member, state: JobState) -> int | None:
         """How a worker ended; its checkpoints and its last word say it where its backend did not see it."""
-        if state.exit_code is not None:
+        cancelled = StopRequested.exit_code if self.run.stop_requested() == CANCELLED else None
+        if state.exit_code is not None and (cancelled is None or state.exit_code >= 0):
             return state.exit_code
         if self.run.is_finished(member.modules):
             return FINISHED
-        cancelled = StopRequested.exit_code if self.run.stop_requested() == CANCELLED else None
         said = self.run.heartbeat(member.modules[0]).get("exit_code", cancelled)
         return None if said is None else int(said)
 
@@ -236,8 +236,8 @@ class Launch:
             raise
 
     def _note_how(self, *, anew: bool = True) -> None:
-        """Write down by which backend and with which options; the jobs stay those of before."""
-        if (last := read_record(self.run)).backend is None or anew:
+        """Write down by which backend and with which options; jobs of another one must still be found."""
+        if not (last := read_record(self.run)).jobs or (anew and last.backend == self.backend_name):
             Record(backend=self.backend_name, options=self.options, jobs=last.jobs).write(self.run)
 
     def _job(self, member: Member) -> Job:

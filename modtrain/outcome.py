@@ -6,16 +6,16 @@ A reader and nothing more. Deliberately not here: which trials there are (`trial
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modtrain.errors import did_you_mean
-from modtrain.jobs import read_json
+from modtrain.jobs import launcher
 from modtrain.pulse import LIVE, Beat, states_of
-from modtrain.run import Run, process_started
+from modtrain.run import Run
 from modtrain.status import blamed, evaluations
+from modtrain.tail import number
 
 PRUNED = "pruned: "
 """How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
@@ -70,10 +70,10 @@ def outcome(run: Run, metric: str | None, job: str | None = None) -> Trial:
 def value_of(run: Run, metric: str, metrics: Mapping[str, float | None]) -> float | None:
     """The newest value of a metric: from the evaluation, or from training (`module.scalar`)."""
     if metric in metrics:
-        return metrics[metric]
+        return number(metrics[metric])
     module, scalar = trained(run, metric)
     newest = run.store(module).latest() if module else None
-    return newest.metrics.get(scalar) if newest else None
+    return number(newest.metrics.get(scalar)) if newest else None
 
 
 def trained(run: Run, metric: str) -> tuple[str, str]:
@@ -108,11 +108,9 @@ def unknown(run: Run, metric: str) -> str | None:
     return f"{whose} has no {name!r}; it has {', '.join(there)}.{did_you_mean(name, there)}"
 
 
-def launcher(run: Run) -> int | None:
-    """The process of this machine that has submitted it and watches, if there is one."""
-    by = read_json(run.path / "jobs" / "launcher.json")
-    here = by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
-    return int(by["pid"]) if here else None
+def ends_for_good(run: Run, stop: str) -> bool:
+    """Whether a stop says more than that somebody asked for it: the trial was pruned, or a worker failed."""
+    return stop.startswith(PRUNED) or blamed(run.spec.placement, stop) is not None
 
 
 def _missing(run: Run, metric: str, metrics: Mapping[str, float | None]) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 
 from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions
-from modtrain.errors import BackendSilent, Diverged, InputError, ModtrainError
+from modtrain.errors import BackendSilent, Diverged, FencedOut, InputError, ModtrainError
+from modtrain.jobs import launcher
 from modtrain.launch import STOPPED, Launch, Member
-from modtrain.outcome import PRUNED, Trial, launcher, reports, unknown
+from modtrain.outcome import PRUNED, Trial, reports, unknown
 from modtrain.run import Run
 from modtrain.study import Study
 from modtrain.trials import SEEN_S, Sweep
@@ -199,7 +200,7 @@ class Queue:
         return self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
 
     def _over(self, trial: Trial, launch: Launch, tell: Callable[[str], None]) -> None:
-        broken = [m for m in launch.members if m.exit_code not in (0, *STOPPED)]
+        broken = [m for m in launch.members if m.exit_code not in (0, FencedOut.exit_code, *STOPPED)]
         if trial.state in NOT_OVER and broken and launch.run.stop_requested() is None:
             # It did not come so far as to say so itself, and whoever looks next is to know.
             launch.run.request_stop(f"{broken[0].name} failed: {_last_words(launch, broken[0])}")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,10 @@ CANCELLED = "cancelled"
 """The reason in `stop` of a run whose workers were ended without being asked."""
 
 
+Placed = list[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]]]
+"""The modules of each worker; a module's name is that of a folder, which leads nowhere else."""
+
+
 class RunSpec(BaseModel):
     """What `run.json` holds: everything that decides what this run trains. Written once."""
 
@@ -48,7 +52,7 @@ class RunSpec(BaseModel):
     """Of the recipe's file, where it is the user's own."""
     params: dict[str, Any] = Field(default_factory=dict)
     dataroot: str | None = None
-    placement: list[list[str]]
+    placement: Placed
     """The modules of each worker."""
     epochs: int = Field(gt=0)
     exchange_every: int | None = Field(default=None, gt=0)

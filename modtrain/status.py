@@ -17,6 +17,7 @@ from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
 from modtrain.run import CANCELLED, Run
 from modtrain.store import Checkpoint, CheckpointStore
+from modtrain.tail import number
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -80,8 +81,8 @@ def _overall(run: Run, states: set[str], stop: str | None) -> str:
         return "running"
     if "lost" in states or blamed(run.spec.placement, stop):
         return "failed"
-    waiting = "not started" in states and not states & {"stopped", "preempted"} and fs.names(run.path / "jobs")
-    return "running" if waiting else "stopped"
+    waiting = "not started" in states and not states & {"stopped", "preempted"} and stop is None
+    return "running" if waiting and fs.names(run.path / "jobs") else "stopped"
 
 
 def _worker(
@@ -101,8 +102,8 @@ def _worker(
 
 def _age_s(beat: Beat, newest: Checkpoint | None) -> float | None:
     """How old a module's newest version was when its worker said so: both times are by the worker's own clock."""
-    at = beat.get("at")
-    return max(0.0, at - newest.published_at) if newest and isinstance(at, int | float) else None
+    at = number(beat.get("at"))
+    return max(0.0, at - newest.published_at) if newest and at is not None else None
 
 
 def _is_damaged(store: CheckpointStore, version: int) -> bool:
@@ -144,11 +145,13 @@ def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:
 
 
 def evaluations(run: Run) -> list[dict[str, Any]]:
-    """Every evaluation of the run, oldest first; a torn line is left out."""
+    """Every evaluation of the run, oldest first; a torn or foreign line is left out."""
     found = []
     for line in fs.read_lines(run.path / "evaluation" / "metrics.jsonl"):
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+        with contextlib.suppress(ValueError, RecursionError):
+            said = json.loads(line)
+            if isinstance(said, dict) and all(isinstance(said.get(name), dict) for name in ("metrics", "epochs")):
+                found.append(said)
     return found
 
 

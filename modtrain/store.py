@@ -142,7 +142,7 @@ class CheckpointStore:
 
     def _content(self, path: Path) -> bytes:
         try:
-            return fs.read_file(path)
+            return fs.read_small(path) if path.name == META else fs.read_file(path)
         except OSError as error:
             if error.errno in fs.GONE:
                 raise MissingCheckpoint(f"{path} is not there any more.") from error

@@ -13,25 +13,24 @@ Deliberately not here: what a trial is (`trials.py`), and watching trials one by
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from modtrain import fs, plugins
-from modtrain.backends.base import Array, Backend, BackendOptions, JobState, Resources, ScriptBackend, python_path
+from modtrain.backends.base import Array, Backend, BackendOptions, Resources, ScriptBackend, python_path
 from modtrain.claim import claim
-from modtrain.errors import InputError, did_you_mean
-from modtrain.jobs import JobId, Record, backend_of, known, read_json, read_record
+from modtrain.errors import BackendSilent, InputError, did_you_mean
+from modtrain.jobs import JobId, Record, backend_of, known, read_record
 from modtrain.launch import worker_command
-from modtrain.outcome import LIVE_JOBS, Trial, trained, value_of
+from modtrain.outcome import LIVE_JOBS, Trial, ends_for_good, trained, value_of
 from modtrain.profile import Profile
 from modtrain.queue import READERS, Queue, worker_options
 from modtrain.run import CANCELLED, STOP_FILE, Run
 from modtrain.status import evaluations
+from modtrain.tasks import last, live_tasks, note_how, record_of, tasks_of
 from modtrain.trials import Sweep, SweepSpec
 
 
@@ -59,11 +58,7 @@ def run(
 def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False) -> Queue:
     """The trials that are not over, to be watched from this process; InputError where somebody else runs them."""
     _take_over(sweep)
-    if live := [task for task, state in _tasks_now(sweep).items() if state.live]:
-        raise InputError(
-            f"{sweep.name} has {len(live)} tasks of an array on {_record(sweep).backend}; wait for them, or end them "
-            f"with `modtrain cancel {sweep.path}`."
-        )
+    _refuse_tasks(sweep, besides=None)
     made = Queue(sweep, trials(sweep), backend, options, at_once=at_once, retry_failed=retry_failed)
     note_how(sweep, backend, options, at_once=at_once)
     return made
@@ -89,19 +84,23 @@ def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: in
 def submit_arrays(
     sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int | None, retry_failed: bool = False
 ) -> list[int]:
-    """Submit every trial that has no live job and is not over; their numbers."""
+    """Submit every trial that has no live job and is not over; the numbers of those that the scheduler took."""
     made = plugins.load("backend", backend)(options)
     _take_over(sweep)
-    if last(sweep).backend is None:
+    _refuse_tasks(sweep, besides=backend)
+    if not last(sweep).begun:
         note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
         if (begun := sweep.run(number)) is not None:
             begun.clear_stop()
     ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
-    how = note_how(sweep, backend, options, at_once=at_once)
-    _note(sweep, **how, tasks={**_read_tasks(sweep), **ids})
-    return numbers
+    try:
+        note_how(sweep, backend, options, at_once=at_once, submitted=ids)
+    except BaseException:
+        made.cancel(list(ids.values()))  # nobody would find them again
+        raise
+    return sorted({task // sweep.workers for task in ids})
 
 
 def to_run(sweep: Sweep, *, retry_failed: bool) -> list[int]:
@@ -141,7 +140,11 @@ def by_metric(sweep: Sweep, found: Iterable[Trial], metric: str) -> list[Trial]:
 def stop(sweep: Sweep, reason: str) -> int:
     """Let no trial begin, and ask those that run to publish and leave; how many there are."""
     fs.replace_file(sweep.path / STOP_FILE, reason.encode())
-    live = [trial.number for trial in trials(sweep) if trial.state in ("running", "queued", "waiting")]
+    try:
+        found = trials(sweep)
+    except BackendSilent:  # the folders tell, too
+        found = trials(sweep, ask=False)
+    live = [trial.number for trial in found if trial.state in ("running", "queued", "waiting")]
     return len([number for number in live if _ask_to_stop(sweep, number, reason)])
 
 
@@ -166,34 +169,6 @@ def check_at_once(nodes: int | None, max_running: int | None, workers: int) -> i
     return min(limits, default=None)
 
 
-def note_how(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int | None) -> dict[str, Any]:
-    """Write down how the sweep is run, for `last`; what is the same for its arrays."""
-    profile = options.profile.model_dump(exclude_unset=True, mode="json")
-    how = {"backend": backend, "address": options.address, "profile": profile}
-    _path(sweep).parent.mkdir(exist_ok=True)
-    _note(sweep, last=how | {"at_once": at_once})
-    return how
-
-
-@dataclass(frozen=True)
-class Last:
-    """How a sweep was run last: what holds where nothing else is said."""
-
-    backend: str | None
-    options: BackendOptions
-    at_once: int | None
-    begun: bool
-    """Whether any trial was submitted."""
-
-
-def last(sweep: Sweep) -> Last:
-    """How the sweep was run last."""
-    says = read_json(_path(sweep)).get("last", {})
-    options = BackendOptions(address=says.get("address"), profile=_profile(sweep, says))
-    begun = bool(_read_tasks(sweep)) or sweep.run_path(0).name in fs.names(sweep.path)
-    return Last(says.get("backend"), options, says.get("at_once"), begun)
-
-
 @dataclass(frozen=True)
 class _Jobs:
     """The jobs on one backend, each with the trials that it is of."""
@@ -207,8 +182,8 @@ def _jobs(sweep: Sweep) -> dict[str, _Jobs]:
     with ThreadPoolExecutor(READERS) as readers:
         records = list(readers.map(lambda number: _its_jobs(sweep, number), range(sweep.spec.trials)))
     found: dict[str, _Jobs] = {}
-    arrays = _record(sweep)
-    for task, id in _read_tasks(sweep).items():
+    arrays = record_of(sweep)
+    for task, id in tasks_of(sweep).items():
         number = task // sweep.workers
         if records[number] is not None:
             _add(found, JobId(arrays.backend or "", id), arrays, number)
@@ -251,17 +226,13 @@ def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) ->
     return {number: phase for number, phase in found.items() if phase != "unknown"}
 
 
-def _tasks_now(sweep: Sweep) -> Mapping[str, JobState]:
-    tasks, record = _read_tasks(sweep), _record(sweep)
-    here = tasks and record.backend and known(record.backend)
-    return backend_of(JobId(record.backend or "", ""), record).status(list(tasks.values())) if here else {}
-
-
 def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
-    """Whether there is a run that can be asked; one that was asked already keeps its reason."""
+    """Whether there is a run that can be asked; one that was pruned, or failed, keeps that reason."""
     begun = sweep.run(number)
-    if begun is not None and begun.stop_requested() is None:
-        begun.request_stop(reason)
+    if begun is not None:
+        before = begun.stop_requested()
+        if before is None or (reason == CANCELLED and not ends_for_good(begun, before)):
+            begun.request_stop(reason)
     return begun is not None
 
 
@@ -270,30 +241,18 @@ def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
     return value_of(begun, metric, trial.metrics) if begun else trial.metrics.get(metric)
 
 
+def _refuse_tasks(sweep: Sweep, *, besides: str | None) -> None:
+    """InputError where tasks of an array live that only another backend than `besides` knows."""
+    by = record_of(sweep).backend
+    if by != besides and (live := live_tasks(sweep)):
+        raise InputError(
+            f"{sweep.name} has {len(live)} tasks of an array on {by}; wait for them, or end them with `modtrain cancel "
+            f"{sweep.path}`."
+        )
+
+
 def _take_over(sweep: Sweep) -> None:
     """One process a sweep; a stop of the whole is taken back."""
-    _path(sweep).parent.mkdir(exist_ok=True)
+    (sweep.path / "jobs").mkdir(exist_ok=True)
     claim(cast(Run, sweep))  # it needs a path and a name
     (sweep.path / STOP_FILE).unlink(missing_ok=True)
-
-
-def _record(sweep: Sweep) -> Record:
-    """What the arrays were submitted with."""
-    says = read_json(_path(sweep))
-    return Record(backend=says.get("backend"), options=BackendOptions(profile=_profile(sweep, says)))
-
-
-def _profile(sweep: Sweep, says: Mapping[str, Any]) -> Profile:
-    return Profile().with_values(says.get("profile", {}), str(_path(sweep)))
-
-
-def _read_tasks(sweep: Sweep) -> dict[int, str]:
-    return {int(task): str(id) for task, id in read_json(_path(sweep)).get("tasks", {}).items()}
-
-
-def _note(sweep: Sweep, **news: Any) -> None:
-    fs.replace_file(_path(sweep), json.dumps({**read_json(_path(sweep)), **news}).encode())
-
-
-def _path(sweep: Sweep) -> Path:
-    return sweep.path / "jobs" / "jobs.json"

@@ -7,6 +7,7 @@ the lines mean (`history.py`), and writing them (`fs.append_line`).
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -115,6 +116,16 @@ class Tail:
         while (new := self._growing.more()) is not None:
             self.lines += _objects(new)
         return anew or len(self.lines) > before
+
+
+def number(value: Any) -> float | None:
+    """A finite number that fits a float; None for everything else that a foreign file may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def start_of_last(path: Path, count: int) -> int:

@@ -22,7 +22,7 @@ from modtrain.outcome import LIVE_JOBS, Trial, outcome
 from modtrain.params import parameters
 from modtrain.prepare import draft
 from modtrain.recipe import Recipe
-from modtrain.run import RUN_FILE, Run, RunSpec, create_folder, read_folder, stop_reason, written
+from modtrain.run import RUN_FILE, Placed, Run, RunSpec, create_folder, read_folder, stop_reason, written
 
 SWEEP_FILE = "sweep.json"
 CONFIG = (
@@ -51,11 +51,11 @@ class SweepSpec(BaseModel):
     format: int = 1
     config: dict[str, Any]
     """Of every trial, before its values are put in: what a config file may say about training."""
-    placement: list[list[str]]
+    placement: Placed
     space: list[dict[str, Any]]
     sampler: str
     seed: int = 0
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=MOST)
     metric: str | None = None
     """A metric of the recipe's evaluation, or `module.scalar` of its training."""
     maximize: bool = True

@@ -198,3 +198,9 @@ def test_every_alarm_says_what_to_do() -> None:
     for alarm in alarms(found(generator={"state": "lost"}), Handwritten(curves)):
         assert alarm.says.endswith(".")
         assert alarm.do.endswith(".")
+
+
+def test_a_folder_s_name_is_no_template(tmp_path: Path) -> None:
+    told = found(generator={"state": "failed", "trouble": "lost its way"}) | {"path": "/runs/a{b}"}
+    alarm = alarms(told)[0]
+    assert (alarm.says, "a{b}" in alarm.do) == ("generator failed: lost its way.", True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from modtrain import fs
 from modtrain.catalog import Catalog
 from modtrain.config import Config
 from modtrain.errors import InputError
-from modtrain.run import Run, process_started
+from modtrain.run import Run
+from modtrain.sweep import ranked, trials
 from modtrain.trials import Sweep, new_sweep
 from tests.bench_catalog import make
 from tests.runs import finish, make_run
@@ -335,22 +334,34 @@ def test_many_threads_may_look_at_once(tmp_path: Path) -> None:
     assert counts == [5] * 40
 
 
-def test_a_thousand_runs_are_a_matter_of_a_second(tmp_path: Path) -> None:
-    """By the processor's time, since other tests may run beside it; `python -m tests.bench_catalog` has the figures."""
-    pid, now = os.getpid(), time.time()
-    says = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid), "state": "finished", "at": now}
-    made = make(tmp_path / "run-000", live=False)
-    for number in range(1, 200):
-        folder = tmp_path / f"run-{number:03d}"
-        (folder / "modules").mkdir(parents=True)
-        os.link(made.path / "run.json", folder / "run.json")
-        for module in made.modules:
-            (folder / "modules" / module).mkdir()
-            (folder / "modules" / module / "heartbeat.json").write_text(json.dumps(says))
-            os.link(made.module_path(module) / "published.jsonl", folder / "modules" / module / "published.jsonl")
-    catalog = Catalog(tmp_path)
-    begun = time.process_time()
-    assert len(rows(catalog)) == 200
-    first, begun = time.process_time() - begun, time.process_time()
-    rows(catalog)
-    assert (first < 1.0, time.process_time() - begun < 0.2) == (True, True)
+def test_a_run_whose_modules_would_lie_elsewhere_is_none(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "at": 1, "loss": 42}')
+    run = make(tmp_path / "runs" / "elsewhere", live=False).path
+    spec = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**spec, "placement": [["../../../secret"]]}))
+    catalog = Catalog(tmp_path / "runs")
+    assert "placement" in rows(catalog)[run.name]["problem"]
+    with pytest.raises(InputError, match="placement"):
+        Run.open(run)
+
+
+@pytest.mark.parametrize("line", ["5", '{"metrics": {"mean": "abc"}, "epochs": {}}', "[" * 5000])
+def test_a_foreign_line_among_a_trial_s_evaluations_breaks_no_sweep(sweep: Sweep, line: str) -> None:
+    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    judged.parent.mkdir(exist_ok=True)
+    judged.write_text(line + "\n")
+    assert [trial.result for trial in ranked(sweep, trials(sweep))] == [None] * sweep.spec.trials
+    assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
+
+
+def test_a_number_that_no_float_holds_is_none(sweep: Sweep) -> None:
+    huge = "9" * 400
+    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    judged.parent.mkdir(exist_ok=True)
+    judged.write_text(f'{{"at": 1, "versions": {{}}, "epochs": {{}}, "metrics": {{"mean": {huge}}}}}\n')
+    assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
+    spec = (sweep.path / "sweep.json").read_text()
+    (sweep.path / "sweep.json").write_text(spec.replace(f'"trials": {sweep.spec.trials}', f'"trials": {huge}'))
+    assert "trials" in rows(Catalog(sweep.path.parent))[sweep.name]["problem"]

@@ -62,6 +62,7 @@ ORDER = (
     "launch",
     "outcome",
     "trials",
+    "tasks",
     "glance",
     "catalog",
     "queue",

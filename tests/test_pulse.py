@@ -118,3 +118,11 @@ def test_a_worker_that_failed_before_it_could_say_so_is_told_by_whoever_watched_
     assert found["state"] == "failed"
     (alarm,) = alarms(found)
     assert (alarm.module, alarm.says) == ("discriminator", "discriminator failed: No space left on device.")
+
+
+def test_what_was_stopped_before_it_began_does_not_run(run: Run) -> None:
+    (run.path / "jobs").mkdir()
+    (run.path / "jobs" / "0.log").touch()
+    assert status(run)["state"] == "running", "a worker may take its time to say so"
+    run.request_stop("lunch")
+    assert status(run)["state"] == "stopped"

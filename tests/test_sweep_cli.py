@@ -128,9 +128,11 @@ def test_a_sweep_whose_scripts_were_only_written_goes_on_with_its_backend_and_it
     sweep: Any, type_: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    sweep(*LRS, "--backend", "slurm", "--queue", "long", "--name", "rates", "--dry-run")
+    options = ("--backend", "slurm", "--queue", "long", "--dependency", "afterok:7")
+    assert "--dependency=afterok:7" in sweep(*LRS, *options, "--name", "rates", "--dry-run").out
     said = type_("sweep", tmp_path / "runs" / "rates", "--dry-run")
     assert (said.code, "#SBATCH --partition=long" in said.out) == (0, True)
+    assert "--dependency" not in said.out, "that was meant once"
     said = type_("sweep", tmp_path / "runs" / "rates")
     assert (said.code, "sbatch is not on this machine" in said.err) == (2, True)
 

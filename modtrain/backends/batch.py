@@ -136,6 +136,9 @@ class BatchBackend:
                     raise
                 log.warning("Only %d of %d tasks are submitted; go on later. %s", len(ids), len(array.tasks), error)
                 return ids
+            except BaseException:
+                self.cancel(list(ids.values()))  # nobody would find them again
+                raise
             alone = len(script.tasks) == 1
             found = {task: id if alone else self.task_id(id, index) for index, task in enumerate(script.tasks)}
             ids |= {task: _id(its, _journal(array.folder / f"{task}.log")) for task, its in found.items()}

@@ -65,7 +65,8 @@ class Lines:
                 said = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
                 yield terminal.plain(f"{_name(row)}  {said}")
             for alarm in row["alarms"]:
-                if self._is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}", alarm["do"]):
+                what = alarm["says" if row["kind"] == "sweep" else "do"]  # figures in `says` of a run go on changing
+                if self._is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}{what}", True):
                     yield terminal.plain(f"! {_name(row)}: {alarm['says']} {alarm['do']}")
 
     def _is_new(self, key: str, value: object) -> bool:

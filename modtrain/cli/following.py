@@ -200,7 +200,7 @@ class Following:
 
     def _looks_over(self, found: dict[str, Any]) -> bool:
         """No worker lives or is to come, and nobody of this machine is there who would start it again."""
-        from modtrain.outcome import launcher
+        from modtrain.jobs import launcher
         from modtrain.pulse import LIVE
 
         states = {worker["state"] for worker in found["workers"]}
@@ -217,7 +217,7 @@ class Following:
                 version = "" if module["version"] is None else f", v{module['version']}"
                 say(terminal.plain(watching.line_of(worker, module) + version))
         for alarm in found["alarms"]:
-            if self._is_new(f"alarm {alarm['module']} {alarm['level']}", alarm["do"]):
+            if self._is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
                 say(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
 
     def _is_new(self, key: str, value: object) -> bool:
@@ -249,7 +249,7 @@ class Following:
         try:
             self._jobs, self.is_silent = (record, states(self.run)), False
         except ModtrainError as error:
-            self.is_silent = True
+            self.is_silent = isinstance(error, BackendSilent)
             logging.getLogger(__name__).warning("%s", error)
         return self._jobs
 

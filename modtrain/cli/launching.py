@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,7 +201,8 @@ class Plan:
         last = read_record(self._run) if self._run else None
         anew = "backend" in self.config.model_fields_set or self.config.profile
         same = last if last and last.backend == self.backend and (last.jobs or not anew) else None
-        return backend_options(self.config, same.options.profile if same else None)
+        made = backend_options(self.config, same.options.profile if same else None)
+        return made if made.address or same is None else replace(made, address=same.options.address)
 
     @functools.cached_property
     def unattended(self) -> bool:
@@ -255,7 +257,8 @@ def carry_out(started: Launch, ready_fd: int | None) -> None:
         say_ready(ready_fd)
         code = watch.to_the_end()
     except BaseException:
-        started.cancel()
+        if not started.backend.unattended:  # jobs of a scheduler go on without us
+            started.cancel()
         raise
     if code == 0:
         watch.finished(time.monotonic() - begun)

@@ -26,7 +26,8 @@ from modtrain.placement import parse
 from modtrain.profile import read_profile
 from modtrain.recipe import Recipe
 from modtrain.run import check_name, recipe_sha256
-from modtrain.sweep import Last, check_at_once, last, uses_arrays
+from modtrain.sweep import check_at_once, uses_arrays
+from modtrain.tasks import Last, last
 from modtrain.trials import CONFIG, SWEEP_FILE, Sweep, SweepSpec, check_metric, count_trials, new_sweep
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import logging
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,10 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import ModtrainError
 from modtrain.outcome import Trial
 from modtrain.queue import shown
-from modtrain.sweep import by_metric, ranked, trials
+from modtrain.sweep import by_metric, ranked
 from modtrain.trials import Sweep
 
 ORDER = ("running", "queued", "waiting", "stopped", "pruned", "failed", "finished")
@@ -35,13 +33,8 @@ OTHERS = 3
 GAP = 2
 
 
-def rows(sweep: Sweep, metric: str | None = None, *, minimize: bool = False) -> list[Trial]:
-    """Every trial, best first; a scheduler that cannot be asked from here is said, and does without."""
-    try:
-        found = trials(sweep)
-    except ModtrainError as error:
-        logging.getLogger(__name__).warning("%s", error)
-        found = trials(sweep, ask=False)
+def rows(sweep: Sweep, found: list[Trial], metric: str | None = None, *, minimize: bool = False) -> list[Trial]:
+    """The trials, best first."""
     if metric is not None and metric != sweep.spec.metric:
         found = by_metric(sweep, found, metric)
     return ranked(sweep, found, maximize=more_is_better(sweep, metric, minimize=minimize))

@@ -5,10 +5,11 @@ Deliberately not here: the trials as a table, CSV or JSON (`sweep_table.py`), an
 
 from __future__ import annotations
 
+import logging
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -18,11 +19,11 @@ from rich.text import Text
 
 from modtrain import space
 from modtrain.cli import sweep_table, terminal
-from modtrain.cli.sweep_table import rows, summary, table
-from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.cli.sweep_table import summary, table
+from modtrain.errors import BackendSilent, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.outcome import Trial
 from modtrain.queue import Queue, said
-from modtrain.sweep import ranked
+from modtrain.sweep import ranked, trials
 from modtrain.trials import Sweep, SweepSpec
 
 LOOK_S = 2.0
@@ -36,14 +37,22 @@ OVER = ("finished", "pruned", "failed")
 def show(
     sweep: Sweep, metric: str | None = None, *, minimize: bool = False, as_csv: bool = False, as_json: bool = False
 ) -> list[Trial]:
-    """`sweep-status`: the trials, best first."""
-    found = sweep_table.rows(sweep, metric, minimize=minimize)
+    """`sweep-status`: the trials, best first. Without a scheduler that does not answer, which code 8 says then."""
+    silent: ModtrainError | None = None
+    try:
+        found = trials(sweep)
+    except ModtrainError as error:
+        silent, found = error, trials(sweep, ask=False)
+        logging.getLogger(__name__).warning("%s", error)
+    found = sweep_table.rows(sweep, found, metric, minimize=minimize)
     if as_json:
         typer.echo(sweep_table.as_json(sweep, found, metric, minimize=minimize))
     elif as_csv:
         sweep_table.write_csv(sweep, found, metric)
     else:
         sweep_table.tell(sweep, found, metric)
+    if isinstance(silent, BackendSilent):
+        raise typer.Exit(silent.exit_code)
     return found
 
 
@@ -82,10 +91,7 @@ class Follow:
         if self._signals:
             error: type[ModtrainError] = Interrupted if self._signals[0] is signal.SIGINT else Preempted
             return error.exit_code
-        trials = self.queue.trials
-        if any(trial.state == "failed" or (trial.state == "finished" and trial.why) for trial in trials):
-            return 1
-        return 0 if all(trial.state in OVER for trial in trials) else StopRequested.exit_code
+        return _code(self.queue.trials)
 
     def _obey(self, obeyed: int) -> int:
         """The first signal asks the running trials to leave, the second one ends them."""
@@ -150,17 +156,27 @@ def facts_of(spec: SweepSpec, at_once: int | None) -> None:
     out.print()
 
 
+def _code(found: Sequence[Trial]) -> int:
+    """Of a whole sweep that nobody works on any more."""
+    if any(trial.state == "failed" or (trial.state == "finished" and trial.why) for trial in found):
+        return 1
+    return 0 if all(trial.state in OVER for trial in found) else StopRequested.exit_code
+
+
 def follow(sweep: Sweep, poll_s: float) -> int:
     """Wait for arrays, a line whenever something has changed; the exit code of the whole."""
     before = ""
     while True:
-        found = rows(sweep)
-        now = summary(found)
+        try:
+            found = trials(sweep)
+            now = summary(found)
+        except BackendSilent as error:  # the jobs go on meanwhile
+            found, now = [], str(error)
         if now != before:
             typer.echo(now)
             before = now
-        if not any(trial.state in ("running", "queued") for trial in found):
-            return 0 if all(trial.state in ("finished", "pruned") for trial in found) else 1
+        if found and not any(trial.state in ("running", "queued") for trial in found):
+            return _code(found)
         time.sleep(poll_s)
 
 

@@ -106,7 +106,7 @@ def sweep(
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end as it is.")
     if dry_run:
-        _dry_run(plan)
+        _dry_run(plan, retry_failed=retry_failed)
     elif plan.uses_arrays:
         _submit(plan, retry_failed=retry_failed, wait=wait)
     else:
@@ -146,6 +146,7 @@ def trial(
     The trial's run is made if there is none.
     """
     from modtrain.cli.running import train
+    from modtrain.tasks import task_states
     from modtrain.trials import Sweep
 
     opened = Sweep.open(sweep)
@@ -154,7 +155,8 @@ def trial(
         raise InputError(f"--task {task} is beyond the {opened.spec.trials} trials of {opened.workers} workers each.")
     opened.check_stop()
     run = opened.begin(number)
-    train(run, run.spec.placement[worker], threads, leave_after, unattended, evaluate_every)
+    modules = run.spec.placement[worker]
+    train(run, modules, threads, leave_after, unattended, evaluate_every, ask=lambda run: task_states(opened, number))
 
 
 def _queue(plan: Plan, *, retry_failed: bool) -> None:
@@ -196,10 +198,11 @@ def _submit(plan: Plan, *, retry_failed: bool, wait: bool) -> None:
         raise typer.Exit(follow(sweep, plan.backend.poll_s))
 
 
-def _dry_run(plan: Plan) -> None:
+def _dry_run(plan: Plan, *, retry_failed: bool) -> None:
     """What would run. On a scheduler the scripts are written, to be submitted by hand."""
     from modtrain.cli.sweep_words import facts_of
-    from modtrain.sweep import array, note_how, to_run
+    from modtrain.sweep import array, to_run
+    from modtrain.tasks import note_how
 
     if not plan.uses_arrays:
         facts_of(plan.spec, plan.at_once())
@@ -208,7 +211,7 @@ def _dry_run(plan: Plan) -> None:
     sweep = plan.sweep()
     note_how(sweep, plan.backend_name, plan.options, at_once=plan.at_once())
     facts_of(sweep.spec, plan.at_once())
-    numbers = to_run(sweep, retry_failed=False)
+    numbers = to_run(sweep, retry_failed=retry_failed)
     scripts = plan.backend.arrays(array(sweep, plan.backend, numbers, at_once=plan.at_once()))  # type: ignore[attr-defined]
     for path in scripts:
         typer.echo(f"# {path}")
