@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from modtrain.stopwatch import Kind
 
 log = logging.getLogger(__name__)
 
+PLACE = frozenset({"step", "epoch", "lr", "at", "seconds"})
+"""What a line says besides the losses: none of them may be called so."""
+
 
 class Curve:
     """Losses of one module since the last line of its `metrics.jsonl`."""
@@ -32,7 +36,7 @@ class Curve:
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         self._step = 0
         self.means: dict[str, float] = {}
-        """The means over the last interval."""
+        """The means over the last interval, each over the steps that had it."""
 
     def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
         """Keep the losses of a step, without waiting for the device."""
@@ -45,16 +49,17 @@ class Curve:
         """
         if not self._pending:
             return False
-        names = list(self._pending[0][1])
-        values = torch.stack([torch.stack([losses[n].float() for n in names]) for _, losses in self._pending]).cpu()
-        for (step, _), row in zip(self._pending, values.tolist(), strict=True):
-            for name, value in zip(names, row, strict=True):
-                if not math.isfinite(value):
-                    raise Diverged(
-                        f"{name!r} of {self._module} became {value} at step {step}; nothing of it was published. "
-                        "Lower the learning rate (--set), or look at the losses before it in metrics.jsonl."
-                    )
-        self.means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        found: dict[str, list[float]] = {}
+        entries = [(step, name, value.float()) for step, losses in self._pending for name, value in losses.items()]
+        values = torch.stack([value for _, _, value in entries]).tolist()
+        for (step, name, _), value in zip(entries, values, strict=True):
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"{name!r} of {self._module} became {value} at step {step}; nothing of it was published. "
+                    "Lower the learning rate (--set), or look at the losses before it in metrics.jsonl."
+                )
+            found.setdefault(name, []).append(value)
+        self.means = {name: statistics.fmean(its) for name, its in found.items()}
         self._step = self._pending[-1][0] + 1
         self._pending.clear()
         return True

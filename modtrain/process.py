@@ -70,7 +70,8 @@ def work(
             log.error("%s", error)
             raise
         except BaseException as error:
-            _last_word(heartbeat, logbook, "failed", 1, f"{type(error).__name__}: {error}")
+            code = StorageError.exit_code if isinstance(error, OSError) else 1  # as `_log_to_files` has it
+            _last_word(heartbeat, logbook, "failed", code, f"{type(error).__name__}: {error}")
             log.exception("The worker failed")
             raise
 

@@ -22,7 +22,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, StorageError
+from modtrain.curve import PLACE
+from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, ModtrainError, StorageError
 from modtrain.leaving import Leaving
 from modtrain.logbook import Logbook
 from modtrain.peers import Peers
@@ -81,6 +82,7 @@ class Worker:
         self.step = self._resume()
         self.nets = self._nets()
         self._failures = 0
+        self._refused: OSError | None = None
         self._retry_at: float | None = None
         self._rates: deque[tuple[float, int]] = deque(maxlen=32)
         self._curve_at = time.monotonic()
@@ -157,7 +159,13 @@ class Worker:
         if reason is not None:
             if any(trainee.published_step != self.step for trainee in self.trainees):
                 self._publish(full=True)
-            raise reason
+            raise reason if self._retry_at is None else self._unpublished(reason)
+
+    def _unpublished(self, reason: ModtrainError) -> ModtrainError:
+        """The same reason to leave, where storage refused the last publish."""
+        why, _, then = str(reason).rpartition("published and left")
+        lost = f"left, but publishing failed ({self._refused}); the steps since the last checkpoint are lost"
+        return type(reason)(f"{why}{lost}{then}")
 
     def _publish(self, *, full: bool) -> None:
         """Publish every module of this worker; what storage refuses is tried again soon, training goes on.
@@ -177,7 +185,7 @@ class Worker:
             self.heartbeat.say(trouble=None)
 
     def _publish_failed(self, error: OSError) -> None:
-        self._failures += 1
+        self._failures, self._refused = self._failures + 1, error
         if self._failures >= PUBLISH_TRIES:
             raise StorageError(
                 f"Publishing to {self.run.path} failed {self._failures} times in a row: {error}. Free some space or "
@@ -196,9 +204,8 @@ class Worker:
         """The work is done and only storage is missing: nothing to do but to try."""
         time.sleep(0.1)
         self._retry_if_due()
-        reason = self.leaving.reason()
-        if reason is not None:
-            raise reason
+        if self._retry_at is not None and (reason := self.leaving.reason()) is not None:
+            raise self._unpublished(reason)
 
     def _resume(self) -> int:
         """Load the newest step at which each module has a full checkpoint that verifies; 0 where there is none."""
@@ -252,6 +259,11 @@ def train_step(trainee: Trainee, nets: Nets, batch: Batch) -> Mapping[str, Tenso
     losses = trainee.module.loss(nets, batch, trainee.params)
     if "loss" not in losses:
         raise InputError(f"The loss of {trainee.name} returned {', '.join(losses)}; it must return a 'loss'.")
+    for name in losses.keys() & PLACE:
+        its = ", ".join(sorted(PLACE))
+        raise InputError(
+            f"The loss of {trainee.name} returned {name!r}; rename it: a line of metrics.jsonl has its own {its}."
+        )
     trainee.optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     trainee.optimizer.step()
