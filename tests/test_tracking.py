@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -193,10 +194,12 @@ class Broken:
 
 
 class Stuck(Broken):
-    """A tracker that never answers."""
+    """A tracker that does not answer before it is released."""
+
+    released: ClassVar[threading.Event]
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        time.sleep(1000)
+        self.released.wait(120)
 
 
 def with_tracker(monkeypatch: pytest.MonkeyPatch, tracker: type[Any]) -> None:
@@ -224,6 +227,7 @@ def test_a_tracker_that_hangs_costs_a_moment_at_the_end_and_nothing_before(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_tracker(monkeypatch, Stuck)
+    monkeypatch.setattr(Stuck, "released", threading.Event(), raising=False)
     monkeypatch.setattr(base, "ENDING_S", 0.5)
     monkeypatch.setattr(base, "PENDING", 3)
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 100}, track=["own"])
@@ -232,6 +236,27 @@ def test_a_tracker_that_hangs_costs_a_moment_at_the_end_and_nothing_before(
     assert run.is_finished(run.modules)
     assert "own does not end" in caplog.text
     assert caplog.text.count("own is slower than training") == 1
+    Stuck.released.set()  # no other test is to have it around
+
+
+def test_a_process_does_not_wait_at_its_end_for_the_package_of_a_tracker_that_hangs(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import atexit, time\n"
+        "from modtrain.tracking import base\n"
+        "base.LEAVING_S = 0.5\n"
+        "class tracker:\n"
+        "    def __init__(self, subject): atexit.register(time.sleep, 1000)\n"
+        "    def scalars(self, *told, **more): time.sleep(1000)\n"
+    )
+    values = {"track": [str(tmp_path / "mine.py")], "params": {"nan_at": 25}}
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, **values)
+    process = runs.start_worker(run, BOTH)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 5, output
+    assert "mine.py does not end" in output
+    assert "'loss' of generator became nan" in output
 
 
 def test_wandb_writes_a_run_of_its_own_offline_without_a_login(
