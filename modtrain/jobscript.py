@@ -73,7 +73,7 @@ def render(script: Script, template: str, own: str | None = None) -> str:
         return environment.get_template(template).render(values)
     try:
         text = Path(own).read_text(encoding="utf-8")
-        _check_blocks(text, environment, own)
+        _blocks(text, environment, own)
         return environment.from_string(text).render(values)
     except InputError:
         raise
@@ -81,18 +81,27 @@ def render(script: Script, template: str, own: str | None = None) -> str:
         raise InputError(f"The job script template {own}{_said(error, values)}") from None
 
 
-def _check_blocks(text: str, environment: Environment, own: str) -> None:
-    """Of a template that extends another: a block that ours do not have would be left out without a word."""
+def _blocks(text: str, environment: Environment, own: str) -> set[str]:
+    """The blocks of a template and of those that it extends.
+
+    InputError for one that nothing above has, and that is in no other: it would be left out without a word.
+    """
     from jinja2 import nodes
 
-    ours = sorted({name for path in TEMPLATES.glob("*.j2") for name in environment.get_template(path.name).blocks})
     tree = environment.parse(text)
-    for block in tree.find_all(nodes.Block) if tree.find(nodes.Extends) else ():
-        if block.name not in ours:
-            near = did_you_mean(block.name, ours)
-            raise InputError(
-                f"The job script template {own} has a block {block.name!r}; ours have {', '.join(ours)}.{near}"
-            )
+    blocks = list(tree.find_all(nodes.Block))
+    names, extends = {block.name for block in blocks}, tree.find(nodes.Extends)
+    if extends is None or environment.loader is None:
+        return names
+    if not isinstance(extends.template, nodes.Const):  # known only when it is rendered
+        return names
+    base = str(extends.template.value)
+    above = _blocks(environment.loader.get_source(environment, base)[0], environment, base)
+    inner = {nested.name for block in blocks for nested in block.find_all(nodes.Block)}
+    for name in sorted(names - above - inner):
+        has, near = ", ".join(sorted(above)) or "none", did_you_mean(name, above)
+        raise InputError(f"The job script template {own} has a block {name!r}; {base} has {has}.{near}")
+    return names | above
 
 
 def _said(error: Exception, names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ import pytest
 
 from modtrain.backends.base import Array, BackendOptions, Job, Resources
 from modtrain.backends.batch import BatchBackend
+from modtrain.backends.journal import Journal
 from modtrain.backends.pbs import PbsBackend
 from modtrain.backends.slurm import SlurmBackend
 from modtrain.errors import InputError
@@ -204,6 +205,21 @@ def test_a_site_may_bring_its_own_template_and_build_on_ours(site: Site) -> None
     assert f"{NAMES[1]}.generator: one worker of a modtrain run. on this site" in (script.parent / "0.log").read_text()
 
 
+def test_a_site_s_template_may_have_blocks_of_its_own_for_templates_that_build_on_it(site: Site) -> None:
+    """Where they lie in a block of ours, or replace one that does."""
+    base = "{% block on_start %}echo base{% block greeting %}{% endblock %}{% endblock %}"
+    (site.path / "base.sh.j2").write_text("{% extends 'slurm.sh.j2' %}" + base)
+    inner = "{% block greeting %}; echo hello {% block whom %}world{% endblock %}{% endblock %}"
+    own = site.path / "own.sh.j2"
+    own.write_text("{% extends 'base.sh.j2' %}" + inner)
+    (script,) = backend(site, template=str(own)).scripts([job(site)])
+    assert site.run(script).returncode == 0
+    assert (script.parent / "0.log").read_text() == "base\nhello world\n"
+    own.write_text("{% extends 'base.sh.j2' %}{% block greetings %}{% endblock %}")
+    with pytest.raises(InputError, match=r"'greetings'; base.sh.j2 has .*Did you mean 'greeting'"):
+        backend(site, template=str(own)).scripts([job(site)])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -354,6 +370,25 @@ def test_a_worker_that_is_killed_is_started_again_within_its_job_and_given_up_in
     assert site.run(script).returncode == 137
     assert (script.parent / "0.log").read_text().count("alive\n") == 17
     assert " 137 " in (script.parent / "0.journal").read_text()
+
+
+def test_a_worker_that_is_killed_when_no_time_is_left_is_continued_by_the_next_job(site: Site) -> None:
+    over = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3))
+    asked(site, [over, "RUNNING None"])
+    site.python.write_text("#!/bin/bash\necho alive\n/bin/sleep 3\nkill -9 $$\n")
+    (script,) = backend(site, publish_before_s=1).scripts([job(site)])
+    assert "-lt 60" in script.read_text()
+    script.write_text(script.read_text().replace("-lt 60", "-lt 0"))  # as if it had lived for more than a minute
+    assert site.run(script).returncode == 75
+    assert requeued(site) == ["requeue 7"]
+    assert (script.parent / "0.log").read_text().count("alive\n") == 1
+
+
+def test_a_torn_line_of_a_journal_hides_nothing_else(site: Site) -> None:
+    journal = site.path / "0.journal"
+    journal.write_text("started 7 n1 1\nended 7 75 2\nended 7 7x 3\nended 7 \n")
+    found = Journal(f"{journal}@7")
+    assert (found.exit_code, found.closed) == (75, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])

@@ -16,6 +16,7 @@ from modtrain.errors import FINAL_EXIT_CODES
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\[\]-]*")
 """A scheduler's id. Journals lie on shared storage: nothing else of them is given to a command."""
+_CODE = re.compile(r"[0-9]{1,3}")
 
 
 class Journal:
@@ -28,6 +29,8 @@ class Journal:
         ended: dict[str, int] = {}
         for kind, job, value, *_ in (line for line in lines if len(line) == 4):
             if kind in ("continued", "renamed") and not _ID.fullmatch(value):
+                continue
+            if kind == "ended" and not _CODE.fullmatch(value):  # torn, or by a template of a site's own
                 continue
             if kind == "continued" and job in self.links:
                 self.links.append(value)
