@@ -7,9 +7,10 @@ evaluates the run if it is the one that ends it. Deliberately not here: training
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from modtrain import jobs
+from modtrain.backends.base import JobState
 from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.process import work
 from modtrain.pulse import LIVE, states_of
@@ -28,10 +29,12 @@ def train(
     threads: int | None = None,
     leave_after_s: float | None = None,
     evaluate_every: int | None = None,
+    ask: Callable[[Run], Mapping[int, JobState]] = jobs.states,
 ) -> None:
     """Train `modules` to the run's end, as `process.work` does; the first worker evaluates every so many epochs.
 
-    Preempted also where a peer was late: its job may be queued for hours, and this node need not wait for it.
+    Preempted also where a peer was late: its job may be queued for hours, and this node need not wait for it. `ask` is
+    as for `all_may_come`.
     """
 
     def after_epoch(epoch: int) -> None:
@@ -45,7 +48,7 @@ def train(
             threads=threads,
             leave_after_s=leave_after_s,
             after_epoch=after_epoch,
-            may_come=lambda: all_may_come(run),
+            may_come=lambda: all_may_come(run, ask),
         )
     except LEFT:
         raise
@@ -59,13 +62,14 @@ def train(
         conclude(run)
 
 
-def all_may_come(run: Run) -> bool:
+def all_may_come(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = jobs.states) -> bool:
     """Whether every worker that is not finished has a live job, as far as anybody can say.
 
     One whose job is over and that said nothing, since its node or its Python is broken, would be waited for for ever.
+    `ask` knows the jobs of the run's workers, by number: those of a trial may be tasks of an array.
     """
     try:
-        found = jobs.states(run)
+        found = ask(run)
     except ModtrainError as error:
         log.warning("Who is still to come cannot be asked: %s", error)
         return True
@@ -81,5 +85,5 @@ def _judge(run: Run) -> None:
 
     try:
         evaluate(run, device=run.spec.device)
-    except ModtrainError as error:
-        log.warning("Not evaluated: %s", error)
+    except Exception as error:  # a full disk, the GPU's memory, the recipe
+        log.warning("Not evaluated: %s", error, exc_info=not isinstance(error, ModtrainError | OSError))

@@ -25,7 +25,7 @@ from modtrain.sweep import cancel, queue, run, stop, trials
 from modtrain.trials import new_sweep
 from tests.command import Terminal, ended, start
 from tests.conftest import TINY
-from tests.runs import finish, make_run, weights_of
+from tests.runs import finish, make_run, start_worker, weights_of
 
 JOINT = [["generator", "discriminator"]]
 ONE_THREAD = BackendOptions(profile=Profile(cpus=1))
@@ -254,6 +254,23 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
     assert life(sweep, 1) != lives[1]
     found = {trial["number"]: trial for trial in json.loads(type_("sweep-status", sweep.path, "--json").out)["trials"]}
     assert (found[0]["state"], found[1]["state"], why in found[1]["why"]) == ("finished", "failed", True)
+    dry = ("sweep", sweep.path, "--backend", "slurm", "--dry-run")
+    assert "The scripts of 0 trials" in type_(*dry).out
+    assert "The scripts of 1 trials" in type_(*dry, "--retry-failed").out
+
+
+def test_a_worker_by_hand_that_took_over_from_a_sweep_s_is_left_alone(tmp_path: Path, held: Path) -> None:
+    sweep = made(tmp_path / "taken", {"seed": [1]}, recipe=held, epochs=40, metric="mean")
+    watching, _ = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 0))
+    with start_worker(run_of(sweep, 0), "generator,discriminator") as by_hand:
+        for _ in watching:
+            pass
+        assert by_hand.poll() is None, "the sweep's own worker has left, this one trains"
+        assert run_of(sweep, 0).stop_requested() is None
+        (tmp_path / "hold").unlink()
+        output, _ = by_hand.communicate(timeout=90)
+        assert by_hand.returncode == 0, output
+    assert states(sweep) == ["finished"]
 
 
 def test_a_trial_whose_worker_cannot_even_start_fails_with_its_last_line(tmp_path: Path) -> None:

@@ -236,6 +236,16 @@ def test_tasks_of_an_array_go_on_beyond_their_time_limit_each_for_itself(short: 
         assert short.job(task).restarts == len(kinds) - 1
 
 
+def test_a_task_waits_for_no_other_one_of_its_trial_that_was_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("peer_timeout_s: 3")
+    apart = ("--nodes-per-trial", 2, "--vary", "seed=1", "--directive=--hold")
+    sweep, _ = cluster.sweep("halved", tmp_path / "config.yaml", *apart)
+    cluster.slurm.run("scancel", sweep.tasks()[1])
+    cluster.slurm.run("scontrol", "release", sweep.tasks()[0])
+    assert sweep.slurm.until_over(sweep.tasks()[0]).exit_code == 7
+    assert "Waited 3 s for discriminator" in str(sweep.run(0).stop_requested())
+
+
 def test_a_dry_run_of_a_thousand_trials_takes_seconds_and_submits_nothing(cluster: Cluster) -> None:
     before, begun = len(cluster.slurm.queue()), time.monotonic()
     sweep, said = cluster.sweep("thousand", "--vary", "seed=1..1001", "--dry-run", "--max-running", 4)

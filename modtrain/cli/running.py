@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from modtrain.cli.parsing import Command
 from modtrain.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
+    from modtrain.backends.base import JobState
     from modtrain.run import Run
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/apples-1.")]
@@ -69,12 +71,16 @@ def train(
     leave_after: float | None,
     unattended: bool,
     evaluate_every: int | None,
+    *,
+    ask: Callable[[Run], Mapping[int, JobState]] | None = None,
 ) -> None:
-    """Train as the options say."""
+    """Train as the options say; `ask` knows the jobs of the run's workers, where the run itself does not."""
     if unattended or evaluate_every:
         from modtrain import unattended as alone
+        from modtrain.jobs import states
 
-        alone.train(run, modules, threads=threads, leave_after_s=leave_after, evaluate_every=evaluate_every)
+        every, ask = evaluate_every, ask or states
+        alone.train(run, modules, threads=threads, leave_after_s=leave_after, evaluate_every=every, ask=ask)
     else:
         from modtrain.process import work
 
