@@ -6,12 +6,10 @@ pydantic's models are imported where a command needs them.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
-import threading
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -68,18 +66,7 @@ def main() -> None:
         if error is not said.error:
             _say(error, said.last)
         code = getattr(error, "exit_code", StorageError.exit_code if isinstance(error, OSError) else 1)
-    leave(code if isinstance(code, int) else 0)
-
-
-def leave(code: int) -> NoReturn:
-    """End the process; at once where a tracker hangs, for its package may have asked Python to wait for it at exit."""
-    if any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.callback()
