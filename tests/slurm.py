@@ -79,10 +79,6 @@ class Slurm:
         """The job, as soon as it is over, in whatever way."""
         return self.until(job, lambda found: found.over, timeout_s=timeout_s)
 
-    def start_now(self, job: str) -> None:
-        """A requeued job does not wait for its time any more."""
-        self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-
     def set_node(self, node: str, state: str) -> None:
         """DOWN: its jobs are lost, it stays down. RESUME: it can be used again."""
         self.run("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=test")

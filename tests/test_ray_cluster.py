@@ -344,7 +344,6 @@ def test_before_its_time_limit_the_job_s_workers_publish_and_it_is_requeued_and_
         pid_after(run, module, steps=20)
     slurm.run("scancel", "--batch", "--signal=USR2", job)  # what --signal=B:USR2@120 does
     slurm.until(job, lambda found: found.restarts == 1)
-    slurm.start_now(job)
     assert slurm.until_over(job, timeout_s=120).state == "COMPLETED", told(folder)
     assert is_final(run)
     for module in run.modules:
