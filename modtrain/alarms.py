@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from modtrain.errors import CONSEQUENCES
 from modtrain.pulse import LIVE
 from modtrain.status import blamed
 from modtrain.tail import number
@@ -49,7 +50,6 @@ DO_BY_EXIT_CODE = {
     6: "Free some space or mend the folder (`modtrain doctor {path}`), then `modtrain launch {path}`.",
     7: "See what its peer does; `modtrain launch {path}` starts both again.",
 }
-CONSEQUENCES = (4, 7)
 
 
 @dataclass(frozen=True, kw_only=True)

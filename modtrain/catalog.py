@@ -20,6 +20,7 @@ from typing import Any
 from modtrain import fs
 from modtrain.errors import InputError
 from modtrain.glance import ABSENT, Glance, Signature, is_plain, signature
+from modtrain.outcome import ENDED
 from modtrain.pulse import PATIENCE_S
 from modtrain.run import RUN_FILE, STOP_FILE, Run
 from modtrain.trials import SWEEP_FILE, Sweep
@@ -36,8 +37,6 @@ AGAIN_S = 1.0
 """Who asks for what is not there has all looked at anew, but not more often."""
 CURVES_S = 0.1
 """Of a look that may go into reading curves; the rest of them has its turn at the next one."""
-OVER = ("finished", "pruned", "failed")
-"""States of trials from which no result is to come."""
 
 Row = dict[str, Any]
 
@@ -261,7 +260,7 @@ def sweep_row(sweep: Sweep, path: str, trials: list[_Entry], *, stopped: bool) -
     rows = [entry.row() for entry in trials]
     counts = Counter("failed" if row["problem"] else row["state"] for row in rows)
     counts["waiting"] += max(0, sweep.spec.trials - len(rows))
-    done = sum(1.0 if row["state"] in OVER else row["progress"] or 0.0 for row in rows)
+    done = sum(1.0 if row["state"] in ENDED else row["progress"] or 0.0 for row in rows)
     said = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
     do = f"See `modtrain sweep-status {sweep.path}`."
     alarms = [{"module": None, "level": "bad", "says": sentence, "do": do} for sentence in said]
@@ -286,7 +285,7 @@ def _state_of(counts: Mapping[str, int], *, stopped: bool) -> str:
     for state in ("running", "queued"):
         if counts.get(state):
             return state
-    if sum(counts.values()) == sum(counts.get(state, 0) for state in OVER):
+    if sum(counts.values()) == sum(counts.get(state, 0) for state in ENDED):
         return "finished" if counts.get("finished") else "failed"
     return "stopped" if stopped or counts.get("stopped") else "waiting"
 

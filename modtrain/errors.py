@@ -104,6 +104,8 @@ FINAL_EXIT_CODES = frozenset({0, 2, 3, 4, 5, 130})
 
 OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
 """The last word of a worker by its exit code; anything else but 0 has failed."""
+CONSEQUENCES = (7, 4)
+"""Exit codes of workers that were late, or overtaken: the cause is another one."""
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:

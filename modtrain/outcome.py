@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from modtrain.errors import did_you_mean
+from modtrain.errors import CONSEQUENCES, did_you_mean
 from modtrain.jobs import launcher
 from modtrain.pulse import LIVE, Beat, states_of
 from modtrain.run import Run
@@ -20,8 +20,8 @@ from modtrain.tail import number
 PRUNED = "pruned: "
 """How the reason in the `stop` file of a pruned trial begins: the folder itself says that it was pruned."""
 LIVE_JOBS = ("running", "pending")
-CONSEQUENCES = (7, 4)
-"""Exit codes of workers that were late, or overtaken: the cause is another one."""
+ENDED = ("finished", "pruned", "failed")
+"""States of trials from which no other result is to come."""
 
 State = Literal["waiting", "queued", "running", "finished", "pruned", "failed", "stopped"]
 

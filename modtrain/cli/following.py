@@ -17,7 +17,7 @@ import typer
 
 from modtrain.cli.parsing import Command
 from modtrain.cli.running import JsonOption, RunOrSweepArgument
-from modtrain.errors import BackendSilent, InputError, ModtrainError, Preempted, StopRequested
+from modtrain.errors import CONSEQUENCES, BackendSilent, InputError, ModtrainError, Preempted, StopRequested
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +32,6 @@ JOBS_S = 30.0
 """Seconds between two questions to a scheduler."""
 SURE_S = 3.0
 """How long a run must look over: a worker that was killed may be about to be started again."""
-CONSEQUENCES = (7, 4)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -21,7 +21,7 @@ from modtrain import space
 from modtrain.cli import sweep_table, terminal
 from modtrain.cli.sweep_table import summary, table
 from modtrain.errors import BackendSilent, Interrupted, ModtrainError, Preempted, StopRequested
-from modtrain.outcome import Trial
+from modtrain.outcome import ENDED, Trial
 from modtrain.queue import Queue, said
 from modtrain.sweep import ranked, trials
 from modtrain.trials import Sweep, SweepSpec
@@ -31,7 +31,6 @@ BEST = 8
 """Trials in the live table."""
 FIRST = 3
 """Trials whose values are shown before anything runs."""
-OVER = ("finished", "pruned", "failed")
 
 
 def show(
@@ -119,7 +118,7 @@ class Follow:
 
     def _now(self) -> Group:
         """The best trials so far, those that run, and how far the whole is."""
-        best = [trial for trial in ranked(self.sweep, self.queue.trials) if trial.state in OVER]
+        best = [trial for trial in ranked(self.sweep, self.queue.trials) if trial.state in ENDED]
         room = max(4, self.out.height - 8)
         numbers = list(self.queue.running)[: room - 2]
         running = [self.sweep.trial(number, "running") for number in numbers]
@@ -129,7 +128,7 @@ class Follow:
         return Group("", *parts, Text(f"\n{self._far()}{f', {more} more run' if more else ''}", "dim"))
 
     def _far(self) -> str:
-        over = sum(1 for trial in self.queue.trials if trial.state in OVER)
+        over = sum(1 for trial in self.queue.trials if trial.state in ENDED)
         count, seconds = len(self.queue.trials), time.monotonic() - self._begun
         new = over - (count - self._left_at_first)
         left = f", {terminal.clock((count - over) * seconds / new)} left" if new > 0 else ""
@@ -160,7 +159,7 @@ def _code(found: Sequence[Trial]) -> int:
     """Of a whole sweep that nobody works on any more."""
     if any(trial.state == "failed" or (trial.state == "finished" and trial.why) for trial in found):
         return 1
-    return 0 if all(trial.state in OVER for trial in found) else StopRequested.exit_code
+    return 0 if all(trial.state in ENDED for trial in found) else StopRequested.exit_code
 
 
 def follow(sweep: Sweep, poll_s: float) -> int:
@@ -195,7 +194,7 @@ def closing(sweep: Sweep, found: list[Trial]) -> None:
     if found[0].result is not None:
         typer.echo(f"  the best      {shlex.quote(terminal.short(sweep.run_path(found[0].number)))}")
     typer.echo(f"  see it again  modtrain sweep-status {path}")
-    if states - set(OVER):
+    if states - set(ENDED):
         typer.echo(f"  go on         modtrain sweep {path}")
     if "failed" in states:
         typer.echo(f"  try again     modtrain sweep {path} --retry-failed")
