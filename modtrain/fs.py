@@ -107,25 +107,27 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: Path) -> bytes:
-    """The whole content, read into memory (a memory map of a lost server is an uncatchable SIGBUS)."""
-    return _again_if_stale(path.read_bytes)
+def read_file(path: Path, *, most: int | None = None) -> bytes:
+    """The whole content, read into memory (a memory map of a lost server is an uncatchable SIGBUS).
 
-
-def read_small(path: Path, *, most: int = 4 << 20) -> bytes:
-    """The whole content of a small regular file; OSError where it is none: a reader would wait for a pipe for ever."""
+    OSError where it is no plain file, since a reader would wait for a pipe for ever, or has more than `most` bytes.
+    """
 
     def content() -> bytes:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-                raise OSError(errno.EINVAL, f"no file of at most {most} bytes", str(path))
-            return _all_of(descriptor, found.st_size + 1)
-        finally:
-            os.close(descriptor)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "no plain file", str(path))
+            if most is not None and found.st_size > most:
+                raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
+            return file.readall()
 
     return _again_if_stale(content)
+
+
+def read_small(path: Path) -> bytes:
+    """The same of a file that is never large: 4 MiB at most."""
+    return read_file(path, most=4 << 20)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -218,14 +220,6 @@ def _again_if_stale(action: Callable[[], T], tries: int = 5) -> T:
                 raise
             time.sleep(0.02)
     return action()
-
-
-def _all_of(descriptor: int, size: int) -> bytes:
-    """Up to so many bytes: a read may return less than there is."""
-    content = os.read(descriptor, size)
-    while 0 < len(content) < size and (more := os.read(descriptor, size - len(content))):
-        content += more
-    return content
 
 
 def _temporary(folder: Path) -> Path:

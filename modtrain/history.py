@@ -35,10 +35,14 @@ class History:
         """Read what is new; True where anything changed."""
         files = [self._curves, self._versions, self._doings]
         changed = [kept.look() for by_module in files for kept in by_module.values()]
+        for module, curve in self._curves.items():
+            for doing in self.doings(module):
+                if doing["what"] == "began" and _is_number(doing.get("step")):
+                    _forget_retrained(curve.lines, doing["step"], doing["at"])
         return self._evaluations.look() or any(changed)
 
     def curve(self, module: str) -> list[Line]:
-        """The lines of `metrics.jsonl`, steps ascending: what a restart trained again replaces what was there."""
+        """The lines of `metrics.jsonl`, steps ascending, without what was trained again after a restart."""
         return self._curves[module].lines
 
     def versions(self, module: str) -> list[Line]:
@@ -113,6 +117,14 @@ def _replace_from_step(lines: list[Line], line: Line) -> None:
     while lines and lines[-1]["step"] >= line["step"]:
         lines.pop()
     lines.append(line)
+
+
+def _forget_retrained(lines: list[Line], step: int, at: float) -> None:
+    """Who goes on from a step trains anew what an earlier life had done behind it."""
+    first = last = bisect.bisect_right(lines, step, key=lambda line: line["step"])
+    while last < len(lines) and lines[last]["at"] < at:
+        last += 1
+    del lines[first:last]
 
 
 def _by_version(lines: list[Line], line: Line) -> None:

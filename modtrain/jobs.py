@@ -146,7 +146,7 @@ def _joined(worker: Mapping[str, Any], job: JobState, ids: Sequence[str]) -> str
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none."""
     try:
-        return dict(json.loads(fs.read_small(path, most=1 << 28)))  # a sweep names each of its tasks
+        return dict(json.loads(fs.read_file(path, most=1 << 28)))  # a sweep names each of its tasks
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 

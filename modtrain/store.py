@@ -49,7 +49,7 @@ class CheckpointStore:
     def meta(self, version: int) -> Checkpoint:
         """What a version says of itself; MissingCheckpoint, CorruptCheckpoint."""
         path = self.folder(version) / META
-        checkpoint = Checkpoint.unseal(self._content(path), path)
+        checkpoint = Checkpoint.unseal(self._content(path, fs.read_small), path)
         if (checkpoint.version, checkpoint.module) != (version, self.module):
             raise CorruptCheckpoint(f"{path} belongs to {checkpoint.module} version {checkpoint.version}.")
         return checkpoint
@@ -59,7 +59,7 @@ class CheckpointStore:
         path, expected = self.folder(checkpoint.version) / file, checkpoint.files.get(file)
         if expected is None:
             raise MissingCheckpoint(f"{path.parent} has no {file}; it has {', '.join(checkpoint.files)}.")
-        content = self._content(path)
+        content = self._content(path, fs.read_file)
         if fingerprint(content) != expected:
             raise CorruptCheckpoint(f"{path} is damaged: its {len(content)} bytes are not those that {META} names.")
         return content
@@ -140,9 +140,9 @@ class CheckpointStore:
                 _report_once(self.module, version, str(error))
         return [held[version] for version in sorted(held, reverse=True)[:count]]
 
-    def _content(self, path: Path) -> bytes:
+    def _content(self, path: Path, read: Callable[[Path], bytes]) -> bytes:
         try:
-            return fs.read_small(path) if path.name == META else fs.read_file(path)
+            return read(path)
         except OSError as error:
             if error.errno in fs.GONE:
                 raise MissingCheckpoint(f"{path} is not there any more.") from error

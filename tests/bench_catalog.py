@@ -65,6 +65,12 @@ def look(catalog: Catalog, what: str) -> None:
 def make(path: Path, *, live: bool) -> Run:
     """A run's folder as workers leave it."""
     run = Run.create(path, RunSpec(recipe="demo", placement=[[m] for m in MODULES], epochs=100, created_at=time.time()))
+    fill(run, live=live)
+    return run
+
+
+def fill(run: Run, *, live: bool) -> None:
+    """What the workers of a run leave in its folder."""
     for module in MODULES:
         run.store(module).checkpoints.mkdir(parents=True)
         lines = [version(run, module, number).seal() for number in range(100)]
@@ -82,7 +88,6 @@ def make(path: Path, *, live: bool) -> Run:
         {"versions": {}, "epochs": dict.fromkeys(MODULES, e), "metrics": {"ssim": e / 10, "psnr": e}} for e in range(10)
     ]
     (run.path / "evaluation" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in judged))
-    return run
 
 
 def version(run: Run, module: str, number: int) -> Checkpoint:

@@ -1,8 +1,9 @@
-"""What the dashboard costs: `python -m tests.bench_dashboard [RUNS] [PAGES] [SECONDS]`; not a test.
+"""What the dashboard costs: `python -m tests.bench_dashboard [RUNS] [PAGES] [SECONDS] [TRIALS]`; not a test.
 
-1,000 runs of 3 modules with 100 checkpoints each, as `bench_catalog.py` makes them; a server of its own; then 50 open
-pages, half of all runs and half of one run, each with events, that fetch the data whenever they are told, while that
-run publishes once a second. Everything on this machine, pages and server together.
+1,000 runs of 3 modules with 100 checkpoints each, as `bench_catalog.py` makes them, and a sweep of 300 such runs, a
+tenth of them live; a server of its own; then 50 open pages, half of all runs and half of one run, each with events,
+that fetch the data whenever they are told, while that run publishes once a second. Everything on this machine, pages
+and server together.
 """
 
 # ruff: noqa: T201
@@ -19,8 +20,10 @@ from pathlib import Path
 
 import httpx
 
+from modtrain.config import Config
 from modtrain.run import Run
-from tests.bench_catalog import make, publish
+from modtrain.trials import Sweep, new_sweep
+from tests.bench_catalog import fill, make, publish
 from tests.command import start
 
 BUSY = "run-0000"
@@ -29,14 +32,14 @@ BUSY = "run-0000"
 def main() -> None:
     """Print the figures."""
     given = [int(word) for word in sys.argv[1:]]
-    runs, pages, seconds = [*given, *(1000, 50, 20)[len(given) :]]
+    runs, pages, seconds, trials = [*given, *(1000, 50, 20, 300)[len(given) :]]
     with tempfile.TemporaryDirectory() as folder:
         made = [make(Path(folder) / f"run-{number:04d}", live=number < 10) for number in range(runs)]
-        print(f"{runs} runs")
+        make_sweep(Path(folder) / "sweep", trials)
+        print(f"{runs} runs, and a sweep of {trials}")
         process = start("dashboard", folder, "--port", "0")
         try:
             url = address_of(process)
-            time.sleep(5)  # it has begun to look; a person takes longer to open the link
             for what, address in (
                 ("first page of all runs", ""),
                 ("the same again", ""),
@@ -45,6 +48,8 @@ def main() -> None:
                 ("the same again", f"run/{BUSY}/"),
                 ("first page of another run", "run/run-0500/" if runs > 500 else f"run/{BUSY}/"),
                 ("page of a checkpoint", f"checkpoint/{BUSY}/translator/99/"),
+                ("first page of the sweep", "sweep/sweep/"),
+                ("the same again", "sweep/sweep/"),
                 ("plotly.min.js, packed", "static/plotly.min.js"),
             ):
                 fetch(process, url, what, address)
@@ -56,6 +61,15 @@ def main() -> None:
         finally:
             process.kill()
             process.communicate()
+
+
+def make_sweep(path: Path, trials: int) -> None:
+    """Its trials are ranked by a scalar of training, which is the slower kind."""
+    drawn = {"encoder_decoder.lr": {"low": 1e-4, "high": 1e-1, "log": True}}
+    config = Config(recipe="latent-translation", epochs=100)
+    sweep = Sweep.create(path, new_sweep(config, drawn, sampler="sobol", trials=trials, metric="translator.loss"))
+    for number in range(trials):
+        fill(sweep.begin(number), live=number < trials // 10)
 
 
 def address_of(process: subprocess.Popen[str]) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 
+from modtrain import fs
 from modtrain.cli import main
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,26 @@ class Terminal:
             main()
         out, err = self._capsys.readouterr()
         return Said(int(left.value.code or 0), out, err)
+
+
+def typed(*words: object) -> Said:
+    """A command, typed into this very process; also where a fixture of a whole file types it."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setenv("COLUMNS", "100")
+        patch.setattr(sys, "argv", ["modtrain", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+    for stream in (out, err):
+        stream.seek(0)
+    return Said(int(left.value.code or 0), out.read(), err.read())
+
+
+def until(look: Callable[[], Seen | bool | None], timeout_s: float = 240) -> Seen:
+    """What `look` sees, as soon as that is something."""
+    found = fs.wait_until(lambda: look() or None, timeout_s=timeout_s, longest_pause_s=0.2)
+    assert found, f"it did not come within {timeout_s} s"
+    return found  # type: ignore[return-value]
 
 
 def start(*words: object) -> subprocess.Popen[str]:

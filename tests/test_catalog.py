@@ -66,7 +66,7 @@ def test_a_look_at_what_has_not_changed_is_no_news_and_reads_nothing(
     catalog = Catalog(tmp_path)
     first, revision = rows(catalog), catalog.revision
     opened: list[Any] = []
-    monkeypatch.setattr(fs, "read_small", lambda path, **options: opened.append(path))
+    monkeypatch.setattr(fs, "read_small", lambda path: opened.append(path))
     monkeypatch.setattr("modtrain.glance.newest_line", lambda path, module: opened.append(path))
     assert rows(catalog).keys() == first.keys()
     assert (opened, catalog.revision) == ([], revision)

@@ -129,6 +129,23 @@ def test_what_a_restart_trained_again_replaces_what_was_there(run: Run) -> None:
     assert not history.look()
 
 
+def test_who_goes_on_from_a_step_takes_back_what_an_earlier_life_had_done_behind_it(run: Run) -> None:
+    folder = run.module_path("generator")
+    append(folder / "workers.jsonl", {"what": "began", "at": 0.5, "step": 0})
+    append(folder / "metrics.jsonl", point(20), point(40), point(60))
+    history = History(run)
+    history.look()
+    append(folder / "workers.jsonl", {"what": "began", "at": 100.0, "step": 20}, {"what": "began", "at": 101.0})
+    assert history.look()
+    assert [line["step"] for line in history.curve("generator")] == [20]
+    append(folder / "metrics.jsonl", {**point(50), "at": 102.0})
+    history.look()
+    assert [line["step"] for line in history.curve("generator")] == [20, 50]
+    again = History(run)
+    again.look()
+    assert again.curve("generator") == history.curve("generator")
+
+
 def test_only_finite_numbers_are_scalars() -> None:
     line = {**point(1), "seconds": {"data": 1}, "name": "x", "yes": True, "huge": 10**400, "no": None, "inf": 1e999}
     assert scalars(line) == {"loss": 1.0}

@@ -5,8 +5,6 @@ What every backend promises is tested in test_backend_contract.py.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -15,23 +13,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from modtrain.cli import main
 from modtrain.fs import read_lines
 from modtrain.run import Run
-from tests.command import Said
+from tests.command import Said, typed, until
 from tests.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.runs import finish, make_run, weights_of
 from tests.test_launch_killed import pid_after
 
 pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
-Seen = TypeVar("Seen")
 TINY = Path(__file__).parent / "tiny.py"
 LONG = ("--epochs", 500, "--set", "pause_s=0.05")
 """A run that nobody waits for."""
@@ -51,19 +47,6 @@ EVIL = "a; rm -rf $HOME 'x\"y"
 
 TORQUE_SLOWLY = ["pbspro", pytest.param("torque", marks=pytest.mark.slow)]
 PBSPRO_SLOWLY = [pytest.param("pbspro", marks=pytest.mark.slow), "torque"]
-
-
-def typed(*words: object) -> Said:
-    """A command line, in this very process."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setenv("COLUMNS", "80")
-        patch.setattr(sys, "argv", ["modtrain", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-    for stream in (out, err):
-        stream.seek(0)
-    return Said(int(left.value.code or 0), out.read(), err.read())
 
 
 @dataclass(frozen=True)
@@ -112,15 +95,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
         return Site("torque", tmp_path / "runs")
     found: Site = request.getfixturevalue("pro")
     return found
-
-
-def until(look: Callable[[], Seen], timeout_s: float = 240, pause_s: float = 0.2) -> Seen:
-    """What `look` sees, as soon as that is something."""
-    deadline = time.monotonic() + timeout_s
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        time.sleep(pause_s)
-    return seen
 
 
 def ids_of(said: Said) -> dict[str, str]:

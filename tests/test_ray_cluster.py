@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from modtrain.run import Run, process_started
-from tests.command import Said, ended, start
+from tests.command import Said, ended, start, until
 from tests.conftest import NODE
 from tests.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.slurm import Slurm
@@ -51,18 +50,9 @@ params: {{batches: {batches}, pause_s: 0.05}}
 """
 
 
-def until(look: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
-    """What `look` returns, as soon as it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.1)
-    return found
-
-
 def made(path: Path) -> Run:
     """The run in a folder, as soon as a launch has made it."""
-    until((path / "run.json").exists, f"{path}")
+    until((path / "run.json").exists)
     return Run.open(path)
 
 
@@ -125,7 +115,7 @@ def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
     run = Run.open(tmp_path / "run")
     launcher = int(said.out.partition("(process ")[2].partition(")")[0])
     assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
-    until(lambda: is_final(run) and not process_started(launcher), "the end")
+    until(lambda: is_final(run) and not process_started(launcher))
     assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
 
 
@@ -221,8 +211,8 @@ def test_a_run_whose_cluster_lost_its_head_is_finished_by_the_same_command_on_an
     assert said.code == 8
     check_one_sentence(said)
     assert f"The Ray cluster at {os.environ['RAY_ADDRESS']} is lost" in said.err
-    until(lambda: not any(process_started(pid) for pid in pids.values()), "the workers to be gone", timeout_s=30)
-    until(lambda: not machines.processes("machine1"), "the other node to be gone", timeout_s=30)
+    until(lambda: not any(process_started(pid) for pid in pids.values()), timeout_s=30)
+    until(lambda: not machines.processes("machine1"), timeout_s=30)
 
     monkeypatch.setenv("RAY_ADDRESS", machines.start("machine9", "head", "--port", "0"))
     said = ended(start(*command))
@@ -329,7 +319,7 @@ def test_a_job_of_three_slurm_nodes_is_a_ray_cluster_that_trains_three_modules_a
     assert processes_of(slurm, job)
     assert slurm.until_over(job).state == "COMPLETED", told(folder)
     assert is_final(run)
-    until(lambda: not processes_of(slurm, job), "the job's processes to end")
+    until(lambda: not processes_of(slurm, job))
     assert not any(folder.exists() for folder in folders)
 
 

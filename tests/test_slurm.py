@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from modtrain import fs
-from modtrain.cli import main
 from modtrain.run import Run
 from modtrain.status import evaluations
 from modtrain.unattended import all_may_come
-from tests.command import Said, ended, start
+from tests.command import Said, ended, start, typed, until
 from tests.runs import finish, make_run, weights_of
 from tests.slurm import Queued, Slurm
 
 pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
-T = TypeVar("T")
 TINY = Path(__file__).parent / "tiny.py"
 JOINT = ("--nodes", 1)
 LONG = ("--batches", 300, "--pause-s", 0.4)
@@ -48,28 +43,6 @@ def critic_loss(nets, batch, params):
 critic = dataclasses.replace(tiny.recipe.modules["discriminator"], loss=critic_loss, reads=("discriminator",))
 recipe = dataclasses.replace(tiny.recipe, modules={{**tiny.recipe.modules, "critic": critic}})
 """
-
-
-def typed(*words: object) -> Said:
-    """A command, typed into this very process."""
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(sys, "argv", ["modtrain", *map(str, words)])
-        patch.setenv("COLUMNS", "100")
-        out = stack.enter_context(contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")))
-        err = stack.enter_context(contextlib.redirect_stderr(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")))
-        with pytest.raises(SystemExit) as left:
-            main()
-        out.seek(0)
-        err.seek(0)
-        return Said(int(left.value.code or 0), out.read(), err.read())
-
-
-def until(ready: Callable[[], T | bool | None], timeout_s: float = 180) -> T:
-    """What is waited for, as soon as it is there."""
-    found = fs.wait_until(lambda: ready() or None, timeout_s=timeout_s, longest_pause_s=0.2)
-    assert found, "it did not come"
-    return found  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

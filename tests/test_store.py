@@ -129,6 +129,16 @@ def test_a_version_that_belongs_to_another_module_is_not_loaded(store: Checkpoin
         other.meta(0)
 
 
+@pytest.mark.parametrize("file", ["meta.json", WEIGHTS])
+def test_nobody_waits_for_a_pipe_where_a_file_should_be(store: CheckpointStore, file: str) -> None:
+    publish(Publisher(store, "w"), 2)
+    (store.folder(1) / file).unlink()
+    os.mkfifo(store.folder(1) / file)
+    assert [(checkpoint.version, content) for checkpoint, content in store.read_newest(WEIGHTS)] == [(0, b"weights 0")]
+    with pytest.raises(CorruptCheckpoint, match="no plain file"):
+        store.verify(1)
+
+
 def test_names_that_are_no_versions_are_left_alone(store: CheckpointStore) -> None:
     publish(Publisher(store, "w", keep=1, grace_s=0), 2)
     for name in ("notes", "7", "00000009.old"):

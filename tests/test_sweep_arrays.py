@@ -17,11 +17,10 @@ import pytest
 
 from modtrain import fs
 from modtrain.run import Run
-from tests.command import Said, ended, start
+from tests.command import Said, ended, start, typed, until
 from tests.conftest import TINY
 from tests.runs import finish, make_run, weights_of
 from tests.slurm import Queued, Slurm
-from tests.test_slurm import typed, until
 
 pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
 SLOW = ("--pause-s", 0.1)

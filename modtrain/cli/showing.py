@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 REACH = "Who may look"
 FILES = "As files"
+FIRST_LOOK_S = 2.0
+"""For so long the link waits for the first look at a large folder: it would only wait in the browser."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,10 +111,12 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers give a cookie to every port of a host: each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{taken} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, taken, access)
+    server = serve.server(root, dataclasses.replace(access, cookie=name))
+    server.watch.start(wait_s=FIRST_LOOK_S)
     _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
     if open_it:
         _open(link)
-    serve.server(root, dataclasses.replace(access, cookie=name)).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def _link(host: str, port: int, access: Access) -> str:

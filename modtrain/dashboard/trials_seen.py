@@ -10,16 +10,16 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modtrain import fs
 from modtrain.dashboard import inside
-from modtrain.outcome import Trial, outcome, reports
+from modtrain.dashboard.by_epoch import ByEpoch, Curves
+from modtrain.outcome import Trial, outcome
 from modtrain.pulse import LIVE
 from modtrain.run import Run
-from modtrain.status import evaluations
 from modtrain.trials import Sweep
 
 MOST_WAITING = 200
@@ -29,7 +29,6 @@ _FILES = ("heartbeat.json", "published.jsonl")
 
 Row = Callable[[str], dict[str, Any]]
 """What the catalog says of the trial in a folder."""
-Curves = dict[str, dict[int, float]]
 
 
 @dataclass
@@ -37,23 +36,25 @@ class _Seen:
     """One trial as of the last time that its files changed."""
 
     run: Run
+    metrics: ByEpoch
     stamp: tuple[object, ...] = ()
     trial: Trial | None = None
-    curves: Curves = field(default_factory=dict)
+    curves: Curves | None = None
 
 
 class TrialsSeen:
     """The trials of the sweeps that are looked at."""
 
     def __init__(self) -> None:
-        self._sweeps: OrderedDict[Path, dict[str, _Seen]] = OrderedDict()
+        self._sweeps: OrderedDict[tuple[Path, float], dict[str, _Seen]] = OrderedDict()
         self._lock = threading.Lock()
 
     def look(self, sweep: Sweep, row: Row) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its metrics by epoch."""
         with self._lock:
-            seen = self._sweeps.setdefault(sweep.path, {})
-            self._sweeps.move_to_end(sweep.path)
+            key = sweep.path, sweep.spec.created_at  # another sweep may have taken the place of one
+            seen = self._sweeps.setdefault(key, {})
+            self._sweeps.move_to_end(key)
             while len(self._sweeps) > MOST_SWEEPS:
                 self._sweeps.popitem(last=False)
         names = [name for name in fs.names(sweep.path) if name.startswith("trial-")]
@@ -71,7 +72,8 @@ def _of(sweep: Sweep, name: str, seen: dict[str, _Seen], row: Row) -> _Seen | No
         if each is None:
             if not inside.lies(sweep.path, name, "run.json"):
                 return None
-            each = seen[name] = _Seen(Run.open(sweep.path / name))
+            run = Run.open(sweep.path / name)
+            each = seen[name] = _Seen(run, ByEpoch(run, sweep.spec.metric))
         _look(sweep, each, [str(module["state"]) for module in row(name)["modules"]])
     except Exception:  # a foreign file may hold anything, and costs no other trial
         return None
@@ -80,19 +82,13 @@ def _of(sweep: Sweep, name: str, seen: dict[str, _Seen], row: Row) -> _Seen | No
 
 def _look(sweep: Sweep, each: _Seen, states: list[str]) -> None:
     run = each.run
-    stamp = (*_stamps(run), *states, sweep.spec.metric)
+    stamp = (*_stamps(run), *states)
     if stamp == each.stamp or inside.strange(run.path, run.modules):
         return
     phase = "running" if set(states) & set(LIVE) else None if set(states) == {"not started"} else "ended"
     each.trial = outcome(run, sweep.spec.metric, phase)
-    each.curves = _curves(run, sweep.spec.metric)
+    each.curves = each.metrics.look()
     each.stamp = stamp
-
-
-def _curves(run: Run, metric: str | None) -> Curves:
-    names = {name for line in evaluations(run) for name in line.get("metrics", {})} | ({metric} if metric else set())
-    found = {name: reports(run, name) for name in sorted(names)}
-    return {name: values for name, values in found.items() if values}
 
 
 def _stamps(run: Run) -> list[object]:

@@ -53,14 +53,17 @@ class Watch:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._somebody = threading.Event()
+        self._looked = threading.Event()
         self._thread: threading.Thread | None = None
         self.tell: Callable[[], None] = lambda: None
         """Called when a page has changed."""
 
-    def start(self) -> None:
-        """Begin to keep current what is looked at."""
-        self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
-        self._thread.start()
+    def start(self, *, wait_s: float = 0.0) -> None:
+        """Begin to keep current what is looked at; wait as long as this for the first look, which takes longest."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
+            self._thread.start()
+        self._looked.wait(wait_s)
 
     def end(self) -> None:
         """Look no more, and wake who waits."""
@@ -166,7 +169,8 @@ class Watch:
 
     def _run(self) -> None:
         with contextlib.suppress(Exception):  # whoever asks hears of it
-            self.page("runs")  # the first look takes longest: it is done while somebody goes to the link
+            self.page("runs")
+        self._looked.set()
         while not self._over.wait(self._look_s):
             watched = self._watched()
             if not watched:
