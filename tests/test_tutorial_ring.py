@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from modtrain.cli import app
 from modtrain.run import Run
+from tests.command import typed
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +56,12 @@ def evaluation(run: Run) -> dict[str, Any]:
     return dict(found["metrics"])
 
 
+def alarms_of(run: Run) -> list[dict[str, Any]]:
+    """As `modtrain status` tells them."""
+    found: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
+    return found
+
+
 def test_the_ring_is_learned_by_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = launch(tmp_path)
     assert run.spec.placement == [["generator"], ["discriminator"]]
@@ -76,6 +83,15 @@ def test_the_ring_is_learned_jointly(tmp_path: Path) -> None:
     metrics = evaluation(run)
     assert metrics["modes_covered"] == 8
     assert metrics["on_ring"] > 0.5
+    assert alarms_of(run) == []
+
+
+def test_a_discriminator_that_wins_is_an_alarm(tmp_path: Path) -> None:
+    spoilt = ("--set", "penalty=0", "--set", "generator_lr=1e-6", "--epochs", "70")
+    run = launch(tmp_path, "--nodes", "1", *spoilt)
+    (alarm,) = alarms_of(run)
+    assert alarm["module"] == "discriminator"
+    assert alarm["says"].startswith("discriminator has won: ")
 
 
 def test_the_readme_shows_only_commands_and_options_that_exist() -> None:
