@@ -41,7 +41,7 @@ FLAT = 1e-6
 SHOT = 10.0
 """How many times the window before the newest lines must be, to be no spike of a few batches."""
 NEWEST = 3
-"""Lines that a spike does not fill: 60 steps."""
+"""Lines that a spike does not fill, and that tell where a curve begins: 60 steps."""
 
 DO_BY_EXIT_CODE = {
     2: "Correct it, then launch the run again.",
@@ -191,9 +191,9 @@ def _is_at_floor(losses: Sequence[float]) -> bool:
 
 def _has_risen(losses: Sequence[float]) -> bool:
     """From its lowest level so far, and it is about as high as it ever was since."""
-    levels = _levels(losses)
-    if len(levels) < 2 or min(losses) < 0:
+    if min(losses, default=-1.0) < 0:
         return False
+    levels = [statistics.median(losses[:NEWEST]), *_levels(losses)]  # it may have lost within its first window
     lowest = min(range(len(levels)), key=lambda place: levels[place])
     now = levels[-1]
     return lowest < len(levels) - 1 and now >= RISE * levels[lowest] and now >= 0.8 * max(levels[lowest:])
