@@ -65,8 +65,8 @@ class Alarm:
 class Told(Protocol):
     """What of a `History` is asked."""
 
-    def curve(self, module: str) -> list[dict[str, Any]]:
-        """Lines of `metrics.jsonl`."""
+    def losses(self, module: str) -> list[float]:
+        """Those of the first lines of a module's curve, then those of the newest."""
 
     def versions(self, module: str) -> list[dict[str, Any]]:
         """Lines of `published.jsonl`."""
@@ -79,7 +79,7 @@ def alarms(found: Mapping[str, Any], history: Told | None = None) -> list[Alarm]
     """
     said = [*_workers(found, history), *_modules(found)]
     if history is not None:
-        curves = {module: _losses(history.curve(module)) for module in found["modules"]}
+        curves = {module: history.losses(module) for module in found["modules"]}
         said += [*_overdue(found, history), *_curves(found, curves)]
     if found["stop"] and found["state"] == "running":
         says = f"A stop was asked for ({found['stop']}): the workers publish and leave."
@@ -135,8 +135,11 @@ def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | 
 def _modules(found: Mapping[str, Any]) -> Iterator[Alarm]:
     for name, module in found["modules"].items():
         for version in module.get("damaged", [])[:1]:
-            says = f"Version {version} of {name} is damaged; readers go on with version {module['version']}."
-            do = f"Check the storage with `modtrain doctor {_path(found)}`; its worker publishes the next one anew."
+            sound = module["version"]
+            then = "nobody can read any other" if sound is None else f"readers go on with version {sound}"
+            says = f"Version {version} of {name} is damaged; {then}."
+            anew = "; its worker publishes the next one anew" if module["state"] in LIVE else ""
+            do = f"Check the storage with `modtrain doctor {_path(found)}`{anew}."
             yield Alarm(module=name, level="bad", says=says, do=do)
         own = number(module["epoch"])
         for peer, used in module["peers"].items():
@@ -211,11 +214,6 @@ def _shoots_up(losses: Sequence[float]) -> bool:
     if min(losses) < 0:
         return False
     return min(newest) > SHOT * statistics.median(before[-WINDOW:]) and min(newest) > max(before[:WINDOW])
-
-
-def _losses(curve: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Of the lines at which the module was trained: a learning rate of 0 moves nothing."""
-    return [value for line in curve if line.get("lr") != 0 and (value := number(line.get("loss"))) is not None]
 
 
 def _interval_s(versions: Sequence[Mapping[str, Any]]) -> float | None:

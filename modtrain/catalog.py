@@ -2,28 +2,31 @@
 
 A folder is listed again where its time of change is another one; a run or sweep is what holds a `run.json` or a
 `sweep.json`, and nothing in it is searched. Links are not followed, so that nothing outside of the folder is ever
-shown. What is broken has a line that says why, and never hides another. Deliberately not here: what a line says
+shown. What is broken has a line that says why, and never hides another; where there are too many folders, that is
+said, and what lies near the root is found before what lies deep. Deliberately not here: what a line says
 (`glance.py`), and what a single run's pages need.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from modtrain import fs
 from modtrain.errors import InputError
-from modtrain.glance import ABSENT, Glance, Signature, is_plain, signature
-from modtrain.outcome import ENDED
+from modtrain.folder import RUN_FILE, STOP_FILE, SWEEP_FILE
+from modtrain.glance import ABSENT, Glance, Row, Signature, is_plain, signature, sweep_row
 from modtrain.pulse import PATIENCE_S
-from modtrain.run import RUN_FILE, STOP_FILE, Run
-from modtrain.trials import SWEEP_FILE, Sweep
+from modtrain.run import Run
+from modtrain.trials import Sweep, check_trial
 
 DEEPEST = 6
 """Folders within folders that are searched."""
@@ -31,14 +34,10 @@ MOST_FOLDERS = 20_000
 """Folders that are searched, so that a data set below the root does not keep anybody waiting."""
 HOT_S = 3.0
 """A folder that changed is listed again for so long: another change may bear the same time."""
-MOST_ALARMS = 5
-"""Of its trials that a sweep repeats."""
 AGAIN_S = 1.0
 """Who asks for what is not there has all looked at anew, but not more often."""
-CURVES_S = 0.1
-"""Of a look that may go into reading curves; the rest of them has its turn at the next one."""
-
-Row = dict[str, Any]
+CLOSELY_S = 0.1
+"""Of a look that may go into curves and newest versions; the rest of the runs has its turn at the next one."""
 
 
 class Catalog:
@@ -51,22 +50,24 @@ class Catalog:
             raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
         self.revision = 0
         """Grows whenever a row says something else."""
-        self._patience_s, self._curves_until = patience_s, 0.0
+        self._patience_s, self._closely_until = patience_s, 0.0
         self._lock = threading.RLock()
         self._looked_at = float("-inf")
         self._folders: dict[str, _Folder] = {}
         self._runs: dict[str, _Entry] = {}
         self._sweeps: dict[str, _Entry] = {}
-        self._trials: dict[str, list[str]] = {}
-        """By sweep the paths of its trials that have begun."""
+        self._trials: dict[str, dict[int, str]] = {}
+        """By sweep the paths of its trials that have begun, by their numbers."""
+        self._unsearched = False
+        """Whether there are more folders than are searched."""
 
-    def look(self) -> None:
-        """Bring everything up to date; other threads wait meanwhile."""
+    def look(self, *, thorough: bool = False) -> None:
+        """Bring everything up to date; other threads wait meanwhile. If thorough, nothing is left for the next look."""
         with self._lock:
             self._looked_at = time.monotonic()
-            self._curves_until = self._looked_at + CURVES_S
+            self._closely_until = math.inf if thorough else self._looked_at + CLOSELY_S
             runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
-            self._trials = {}
+            self._trials, unsearched = {}, self._unsearched
             folders, self._folders = self._folders, {}
             for path, folder in self._walk(folders):
                 kept, entries = (self._sweeps, sweeps) if folder.kind == "sweep" else (self._runs, runs)
@@ -74,25 +75,28 @@ class Catalog:
                 changed |= self._bring_up(entry, folder, sweeps)
             gone = runs.keys() != self._runs.keys() or sweeps.keys() != self._sweeps.keys()
             self._runs, self._sweeps = runs, sweeps
-            self.revision += changed or gone
+            self.revision += changed or gone or unsearched != self._unsearched
 
     def settle(self) -> None:
         """Look until we know of every worker on another machine whether it lives: for whoever looks once."""
 
         def sure() -> bool | None:
-            self.look()
+            self.look(thorough=True)
             unsure = (g for entry in self._runs.values() if (g := entry.glance) and g.pulse.unsure())
             return None if any(unsure) else True
 
         fs.wait_until(sure, timeout_s=2 * self._patience_s)
 
     def rows(self) -> dict[str, Any]:
-        """What the page of all runs shows, as of the last look: trials stand in the rows of their sweeps."""
+        """What the page of all runs shows, as of the last look: trials stand in the rows of their sweeps.
+
+        `unsearched` says that there are more folders than are searched, so that runs may be missing.
+        """
         with self._lock:
-            inside = {trial for trials in self._trials.values() for trial in trials}
+            inside = {trial for trials in self._trials.values() for trial in trials.values()}
             rows = [self._sweep_row(path) for path in self._sweeps]
             rows += [entry.row() for path, entry in self._runs.items() if path not in inside]
-            return {"root": self.root.name, "at": time.time(), "runs": rows}
+            return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
 
     def row(self, path: str) -> Row:
         """Of one run, trial or sweep; InputError where there is none."""
@@ -125,10 +129,13 @@ class Catalog:
         return self._sweeps if kind == "sweep" else self._runs
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
-        """Every folder that is a run, a sweep, or cannot be looked into; a sweep comes before its trials."""
-        waiting = [("", 0, False)]
+        """Every folder that is a run, a sweep, or cannot be looked into; a sweep comes before its trials.
+
+        Those near the root come first, so that a data set that is many folders deep hides nothing beside it.
+        """
+        waiting = deque([("", 0, False)])
         while waiting and len(self._folders) < MOST_FOLDERS:
-            path, depth, in_sweep = waiting.pop()
+            path, depth, in_sweep = waiting.popleft()
             folder = known.get(path) or _Folder()
             folder.look(f"{self.root}/{path}" if path else str(self.root))
             self._folders[path] = folder
@@ -138,22 +145,21 @@ class Catalog:
                 continue
             below = f"{path}/" if path else ""
             waiting += [(below + name, depth + 1, folder.kind == "sweep") for name in folder.folders]
+        self._unsearched = bool(waiting)
 
     def _bring_up(self, entry: _Entry, folder: _Folder, sweeps: Mapping[str, _Entry]) -> bool:
-        above = entry.path.rpartition("/")[0] if entry.path else None
-        its = sweeps.get(above) if above is not None else None
-        if its is not None:
-            self._trials.setdefault(its.path, []).append(entry.path)
-        spec = its.sweep.spec if its and its.sweep else None
-        ranking = (spec.metric, spec.maximize) if spec else (None, True)
-        return entry.look(folder, ranking, self._patience_s, curves=time.monotonic() < self._curves_until)
+        above, _, name = entry.path.rpartition("/")
+        its = sweeps.get(above) if entry.path else None
+        ranking: tuple[str | None, bool] = (None, True)
+        if its and its.sweep and (number := its.sweep.number_of(name)) is not None:
+            self._trials.setdefault(its.path, {})[number] = entry.path
+            ranking = its.sweep.spec.metric, its.sweep.spec.maximize
+        return entry.look(folder, ranking, self._patience_s, closely=time.monotonic() < self._closely_until)
 
     def _sweep_row(self, path: str) -> Row:
         its = self._sweeps[path]
-        if its.sweep is None:
-            return its.row()
-        trials = [self._runs[trial] for trial in self._trials.get(path, [])]
-        return sweep_row(its.sweep, path, trials, stopped=its.stopped)
+        trials = {number: self._runs[trial] for number, trial in self._trials.get(path, {}).items()}
+        return its.row(trials)
 
 
 @dataclass
@@ -204,7 +210,7 @@ class _Entry:
     stopped: bool = False
     _seen: Signature = field(default=ABSENT)
 
-    def look(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, curves: bool) -> bool:
+    def look(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, closely: bool) -> bool:
         """True where it says something else now. Whatever is wrong with one is said of this one alone."""
         before, self.stopped = (self.problem, self.sweep, self.stopped), folder.stop
         try:
@@ -212,11 +218,13 @@ class _Entry:
                 self._seen = ABSENT
                 raise InputError(f"It cannot be looked into: {folder.trouble}.")
             self._open(folder.kind, patience_s)
-            changed = bool(self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking, curves=curves))
+            changed = bool(
+                self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking, closely=closely)
+            )
         except InputError as error:
             changed, self.problem, self.glance, self.sweep = False, str(error), None, None
         except Exception as error:  # a foreign file may hold anything
-            changed, self.problem = False, f"It cannot be read ({type(error).__name__}: {error})."
+            changed, self.problem = False, _unreadable(error)
             self._seen, self.glance, self.sweep = ABSENT, None, None
         return changed or before != (self.problem, self.sweep, self.stopped)
 
@@ -227,16 +235,30 @@ class _Entry:
             raise InputError(self.problem or "It cannot be read.")
         return found
 
-    def row(self) -> Row:
-        """Of a run, and of what is broken."""
-        if self.glance is not None and self.problem is None:
-            return self.glance.with_ages()
+    def row(self, trials: Mapping[int, _Entry] = MappingProxyType({})) -> Row:
+        """As a line; of a sweep with the trials that have begun. What it holds costs no other line."""
+        try:
+            if self.problem is None and self.glance is not None:
+                return self.glance.with_ages()
+            if self.problem is None and self.sweep is not None:
+                rows = {number: trial.row() for number, trial in trials.items()}
+                results = {number: trial.result(self.sweep.spec.metric) for number, trial in trials.items()}
+                return sweep_row(self.sweep, self.path, rows, results, stopped=self.stopped)
+        except Exception as error:  # a foreign file may hold anything
+            return self._broken(_unreadable(error))
+        return self._broken(self.problem or "It cannot be read.")
+
+    def result(self, metric: str | None) -> float | None:
+        """What its sweep ranks it by."""
+        return self.glance.result(metric) if self.glance and metric is not None else None
+
+    def _broken(self, why: str) -> Row:
         name = self.path.rpartition("/")[2] or self.where.rpartition("/")[2]
         empty = dict.fromkeys(("recipe", "state", "progress", "epoch", "epochs", "left_s", "metric", "created_at"))
         kind = "sweep" if self.kind == "sweep" else "run"
         lists = {"modules": []} if kind == "run" else {"trials": 0, "counts": {}}
         about = {"kind": kind, "path": self.path, "name": name}
-        return {**about, **empty, **lists, "alarms": [], "problem": self.problem or "It cannot be read."}
+        return {**about, **empty, **lists, "alarms": [], "problem": why}
 
     def _open(self, kind: str, patience_s: float) -> None:
         """Again only where its file is another one."""
@@ -252,47 +274,8 @@ class _Entry:
         if kind == "sweep":
             self.sweep = Sweep.open(Path(self.where))
         else:
-            self.glance = Glance(Run.open(Path(self.where)), self.path, patience_s=patience_s)
+            self.glance = Glance(check_trial(Run.open(Path(self.where))), self.path, patience_s=patience_s)
 
 
-def sweep_row(sweep: Sweep, path: str, trials: list[_Entry], *, stopped: bool) -> Row:
-    """A sweep as one line. Its metric is that of its best trial now, as `modtrain sweep-status` ranks them."""
-    rows = [entry.row() for entry in trials]
-    counts = Counter("failed" if row["problem"] else row["state"] for row in rows)
-    counts["waiting"] += max(0, sweep.spec.trials - len(rows))
-    done = sum(1.0 if row["state"] in ENDED else row["progress"] or 0.0 for row in rows)
-    said = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
-    do = f"See `modtrain sweep-status {sweep.path}`."
-    alarms = [{"module": None, "level": "bad", "says": sentence, "do": do} for sentence in said]
-    more = [{**alarms[0], "says": f"{len(said) - MOST_ALARMS} more of its trials."}] if len(said) > MOST_ALARMS else []
-    return {
-        "kind": "sweep",
-        "path": path,
-        "name": sweep.name,
-        "recipe": sweep.spec.config.get("recipe"),
-        "state": _state_of(counts, stopped=stopped),
-        "trials": sweep.spec.trials,
-        "counts": {state: count for state, count in counts.items() if count},
-        "progress": min(1.0, done / sweep.spec.trials),
-        "metric": _best(sweep, trials),
-        "alarms": alarms[:MOST_ALARMS] + more,
-        "created_at": sweep.spec.created_at,
-        "problem": None,
-    }
-
-
-def _state_of(counts: Mapping[str, int], *, stopped: bool) -> str:
-    for state in ("running", "queued"):
-        if counts.get(state):
-            return state
-    if sum(counts.values()) == sum(counts.get(state, 0) for state in ENDED):
-        return "finished" if counts.get("finished") else "failed"
-    return "stopped" if stopped or counts.get("stopped") else "waiting"
-
-
-def _best(sweep: Sweep, trials: list[_Entry]) -> Row | None:
-    metric, sign = sweep.spec.metric, -1 if sweep.spec.maximize else 1
-    glances = [entry.glance for entry in trials if entry.glance] if metric is not None else []
-    values = [(glance.result(metric or ""), int((glance.run.spec.trial or {}).get("number", 0))) for glance in glances]
-    found = [(sign * value, number) for value, number in values if value is not None]
-    return {"name": metric, "value": sign * min(found)[0], "trial": min(found)[1]} if found else None
+def _unreadable(error: Exception) -> str:
+    return f"It cannot be read ({type(error).__name__}: {error})."

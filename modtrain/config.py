@@ -112,6 +112,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         trial=trial,
         track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),
+        lower_is_better=list(recipe.lower_is_better),
         versions=_versions(),
         created_at=time.time(),
     )

@@ -38,6 +38,11 @@ class Curve:
         self.means: dict[str, float] = {}
         """The means over the last interval, each over the steps that had it."""
 
+    def goes_on(self, step: int) -> None:
+        """Training goes on from this step: what an earlier life wrote of later ones does not count any more."""
+        if self._path.exists():
+            self._append({"goes_on_from": step, "at": time.time()})
+
     def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
         """Keep the losses of a step, without waiting for the device."""
         self._pending.append((step, {name: value.detach() for name, value in losses.items()}))
@@ -67,8 +72,11 @@ class Curve:
     def write(self, epoch: float, lr: float, seconds: Mapping[Kind, float]) -> dict[str, Any]:
         """One line of what was checked, and of where the worker's seconds went meanwhile; storage may fail."""
         line = {"step": self._step, "epoch": epoch, "lr": lr, "at": time.time(), "seconds": seconds, **self.means}
+        self._append(line)
+        return line
+
+    def _append(self, line: Mapping[str, Any]) -> None:
         try:
             fs.append_line(self._path, json.dumps(line))
         except OSError as error:
             log.warning("Could not write %s: %s", self._path, error)
-        return line

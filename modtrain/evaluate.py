@@ -21,7 +21,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from modtrain import fs, plugins, state
 from modtrain.data.loader import as_float
-from modtrain.errors import CorruptCheckpoint, InputError
+from modtrain.errors import CorruptCheckpoint, InputError, did_you_mean
 from modtrain.metrics.grid import to_uint8
 from modtrain.peers import freeze
 from modtrain.process import choose_device
@@ -54,6 +54,9 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
         torch.manual_seed(run.spec.seed)
         test = on_device(run.data(recipe, params).test, device)
         found = _of_recipe(run, lambda: judge(nets, test, params))
+    for name in recipe.lower_is_better:
+        if name not in found.metrics and (near := did_you_mean(name, found.metrics)):
+            log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
     return _record(run, found, checkpoints)
 
 

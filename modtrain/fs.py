@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import shutil
@@ -28,6 +29,7 @@ NAME_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
 """The name or the handle is no longer there: list again."""
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+_NO_NOTE = frozenset({errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENXIO})
 
 
 def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
@@ -107,27 +109,45 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: Path, *, most: int | None = None) -> bytes:
+def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
     """The whole content, read into memory (a memory map of a lost server is an uncatchable SIGBUS).
 
-    OSError where it is no plain file, since a reader would wait for a pipe for ever, or has more than `most` bytes.
+    OSError where it is no plain file, since a reader would wait for a pipe for ever, or has more than `most` bytes;
+    where not `follow`, a link is no plain file, wherever it leads.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
 
     def content() -> bytes:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
-            found = os.fstat(file.fileno())
+        descriptor = os.open(path, flags)
+        try:
+            found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "no plain file", str(path))
             if most is not None and found.st_size > most:
                 raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
-            return file.readall()
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                return file.readall() if most is None else _at_most(file, most)
+        finally:
+            os.close(descriptor)
 
     return _again_if_stale(content)
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, *, follow: bool = True) -> bytes:
     """The same of a file that is never large: 4 MiB at most."""
-    return read_file(path, most=4 << 20)
+    return read_file(path, most=4 << 20, follow=follow)
+
+
+def read_note(path: Path) -> bytes | None:
+    """A few words in a file, 64 KiB at most; None where there is none, empty where it is something else or longer."""
+    try:
+        return read_file(path, most=1 << 16, follow=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_NOTE:
+            return b""
+        raise
 
 
 def read_lines(path: Path) -> list[str]:
@@ -220,6 +240,15 @@ def _again_if_stale(action: Callable[[], T], tries: int = 5) -> T:
                 raise
             time.sleep(0.02)
     return action()
+
+
+def _at_most(file: io.FileIO, most: int) -> bytes:
+    """The content of a file that somebody may let grow meanwhile."""
+    pieces, left = list[bytes](), most
+    while left > 0 and (piece := file.read(min(left, 1 << 16))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _temporary(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Glance: what one line about a run says, kept current by reading only what changed.
+"""Glance: what one line about a run or a sweep says, kept current by reading only what changed.
 
 A run that is over costs a stat of each file that could tell of a new life. A live one's heartbeats are opened anew each
 time: a network file system may go on showing an old `stat` for a minute. Links are not followed. Deliberately not here:
@@ -8,23 +8,24 @@ which runs there are (`catalog.py`), and everything that a run's history tells (
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from modtrain import fs
 from modtrain.alarms import alarms
 from modtrain.checkpoint import Checkpoint
-from modtrain.outcome import PRUNED
+from modtrain.folder import STOP_FILE, said_in_stop
+from modtrain.outcome import ENDED, PRUNED, Judged, is_complete, result_of, value_of
 from modtrain.pulse import LIVE, OVER, PATIENCE_S, Pulse
 from modtrain.recent import Recent, newest_line
-from modtrain.run import STOP_FILE, Run
+from modtrain.run import Run
 from modtrain.status import told
-from modtrain.tail import Growing, number
+from modtrain.tail import number
+from modtrain.trials import Sweep
+from modtrain.whole import newest_whole
 
 Signature = tuple[int, int, int, int]
 """Tells whether a file is the one that was read: of what kind, when changed, how long, which inode."""
@@ -32,6 +33,10 @@ ABSENT: Signature = (0, 0, 0, 0)
 
 RECENT_S = 10.0
 """Seconds between two looks at the curves of a run."""
+MOST_ALARMS = 5
+"""Of its trials that a sweep repeats."""
+
+Row = dict[str, Any]
 
 
 class Glance:
@@ -44,6 +49,8 @@ class Glance:
         self.row: dict[str, Any] = {}
         """As of the last look; the ages of the checkpoints are to be added by `with_ages`."""
         self.newest: dict[str, Checkpoint | None] = dict.fromkeys(run.modules)
+        self._damaged: dict[str, list[int]] = {}
+        self._unchecked: set[str] = set()
         self.judged = Judged(run.path / "evaluation" / "metrics.jsonl")
         self._recent: Recent | None = None
         self._recent_at = float("-inf")
@@ -53,12 +60,12 @@ class Glance:
         self._ranking: tuple[str | None, bool] = (None, True)
 
     def look(
-        self, *, stop_is_there: bool, ranking: tuple[str | None, bool] = (None, True), curves: bool = True
+        self, *, stop_is_there: bool, ranking: tuple[str | None, bool] = (None, True), closely: bool = True
     ) -> bool:
         """Bring the row up to date; True where it says something else now.
 
-        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better. With `curves` the
-        end of a live run's curves is read, too, now and then.
+        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better. Looked
+        at `closely`, the newest versions are checked, and the ends of a live run's curves are read now and then.
         """
         heard = [self._hear(module) for module in self.run.modules]
         states = self.pulse.states()
@@ -66,11 +73,13 @@ class Glance:
         if stop_is_there or self._stop is not None:
             heard.append(self._hear_stop(stop_is_there))
         same = self.row and states == self._states and ranking == self._ranking and not judged and not any(heard)
-        if same and not set(states.values()) & set(LIVE):
+        if same and not set(states.values()) & set(LIVE) and not (closely and self._unchecked):
             return False
         for module in self.run.modules:
             self._read_newest(module)
-        self._read_recent(curves, live=bool(set(states.values()) & set(LIVE)))
+        if closely:
+            self._check()
+        self._read_recent(closely, live=bool(set(states.values()) & set(LIVE)))
         self._states, self._ranking = states, ranking
         before, self.row = self.row, self._row(states)
         return before != self.row
@@ -82,11 +91,9 @@ class Glance:
 
     def result(self, metric: str) -> float | None:
         """The newest value of a metric, as a sweep ranks its trials: of the evaluation, or `module.scalar`."""
-        if metric in self.judged.newest:
-            return self.judged.newest[metric]
-        module, _, scalar = metric.partition(".")
-        newest = self.newest.get(module)
-        return number(newest.metrics.get(scalar)) if newest else None
+        nobody = not set(self._states.values()) & set(LIVE)
+        over = set(self._states.values()) == {"finished"} or (nobody and is_complete(self.newest.values()))
+        return result_of(self.run, metric, self.judged.newest, self.judged.epochs, self.newest.get, over=over)
 
     def _hear(self, module: str) -> bool:
         """Whether the heartbeat is another one."""
@@ -108,6 +115,15 @@ class Glance:
             return
         self._seen[key] = found
         self.newest[module] = newest_line(self.run.path / key, module) or self.newest[module]
+        self._unchecked.add(module)
+
+    def _check(self) -> None:
+        """Whether the newest versions are whole; where one is not, readers go on with the newest that is."""
+        for module in self._unchecked:
+            with contextlib.suppress(OSError):
+                whole, self._damaged[module] = newest_whole(self.run.store(module))
+                self.newest[module] = whole if self._damaged[module] else self.newest[module]
+        self._unchecked.clear()
 
     def _read_recent(self, may_read: bool, *, live: bool) -> None:
         """The curves of a run that is over have no news; what is in memory of them goes."""
@@ -130,17 +146,17 @@ class Glance:
             return False
         self._seen[STOP_FILE], self._stop = found, None
         with contextlib.suppress(OSError):
-            if stat.S_ISREG(found[0]):
-                text = fs.read_small(self.run.path / STOP_FILE).decode(errors="replace")
-                self._stop = text or "no reason given"
+            self._stop = said_in_stop(self.run.path) if found != ABSENT else None
         return self._stop != before
 
     def _row(self, states: Mapping[str, str]) -> dict[str, Any]:
         beats = {module: self.pulse.beat(module) for module in self.run.modules}
-        found = told(self.run, beats, states, self.newest, self._stop)
+        found = told(self.run, beats, states, self.newest, self._stop, self._damaged)
         state = self._state(found)
         live = [w for w in found["workers"] if w["state"] in LIVE]
         left = [value for w in live if (value := number(w["left_s"])) is not None]
+        if set(states.values()) & {"lost", "failed"}:
+            left = []  # the others wait for it, for nobody knows how long
         modules = [
             {"name": name, "state": m["state"], "version": m["version"], "epoch": m["epoch"], "step": m["step"]}
             for name, m in found["modules"].items()
@@ -172,18 +188,21 @@ class Glance:
         return str(found["state"])
 
     def best(self) -> dict[str, Any] | None:
-        """The best value of the run's metric over all evaluations: the highest one, the lowest where a sweep minimises.
+        """The best value of the run's metric over all evaluations: the highest one, the lowest where less is better.
 
-        The metric is the sweep's for a trial, else the first one of the newest evaluation, in the order in which the
-        recipe lists them. A scalar of training (`module.scalar`) has only its newest value.
+        Metric and direction are the sweep's for a trial, else the first metric of the newest evaluation, in the order
+        in which the recipe lists them, and what the recipe says. A scalar of training (`module.scalar`) has only its
+        newest value.
         """
-        metric, maximize = self._ranking
-        name = metric if metric is not None else next(iter(self.judged.newest), None)
+        name, maximize = self._ranking
+        if name is None:
+            name = next(iter(self.judged.newest), None)
+            maximize = name not in self.run.spec.lower_is_better
         if name is None:
             return None
         lowest, highest = self.judged.range.get(name, (None, None))
         value = highest if maximize else lowest
-        value = self.result(name) if value is None else value
+        value = value_of(self.run, name, self.judged.newest, self.newest.get) if value is None else value
         return None if value is None else {"name": name, "value": value}
 
     def _age_s(self, module: str) -> float | None:
@@ -194,43 +213,12 @@ class Glance:
         checkpoint, beat = self.newest[module], self.pulse.beat(module)
         if checkpoint is None:
             return None
-        at = number(beat.get("at"))
+        at, published_at = number(beat.get("at")), number(checkpoint.published_at)
+        if published_at is None:
+            return None
         if at is not None and self._states.get(module) in LIVE:
-            return max(0.0, at - checkpoint.published_at) + (self.pulse.silent_s(module) or 0.0)
-        return max(0.0, time.time() - checkpoint.published_at)
-
-
-class Judged:
-    """What the evaluations of a run found, without keeping them: the newest metrics, and of each its range."""
-
-    def __init__(self, path: Path) -> None:
-        self.newest: dict[str, float | None] = {}
-        self.range: dict[str, tuple[float, float]] = {}
-        """By metric the lowest and the highest value of all."""
-        self._growing = Growing(path)
-
-    def look(self) -> bool:
-        """Whether there is something new."""
-        changed, anew = self._growing.look()
-        if not changed:
-            return False
-        if anew:
-            self.newest, self.range = {}, {}
-        while (lines := self._growing.more()) is not None:
-            for line in lines:
-                self._take(line)
-        return True
-
-    def _take(self, line: bytes) -> None:
-        try:
-            metrics = dict(json.loads(line)["metrics"])
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return
-        self.newest = {str(name): number(value) for name, value in metrics.items()}
-        for name, value in self.newest.items():
-            if value is not None:
-                low, high = self.range.get(name, (value, value))
-                self.range[name] = min(low, value), max(high, value)
+            return max(0.0, at - published_at) + (self.pulse.silent_s(module) or 0.0)
+        return max(0.0, time.time() - published_at)
 
 
 def signature(path: str) -> Signature:
@@ -257,3 +245,53 @@ def _progress(module: Mapping[str, Any]) -> float:
     step, steps = number(module["step"]), number(module["steps"])
     done = step / steps if step is not None and steps else (number(module["epoch"]) or 0) / module["epochs"]
     return min(1.0, max(0.0, done))
+
+
+def sweep_row(
+    sweep: Sweep, path: str, rows: Mapping[int, Row], results: Mapping[int, float | None], *, stopped: bool
+) -> Row:
+    """A sweep as one line, of the rows and results of its trials that have begun.
+
+    Its metric is that of its best trial now, as `modtrain sweep-status` ranks them.
+    """
+    counts = Counter("failed" if row["problem"] else row["state"] for row in rows.values())
+    counts["waiting"] += max(0, sweep.spec.trials - len(rows))
+    done = sum(1.0 if row["problem"] or row["state"] in ENDED else row["progress"] or 0.0 for row in rows.values())
+    return {
+        "kind": "sweep",
+        "path": path,
+        "name": sweep.name,
+        "recipe": sweep.spec.config["recipe"],
+        "state": _state_of(counts, stopped=stopped),
+        "trials": sweep.spec.trials,
+        "counts": {state: count for state, count in counts.items() if count},
+        "progress": min(1.0, done / sweep.spec.trials),
+        "metric": _best(sweep, results),
+        "alarms": _repeated(sweep, rows.values()),
+        "created_at": sweep.spec.created_at,
+        "problem": None,
+    }
+
+
+def _repeated(sweep: Sweep, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """What is bad with its trials."""
+    said = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
+    do = f"See `modtrain sweep-status {sweep.path}`."
+    alarms = [{"module": None, "level": "bad", "says": sentence, "do": do} for sentence in said]
+    more = [{**alarms[0], "says": f"{len(said) - MOST_ALARMS} more of its trials."}] if len(said) > MOST_ALARMS else []
+    return alarms[:MOST_ALARMS] + more
+
+
+def _state_of(counts: Mapping[str, int], *, stopped: bool) -> str:
+    for state in ("running", "queued"):
+        if counts.get(state):
+            return state
+    if sum(counts.values()) == sum(counts.get(state, 0) for state in ENDED):
+        return "finished" if counts.get("finished") else "failed"
+    return "stopped" if stopped or counts.get("stopped") else "waiting"
+
+
+def _best(sweep: Sweep, results: Mapping[int, float | None]) -> Row | None:
+    sign = -1 if sweep.spec.maximize else 1
+    found = [(sign * value, number) for number, value in results.items() if value is not None]
+    return {"name": sweep.spec.metric, "value": sign * min(found)[0], "trial": min(found)[1]} if found else None

@@ -15,6 +15,7 @@ from typing import Any
 from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions, JobState
 from modtrain.backends.journal import Journal
+from modtrain.errors import InputError
 from modtrain.profile import Profile
 from modtrain.pulse import LIVE, OVER
 from modtrain.run import CANCELLED, Run, process_started
@@ -49,8 +50,11 @@ class Record:
 def read_record(run: Run) -> Record:
     """What the run's folder says; nothing where nothing was submitted."""
     says = read_json(_path(run))
-    jobs = {int(number): JobId(job["backend"], job["id"]) for number, job in says.get("jobs", {}).items()}
-    profile = Profile().with_values(says.get("profile", {}), str(_path(run)))
+    try:
+        jobs = {int(number): JobId(str(job["backend"]), str(job["id"])) for number, job in says.get("jobs", {}).items()}
+        profile = Profile().with_values(says.get("profile", {}), str(_path(run)))
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise InputError(f"{_path(run)} is damaged: it does not say which jobs there are.") from None
     options = BackendOptions(address=says.get("address"), profile=profile)
     return Record(backend=says.get("backend"), options=options, jobs=jobs)
 
@@ -154,8 +158,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def launcher(run: Run) -> int | None:
     """The process of this machine that has submitted it and watches, if there is one."""
     by = read_json(run.path / "jobs" / "launcher.json")
-    here = by.get("host") == socket.gethostname() and process_started(by["pid"]) == by["started"]
-    return int(by["pid"]) if here else None
+    pid = by.get("pid")
+    here = isinstance(pid, int) and by.get("host") == socket.gethostname() and process_started(pid) == by.get("started")
+    return pid if here else None
 
 
 def known(backend: str) -> bool:

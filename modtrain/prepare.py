@@ -16,9 +16,10 @@ from modtrain import fs, jobs, placement
 from modtrain.backends.base import python_path
 from modtrain.config import Config, differences, load_recipe, new_spec
 from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.folder import RUN_FILE
 from modtrain.pulse import LIVE, states_of
 from modtrain.recipe import Recipe
-from modtrain.run import RUN_FILE, Run, RunSpec
+from modtrain.run import Run, RunSpec
 
 
 def prepare(config: Config, *, named_by_folder: bool = False) -> Run:

@@ -67,7 +67,7 @@ def work(
                 heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
             code = error.exit_code
             _last_word(heartbeat, logbook, OUTCOMES.get(code, "failed"), code, str(error))
-            log.error("%s", error)
+            log.log(logging.INFO if code in OUTCOMES else logging.ERROR, "%s", error)
             raise
         except BaseException as error:
             code = StorageError.exit_code if isinstance(error, OSError) else 1  # as `_log_to_files` has it
@@ -78,6 +78,8 @@ def work(
 
 def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
     worker.logbook.began(worker.writer, worker.step)
+    for trainee in worker.trainees:
+        trainee.curve.goes_on(worker.step)
     modules = tuple(trainee.name for trainee in worker.trainees)
     with Tracking(Subject(run=worker.run, modules=modules, step=worker.step)) as tracking:
         try:

@@ -5,54 +5,80 @@ It is as much as an alarm needs. Deliberately not here: all of it (`history.py`)
 
 from __future__ import annotations
 
-import json
+import bisect
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from modtrain.checkpoint import Checkpoint
+from modtrain.columns import Columns, Line
 from modtrain.errors import CorruptCheckpoint
+from modtrain.history import FIRST, LAST
 from modtrain.run import Run
-from modtrain.tail import Growing
+from modtrain.tail import PLAIN, Growing, number, objects
 
-LINES = 300
-"""Of a curve: ten windows of an alarm."""
 VERSIONS = 50
 TAIL_BYTES = 1 << 12
 """How much of the end of `published.jsonl` is read for its newest line, at first."""
-
-Line = dict[str, Any]
+HEAD_BYTES = 1 << 16
+"""Of a curve, in which its first lines are looked for."""
 
 
 class Recent:
-    """The newest lines of the curves and the versions of a run, as of the last `look`."""
+    """The ends of the curves and the newest versions of a run, as of the last `look`."""
 
     def __init__(self, run: Run) -> None:
         """Nothing is read yet."""
         paths = {module: run.module_path(module) for module in run.modules}
-        self._curves = {module: _Newest(path / "metrics.jsonl", "step", LINES) for module, path in paths.items()}
-        self._versions = {m: _Newest(path / "published.jsonl", "version", VERSIONS) for m, path in paths.items()}
+        self._curves = {module: _Ends(path / "metrics.jsonl") for module, path in paths.items()}
+        self._versions = {module: _Newest(path / "published.jsonl") for module, path in paths.items()}
 
     def look(self) -> None:
         """Read what is new."""
-        for newest in (*self._curves.values(), *self._versions.values()):
+        for ends in self._curves.values():
+            ends.look()
+        for newest in self._versions.values():
             newest.look()
 
-    def curve(self, module: str) -> list[Line]:
-        """Lines of `metrics.jsonl`, steps ascending."""
-        return self._curves[module].lines
+    def losses(self, module: str) -> list[float]:
+        """The first losses of a curve and the newest, as `History` tells them."""
+        return self._curves[module].losses()
 
     def versions(self, module: str) -> list[Line]:
         """Lines of `published.jsonl`, versions ascending."""
-        return [line for line in self._versions[module].lines if isinstance(line.get("published_at"), int | float)]
+        return [line for line in self._versions[module].lines if number(line.get("published_at")) is not None]
+
+
+class _Ends:
+    """The first rows of a curve, and the last ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._growing = path, Growing(path, last=LAST)
+        self._head, self._tail = Columns(), Columns()
+
+    def look(self) -> None:
+        changed, anew = self._growing.look()
+        if anew:
+            self._head, self._tail = Columns(), Columns()
+        if changed and len(self._head) < FIRST:
+            self._head = _head(self._path)
+        while changed and (lines := self._growing.more()) is not None:
+            for line in objects(lines):
+                self._tail.add(line)
+        self._tail.keep_last(LAST)
+
+    def losses(self) -> list[float]:
+        steps = self._tail.position["step"]
+        before = bisect.bisect_left(self._head.position["step"], steps[0]) if steps else len(self._head)
+        return self._head.losses(0, min(FIRST, before)) + self._tail.losses(0, len(self._tail))
 
 
 class _Newest:
-    """The last so many lines of a file, in an order that only grows."""
+    """The last so many versions that a file tells of, ascending."""
 
-    def __init__(self, path: Path, order: str, count: int) -> None:
-        self._growing, self._order, self._count = Growing(path, last=count), order, count
+    def __init__(self, path: Path) -> None:
+        self._growing = Growing(path, last=VERSIONS)
         self.lines: list[Line] = []
 
     def look(self) -> None:
@@ -60,27 +86,35 @@ class _Newest:
         if anew:
             self.lines = []
         while changed and (lines := self._growing.more()) is not None:
-            for line in lines:
+            for line in objects(lines):
                 self._take(line)
-            self.lines = self.lines[-self._count :]
+            self.lines = self.lines[-VERSIONS:]
 
-    def _take(self, line: bytes) -> None:
-        try:
-            said = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        place = said.get(self._order) if isinstance(said, dict) else None
-        if isinstance(place, int):
-            while self.lines and self.lines[-1][self._order] >= place:
+    def _take(self, line: Line) -> None:
+        if (version := number(line.get("version"))) is not None:
+            while self.lines and self.lines[-1]["version"] >= version:
                 self.lines.pop()
-            self.lines.append(said)
+            self.lines.append(line)
+
+
+def _head(path: Path) -> Columns:
+    found = Columns()
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, PLAIN)
+        try:
+            lines = os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
+        finally:
+            os.close(descriptor)
+        for line in objects(lines):
+            found.add(line)
+    return found
 
 
 def newest_line(path: Path, module: str) -> Checkpoint | None:
     """The newest version that a `published.jsonl` tells of, read from its end; None where it tells of none."""
     size = TAIL_BYTES
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, PLAIN)
     except OSError:
         return None
     try:

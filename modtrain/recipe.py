@@ -94,7 +94,10 @@ class Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained. A run uses `epochs`, `exchange_every` (steps), `max_staleness` (epochs) unless it is told."""
+    """What is trained. A run uses `epochs`, `exchange_every` (steps), `max_staleness` (epochs) unless it is told.
+
+    Of the metrics of `evaluate` more is better, but for those that are named in `lower_is_better`.
+    """
 
     params: type[Any]
     data: Callable[[Path | None, Params], Data]
@@ -103,12 +106,14 @@ class Recipe:
     """Raises InputError where a --dataroot has not the layout that `data` needs; quick, asked before a run is made."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
+    lower_is_better: tuple[str, ...] = ()
     epochs: int = 10
     exchange_every: int | None = None
     max_staleness: int | None = None
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
+        check_directions(self.lower_is_better, measured=self.evaluate is not None)
 
     def last(self, module: str, peer: str, params: Params) -> int:
         """How many of the newest versions of `peer` the loss of `module` reads."""
@@ -215,3 +220,15 @@ def check_graph(modules: Mapping[str, Module]) -> None:
                 raise InputError(f"{name!r} reads itself; a loss always has its own module, remove it from `reads`.")
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
+
+
+def check_directions(lower_is_better: object, *, measured: bool) -> None:
+    """Raise InputError where these are no names of metrics, or nothing is `measured`."""
+    names = lower_is_better if isinstance(lower_is_better, tuple | list) else [None]
+    if not all(isinstance(name, str) and name for name in names):
+        raise InputError(
+            f"lower_is_better = {lower_is_better!r} is not allowed; name metrics of `evaluate`, as lower_is_better="
+            "('fid',)."
+        )
+    if names and not measured:
+        raise InputError(f"lower_is_better names {', '.join(map(str, names))}, but no `evaluate` measures anything.")

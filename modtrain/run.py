@@ -17,27 +17,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain import fs, plugins
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError
+from modtrain.folder import RUN_FILE, STOP_FILE, create_folder, read_folder, stop_reason, written
 from modtrain.params import build_params
 from modtrain.recipe import Data, Recipe
 from modtrain.store import CheckpointStore
 
 log = logging.getLogger(__name__)
-Spec = TypeVar("Spec", bound=BaseModel)
 
 HEARTBEAT_S = 2.0
-RUN_FILE = "run.json"
-STOP_FILE = "stop"
 CANCELLED = "cancelled"
 """The reason in `stop` of a run whose workers were ended without being asked."""
 
 
-Placed = list[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]]]
+Placed = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
 """The modules of each worker; a module's name is that of a folder, which leads nowhere else."""
 
 
@@ -46,7 +44,7 @@ class RunSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = 1
+    format: int = Field(default=1, ge=1, le=1)
     recipe: str
     recipe_sha256: str | None = None
     """Of the recipe's file, where it is the user's own."""
@@ -66,6 +64,8 @@ class RunSpec(BaseModel):
     """Where the curves go besides the run's own files and TensorBoard: names of trackers."""
     defaults: dict[str, Any] | None = None
     """The recipe's own parameters: what was chosen otherwise can be told without loading the recipe."""
+    lower_is_better: list[str] = Field(default_factory=list)
+    """The metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
 
@@ -151,7 +151,7 @@ class Run:
     def heartbeat(self, module: str) -> dict[str, Any]:
         """What the module's worker said last; empty where it has said nothing."""
         try:
-            said = json.loads(fs.read_small(self.module_path(module) / "heartbeat.json"))
+            said = json.loads(fs.read_small(self.module_path(module) / "heartbeat.json", follow=False))
         except (OSError, ValueError, RecursionError):
             return {}
         return said if isinstance(said, dict) else {}
@@ -219,53 +219,6 @@ class Heartbeat:
                     self._silenced.add(path)
 
 
-def check_name(name: str) -> None:
-    """A run's name is one folder name: no slash, no leading dot or dash, nothing that cannot be shown."""
-    if not name or name.startswith((".", "-")) or "/" in name or not name.isprintable() or len(name.encode()) > 200:
-        raise InputError(f"A run cannot be called {name!r}; take a short name without slashes, such as apples-1.")
-
-
-def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
-    """Make the folder of a new run or sweep appear, complete; InputError where the name is taken or not allowed."""
-    check_name(path.name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fs.publish_folder(path.parent, path.name, {file: written(spec)})
-    except FileExistsError:
-        is_one = file in fs.names(path)  # it was not there when we looked: somebody else was quicker
-        again = "the same command again goes on with it, or" if is_one else f"and is no {kind};"
-        raise InputError(f"{path} exists already: {again} choose another --name.") from None
-    except OSError as error:
-        raise InputError(f"The {kind}'s folder {path} cannot be made: {error.strerror}.") from error
-
-
-def written(spec: BaseModel) -> bytes:
-    """What `run.json` or `sweep.json` holds."""
-    return spec.model_dump_json(indent=2).encode() + b"\n"
-
-
-def read_folder(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
-    """What the one file of a run's or a sweep's folder says; InputError where there is none, or a damaged one."""
-    try:
-        return form.model_validate_json(fs.read_small(path / file))
-    except OSError:
-        raise InputError(_none_there(path, kind, file)) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path / file} is damaged or of another version: {where}: {first['msg']}.") from None
-
-
-def stop_reason(folder: Path) -> str | None:
-    """Of a stop request of a run or a sweep. The folder is listed: a polled missing name stays missing on NFS."""
-    if STOP_FILE not in fs.names(folder):
-        return None
-    try:
-        return fs.read_file(folder / STOP_FILE).decode(errors="replace") or "no reason given"
-    except FileNotFoundError:
-        return None
-
-
 def recipe_sha256(recipe: str) -> str | None:
     """The checksum of a user's recipe file; None for a recipe that comes from a package."""
     path = Path(recipe)
@@ -287,10 +240,3 @@ def process_started(pid: int) -> int | None:
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
     """The scheduler's id of this job, to be shown."""
     return next((environment[name] for name in ("SLURM_JOB_ID", "PBS_JOBID") if environment.get(name)), None)
-
-
-def _none_there(path: Path, kind: str, file: str) -> str:
-    place = path.parent if path.name else path
-    there = [name for name in fs.names(place) if (place / name / file).is_file()] if place.is_dir() else []
-    shown = f"; {place} has {', '.join(there[-5:])}" if there else ""
-    return f"There is no {kind} in {path} (no {file}){shown}.{did_you_mean(path.name, there)}"

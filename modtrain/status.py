@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modtrain import fs
-from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
+from modtrain.checkpoint import Checkpoint
 from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
 from modtrain.run import CANCELLED, Run
-from modtrain.store import Checkpoint, CheckpointStore
 from modtrain.tail import number
+from modtrain.whole import newest_whole
 
 
 def status(run: Run) -> dict[str, Any]:
@@ -30,13 +30,9 @@ def status(run: Run) -> dict[str, Any]:
 
 def summary(run: Run, beats: Mapping[str, Beat], states: Mapping[str, str]) -> dict[str, Any]:
     """The same for heartbeats and states of modules that are known already; nothing is waited for."""
-    newest, damaged = dict[str, Checkpoint | None](), dict[str, list[int]]()
-    for module in run.modules:
-        store = run.store(module)
-        newest[module] = checkpoint = store.latest()
-        above = checkpoint.version if checkpoint else -1
-        damaged[module] = [v for v in store.versions() if v > above and _is_damaged(store, v)]
-    return told(run, beats, states, newest, run.stop_requested(), damaged)
+    found = {module: newest_whole(run.store(module)) for module in run.modules}
+    newest = {module: checkpoint for module, (checkpoint, _) in found.items()}
+    return told(run, beats, states, newest, run.stop_requested(), {m: damaged for m, (_, damaged) in found.items()})
 
 
 def told(
@@ -48,6 +44,7 @@ def told(
     damaged: Mapping[str, list[int]] | None = None,
 ) -> dict[str, Any]:
     """The same of what was read already: nothing is read, except whether jobs were submitted that said nothing yet."""
+    states = {m: "finished" if s == "not started" and _is_final(newest[m]) else s for m, s in states.items()}
     if stop == CANCELLED:  # whoever was killed by it has no last word
         states = {module: "stopped" if state == "lost" else state for module, state in states.items()}
     return {
@@ -63,6 +60,11 @@ def told(
             for module in run.modules
         },
     }
+
+
+def _is_final(newest: Checkpoint | None) -> bool:
+    """Its module is finished, whatever has become of its heartbeat."""
+    return newest is not None and newest.final
 
 
 def blamed(placement: Iterable[Sequence[str]], stop: str | None) -> tuple[str, str] | None:
@@ -106,17 +108,6 @@ def _age_s(beat: Beat, newest: Checkpoint | None) -> float | None:
     return max(0.0, at - newest.published_at) if newest and at is not None else None
 
 
-def _is_damaged(store: CheckpointStore, version: int) -> bool:
-    """Whether it is there and does not verify; one that appeared just now is sound."""
-    try:
-        store.meta(version)
-    except CorruptCheckpoint:
-        return True
-    except MissingCheckpoint:
-        pass
-    return False
-
-
 def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat: Beat, state: str) -> dict[str, Any]:
     checkpoint = newest[module]
     at = checkpoint.published_at if checkpoint else None
@@ -131,10 +122,17 @@ def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat
         "worker": next(i for i, placed in enumerate(run.spec.placement) if module in placed),
         "peers": {name: _peer(used, newest.get(name)) for name, used in lineage.items()},
         "metrics": checkpoint.metrics if checkpoint else {},
-        "losses": (beat.get("losses") or {}).get(module, {}),
+        "losses": _losses(beat, module),
         "age_s": _age_s(beat, checkpoint) if state in LIVE else None,
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
     }
+
+
+def _losses(beat: Beat, module: str) -> dict[str, Any]:
+    """Of whatever a heartbeat holds."""
+    said = beat.get("losses")
+    its = said.get(module) if isinstance(said, dict) else None
+    return its if isinstance(its, dict) else {}
 
 
 def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:

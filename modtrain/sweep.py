@@ -13,6 +13,7 @@ Deliberately not here: what a trial is (`trials.py`), and watching trials one by
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,12 +24,13 @@ from modtrain import fs, plugins
 from modtrain.backends.base import Array, Backend, BackendOptions, Resources, ScriptBackend, python_path
 from modtrain.claim import claim
 from modtrain.errors import BackendSilent, InputError, did_you_mean
+from modtrain.folder import STOP_FILE
 from modtrain.jobs import JobId, Record, backend_of, known, read_record
 from modtrain.launch import worker_command
 from modtrain.outcome import LIVE_JOBS, Trial, ends_for_good, trained, value_of
 from modtrain.profile import Profile
 from modtrain.queue import READERS, Queue, worker_options
-from modtrain.run import CANCELLED, STOP_FILE, Run
+from modtrain.run import CANCELLED, Run
 from modtrain.status import evaluations
 from modtrain.tasks import last, live_tasks, note_how, record_of, tasks_of
 from modtrain.trials import Sweep, SweepSpec
@@ -110,10 +112,13 @@ def to_run(sweep: Sweep, *, retry_failed: bool) -> list[int]:
 
 
 def trials(sweep: Sweep, *, ask: bool = True) -> list[Trial]:
-    """Every trial as it is now, by number. A scheduler is asked once, a Ray cluster not at all: heartbeats tell."""
+    """Every trial as it is now, by number; one whose run is damaged has failed, and says why.
+
+    A scheduler is asked once, a Ray cluster not at all: heartbeats tell.
+    """
     phases = _phases(_jobs(sweep), lambda name, backend: backend.unattended or name == "local") if ask else {}
     with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(lambda n: sweep.trial(n, phases.get(n)), range(sweep.spec.trials)))
+        return list(readers.map(lambda n: _trial(sweep, n, phases.get(n)), range(sweep.spec.trials)))
 
 
 def ranked(sweep: Sweep, found: Iterable[Trial], *, maximize: bool | None = None) -> list[Trial]:
@@ -195,7 +200,7 @@ def _jobs(sweep: Sweep) -> dict[str, _Jobs]:
 
 def _its_jobs(sweep: Sweep, number: int) -> Record | None:
     """None for a finished run: its jobs are over, and need not be asked for."""
-    begun, metric = sweep.run(number), sweep.spec.metric
+    begun, metric = _sound(sweep, number), sweep.spec.metric
     if begun is None:
         return Record()
     finished = all(begun.heartbeat(module).get("state") == "finished" for module in begun.modules)
@@ -226,9 +231,23 @@ def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) ->
     return {number: phase for number, phase in found.items() if phase != "unknown"}
 
 
+def _trial(sweep: Sweep, number: int, phase: str | None) -> Trial:
+    try:
+        return sweep.trial(number, phase)
+    except InputError as error:
+        return sweep.unseen(number, "failed", str(error))
+
+
+def _sound(sweep: Sweep, number: int) -> Run | None:
+    """The run of a trial that has begun, and can be read: a damaged one costs no other trial."""
+    with contextlib.suppress(InputError):
+        return sweep.run(number)
+    return None
+
+
 def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
     """Whether there is a run that can be asked; one that was pruned, or failed, keeps that reason."""
-    begun = sweep.run(number)
+    begun = _sound(sweep, number)
     if begun is not None:
         before = begun.stop_requested()
         if before is None or (reason == CANCELLED and not ends_for_good(begun, before)):
@@ -237,7 +256,7 @@ def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
 
 
 def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
-    begun = sweep.run(trial.number) if "." in metric else None
+    begun = _sound(sweep, trial.number) if "." in metric else None
     return value_of(begun, metric, trial.metrics) if begun else trial.metrics.get(metric)
 
 

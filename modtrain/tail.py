@@ -18,6 +18,8 @@ LONGEST_BYTES = 1 << 20
 """A longer line is none of ours: it is left out."""
 SEARCHED_BYTES = 1 << 26
 """How far back the beginning of the last lines is looked for."""
+PLAIN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is opened that may be a pipe or a link: nobody waits for it, and none is followed."""
 _MARK_BYTES = 64
 
 
@@ -32,6 +34,7 @@ class Growing:
         self._offset = 0
         self._mark = self._rest = b""
         self._too_long = False
+        self._unread = False
 
     def look(self) -> tuple[bool, bool]:
         """Whether the file changed since the look before, and whether it is another one now: then it is begun anew.
@@ -47,12 +50,15 @@ class Growing:
             looked = (0, 0, 0, 0)
         except OSError:
             return False, False
-        if looked == self._looked:
+        if looked == self._looked and not self._unread:
             return False, False
-        before, self._looked = self._looked, looked
-        anew = before is not None and (
-            before[:2] != looked[:2] or looked[2] < self._offset or not self._mark_is_there()
-        )
+        before, self._unread = self._looked, False
+        anew = before is not None and (before[:2] != looked[:2] or looked[2] < self._offset)
+        if before is not None and not anew:
+            anew = not self._mark_is_there()
+            if self._unread:
+                return False, False
+        self._looked = looked
         if anew:
             self._offset, self._mark, self._rest, self._too_long = 0, b"", b"", False
         elif before is None and self._last is not None:
@@ -84,38 +90,18 @@ class Growing:
         return self._read(self._offset - len(self._mark), len(self._mark)) == self._mark
 
     def _read(self, offset: int, size: int) -> bytes:
+        """What storage does not give now is read at the next look, whether or not the file has changed."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+            descriptor = os.open(self.path, PLAIN)
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
             return b""
-        try:
-            return os.pread(descriptor, size, offset)
         except OSError:
+            self._unread = True
             return b""
-        finally:
-            os.close(descriptor)
-
-
-class Tail:
-    """The lines of a growing JSONL file, each parsed once."""
-
-    def __init__(self, path: Path) -> None:
-        """Nothing is read yet: `look` does."""
-        self._growing = Growing(path)
-        self.lines: list[dict[str, Any]] = []
-        """Every complete line that is a JSON object, in order. Another list where the file was begun anew."""
-
-    def look(self) -> bool:
-        """Read what is new; True where `lines` changed."""
-        changed, anew = self._growing.look()
-        if not changed:
-            return False
-        if anew := anew and bool(self.lines):
-            self.lines = []
-        before = len(self.lines)
-        while (new := self._growing.more()) is not None:
-            self.lines += _objects(new)
-        return anew or len(self.lines) > before
 
 
 def number(value: Any) -> float | None:
@@ -131,7 +117,7 @@ def number(value: Any) -> float | None:
 def start_of_last(path: Path, count: int) -> int:
     """Where the last `count` lines of a file begin, looked for from its end; 0 where it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, PLAIN), "rb") as file:
             end = at = file.seek(0, os.SEEK_END)
             lowest, missing = max(0, end - SEARCHED_BYTES), count + 1
             while at > lowest and count > 0:
@@ -156,8 +142,11 @@ def _nth_from_end(block: bytes, count: int) -> int:
     return place
 
 
-def _objects(lines: list[bytes]) -> list[dict[str, Any]]:
-    """Parsed together where they all are objects: that is quicker, and equal names share their memory."""
+def objects(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The lines that are JSON objects, NaN in them as None.
+
+    They are parsed together where they all are: that is quicker, and equal names share their memory.
+    """
     try:
         together = _parse(b"[" + b",".join(lines) + b"]")
         if len(together) == len(lines) and all(isinstance(each, dict) for each in together):

@@ -7,24 +7,25 @@ the points themselves (`space.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from modtrain import fs, space, study
 from modtrain.config import Config, load_recipe, new_spec, read_config
 from modtrain.errors import InputError, StopRequested, did_you_mean
-from modtrain.outcome import LIVE_JOBS, Trial, outcome
+from modtrain.folder import RUN_FILE, SWEEP_FILE, create_folder, read_folder, stop_reason, written
+from modtrain.outcome import LIVE_JOBS, State, Trial, outcome
 from modtrain.params import parameters
 from modtrain.prepare import draft
 from modtrain.recipe import Recipe
-from modtrain.run import RUN_FILE, Placed, Run, RunSpec, create_folder, read_folder, stop_reason, written
+from modtrain.run import Placed, Run, RunSpec
 
-SWEEP_FILE = "sweep.json"
 CONFIG = (
     "recipe",
     "dataroot",
@@ -66,6 +67,13 @@ class SweepSpec(BaseModel):
     """Of the recipe's file, where it is the user's own."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
+
+    @field_validator("config")
+    @classmethod
+    def _names_its_recipe(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(config.get("recipe"), str):
+            raise ValueError(f"its recipe is {config.get('recipe')!r}, and no name")
+        return config
 
 
 @dataclass(frozen=True)
@@ -121,10 +129,16 @@ class Sweep:
         """The folder of a trial's run."""
         return self.path / f"trial-{number:04d}"
 
+    def number_of(self, name: str) -> int | None:
+        """The trial whose folder bears a name; None for any other folder."""
+        digits = name.removeprefix("trial-")
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len(str(MOST)) else -1
+        return number if 0 <= number < self.spec.trials and self.run_path(number).name == name else None
+
     def run(self, number: int) -> Run | None:
-        """The run of a trial that has begun."""
+        """The run of a trial that has begun; InputError where it is damaged."""
         path = self.run_path(number)
-        return Run.open(path) if (path / RUN_FILE).exists() else None
+        return check_trial(Run.open(path)) if (path / RUN_FILE).exists() else None
 
     def begin(self, number: int, values: Mapping[str, Any] | None = None) -> Run:
         """The run of a trial, made if there is none; workers may do so at once. `values` where TPE chose them."""
@@ -145,9 +159,13 @@ class Sweep:
         """What is known of a trial; `job` is the phase of its jobs, None where nobody can be asked."""
         run = self.run(number)
         if run is not None:
-            return outcome(run, self.spec.metric, job)
+            return dataclasses.replace(outcome(run, self.spec.metric, job), number=number)
+        return self.unseen(number, "queued" if job in LIVE_JOBS else "waiting")
+
+    def unseen(self, number: int, state: State, why: str = "") -> Trial:
+        """A trial whose run is not there, or cannot be read; TPE chooses values only when one begins."""
         values = self.values(number) if self.spec.sampler != "tpe" else {}
-        return Trial(number=number, values=values, state="queued" if job in LIVE_JOBS else "waiting")
+        return Trial(number=number, values=values, state=state, why=why)
 
     def check_stop(self) -> None:
         """StopRequested where the whole sweep was asked to stop."""
@@ -166,12 +184,13 @@ def new_sweep(
     sampler: str = "grid",
     trials: int | None = None,
     metric: str | None = None,
-    maximize: bool = True,
+    maximize: bool | None = None,
     prune: str | None = None,
     evaluate_every: int | None = None,
 ) -> SweepSpec:
     """What `sweep.json` of a new sweep says. `varied` is a space, or what a space file holds.
 
+    Whether more of the metric is better, the recipe says unless `maximize` does.
     InputError where anything is wrong that can be known now, such as a value that the recipe does not allow.
     """
     recipe = load_recipe(config.recipe)
@@ -191,7 +210,7 @@ def new_sweep(
         seed=config.seed,
         trials=count,
         metric=metric,
-        maximize=maximize,
+        maximize=metric not in recipe.lower_is_better if maximize is None else maximize,
         prune=prune,
         evaluate_every=evaluate_every or (1 if every_epoch else None),
         recipe_sha256=base.recipe_sha256,
@@ -214,6 +233,16 @@ def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
             f"--metric {metric} is not allowed: take a scalar of training, such as {next(iter(recipe.modules))}.loss"
             f"{', or a metric of the evaluation' if recipe.evaluate else '; the recipe has no `evaluate`'}.{near}"
         )
+
+
+def check_trial(run: Run) -> Run:
+    """The same run; InputError where it says of itself as a trial what none of ours does."""
+    trial = run.spec.trial
+    if trial is None or (isinstance(trial.get("number"), int) and isinstance(trial.get("values"), dict)):
+        return run
+    raise InputError(
+        f"{run.path / RUN_FILE} is damaged or of another version: trial: it has no whole number and named values."
+    )
 
 
 def count_trials(of: space.Space, sampler: str, wanted: int | None) -> int:

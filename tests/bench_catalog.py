@@ -17,12 +17,12 @@ import time
 from pathlib import Path
 
 from modtrain.catalog import Catalog
-from modtrain.checkpoint import META, WEIGHTS, Checkpoint, fingerprint
+from modtrain.checkpoint import EMA, META, STATE, WEIGHTS, Checkpoint, fingerprint
 from modtrain.run import Run, RunSpec, process_started
 
 MODULES = ("encoder_decoder", "translator", "discriminator")
 LIVE = 10
-FILE = fingerprint(b"w")
+FILES = (WEIGHTS, EMA, STATE)
 
 
 def main() -> None:
@@ -79,7 +79,8 @@ def fill(run: Run, *, live: bool) -> None:
             folder = run.store(module).folder(number)
             folder.mkdir()
             (folder / META).write_bytes(lines[number])
-            (folder / WEIGHTS).write_bytes(b"w")
+            for file in FILES:
+                (folder / file).write_bytes(b"w")
         curve = [{"step": s, "epoch": s / 100, "lr": 1e-3, "at": 1e9 + s, "loss": 1 / (s + 1)} for s in range(200)]
         (run.module_path(module) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
         beat(run, module, "training" if live else "finished")
@@ -100,7 +101,7 @@ def version(run: Run, module: str, number: int) -> Checkpoint:
         step=number * 100,
         full=True,
         final=number == 99,
-        files={WEIGHTS: FILE, "ema.safetensors": FILE, "state.pt": FILE},
+        files=dict.fromkeys(FILES, fingerprint(b"w")),
         metrics={"loss": 0.5, "loss_adversarial": 0.25},
         peers=peers,
         writer="a" * 32,

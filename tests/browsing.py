@@ -44,7 +44,7 @@ class Tab:
     """A page with what went wrong in it, and what it asked for beyond its own origin."""
 
     def __init__(self, page: Page, origin: str) -> None:
-        self.page, self._origin = page, origin
+        self.page, self.origin = page, origin
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
         page.set_default_timeout(WAIT_MS)
@@ -57,7 +57,7 @@ class Tab:
         page.route("**/*", self._only_own)
 
     def _only_own(self, route: Route, request: Request) -> None:
-        if request.url.startswith((self._origin, "data:")):
+        if request.url.startswith((self.origin, "data:")):
             route.continue_()
         else:
             self.elsewhere.append(request.url)
@@ -65,7 +65,7 @@ class Tab:
 
     def open(self, address: str = "") -> Page:
         """Go to an address below the origin; its script has drawn it."""
-        self.page.goto(self._origin + address)
+        self.page.goto(self.origin + address)
         self.page.wait_for_selector("main h1")
         return self.page
 

@@ -39,9 +39,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(root: Path, access: Access | None = None, *, look_s: float = 0.2) -> Iterator[Served]:
+def served(root: Path, access: Access | None = None, *, look_s: float = 0.2, port: int = 0) -> Iterator[Served]:
     """A dashboard of a folder, until the block ends."""
-    listening = listen("127.0.0.1", 0)
+    listening = listen("127.0.0.1", port)
     running = server(root, access or Access(), look_s=look_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
     thread.start()

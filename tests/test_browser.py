@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from modtrain.config import Config
 from modtrain.dashboard import events
@@ -210,11 +211,72 @@ def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, 
 
 
 def test_where_no_events_come_through_the_page_asks_again(seen: Tab, live: Run) -> None:
+    seen.page.clock.install()
     seen.page.route("**/events/**", lambda route: route.abort())
     page = seen.open("run/trio/")
     expect(page.locator(".live")).to_have_attribute("data-state", "polling")
     before = versions(page)
-    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    eventually(lambda: (page.clock.fast_forward(5_000), page.wait_for_timeout(500), versions(page))[2] > before or None)
+
+
+def test_a_server_that_goes_and_comes_back_is_said_and_nobody_reloads(
+    browser: Browser, root: Path, one: Served
+) -> None:
+    folder = root / "done"
+    with contextlib.ExitStack() as stack:
+        with served(folder, look_s=0.5) as first:
+            seen = stack.enter_context(tab(browser, first.url + "/"))
+            seen.page.clock.install()
+            page = seen.open("run/")
+            word = page.locator(".live .word")
+            eventually(lambda: first.server.watch.viewers or None)
+            expect(word).to_have_text("live")
+        expect(word).to_have_text(re.compile(r"^no answer since \d\d:\d\d$"))
+        assert "fetch" in (page.locator(".live").get_attribute("title") or "")
+        again = stack.enter_context(served(folder, look_s=0.5, port=first.port))
+        page.clock.fast_forward(15_000)
+        expect(word).to_have_text("live", timeout=10_000)
+        assert again.server.watch.viewers == 1, "it hears of news again, and does not just ask for them"
+
+
+def test_a_stream_that_is_refused_is_polling_at_once_and_tried_again(seen: Tab) -> None:
+    seen.page.clock.install()
+    seen.page.route("**/events/**", lambda route: route.fulfill(status=503, body="not now"))
+    page = seen.open("run/done/")
+    word = page.locator(".live .word")
+    expect(word).to_have_text("live, every 5 s", timeout=10_000)
+    page.unroute("**/events/**")
+    page.clock.fast_forward(15_000)
+    expect(word).to_have_text("live", timeout=10_000)
+
+
+def test_what_cannot_be_drawn_is_said_and_the_page_goes_on(seen: Tab, live: Run) -> None:
+    broken = True
+
+    def page_of(route: Route) -> None:
+        text = route.fetch().text()
+        route.fulfill(body=text.replace('"lanes":[', '"lanes":null,"real":['), content_type="text/html")
+
+    def data_of(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(json={**answer.json(), **({"lanes": None} if broken else {})})
+
+    seen.page.route("**/run/trio/", page_of)
+    seen.page.route("**/data/run/trio", data_of)
+    page = seen.page
+    with page.expect_response("**/data/run/trio"):
+        page.goto(f"{seen.origin}run/trio/")
+    said = page.get_by_role("alert")
+    expect(said).to_contain_text("This page could not be drawn as it is now")
+    expect(page.locator(".live .word")).to_have_text("live")
+    broken = False
+    expect(said).to_be_empty()
+    assert versions(page) > 0
+    broken = True
+    expect(said).to_contain_text("could not be drawn")
+    expect(page.locator(".live .word")).to_have_text("live")
+    assert versions(page) > 0, "what was drawn before still stands"
+    assert seen.complaints, "and a developer sees where"
 
 
 def test_a_hidden_page_asks_for_nothing(seen: Tab, live: Run) -> None:
@@ -299,6 +361,70 @@ def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: P
     expect(page.get_by_role("heading", name="Logs")).to_be_visible()
     expect(page.locator(".scroll[aria-label='Modules and their workers']")).to_contain_text("discriminator")
     assert page.locator("svg.lanes .tick").count() < 100
+    seen.is_clean()
+
+
+def told(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
+    """A page that hears of these data."""
+    data = {**one.data(address), **changes}
+    seen.page.route(f"**/data/{address}", lambda route: route.fulfill(json=data))
+    return seen.open("" if address == "runs" else f"{address}/")
+
+
+def test_a_row_without_sense_does_not_keep_the_page_from_its_news(seen: Tab, one: Served) -> None:
+    rows = one.data("runs")["runs"]
+    foreign = {**rows[0], "path": "foreign", "name": "foreign", "recipe": 5}
+    page = told(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
+    expect(page.get_by_role("row").filter(has_text="foreign")).to_contain_text("5")
+    expect(page.get_by_text("not all were searched")).to_be_visible()
+    seen.is_clean()
+
+
+def test_a_lost_worker_has_no_rate_and_one_that_waits_is_drawn(seen: Tab, one: Served) -> None:
+    data = one.data("run/done")
+    lost, waits = (dict(module) for module in data["modules"])
+    lost["state"] = "lost"
+    workers = [{**worker, "state": "lost", "steps_per_s": 3.5, "left_s": 77.0} for worker in data["workers"]]
+    first, second = (dict(lane) for lane in data["lanes"])
+    first["heard_at"] = 1e9
+    second["waits"] = [{"from": data["at"] - 65, "to": None, "for": "generator"}]
+    page = told(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
+    row = page.locator("tbody tr").filter(has_text=lost["name"]).first
+    expect(row).to_contain_text(re.compile("last heard 9 Sept? 2001"))
+    expect(row).not_to_contain_text("/s")
+    expect(row).not_to_contain_text("left")
+    expect(page.locator("svg.lanes .wait.open title")).to_have_text("has waited 1 min 5 s for generator")
+    seen.is_clean()
+
+
+def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one: Served) -> None:
+    lines = ["12:00 epoch 1", "12:01 epoch 2", "12:02 epoch 3"]
+    logs = [
+        {"module": "generator", "lines": lines[:2], "size": 28},
+        {"module": "discriminator", "lines": lines[1:], "size": 42},
+    ]
+    config = [
+        {"name": "epochs", "value": 7, "default": 5, "differs": True},
+        {"name": "exchange_every", "value": 3, "default": None, "differs": True},
+        {"name": "max_staleness", "value": None, "default": None, "differs": False},
+        {"name": "lr", "value": 0.5, "default": 0.5, "differs": False},
+        {"name": "dataroot", "value": "fruits", "default": None, "differs": False},
+    ]
+    page = told(seen, one, "run/done", config=config, logs=logs)
+    expect(page.get_by_text("2 settings differ from the default.")).to_be_visible()
+    expect(page.locator(".logs pre")).to_have_count(1)
+    expect(page.locator(".logs summary .module")).to_have_text(["generator", "discriminator"])
+    page.get_by_text("All 3 other settings").click()
+    table = page.get_by_label("Settings that differ from the defaults")
+    expect(table.locator("tbody tr")).to_have_text(["epochs75", "exchange_every3none"])
+    rest = page.get_by_label("All other settings").locator("tbody tr")
+    expect(rest).to_have_text(["max_stalenessnonesame", "lr0.5same", "datarootfruits"])
+    seen.is_clean()
+
+
+def test_trials_beyond_the_table_are_counted(seen: Tab, one: Served) -> None:
+    page = told(seen, one, "sweep/rates", more_waiting=812)
+    expect(page.get_by_text("and 812 more trials that have not begun")).to_be_visible()
     seen.is_clean()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from modtrain import fs
 from modtrain.catalog import Catalog
 from modtrain.config import Config
 from modtrain.errors import InputError
+from modtrain.glance import Glance
 from modtrain.run import Run
 from modtrain.sweep import ranked, trials
 from modtrain.trials import Sweep, new_sweep
-from tests.bench_catalog import make
+from tests.bench_catalog import make, version
 from tests.runs import finish, make_run
 
 HOSTILE = [
@@ -66,23 +69,31 @@ def test_a_look_at_what_has_not_changed_is_no_news_and_reads_nothing(
     catalog = Catalog(tmp_path)
     first, revision = rows(catalog), catalog.revision
     opened: list[Any] = []
-    monkeypatch.setattr(fs, "read_small", lambda path: opened.append(path))
+    monkeypatch.setattr(fs, "read_small", lambda path, **_: opened.append(path))
     monkeypatch.setattr("modtrain.glance.newest_line", lambda path, module: opened.append(path))
     assert rows(catalog).keys() == first.keys()
     assert (opened, catalog.revision) == ([], revision)
     monkeypatch.undo()
     with (made[1].path / "evaluation" / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"metrics": {"ssim": 0.95}}) + "\n")
+        file.write(json.dumps({"epochs": {}, "metrics": {"ssim": 0.95}}) + "\n")
     assert rows(catalog)["run-1"]["metric"] == {"name": "ssim", "value": 0.95}
     assert catalog.revision > revision
 
 
 def test_the_metric_of_a_run_is_the_best_value_of_the_first_one(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=False)
-    lines = [{"metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
+    lines = [{"epochs": {}, "metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"metrics": {"ssim"'
     (run.path / "evaluation" / "metrics.jsonl").write_text("[]\nnot json\n" + text)
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}
+
+
+def test_where_less_is_better_the_best_value_is_the_lowest(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=False)
+    told(run, lower_is_better=["fid"])
+    lines = [{"epochs": {}, "metrics": {"fid": value}} for value in (310.0, 22.0, 80.0)]
+    (run.path / "evaluation" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "fid", "value": 22.0}
 
 
 def test_the_age_of_a_living_worker_s_version_is_told_by_its_own_clock(tmp_path: Path) -> None:
@@ -143,6 +154,12 @@ def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     json.dumps(catalog.rows(), allow_nan=False).encode()
 
 
+def told(run: Run, **values: Any) -> None:
+    """What `run.json` says is something else now."""
+    spec = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**spec, **values}))
+
+
 def broken(root: Path) -> dict[str, Path]:
     """Runs that are none, by what is wrong with them."""
     made = {name: root / name for name in ("empty", "torn", "folder", "pipe", "huge", "link", "foreign", "deep")}
@@ -177,6 +194,73 @@ def test_a_broken_run_says_why_and_hides_no_other(tmp_path: Path) -> None:
     assert catalog.revision == revision
     (made["torn"] / "run.json").write_bytes((tmp_path / "good" / "run.json").read_bytes())
     assert rows(catalog)["torn"]["problem"] is None
+
+
+def test_what_breaks_a_line_itself_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "good", live=False)
+    odd = make(tmp_path / "odd", live=False)
+    for module in odd.modules:
+        undated = dataclasses.replace(version(odd, module, 100), published_at=None)  # type: ignore[arg-type]
+        with (odd.module_path(module) / "published.jsonl").open("ab") as file:
+            file.write(undated.seal() + b"\n")
+        (odd.module_path(module) / "heartbeat.json").unlink()
+    catalog = Catalog(tmp_path)
+    assert rows(catalog).keys() == {"good", "odd"}
+    with_ages = Glance.with_ages
+
+    def foreign(glance: Glance) -> dict[str, Any]:
+        return with_ages(glance) if glance.path == "good" else {}["?"]
+
+    monkeypatch.setattr(Glance, "with_ages", foreign)
+    found = rows(catalog)
+    assert found["good"]["problem"] is None
+    assert found["odd"]["problem"] == catalog.row("odd")["problem"] == "It cannot be read (KeyError: '?')."
+
+
+def test_a_foreign_trial_or_sweep_costs_no_other_line(sweep: Sweep) -> None:
+    root = sweep.path.parent
+    good, odd = (sweep.begin(number) for number in (0, 1))
+    make(root / "beside", live=False)
+    for trial in ({"number": "x", "values": {}}, {"number": 1, "values": 5}, {"values": {}}):
+        told(odd, trial=trial)
+        row = rows(Catalog(root))["rates"]
+        assert (row["problem"], row["counts"]) == (None, {"waiting": 2, "failed": 1})
+        with pytest.raises(InputError, match="trial"):
+            sweep.run(1)
+    (good.path / "run.json").rename(good.path / "run.jsn")
+    spec = json.loads((sweep.path / "sweep.json").read_text())
+    for recipe in (5, None):
+        spec["config"]["recipe"] = recipe
+        (sweep.path / "sweep.json").write_text(json.dumps(spec))
+        found = rows(Catalog(root))
+        assert set(found) == {"beside", "rates", "rates/trial-0001"}
+        assert f"its recipe is {recipe}" in found["rates"]["problem"]
+        assert found["rates"]["recipe"] is None
+
+
+def test_a_folder_of_a_sweep_that_is_none_of_its_trials_is_a_run_of_its_own(sweep: Sweep) -> None:
+    begun = sweep.begin(0)
+    for name in ("trial-0000-kept", "trial-0009", "trial-1", "old"):
+        shutil.copytree(begun.path, sweep.path / name)
+    found = rows(Catalog(sweep.path.parent))
+    assert set(found) == {"rates", *(f"rates/{name}" for name in ("trial-0000-kept", "trial-0009", "trial-1", "old"))}
+    assert found["rates"]["counts"] == {"waiting": 3}
+
+
+def test_a_data_set_beside_the_runs_hides_none_and_what_is_not_searched_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.catalog.MOST_FOLDERS", 30)
+    make(tmp_path / "a-run", live=False)
+    make(tmp_path / "group" / "run", live=False)
+    catalog = Catalog(tmp_path)
+    assert set(rows(catalog)) == {"a-run", "group/run"}
+    assert catalog.rows()["unsearched"] is False
+    revision = catalog.revision
+    for number in range(50):
+        (tmp_path / "z-data" / "train" / f"class-{number}").mkdir(parents=True)
+    assert set(rows(catalog)) == {"a-run", "group/run"}
+    assert (catalog.rows()["unsearched"], catalog.revision > revision) == (True, True)
 
 
 def test_foreign_files_in_a_run_cost_only_what_they_should_have_told(tmp_path: Path) -> None:
@@ -314,6 +398,18 @@ def test_a_broken_sweep_says_why_and_its_trials_stand_alone(sweep: Sweep) -> Non
     (sweep.path / "sweep.json").write_text("{")
     found = rows(Catalog(sweep.path.parent))
     assert "damaged" in found["rates"]["problem"]
+    assert found["rates/trial-0000"]["problem"] is None
+
+
+def test_a_trial_that_was_not_judged_at_its_end_has_no_result_wherever_it_is_asked_for(sweep: Sweep) -> None:
+    run = make(sweep.path / "trial-0000", live=False)  # of 100 epochs
+    judged = run.path / "evaluation" / "metrics.jsonl"
+    for epoch, result in ((50, None), (100, 0.9)):
+        line = {"versions": {}, "epochs": dict.fromkeys(run.modules, epoch), "metrics": {"mean": 0.9}, "at": 1.0}
+        judged.write_text(json.dumps(line) + "\n")
+        assert sweep.trial(0).result == result
+        best = rows(Catalog(sweep.path.parent))["rates"]["metric"]
+        assert (best["value"] if best else None) == result
 
 
 def test_many_threads_may_look_at_once(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from modtrain.config import Config, differences, load_recipe, new_spec, read_config
 from modtrain.errors import InputError
+from modtrain.run import RunSpec
 
 
 def config_file(folder: Path, text: str) -> Path:
@@ -75,6 +78,15 @@ def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> Non
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not YAML"):
         read_config(tmp_path / "binary.yaml", {}, [])
+
+
+def test_a_new_run_remembers_of_which_metrics_less_is_better(tiny_recipe: Path) -> None:
+    recipe = dataclasses.replace(load_recipe(str(tiny_recipe)), lower_is_better=("mean",))
+    spec = new_spec(Config(recipe=str(tiny_recipe)), recipe, [["generator", "discriminator"]])
+    assert spec.lower_is_better == ["mean"]
+    old = json.loads(spec.model_dump_json())
+    del old["lower_is_better"]
+    assert RunSpec.model_validate(old).lower_is_better == []
 
 
 def test_only_what_is_asked_for_can_differ_from_a_run(tiny_recipe: Path) -> None:

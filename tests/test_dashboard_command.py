@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from modtrain.cli.showing import _link, _say
 from modtrain.dashboard.guard import Access
-from modtrain.dashboard.serve import PORT, listen
+from modtrain.dashboard.serve import PORT, listen, read_token
 from modtrain.errors import InputError
-from tests.command import Terminal, ended, start
+from tests.command import Terminal, ended, start, until
+from tests.serving import served
 from tests.store_faults.mounts import _mounted
 
 
@@ -74,6 +77,89 @@ def test_a_token_stands_in_the_link_alone(tmp_path: Path) -> None:
         assert said.count(token) == 1
         assert httpx.get(link, timeout=60).status_code == 200
         assert httpx.get(link.partition("?")[0], timeout=60).status_code == 403
+
+
+TOKENS = (
+    "q+Zk/8eT0m+YxkA4hVb3Uw==",
+    "abcdefgh&ijklmnop",
+    "abcdefgh#ijklmnop",
+    "percent%41%zz?;token",
+    "plain-token_0123",
+)
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_token_of_ones_own_gives_a_link_that_opens(tmp_path: Path, token: str) -> None:
+    """`openssl rand -base64 24` has + and / in it."""
+    file = tmp_path / "token"
+    file.write_text(token + "\n")
+    file.chmod(0o600)
+    access = Access(token=read_token(file))
+    with served(tmp_path, access) as one:
+        link = _link("127.0.0.1", one.port, access)
+        assert parse_qs(urlsplit(link).query) == {"token": [token]}
+        assert httpx.get(link, timeout=60).status_code == 200
+
+
+@pytest.fixture
+def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What $BROWSER was told, and the file that it was sent to, if any, in a folder."""
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    script = tmp_path / "browser"
+    copy = (
+        f'case "$1" in file:*) file="${{1#file://}}"; cp "$file" {seen}/page; stat -c %a "$file" > {seen}/mode;; esac'
+    )
+    script.write_text(f'#!/bin/sh\n{copy}\necho "$@" > {seen}/.told\nmv {seen}/.told {seen}/told\n')
+    script.chmod(0o700)
+    monkeypatch.setenv("BROWSER", f"{script} %s")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_browser_is_sent_to_the_link_without_a_word_of_the_token(
+    tmp_path: Path, browser: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "runs").mkdir()
+    with begun(tmp_path / "runs", "--open", "--token") as (process, said):
+        told = until(lambda: (browser / "told").exists() and (browser / "told").read_text().strip())
+        token = httpx.URL(link_of(said)).params["token"]
+        assert token not in told, "whoever asks ps for it reads it"
+        assert f'url={link_of(said)}"' in (browser / "page").read_text()
+        assert (browser / "mode").read_text().strip() == "600"
+        file = Path(told.removeprefix("file://"))
+        assert file.exists()
+        until(lambda: httpx.get(link_of(said), timeout=60).status_code == 200)
+        process.send_signal(number)
+        found = ended(process)
+        assert found.code in (0, 130, 128 + number)
+        assert found.err == ""
+        assert not file.exists()
+
+
+def test_a_browser_without_a_token_is_sent_straight_there(tmp_path: Path, browser: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with begun(tmp_path / "runs", "--open") as (_, said):
+        told = until(lambda: (browser / "told").exists() and (browser / "told").read_text().strip())
+        assert told == link_of(said)
+        assert not (browser / "page").exists()
+
+
+def test_who_listens_for_others_is_asked_by_its_addresses_and_names_alone(tmp_path: Path) -> None:
+    with begun(tmp_path, "--host", "0.0.0.0", "--token") as (_, said):
+        link = httpx.URL(link_of(said))
+        near = link.copy_with(host="127.0.0.1")
+        for host, code in ((f"10.1.2.3:{link.port}", 200), (link.host, 200), ("evil.example", 421), ("", 421)):
+            assert httpx.get(near, headers={"host": host}, timeout=60).status_code == code
+
+
+def test_a_root_that_is_no_text_is_served(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"od\xffd")
+    root.mkdir()
+    with begun(root) as (_, said):
+        assert "od\\xffd: http://" in said
+        assert httpx.get(link_of(said), timeout=60).status_code == 200
 
 
 def test_the_next_free_port_is_taken_and_said() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from modtrain.dashboard.export import MARK, MOST_CHECKPOINTS, export
 from modtrain.dashboard.source import Source
 from modtrain.errors import InputError
 from modtrain.run import Run
+from modtrain.store import CheckpointStore
 from modtrain.trials import Sweep, new_sweep
 from tests.serving import copied, embedded, trained
 
@@ -105,6 +107,45 @@ def test_trials_that_have_not_begun_are_not_looked_for(
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
     assert [trial["state"] for trial in trials] == ["waiting"] * 3
+
+
+def test_a_folder_that_cannot_be_read_costs_its_run_alone(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `chmod 0` makes the checkpoints of a run, but for root."""
+    for name in ("a", "b", "c"):
+        copied(run, tmp_path / "runs" / name)
+    real = CheckpointStore.versions
+
+    def versions(self: CheckpointStore) -> list[int]:
+        if self.path.is_relative_to(tmp_path / "runs" / "b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self.checkpoints))
+        return real(self)
+
+    monkeypatch.setattr(CheckpointStore, "versions", versions)
+    written = export(tmp_path / "runs", tmp_path / "pages")
+    assert written.pages == 1 + 3 + 2 * 6
+    problems = {name: embedded((tmp_path / f"pages/run/{name}/index.html").read_text())["problem"] for name in "abc"}
+    assert "Permission denied" in problems["b"]
+    assert problems["a"] is problems["c"] is None
+    assert len(embedded((tmp_path / "pages/index.html").read_text())["runs"]) == 3
+
+
+def test_a_disk_that_is_full_is_not_a_runs_fault(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(run, tmp_path / "runs" / "one")
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        export(tmp_path / "runs", tmp_path / "pages")
+
+
+def test_a_root_that_is_a_run_may_have_any_name(tmp_path: Path, run: Run) -> None:
+    root = copied(run, tmp_path / os.fsdecode(b"od\xffd"))
+    export(root, tmp_path / "pages")
+    assert "od\\xffd" in (tmp_path / "pages/run/index.html").read_text()
 
 
 def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: Run) -> None:

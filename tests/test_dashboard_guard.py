@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from modtrain.cli.showing import _access
+from modtrain.dashboard import inside
 from modtrain.dashboard.guard import Access, is_loopback, name_of, own_names
 from modtrain.dashboard.serve import read_token
 from modtrain.errors import InputError
-from tests.serving import Served, raw, served
+from modtrain.run import Run
+from tests.serving import Served, raw, served, trained
 
 TOKEN = "a-token-of-many-letters"
 
@@ -52,12 +56,50 @@ def test_a_name_that_was_allowed_is_answered(tmp_path: Path) -> None:
         assert one.get("/", headers={"host": "other.example"}).status_code == 421
 
 
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1", "localhost", "::", "fe80::1"])
+def test_no_host_at_all_is_none_of_ours(tmp_path: Path, host: str) -> None:
+    assert "" not in own_names(host, ["", ":8787", "."])
+    assert host in own_names(host, [])
+    with served(tmp_path, Access(hosts=own_names(host, []))) as one:
+        for request in ("GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"):
+            assert raw(one.port, request.encode()).startswith(b"HTTP/1.1 421")
+
+
+@pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("10.1.2.3:8787", 200),
+        ("[2001:db8::7]:8787", 200),
+        (socket.gethostname().upper(), 200),
+        ("localhost", 200),
+        ("evil.example", 421),
+        ("10.1.2.3.evil.example", 421),
+        ("0x0a010203", 421),
+        ("", 421),
+    ],
+)
+def test_who_listens_for_others_answers_by_every_address_and_its_own_names_alone(
+    tmp_path: Path, host: str, code: int
+) -> None:
+    """A name can be made to lead here by whoever owns it; an address cannot."""
+    access = _access("0.0.0.0", True, None, None, [])
+    with served(tmp_path, access) as one:
+        answer = one.get("/data/runs", params={"token": access.token}, headers={"host": host})
+        assert answer.status_code == code
+
+
+def test_who_listens_for_this_machine_alone_answers_by_no_other_address(tmp_path: Path) -> None:
+    with served(tmp_path, _access("127.0.0.1", False, None, None, [])) as one:
+        assert one.get("/data/runs", headers={"host": "10.1.2.3"}).status_code == 421
+
+
 def test_whoever_listens_for_others_answers_by_every_address_but_not_by_every_name() -> None:
     assert not is_loopback("0.0.0.0")
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
     assert is_loopback("localhost")
-    assert name_of("[fe80::1]:80") == "fe80::1"
+    assert name_of("[fe80::1]:80") == name_of("FE80::1") == "fe80::1"
+    assert name_of("a.example.:80") == "a.example"
     assert "evil.example" not in own_names("0.0.0.0", [])
 
 
@@ -72,6 +114,48 @@ def test_head_is_get_without_its_content(open_one: Served) -> None:
     answer = open_one.client.head("/data/runs")
     assert answer.status_code == 200
     assert answer.content == b""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
+    return trained(tmp_path_factory.mktemp("trained"), "one", tiny_recipe)
+
+
+@pytest.mark.parametrize("address", ["/events/runs", "/events/run/one"])
+def test_head_of_what_has_no_end_ends(run: Run, address: str) -> None:
+    with served(run.path.parent) as one:
+        answer = one.client.head(address, timeout=20)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert one.server.watch.viewers == 0
+        assert one.client.head("/events/run/nobody").status_code == 404
+        assert httpx.head(one.url + address, headers={"host": "evil.example"}).status_code == 421
+
+
+def test_head_reads_no_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, verify = "/weights/one/generator/1/weights.safetensors", "/data/verify/one/generator/1"
+    file = run.store("generator").folder(1) / "weights.safetensors"
+    read: list[int] = []
+    real = inside.blocks
+
+    def blocks(descriptor: int, size: int) -> Iterator[bytes]:
+        if size == file.stat().st_size:
+            read.append(size)
+        return real(descriptor, size)
+
+    with served(run.path.parent) as one:
+        monkeypatch.setattr(inside, "blocks", blocks)
+        answer = one.client.head(weights)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers.items() >= {"content-length": str(file.stat().st_size)}.items()
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert one.client.head(verify).status_code == 200
+        for missing in (weights.replace("1", "9"), verify.replace("1", "9")):
+            assert one.client.head(missing).status_code == 404
+        assert read == []
+        assert one.get(weights).content == file.read_bytes()
+        assert all(each["ok"] for each in one.data("verify/one/generator/1")["files"])
+        assert len(read) >= 2
 
 
 @pytest.mark.parametrize("address", ["/", "/data/runs", "/nothing", "/static/page.css", "/run/nothing/"])

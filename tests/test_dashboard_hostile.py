@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import errno
 import json
 import os
 import shutil
+import stat
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from modtrain import fs
 from modtrain.config import Config
 from modtrain.dashboard import inside, run_page, sweep_page
 from modtrain.dashboard.addresses import base_of, quoted, shown, unquoted
+from modtrain.dashboard.source import Source, newest_of
+from modtrain.errors import CorruptCheckpoint
+from modtrain.folder import stop_reason, written
+from modtrain.history import History
 from modtrain.run import Run
+from modtrain.store import CheckpointStore
 from modtrain.trials import Sweep, new_sweep
 from tests.serving import Served, copied, embedded, raw, served, trained
 
@@ -42,15 +55,45 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def secret(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A folder beside ROOT that nobody is to see: a whole run, and files."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-    copied(run, folder / "private")
-    line = {"step": 1, "epoch": 1, "lr": 0.1, "at": 1.0, SECRET: 1.0}
-    (folder / "lines.jsonl").write_text(json.dumps(line) + "\n")
-    (folder / "text").write_text(SECRET)
-    (folder / "picture.png").write_text(SECRET)
+def beside(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A folder with a ROOT in it, `runs`, and beside that what nobody is to see: the secret is in every file of it."""
+    folder = tmp_path_factory.mktemp("beside")
+    elsewhere = folder / "elsewhere"
+    betraying(copied(run, elsewhere / "private"))
+    for file in ("text", "worker.log", "picture.png", "weights.safetensors", "metrics.jsonl"):
+        (elsewhere / file).write_text(SECRET)
+    (folder / "runs").mkdir()
     return folder
+
+
+@pytest.fixture(scope="module")
+def secret(beside: Path) -> Path:
+    return beside / "elsewhere"
+
+
+def betraying(path: Path) -> None:
+    """Put the secret into every file of a run, so that it is on a page that shows any of them."""
+    run = Run.open(path)
+    (path / "run.json").write_bytes(written(run.spec.model_copy(update={"params": {"note": SECRET}})))
+    (path / "stop").write_text(SECRET)
+    module = run.module_path("generator")
+    beat = json.loads((module / "heartbeat.json").read_text())
+    (module / "heartbeat.json").write_text(json.dumps({**beat, "device": SECRET}))
+    published = run.store("generator").meta(1)
+    for file, line in {
+        "metrics.jsonl": {"step": 1000, "epoch": 1, "lr": 0.1, "at": 1.0, SECRET: 1.0},
+        "workers.jsonl": {"what": "began", "at": 1.0, "host": SECRET},
+        "published.jsonl": {**vars(published), "version": 7, "full": SECRET},
+    }.items():
+        with (module / file).open("a") as there:
+            there.write(json.dumps(line) + "\n")
+    (module / "worker.log").write_text(SECRET)
+    folder = run.store("generator").folder(1)
+    (folder / "meta.json").write_bytes(dataclasses.replace(published, writer=SECRET).seal())
+    (folder / "weights.safetensors").write_text(SECRET)
+    line = {"versions": {}, "epochs": {}, "metrics": {SECRET: 1.0}, "at": 5.0, "grid": "grid-1-1.png"}
+    (path / "evaluation" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (path / "evaluation" / "grid-1-1.png").write_text(SECRET)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +125,21 @@ def test_no_name_becomes_markup(named: Served, page: str) -> None:
     text = named.get(page).text
     assert "<script>alert" not in text
     assert "49" not in text.partition("<body")[0].partition("<title>")[2].partition("</title>")[0]
-    data = text.partition('id="data">')[2]
-    assert "<" not in data.partition("</script>")[0]
-    assert data.count("</script>") == text.partition('id="data">')[2].count("</script>")
+    assert "<" not in text.partition('id="data">')[2].partition("</script>")[0]
+    assert text.count("<script") == text.count("</script>")
+    assert page == "/" or text.count("<script") == named.get("/run/a..b/").text.count("<script")
+
+
+def test_no_path_becomes_markup(tmp_path: Path, run: Run) -> None:
+    """A slash can stand in no name, but between two."""
+    path = "<x/></script><svg onload=alert(1)>"
+    copied(run, tmp_path / "runs" / path)
+    with served(tmp_path / "runs") as one:
+        for address in ("/", f"/run/{quoted(path)}/", f"/checkpoint/{quoted(path)}/generator/1/"):
+            text = one.get(address).text
+            assert "<svg onload" not in text
+            assert "<x/>" not in text
+            assert "svg onload" in text
 
 
 OUTSIDE = (
@@ -92,9 +147,10 @@ OUTSIDE = (
     "/run/%2e%2e/elsewhere/private/",
     "/run/..%2felsewhere%2fprivate/",
     "/run/sound/../../elsewhere/private/",
-    "/data/run/%2e%2e%2fprivate",
-    "/grid/sound/..%2f..%2ftext.png",
-    "/grid/sound/%2e%2e/text.png",
+    "/data/run/%2e%2e%2felsewhere%2fprivate",
+    "/grid/sound/..%2f..%2f..%2felsewhere%2fpicture.png",
+    "/grid/sound/%2e%2e/%2e%2e/%2e%2e/elsewhere/picture.png",
+    "/grid/%2e%2e/elsewhere/private/grid-1-1.png",
     "/grid/sound//etc/passwd",
     "/grid//etc/passwd.png",
     "/static/..%2fapp.py",
@@ -102,10 +158,11 @@ OUTSIDE = (
     "/static/%2e%2e%2fapp.py",
     "/static//etc/passwd",
     "/static/%2Fetc%2Fpasswd",
-    "/weights/sound/generator/1/..%2f..%2f..%2frun.json",
-    "/weights/sound/..%2f..%2felsewhere/1/weights.safetensors",
-    "/weights/sound/generator/1/state.pt",
+    "/weights/sound/generator/1/..%2f..%2f..%2f..%2f..%2f..%2felsewhere%2fweights.safetensors",
+    "/weights/sound/..%2f..%2f..%2felsewhere%2fprivate%2fmodules%2fgenerator/1/weights.safetensors",
+    "/weights/sound/generator/2/state.pt",
     "/data/log/sound/..%2f..%2f..%2felsewhere",
+    "/data/log/%2e%2e%2felsewhere%2fprivate/generator",
     "/data/log/sound/%00",
     "/run/sound%00/",
     "/run/" + "a/" * 3000,
@@ -123,41 +180,73 @@ def named_after(place: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def linked(tmp_path_factory: pytest.TempPathFactory, run: Run, secret: Path) -> Iterator[Served]:
+def linked(beside: Path, run: Run, secret: Path) -> Iterator[Served]:
     """Runs with a link to the secret in every place."""
-    root = tmp_path_factory.mktemp("runs")
+    root = beside / "runs"
     copied(run, root / "sound")
     (root / "whole").symlink_to(secret / "private")
     (root / "above").symlink_to(secret)
-    for place, target in PLACES.items():
-        path = copied(run, root / named_after(place)) / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-        path.symlink_to(secret / target)
+    for place in PLACES:
+        link(copied(run, root / named_after(place)), place, secret)
     with served(root) as found:
         yield found
 
 
-PLACES = {
-    "run.json": "private/run.json",
-    "stop": "text",
-    "modules": "private/modules",
-    "modules/generator": "private/modules/generator",
-    "modules/generator/metrics.jsonl": "lines.jsonl",
-    "modules/generator/workers.jsonl": "lines.jsonl",
-    "modules/generator/published.jsonl": "private/modules/generator/published.jsonl",
-    "modules/generator/heartbeat.json": "private/modules/generator/heartbeat.json",
-    "modules/generator/worker.log": "text",
-    "modules/generator/checkpoints": "private/modules/generator/checkpoints",
-    "modules/generator/checkpoints/00000001": "private/modules/generator/checkpoints/00000001",
-    "modules/generator/checkpoints/00000001/meta.json": "text",
-    "modules/generator/checkpoints/00000001/weights.safetensors": "text",
-    "evaluation": "private/evaluation",
-    "evaluation/metrics.jsonl": "lines.jsonl",
-    "evaluation/grid-1-1.png": "picture.png",
-}
+def link(path: Path, place: str, secret: Path) -> None:
+    """Put a link to the same place of somebody else's run into a run."""
+    at = path / place
+    if at.is_dir():
+        shutil.rmtree(at)
+    at.unlink(missing_ok=True)
+    at.symlink_to(secret / "private" / place)
+
+
+PLACES = (
+    "run.json",
+    "stop",
+    "modules",
+    "modules/generator",
+    "modules/generator/metrics.jsonl",
+    "modules/generator/workers.jsonl",
+    "modules/generator/published.jsonl",
+    "modules/generator/heartbeat.json",
+    "modules/generator/worker.log",
+    "modules/generator/checkpoints",
+    "modules/generator/checkpoints/00000001",
+    "modules/generator/checkpoints/00000001/meta.json",
+    "modules/generator/checkpoints/00000001/weights.safetensors",
+    "evaluation",
+    "evaluation/metrics.jsonl",
+    "evaluation/grid-1-1.png",
+)
+PARTS = (
+    "/run/{}/",
+    "/data/run/{}",
+    "/checkpoint/{}/generator/1/",
+    "/data/verify/{}/generator/1",
+    "/data/log/{}/generator",
+    "/grid/{}/grid-1-1.png",
+    "/weights/{}/generator/1/weights.safetensors",
+)
+"""Addresses of a run, which together show all that the dashboard reads of it."""
+
+
+def test_the_secret_is_on_every_page_of_whom_it_belongs_to(secret: Path) -> None:
+    """So that a page without it was not just made of something else."""
+    with served(secret) as one:
+        for part in PARTS:
+            assert "verify" in part or SECRET in one.get(part.format("private")).text, part
+        for place, told in {
+            "run.json": "config",
+            "stop": "run",
+            "metrics.jsonl": "curves",
+            "published.jsonl": "lanes",
+            "heartbeat.json": "workers",
+            "worker.log": "logs",
+            "evaluation": "evaluations",
+        }.items():
+            assert SECRET in json.dumps(one.data("run/private")[told]), place
+        assert SECRET in json.dumps([lane["lives"] for lane in one.data("run/private")["lanes"]]), "workers.jsonl"
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
@@ -172,23 +261,15 @@ def test_no_address_leads_outside_of_root(linked: Served, address: str) -> None:
 @pytest.mark.parametrize("name", ["whole", "above", "above/private"])
 def test_a_linked_folder_is_no_run(linked: Served, name: str) -> None:
     assert name not in {row["path"] for row in linked.data("runs")["runs"]}
-    for address in (f"/run/{name}/", f"/data/run/{name}", f"/events/run/{name}", f"/data/log/{name}/generator"):
-        assert linked.get(address).status_code == 404
+    for address in (*PARTS, "/events/run/{}"):
+        assert linked.get(address.format(name)).status_code == 404
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_link_inside_of_a_run_is_not_followed(linked: Served, place: str) -> None:
     name = named_after(place)
-    for address in (
-        f"/run/{name}/",
-        f"/data/run/{name}",
-        f"/checkpoint/{name}/generator/1/",
-        f"/data/verify/{name}/generator/1",
-        f"/data/log/{name}/generator",
-        f"/grid/{name}/grid-1-1.png",
-        f"/weights/{name}/generator/1/weights.safetensors",
-    ):
-        answer = linked.get(address)
+    for address in (*PARTS, "/data/runs"):
+        answer = linked.get(address.format(name))
         assert answer.status_code in (200, 404), address
         assert SECRET not in answer.text
     assert linked.data("run/sound")["run"]["state"] == "finished", "it costs no other run"
@@ -206,6 +287,124 @@ def test_a_linked_log_or_grid_costs_only_itself(linked: Served, place: str) -> N
     data = linked.data(f"run/{named_after(place)}")
     assert data["problem"] is None
     assert data["run"]["state"] == "finished"
+
+
+@pytest.mark.parametrize("place", ["stop", *(place for place in PLACES[1:] if Path(place).suffix)])
+def test_what_becomes_a_link_between_a_look_and_the_opening_is_not_followed(
+    tmp_path: Path, run: Run, secret: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Whoever may write to a run may change it at any time: to have asked first what lies there is worth nothing."""
+    link(copied(run, tmp_path / "runs" / "one"), place, secret)
+    real, times = os.stat, [f"st_{when}time{unit}" for when in "amc" for unit in ("", "_ns")]
+
+    def plain(path: Any, *, follow_symlinks: bool = False, **named: Any) -> os.stat_result:
+        found = real(path, follow_symlinks=follow_symlinks, **named)
+        if not stat.S_ISLNK(found.st_mode):
+            return found
+        return os.stat_result((stat.S_IFREG | 0o644, *found[1:10]), {name: getattr(found, name) for name in times})
+
+    monkeypatch.setattr(os, "lstat", plain)
+    monkeypatch.setattr(os, "stat", lambda path, **named: plain(path, **{"follow_symlinks": True, **named}))
+    source = Source(tmp_path / "runs")
+    data = source.run("one")
+    assert data["problem"] is None
+    assert data["run"]["stop"] == ("no reason given" if place == "stop" else None)
+    assert SECRET not in json.dumps([source.runs(), data, source.checkpoint("one", "generator", 1)])
+
+
+@pytest.mark.parametrize("swapped", ["deep", "deep/one"])
+@pytest.mark.parametrize("part", PARTS[2:])
+def test_a_folder_that_becomes_a_link_is_not_gone_through_until_the_next_look(
+    tmp_path: Path, run: Run, secret: Path, swapped: str, part: str
+) -> None:
+    root = tmp_path / "runs"
+    copied(run, root / "deep" / "one")
+    with served(root, look_s=60) as one:
+        assert one.get("/data/run/deep/one").status_code == 200
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "one").symlink_to(secret / "private")
+        (root / swapped).rename(tmp_path / "moved")
+        (root / swapped).symlink_to({"deep": tmp_path / "own", "deep/one": secret / "private"}[swapped])
+        answer = one.get(part.format("deep/one"))
+        assert answer.status_code == 404
+        assert SECRET not in answer.text
+
+
+@pytest.mark.parametrize("swapped", ["", "deep", "deep/one"])
+def test_no_folder_above_a_file_is_a_link(tmp_path: Path, swapped: str) -> None:
+    run = tmp_path / "runs" / "deep" / "one"
+    run.mkdir(parents=True)
+    (run / "worker.log").write_text(SECRET)
+    assert inside.lies(run, "worker.log")
+    assert inside.strange(run, []) is None
+    place = tmp_path / "runs" / swapped
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "moved")
+    assert (run / "worker.log").read_text() == SECRET
+    assert not inside.lies(run, "worker.log")
+    assert "link" in (inside.strange(run, []) or "")
+
+
+def test_a_folder_need_not_be_readable_to_be_gone_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/home` often is not."""
+    (tmp_path / "file").write_text("own")
+    flags: list[int] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda *words, **named: flags.append(words[1]) or real(*words, **named))
+    assert inside.read(tmp_path, "file") == b"own"
+    assert all(each & os.O_PATH for each in flags[:-1])
+
+
+def test_the_root_itself_may_be_given_as_a_link(tmp_path: Path, run: Run) -> None:
+    """It is who starts the dashboard that says what ROOT is."""
+    copied(run, tmp_path / "runs" / "one")
+    (tmp_path / "short").symlink_to(tmp_path / "runs")
+    assert Source(tmp_path / "short").run("one")["problem"] is None
+
+
+def test_a_run_that_was_opened_through_a_link_is_not_shown(
+    tmp_path: Path, run: Run, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(run, tmp_path / "runs" / "one")
+    source = Source(tmp_path / "runs")
+    source.runs()
+    monkeypatch.setattr(source.catalog, "run", lambda path: Run.open(secret / "private"))
+    assert SECRET not in json.dumps(source.run("one"))
+    with pytest.raises(inside.NotThere):
+        source.looked("one")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "long", "folder"])
+def test_a_stop_that_is_no_few_words_asks_but_is_not_read(tmp_path: Path, run: Run, kind: str) -> None:
+    path = copied(run, tmp_path / "runs" / "one")
+    (tmp_path / "text").write_text(SECRET)
+    match kind:
+        case "link":
+            (path / "stop").symlink_to(tmp_path / "text")
+        case "pipe":
+            os.mkfifo(path / "stop")
+        case "long":
+            (path / "stop").write_bytes(b"\0" * (1 << 20))
+        case "folder":
+            (path / "stop").mkdir()
+    assert stop_reason(path) == "no reason given"
+    source = Source(tmp_path / "runs")
+    assert [row["problem"] for row in source.runs()["runs"]] == [None]
+    assert len(json.dumps(source.run("one"))) < 1 << 20
+
+
+def test_a_heartbeat_that_is_a_link_says_nothing(tmp_path: Path, run: Run) -> None:
+    beat = Run.open(copied(run, tmp_path / "one")).module_path("generator") / "heartbeat.json"
+    beat.rename(tmp_path / "moved")
+    beat.symlink_to(tmp_path / "moved")
+    assert Run.open(tmp_path / "one").heartbeat("generator") == {}
+
+
+def test_no_more_is_read_of_a_small_file_that_grows_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 200_000)
+    small = (tmp_path / "file").stat()
+    monkeypatch.setattr(os, "fstat", lambda descriptor: os.stat_result((*small[:6], 1, *small[7:10])))
+    assert len(fs.read_file(tmp_path / "file", most=150_000)) == 150_000
 
 
 @pytest.mark.parametrize(
@@ -255,7 +454,9 @@ def test_a_log_that_is_one_endless_line_or_no_text_is_shown_in_part(tmp_path: Pa
     (path / "modules/generator/worker.log").write_bytes(b"\xff\x00<b>" * (1 << 20))
     with served(tmp_path / "runs") as one:
         log = next(log for log in one.data("run/loud")["logs"] if log["module"] == "generator")
-        assert sum(map(len, log["lines"])) <= 1 << 16
+        assert 1 << 14 < sum(map(len, log["lines"])) <= 1 << 16
+        assert set("".join(log["lines"])) == {"\ufffd", "<", "b", ">"}
+        assert "\ufffd<b>" * 1000 in one.get("/data/log/loud/generator").text
 
 
 @pytest.mark.parametrize(
@@ -309,6 +510,166 @@ def test_a_number_that_is_none_for_us_breaks_no_page(tmp_path: Path, run: Run, f
         assert one.get("/").status_code == 200
 
 
+FIELDS = ("module", "full", "final", "files", "metrics", "peers", "writer", "format")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_line_that_lacks_something_costs_no_page(tmp_path: Path, run: Run, field: str) -> None:
+    path = copied(run, tmp_path / "runs" / "one")
+    line = {**vars(run.store("generator").meta(2)), "version": 500}
+    del line[field]
+    with (path / "modules/generator/published.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    data = Source(tmp_path / "runs").run("one")
+    assert data["problem"] is None
+    assert {module["name"]: module["version"] for module in data["modules"]} == {"generator": 2, "discriminator": 2}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_the_newest_version_is_the_newest_line_that_is_whole(run: Run, field: str) -> None:
+    class Told(History):
+        def versions(self, module: str) -> list[dict[str, Any]]:
+            whole = vars(run.store(module).meta(2))
+            foreign = {**whole, "version": 501, "module": "somebody"}
+            return [whole, {name: value for name, value in whole.items() if name != field} | {"version": 500}, foreign]
+
+    found = newest_of(Told(run), "generator")
+    assert found is not None
+    assert found.version == 2
+
+
+@pytest.mark.parametrize("kind", ["deep", "another version", "another module"])
+def test_a_version_that_is_not_what_its_folder_says_is_damaged(tmp_path: Path, run: Run, kind: str) -> None:
+    store = Run.open(copied(run, tmp_path / "runs" / "hurt")).store("generator")
+    other = run.store("discriminator" if kind == "another module" else "generator")
+    version = 2 if kind == "another module" else 1
+    match kind:
+        case "deep":
+            (store.folder(2) / "meta.json").write_text("[" * 200_000)
+        case _:
+            shutil.rmtree(store.folder(2))
+            shutil.copytree(other.folder(version), store.folder(2))
+    with served(tmp_path / "runs") as one:
+        found = {each["name"]: each for each in one.data("verify/hurt/generator/2")["files"]}
+        assert not found["meta.json"]["ok"]
+        page = one.data("checkpoint/hurt/generator/2")
+        assert page["problem"] == found["meta.json"]["says"]
+        assert page["meta"]["epoch"] == 2, "as its line says"
+        data = one.data("run/hurt")
+        assert data["problem"] is None
+        assert {module["name"]: module["damaged"] for module in data["modules"]}["generator"] == [2]
+    if kind != "deep":
+        with pytest.raises(CorruptCheckpoint) as error:
+            store.meta(2)
+        assert str(error.value) == page["problem"]
+
+
+def unlistable(monkeypatch: pytest.MonkeyPatch, run: Path, error: int) -> None:
+    """As `chmod 0` makes the checkpoints of a run, but for root."""
+    real = CheckpointStore.versions
+
+    def versions(self: CheckpointStore) -> list[int]:
+        if self.path.is_relative_to(run):
+            raise OSError(error, os.strerror(error), str(self.checkpoints))
+        return real(self)
+
+    monkeypatch.setattr(CheckpointStore, "versions", versions)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO])
+def test_a_folder_that_cannot_be_read_costs_its_run_alone(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    for name in ("closed", "sound"):
+        copied(run, tmp_path / "runs" / name)
+    unlistable(monkeypatch, tmp_path / "runs" / "closed", error)
+    with served(tmp_path / "runs") as one:
+        data = one.data("run/closed")
+        assert os.strerror(error) in data["problem"]
+        assert "checkpoints" in data["problem"]
+        assert one.get("/run/closed/").status_code == 200
+        answer = one.get("/checkpoint/closed/generator/1/")
+        assert answer.status_code == 404
+        assert os.strerror(error) in answer.text
+        assert one.data("run/sound")["problem"] is None
+        assert one.get("/checkpoint/sound/generator/1/").status_code == 200
+
+
+def test_storage_that_does_not_answer_at_all_is_no_runs_fault(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied(run, tmp_path / "runs" / "one")
+    unlistable(monkeypatch, tmp_path / "runs", errno.EIO)
+    real = os.listdir
+
+    def fails(path: Any = ".") -> list[str]:
+        if path == tmp_path / "runs":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", fails)
+    with served(tmp_path / "runs") as one:
+        for address in ("/run/one/", "/checkpoint/one/generator/1/"):
+            answer = one.get(address)
+            assert answer.status_code == 503
+            assert os.strerror(errno.EIO) in answer.text
+
+
+def test_a_root_that_is_gone_is_not_an_empty_one(tmp_path: Path, run: Run) -> None:
+    copied(run, tmp_path / "runs" / "one")
+    with served(tmp_path / "runs", look_s=0) as one:
+        assert len(one.data("runs")["runs"]) == 1
+        (tmp_path / "runs").rename(tmp_path / "moved")
+        for address in ("/", "/data/runs", "/run/one/", "/data/log/one/generator"):
+            answer = one.get(address)
+            assert answer.status_code == 503
+            assert "runs is not there any more" in answer.text
+        (tmp_path / "moved").rename(tmp_path / "runs")
+        assert len(one.data("runs")["runs"]) == 1
+
+
+@pytest.mark.parametrize("root", [b"runs", b"ru\xffns"])
+def test_a_sentence_about_a_name_that_is_no_text_is_one(tmp_path: Path, run: Run, root: bytes) -> None:
+    folder = tmp_path / os.fsdecode(root)
+    (copied(run, folder / os.fsdecode(b"b\xff")) / "run.json").write_text("{")
+    with served(folder) as one:
+        for address in ("/data/log/b%FF/x", "/checkpoint/b%FF/x/1/", "/data/log/nobody/x", "/run/nobody%FF/"):
+            assert one.get(address).status_code == 404
+        assert "b\\xff" in one.data("run/b%FF")["problem"]
+        assert "b\\xff" in one.data("runs")["runs"][0]["problem"]
+        assert "b\\xff" in one.get("/data/log/b%FF/x").text
+    assert shown("half a character: \ud800").encode()
+
+
+def test_twenty_who_come_at_once_look_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(run, tmp_path / "runs" / "one")
+    source, looks = Source(tmp_path / "runs", look_s=60), []
+    real = source.catalog.look
+    monkeypatch.setattr(source.catalog, "look", lambda: looks.append(1) or real())
+    with ThreadPoolExecutor(20) as viewers:
+        assert all(data["problem"] is None for data in viewers.map(source.run, ["one"] * 20))
+    assert looks == [1]
+
+
+def test_a_row_that_cannot_be_made_costs_the_page_of_that_run_alone(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("odd", "sound"):
+        copied(run, tmp_path / "runs" / name)
+    source = Source(tmp_path / "runs")
+    real = source.catalog.row
+
+    def row(path: str) -> dict[str, Any]:
+        if path == "odd":
+            raise OSError(errno.EIO, "of all things")
+        return real(path)
+
+    monkeypatch.setattr(source.catalog, "row", row)
+    assert "of all things" in source.run("odd")["problem"]
+    assert source.run("odd")["run"]["path"] == "odd"
+    assert source.run("sound")["problem"] is None
+
+
 @pytest.mark.parametrize("error", [OverflowError, AttributeError, KeyError, RecursionError, TypeError])
 def test_what_nobody_thought_of_is_said_on_the_page_of_that_run_alone(
     tmp_path: Path, run: Run, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -329,11 +690,16 @@ def test_what_nobody_thought_of_is_said_on_the_page_of_that_run_alone(
         assert one.get("/").status_code == 200
 
 
-@pytest.mark.parametrize("parts", [("..", "secret"), ("a", "..", "..", "secret"), ("a", "."), ("a/../../secret",)])
+@pytest.mark.parametrize(
+    "parts", [("..", "secret"), ("a", "..", "..", "secret"), ("a", ".", "own"), ("a/../../secret",), ("a", "..", "own")]
+)
 def test_no_path_is_opened_that_leads_up(tmp_path: Path, parts: tuple[str, ...]) -> None:
     (tmp_path / "root" / "a").mkdir(parents=True)
-    (tmp_path / "secret").write_text(SECRET)
+    for place in ("secret", "root/own", "root/a/own"):
+        (tmp_path / place).write_text(SECRET)
+    assert (tmp_path / "root").joinpath(*parts).is_file()
     assert not inside.lies(tmp_path / "root", *parts)
+    assert inside.lies(tmp_path / "root", "a", "own")
 
 
 def test_addresses_and_paths_are_each_others_inverse() -> None:
@@ -347,3 +713,92 @@ def test_addresses_and_paths_are_each_others_inverse() -> None:
         assert unquoted(wrong) is None
     assert base_of("") == ""
     assert base_of("run/a/b/") == "../../../"
+
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = (
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.symlink",
+    "os.utime",
+)
+
+
+class Ear:
+    """Hears of every file that this process opens to write, and of every name that it changes, by whatever call."""
+
+    def __init__(self) -> None:
+        self.root: bytes | None = None
+        self.heard: list[tuple[str, Any]] = []
+        sys.addaudithook(self._hear)  # for ever: it is deaf when nobody listens
+
+    def _hear(self, event: str, told: tuple[Any, ...]) -> None:
+        if self.root is None or event not in {"open", "os.truncate", *CHANGES} or not told:
+            return
+        path, flags = told[0], told[2] if event == "open" else WRITING
+        if isinstance(path, int) or not flags & WRITING:
+            return
+        name = os.fsencode(path)
+        if not name.startswith(b"/") or name.startswith(self.root):  # one that is relative may lie anywhere
+            self.heard.append((event, path))
+
+    @contextlib.contextmanager
+    def listening(self, root: Path) -> Iterator[list[tuple[str, Any]]]:
+        self.root, self.heard = os.fsencode(root), []
+        try:
+            yield self.heard
+        finally:
+            self.root = None
+
+
+@pytest.fixture(scope="session")
+def ear() -> Ear:
+    return Ear()
+
+
+def test_nothing_is_opened_to_be_written_and_no_name_is_changed(tmp_path: Path, run: Run, ear: Ear) -> None:
+    """Whoever opens a file in ROOT to write is caught, not only whoever changes it."""
+    root = tmp_path / "runs"
+    path = copied(run, root / "one")
+    (path / "evaluation" / "grid-1-1.png").write_bytes(b"\x89PNG")
+    with ear.listening(root) as heard, served(root) as one:
+        for address in (*(part.format("one") for part in PARTS), "/", "/sweep/one/", "/run/nobody/"):
+            one.get(address)
+    assert heard == []
+
+
+@pytest.mark.parametrize("how", ["open", "os.open", "Path", "in a folder", "append", "mkdir", "rename", "utime"])
+def test_whoever_writes_is_heard(tmp_path: Path, ear: Ear, how: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    with ear.listening(tmp_path) as heard:
+        match how:
+            case "open":
+                open(file, "w").close()
+            case "os.open":
+                os.close(os.open(file, os.O_RDWR))
+            case "Path":
+                file.write_text("y")
+            case "in a folder":
+                folder = os.open(tmp_path, os.O_RDONLY)
+                os.close(os.open("file", os.O_WRONLY, dir_fd=folder))
+                os.close(folder)
+            case "append":
+                file.open("a").close()
+            case "mkdir":
+                (tmp_path / "folder").mkdir()
+            case "rename":
+                file.rename(tmp_path / "other")
+            case "utime":
+                os.utime(file)
+        file.exists()
+    assert len(heard) == 1
+    with ear.listening(tmp_path) as heard:
+        (tmp_path / "other").exists()
+        os.listdir(tmp_path)
+    assert heard == []

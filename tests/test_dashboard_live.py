@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -17,9 +18,10 @@ import httpx
 import pytest
 
 from modtrain import fs
-from modtrain.dashboard import events
+from modtrain.dashboard import events, lanes, watch
 from modtrain.dashboard.inside import opened
 from modtrain.dashboard.watch import MOST, Watch
+from modtrain.history import History
 from modtrain.run import Run, process_started
 from modtrain.store import Publisher
 from tests.serving import Served, copied, eventually, served, trained
@@ -149,6 +151,71 @@ def test_a_page_hears_that_there_is_no_news(
         "data:",  # without it a browser tells its page of no event
         "",
     ]
+
+
+def told_after(run: Run, happens: Callable[[Watch, Callable[[], None]], None]) -> str:
+    """What a page that was told of everything so far hears next; `happens` while that was being sent to it."""
+
+    async def hear() -> str:
+        looking, bell = Watch(run.path.parent, look_s=0), events.Bell()
+        looking.page("run", "one")
+        messages = events._messages(looking, bell, ("run", "one"))
+        await anext(messages)
+        happens(looking, bell.ringer())
+        await asyncio.sleep(0.05)
+        try:
+            return await asyncio.wait_for(anext(messages), 10)
+        finally:
+            await messages.aclose()
+
+    return asyncio.run(hear())
+
+
+def test_news_that_come_while_others_are_sent_are_not_forgotten(run: Run) -> None:
+    def news(looking: Watch, ring: Callable[[], None]) -> None:
+        publish(run)
+        looking.page("run", "one")
+        ring()
+
+    assert told_after(run, news) == 'data: {"revision": 2}\n\n'
+
+
+def test_news_of_another_page_are_no_reason_to_say_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
+
+    def others(looking: Watch, ring: Callable[[], None]) -> None:
+        def go_on() -> None:
+            ring()
+            loop.call_later(0.05, go_on)
+
+        loop = asyncio.get_running_loop()
+        go_on()
+
+    assert told_after(run, others) == "event: still\ndata:\n\n"
+
+
+def test_of_a_worker_that_only_beats_the_page_hears_now_and_then(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "BEATS_S", 0.1)
+    publish(run)
+    looking = Watch(run.path.parent, look_s=0)
+    heartbeat = run.module_path("generator") / "heartbeat.json"
+    beats: dict[str, Any] = json.loads(heartbeat.read_text())
+
+    def told() -> tuple[int, str]:
+        tag = looking.page("run", "one").tag
+        return looking.revision("run", "one"), tag
+
+    def heard(number: int) -> bool | None:
+        fs.replace_file(heartbeat, json.dumps({**beats, "counter": number}).encode())
+        revision, tag = told()
+        return (revision > first[0] and tag != first[1]) or None
+
+    first, numbers = told(), iter(range(10_000))
+    eventually(lambda: heard(next(numbers)))
+    silent = told()
+    for _ in range(20):
+        time.sleep(0.02)
+        assert told() == silent, "the age of a worker that is silent grows by itself"
 
 
 def test_a_page_that_is_opened_later_says_how_old_things_are_by_then(run: Run) -> None:
@@ -296,3 +363,69 @@ def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.Monkey
     with opened(run.path, "run.json") as descriptor:
         assert os.read(descriptor, 1)
     assert writing == []
+
+
+def doing(what: str, at: float, **more: Any) -> dict[str, Any]:
+    return {"what": what, "at": at, **more}
+
+
+def test_a_wait_that_goes_on_is_shown(run: Run) -> None:
+    beat = {"state": "waiting", "at": 50.0, "waiting_for": "discriminator"}
+    waited = doing("waited", 30.0, seconds=5.0) | {"for": "other"}
+    over = {"from": 25.0, "to": 30.0, "for": "other"}
+    goes_on = {"from": 40.0, "to": None, "for": "discriminator"}
+    assert lanes.waits([waited], "waiting", beat, [10.0, 40.0]) == [over, goes_on]
+    assert lanes.waits([waited], "waiting", beat, [10.0])[1]["from"] == 30.0, "one wait comes after the other"
+    assert lanes.waits([], "lost", beat, [40.0]) == [{**goes_on, "to": 50.0}]
+    assert lanes.waits([waited], "training", {"state": "training", "at": 50.0}, [40.0]) == [over]
+
+
+def test_long_lanes_are_their_newest_part() -> None:
+    most = lanes.MOST_DOINGS
+    waits = [doing("waited", float(second), seconds=1.0) for second in range(20 * most)]
+    assert [wait["to"] for wait in lanes.waits(waits, "training", {}, [])] == [w["at"] for w in waits[-most:]]
+    begun = [doing("began", float(second), host="here") for second in range(20 * most)]
+    lives = lanes.lives(begun, "training", {}, [])
+    assert [life["from"] for life in lives] == [line["at"] for line in begun[-most:]]
+    assert {life["how"] for life in lives[:-1]} == {"lost"}
+    assert lives[-1]["to"] is None
+
+
+def test_a_worker_that_died_ends_with_its_last_sign_of_life() -> None:
+    doings = [doing("began", 10.0), doing("waited", 14.0), doing("began", 20.0), doing("began", 30.0)]
+    found = lanes.lives(doings, "lost", {"at": 33.0}, [9.0, 12.0, 31.0])
+    assert [(life["from"], life["to"], life["how"]) for life in found] == [
+        (10.0, 14.0, "lost"),
+        (20.0, 20.0, "lost"),
+        (30.0, 33.0, "lost"),
+    ]
+
+
+def test_staleness_leaves_out_what_was_trained_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = {"generator": [0, 25, 50, 100, 125, 150, 100, 125], "discriminator": [10, 50]}
+    peers = {"discriminator": {"versions": [0], "epoch": 0}}
+    history = History(run)
+
+    def versions(module: str) -> list[dict[str, Any]]:
+        used = peers if module == "generator" else {}
+        told = enumerate(steps[module])
+        return [
+            {"version": number, "step": step, "peers": used, "published_at": float(number)} for number, step in told
+        ]
+
+    monkeypatch.setattr(history, "versions", versions)
+    (found,) = lanes.staleness(run.modules, history)
+    assert found["step"] == [0, 25, 50, 100, 125]
+    assert found["at"] == [0.0, 1.0, 2.0, 6.0, 7.0]
+    assert found["behind"] == [-10, 15, 40, 90, 115]
+
+
+def test_a_lane_says_when_a_worker_that_is_over_was_heard_and_that_one_waits(one: Served, run: Run) -> None:
+    heard = {lane["module"]: lane["heard_at"] for lane in one.data("run/one")["lanes"]}
+    assert heard == {module: run.heartbeat(module)["at"] for module in run.modules}
+    publish(run)
+    beat = {**run.heartbeat("generator"), "state": "waiting", "at": time.time(), "waiting_for": "discriminator"}
+    fs.replace_file(run.module_path("generator") / "heartbeat.json", json.dumps(beat).encode())
+    lane = eventually(lambda: next((lane for lane in one.data("run/one")["lanes"] if lane["waits"]), None))
+    assert (lane["module"], lane["heard_at"]) == ("generator", None)
+    assert lane["waits"] == [{"from": lane["versions"][-1]["at"], "to": None, "for": "discriminator"}]

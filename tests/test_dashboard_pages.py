@@ -14,8 +14,10 @@ import pytest
 
 from modtrain.config import Config
 from modtrain.dashboard.page import dumped, made
+from modtrain.dashboard.source import Source
 from modtrain.dashboard.thinning import kept
 from modtrain.run import Run
+from modtrain.store import CheckpointStore, Publisher
 from modtrain.trials import Sweep, new_sweep
 from tests.runs import finish, make_run, start_worker
 from tests.serving import Served, copied, embedded, served, trained
@@ -253,6 +255,96 @@ def test_the_sweep_page_ranks_its_trials_and_says_what_varies(one: Served) -> No
     assert best["run"]["sweep"] == "rates"
     assert one.get("/sweep/apart/").status_code == 404
     assert one.get("/run/rates/").status_code == 404
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
+    """Two of three trials are finished, and judged."""
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1, nodes=1), {"lr": [0.005, 0.01, 0.02]}, metric="mean")
+    made = Sweep.create(tmp_path / "runs" / "rates", spec)
+    for number in (0, 1):
+        make(made.begin(number))
+    return made
+
+
+def make(run: Run) -> None:
+    """What the workers of a trial leave in its folder."""
+    for module in run.modules:
+        publisher = Publisher(run.store(module), "w")
+        publisher.publish({"state.pt": b"s"}, epoch=1, step=10, metrics={"loss": 0.5}, final=True)
+        (run.module_path(module) / "heartbeat.json").write_text(json.dumps({"state": "finished", "epoch": 1}))
+    (run.path / "evaluation").mkdir()
+    line = {"at": 1.0, "versions": {}, "epochs": dict.fromkeys(run.modules, 1), "metrics": {"mean": 0.5, "other": 0.1}}
+    (run.path / "evaluation" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def shown_in(source: Source) -> tuple[dict[str, int], dict[int, tuple[str, float | None]], set[str]]:
+    """What a sweep's header counts, and of each trial in the table its state and result; the curves."""
+    data = source.sweep("rates")
+    assert data["problem"] is None
+    counts, states = data["sweep"]["counts"], [trial["state"] for trial in data["trials"]]
+    assert counts == {state: states.count(state) for state in states}
+    trials = {trial["number"]: (trial["state"], trial["result"]) for trial in data["trials"]}
+    return counts, trials, {curve["name"] for curve in data["curves"]}
+
+
+def test_a_sweep_that_is_ranked_by_another_metric_now_shows_that_one(sweep: Sweep) -> None:
+    source = Source(sweep.path.parent)
+    assert shown_in(source)[1][0] == ("finished", 0.5)
+    sweep = sweep.changed(metric="other")
+    assert shown_in(source)[1][0] == ("finished", 0.1)
+    sweep.changed(metric="generator.loss")
+    _, trials, curves = shown_in(source)
+    assert trials[0] == ("finished", 0.5)
+    assert "generator.loss" in curves
+
+
+def test_a_trial_that_cannot_be_read_says_why_and_costs_no_other(sweep: Sweep) -> None:
+    source = Source(sweep.path.parent)
+    shown_in(source)
+    first, second = (sweep.run_path(number) / "run.json" for number in (0, 1))
+    spec, before = json.loads(first.read_text()), second.read_text()
+    first.write_text(json.dumps({**spec, "trial": {"number": 0, "values": 5}}))
+    second.write_text("{")
+    assert shown_in(source)[0] == {"failed": 2, "waiting": 1}
+    found = {trial["number"]: trial for trial in source.sweep("rates")["trials"]}
+    assert all("damaged" in found[number]["why"] for number in (0, 1))
+    assert found[0]["values"] == {"lr": 0.005}
+    second.write_text(before)
+    assert shown_in(source)[1][1] == ("finished", 0.5)
+    judged = sweep.run_path(1) / "evaluation"
+    judged.rename(judged.with_name("moved"))
+    judged.symlink_to(judged.with_name("moved"))
+    source = Source(sweep.path.parent)
+    assert shown_in(source)[1][1] == ("finished", None)
+    (why,) = (trial["why"] for trial in source.sweep("rates")["trials"] if trial["number"] == 1)
+    assert "which is not followed" in why
+
+
+def test_no_link_inside_of_a_trial_is_followed(sweep: Sweep, tmp_path: Path) -> None:
+    sweep = sweep.changed(metric="generator.loss")
+    run = sweep.begin(0)
+    elsewhere = Publisher(CheckpointStore(tmp_path / "elsewhere" / "generator"), "w")
+    for loss in (0.2, 0.1):
+        elsewhere.publish({"state.pt": b"s"}, epoch=1, step=10, metrics={"loss": loss}, final=True)
+    for version in (0, 1):
+        here = run.store("generator").folder(version)
+        shutil.rmtree(here, ignore_errors=True)
+        here.symlink_to(elsewhere.store.folder(version))
+    assert run.store("generator").meta(1).metrics == {"loss": 0.1}
+    assert shown_in(Source(sweep.path.parent))[1][0] == ("finished", 0.5)
+
+
+def test_waiting_trials_that_are_not_listed_are_counted(tmp_path: Path, tiny_recipe: Path) -> None:
+    config = Config(recipe=str(tiny_recipe), epochs=1, nodes=1)
+    spec = new_sweep(config, {"lr": "0.1..0.2"}, sampler="random", trials=1000)
+    sweep = Sweep.create(tmp_path / "many", spec)
+    source = Source(tmp_path)
+    data = source.sweep("many")
+    assert (len(data["trials"]), data["more_waiting"]) == (200, 800)
+    sweep.begin(999)
+    data = source.sweep("many")
+    assert (len(data["trials"]), data["more_waiting"]) == (201, 799)
 
 
 def test_the_root_may_be_a_run_itself(run: Run) -> None:

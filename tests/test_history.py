@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from modtrain.history import History, scalars
+from modtrain.columns import Columns, scalars
+from modtrain.history import FIRST, LAST, History
+from modtrain.recent import Recent
 from modtrain.run import Run
 from modtrain.store import CheckpointStore, Publisher
-from modtrain.tail import Growing, Tail, start_of_last
+from modtrain.tail import Growing, objects, start_of_last
 from tests import runs
 
 TOGETHER = [["generator", "discriminator"]]
@@ -24,34 +27,42 @@ def append(path: Path, *lines: object) -> None:
             file.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
 
 
-def test_new_lines_are_parsed_as_they_come_and_a_torn_one_waits_for_its_end(tmp_path: Path) -> None:
+def new(growing: Growing) -> list[dict[str, Any]]:
+    """The objects of all lines that are new, where the file has changed."""
+    return rest(growing) if growing.look()[0] else []
+
+
+def rest(growing: Growing) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while (lines := growing.more()) is not None:
+        found += objects(lines)
+    return found
+
+
+def test_new_lines_are_read_as_they_come_and_a_torn_one_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail = Tail(path)
-    assert not tail.look()
+    growing = Growing(path)
+    assert new(growing) == []
     append(path, {"step": 1}, b'{"step": ')
-    assert tail.look()
-    assert tail.lines == [{"step": 1}]
-    assert not tail.look()
+    assert new(growing) == [{"step": 1}]
+    assert growing.look() == (False, False)
     append(path, b"2}\n")
-    assert tail.look()
-    assert tail.lines == [{"step": 1}, {"step": 2}]
+    assert new(growing) == [{"step": 2}]
 
 
 def test_what_is_no_json_object_is_left_out_and_costs_no_other_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     odd = [b"\xff\xfe\n", b"[1]\n", b"null\n", b'{"a":1},{"b":2}\n', b"[" * 100_000 + b"\n", b"\n", b'{"step": \n']
     append(path, {"step": 1}, *odd, b"1" * 3_000_000 + b"\n", b'{"step": 2, "loss": NaN}\n')
-    tail = Tail(path)
-    assert tail.look()
-    assert tail.lines == [{"step": 1}, {"step": 2, "loss": None}]
+    assert new(Growing(path)) == [{"step": 1}, {"step": 2, "loss": None}]
 
 
 @pytest.mark.parametrize("how", ["shrank", "replaced", "rewritten longer", "removed"])
 def test_a_file_that_is_another_one_now_is_begun_anew(tmp_path: Path, how: str) -> None:
     path = tmp_path / "metrics.jsonl"
     append(path, {"step": 1}, {"step": 2})
-    tail = Tail(path)
-    tail.look()
+    growing = Growing(path)
+    new(growing)
     if how == "shrank":
         path.write_text('{"step": 7}\n')
     elif how == "replaced":
@@ -61,25 +72,43 @@ def test_a_file_that_is_another_one_now_is_begun_anew(tmp_path: Path, how: str) 
         path.write_text('{"step": 7}\n' + " " * 100 + "\n")
     else:
         path.unlink()
-    assert tail.look()
-    assert tail.lines == ([] if how == "removed" else [{"step": 7}])
+    assert growing.look() == (True, True)
+    assert rest(growing) == ([] if how == "removed" else [{"step": 7}])
 
 
 def test_a_line_is_never_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.jsonl"
     append(path, *({"step": step} for step in range(50_000)))
-    tail, sizes = Tail(path), list[int]()
-    tail.look()
-    assert len(tail.lines) == 50_000
+    growing, sizes = Growing(path), list[int]()
+    assert len(new(growing)) == 50_000
     real = os.pread
     monkeypatch.setattr(
         os, "pread", lambda fd, size, offset: sizes.append(len(found := real(fd, size, offset))) or found
     )
-    assert not tail.look()
+    assert new(growing) == []
     assert sizes == []
     append(path, {"step": 50_000})
-    assert tail.look()
+    assert new(growing) == [{"step": 50_000}]
     assert sum(sizes) < 200
+
+
+def test_what_storage_did_not_give_is_read_at_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, {"step": 1})
+    growing = Growing(path)
+    assert new(growing) == [{"step": 1}]
+    append(path, {"step": 2})
+    failed: list[int] = []
+
+    def fails(descriptor: int, size: int, offset: int) -> bytes:
+        failed.append(offset)
+        raise OSError(errno.EIO, "storage fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fails)
+        assert new(growing) == []
+    assert failed
+    assert new(growing) == [{"step": 2}]
 
 
 def test_the_last_lines_of_a_file_of_two_gigabytes_are_found_from_its_end(tmp_path: Path) -> None:
@@ -124,26 +153,52 @@ def test_what_a_restart_trained_again_replaces_what_was_there(run: Run) -> None:
     assert history.look()
     append(path, point(40, loss=7.0), {"step": "60"}, {"nothing": 1}, {**point(50), "at": None})
     assert history.look()
-    assert [(line["step"], line["loss"]) for line in history.curve("generator")] == [(20, 20.0), (40, 7.0)]
-    assert history.curve("discriminator") == []
+    assert points(history) == [(20, 20.0), (40, 7.0)]
+    assert len(history.curve("discriminator")) == 0
     assert not history.look()
 
 
+def points(history: History) -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in history.curve("generator").rows()]
+
+
 def test_who_goes_on_from_a_step_takes_back_what_an_earlier_life_had_done_behind_it(run: Run) -> None:
-    folder = run.module_path("generator")
-    append(folder / "workers.jsonl", {"what": "began", "at": 0.5, "step": 0})
-    append(folder / "metrics.jsonl", point(20), point(40), point(60))
+    path = run.module_path("generator") / "metrics.jsonl"
+    append(path, point(20), point(40), point(60))
     history = History(run)
     history.look()
-    append(folder / "workers.jsonl", {"what": "began", "at": 100.0, "step": 20}, {"what": "began", "at": 101.0})
+    append(path, {"goes_on_from": 20, "at": 0.0})
     assert history.look()
-    assert [line["step"] for line in history.curve("generator")] == [20]
-    append(folder / "metrics.jsonl", {**point(50), "at": 102.0})
+    assert points(history) == [(20, 20.0)]
+    append(path, point(50))
     history.look()
-    assert [line["step"] for line in history.curve("generator")] == [20, 50]
     again = History(run)
     again.look()
-    assert again.curve("generator") == history.curve("generator")
+    assert points(history) == points(again) == [(20, 20.0), (50, 50.0)]
+
+
+def test_a_curve_is_numbers_and_says_what_each_line_had() -> None:
+    columns = Columns()
+    columns.add({"step": 1, "epoch": 0.5, "at": 1.5, "loss": 2.0, "seconds": {"compute": 1.0, "data": None}})
+    columns.add({"step": 2, "epoch": 1, "at": 2.5, "lr": 0.1, "penalty": 3.0})
+    first, second = columns.rows()
+    assert first == {"step": 1, "epoch": 0.5, "at": 1.5, "lr": None, "loss": 2.0, "seconds_compute": 1.0}
+    assert second == {"step": 2, "epoch": 1.0, "at": 2.5, "lr": 0.1, "penalty": 3.0}
+    columns.add({"step": 2, "epoch": 1, "at": 9.0, "lr": 0.0, "loss": 7.0})
+    assert [row["step"] for row in columns.rows()] == [1, 2]
+    assert columns.losses(0, 2) == [2.0], "a learning rate of 0 trains nothing"
+
+
+def test_the_list_of_runs_judges_the_same_losses_as_the_page_of_one(run: Run) -> None:
+    path = run.module_path("generator") / "metrics.jsonl"
+    history, recent = History(run), Recent(run)
+    for begin, end in ((0, 25), (25, 200), (200, 350), (350, 2_000)):
+        append(path, *(point(step) for step in range(begin, end)))
+        for late in (Recent(run), recent):
+            late.look()
+            history.look()
+            assert late.losses("generator") == history.losses("generator"), (begin, end)
+    assert len(history.losses("generator")) == FIRST + LAST
 
 
 def test_only_finite_numbers_are_scalars() -> None:

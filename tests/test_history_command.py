@@ -94,3 +94,14 @@ def test_a_sweep_gives_the_rows_of_its_trials(tmp_path: Path, tiny_recipe: Path,
     assert list(rows[0])[:3] == ["trial", "module", "step"]
     assert {(row["trial"], row["module"]) for row in rows} == {(t, m) for t in "01" for m in TOGETHER[0]}
     assert "discriminator" in terminal("history", sweep.path).out
+
+
+@pytest.mark.parametrize("columns", ["30", "50", "80"])
+def test_no_name_and_no_number_is_cut_in_a_narrow_terminal(
+    finished: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    said = terminal("history", finished.path)
+    assert "…" not in said.out
+    words = said.out.split()
+    assert {"generator", "discriminator", "evaluation", "step", "epoch", "lr", "loss", "on_real", "mean"} <= set(words)

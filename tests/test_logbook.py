@@ -11,7 +11,7 @@ import pytest
 
 from modtrain import fs
 from modtrain.errors import Diverged, InputError
-from modtrain.history import History, seconds
+from modtrain.history import History
 from modtrain.run import Run
 from tests import runs
 
@@ -48,9 +48,9 @@ def test_a_wait_for_a_peer_is_written_with_its_peer_and_seconds_and_counts_as_wa
     first = waits[0]
     assert (first["what"], first["for"], first["epoch"], first["step"]) == ("waited", "discriminator", 0, 0)
     assert first["seconds"] >= 0.5
-    spent = [seconds(line) for line in history.curve("generator")]
-    assert spent[0]["waiting"] >= 0.9 * first["seconds"]
-    assert sum(part["exchange"] for part in spent) > 0
+    spent = history.curve("generator").seconds
+    assert spent["waiting"][0] >= 0.9 * first["seconds"]
+    assert sum(spent["exchange"]) > 0
 
 
 def test_each_life_has_its_lines_in_every_module_of_the_worker(tmp_path: Path, tiny_recipe: Path) -> None:

@@ -34,6 +34,22 @@ def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapp
         check_graph(modules)
 
 
+def recipe(**values: Any) -> Recipe:
+    return Recipe(params=int, data=lambda d, p: None, modules={"a": module()}, **values)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("names", ["fid", {"fid"}, (5,), ("",), None])
+def test_of_which_metrics_less_is_better_is_said_by_their_names(names: Any) -> None:
+    with pytest.raises(InputError, match="as lower_is_better="):
+        recipe(evaluate=lambda nets, test, params: None, lower_is_better=names)
+
+
+def test_where_nothing_is_measured_nothing_is_better() -> None:
+    with pytest.raises(InputError, match="names fid, but no `evaluate`"):
+        recipe(lower_is_better=("fid",))
+    assert recipe(evaluate=lambda nets, test, params: None, lower_is_better=("fid",)).lower_is_better == ("fid",)
+
+
 def test_a_worker_reads_the_most_versions_that_one_of_its_modules_asks_for() -> None:
     modules = {
         "one": module(reads=("judge",)),

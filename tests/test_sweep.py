@@ -261,11 +261,13 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
 
 def test_a_worker_by_hand_that_took_over_from_a_sweep_s_is_left_alone(tmp_path: Path, held: Path) -> None:
     sweep = made(tmp_path / "taken", {"seed": [1]}, recipe=held, epochs=40, metric="mean")
-    watching, _ = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 0))
+    watching, told = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 0))
     with start_worker(run_of(sweep, 0), "generator,discriminator") as by_hand:
         for _ in watching:
             pass
         assert by_hand.poll() is None, "the sweep's own worker has left, this one trains"
+        assert told[-1].startswith("trial 0 running after epoch "), told
+        assert told[-1].endswith(": another worker trains it now"), told
         assert run_of(sweep, 0).stop_requested() is None
         (tmp_path / "hold").unlink()
         output, _ = by_hand.communicate(timeout=90)

@@ -262,6 +262,67 @@ def test_a_finished_trial_without_the_metric_says_what_there_is_or_what_to_do(tm
     assert f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` does it" in said
 
 
+def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "hurt", {"lr": [0.01, 0.02, 0.03, 0.04]}, metric="mean")
+    for number in range(3):
+        train(sweep, number)
+    (sweep.run_path(1) / "run.json").write_text("{")
+    spec = parsed((sweep.run_path(2) / "run.json").read_text())
+    (sweep.run_path(2) / "run.json").write_text(json.dumps({**spec, "trial": {"number": 2, "values": 5}}))
+    said = type_("sweep-status", sweep.path)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("hurt  4 trials: 1 waiting, 2 failed, 1 finished\n")
+    for number in (1, 2):
+        assert f"trial {number} failed: {sweep.run_path(number) / 'run.json'} is damaged" in said.out
+    assert type_("status", sweep.path).out == said.out
+    found = parsed(type_("sweep-status", sweep.path, "--metric", "generator.loss", "--json").out)
+    assert [trial["result"] is not None for trial in found["trials"]] == [True, False, False, False]
+    for how in ("--csv", "--json"):
+        said = type_("history", sweep.path, how)
+        rows = parsed(said.out) if how == "--json" else list(csv.DictReader(io.StringIO(said.out)))
+        assert {int(row["trial"]) for row in rows} == {0}
+        assert said.code == 1
+        assert said.err.startswith("modtrain: 2 of its trials cannot be read, all others are shown. ")
+        assert str(sweep.run_path(1)) in said.err
+    assert "0 were asked to publish and leave" in type_("stop", sweep.path).out
+    assert type_("cancel", sweep.path).code == 0
+
+
+def test_what_is_better_the_recipe_says_unless_the_user_does(tmp_path: Path) -> None:
+    recipe = tmp_path / "down.py"
+    down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
+    sweep = made(tmp_path / "down", {"lr": [0.01]}, recipe, metric="mean")
+    assert not sweep.spec.maximize
+    assert sweep.begin(0).spec.lower_is_better == ["mean"]
+    assert made(tmp_path / "up", {"lr": [0.01]}, recipe, metric="mean", maximize=True).spec.maximize
+    assert made(tmp_path / "loss", {"lr": [0.01]}, recipe, metric="generator.loss").spec.maximize
+    assert made(tmp_path / "silent", {"lr": [0.01]}, metric="mean").spec.maximize
+
+
+def test_the_command_asks_the_recipe_what_is_better(tmp_path: Path, type_: Terminal) -> None:
+    recipe = tmp_path / "down.py"
+    down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
+    words = ("sweep", "--backend", "local", "--root", tmp_path / "runs", *LRS, "--metric", "mean", "--dry-run")
+    assert "mean (less is better)" in type_(*words, "--recipe", recipe).out
+    assert "mean (more is better)" in type_(*words, "--recipe", TINY).out
+    config = tmp_path / "up.yaml"
+    config.write_text(f"recipe: {recipe}\nsweep: {{maximize: true}}\n")
+    assert "mean (more is better)" in type_("sweep", config, *words[1:]).out
+
+
+def test_a_metric_that_is_misspelt_in_the_recipe_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = tmp_path / "typo.py"
+    names = 'evaluate=evaluate,\n    lower_is_better=("maen", "fid"),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", names))
+    train(made(tmp_path / "typo", {"lr": [0.01]}, recipe, metric="mean"), 0)
+    said = [record.getMessage() for record in caplog.records if "lower_is_better" in record.getMessage()]
+    assert said == [
+        "lower_is_better of the recipe names 'maen', which `evaluate` does not measure. Did you mean 'mean'?"
+    ]
+
+
 def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Path, type_: Terminal) -> None:
     names = [f"a_long_name_{letter}" for letter in "abcdefgh"]
     recipe = tmp_path / "wide.py"

@@ -23,7 +23,7 @@ from modtrain import fs, plugins
 from modtrain.config import Config, load_recipe, new_spec
 from modtrain.errors import InputError
 from modtrain.evaluate import evaluate
-from modtrain.history import History, scalars
+from modtrain.history import History
 from modtrain.run import Run
 from modtrain.tracking import base
 from modtrain.tracking.tensorboard import EventFile, TensorBoard
@@ -46,9 +46,10 @@ def measured(run: Run, module: str) -> dict[str, list[tuple[int, float]]]:
     history = History(run)
     history.look()
     found = dict[str, list[tuple[int, float]]]()
-    for line in history.curve(module):
-        for name, value in {**scalars(line), "lr": line["lr"]}.items():
-            found.setdefault(name, []).append((line["step"], pytest.approx(value, rel=1e-6)))
+    curve = history.curve(module)
+    for name, column in {**curve.scalars, "lr": curve.position["lr"]}.items():
+        points = zip(curve.position["step"], column, strict=True)
+        found[name] = [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,8 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from modtrain import fs
+from modtrain.catalog import Catalog
+from modtrain.cli.catalog_table import UNSEARCHED, Lines, picture
+from modtrain.cli.following import outcome
 from modtrain.run import Run
 from tests.bench_catalog import make
 from tests.command import Terminal, ended, start
@@ -115,10 +120,40 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
     assert ended(watching).code == 130
 
 
+def test_that_not_all_is_searched_is_said_once(tmp_path: Path) -> None:
+    rows, lines = [Catalog(make(tmp_path / "run", live=False).path).row("")], Lines()
+    assert UNSEARCHED not in list(lines.new(rows, False))
+    assert list(lines.new(rows, True)) == [UNSEARCHED]
+    assert list(lines.new(rows, True)) == []
+    for unsearched in (True, False):
+        out = Console(file=io.StringIO(), width=300)
+        out.print(picture("runs", rows, unsearched, 300, 50))
+        assert (UNSEARCHED in out.file.getvalue()) == unsearched  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        ({"finished": 0}, 0),
+        ({"lost": None, "failed": 7}, 1),
+        ({"lost": None, "failed": 5}, 5),
+        ({"stopped": 3, "failed": 7}, 7),
+        ({"finished": 0, "lost": None}, 1),
+        ({"finished": 0, "preempted": 75}, 75),
+    ],
+)
+def test_the_exit_code_of_a_run_is_that_of_the_cause(states: dict[str, int | None], code: int) -> None:
+    workers = [{"state": state, "exit_code": its} for state, its in states.items()]
+    assert outcome({"workers": workers, "stop": None}) == code
+    assert outcome({"workers": workers[::-1], "stop": None}) == code
+
+
 def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Terminal) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, BOTH)
     finish(run)
-    (row,) = json.loads(modtrain("watch", tmp_path, "--json").out)["runs"]
+    found = json.loads(modtrain("watch", tmp_path, "--json").out)
+    (row,) = found["runs"]
+    assert found["unsearched"] is False
     assert (row["path"], row["state"], row["alarms"]) == ("run", "finished", [])
     assert json.loads(modtrain("status", run.path, "--json").out)["alarms"] == []
     said = modtrain("status", run.path, "--json", "--watch")
@@ -164,3 +199,54 @@ def read_until(descriptor: int, wanted: str, timeout_s: float = 120) -> str:
         assert ready, said
         said += os.read(descriptor, 65536).decode(errors="replace")
     return said
+
+
+def test_a_terminal_that_cannot_be_renewed_gets_lines(tmp_path: Path) -> None:
+    make(tmp_path / "run", live=True)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "modtrain", "watch", str(tmp_path)]
+    environment = {**os.environ, "COLUMNS": "100", "LINES": "30", "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as watching:
+        os.close(theirs)
+        assert "\x1b" not in read_until(ours, "run  running")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 130
+    os.close(ours)
+
+
+def test_a_folder_without_runs_is_not_watched_in_silence(tmp_path: Path) -> None:
+    watching = start("watch", tmp_path)
+    lines_until(watching, lambda line: line == "There is no run or sweep here yet.\n")
+    make(tmp_path / "run", live=False)
+    lines_until(watching, lambda line: line.startswith("run  finished"))
+    watching.send_signal(signal.SIGINT)
+    assert ended(watching).code == 130
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_numbers_are_never_cut_however_long_a_name_is(tmp_path: Path, width: int) -> None:
+    make(tmp_path / ("long-" * 20 + "name"), live=False)
+    make(tmp_path / "short", live=False)
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    out = Console(file=io.StringIO(), width=width)
+    out.print(picture("runs", catalog.rows()["runs"], False, width, 50))
+    assert isinstance(out.file, io.StringIO)
+    _, _, head, *rows = out.file.getvalue().splitlines()
+    assert head.split()[:4] == ["run", "state", "done", "epoch"]
+    for row in rows:
+        name, state, done, epoch, *_ = row.split()
+        assert (state, done, epoch) == ("finished", "100%", "99/100")
+        assert name == "short" or name.startswith("long-")
+        assert "…" not in row.removeprefix(name)
+
+
+def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    beat = run.module_path("translator") / "heartbeat.json"
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    (row,) = catalog.rows()["runs"]
+    assert row["left_s"] is None
+    assert {module["name"]: module["state"] for module in row["modules"]}["translator"] == "lost"

@@ -91,7 +91,10 @@ def _say(error: Exception, logged: str) -> None:
     if sentence is None:
         sys.excepthook(type(error), error, error.__traceback__)
     elif sentence != logged:
-        typer.echo(f"modtrain: {sentence}", err=True)
+        from modtrain.cli.terminal import plain
+
+        # It may repeat names of a folder that anybody made.
+        typer.echo("\n".join(map(plain, f"modtrain: {sentence}".splitlines())), err=True)
 
 
 def _sentence(error: Exception) -> str | None:

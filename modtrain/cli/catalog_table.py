@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -18,6 +19,13 @@ ORDER = ("failed", "running", "queued", "waiting", "stopped", "pruned", "finishe
 """Of the states, where no alarm decides."""
 SHARE = 3
 """Of the lines of a terminal a third is for alarms, where there are many."""
+UNSEARCHED = "There are too many folders to search all of them, so runs may be missing here: name one further down."
+
+COLUMNS = ("done", "epoch", "left", "published", "metric", "recipe")
+IMPORTANT = ("done", "epoch", "metric", "published", "left", "recipe")
+"""The same, the last of them left out first."""
+LEAST = 16
+"""Columns that a name has at least."""
 
 Row = Mapping[str, Any]
 
@@ -34,7 +42,7 @@ def by_attention(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def picture(name: str, rows: list[Row], width: int, height: int) -> RenderableType:
+def picture(name: str, rows: list[Row], unsearched: bool, width: int, height: int) -> RenderableType:
     """What fits on the terminal; what does not is counted."""
     head = Text.assemble((terminal.plain(name), "bold"), "  ", (_counted(rows), "dim"))
     said = [(row, alarm) for row in rows for alarm in _alarms(row)]
@@ -43,12 +51,14 @@ def picture(name: str, rows: list[Row], width: int, height: int) -> RenderableTy
     parts: list[RenderableType] = [head, "", _table(rows[:room], width)]
     if len(rows) > room:
         parts.append(Text(f"and {len(rows) - room} more; `modtrain watch ROOT --json` has all.", "dim"))
+    if unsearched:
+        parts += ["", Text(UNSEARCHED, "yellow")]
     if told:
         parts.append("")
     for row, alarm in told:
         parts.append(terminal.alarm_text(alarm, _name(row)))
-    if len(said) > len(told):
-        parts.append(Text(f"and {len(said) - len(told)} more things to look at.", "dim"))
+    if left := len(said) - len(told):
+        parts.append(Text(f"and {left} more thing{'s' * (left != 1)} to look at.", "dim"))
     return Group(*parts)
 
 
@@ -58,9 +68,14 @@ class Lines:
     def __init__(self) -> None:
         self._told: dict[str, object] = {}
 
-    def new(self, rows: Iterable[Row]) -> Iterator[str]:
+    def new(self, rows: Iterable[Row], unsearched: bool) -> Iterator[str]:
         """A line of each run that is in another state or epoch, and of each new alarm."""
-        for row in rows:
+        if self._is_new("\0", unsearched) and unsearched:
+            yield UNSEARCHED
+        found = list(rows)
+        if self._is_new("\0none", not found) and not found:
+            yield "There is no run or sweep here yet."
+        for row in found:
             if self._is_new(row["path"], (row["state"], row.get("epoch"), row["problem"], row.get("counts"))):
                 said = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
                 yield terminal.plain(f"{_name(row)}  {said}")
@@ -74,20 +89,27 @@ class Lines:
         return before != value
 
 
-def _table(rows: Iterable[Row], width: int) -> Table:
-    wide = width >= terminal.WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
-    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=width // 2 if wide else width // 3)
+def _table(rows: list[Row], width: int) -> Table:
+    """Numbers are never cut: what does not fit beside a name is left out, the less important first."""
+    pad = 2 if width >= terminal.WIDE else 1
+    told = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
+    states = [terminal.state_text("broken" if row["problem"] else str(row["state"])) for row in rows]
+    room = width - LEAST - max([5, *(state.cell_len for state in states)]) - pad
+    kept = set[str]()
+    for name in IMPORTANT:
+        takes = pad + max([len(name), *(cell_len(cells[name]) for cells in told)])
+        if takes <= room:
+            kept.add(name)
+            room -= takes
+    table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="dim")
+    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=LEAST + room - pad)
     table.add_column("state", no_wrap=True)
-    for name in ("done", "epoch", "left", "published", "metric"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if wide:
-        table.add_column("recipe", style="dim", no_wrap=True, overflow="ellipsis")
-    for row in rows:
+    for name in COLUMNS:
+        if name in kept:
+            table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
+    for row, state, cells in zip(rows, states, told, strict=True):
         named = Text(_name(row), "bold red" if _is_bad(row) else "yellow" if row["alarms"] else "bold")
-        state = terminal.state_text("broken" if row["problem"] else str(row["state"]))
-        recipe = [terminal.plain(str(row["recipe"] or "").rpartition("/")[2])] if wide else []
-        table.add_row(named, state, *_cells(row), *recipe)
+        table.add_row(named, state, *(cells[name] for name in COLUMNS if name in kept))
     return table
 
 
@@ -104,11 +126,11 @@ def _cells(row: Row) -> list[str]:
     metric = row["metric"]
     best = f"{terminal.plain(metric['name'])} {terminal.number(metric['value'])}" if metric else ""
     left = row.get("left_s") if row["state"] == "running" else None
-    return [done, epoch, terminal.clock(left), age, best]
+    return [done, epoch, terminal.clock(left), age, best, terminal.plain(str(row["recipe"] or "").rpartition("/")[2])]
 
 
 def _facts(row: Row) -> list[str]:
-    done, epoch, left, _, best = _cells(row)
+    done, epoch, left, _, best, _ = _cells(row)
     what = "trials" if row["kind"] == "sweep" else "epoch"
     return [done, f"{what} {epoch}" if epoch else "", f"{left} left" if left else "", best]
 

@@ -99,20 +99,22 @@ def watch(
         return
     catalog, out, lines = Catalog(root), terminal.console(), catalog_table.Lines()
 
-    def look() -> list[catalog_table.Row]:
+    def look() -> tuple[list[catalog_table.Row], bool]:
         catalog.look()
-        return catalog_table.by_attention(catalog.rows()["runs"])
+        found = catalog.rows()
+        return catalog_table.by_attention(found["runs"]), found["unsearched"]
 
-    if not out.is_terminal:
+    if not terminal.is_live(out):
         while True:
-            for line in lines.new(look()):
+            for line in lines.new(*look()):
                 typer.echo(line)
             time.sleep(LOOK_ALL_S)
     from rich.live import Live
 
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            live.update(catalog_table.picture(root.name or str(root), look(), out.width, out.height), refresh=True)
+            shown = catalog_table.picture(root.name or str(root), *look(), out.width, out.height)
+            live.update(shown, refresh=True)
             time.sleep(LOOK_ALL_S)
 
 
@@ -149,9 +151,9 @@ class Following:
         found = summary(self.run, *self.pulse.look(self.run))
         if (jobs := self._ask()) is not None:
             found = with_jobs(found, *jobs)
-        for name, module in found["modules"].items():
+        for module in found["modules"].values():
             for peer, used in module["peers"].items():
-                used["behind_steps"] = self._behind(found["modules"][name], peer, used["version"])
+                used["behind_steps"] = self._behind(peer, used["version"])
         return {**found, "alarms": [vars(alarm) for alarm in alarms(found, self.history)]}
 
     def to_the_end(self) -> int:
@@ -159,7 +161,7 @@ class Following:
         from modtrain.cli import terminal
 
         out = terminal.console()
-        if out.is_terminal:
+        if terminal.is_live(out):
             from rich.live import Live
 
             with Live(console=out, auto_refresh=False) as live:
@@ -223,12 +225,11 @@ class Following:
         before, self._told[key] = self._told.get(key), value
         return before != value
 
-    def _behind(self, module: dict[str, Any], peer: str, version: int | None) -> int | None:
-        """Steps between a module and the version of its peer that it was trained against."""
+    def _behind(self, peer: str, version: int | None) -> int | None:
+        """Steps of a peer between the version of it that was used and its newest."""
         lines = self.history.versions(peer) if peer in self.run.modules else []
         step = next((line["step"] for line in reversed(lines) if line["version"] == version), None)
-        own = module["step"]
-        return max(0, own - step) if isinstance(own, int) and isinstance(step, int) else None
+        return None if step is None else max(0, int(lines[-1]["step"] - step))
 
     def _ask(self) -> tuple[Any, Any] | None:
         """What was submitted and where it is; now and then, where the jobs are a scheduler's."""
@@ -237,15 +238,15 @@ class Following:
 
         if time.monotonic() - self._asked < JOBS_S:
             return self._jobs
-        self._asked, record = time.monotonic(), read_record(self.run)
-        if (
-            record.backend is None
-            or not known(record.backend)
-            or not plugins.load("backend", record.backend).unattended
-        ):
-            self._jobs = None
-            return None
+        self._asked, self._jobs = time.monotonic(), None
         try:
+            record = read_record(self.run)
+            if (
+                record.backend is None
+                or not known(record.backend)
+                or not plugins.load("backend", record.backend).unattended
+            ):
+                return None
             self._jobs, self.is_silent = (record, states(self.run)), False
         except ModtrainError as error:
             self.is_silent = isinstance(error, BackendSilent)
@@ -258,7 +259,8 @@ def outcome(found: dict[str, Any]) -> int:
     states = {worker["state"] for worker in found["workers"]}
     if states == {"finished"}:
         return 0
-    failed = [worker["exit_code"] or 1 for worker in found["workers"] if worker["state"] == "failed"]
-    if failed or "lost" in states:
-        return int(min(failed or [1], key=lambda code: code in CONSEQUENCES))
+    codes = [worker["exit_code"] or 1 for worker in found["workers"] if worker["state"] == "failed"]
+    codes += [ModtrainError.exit_code] if "lost" in states else []
+    if codes:
+        return int(min(codes, key=lambda code: code in CONSEQUENCES))
     return Preempted.exit_code if "preempted" in states and not found["stop"] else StopRequested.exit_code

@@ -57,7 +57,7 @@ def launch(
     ctx: typer.Context,
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG.yaml | RUN]", help="A config file, or the folder of a run to go on with."),
+        typer.Argument(metavar="CONFIG.yaml | RUN", help="A config file, or the folder of a run to go on with."),
     ] = None,
     recipe: RecipeOption = None,
     dataroot: DatarootOption = None,
@@ -132,9 +132,10 @@ class Plan:
     def of(ctx: typer.Context, target: Path | None, given: dict[str, Any], settings: list[str]) -> Plan:
         """Read the file or the run that is named, the recipe, and the options that only the recipe knows."""
         from modtrain.config import load_recipe, read_config
+        from modtrain.folder import RUN_FILE, check_name
         from modtrain.params import parameters
         from modtrain.prepare import new_name, prepare
-        from modtrain.run import RUN_FILE, Run, check_name
+        from modtrain.run import Run
 
         file, given = file_or_folder(target, given, "run", lambda folder: Run.open(folder).path)
         given = {**given, "job": job_options(ctx)}

@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One recipe: its name, or a file.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One recipe: its name, or a file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes with their parameters and defaults."""

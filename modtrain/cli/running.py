@@ -89,7 +89,9 @@ def train(
 
 def stop(
     run: RunOrSweepArgument,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")] = "asked for",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")
+    ] = "modtrain stop",
 ) -> None:
     """Ask the workers of a run to publish and leave.
 

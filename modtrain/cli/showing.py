@@ -5,6 +5,8 @@ Deliberately not here: the pages (`modtrain/dashboard`).
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def dashboard(
-    root: Annotated[Path, typer.Argument(metavar="[ROOT]", help="A folder of runs and sweeps, or one of them.")] = Path(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one of them.")] = Path(
         "runs"
     ),
     port: Annotated[Count, option(REACH, "[8787, or the next one that is free]", metavar="N")] = None,
@@ -51,10 +53,12 @@ def dashboard(
     """
     if not root.is_dir():
         raise InputError(f"{root} is no folder; give the folder that your runs are in.")
-    if export is not None:
-        _export(root, export)
+    if export is None:
+        _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
         return
-    _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
+    if port is not None or host != "127.0.0.1" or any((open_it, token, token_file, prefix, allow_host)):
+        raise InputError("--export writes files and serves nothing: leave out what says who may look.")
+    _export(root, export)
 
 
 def _export(root: Path, target: Path) -> None:
@@ -71,11 +75,11 @@ def _export(root: Path, target: Path) -> None:
             typer.echo(f"{done} of {of} runs and sweeps", err=True)
 
     written = export(root, target, tell)
-    typer.echo(f"{written.pages} pages: open {target / 'index.html'}")
+    typer.echo(f"{written.pages} page{'s' * (written.pages != 1)}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
-    from modtrain.dashboard.guard import Access, is_loopback, own_names
+    from modtrain.dashboard.guard import Access, is_loopback, name_of, own_names
     from modtrain.dashboard.serve import new_token, read_token
 
     if not is_loopback(host) and not token and token_file is None:
@@ -83,6 +87,9 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
             f"--host {host} would show your runs to everybody who reaches it: add --token, or --token-file FILE; or "
             "leave --host out and come through ssh."
         )
+    for name in names:
+        if not name_of(name) or "/" in name:
+            raise InputError(f"--allow-host {name} is not allowed: give the name of a host, such as ood.example.org.")
     wanted = read_token(token_file) if token_file else new_token() if token else None
     return Access(
         hosts=own_names(host, names),
@@ -114,16 +121,19 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     server = serve.server(root, dataclasses.replace(access, cookie=name))
     server.watch.start(wait_s=FIRST_LOOK_S)
     _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
-    if open_it:
-        _open(link)
-    server.run(sockets=[listening])
+    with contextlib.ExitStack() as stack:
+        if open_it:
+            _open(stack.enter_context(_unseen(link)) if access.token else link)
+        server.run(sockets=[listening])
 
 
 def _link(host: str, port: int, access: Access) -> str:
     import socket
+    from urllib.parse import quote
 
     name = socket.gethostname() if _is_everywhere(host) else _bracketed(host)
-    return f"http://{name}:{port}{access.prefix}/" + (f"?token={access.token}" if access.token else "")
+    token = f"?token={quote(access.token, safe='')}" if access.token else ""
+    return f"http://{name}:{port}{access.prefix}/{token}"
 
 
 def _is_everywhere(host: str) -> bool:
@@ -143,14 +153,43 @@ def _bracketed(host: str) -> str:
 def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     import getpass
     import socket
+    from urllib.parse import urlsplit
+
+    from modtrain.dashboard.addresses import shown
 
     if moved:
         typer.echo(f"Port 8787 is taken; this one is on {port}.")
-    typer.echo(f"{root}: {link}")
+    typer.echo(f"{shown(str(root))}: {link}")
     loopback = "[::1]" if ":" in host else "127.0.0.1"  # who listens on :: is not reached by IPv4
     near = loopback if _is_everywhere(host) else _bracketed(host)
-    typer.echo(f"From elsewhere: ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}")
+    tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
+    through = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
+    then = "" if host in ("127.0.0.1", "localhost") else f", then {through}"
+    typer.echo(f"From elsewhere: {tunnel}{then}")
     typer.echo("Ctrl-C ends it.")
+
+
+@contextlib.contextmanager
+def _unseen(link: str) -> Iterator[str]:
+    """The address of a file that leads there, and that only its owner reads: `ps` shows a browser's words to everybody.
+
+    It is gone at the end, also at the end by SIGTERM.
+    """
+    import html
+    import signal
+    import sys
+    import tempfile
+
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    descriptor, name = tempfile.mkstemp(prefix="modtrain-", suffix=".html")  # of mode 0600
+    try:
+        with open(descriptor, "w") as file:
+            to = html.escape(link)
+            file.write(f'<meta http-equiv="refresh" content="0; url={to}"><a href="{to}">To the dashboard</a>\n')
+        yield Path(name).as_uri()
+    finally:
+        Path(name).unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open(link: str) -> None:

@@ -21,14 +21,15 @@ from modtrain.backends.base import Backend, BackendOptions
 from modtrain.cli.parsing import file_or_folder, job_options, settings_of
 from modtrain.config import Config, backend_options, load_recipe, read_config, recipe_name, written
 from modtrain.errors import InputError, did_you_mean
+from modtrain.folder import SWEEP_FILE, check_name
 from modtrain.params import as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.placement import parse
 from modtrain.profile import read_profile
 from modtrain.recipe import Recipe
-from modtrain.run import check_name, recipe_sha256
+from modtrain.run import recipe_sha256
 from modtrain.sweep import check_at_once, uses_arrays
 from modtrain.tasks import Last, last
-from modtrain.trials import CONFIG, SWEEP_FILE, Sweep, SweepSpec, check_metric, count_trials, new_sweep
+from modtrain.trials import CONFIG, Sweep, SweepSpec, check_metric, count_trials, new_sweep
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ class Section(BaseModel):
     sampler: str = "grid"
     trials: int | None = Field(default=None, ge=1, le=1_000_000)
     metric: str | None = None
-    maximize: bool = True
+    maximize: bool | None = None
+    """None leaves it to the recipe, which says of which metrics less is better."""
     prune: str | None = None
     evaluate_every: int | None = Field(default=None, ge=1)
     max_running: int | None = Field(default=None, ge=1)

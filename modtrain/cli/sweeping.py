@@ -49,7 +49,7 @@ def sweep(
     ctx: typer.Context,
     target: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG.yaml | SWEEP]", help="A config file, or the folder of a sweep to go on with."),
+        typer.Argument(metavar="CONFIG.yaml | SWEEP", help="A config file, or the folder of a sweep to go on with."),
     ] = None,
     vary: Annotated[
         list[str] | None,

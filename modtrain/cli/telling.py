@@ -10,7 +10,7 @@ import heapq
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,12 +18,14 @@ import typer
 
 from modtrain.cli.parsing import Command
 from modtrain.cli.running import RunArgument, RunOrSweepArgument
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, did_you_mean
 
 if TYPE_CHECKING:
     from modtrain.run import Run
     from modtrain.tail import Growing
 
+PAD = 2
+"""Blanks between two columns."""
 SHOWN = 15
 """Rows of a curve that are shown in a terminal."""
 FOLLOW_S = 3600.0
@@ -50,18 +52,21 @@ def history(
     """
     if as_csv and as_json:
         raise InputError("Give --csv or --json, not both.")
-    found = _rows(run)
+    damaged: list[str] = []
+    found = _rows(run, damaged)
     if as_json:
         _print_json(found)
     elif as_csv:
         _print_csv(list(found))
     else:
         _show(list(found))
+    if damaged:
+        raise ModtrainError(f"{len(damaged)} of its trials cannot be read, all others are shown. {damaged[0]}")
 
 
 def log(
     run: RunArgument,
-    module: Annotated[str | None, typer.Argument(metavar="[MODULE]", help="Of one module only.")] = None,
+    module: Annotated[str | None, typer.Argument(metavar="MODULE", help="Of one module only.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
     lines: Annotated[
         int, typer.Option("--lines", "-n", metavar="N", min=0, help="The last lines of each worker.")
@@ -79,28 +84,38 @@ def log(
     opened = Run.open(run)
     logs = {name: Growing(path, last=lines) for name, path in _logs(opened, module).items()}
     printed = _print_new(logs, torn=not follow)
-    if not printed and not follow:
-        typer.echo(f"No worker of {opened.name} has logged anything yet.", err=True)
+    if not printed:
+        typer.echo(f"No worker of {opened.name} has logged anything{' yet' if follow else ''}.", err=True)
     while follow:
         fs.wait_until(lambda: _print_new(logs, torn=False) or None, timeout_s=FOLLOW_S)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    from modtrain.history import History, rows
-    from modtrain.run import RUN_FILE, Run
+def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
+    """Of a run, or of every trial of a sweep; what is wrong with trials that cannot be read goes into `damaged`."""
+    from modtrain.run import Run
 
     if not (path / "sweep.json").exists():
-        opened = Run.open(path)
-        told = History(opened)
-        told.look()
-        yield from rows(opened, told)
+        yield from _rows_of(Run.open(path))
         return
     from modtrain.trials import Sweep
 
     sweep = Sweep.open(path)
     for number in range(sweep.spec.trials):
-        if (sweep.run_path(number) / RUN_FILE).exists():
-            yield from ({"trial": number, **row} for row in _rows(sweep.run_path(number)))
+        try:
+            begun = sweep.run(number)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        if begun is not None:
+            yield from ({"trial": number, **row} for row in _rows_of(begun))
+
+
+def _rows_of(run: Run) -> Iterator[dict[str, Any]]:
+    from modtrain.history import History, rows
+
+    told = History(run)
+    told.look()
+    yield from rows(run, told)
 
 
 def _print_json(found: Iterator[dict[str, Any]]) -> None:
@@ -121,7 +136,7 @@ def _print_csv(found: list[dict[str, Any]]) -> None:
 
 def _columns(found: list[dict[str, Any]]) -> list[str]:
     """Where a row is first, then the scalars as they come, and at the end what the time went into."""
-    from modtrain.history import POSITION
+    from modtrain.columns import POSITION
 
     first = ("trial", "module", *POSITION) if found and "trial" in found[0] else ("module", *POSITION)
     names = dict.fromkeys(name for row in found for name in row)
@@ -141,15 +156,34 @@ def _show(found: list[dict[str, Any]]) -> None:
         if "trial" in mine[0]:
             mine = list({row["trial"]: row for row in mine}.values())
         shown = _some(mine)
-        columns = [name for name in _columns(shown) if name not in ("module", "at") and not name.startswith("seconds_")]
-        table = terminal.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for name in columns:
-            table.add_column(terminal.Text(name), justify="right", no_wrap=True)
-        for row in shown:
-            table.add_row(*("" if row.get(name) is None else f"{row[name]:.6g}" for name in columns))
         more = f"  {len(shown)} of {len(mine)} rows" if len(mine) > len(shown) else ""
         out.print(terminal.Text.assemble((module, "bold"), (more, "dim")))
-        out.print(table, "")
+        for columns in _that_fit(shown, out.width):
+            table = terminal.Table(box=None, pad_edge=False, padding=(0, PAD, 0, 0), header_style="dim")
+            for name in columns:
+                table.add_column(terminal.Text(name), justify="right", no_wrap=True)
+            for row in shown:
+                table.add_row(*(_cell(row, name) for name in columns))
+            out.print(table, "")
+
+
+def _that_fit(shown: list[dict[str, Any]], width: int) -> Iterator[list[str]]:
+    """The columns of one table below the other: each has where its rows are, and as many scalars as it has room for."""
+    of_each = [name for name in _columns(shown) if name not in ("module", "at") and not name.startswith("seconds_")]
+    told = [name for name in of_each if any(row.get(name) is not None for row in shown)]
+    first = [name for name in told if name in ("trial", "step", "epoch")]
+    takes = {name: PAD + max([len(name), *(len(_cell(row, name)) for row in shown)]) for name in told}
+    columns = list(first)
+    for name in told[len(first) :]:
+        if len(columns) > len(first) and sum(takes[each] for each in (*columns, name)) - PAD > width:
+            yield columns
+            columns = list(first)
+        columns.append(name)
+    yield columns
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    return "" if row.get(name) is None else f"{row[name]:.6g}"
 
 
 def _some(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,8 +18,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as Table
 from rich.text import Text as Text
 
-WIDE = 100
-"""Columns from which peers get a column of their own."""
+WIDE, NARROW = 100, 60
+"""Columns from which peers get a column of their own, and below which some numbers are left out."""
+_NUMBERS = ("version", "epoch", "step", "rate", "left", "loss")
 
 STYLES = {
     "training": "green",
@@ -38,9 +39,21 @@ STYLES = {
 }
 
 
+class _Console(Console):
+    """A reader that went away, such as `head`, is not our error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """Colours only where they mean something, and only on a terminal."""
-    return Console(stderr=stderr, highlight=False, file=sys.stderr if stderr else sys.stdout)
+    return _Console(stderr=stderr, highlight=False, file=sys.stderr if stderr else sys.stdout)
+
+
+def is_live(out: Console) -> bool:
+    """Whether what was printed can be renewed in place; elsewhere lines are printed."""
+    return out.is_terminal and not out.is_dumb_terminal
 
 
 def clock(seconds: float | None) -> str:
@@ -97,29 +110,25 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
 
 
-def modules_table(found: Mapping[str, Any], *, width: int) -> Table:
+def modules_table(found: Mapping[str, Any], *, width: int) -> RenderableType:
     """A row a module of what `status` found; in a wide terminal the peers have a column, else they stand below."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
-    table.add_column("module")
+    table.add_column("module", no_wrap=True, overflow="ellipsis")
     table.add_column("state", no_wrap=True)
-    for name in (
-        ("version", "epoch", "step", "rate", "left", "loss")
-        if wide
-        else ("ver", "epoch", "step", "rate", "left", "loss")
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = [name for name in _NUMBERS if width >= NARROW or name not in ("step", "rate", "loss")]
+    for name in numbers:
+        table.add_column(name if wide else name.replace("version", "ver"), justify="right", no_wrap=True)
     if wide:
         table.add_column("trained against")
+    below: list[Text] = []
     for name, module in found["modules"].items():
-        worker = found["workers"][module["worker"]]
-        peers = [_peer(peer, said) for peer, said in module["peers"].items() if said["version"] is not None]
-        if module["state"] == "waiting":
-            peers.append(Text(f"waits for {worker['waiting_for']}", "yellow"))
-        first = Text(name, "bold") if wide else Text("\n").join([Text(name, "bold"), *(Text(" ") + p for p in peers)])
-        cells: list[RenderableType] = [first, state_text(module["state"]), *_numbers(module, worker, wide)]
+        peers = _peers(module, found["workers"][module["worker"]])
+        told = _numbers(module, found["workers"][module["worker"]], wide)
+        cells: list[RenderableType] = [Text(name, "bold"), state_text(module["state"]), *(told[n] for n in numbers)]
         table.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
-    return table
+        below += [Text.assemble((f"{name}: ", "dim"), Text(", ").join(peers))] if peers else []
+    return table if wide or not below else Group(table, "", *below)
 
 
 def state_text(state: str) -> Text:
@@ -133,7 +142,7 @@ def metrics_table(metrics: Mapping[str, float | None]) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
-        table.add_row(name, "not finite" if value is None else f"{value:.3f}")
+        table.add_row(name, "not finite" if value is None else f"{value:.4g}")
     return table
 
 
@@ -147,25 +156,29 @@ def facts(values: Mapping[str, object]) -> Table:
     return table
 
 
-def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> list[str]:
-    version = "" if module["version"] is None else f"v{module['version']}"
+def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> dict[str, str]:
     live = module["state"] in ("training", "waiting")
-    loss = module["losses"].get("loss", module["metrics"].get("loss"))
-    return [
-        version,
-        f"{module['epoch']}/{module['epochs']}",
-        f"{module['step']}/{module['steps']}" if wide and module["steps"] else str(module["step"]),
-        rate(worker["steps_per_s"]) if live else "",
-        clock(worker["left_s"]) if live else "",
-        number(loss),
-    ]
+    steps = f"/{module['steps']}" if wide and module["steps"] else ""
+    return {
+        "version": "" if module["version"] is None else f"v{module['version']}",
+        "epoch": f"{module['epoch']}/{module['epochs']}",
+        "step": f"{module['step']}{steps}",
+        "rate": rate(worker["steps_per_s"]) if live else "",
+        "left": clock(worker["left_s"]) if live else "",
+        "loss": number(module["losses"].get("loss", module["metrics"].get("loss"))),
+    }
+
+
+def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
+    """What the module was trained against, and for whom it waits."""
+    found = [_peer(peer, said) for peer, said in module["peers"].items() if said["version"] is not None]
+    waits = [Text(f"waits for {worker['waiting_for']}", "yellow")] if module["state"] == "waiting" else []
+    return found + waits
 
 
 def _peer(name: str, said: Mapping[str, Any]) -> Text:
-    steps = said.get("behind_steps")
-    old = f" ({steps} steps)" if steps else ""
-    behind = f", {said['behind']} behind{old}" if said["behind"] else old
-    return Text(f"{name} v{said['version']}{behind}", "dim")
+    steps = f" ({said['behind_steps']} steps)" if said.get("behind_steps") else ""
+    return Text(f"{name} v{said['version']}" + (f", {said['behind']} behind{steps}" if said["behind"] else ""), "dim")
 
 
 def short(path: Path) -> str:

@@ -103,7 +103,7 @@ class Watch:
     @contextmanager
     def _shown(self) -> Iterator[Any]:
         """What is called with each new state: the live table, or the lines."""
-        if not self.out.is_terminal:
+        if not terminal.is_live(self.out):
             yield self._lines
             return
         with Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True) as live:

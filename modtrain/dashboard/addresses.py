@@ -28,8 +28,11 @@ def is_name(segment: bytes) -> bool:
 
 
 def shown(name: str) -> str:
-    """A name as text: bytes that are no UTF-8 as `\\xff`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name, or a sentence with names in it, as text: bytes that are no UTF-8 as `\\xff`."""
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, as foreign JSON may hold
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def base_of(address: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -93,6 +92,8 @@ class Dashboard:
         """A message whenever the data of a page has changed."""
         key = kind, _path(request)
         await run_in_threadpool(self.watch.page, *key)  # 404 where there is none
+        if request.method == "HEAD":
+            return nothing("text/event-stream")
         return messages(self.watch, self.bell, key)
 
     async def checkpoint(self, request: Request) -> Response:
@@ -115,6 +116,9 @@ class Dashboard:
 
     async def verify(self, request: Request) -> Response:
         """Read all of a version, one at a time, and say whether it is sound."""
+        if request.method == "HEAD":
+            await run_in_threadpool(self.watch.source.checkpoint, *_version(request))  # 404 where there is none
+            return nothing("application/json")
         if self._waiting >= MOST_VERIFYING:
             return PlainTextResponse("Several checkpoints are being verified; try again later.", 503)
         self._waiting += 1
@@ -136,7 +140,8 @@ class Dashboard:
 
     async def weights(self, request: Request) -> Response:
         """The weights of a version, to keep."""
-        return await run_in_threadpool(files.weights, self.watch.source, *_version(request), _name(request, "file"))
+        found = *_version(request), _name(request, "file")
+        return await run_in_threadpool(files.weights, request, self.watch.source, *found)
 
     async def static(self, request: Request) -> Response:
         """What the pages are made of."""
@@ -145,6 +150,8 @@ class Dashboard:
     async def with_slash(self, request: Request) -> Response:
         """To the page's own address: links in it are relative to that."""
         name = request.scope["path"].rpartition("/")[2]
+        if not name:
+            raise HTTPException(404)
         return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
 
 
@@ -174,6 +181,11 @@ def rendered(request: Request, kind: str, title: str, page: Page) -> Response:
     # Its own tag: the data in it may be the same, and the page around it another one.
     content = text.encode()
     return answer(request, Page(content, hashlib.sha256(content).hexdigest()[:20]), "text/html")
+
+
+def nothing(kind: str) -> Response:
+    """To HEAD, where a body would be work, or without end."""
+    return Response(media_type=kind, headers={"cache-control": "no-store"})
 
 
 def html(kind: str, title: str, page: Page, *, base: str, path: str, live: bool) -> str:
@@ -210,5 +222,5 @@ async def _not_there(request: Request, error: Exception) -> Response:
 
 
 async def _storage(request: Request, error: Exception) -> Response:
-    why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    why = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return problem(request.scope, 503, "Storage does not answer", f"The folder cannot be read now: {why}.")

@@ -47,10 +47,8 @@ def checkpoint_page(run: Run, path: str, module: str, version: int, history: His
 
 def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) -> tuple[Values, str | None]:
     """What the version says of itself, else what its line said; and what is wrong with it."""
-    path = run.store(module).folder(version) / META
     try:
-        content = inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
-        return vars(Checkpoint.unseal(content, path)), None
+        return vars(_unsealed(run, module, version)), None
     except CorruptCheckpoint as error:
         return published.get(version, {}), str(error)
     except inside.NotThere:
@@ -59,16 +57,17 @@ def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) 
         return published[version], None
 
 
-def is_sound(run: Run, module: str, version: int) -> bool:
-    """Whether what a version says of itself is as it was written; also where it is gone by now."""
+def _unsealed(run: Run, module: str, version: int) -> Checkpoint:
+    """What a version says of itself, as its store reads it; CorruptCheckpoint, NotThere."""
     path = run.store(module).folder(version) / META
+    content = inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
     try:
-        Checkpoint.unseal(inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META), path)
-    except CorruptCheckpoint:
-        return False
-    except inside.NotThere:
-        return True
-    return True
+        checkpoint = Checkpoint.unseal(content, path)
+    except RecursionError as error:
+        raise CorruptCheckpoint(f"{path} is damaged: {error}.") from error
+    if (checkpoint.version, checkpoint.module) != (version, module):
+        raise CorruptCheckpoint(f"{path} belongs to {checkpoint.module} version {checkpoint.version}.")
+    return checkpoint
 
 
 def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -100,10 +99,9 @@ def _seen_by(run: Run, module: str, version: int, history: History) -> list[Valu
 
 def verify(run: Run, module: str, version: int) -> Values:
     """Read every file of a version and say of each whether it is what `meta.json` names; NotThere."""
-    folder = run.store(module).folder(version)
-    parts = ("modules", module, "checkpoints", folder.name)
+    parts = ("modules", module, "checkpoints", run.store(module).folder(version).name)
     try:
-        meta = Checkpoint.unseal(inside.read(run.path, *parts, META), folder / META)
+        meta = _unsealed(run, module, version)
     except CorruptCheckpoint as error:
         return {"files": [{"name": META, "ok": False, "says": str(error)}]}
     checked = [_checked(run.path, parts, name, expected) for name, expected in _files(vars(meta)).items()]

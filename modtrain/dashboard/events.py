@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import StreamingResponse
@@ -34,13 +35,10 @@ class Bell:
 
         return ring
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Whether it rang in time."""
-        try:
+    async def wait(self, timeout_s: float) -> None:
+        """Until it rings, but no longer."""
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._rung.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
 
     def _ring(self) -> None:
         self._rung.set()
@@ -55,14 +53,19 @@ def messages(watch: Watch, bell: Bell, key: Key) -> StreamingResponse:
 async def _messages(watch: Watch, bell: Bell, key: Key) -> AsyncIterator[str]:
     watch.come(*key)
     try:
-        said = watch.revision(*key)
+        said, said_at = watch.revision(*key), time.monotonic()
         yield f'retry: 3000\n\ndata: {{"revision": {said}}}\n\n'
         while not watch.over:
-            rung = await bell.wait(KEEP_ALIVE_S)
+            # A ring while a message was being sent is not heard by `wait`, and one for another page says nothing here.
+            left_s = said_at + KEEP_ALIVE_S - time.monotonic()
             if (now := watch.revision(*key)) != said:
-                said = now
-                yield f'data: {{"revision": {now}}}\n\n'
-            elif not rung:
-                yield "event: still\ndata:\n\n"
+                message = f'data: {{"revision": {now}}}\n\n'
+            elif left_s <= 0:
+                message = "event: still\ndata:\n\n"
+            else:
+                await bell.wait(left_s)
+                continue
+            said, said_at = now, time.monotonic()
+            yield message
     finally:
         watch.leave(*key)

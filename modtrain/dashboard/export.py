@@ -88,7 +88,7 @@ def _subject(written: Written, source: Source, kind: str, path: str) -> None:
         data["pages"] = {lane["module"]: _kept(lane) for lane in data["lanes"]}
         for module, version in [(module, version) for module, found in data["pages"].items() for version in found]:
             _checkpoint(written, source, path, module, version, data["pages"])
-    _page(written, kind, shown(path) or source.root.name, f"{kind}/{_folder(path)}", quoted(path), data)
+    _page(written, kind, shown(path or source.root.name), f"{kind}/{_folder(path)}", quoted(path), data)
 
 
 def _kept(lane: Values) -> list[int]:
@@ -107,7 +107,7 @@ def _checkpoint(written: Written, source: Source, path: str, module: str, versio
 def _grid(written: Written, source: Source, path: str, file: str) -> bool:
     try:
         content = inside.read(source.root, path, "evaluation", file)
-    except inside.NotThere:
+    except (inside.NotThere, OSError):
         return False
     written.write(f"grid/{_folder(path)}{quoted(file)}", content)
     return True

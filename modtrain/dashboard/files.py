@@ -22,8 +22,9 @@ from modtrain.dashboard.checkpoint_page import may_download
 from modtrain.dashboard.page import Page
 from modtrain.dashboard.source import Source
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).resolve().parent / "static"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".png": "image/png"}
+KIND_OF_WEIGHTS = "application/octet-stream"
 LOG_LINES = 1_000
 BIG_BYTES = 1_000
 """From which size on it is sent packed."""
@@ -47,8 +48,8 @@ def grid(request: Request, source: Source, path: str, file: str) -> Response:
     return answer(request, Page(content, hashlib.sha256(content).hexdigest()[:20]), KINDS[".png"])
 
 
-def weights(source: Source, path: str, module: str, version: int, file: str) -> Response:
-    """The weights of a version, block by block."""
+def weights(request: Request, source: Source, path: str, module: str, version: int, file: str) -> Response:
+    """The weights of a version, block by block, or how many bytes they are."""
     run = source.looked(path).run
     if module not in run.modules or not may_download(file):
         raise inside.NotThere("Only weights can be downloaded.")
@@ -57,7 +58,10 @@ def weights(source: Source, path: str, module: str, version: int, file: str) -> 
     size = os.fstat(found.fileno()).st_size
     name = quote(os.fsencode(f"{run.name}-{module}-{version}-{file}"), safe="")
     headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}", "content-length": str(size)}
-    return StreamingResponse(_blocks(found, size), media_type="application/octet-stream", headers=headers)
+    if request.method == "HEAD":
+        found.close()
+        return Response(media_type=KIND_OF_WEIGHTS, headers=headers)
+    return StreamingResponse(_blocks(found, size), media_type=KIND_OF_WEIGHTS, headers=headers)
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:

@@ -128,9 +128,11 @@ class Guard:
 
 
 def name_of(host: str) -> str:
-    """A Host header without its port."""
+    """A Host header without its port, or an address as it is given on the command line."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
+    if host.count(":") > 1:
+        return host.lower()
     return host.partition(":")[0].lower().rstrip(".")
 
 
@@ -139,7 +141,7 @@ def own_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
     names = {name_of(name) for name in (host, *allowed)}
     if not is_loopback(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
-    return frozenset(names)
+    return frozenset(names - {""})
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,8 @@
 """What of ROOT may be opened: plain files in plain folders. No link is followed, no pipe or device is opened.
 
-Each component is opened in the folder before it, so that nobody can put a link there in between. Deliberately not here:
-what the files mean.
+Each component is opened in the folder before it, from the very top, so that nobody can put a link there in between:
+what is asked for below a run's folder is not found where that has become a link to somebody else's. Deliberately not
+here: what the files mean.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from modtrain.errors import InputError
 
 BLOCK_BYTES = 1 << 18
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# To go through a folder it need not be readable, as those above a home often are not.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OF_RUN = ("run.json", "stop", "modules", "evaluation", "evaluation/metrics.jsonl")
 _OF_MODULE = ("heartbeat.json", "metrics.jsonl", "published.jsonl", "workers.jsonl", "checkpoints")
@@ -28,7 +30,7 @@ class NotThere(InputError):
 
 @contextlib.contextmanager
 def opened(root: Path, *parts: str) -> Iterator[int]:
-    """A descriptor of the plain file at `root/parts...`, to be read; NotThere."""
+    """A descriptor of the plain file at `root/parts...`, to be read; NotThere. `root` is a resolved path."""
     descriptor = open_file(root, *parts)
     try:
         yield descriptor
@@ -43,9 +45,9 @@ def open_file(root: Path, *parts: str) -> int:
         raise NotThere(f"There is no {'/'.join([*folders, file])!r} here that can be shown.")
     try:
         with contextlib.ExitStack() as stack:
-            folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(root.anchor or ".", _FOLDER)
             stack.callback(os.close, folder)
-            for name in folders:
+            for name in [*root.relative_to(root.anchor).parts, *folders]:
                 folder = os.open(name, _FOLDER, dir_fd=folder)
                 stack.callback(os.close, folder)
             descriptor = os.open(file, _FILE, dir_fd=folder)
@@ -99,6 +101,8 @@ def strange(run: Path, modules: list[str]) -> str | None:
 
     None where everything that readers open is a plain file or folder, or not there.
     """
+    if Path(os.path.realpath(run)) != run:
+        return "its folder is a link by now, which is not followed; put the real folder in its place."
     for name in _OF_RUN:
         if said := _strange(run / name):
             return said

@@ -28,6 +28,8 @@ class Page:
     """JSON, UTF-8."""
     tag: str
     """Equal for two pages that say the same, whatever time it is."""
+    beat_age_s: float | None = None
+    """Of the newest heartbeat that it tells of."""
 
     @functools.cached_property
     def packed(self) -> bytes:
@@ -44,7 +46,8 @@ def made(data: dict[str, Any]) -> Page:
     """The page of these values, as of now."""
     body = dumped(data)
     tag = hashlib.sha256(_AGES.sub(b"", body)).hexdigest()[:20]
-    return Page(b'{"at":%.3f%s' % (time.time(), b"," + body[1:] if data else b"}"), tag)
+    ages = [age for worker in data.get("workers", ()) if (age := worker.get("beat_age_s")) is not None]
+    return Page(b'{"at":%.3f%s' % (time.time(), b"," + body[1:] if data else b"}"), tag, min(ages, default=None))
 
 
 def dumped(data: Any) -> bytes:

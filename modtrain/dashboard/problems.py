@@ -13,6 +13,8 @@ import jinja2
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
+from modtrain.dashboard.addresses import shown
+
 
 @functools.cache
 def templates() -> jinja2.Environment:
@@ -21,8 +23,8 @@ def templates() -> jinja2.Environment:
 
 
 def problem(scope: Scope, code: int, title: str, says: str) -> Response:
-    """A page for a person, one line of JSON for a program."""
-    words: dict[str, Any] = {"title": title, "says": says, "base": scope.get("base", "")}
+    """A page for a person; for a program its code says enough."""
+    words: dict[str, Any] = {"title": title, "says": shown(says), "base": scope.get("base", "")}
     headers = {"cache-control": "no-store"}
     if code == 405:
         headers["allow"] = "GET, HEAD"

@@ -5,19 +5,24 @@ A pure function of what has been read. Deliberately not here: reading again and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modtrain import fs
-from modtrain.dashboard import inside, lanes, thinning
+from modtrain.columns import Columns
+from modtrain.dashboard import inside, lanes
 from modtrain.dashboard.addresses import quoted, shown
-from modtrain.history import History, scalars
+from modtrain.dashboard.thinning import Numbers, Stretches
+from modtrain.history import History, evaluated
 from modtrain.run import Run
-from modtrain.tail import number
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
+DIGITS = {"step": 0, "epoch": 4, "at": 1}
+"""After the point, of where a value stands."""
 _SETTINGS = (
     "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "seed", "device", "peer_timeout_s", "placement",
 )  # fmt: skip
@@ -39,9 +44,9 @@ def run_page(
         "modules": [{"name": name, **found["modules"][name]} for name in modules],
         "workers": [{**worker, "beat_age_s": silent_s.get(worker["modules"][0])} for worker in found["workers"]],
         "lanes": [lanes.lane(run, name, history, found["modules"][name]["state"], beats[name]) for name in modules],
-        "curves": [curve for name in modules for curve in drawn.curves(name, history)],
+        "curves": [*(curve for name in modules for curve in drawn.curves(name, history)), *judged(run, history)],
         "staleness": lanes.staleness(modules, history),
-        "time": [drawn.time(worker, history) for worker in found["workers"]],
+        "time": [seconds(worker, history) for worker in found["workers"]],
         "grids": grids(run, history),
         "evaluations": [_judged(line) for line in history.evaluations()[-MOST_EVALUATIONS:]],
         "config": config(run),
@@ -50,26 +55,17 @@ def run_page(
 
 
 class Drawn:
-    """The curves and seconds of one run, kept: they are made anew only where a module has new lines."""
+    """The curves of one run, kept: they are made anew only where a module has new lines."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._kept: dict[str, tuple[object, list[Values]]] = {}
 
     def curves(self, module: str, history: History) -> list[Values]:
         """A curve for each scalar of a module, and its learning rate."""
-        found: list[Values] = self._made("curves", module, history, lambda lines: curves(module, lines))
-        return found
-
-    def time(self, worker: Mapping[str, Any], history: History) -> Values:
-        """The seconds that a worker spent on each; its modules say the same, so the first is asked."""
-        spent = self._made("time", worker["modules"][0], history, seconds)
-        return {"worker": worker["worker"], "modules": worker["modules"], **spent}
-
-    def _made(self, what: str, module: str, history: History, make: Callable[[list[Values]], Any]) -> Any:
-        lines = history.curve(module)
-        stamp = len(lines), lines[-1] if lines else None
-        if (kept := self._kept.get((what, module))) is None or kept[0] != stamp:
-            kept = self._kept[what, module] = stamp, make(lines)
+        found = history.curve(module)
+        stamp = len(found), *(list(found.position[name][-1:]) for name in ("step", "at"))
+        if (kept := self._kept.get(module)) is None or kept[0] != stamp:
+            kept = self._kept[module] = stamp, curves(module, found)
         return kept[1]
 
 
@@ -80,40 +76,54 @@ def facts(run: Run, found: Mapping[str, Any], sweep: str | None) -> Values:
     return {**told, "stop": found["stop"], "sweep": None if sweep is None else quoted(sweep)}
 
 
-def curves(module: str, lines: list[Values]) -> list[Values]:
+def curves(module: str, columns: Columns) -> list[Values]:
     """A curve for each scalar of a module, and its learning rate."""
-    points: dict[str, list[tuple[Values, float]]] = {}
-    for line in lines:
-        found = scalars(line)
-        if (rate := number(line.get("lr"))) is not None:
-            found["lr"] = rate
-        for name, value in found.items():
-            points.setdefault(name, []).append((line, value))
-    return [_curve(module, name, of) for name, of in points.items()]
+    place = {name: np.array(columns.position[name]) for name in DIGITS}
+    named = {**columns.scalars, "lr": columns.position["lr"]}
+    values = {name: np.array(column) for name, column in named.items()}
+    return [_curve(module, name, place, column) for name, column in values.items() if np.isfinite(column).any()]
 
 
-def _curve(module: str, name: str, points: list[tuple[Values, float]]) -> Values:
-    values = [value for _, value in points]
-    kept = thinning.kept(values)
-    told = {what: [points[index][0].get(what) for index in kept] for what in ("step", "epoch", "at")}
-    return {"module": module, "name": name, **told, "value": [values[index] for index in kept]}
+def _curve(module: str, name: str, place: Mapping[str, Numbers], values: Numbers) -> Values:
+    """At most so many points; of a longer curve the means of stretches, with the extremes of each."""
+    there = np.isfinite(values)
+    stretches, values = Stretches(there.sum()), values[there]
+    means = {what: np.round(stretches.means(column[there]), DIGITS[what]) for what, column in place.items()}
+    told = {"module": module, "name": name, **{what: column.tolist() for what, column in means.items()}}
+    if stretches.width == 1:
+        return {**told, "value": _short(values)}
+    low, high = stretches.extremes(values)
+    return {**told, "value": _short(stretches.means(values)), "low": _short(low), "high": _short(high)}
 
 
-def seconds(lines: list[Values]) -> Values:
-    """What all lines together tell of a worker's time."""
+def _short(values: Numbers) -> list[float]:
+    """More digits than anybody sees would be most of the page."""
+    return [float(f"{value:.6g}") for value in values]
+
+
+def judged(run: Run, history: History) -> list[Values]:
+    """A curve for each metric of the evaluations, over the step of the oldest checkpoint that was judged."""
+    columns = Columns()
+    for line in evaluated(run, history):
+        columns.add(line)
+    return [curve for curve in curves("evaluation", columns) if curve["name"] != "lr"]
+
+
+def seconds(worker: Mapping[str, Any], history: History) -> Values:
+    """What a worker's time went into. Its modules say the same, but one that rests says less."""
     spent = dict.fromkeys(("compute", "data", "waiting", "exchange"), 0.0)
-    for line in lines:
-        told: Any = line.get("seconds")
-        for what in spent if isinstance(told, dict) else ():
-            spent[what] += number(told.get(what)) or 0.0
-    return spent
+    told = [history.curve(module).seconds for module in worker["modules"]]
+    sums = [spent | {kind: float(np.nansum(column)) for kind, column in its.items() if kind in spent} for its in told]
+    most = max(sums, key=lambda each: sum(each.values()))
+    return {"worker": worker["worker"], "modules": worker["modules"], **most}
 
 
 def grids(run: Run, history: History) -> list[Values]:
-    """The sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
+    """The newest sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
     there = {name for name in fs.names(run.path / "evaluation") if name.endswith(".png")}
     by_file = {Path(str(line["grid"])).name: line for line in history.evaluations() if line.get("grid")}
-    return [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
+    found = [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
+    return found[-MOST_EVALUATIONS:]
 
 
 def _judged(line: Values) -> Values:

@@ -21,9 +21,13 @@ Values = dict[str, Any]
 
 
 def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping[int, Mapping[str, Any]]) -> Values:
-    """All but the sweep's row; `curves` holds by trial and metric the values by epoch."""
+    """All but the sweep's row; `curves` holds by trial and metric the values by epoch.
+
+    `more_waiting` is how many trials wait beside those that are listed.
+    """
     found = ranked(sweep, trials)
     return {
+        "more_waiting": max(0, sweep.spec.trials - len(found)),
         "varies": list(dict.fromkeys(name for trial in found for name in trial.values)),
         "trials": [_trial(sweep, path, trial) for trial in found],
         "curves": [

@@ -1,7 +1,7 @@
 """What came of the trials of a sweep, and their curves, read again only where their files changed.
 
-Nothing is waited for, but a newest version that its worker is replacing, where the sweep's metric is one of training.
-Deliberately not here: what came of one trial (`outcome.py`).
+Nothing is waited for, and no link is followed: what a module has published, its `published.jsonl` tells. A trial that
+cannot be read says why, and costs no other one. Deliberately not here: what came of one trial (`outcome.py`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modtrain import fs
+from modtrain.checkpoint import Checkpoint
 from modtrain.dashboard import inside
 from modtrain.dashboard.by_epoch import ByEpoch, Curves
+from modtrain.errors import InputError
+from modtrain.folder import RUN_FILE
 from modtrain.outcome import Trial, outcome
 from modtrain.pulse import LIVE
+from modtrain.recent import newest_line
 from modtrain.run import Run
 from modtrain.trials import Sweep
 
@@ -39,56 +43,73 @@ class _Seen:
     metrics: ByEpoch
     stamp: tuple[object, ...] = ()
     trial: Trial | None = None
-    curves: Curves | None = None
+    curves: Curves = field(default_factory=dict)
 
 
 class TrialsSeen:
     """The trials of the sweeps that are looked at."""
 
     def __init__(self) -> None:
-        self._sweeps: OrderedDict[tuple[Path, float], dict[str, _Seen]] = OrderedDict()
+        self._sweeps: OrderedDict[tuple[object, ...], dict[int, _Seen]] = OrderedDict()
         self._lock = threading.Lock()
 
     def look(self, sweep: Sweep, row: Row) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its metrics by epoch."""
         with self._lock:
-            key = sweep.path, sweep.spec.created_at  # another sweep may have taken the place of one
+            # Another sweep may have taken the place of one, or the same may want to know something else now.
+            key = sweep.path, sweep.spec.created_at, sweep.spec.metric
             seen = self._sweeps.setdefault(key, {})
             self._sweeps.move_to_end(key)
             while len(self._sweeps) > MOST_SWEEPS:
                 self._sweeps.popitem(last=False)
-        names = [name for name in fs.names(sweep.path) if name.startswith("trial-")]
-        found = [(name, each) for name in names if (each := _of(sweep, name, seen, row)) is not None]
-        for name in set(seen) - {name for name, _ in found}:
-            del seen[name]
-        trials = {each.trial.number: each.trial for _, each in found if each.trial is not None}
-        curves = {each.trial.number: each.curves for _, each in found if each.trial is not None and each.curves}
-        return [*trials.values(), *_waiting(sweep, set(trials))], curves
+        numbers = [number for name in fs.names(sweep.path) if (number := sweep.number_of(name)) is not None]
+        found = {number: each for number in numbers if (each := _of(sweep, number, seen, row)) is not None}
+        for number in set(seen) - set(found):
+            del seen[number]
+        trials = [trial for trial, _ in found.values()]
+        curves = {number: its for number, (_, its) in found.items() if its}
+        return [*trials, *_waiting(sweep, set(found))], curves
 
 
-def _of(sweep: Sweep, name: str, seen: dict[str, _Seen], row: Row) -> _Seen | None:
+def _of(sweep: Sweep, number: int, seen: dict[int, _Seen], row: Row) -> tuple[Trial, Curves] | None:
+    """A trial and its metrics by epoch; None where there is none that the catalog knows, such as a link."""
     try:
-        each = seen.get(name)
-        if each is None:
-            if not inside.lies(sweep.path, name, "run.json"):
-                return None
-            run = Run.open(sweep.path / name)
-            each = seen[name] = _Seen(run, ByEpoch(run, sweep.spec.metric))
-        _look(sweep, each, [str(module["state"]) for module in row(name)["modules"]])
-    except Exception:  # a foreign file may hold anything, and costs no other trial
+        told = row(sweep.run_path(number).name)
+    except InputError:
         return None
-    return each
+    try:
+        if told["problem"]:
+            raise InputError(told["problem"])
+        return _look(sweep, number, seen, [str(module["state"]) for module in told["modules"]])
+    except InputError as error:
+        why = str(error)
+    except Exception as error:  # a foreign file may hold anything
+        why = f"It cannot be read ({type(error).__name__}: {error})."
+    return sweep.unseen(number, "failed" if told["problem"] else told["state"], why), {}
 
 
-def _look(sweep: Sweep, each: _Seen, states: list[str]) -> None:
+def _look(sweep: Sweep, number: int, seen: dict[int, _Seen], states: list[str]) -> tuple[Trial, Curves]:
+    each = seen.get(number)
+    if each is None:
+        path = sweep.run_path(number)
+        if not inside.lies(path, RUN_FILE):
+            raise InputError(f"{RUN_FILE} is no plain file.")
+        run = Run.open(path)
+        each = seen[number] = _Seen(run, ByEpoch(run, sweep.spec.metric))
     run = each.run
     stamp = (*_stamps(run), *states)
-    if stamp == each.stamp or inside.strange(run.path, run.modules):
-        return
-    phase = "running" if set(states) & set(LIVE) else None if set(states) == {"not started"} else "ended"
-    each.trial = outcome(run, sweep.spec.metric, phase)
-    each.curves = each.metrics.look()
-    each.stamp = stamp
+    if each.trial is None or stamp != each.stamp:
+        if said := inside.strange(run.path, run.modules):
+            raise InputError(f"It is not shown: {said}")
+        phase = "running" if set(states) & set(LIVE) else None if set(states) == {"not started"} else "ended"
+        found = outcome(run, sweep.spec.metric, phase, newest=lambda module: _newest(run, module))
+        each.trial, each.curves = replace(found, number=number), each.metrics.look()
+        each.stamp = stamp
+    return each.trial, each.curves
+
+
+def _newest(run: Run, module: str) -> Checkpoint | None:
+    return newest_line(run.module_path(module) / "published.jsonl", module)
 
 
 def _stamps(run: Run) -> list[object]:
@@ -106,8 +127,7 @@ def _stamp(path: Path) -> object:
 
 
 def _waiting(sweep: Sweep, begun: set[int]) -> list[Trial]:
-    """By their number; TPE has not chosen their values yet."""
+    """The next ones, by their number."""
     numbers = (number for number in range(sweep.spec.trials) if number not in begun)
     found = [number for number, _ in zip(numbers, range(MOST_WAITING), strict=False)]
-    chosen = sweep.spec.sampler != "tpe"
-    return [Trial(number=n, values=sweep.values(n) if chosen else {}, state="waiting") for n in found]
+    return [sweep.unseen(number, "waiting") for number in found]

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modtrain.dashboard.page import Page, made
@@ -21,6 +21,8 @@ from modtrain.dashboard.source import Source
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
+BEATS_S = 4.0
+"""Who looks lets ages grow, and so is told this often that a worker lives which says nothing else that is new."""
 POLLED_S = 12.0
 """Whoever asks again within this time is still looking, without events."""
 MOST = 64
@@ -37,7 +39,10 @@ class _Kept:
     lock: threading.Lock = field(default_factory=threading.Lock)
     page: Page | None = None
     revision: int = 0
+    beats: int = 0
+    """How often all that was told is that a worker lives."""
     looked_at: float = float("-inf")
+    told_at: float = 0.0
     asked_at: float = 0.0
 
 
@@ -144,6 +149,7 @@ class Watch:
 
         What cannot be read any more is not shown any more: whoever asks hears why.
         """
+        begun = time.monotonic()
         try:
             page = made(self.source.data(*key))
         except Exception:
@@ -153,9 +159,13 @@ class Watch:
             raise
         finally:
             kept.looked_at = time.monotonic()
+        kept.beats += _lives_on(page, begun - kept.told_at)
+        page = replace(page, tag=f"{page.tag}-{kept.beats}")
         changed = kept.page is None or kept.page.tag != page.tag
         kept.page = page  # also where it says the same: its ages are those of now
-        kept.revision += changed
+        if changed:
+            kept.revision += 1
+            kept.told_at = time.monotonic()
         return changed
 
     def _watched(self) -> list[tuple[Key, _Kept]]:
@@ -193,3 +203,8 @@ class Watch:
             except Exception as error:
                 log.debug("Cannot look at %s: %s", key, error)
                 return was_there
+
+
+def _lives_on(page: Page, told_s: float) -> bool:
+    """Whether a heartbeat came since anything was told, and that was long ago when we began to look."""
+    return page.beat_age_s is not None and page.beat_age_s < told_s and told_s >= BEATS_S

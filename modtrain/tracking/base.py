@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Protocol
 
 from modtrain import plugins
+from modtrain.columns import scalars
 from modtrain.errors import OUTCOMES, InputError
-from modtrain.history import scalars
 from modtrain.params import flatten
 from modtrain.run import Run
 

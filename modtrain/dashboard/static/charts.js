@@ -11,7 +11,6 @@
     showTips: false,
     modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
-  const drawn = new Set();
 
   /* Plotly reads some markup in its texts; names of modules and metrics are text and nothing else. */
   M.plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
@@ -65,7 +64,6 @@
     const { traces, extra } = box.waits();
     box.waits = null;
     window.Plotly.react(box, traces, layout(extra), CONFIG);
-    drawn.add(box);
   }
 
   /** A chart; `update(make)` where make() gives {traces, extra: {revision, xaxis, yaxis, hovermode}}, titles as plain text. */

@@ -17,6 +17,12 @@
     });
   }
 
+  /** Of a long curve the values are means, which may be smoothed; how far it went up and down stands beside them. */
+  const extremes = (curve, x) =>
+    curve.low
+      ? { x: x.flatMap((at) => [at, at]), y: curve.low.flatMap((low, i) => [low, curve.high[i]]) }
+      : { x, y: curve.value };
+
   const along = (curve, axis) => (axis === "at" ? curve.at.map((t) => new Date(t * 1000)) : curve[axis]);
 
   function tracesOf(curves, view) {
@@ -27,8 +33,7 @@
         const x = along(curve, view.axis);
         const place = M.place(curve.module);
         const rough = {
-          x,
-          y: curve.value,
+          ...extremes(curve, x),
           mode: "lines",
           hoverinfo: "skip",
           line: { color: colour, width: 1 },
@@ -43,7 +48,7 @@
           marker: { color: colour, symbol: M.symbol(place) },
           hovertemplate: "%{y:.4g}",
         };
-        return view.smoothing ? [rough, smooth] : [smooth];
+        return view.smoothing || curve.low ? [rough, smooth] : [smooth];
       });
   }
 

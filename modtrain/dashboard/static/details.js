@@ -12,11 +12,11 @@
     },
     {
       title: "Default",
-      of: (c) => [c.default, c.differs],
-      show: ([value, differs]) =>
+      of: (c) => [c.default, c.differs, c.value],
+      show: ([value, differs, own]) =>
         differs
           ? M.name(M.value(value), { class: "muted" })
-          : M.el("span", { class: "muted" }, value === null ? "" : "same"),
+          : M.el("span", { class: "muted" }, value === null && own !== null ? "" : "same"),
     },
   ];
 
@@ -32,8 +32,8 @@
       M.say(
         none,
         differ.length
-          ? `${M.plural(differ.length, "parameter")} of the recipe ${differ.length === 1 ? "differs" : "differ"} from the default.`
-          : "No parameter of the recipe is known to differ from its default.",
+          ? `${M.plural(differ.length, "setting")} ${differ.length === 1 ? "differs" : "differ"} from the default.`
+          : "No setting is known to differ from its default.",
       );
       differing.node.hidden = !differ.length;
       differing.update(differ);
@@ -44,14 +44,27 @@
     return node;
   };
 
-  /** The tail of each log; it follows the end as long as its reader is there. */
+  /** A worker of several modules says the same in the log of each; one may be read a line later than the other. */
+  function once(rows, workers) {
+    const found = [];
+    const within = (a, b) => a.lines.length > 0 && b.lines.includes(a.lines.at(-1));
+    const same = (a, b) => workers[a.module] === workers[b.module] && (within(a, b) || within(b, a));
+    for (const row of rows) {
+      const twin = found.find((other) => same(row, other));
+      if (twin) twin.modules.push(row.module);
+      else found.push({ ...row, modules: [row.module] });
+    }
+    return found;
+  }
+
+  /** The tail of each log; it follows the end as long as its reader is there. `workers`: the worker of each module. */
   M.logs = () => {
     const node = M.el("div", { class: "logs" });
-    node.update = (rows) =>
+    node.update = (rows, workers) =>
       M.keyed(
         node,
-        rows,
-        (row) => row.module,
+        once(rows, workers),
+        (row) => JSON.stringify(row.modules),
         makeLog,
         (details, row) => {
           const pre = details.querySelector("pre");
@@ -74,11 +87,11 @@
           "more of it as text",
         )
       : null;
-    const pre = M.el("pre", { tabindex: "0", role: "region", "aria-label": `Log of ${row.module}` });
+    const pre = M.el("pre", { tabindex: "0", role: "region", "aria-label": `Log of ${row.modules.join(" and ")}` });
     const details = M.el(
       "details",
       { open: true },
-      M.el("summary", {}, M.module(row.module), " ", M.el("span", { class: "size muted" })),
+      M.el("summary", {}, row.modules.map((module) => [M.module(module), " "]), M.el("span", { class: "size muted" })),
       pre,
       whole,
     );

@@ -32,10 +32,11 @@
   M.fresh = (node, values, make) => {
     const seal = JSON.stringify(values ?? null);
     if (node.madeFrom === seal) return;
+    const made = [make(values)].flat(Infinity).filter((child) => child !== null && child !== undefined);
     node.madeFrom = seal;
     const places = focusable(node);
     const at = places.indexOf(document.activeElement);
-    node.replaceChildren(...[make(values)].flat(Infinity).filter((child) => child !== null && child !== undefined));
+    node.replaceChildren(...made);
     if (at >= 0) (focusable(node)[at] ?? node.closest("[tabindex]"))?.focus({ preventScroll: true });
   };
 

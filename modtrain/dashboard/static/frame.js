@@ -185,6 +185,30 @@
     return node;
   }
 
+  /** What draws a page anew from its data. Data that it cannot draw are said; the next ones may be others. */
+  function drawing(build) {
+    const main = document.getElementById("main");
+    const trouble = M.el("div", { class: "trouble", role: "alert" });
+    let update = null;
+    return (data) => {
+      try {
+        if (!update) {
+          const [nodes, next] = build(data);
+          update = next;
+          main.replaceChildren(trouble, ...nodes);
+        }
+        update(data);
+        trouble.replaceChildren();
+      } catch (error) {
+        console.error(error);
+        if (!trouble.isConnected) main.replaceChildren(trouble);
+        const why = error.message ?? error;
+        const says = `This page could not be drawn as it is now: ${why}. What stands here may be old.`;
+        trouble.replaceChildren(M.problem(says));
+      }
+    };
+  }
+
   /** Draw a page from its data and keep it new. `build(data)` gives [nodes, update(data)]; crumbs: [[text, href], ...]. */
   M.start = (crumbs, build) => {
     const data = JSON.parse(document.getElementById("data").textContent);
@@ -211,14 +235,13 @@
       alive,
       themeButton(),
     );
-    const [nodes, update] = build(data);
-    document.getElementById("main").replaceChildren(...nodes);
-    update(data);
+    const draw = drawing(build);
+    draw(data);
     if (M.live && page === "checkpoint")
       alive.hidden = true; /* a checkpoint never changes */
     else if (M.live) {
       alive.tell("live");
-      M.follow(M.address, update, alive.tell);
+      M.follow(M.address, draw, alive.tell);
     } else alive.tell(`as of ${M.moment(data.at)}`);
   };
 })();

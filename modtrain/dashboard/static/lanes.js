@@ -25,6 +25,9 @@
       : clock;
   }
 
+  M.laneOf = (lanes, module) => lanes.find((lane) => lane.module === module);
+  M.versionOf = (lanes, module, version) => M.laneOf(lanes, module)?.versions.find((v) => v.version === version);
+
   const where = (life) =>
     [life.host, life.job ? `job ${life.job}` : null, life.pid ? `process ${life.pid}` : null, life.device]
       .filter(Boolean)
@@ -38,7 +41,6 @@
     const x = (t) => SIDE + ((t - range[0]) / (range[1] - range[0])) * (width - 2 * SIDE);
     const time = (px) => range[0] + ((px - SIDE) / (width - 2 * SIDE)) * (range[1] - range[0]);
     const y = (i) => TOP + i * LANE + 46;
-    const laneOf = (module) => data.lanes.find((lane) => lane.module === module);
 
     /** The versions to draw: all that fit, else the ends of epochs, else some. */
     function marksOf(lane) {
@@ -69,7 +71,7 @@
       const newest = found.filter((l) => l.nth === 0 && !touches(l));
       const every = Math.ceil(newest.length / MOST_LINES);
       return [...newest.filter((_, n) => n % every === 0), ...strong].map((l) => {
-        const source = laneOf(l.peer).versions.find((v) => v.version === l.number);
+        const source = M.versionOf(data.lanes, l.peer, l.number);
         if (!source) return null;
         const [x1, y1, x2, y2] = [x(source.at), y(l.j), x(l.v.at), y(l.i)];
         const bend = (y2 - y1) * 0.5;
@@ -127,18 +129,19 @@
 
     const waits = (lane, i) =>
       lane.waits
+        .map((w) => ({ ...w, to: w.to ?? data.at, open: w.to === null }))
         .filter((w) => w.to >= range[0] && w.from <= range[1])
         .map((w) =>
           M.svg(
             "rect",
             {
-              class: "wait",
+              class: `wait ${w.open ? "open" : ""}`,
               x: x(w.from),
               y: y(i) - BAND / 2,
               width: Math.max(x(w.to) - x(w.from), 1.5),
               height: BAND,
             },
-            M.svg("title", {}, `waited ${M.duration(w.to - w.from)} for ${w.for}`),
+            M.svg("title", {}, `${w.open ? "has waited" : "waited"} ${M.duration(w.to - w.from)} for ${w.for}`),
           ),
         );
 

@@ -9,7 +9,7 @@
       .flatMap((lane) => [
         ...lane.versions.map((v) => v.at),
         ...lane.lives.flatMap((l) => [l.from, l.to ?? at]),
-        ...lane.waits.flatMap((w) => [w.from, w.to]),
+        ...lane.waits.flatMap((w) => [w.from, w.to ?? at]),
       ])
       .filter((t) => Number.isFinite(t) && t > 0);
     if (!times.length) return [at - 60, at];
@@ -49,8 +49,7 @@
     );
 
     const range = () => shown ?? all;
-    const laneOf = (module) => data.lanes.find((lane) => lane.module === module);
-    const version = (pick) => laneOf(pick.module)?.versions.find((v) => v.version === pick.version);
+    const version = (pick) => M.versionOf(data.lanes, pick.module, pick.version);
 
     function draw() {
       drawing.draw({ data, range: range(), picked, width });

@@ -9,9 +9,6 @@
     let data = { lanes: [] };
     let picked = null;
 
-    const laneOf = (module) => data.lanes.find((lane) => lane.module === module);
-    const version = (pick) => laneOf(pick.module)?.versions.find((v) => v.version === pick.version);
-
     const newest = () =>
       data.lanes
         .flatMap((lane) => lane.versions.slice(-1).map((v) => ({ module: lane.module, version: v.version, at: v.at })))
@@ -20,7 +17,7 @@
     /** In words: what is picked, what it was trained against and how old that was, and who used it. */
     function describe() {
       const at = picked ?? newest();
-      const v = at && version(at);
+      const v = at && M.versionOf(data.lanes, at.module, at.version);
       said.setAttribute("aria-live", picked ? "polite" : "off");
       if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Nothing was published yet."));
       const link = (module, number, text) => {
@@ -28,7 +25,7 @@
         return has ? M.el("a", { href: M.links.checkpoint(runPath, module, number) }, text) : M.el("span", {}, text);
       };
       const old = (peer, numbers) => {
-        const used = laneOf(peer)?.versions.find((other) => other.version === numbers[0]);
+        const used = M.versionOf(data.lanes, peer, numbers[0]);
         if (!used) return "";
         const behind = v.step - used.step;
         return behind > 0

@@ -4,7 +4,7 @@
   const M = window.modtrain;
   const SILENT_MS = 30000;
   const POLL_MS = 5000;
-  const AGAIN_MS = 60000;
+  const AGAIN_MS = 15000;
   const GAP_MS = 400;
 
   /** Keep a page's data new: `address` is "runs" or "run/<path>"; `show(data)` draws; `tell(state)` says how it goes. */
@@ -16,30 +16,41 @@
     let etag = null;
     let busy = false;
     let more = false;
+    let away = false;
     let reached = Date.now();
 
     async function fetchNews() {
       if (busy) return void (more = true);
       busy = true;
       more = false;
+      let data = null;
       try {
-        const headers = etag ? { "If-None-Match": etag } : {};
-        const answer = await fetch(`${M.base}data/${address}`, { headers, cache: "no-store" });
-        if (answer.ok) {
-          etag = answer.headers.get("ETag");
-          const data = await answer.json();
-          M.fetchedNow();
-          show(data);
-        } else if (answer.status !== 304) throw new Error(`the server says ${answer.status}`);
+        data = await news();
         reached = Date.now();
+        away = false;
         tell(poll ? "polling" : "live", reached);
       } catch (error) {
+        away = true;
         tell("away", reached, error);
       }
       setTimeout(() => {
         busy = false;
         if (more && !document.hidden) fetchNews();
       }, GAP_MS);
+      if (data) show(data);
+    }
+
+    /** The data, or null where it is the same. */
+    async function news() {
+      const headers = etag ? { "If-None-Match": etag } : {};
+      const signal = AbortSignal.timeout(SILENT_MS);
+      const answer = await fetch(`${M.base}data/${address}`, { headers, signal, cache: "no-store" });
+      if (answer.status === 304) return null;
+      if (!answer.ok) throw new Error(`the server says ${answer.status}`);
+      const data = await answer.json();
+      etag = answer.headers.get("ETag");
+      M.fetchedNow();
+      return data;
     }
 
     function pollOn() {
@@ -58,25 +69,37 @@
       heard = Date.now();
       source = new EventSource(`${M.base}events/${address}`);
       source.onmessage = () => {
-        heard = Date.now();
-        failures = 0;
+        hear();
         pollOff();
         fetchNews();
       };
       source.addEventListener("still", () => {
-        heard = Date.now();
-        if (!poll) return;
+        hear();
+        if (!poll && !away) return;
         pollOff();
         fetchNews();
       });
       source.onerror = () => {
         failures += 1;
-        if (failures < 2) return;
-        source?.close();
-        source = null;
-        pollOn();
-        setTimeout(() => !source && !document.hidden && listen(), AGAIN_MS);
+        /* Proxies end streams that are old, and the browser comes again by itself; after an HTTP error it does not. */
+        if (failures < 2 && source.readyState !== EventSource.CLOSED) return;
+        pollInstead();
       };
+    }
+
+    function pollInstead() {
+      source?.close();
+      source = null;
+      pollOn();
+    }
+
+    function hear() {
+      heard = reached = Date.now();
+      failures = 0;
+    }
+
+    function listenAgain() {
+      if (!source && !document.hidden) listen();
     }
 
     function rest() {
@@ -86,17 +109,19 @@
       tell("paused", reached);
     }
 
-    setInterval(() => {
-      if (source && Date.now() - heard > SILENT_MS) pollOn();
-    }, POLL_MS);
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden) return rest();
+    function goOn() {
       failures = 0;
       listen();
       fetchNews();
-    });
+    }
+
+    setInterval(() => {
+      if (source && Date.now() - heard > SILENT_MS) pollInstead();
+    }, POLL_MS);
+    setInterval(listenAgain, AGAIN_MS);
+    document.addEventListener("visibilitychange", () => (document.hidden ? rest() : goOn()));
     addEventListener("pagehide", rest);
-    addEventListener("pageshow", (event) => event.persisted && (listen(), fetchNews()));
+    addEventListener("pageshow", (event) => event.persisted && goOn());
     if (!document.hidden) listen();
   };
 })();

@@ -83,6 +83,7 @@
       M.modules = data.modules.map((module) => module.name);
       const states = Object.fromEntries(data.modules.map((module) => [module.name, module.state]));
       const ages = Object.fromEntries((data.run.modules ?? []).map((module) => [module.name, module.age_s]));
+      const heard = Object.fromEntries(data.lanes.map((lane) => [lane.module, lane.heard_at]));
       const pages = data.pages ?? null;
       M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says) : []));
       parts.head.update(data);
@@ -92,6 +93,7 @@
           ...m,
           by: data.workers[m.worker] ?? {},
           age_s: ages[m.name] ?? null,
+          heard_at: heard[m.name] ?? null,
           has: !pages || (pages[m.name] ?? []).includes(m.version),
         })),
       );
@@ -102,7 +104,8 @@
       parts.staleness.update(data.staleness);
       parts.time.update(data.time);
       parts.config.update(data.config);
-      parts.logs.update(data.logs);
+      const workers = Object.fromEntries(data.modules.map((module) => [module.name, module.worker]));
+      parts.logs.update(data.logs, workers);
     };
     const nodes = [
       parts.head,

@@ -14,7 +14,7 @@
       "span",
       { class: "what" },
       kind === "sweep" ? [M.icon("sweep"), " sweep of "] : null,
-      recipe ? M.name(recipe.split("/").at(-1), { title: recipe }) : kind,
+      recipe ? M.name(String(recipe).split("/").at(-1), { title: recipe }) : kind,
     );
     const place = decodePath(row.path).replace(/\/?[^/]*$/, "");
     return [
@@ -197,6 +197,14 @@
       " begins one, and it appears here by itself.",
     );
 
+    const unsearched = M.el(
+      "p",
+      { class: "note", hidden: true },
+      "There are so many folders below this one that not all were searched; give ",
+      M.el("code", {}, "--root"),
+      " one further down to see what is missing here.",
+    );
+
     function drawChips(rows) {
       const counts = {};
       for (const row of rows) counts[kindOf(row)] = (counts[kindOf(row)] ?? 0) + 1;
@@ -226,6 +234,7 @@
       table.update(data.runs);
       empty.hidden = data.runs.length > 0;
       table.node.hidden = data.runs.length === 0;
+      unsearched.hidden = !data.unsearched;
     };
     return [
       [
@@ -233,6 +242,7 @@
         M.el("div", { class: "toolbar" }, M.filterOf(table, "Filter by name, recipe, state, alarm"), chips),
         empty,
         table.node,
+        unsearched,
       ],
       update,
     ];

@@ -96,6 +96,7 @@
     const bar = M.el("div", { class: "runbar" });
     const facts = M.el("div");
     const place = M.el("div");
+    const waiting = M.el("p", { class: "note", hidden: true });
     const parallel = M.parallel(pick);
     const chart = M.chart("Metric curves of all trials");
     const nothing = M.el("p", { class: "note" }, "No trial has been judged yet.");
@@ -111,7 +112,7 @@
       drawCurves();
     }
 
-    const metricName = () => data.sweep.metric?.name ?? data.metric ?? null;
+    const metricName = () => data.sweep.metric?.name ?? null;
 
     function drawTable() {
       const metrics = [...new Set(data.trials.flatMap((t) => Object.keys(t.metrics ?? {})))];
@@ -130,7 +131,6 @@
             tr.classList.toggle("dim", row.state === "pruned" || row.state === "failed");
             tr.onpointerenter = () => pick(row.number);
             tr.onpointerleave = () => pick(null);
-            tr.onfocus = null;
           },
         });
         table.node.addEventListener("focusin", (event) => pick(event.target.closest("tr")?.row?.number ?? null));
@@ -204,7 +204,7 @@
             ["varies", M.name(data.varies.join(", "))],
           ]),
       );
-      alarms.update(sweep.alarms ?? data.alarms ?? []);
+      alarms.update(sweep.alarms ?? []);
       parallel.update({
         trials: data.trials,
         varies: data.varies,
@@ -212,6 +212,9 @@
         share: shareOf(data.trials, sweep.maximize),
       });
       drawTable();
+      waiting.hidden = !data.more_waiting;
+      const have = data.more_waiting === 1 ? "has" : "have";
+      M.say(waiting, `and ${M.plural(data.more_waiting ?? 0, "more trial")} that ${have} not begun`);
       drawCurves();
     };
     const key = M.el(
@@ -243,7 +246,7 @@
       M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, best), bar, facts),
       problem,
       alarms,
-      M.section("Trials", { class: "wide" }, place),
+      M.section("Trials", { class: "wide" }, place, waiting),
       M.section("Parallel coordinates", { class: "wide" }, parallel, key),
       M.section("Curves", { class: "wide" }, M.el("div", { class: "controls" }, which), nothing, chart),
     ];

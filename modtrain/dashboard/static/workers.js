@@ -37,17 +37,26 @@
         ]
       : "–";
 
-  const stateCell = ([state, peer, age]) => [
+  const stateCell = ([state, peer, age, heardAt]) => [
     M.state(state),
     peer && state === "waiting" ? M.el("span", { class: "under" }, "for ", M.name(peer)) : null,
     age === null ? null : M.el("span", { class: "under" }, "heartbeat ", M.age(age)),
+    heardAt === null ? null : lastHeard(heardAt),
   ];
+
+  const lastHeard = (at) =>
+    M.el("span", { class: "under", title: `${M.moment(at)} by its own clock` }, "last heard ", M.when(at));
 
   M.moduleColumns = (runPath) => [
     { title: "Module", head: true, class: "c-module", of: (m) => m.name, show: (name) => M.module(name) },
     {
       title: "State",
-      of: (m) => [m.state, m.by.waiting_for, OVER.includes(m.state) ? null : (m.by.beat_age_s ?? null)],
+      of: (m) => [
+        m.state,
+        m.by.waiting_for,
+        OVER.includes(m.state) ? null : (m.by.beat_age_s ?? null),
+        m.state === "lost" ? (m.heard_at ?? null) : null,
+      ],
       show: stateCell,
     },
     {
@@ -75,7 +84,10 @@
     {
       title: "Rate",
       class: "num",
-      of: (m) => [m.by.steps_per_s, [...OVER, "lost"].includes(m.state) ? null : m.by.left_s],
+      of: (m) => [
+        m.state === "lost" ? null : m.by.steps_per_s,
+        [...OVER, "lost"].includes(m.state) ? null : m.by.left_s,
+      ],
       show: ([rate, left]) => [
         Number.isFinite(rate) && rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–",
         Number.isFinite(left) && left ? M.el("span", { class: "under" }, `${M.duration(left)} left`) : null,
