@@ -46,7 +46,7 @@ NEWEST = 3
 DO_BY_EXIT_CODE = {
     2: "Correct it, then launch the run again.",
     4: "Nothing is lost: the other worker goes on. See that only one launch of this run is alive.",
-    5: "Lower the learning rate in a new run, or launch this one again to go on from the last sound checkpoint.",
+    5: "A run keeps its settings: begin another one. What is published of this one is sound.",
     6: "Free some space or mend the folder (`modtrain doctor {path}`), then `modtrain launch {path}`.",
     7: "See what its peer does; `modtrain launch {path}` starts both again.",
 }
@@ -95,7 +95,8 @@ def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
         if state == "lost":
             job = f", job {worker['job']}" if worker["job"] else ""
             says = f"{name} died without a word ({worker['host']}, process {worker['pid']}{job})."
-            do = f"`modtrain launch {path}` goes on from its last checkpoint; {log} may say why."
+            again = "Its launcher starts it again" if found.get("launcher") else f"`modtrain launch {path}` goes on"
+            do = f"{again} from its last checkpoint; {log} may say why."
             yield Alarm(module=first, level="bad", says=says, do=do)
         elif state == "failed":
             code = worker.get("exit_code")
@@ -122,7 +123,7 @@ def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | 
     name = " + ".join(worker["modules"])
     if state in ("lost", "failed") or (state == "stopped" and not found["stop"]):  # any other one may still come
         says = f"{name} waits for {peer}, which is {state}."
-        do = f"`modtrain launch {_path(found)}` starts {peer} again."
+        do = f"{'Its launcher' if found.get('launcher') else f'`modtrain launch {_path(found)}`'} starts {peer} again."
         yield Alarm(module=worker["modules"][0], level="bad", says=says, do=do)
         return
     usual_s = _epoch_s(history.versions(peer)) if history and peer in found["modules"] else None

@@ -112,6 +112,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         trial=trial,
         track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),
+        usual={name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         lower_is_better=list(recipe.lower_is_better),
         versions=_versions(),
         created_at=time.time(),

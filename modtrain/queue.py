@@ -260,8 +260,8 @@ def _remembered(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Stu
     study = Study(sweep.space, sampler=spec.sampler, seed=spec.seed, maximize=spec.maximize, pruner=spec.prune)
 
     def reported(trial: Trial) -> dict[int, float] | None:
-        """None for a trial that has not begun."""
-        run = sweep.run(trial.number)
+        """None for a trial that has not begun, or is damaged."""
+        run = sweep.sound_run(trial.number)
         return None if run is None else reports(run, spec.metric) if spec.prune and spec.metric else {}
 
     with ThreadPoolExecutor(READERS) as readers:

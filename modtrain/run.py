@@ -64,6 +64,8 @@ class RunSpec(BaseModel):
     """Where the curves go besides the run's own files and TensorBoard: names of trackers."""
     defaults: dict[str, Any] | None = None
     """The recipe's own parameters: what was chosen otherwise can be told without loading the recipe."""
+    usual: dict[str, Any] | None = None
+    """The same of `epochs`, `exchange_every` and `max_staleness`."""
     lower_is_better: list[str] = Field(default_factory=list)
     """The metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -140,6 +140,13 @@ class Sweep:
         path = self.run_path(number)
         return check_trial(Run.open(path)) if (path / RUN_FILE).exists() else None
 
+    def sound_run(self, number: int) -> Run | None:
+        """The same; also None where it is damaged, which its own row says."""
+        try:
+            return self.run(number)
+        except InputError:
+            return None
+
     def begin(self, number: int, values: Mapping[str, Any] | None = None) -> Run:
         """The run of a trial, made if there is none; workers may do so at once. `values` where TPE chose them."""
         if (there := self.run(number)) is not None:

@@ -76,6 +76,9 @@ def test_a_killed_worker_is_said_with_what_to_do(tmp_path: Path, tiny_recipe: Pa
     assert alarm.level == "bad"
     assert "died without a word" in alarm.says
     assert f"modtrain launch '{run.path}'" in alarm.do
+    watched = only(alarms({**status(run), "launcher": 7}))
+    assert "Its launcher starts it again" in watched.do
+    assert "modtrain launch" not in watched.do, "it would be refused"
 
 
 def test_a_loss_that_is_nan_is_said_with_its_reason(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -83,7 +86,9 @@ def test_a_loss_that_is_nan_is_said_with_its_reason(tmp_path: Path, tiny_recipe:
     with pytest.raises(Diverged):
         finish(run)
     alarm = only(alarms(status(run)))
-    assert (alarm.level, "nan at step 4" in alarm.says, "learning rate" in alarm.do) == ("bad", True, True)
+    assert (alarm.level, "nan at step 4" in alarm.says, "begin another one" in alarm.do) == ("bad", True, True)
+    assert alarm.says.count("earning rate") == 1, "advice is not repeated"
+    assert "earning rate" not in alarm.do
 
 
 def test_a_damaged_version_is_said(tmp_path: Path, tiny_recipe: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from modtrain.checkpoint import META, WEIGHTS
 from modtrain.run import Run
 from tests.command import Terminal
 from tests.runs import finish, make_run
+from tests.serving import served
 
 
 @pytest.fixture
@@ -60,6 +62,32 @@ def test_a_damaged_record_of_jobs_is_said_in_a_sentence(run: Run, type_: Termina
     said = type_("launch", run.path, "--backend", "local")
     assert said.code == 2
     assert "jobs.json is damaged" in said.err
+
+
+@pytest.mark.parametrize("damage", ["meta", "weights", "not its own"])
+def test_a_damaged_version_is_said_everywhere_alike(
+    tmp_path: Path, tiny_recipe: Path, type_: Terminal, damage: str
+) -> None:
+    run = make_run(tmp_path / "runs" / "apples", tiny_recipe, [["generator", "discriminator"]], epochs=3)
+    finish(run)
+    store = run.store("generator")
+    *_, before, newest = store.versions()
+    if damage == "meta":
+        (store.folder(newest) / META).write_text("{}")
+    elif damage == "weights":
+        os.truncate(store.folder(newest) / WEIGHTS, 100)
+    else:
+        (store.folder(newest) / META).write_bytes((store.folder(before) / META).read_bytes())
+    says = f"Version {newest} of generator is damaged; readers go on with version {before}."
+    told = json.loads(type_("status", run.path, "--json").out)
+    (row,) = json.loads(type_("watch", tmp_path, "--json").out)["runs"]
+    with served(tmp_path) as page:
+        shown = page.data("run/runs/apples")
+        (listed,) = page.data("runs")["runs"]
+    for alarms in (told["alarms"], row["alarms"], shown["alarms"], listed["alarms"]):
+        assert [alarm["says"] for alarm in alarms] == [says]
+    modules = (told["modules"]["generator"], *(each["modules"][0] for each in (row, shown, listed)))
+    assert [module["version"] for module in modules] == [before] * 4
 
 
 @pytest.mark.parametrize(("name", "value"), [("format", 5), ("placement", [[]])])

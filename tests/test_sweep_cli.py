@@ -60,6 +60,7 @@ def sweep(type_: Terminal, tmp_path: Path) -> Any:
         ([*LRS, "--trials", 0], "trials = 0 is not allowed"),
         ([*LRS, "--prune"], "give --metric"),
         ([*LRS, "--prune=midian", "--metric", "mean"], "Did you mean 'median'?"),
+        ([*LRS, "--prune", "midian", "--metric", "mean"], "Did you mean 'median'?"),
         ([*LRS, "--sampler", "tpe", "--trials", 3], "give --metric"),
         ([*LRS, "--metric", "generatr.loss"], "Did you mean 'generator'?"),
         ([*LRS, "--metric", "generator"], "such as generator.loss"),

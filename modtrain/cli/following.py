@@ -144,7 +144,7 @@ class Following:
     def look(self) -> dict[str, Any]:
         """The run as `status --json` prints it: joined with its scheduler, how old the peers are, and alarms."""
         from modtrain.alarms import alarms
-        from modtrain.jobs import with_jobs
+        from modtrain.jobs import launcher, with_jobs
         from modtrain.status import summary
 
         self.history.look()
@@ -154,6 +154,7 @@ class Following:
         for module in found["modules"].values():
             for peer, used in module["peers"].items():
                 used["behind_steps"] = self._behind(peer, used["version"])
+        found["launcher"] = launcher(self.run)
         return {**found, "alarms": [vars(alarm) for alarm in alarms(found, self.history)]}
 
     def to_the_end(self) -> int:

@@ -107,15 +107,19 @@ class SweepCommand(LaunchCommand):
     """The same, and `--prune` may stand alone."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """`--prune` without a method means the first one."""
+        """`--prune` without a method means the first one: what follows is another option, or a file or folder."""
         from modtrain.study import PRUNERS
 
         following = [*args[1:], ""]
         spelled = [
-            f"--prune={PRUNERS[0]}" if word == "--prune" and next_one not in PRUNERS else word
+            f"--prune={PRUNERS[0]}" if word == "--prune" and _is_no_word(next_one) else word
             for word, next_one in zip(args, following, strict=True)
         ]
         return super().parse_args(ctx, spelled)
+
+
+def _is_no_word(text: str) -> bool:
+    return not text or text.startswith("-") or "/" in text or text.endswith((".yaml", ".yml")) or Path(text).exists()
 
 
 def names_of(param: Any) -> list[str]:

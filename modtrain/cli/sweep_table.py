@@ -41,8 +41,11 @@ def rows(sweep: Sweep, found: list[Trial], metric: str | None = None, *, minimiz
 
 
 def more_is_better(sweep: Sweep, metric: str | None, *, minimize: bool) -> bool:
-    """Of another metric than the sweep's it has to be said where less is better."""
-    return not minimize and (sweep.spec.maximize or metric not in (None, sweep.spec.metric))
+    """As the sweep says of its own metric, and its recipe of another, unless it is asked for."""
+    if minimize or metric in (None, sweep.spec.metric):
+        return sweep.spec.maximize and not minimize
+    begun = (run for number in range(sweep.spec.trials) if (run := sweep.sound_run(number)))
+    return metric not in next((run.spec.lower_is_better for run in begun), [])
 
 
 def tell(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
