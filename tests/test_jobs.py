@@ -27,6 +27,7 @@ from modtrain.run import Run
 from modtrain.trials import Sweep
 from tests.fake_pbs import FakePbs
 from tests.slurm import Slurm
+from tests.test_ray_cluster import THREE
 
 ROOT = Path(__file__).parents[1]
 JOBS, CLUSTER = ROOT / "jobs", ROOT / "cluster"
@@ -239,8 +240,9 @@ def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
 def test_a_job_of_three_nodes_is_a_ray_cluster_that_trains_on_slurm(
     slurm: Slurm, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "my config.yaml"
-    config.write_text(f"recipe: {tiny_recipe}\nepochs: 2\nnodes: 2\n")
+    recipe, config = tmp_path / "three.py", tmp_path / "my config.yaml"
+    recipe.write_text(THREE.format(tiny=str(tiny_recipe)))
+    config.write_text("recipe: three.py\nepochs: 2\n")
     given = {"RUNS": tmp_path / "my runs", "CHECKOUT": ROOT, "CONFIG": config, "MODTRAIN_PYTHON": sys.executable}
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
