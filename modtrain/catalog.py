@@ -51,6 +51,8 @@ class Catalog:
         self.revision = 0
         """Grows whenever a row says something else."""
         self._patience_s, self._closely_until = patience_s, 0.0
+        self._missed, self._missing = set[str](), set[str]()
+        """For whom there was no time to be looked at closely, at the last look and at this one."""
         self._lock = threading.RLock()
         self._looked_at = float("-inf")
         self._folders: dict[str, _Folder] = {}
@@ -75,6 +77,7 @@ class Catalog:
                 changed |= self._bring_up(entry, folder, sweeps)
             gone = runs.keys() != self._runs.keys() or sweeps.keys() != self._sweeps.keys()
             self._runs, self._sweeps = runs, sweeps
+            self._missed, self._missing = self._missing, set()
             self.revision += changed or gone or unsearched != self._unsearched
 
     def settle(self) -> None:
@@ -154,7 +157,15 @@ class Catalog:
         if its and its.sweep and (number := its.sweep.number_of(name)) is not None:
             self._trials.setdefault(its.path, {})[number] = entry.path
             ranking = its.sweep.spec.metric, its.sweep.spec.maximize
-        return entry.look(folder, ranking, self._patience_s, closely=time.monotonic() < self._closely_until)
+        return entry.look(folder, ranking, self._patience_s, closely=self._has_its_turn(entry.path))
+
+    def _has_its_turn(self, path: str) -> bool:
+        """Whether there is time to look at it closely, and everybody who had none the last time comes first."""
+        comes = not self._missed or path in self._missed
+        has = comes and time.monotonic() < self._closely_until
+        if comes and not has:
+            self._missing.add(path)
+        return has
 
     def _sweep_row(self, path: str) -> Row:
         its = self._sweeps[path]
@@ -223,6 +234,8 @@ class _Entry:
             )
         except InputError as error:
             changed, self.problem, self.glance, self.sweep = False, str(error), None, None
+            if isinstance(error.__cause__, OSError):
+                self._seen = ABSENT  # the file is what it was, and can be read when storage answers again
         except Exception as error:  # a foreign file may hold anything
             changed, self.problem = False, _unreadable(error)
             self._seen, self.glance, self.sweep = ABSENT, None, None

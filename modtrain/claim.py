@@ -12,8 +12,7 @@ from collections.abc import Sequence
 
 from modtrain import fs
 from modtrain.errors import InputError
-from modtrain.jobs import read_json
-from modtrain.pulse import LIVE, states_of
+from modtrain.pulse import LIVE, launcher, states_of
 from modtrain.run import Run, process_started
 
 LEAVING_S = 10.0
@@ -22,15 +21,14 @@ LEAVING_S = 10.0
 
 def claim(run: Run) -> None:
     """Say that this process launches the run; InputError where a live process of this machine does so already."""
-    path, pid = run.path / "jobs" / "launcher.json", os.getpid()
+    pid = os.getpid()
     us = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
-    other = read_json(path)
-    if other and other != us and other["host"] == us["host"] and process_started(other["pid"]) == other["started"]:
+    if (other := launcher(run)) not in (None, pid):
         raise InputError(
-            f"{run.name} is launched already, by process {other['pid']}. Watch it with `modtrain status {run.path}`, "
+            f"{run.name} is launched already, by process {other}. Watch it with `modtrain status {run.path}`, "
             f"or stop it with `modtrain stop {run.path}`."
         )
-    fs.replace_file(path, json.dumps(us).encode())
+    fs.replace_file(run.path / "jobs" / "launcher.json", json.dumps(us).encode())
 
 
 def refuse_strangers(run: Run, modules: Sequence[str]) -> None:

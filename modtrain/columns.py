@@ -33,7 +33,10 @@ class Columns:
         return len(self.position["step"])
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """One more row, in the place of all from its step on; what lacks a place in the curve is left out."""
+        """One more row, in the place of all from its step on; what lacks a place in the curve is left out.
+
+        A line that says from where training goes on is no row: it takes back what lies behind it.
+        """
         if "step" not in line:
             self._cut(number(line.get("goes_on_from")), bisect.bisect_right)
         elif None not in [number(line.get(name)) for name in ("step", "epoch", "at")]:

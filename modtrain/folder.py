@@ -5,8 +5,9 @@ Deliberately not here: what the file says (`run.py`, `trials.py`).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -52,11 +53,19 @@ def read_folder(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_none_there(path, kind, file)) from None
     except OSError as error:
-        raise InputError(f"{path / file} cannot be read: {error.strerror}.") from None
+        raise InputError(f"{path / file} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path / file} is damaged or of another version: {where}: {first['msg']}.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none."""
+    try:
+        return dict(json.loads(fs.read_file(path, most=1 << 28)))  # a sweep names each of its tasks
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 def stop_reason(folder: Path) -> str | None:

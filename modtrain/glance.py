@@ -119,11 +119,11 @@ class Glance:
 
     def _check(self) -> None:
         """Whether the newest versions are whole; where one is not, readers go on with the newest that is."""
-        for module in self._unchecked:
-            with contextlib.suppress(OSError):
+        for module in sorted(self._unchecked):
+            with contextlib.suppress(OSError):  # storage that does not answer is asked again at the next look
                 whole, self._damaged[module] = newest_whole(self.run.store(module))
                 self.newest[module] = whole if self._damaged[module] else self.newest[module]
-        self._unchecked.clear()
+                self._unchecked.discard(module)
 
     def _read_recent(self, may_read: bool, *, live: bool) -> None:
         """The curves of a run that is over have no news; what is in memory of them goes."""

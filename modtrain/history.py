@@ -160,7 +160,11 @@ def _is_doing(line: Line) -> bool:
 
 
 def _is_evaluation(line: Line) -> bool:
-    return _is_number(line.get("at")) and all(isinstance(line.get(n), dict) for n in ("versions", "epochs", "metrics"))
+    if not _is_number(line.get("at")) or not all(
+        isinstance(line.get(n), dict) for n in ("versions", "epochs", "metrics")
+    ):
+        return False
+    return all(_is_number(version) for version in line["versions"].values())
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,6 @@ Deliberately not here: submitting (`launch.py`), and what the run's folder itsel
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,10 @@ from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions, JobState
 from modtrain.backends.journal import Journal
 from modtrain.errors import InputError
+from modtrain.folder import read_json
 from modtrain.profile import Profile
-from modtrain.pulse import LIVE, OVER
-from modtrain.run import CANCELLED, Run, process_started
+from modtrain.pulse import LIVE, OVER, launcher
+from modtrain.run import CANCELLED, Run
 
 
 @dataclass(frozen=True)
@@ -145,22 +145,6 @@ def _joined(worker: Mapping[str, Any], job: JobState, ids: Sequence[str]) -> str
     if job.phase == "pending":
         return "queued"
     return "starting" if job.phase == "running" and state not in LIVE else state
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is none."""
-    try:
-        return dict(json.loads(fs.read_file(path, most=1 << 28)))  # a sweep names each of its tasks
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {}
-
-
-def launcher(run: Run) -> int | None:
-    """The process of this machine that has submitted it and watches, if there is one."""
-    by = read_json(run.path / "jobs" / "launcher.json")
-    pid = by.get("pid")
-    here = isinstance(pid, int) and by.get("host") == socket.gethostname() and process_started(pid) == by.get("started")
-    return pid if here else None
 
 
 def known(backend: str) -> bool:

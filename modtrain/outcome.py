@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 from modtrain.checkpoint import Checkpoint
 from modtrain.errors import CONSEQUENCES, did_you_mean
-from modtrain.jobs import launcher
-from modtrain.pulse import LIVE, Beat, Pulse, states_of
+from modtrain.pulse import LIVE, Beat, Pulse, launcher, states_of
 from modtrain.run import Run
 from modtrain.status import blamed, evaluations
 from modtrain.tail import Growing, number

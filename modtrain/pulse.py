@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modtrain import fs
+from modtrain.folder import read_json
 from modtrain.run import HEARTBEAT_S, Run, process_started
 
 Beat = Mapping[str, Any]
@@ -107,3 +108,11 @@ def _process_lives(beat: Beat) -> bool | None:
         return None
     pid, started = beat.get("pid"), beat.get("started")
     return isinstance(pid, int) and started is not None and process_started(pid) == started
+
+
+def launcher(run: Run) -> int | None:
+    """The process of this machine that has submitted it and watches, if there is one."""
+    by = read_json(run.path / "jobs" / "launcher.json")
+    pid = by.get("pid")
+    here = isinstance(pid, int) and by.get("host") == socket.gethostname() and process_started(pid) == by.get("started")
+    return pid if here else None

@@ -17,9 +17,9 @@ from typing import Any
 from modtrain import fs, plugins
 from modtrain.backends.base import Backend, BackendOptions
 from modtrain.errors import BackendSilent, Diverged, FencedOut, InputError, ModtrainError
-from modtrain.jobs import launcher
 from modtrain.launch import STOPPED, Launch, Member
 from modtrain.outcome import PRUNED, Trial, reports, unknown
+from modtrain.pulse import launcher
 from modtrain.run import Run
 from modtrain.study import Study
 from modtrain.trials import SEEN_S, Sweep
@@ -118,7 +118,12 @@ class Queue:
             self._obey(after_s=0.0)  # a trial that was cancelled just now makes no room for another one
             if self.stopping is not None:
                 return
-            run = self.sweep.run(number)
+            try:
+                run = self.sweep.run(number)
+            except InputError as error:  # damaged: the other trials are worth going on
+                tell(f"trial {number} is left out: {error}")
+                self._left.pop(0)
+                continue
             if run is not None and (by := launcher(run)) not in (None, os.getpid()):
                 tell(f"trial {number} is launched by process {by} already and left to it")
             else:

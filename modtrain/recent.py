@@ -16,7 +16,7 @@ from modtrain.columns import Columns, Line
 from modtrain.errors import CorruptCheckpoint
 from modtrain.history import FIRST, LAST
 from modtrain.run import Run
-from modtrain.tail import PLAIN, Growing, number, objects
+from modtrain.tail import PLAIN, Growing, number, objects, start_of_last
 
 VERSIONS = 50
 TAIL_BYTES = 1 << 12
@@ -63,10 +63,28 @@ class _Ends:
             self._head, self._tail = Columns(), Columns()
         if changed and len(self._head) < FIRST:
             self._head = _head(self._path)
-        while changed and (lines := self._growing.more()) is not None:
+        if changed and self._read():
+            self._read_further()
+        self._tail.keep_last(LAST)
+
+    def _read(self) -> bool:
+        """What is new; whether some of it took back what was there."""
+        rows, shorter = len(self._tail), False
+        while (lines := self._growing.more()) is not None:
             for line in objects(lines):
                 self._tail.add(line)
-        self._tail.keep_last(LAST)
+                shorter |= len(self._tail) <= rows
+                rows = len(self._tail)
+        return shorter
+
+    def _read_further(self) -> None:
+        """As far back as it takes to have as many rows as are judged, with those between that do not count any more."""
+        last = LAST
+        while len(self._tail) < LAST and start_of_last(self._path, last):
+            last *= 4
+            self._growing, self._tail = Growing(self._path, last=last), Columns()
+            self._growing.look()
+            self._read()
 
     def losses(self) -> list[float]:
         steps = self._tail.position["step"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from modtrain import fs
 from modtrain.checkpoint import Checkpoint
-from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, settle
+from modtrain.pulse import LIVE, ONE_LOOK_S, Beat, Pulse, launcher, settle
 from modtrain.run import CANCELLED, Run
 from modtrain.tail import number
 from modtrain.whole import newest_whole
@@ -43,7 +43,7 @@ def told(
     stop: str | None,
     damaged: Mapping[str, list[int]] | None = None,
 ) -> dict[str, Any]:
-    """The same of what was read already: nothing is read, except whether jobs were submitted that said nothing yet."""
+    """The same of what was read already; nothing more is read, but who launches a run that needs it."""
     states = {m: "finished" if s == "not started" and _is_final(newest[m]) else s for m, s in states.items()}
     if stop == CANCELLED:  # whoever was killed by it has no last word
         states = {module: "stopped" if state == "lost" else state for module, state in states.items()}
@@ -53,6 +53,7 @@ def told(
         "recipe": run.spec.recipe,
         "state": _overall(run, set(states.values()), stop),
         "stop": stop,
+        "launcher": launcher(run) if set(states.values()) & {"lost", "failed"} else None,
         "workers": [_worker(number, placed, beats, states, newest) for number, placed in enumerate(run.spec.placement)],
         "modules": {
             module: _module(run, module, newest, beats[module], states[module])
@@ -132,7 +133,7 @@ def _losses(beat: Beat, module: str) -> dict[str, Any]:
     """Of whatever a heartbeat holds."""
     said = beat.get("losses")
     its = said.get(module) if isinstance(said, dict) else None
-    return its if isinstance(its, dict) else {}
+    return {name: value for name, value in its.items() if number(value) is not None} if isinstance(its, dict) else {}
 
 
 def _peer(used: Mapping[str, Any], newest: Checkpoint | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Deliberately not here: what a trial is (`trials.py`), and watching trials one by
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +93,7 @@ def submit_arrays(
         note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
-        if (begun := sweep.run(number)) is not None:
+        if (begun := sweep.sound_run(number)) is not None:
             begun.clear_stop()
     ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
     try:
@@ -200,7 +199,7 @@ def _jobs(sweep: Sweep) -> dict[str, _Jobs]:
 
 def _its_jobs(sweep: Sweep, number: int) -> Record | None:
     """None for a finished run: its jobs are over, and need not be asked for."""
-    begun, metric = _sound(sweep, number), sweep.spec.metric
+    begun, metric = sweep.sound_run(number), sweep.spec.metric
     if begun is None:
         return Record()
     finished = all(begun.heartbeat(module).get("state") == "finished" for module in begun.modules)
@@ -238,16 +237,9 @@ def _trial(sweep: Sweep, number: int, phase: str | None) -> Trial:
         return sweep.unseen(number, "failed", str(error))
 
 
-def _sound(sweep: Sweep, number: int) -> Run | None:
-    """The run of a trial that has begun, and can be read: a damaged one costs no other trial."""
-    with contextlib.suppress(InputError):
-        return sweep.run(number)
-    return None
-
-
 def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
     """Whether there is a run that can be asked; one that was pruned, or failed, keeps that reason."""
-    begun = _sound(sweep, number)
+    begun = sweep.sound_run(number)
     if begun is not None:
         before = begun.stop_requested()
         if before is None or (reason == CANCELLED and not ends_for_good(begun, before)):
@@ -256,7 +248,7 @@ def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
 
 
 def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
-    begun = _sound(sweep, trial.number) if "." in metric else None
+    begun = sweep.sound_run(trial.number) if "." in metric else None
     return value_of(begun, metric, trial.metrics) if begun else trial.metrics.get(metric)
 
 

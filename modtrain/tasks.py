@@ -13,7 +13,8 @@ from typing import Any
 
 from modtrain import fs
 from modtrain.backends.base import BackendOptions, JobState
-from modtrain.jobs import JobId, Record, backend_of, known, read_json, read_record
+from modtrain.folder import read_json
+from modtrain.jobs import JobId, Record, backend_of, known, read_record
 from modtrain.profile import Profile
 from modtrain.trials import Sweep
 

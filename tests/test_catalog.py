@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modtrain import fs
+from modtrain import fs, glance
 from modtrain.catalog import Catalog
 from modtrain.config import Config
 from modtrain.errors import InputError
 from modtrain.glance import Glance
 from modtrain.run import Run
+from modtrain.store import CheckpointStore
 from modtrain.sweep import ranked, trials
 from modtrain.trials import Sweep, new_sweep
-from tests.bench_catalog import make, version
+from tests.bench_catalog import make, publish, version
 from tests.runs import finish, make_run
 
 HOSTILE = [
@@ -461,3 +464,51 @@ def test_a_number_that_no_float_holds_is_none(sweep: Sweep) -> None:
     spec = (sweep.path / "sweep.json").read_text()
     (sweep.path / "sweep.json").write_text(spec.replace(f'"trials": {sweep.spec.trials}', f'"trials": {huge}'))
     assert "trials" in rows(Catalog(sweep.path.parent))[sweep.name]["problem"]
+
+
+def test_storage_that_answers_again_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make(tmp_path / "run", live=False)
+    os.truncate(run.store("translator").folder(99) / "weights.safetensors", 0)
+    fails = True
+    real_file, real_check = fs.read_small, glance.newest_whole
+
+    def read(path: Path, **options: Any) -> bytes:
+        if fails and path.name == "run.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real_file(path, **options)
+
+    def check(store: CheckpointStore) -> Any:
+        if fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real_check(store)
+
+    monkeypatch.setattr(fs, "read_small", read)
+    catalog = Catalog(tmp_path)
+    assert "cannot be read: Input/output error" in rows(catalog)["run"]["problem"]
+    monkeypatch.setattr(fs, "read_small", real_file)
+    monkeypatch.setattr(glance, "newest_whole", check)
+    assert rows(catalog)["run"]["problem"] is None
+    assert rows(catalog)["run"]["alarms"] == []
+    fails = False
+    assert "Version 99 of translator is damaged" in rows(catalog)["run"]["alarms"][0]["says"]
+
+
+def test_every_run_has_its_turn_to_be_looked_at_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [make(tmp_path / f"run-{number:02d}", live=True) for number in range(12)]
+    for run in made:
+        os.truncate(run.store("translator").folder(99) / "weights.safetensors", 0)
+    real, times = glance.newest_whole, list[float]()
+
+    def slow(store: CheckpointStore) -> Any:
+        times.append(0.04)
+        return real(store)
+
+    monkeypatch.setattr(glance, "newest_whole", slow)
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + sum(times))
+    catalog = Catalog(tmp_path)
+    for number in range(15):
+        for run in made[:4]:
+            publish(run, 100 + number)
+        catalog.look()
+    assert all(row["alarms"] for path, row in rows(catalog).items() if path >= "run-04")

@@ -199,6 +199,12 @@ def test_the_list_of_runs_judges_the_same_losses_as_the_page_of_one(run: Run) ->
             history.look()
             assert late.losses("generator") == history.losses("generator"), (begin, end)
     assert len(history.losses("generator")) == FIRST + LAST
+    for back, beyond in ((1_900, 1_950), (900, 1_300), (10, 12)):
+        append(path, {"goes_on_from": back}, *(point(step, loss=7.0) for step in range(back + 1, beyond)))
+        for late in (Recent(run), recent):
+            late.look()
+            history.look()
+            assert late.losses("generator") == history.losses("generator"), (back, beyond)
 
 
 def test_only_finite_numbers_are_scalars() -> None:
@@ -225,7 +231,8 @@ def test_versions_are_those_that_were_published_in_their_order(run: Run) -> None
 def test_evaluations_and_what_workers_did_are_told(run: Run) -> None:
     (run.path / "evaluation").mkdir()
     judged = {"at": 1.0, "versions": {"generator": 1}, "epochs": {"generator": 1}, "metrics": {"mean": None}}
-    append(run.path / "evaluation" / "metrics.jsonl", judged, {"at": 2.0})
+    foreign = {**judged, "versions": {"generator": [1]}}
+    append(run.path / "evaluation" / "metrics.jsonl", judged, {"at": 2.0}, foreign)
     append(run.module_path("generator") / "workers.jsonl", {"what": "began", "at": 1.0}, {"what": 1, "at": 1.0})
     history = History(run)
     assert history.look()

@@ -46,10 +46,11 @@ def test_a_finished_run_whose_heartbeats_are_lost_is_finished(run: Run, type_: T
     assert json.loads(type_("status", run.path, "--json").out)["state"] == "finished"
 
 
-@pytest.mark.parametrize("losses", [7, [1], "many", {"generator": 3}, None])
+@pytest.mark.parametrize("losses", [7, [1], "many", {"generator": 3}, {"generator": {"loss": "x"}}, None])
 def test_a_foreign_heartbeat_costs_only_what_it_should_have_said(run: Run, type_: Terminal, losses: object) -> None:
     beat = run.module_path("generator") / "heartbeat.json"
     beat.write_text(json.dumps(json.loads(beat.read_text()) | {"losses": losses}))
+    assert type_("status", run.path).code == 0
     said = type_("status", run.path, "--json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["modules"]["generator"]["losses"] == {}

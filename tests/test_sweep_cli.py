@@ -19,6 +19,7 @@ from modtrain.config import Config
 from modtrain.errors import ModtrainError
 from modtrain.outcome import PRUNED
 from modtrain.run import Run
+from modtrain.sweep import trials as trials_of
 from modtrain.trials import new_sweep
 from tests.command import Said, Terminal
 from tests.conftest import TINY
@@ -289,6 +290,24 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
     assert type_("cancel", sweep.path).code == 0
 
 
+def test_a_damaged_trial_that_is_tried_again_is_left_out_and_the_others_go_on(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "hurt", {"lr": [0.01, 0.02, 0.03]}, metric="mean")
+    train(sweep, 0)
+    sweep.begin(1)
+    (sweep.run_path(1) / "run.json").write_text("{")
+    said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1, "--retry-failed")
+    assert f"trial 1 is left out: {sweep.run_path(1) / 'run.json'} is damaged" in said.out
+    assert [trial.state for trial in trials_of(sweep)] == ["finished", "failed", "finished"]
+
+
+def test_a_method_of_pruning_is_one_also_where_a_folder_is_called_so(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "median").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "median" in sweep(*LRS, "--metric", "mean", "--prune", "median", "--dry-run").out
+
+
 def test_what_is_better_the_recipe_says_unless_the_user_does(tmp_path: Path) -> None:
     recipe = tmp_path / "down.py"
     down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
@@ -308,6 +327,9 @@ def test_the_command_asks_the_recipe_what_is_better(tmp_path: Path, type_: Termi
     words = ("sweep", "--backend", "local", "--root", tmp_path / "runs", *LRS, "--metric", "mean", "--dry-run")
     assert "mean (less is better)" in type_(*words, "--recipe", recipe).out
     assert "mean (more is better)" in type_(*words, "--recipe", TINY).out
+    assert type_(*words[:-3], "--recipe", recipe, "--name", "later", "--epochs", 1).code == 0
+    assert type_("sweep", tmp_path / "runs" / "later", "--backend", "local", "--metric", "mean").code == 0
+    assert not Sweep.open(tmp_path / "runs" / "later").spec.maximize, "its direction comes with the metric"
     config = tmp_path / "up.yaml"
     config.write_text(f"recipe: {recipe}\nsweep: {{maximize: true}}\n")
     assert "mean (more is better)" in type_("sweep", config, *words[1:]).out

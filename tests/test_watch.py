@@ -18,9 +18,12 @@ import pytest
 from rich.console import Console
 
 from modtrain import fs
+from modtrain.backends.base import JobState
 from modtrain.catalog import Catalog
+from modtrain.claim import claim
 from modtrain.cli.catalog_table import UNSEARCHED, Lines, picture
-from modtrain.cli.following import outcome
+from modtrain.cli.following import Following, outcome
+from modtrain.errors import BackendSilent
 from modtrain.run import Run
 from tests.bench_catalog import make
 from tests.command import Terminal, ended, start
@@ -250,3 +253,40 @@ def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> 
     (row,) = catalog.rows()["runs"]
     assert row["left_s"] is None
     assert {module["name"]: module["state"] for module in row["modules"]}["translator"] == "lost"
+
+
+def test_a_scheduler_that_is_silent_for_once_changes_nothing(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH)
+    (run.path / "jobs").mkdir()
+    record = {"backend": "slurm", "jobs": {"0": {"backend": "slurm", "id": f"{run.path}/jobs/0.journal@7"}}}
+    (run.path / "jobs" / "jobs.json").write_text(json.dumps(record))
+    answers = iter([{0: JobState(phase="pending", why="Resources")}])
+
+    def asked(run: Run) -> dict[int, JobState]:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise BackendSilent("squeue does not answer.") from None
+
+    monkeypatch.setattr("modtrain.jobs.states", asked)
+    monkeypatch.setattr("modtrain.cli.following.JOBS_S", 0.0)
+    following = Following(run)
+    looks = [following.look() for _ in range(3)]
+    assert [look["workers"][0]["state"] for look in looks] == ["queued"] * 3
+    assert following.is_silent
+
+
+def test_nobody_is_told_to_launch_what_is_launched(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    beat = run.module_path("translator") / "heartbeat.json"
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    (run.path / "jobs").mkdir()
+    claim(run)
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    (row,) = catalog.rows()["runs"]
+    for alarms in (row["alarms"], Following(run).look()["alarms"]):
+        said = next(alarm["do"] for alarm in alarms if alarm["module"] == "translator")
+        assert said.startswith("Its launcher starts it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import signal
 import subprocess
@@ -54,9 +55,12 @@ def test_a_joint_run_killed_in_the_middle_ends_bit_identical(
     run = slow_run(tmp_path / "killed", tiny_recipe)
     assert in_the_middle(run, 15, signal.SIGKILL).returncode == -signal.SIGKILL
     before = run.store("generator").versions()[-1]
+    resumed = run.store("generator").meta(before).step
     finish(run)
     assert weights_of(run) == uninterrupted
     assert run.store("generator").versions()[-1] > before, "version numbers go on from the newest"
+    lines = [json.loads(line) for line in (run.module_path("generator") / "metrics.jsonl").read_text().splitlines()]
+    assert [line["goes_on_from"] for line in lines if "goes_on_from" in line] == [resumed]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])

@@ -144,7 +144,7 @@ class Following:
     def look(self) -> dict[str, Any]:
         """The run as `status --json` prints it: joined with its scheduler, how old the peers are, and alarms."""
         from modtrain.alarms import alarms
-        from modtrain.jobs import launcher, with_jobs
+        from modtrain.jobs import with_jobs
         from modtrain.status import summary
 
         self.history.look()
@@ -154,7 +154,6 @@ class Following:
         for module in found["modules"].values():
             for peer, used in module["peers"].items():
                 used["behind_steps"] = self._behind(peer, used["version"])
-        found["launcher"] = launcher(self.run)
         return {**found, "alarms": [vars(alarm) for alarm in alarms(found, self.history)]}
 
     def to_the_end(self) -> int:
@@ -202,8 +201,7 @@ class Following:
 
     def _looks_over(self, found: dict[str, Any]) -> bool:
         """No worker lives or is to come, and nobody of this machine is there who would start it again."""
-        from modtrain.jobs import launcher
-        from modtrain.pulse import LIVE
+        from modtrain.pulse import LIVE, launcher
 
         states = {worker["state"] for worker in found["workers"]}
         return not states & {*LIVE, "queued"} and (states == {"finished"} or launcher(self.run) is None)
@@ -239,7 +237,7 @@ class Following:
 
         if time.monotonic() - self._asked < JOBS_S:
             return self._jobs
-        self._asked, self._jobs = time.monotonic(), None
+        self._asked = time.monotonic()
         try:
             record = read_record(self.run)
             if (
@@ -247,6 +245,7 @@ class Following:
                 or not known(record.backend)
                 or not plugins.load("backend", record.backend).unattended
             ):
+                self._jobs = None
                 return None
             self._jobs, self.is_silent = (record, states(self.run)), False
         except ModtrainError as error:

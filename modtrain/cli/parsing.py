@@ -112,7 +112,7 @@ class SweepCommand(LaunchCommand):
 
         following = [*args[1:], ""]
         spelled = [
-            f"--prune={PRUNERS[0]}" if word == "--prune" and _is_no_word(next_one) else word
+            f"--prune={PRUNERS[0]}" if word == "--prune" and next_one not in PRUNERS and _is_no_word(next_one) else word
             for word, next_one in zip(args, following, strict=True)
         ]
         return super().parse_args(ctx, spelled)

@@ -128,6 +128,8 @@ class Plan:
             return new_sweep(self.config, self.varied, **decided)
         asked = section.model_fields_set & {"trials", "metric", "maximize"}
         news = {name: value for name in asked if (value := decided[name]) is not None}
+        if news.get("metric", self.existing.spec.metric) != self.existing.spec.metric and "maximize" not in news:
+            news["maximize"] = news["metric"] not in self.recipe.lower_is_better
         return self.existing.spec.model_copy(update=news)
 
     @functools.cached_property

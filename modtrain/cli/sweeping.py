@@ -61,7 +61,7 @@ def sweep(
     metric: Annotated[
         Text, option(TRIES, "What is to be best: of the evaluation, or MODULE.SCALAR of training.", metavar="NAME")
     ] = None,
-    minimize: Annotated[bool, option(TRIES, "Less of the metric is better.", "--minimize")] = False,
+    minimize: Annotated[bool, option(TRIES, "Less of it is better. [what the recipe says]", "--minimize")] = False,
     prune: Annotated[Text, option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
     evaluate_every: Annotated[Count, option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")] = None,
     recipe: RecipeOption = None,

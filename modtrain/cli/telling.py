@@ -84,7 +84,7 @@ def log(
     opened = Run.open(run)
     logs = {name: Growing(path, last=lines) for name, path in _logs(opened, module).items()}
     printed = _print_new(logs, torn=not follow)
-    if not printed:
+    if not printed and not any(path.exists() for path in _logs(opened, module).values()):
         typer.echo(f"No worker of {opened.name} has logged anything{' yet' if follow else ''}.", err=True)
     while follow:
         fs.wait_until(lambda: _print_new(logs, torn=False) or None, timeout_s=FOLLOW_S)

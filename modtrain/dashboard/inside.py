@@ -1,8 +1,9 @@
 """What of ROOT may be opened: plain files in plain folders. No link is followed, no pipe or device is opened.
 
 Each component is opened in the folder before it, from the very top, so that nobody can put a link there in between:
-what is asked for below a run's folder is not found where that has become a link to somebody else's. Deliberately not
-here: what the files mean.
+what is asked for below a run's folder is not found where that has become a link to somebody else's. Lines of modtrain's
+own kinds, such as curves, are read by their whole path after `strange` has looked (`tail.py`). Deliberately not here:
+what the files mean.
 """
 
 from __future__ import annotations
