@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 import uuid
 from collections import deque
@@ -39,6 +40,8 @@ CURVE_STEPS = 20
 """Steps between two lines of the training curve, at most."""
 CURVE_S = 5.0
 """Seconds between two lines of the training curve, at most."""
+LOG_S = 10.0
+"""Seconds between two epochs that the log tells of, at least."""
 PUBLISH_TRIES = 8
 """Failing publishes in a row before the worker gives up."""
 RETRY_S = 2.0
@@ -85,7 +88,7 @@ class Worker:
         self._refused: OSError | None = None
         self._retry_at: float | None = None
         self._rates: deque[tuple[float, int]] = deque(maxlen=32)
-        self._curve_at = time.monotonic()
+        self._curve_at, self._logged_at = time.monotonic(), float("-inf")
 
     @property
     def epoch(self) -> int:
@@ -98,6 +101,8 @@ class Worker:
         self.stopwatch.lap()  # building was no training
         if self.leaving.no_time and self.step < self.total:
             raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
+        modules, here = ", ".join(trainee.name for trainee in self.trainees), socket.gethostname()
+        log.info("Trains %s on %s (%s), steps %d to %d", modules, here, self.device, self.step, self.total)
         if self.step < self.total:
             self._publish(full=True)  # version 0; later it fences out a worker that we take over from
         while self.step < self.total:
@@ -107,11 +112,23 @@ class Worker:
                     self._train_on(batch)
                     self._between_batches()
             self._publish(full=True)
+            self._log_epoch()
             if self.step < self.total:
                 self.after_epoch(self.epoch)
                 self._leave_if_asked()
         while self._retry_at is not None:
             self._wait_and_retry()
+
+    def _log_epoch(self) -> None:
+        """A line of the log now and then: epochs may be short."""
+        if (now := time.monotonic()) - self._logged_at >= LOG_S or self.step == self.total:
+            self._logged_at = now
+            losses = ", ".join(
+                f"loss of {trainee.name} {trainee.curve.means['loss']:.4g}"
+                for trainee in self.trainees
+                if "loss" in trainee.curve.means
+            )
+            log.info("Epoch %d of %d, step %d: %s", self.epoch, self.run.spec.epochs, self.step, losses)
 
     def _train_on(self, batch: Batch) -> None:
         """One step of every module on one batch, in the recipe's order."""

@@ -516,6 +516,208 @@ def test_an_export_opens_from_disk(browser: Browser, one: Served, root: Path, tm
         seen.is_clean()
 
 
+OVERPRINTED = """(texts) => {
+  const boxes = texts.map((node) => node.getBoundingClientRect());
+  return boxes.flatMap((a, i) => boxes.slice(i + 1)
+    .filter((b) => a.left < b.right && b.left < a.right && a.top + 1 < b.bottom && b.top + 1 < a.bottom)).length;
+}"""
+
+
+def trial(number: int, result: float | None, **values: Any) -> dict[str, Any]:
+    judged = {} if result is None else {"mean": result}
+    told = {"number": number, "path": f"rates/trial-{number}", "state": "finished", "epoch": 2, "why": ""}
+    return {**told, "values": values, "result": result, "metrics": judged}
+
+
+def test_the_metric_of_a_sweep_is_named_before_any_trial_has_it(seen: Tab, one: Served) -> None:
+    sweep = {**one.data("sweep/rates")["sweep"], "metric": None}
+    page = told(seen, one, "sweep/rates", sweep=sweep, trials=[trial(0, None, lr=0.1)], curves=[])
+    expect(page.locator(".facts")).to_contain_text("the highest mean")
+    expect(page.get_by_role("columnheader", name="mean")).to_have_attribute("aria-sort", "descending")
+    expect(page.get_by_role("columnheader", name="Why")).to_have_count(0)
+    expect(page.locator(".axisname")).to_have_text(["lr", "mean"])
+    seen.is_clean()
+
+
+def test_the_ticks_of_parallel_coordinates_are_readable(seen: Tab, one: Served) -> None:
+    results = [0.9075, 0.9038, 0.1, 0.904, 0.2, 0.3, 0.4, 0.5]
+    trials = [trial(n, result, seed=30 + n, lr=5e-4 * (1 + n % 2)) for n, result in enumerate(results)]
+    sweep = {**one.data("sweep/rates")["sweep"], "metric": {"name": "mean", "value": 0.9075, "trial": 0}}
+    page = told(seen, one, "sweep/rates", varies=["seed", "lr"], trials=trials, sweep=sweep)
+    expect(page.locator(".tickname.best")).to_have_text("0.9075")
+    ticks = page.locator(".tickname").all_text_contents()
+    assert {"30", "32", "34", "36", "0.0005", "0.001"} <= set(ticks), ticks
+    assert page.locator(".tickname").evaluate_all(OVERPRINTED) == 0
+    expect(page.locator("svg.parallel")).to_have_attribute("aria-label", re.compile("the table above says the same"))
+    page.set_viewport_size({"width": 360, "height": 740})
+    eventually(lambda: page.locator("svg.parallel").evaluate("(svg) => svg.clientWidth") < 600 or None)
+    assert page.locator(".tickname, .axisname").evaluate_all(OVERPRINTED) == 0
+    seen.is_clean()
+
+
+def test_reasons_make_no_row_tall_on_a_phone_and_headers_stand_in_one_line(seen: Tab, one: Served) -> None:
+    why = "halving at epoch 4 keeps the best 1 of 4 trials; this one has 0.2837, the best 0.6819"
+    trials = [trial(0, 0.5, lr=0.1), {**trial(1, 0.2, lr=0.2), "state": "pruned", "why": why}]
+    page = told(seen, one, "sweep/rates", trials=trials)
+    tops = page.locator("thead th").evaluate_all(
+        """(heads) => heads.map((th) => {
+          const range = document.createRange();
+          range.selectNodeContents(th.querySelector("button") ?? th);
+          return Math.round(range.getClientRects()[0].top);
+        })"""
+    )
+    assert len(set(tops)) == 1, tops
+    page.set_viewport_size({"width": 390, "height": 740})
+    assert max(page.locator("tbody tr").evaluate_all("(rows) => rows.map((tr) => tr.clientHeight)")) < 45
+    seen.is_clean()
+
+
+def test_a_trial_leads_to_its_sweep_and_one_measurement_is_no_curve(seen: Tab) -> None:
+    page = seen.open("sweep/rates/")
+    expect(page.get_by_text("mean was measured once in each trial")).to_be_visible()
+    page.get_by_role("link", name="trial 0", exact=True).click()
+    expect(page.locator(".crumbs li")).to_have_text(["runs", "rates", re.compile("trial-0+")])
+    expect(page.get_by_text("Evaluated once so far, so no curve yet: mean")).to_be_visible()
+    page.locator(".crumbs").get_by_role("link", name="rates").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("rates")
+    seen.is_clean()
+
+
+def test_a_broken_run_is_its_problem_and_nothing_else(seen: Tab) -> None:
+    page = seen.open("run/torn/")
+    expect(page.locator(".runhead .state")).to_have_text("broken")
+    expect(page.locator(".alarm .do")).to_contain_text("comes back by itself")
+    expect(page.locator(".card, .facts, .runbar").filter(visible=True)).to_have_count(0)
+    seen.is_clean()
+
+
+def test_a_run_that_is_deleted_is_said_to_be_gone(seen: Tab, root: Path, one: Served) -> None:
+    folder = copied(Run.open(root / "done"), root / "short-lived")
+    eventually(lambda: one.get("/data/run/short-lived").status_code == 200 or None)
+    page = seen.open("run/short-lived/")
+    expect(page.locator(".live .word")).to_have_text("live")
+    folder.rename(root.parent / "away")
+    expect(page.locator(".live .word")).to_have_text("not there any more")
+    expect(page.get_by_role("alert")).to_contain_text("This run is not there any more")
+    (root.parent / "away").rename(folder)
+    expect(page.locator(".live .word")).to_have_text(re.compile("^live"))
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_paper_has_every_chart_and_no_switch(browser: Browser, one: Served) -> None:
+    with tab(browser, one.url + "/", color_scheme="dark", viewport={"width": 1280, "height": 300}) as seen:
+        page = seen.open("run/done/")
+        charts = page.locator(".chart:visible")
+        expect(page.locator("script#plotly")).to_be_attached()
+        eventually(lambda: page.evaluate("!!window.Plotly") or None)
+        page.emulate_media(media="print")
+        expect(page.locator(".chart:visible:not(:has(.main-svg))")).to_have_count(0)
+        assert charts.count() >= 2
+        expect(page.get_by_label("Smoothing")).to_be_hidden()
+        expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        page.emulate_media(media="screen")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        seen.is_clean()
+
+
+def test_a_square_grid_leaves_no_empty_box(seen: Tab, one: Served) -> None:
+    square = "<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'><rect width='64' height='64'/></svg>"
+    seen.page.route("**/grid/**", lambda route: route.fulfill(body=square, content_type="image/svg+xml"))
+    grid = {"file": "grid.svg", "at": 1.0, "versions": {}, "epochs": {}, "metrics": {}}
+    page = told(seen, one, "run/done", grids=[grid])
+    expect(page.locator("img.grid")).to_have_css("aspect-ratio", "64 / 64")
+    box = page.locator("img.grid").bounding_box()
+    assert box
+    assert 200 < box["width"] <= 460
+    assert abs(box["width"] - box["height"]) < 1
+    seen.is_clean()
+
+
+def long_curves(count: int = 40) -> list[dict[str, Any]]:
+    place = {"step": [*range(count)], "epoch": [*range(count)], "at": [1e9 + n for n in range(count)]}
+    value = [0.02 * 0.92**n for n in range(count)]
+    loss = {"name": "loss", "value": value, "low": [v / 2 for v in value], "high": [v * 9 for v in value], **place}
+    return [{**loss, "module": "generator"}, {"module": "evaluation", "name": "mean", "value": value, **place}]
+
+
+def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one: Served) -> None:
+    page = told(seen, one, "run/done", curves=long_curves())
+    chips = page.locator(".legend .chip .glyph")
+    expect(chips).to_have_count(2)
+    assert len(set(chips.evaluate_all("(all) => all.map((one) => getComputedStyle(one.firstChild).fill)"))) == 2
+    page.get_by_label("log scale").check()
+    chart = page.locator(".chart[aria-label=loss]")
+    chart.scroll_into_view_if_needed()
+    expect(chart.locator(".ytick").first).to_be_attached()
+    assert chart.evaluate("(box) => box.data.map((trace) => trace.fill ?? '')") == ["", "tonexty", ""]
+    ticks = chart.locator(".ytick text")
+    assert ticks.evaluate_all(OVERPRINTED) == 0
+    assert all(0 < float(text) < 1 for text in ticks.all_text_contents()), "whole numbers, not digits between powers"
+    seen.is_clean()
+
+
+def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
+    row = {"module": "generator", "peer": "discriminator", "step": [5, 10], "at": [1e9, 1e9 + 9], "behind": [5, 0]}
+    page = told(seen, one, "run/done", staleness=[row])
+    page.locator(".aboutline").get_by_label("along").select_option("at")
+    page.locator(".chart[aria-label=Staleness]").scroll_into_view_if_needed()
+    chart = page.locator(".chart[aria-label=Staleness]")
+    eventually(lambda: chart.evaluate("(box) => box.layout?.xaxis.type") == "date" or None)
+    seen.is_clean()
+
+
+def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, one: Served) -> None:
+    data = one.data("run/done")
+    tops = []
+    for state in ("training", "waiting"):
+        modules = [{**module, "state": state} for module in data["modules"]]
+        workers = [
+            {**worker, "beat_age_s": 1.0, "waiting_for": "generator" if state == "waiting" else None, "left_s": None}
+            for worker in data["workers"]
+        ]
+        with tab(browser, one.url + "/", viewport={"width": 390, "height": 840}) as seen:
+            page = told(seen, one, "run/done", modules=modules, workers=workers)
+            expect(page.locator("td.c-state").first).to_contain_text(state)
+            tops.append(page.get_by_role("heading", name="Samples").evaluate("(h) => h.getBoundingClientRect().top"))
+    assert abs(tops[0] - tops[1]) < 3, tops
+
+
+def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> None:
+    data = one.data("run/done")
+    whole = {"full": True, "final": False, "kept": True, "loss": 1.0, "epoch": 1}
+    lanes = [
+        {
+            **lane,
+            "versions": [
+                {**whole, "version": n, "step": n, "at": 1e9 + n, "peers": {peer: [max(0, n - 1)]}} for n in range(300)
+            ],
+            "lives": [],
+            "waits": [],
+        }
+        for lane, peer in zip(data["lanes"], ("generator", "discriminator"), strict=True)
+    ]
+    page = told(seen, one, "run/done", lanes=lanes, at=1e9 + 300)
+    expect(page.locator("svg.lanes .link").first).to_be_attached()
+    view = page.locator(".laneview")
+    faint = page.locator("svg.lanes .link").first.evaluate("(link) => Number(getComputedStyle(link).strokeOpacity)")
+    assert faint < 0.2
+    view.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    strong = page.locator("svg.lanes .link.strong")
+    expect(strong).to_have_count(2)
+    assert strong.first.evaluate("(link) => getComputedStyle(link).strokeOpacity") == "1"
+    seen.is_clean()
+
+
+def test_what_differs_from_its_default_is_marked(one: Served, root: Path) -> None:
+    config = {row["name"]: row for row in one.data("run/trio")["config"]}
+    assert config["epochs"]["value"] == 5000
+    assert config["epochs"]["differs"] == (Run.open(root / "trio").spec.usual is not None)
+    assert [config[name]["differs"] for name in ("recipe", "seed", "device", "peer_timeout_s")] == [False] * 4
+    assert config["seed"]["default"] == 0
+
+
 NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, select, [role=img], img, [tabindex='0']")]
   .filter((node) => node.checkVisibility() && !(node.getAttribute("aria-label") || node.labels?.length || node.alt ||
     node.textContent.trim() || node.title)).map((node) => node.outerHTML.slice(0, 120))"""

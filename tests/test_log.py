@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -73,7 +74,11 @@ def test_modules_of_one_worker_share_its_log_and_it_is_shown_once(
     run = runs.make_run(tmp_path / "joint", tiny_recipe, [["generator", "discriminator"]])
     runs.finish(run)
     runs.finish(run)
-    assert terminal("log", run.path).out.count("Resumed at step") == 1
+    said = terminal("log", run.path).out
+    assert said.count("Resumed at step") == 1
+    assert said.count(f"Trains generator, discriminator on {socket.gethostname()} (cpu), steps 0 to") == 1
+    assert said.count(f"Epoch {run.spec.epochs} of {run.spec.epochs}, step ") == 1
+    assert "loss of discriminator" in said
     assert terminal("log", run.path, "discriminator").out.count("Resumed at step") == 1
 
 

@@ -17,7 +17,7 @@ from modtrain.dashboard import inside, lanes
 from modtrain.dashboard.addresses import quoted, shown
 from modtrain.dashboard.thinning import Numbers, Stretches
 from modtrain.history import History, evaluated
-from modtrain.run import Run
+from modtrain.run import Run, RunSpec
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -26,6 +26,8 @@ DIGITS = {"step": 0, "epoch": 4, "at": 1}
 _SETTINGS = (
     "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "seed", "device", "peer_timeout_s", "placement",
 )  # fmt: skip
+_OURS = ("seed", "device", "peer_timeout_s")
+"""Those with a default that is the same for every recipe."""
 
 Values = dict[str, Any]
 
@@ -131,8 +133,9 @@ def _judged(line: Values) -> Values:
 
 
 def config(run: Run) -> list[Values]:
-    """Every setting, with the recipe's default where run.json holds it."""
-    settings = [{"name": n, "value": getattr(run.spec, n), "default": None, "differs": False} for n in _SETTINGS]
+    """Every setting, with its default where it has one: the recipe's where run.json holds it."""
+    usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _OURS}}
+    settings = [_setting(n, getattr(run.spec, n), usual if n in usual else None) for n in _SETTINGS]
     defaults = getattr(run.spec, "defaults", None)
     known = None if defaults is None else dict(_flat(defaults))
     return settings + [_setting(name, value, known) for name, value in _flat(run.spec.params)]

@@ -41,7 +41,8 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
 def facts(sweep: Sweep) -> Values:
     """What the page says of the sweep beyond its row."""
     spec = sweep.spec
-    return {"sampler": spec.sampler, "prune": spec.prune, "maximize": spec.maximize, "seed": spec.seed}
+    told = {"metric_name": spec.metric, "maximize": spec.maximize}
+    return {**told, "sampler": spec.sampler, "prune": spec.prune, "seed": spec.seed}
 
 
 def _trial(sweep: Sweep, path: str, trial: Trial) -> Values:

@@ -21,6 +21,59 @@
   M.dash = (place) => DASHES[place % DASHES.length];
   M.symbol = (place) => SYMBOLS[place % SYMBOLS.length];
 
+  /** A choice among a few words: {key: text}. */
+  M.choice = (label, options, value, change) => {
+    const select = M.el(
+      "select",
+      { onchange: () => change(select.value) },
+      Object.entries(options).map(([key, text]) => M.el("option", { value: key, selected: key === value }, text)),
+    );
+    return M.el("label", {}, M.el("span", {}, label), select);
+  };
+
+  const WIDTHS = {
+    solid: null,
+    dash: "6 4",
+    dot: "1.5 3",
+    dashdot: "6 3 1.5 3",
+    longdash: "10 4",
+    longdashdot: "10 3 1.5 3",
+  };
+
+  /** A line in a legend, in a module's colour and dash, or in the dash of another place. */
+  M.dashOf = (module, place = M.place(module)) =>
+    M.svg(
+      "svg",
+      { class: `dash m${M.place(module)}`, viewBox: "0 0 26 6", "aria-hidden": "true" },
+      M.svg("path", { d: "M0 3H26", "stroke-dasharray": WIDTHS[M.dash(place)] }),
+    );
+
+  /** The horizontal axis along steps, epochs or time. */
+  M.along = (axis) => ({
+    title: { step: "step", epoch: "epoch", at: "time" }[axis],
+    ...(axis === "at" ? { type: "date" } : { type: "linear", rangemode: "tozero" }),
+  });
+  M.dates = (times) => times.map((t) => new Date(t * 1000));
+
+  /* Full numbers at a few places: Plotly's own digits between powers of ten are small and overprint each other. */
+  const logarithmic = (low, high) => ({
+    type: "log",
+    nticks: Math.min(8, Math.max(3, Math.ceil(Math.log10(high / low) || 0) + 1)),
+    tickformat: low < 1e-5 ? "~e" : ".3~g",
+  });
+  const LINEAR = { type: "linear", exponentformat: "e", minexponent: 4 };
+
+  /** The vertical axis for these values: a level line gets room, however small the rounding in it is. */
+  M.upright = (values, log = false) => {
+    const known = values.filter((value) => Number.isFinite(value) && (!log || value > 0));
+    const low = known.reduce((a, b) => Math.min(a, b), Infinity);
+    const high = known.reduce((a, b) => Math.max(a, b), -Infinity);
+    const level = known.length > 0 && high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+    const place = log ? Math.log10(low) : low;
+    const room = log ? 0.3 : 0.1 * Math.abs(low) || 1;
+    return { ...(log ? logarithmic(low, high) : LINEAR), ...(level ? { range: [place - room, place + room] } : {}) };
+  };
+
   function layout(extra) {
     const line = css("--line");
     const axis = {
@@ -60,10 +113,18 @@
   );
 
   function draw(box) {
-    if (!window.Plotly || !box.waits || !box.inSight) return;
+    if (!window.Plotly || !box.waits || !(box.inSight || M.printing) || !box.offsetWidth) return;
     const { traces, extra } = box.waits();
     box.waits = null;
     window.Plotly.react(box, traces, layout(extra), CONFIG);
+    for (const svg of box.querySelectorAll(".main-svg")) fitPaper(svg);
+  }
+
+  /* Paper is narrower than the screen, and nothing may be drawn between the two: so the picture scales. */
+  function fitPaper(svg) {
+    svg.setAttribute("preserveAspectRatio", "xMinYMid meet");
+    if (M.printing) svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
+    else svg.removeAttribute("viewBox");
   }
 
   /** A chart; `update(make)` where make() gives {traces, extra: {revision, xaxis, yaxis, hovermode}}, titles as plain text. */

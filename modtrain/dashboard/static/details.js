@@ -38,7 +38,7 @@
       differing.node.hidden = !differ.length;
       differing.update(differ);
       const others = rows.filter((row) => !row.differs);
-      M.say(summary, `All ${others.length} other settings`);
+      M.say(summary, differ.length ? `All ${others.length} other settings` : `All ${others.length} settings`);
       rest.update(others);
     };
     return node;
@@ -91,7 +91,12 @@
     const details = M.el(
       "details",
       { open: true },
-      M.el("summary", {}, row.modules.map((module) => [M.module(module), " "]), M.el("span", { class: "size muted" })),
+      M.el(
+        "summary",
+        {},
+        row.modules.map((module) => [M.module(module), " "]),
+        M.el("span", { class: "size muted" }),
+      ),
       pre,
       whole,
     );

@@ -3,18 +3,21 @@
 (() => {
   const M = window.modtrain;
   const NONE = "–";
+  const TINY = 1e-4;
 
   const known = (value) => typeof value === "number" && Number.isFinite(value);
+
+  const power = (value) => value.toExponential().replace("e+", "e");
 
   M.number = (value) => {
     if (!known(value)) return NONE;
     const size = Math.abs(value);
-    if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace("e+", "e");
+    if (size !== 0 && (size < TINY || size >= 1e7)) return power(Number(value.toPrecision(3)));
     if (Number.isInteger(value)) return value.toLocaleString("en");
     return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
   };
 
-  M.percent = (share) => (known(share) ? `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %` : NONE);
+  M.percent = (share) => (known(share) ? `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)}\u00a0%` : NONE);
 
   M.duration = (seconds) => {
     if (!known(seconds)) return NONE;
@@ -53,6 +56,7 @@
 
   M.value = (value) => {
     if (value === null || value === undefined) return "none";
+    if (known(value) && value !== 0 && Math.abs(value) < TINY) return power(value);
     return typeof value === "object" ? JSON.stringify(value) : String(value);
   };
 

@@ -18,6 +18,15 @@
       `${base}weights/${runPath}/${encodeURIComponent(module)}/${version}/${encodeURIComponent(file)}`,
   };
 
+  /** What lies at the end of an address below ROOT. */
+  M.called = (address) => {
+    try {
+      return decodeURIComponent(address).split("/").at(-1) || "sweep";
+    } catch {
+      return address;
+    }
+  };
+
   /* State: a shape, a colour and a word. */
   const SHAPES = {
     running: "M4 8a4 4 0 1 1 8 0a4 4 0 1 1-8 0z",
@@ -65,7 +74,9 @@
   ];
   M.modules = [];
   /** Of a module by its name, or by its number where the page shows many runs. */
-  M.place = (module) => (typeof module === "number" ? module : Math.max(0, M.modules.indexOf(module))) % MARKS.length;
+  M.place = (module) => (typeof module === "number" ? module : placeOf(module)) % MARKS.length;
+  /* What is no module of the run, such as its evaluation, comes after them. */
+  const placeOf = (name) => (M.modules.includes(name) ? M.modules.indexOf(name) : M.modules.length);
   M.mark = (module) => MARKS[M.place(module)];
   M.glyph = (module) =>
     M.svg(
@@ -140,8 +151,19 @@
     return node;
   };
 
-  M.problem = (says) =>
-    M.el("p", { class: "alarm alarm-warn" }, M.icon("broken"), M.el("span", { class: "says" }, M.name(says)));
+  M.problem = (says, todo) =>
+    M.el(
+      "p",
+      { class: "alarm alarm-warn" },
+      M.icon("broken"),
+      M.el("span", { class: "says" }, M.name(says)),
+      todo ? M.el("span", { class: "do" }, M.sentence(todo)) : null,
+    );
+
+  /** What to do about what cannot be shown. */
+  M.mend = () =>
+    "Nothing more of it can be shown: mend or bring back what is named here, or take the folder away." +
+    (M.live ? " This page comes back by itself." : "");
 
   /** Facts as a line: [[name, value], ...]. */
   M.facts = (pairs) =>
@@ -166,7 +188,13 @@
     return button;
   }
 
-  const SAYS = { live: "live", polling: "live, every 5 s", paused: "paused", away: "no answer" };
+  const SAYS = {
+    live: "live",
+    polling: "live, every 5 s",
+    paused: "paused",
+    away: "no answer",
+    gone: "not there any more",
+  };
 
   function liveness() {
     const word = M.el("span", { class: "word" });
@@ -190,7 +218,8 @@
     const main = document.getElementById("main");
     const trouble = M.el("div", { class: "trouble", role: "alert" });
     let update = null;
-    return (data) => {
+    let gone = false;
+    const draw = (data) => {
       try {
         if (!update) {
           const [nodes, next] = build(data);
@@ -207,6 +236,14 @@
         trouble.replaceChildren(M.problem(says));
       }
     };
+    /** Say since when it is not there any more; null takes that back. */
+    draw.gone = (since) => {
+      if (gone === (since !== null)) return;
+      gone = !gone;
+      const says = `This ${page} is not there any more. What stands here is how it was at ${M.when(since / 1000)}.`;
+      trouble.replaceChildren(...(gone ? [M.problem(says)] : []));
+    };
+    return draw;
   }
 
   /** Draw a page from its data and keep it new. `build(data)` gives [nodes, update(data)]; crumbs: [[text, href], ...]. */
@@ -236,12 +273,15 @@
       themeButton(),
     );
     const draw = drawing(build);
+    const follows = (state, reached, error) => {
+      alive.tell(state, reached, error);
+      draw.gone(state === "gone" ? reached : null);
+    };
     draw(data);
-    if (M.live && page === "checkpoint")
-      alive.hidden = true; /* a checkpoint never changes */
+    if (M.live && page === "checkpoint") alive.hidden = true; /* a checkpoint never changes */
     else if (M.live) {
       alive.tell("live");
-      M.follow(M.address, draw, alive.tell);
+      M.follow(M.address, draw, follows);
     } else alive.tell(`as of ${M.moment(data.at)}`);
   };
 })();

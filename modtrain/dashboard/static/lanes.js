@@ -9,7 +9,8 @@
   const FOOT = 24;
   const SIDE = 14;
   const MOST_MARKS = 350;
-  const MOST_LINES = 900;
+  const LINE_PX = 3;
+  const CLEAR_PX = 9;
   const STEPS = [
     1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000,
   ];
@@ -53,33 +54,40 @@
       return some.length ? some : inside.filter((_, i) => i % Math.ceil(inside.length / MOST_MARKS) === 0);
     }
 
-    function links(marks) {
-      const found = [];
-      data.lanes.forEach((lane, i) => {
-        for (const v of marks[i])
-          for (const [peer, versions] of Object.entries(v.peers ?? {})) {
+    /** What these versions of each lane were trained against. */
+    const linksOf = (versions) =>
+      data.lanes.flatMap((lane, i) =>
+        versions[i].flatMap((v) =>
+          Object.entries(v.peers ?? {}).flatMap(([peer, numbers]) => {
             const j = data.lanes.findIndex((other) => other.module === peer);
-            if (j >= 0)
-              versions.forEach((number, nth) => found.push({ i, j, v, number, nth, peer, module: lane.module }));
-          }
-      });
-      const touches = (l) =>
-        picked &&
-        ((l.module === picked.module && l.v.version === picked.version) ||
-          (l.peer === picked.module && l.number === picked.version));
-      const strong = found.filter(touches);
-      const newest = found.filter((l) => l.nth === 0 && !touches(l));
-      const every = Math.ceil(newest.length / MOST_LINES);
-      return [...newest.filter((_, n) => n % every === 0), ...strong].map((l) => {
-        const source = M.versionOf(data.lanes, l.peer, l.number);
-        if (!source) return null;
-        const [x1, y1, x2, y2] = [x(source.at), y(l.j), x(l.v.at), y(l.i)];
-        const bend = (y2 - y1) * 0.5;
-        const strength = touches(l) ? "strong" : picked ? "faint" : "";
-        return M.svg("path", {
-          class: `link m${M.place(l.peer)} ${strength}`,
-          d: `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`,
-        });
+            return j < 0 ? [] : numbers.map((number, nth) => ({ i, j, v, number, nth, peer, module: lane.module }));
+          }),
+        ),
+      );
+
+    const isPicked = (module, version) => picked?.module === module && picked.version === version;
+    const touches = (l) => isPicked(l.module, l.v.version) || isPicked(l.peer, l.number);
+
+    /** The more lines, the fainter each; those of the picked version are all there, and strong. */
+    function links(marks) {
+      const newest = linksOf(marks).filter((l) => l.nth === 0 && !touches(l));
+      const every = Math.ceil(newest.length / (width / LINE_PX));
+      const drawn = newest.filter((_, n) => n % every === 0);
+      const strong = picked ? linksOf(data.lanes.map((lane) => lane.versions)).filter(touches) : [];
+      const group = M.svg("g", { class: "links" }, drawn.map(link), strong.map(link));
+      group.style.setProperty("--faint", Math.min(1, width / drawn.length / CLEAR_PX).toFixed(2));
+      return group;
+    }
+
+    function link(l) {
+      const source = M.versionOf(data.lanes, l.peer, l.number);
+      if (!source) return null;
+      const [x1, y1, x2, y2] = [x(source.at), y(l.j), x(l.v.at), y(l.i)];
+      const bend = (y2 - y1) * 0.5;
+      const strength = touches(l) ? "strong" : picked ? "faint" : "";
+      return M.svg("path", {
+        class: `link m${M.place(l.peer)} ${strength}`,
+        d: `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`,
       });
     }
 
@@ -157,7 +165,8 @@
 
     function axis() {
       const [from, to] = range;
-      const step = STEPS.find((s) => (to - from) / s <= Math.max(2, width / 110)) ?? (to - from) / Math.max(2, width / 110);
+      const step =
+        STEPS.find((s) => (to - from) / s <= Math.max(2, width / 110)) ?? (to - from) / Math.max(2, width / 110);
       const offset = new Date(from * 1000).getTimezoneOffset() * 60;
       const bottom = TOP + data.lanes.length * LANE;
       const ticks = [];
@@ -190,7 +199,7 @@
             waits(lane, i),
           ),
         ),
-        M.svg("g", { class: "links" }, links(marks)),
+        links(marks),
         ...data.lanes.map((lane, i) =>
           M.svg(
             "g",

@@ -39,6 +39,7 @@
     let picked = null;
     let width = 900;
     let drag = null;
+    let tallest = 0;
 
     const button = (text, label, action) =>
       M.el("button", { type: "button", "aria-label": label, title: label, onclick: action }, text);
@@ -54,6 +55,8 @@
     function draw() {
       drawing.draw({ data, range: range(), picked, width });
       said.tell(data, picked);
+      /* The newest version changes all the time: what is below stays where it is, also where its words are few. */
+      if (!picked) said.style.minHeight = `${(tallest = Math.max(tallest, said.offsetHeight))}px`;
     }
 
     function zoom(factor, around) {
@@ -139,6 +142,8 @@
     );
     new ResizeObserver(([entry]) => {
       width = Math.max(280, Math.round(entry.contentRect.width));
+      tallest = 0;
+      said.style.minHeight = "0";
       draw();
     }).observe(view);
 

@@ -31,7 +31,7 @@
         tell(poll ? "polling" : "live", reached);
       } catch (error) {
         away = true;
-        tell("away", reached, error);
+        tell(error.gone ? "gone" : "away", reached, error);
       }
       setTimeout(() => {
         busy = false;
@@ -46,11 +46,17 @@
       const signal = AbortSignal.timeout(SILENT_MS);
       const answer = await fetch(`${M.base}data/${address}`, { headers, signal, cache: "no-store" });
       if (answer.status === 304) return null;
-      if (!answer.ok) throw new Error(`the server says ${answer.status}`);
+      if (!answer.ok) throw await refusal(answer);
       const data = await answer.json();
       etag = answer.headers.get("ETag");
       M.fetchedNow();
       return data;
+    }
+
+    /** Only our own 404 says that something is gone: a proxy says it, too, of a server that is not up. */
+    async function refusal(answer) {
+      const gone = answer.status === 404 && (await answer.text()).includes("problem-page");
+      return Object.assign(new Error(`the server says ${answer.status}`), { gone });
     }
 
     function pollOn() {

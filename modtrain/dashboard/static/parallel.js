@@ -5,6 +5,10 @@
   const HEIGHT = 300;
   const TOP = 44;
   const FOOT = 26;
+  const FEW = 6;
+  const ROOM = 15;
+  const LETTER = 7.6;
+  const LEAST = 84;
 
   /* cividis: light and dark apart also for those who do not see red and green (Nuñez et al. 2018). */
   const CIVIDIS = [
@@ -31,30 +35,54 @@
     return mix(CIVIDIS[i], CIVIDIS[i + 1], at - i);
   };
 
-  /** An axis: numbers evenly, or in the logarithm where they span much; words one below the other. */
-  function axisOf(title, values, even = false) {
+  /** Round numbers from low to high; whole ones where all values are. */
+  function even(low, high, whole) {
+    const power = 10 ** Math.floor(Math.log10((high - low) / 5));
+    const step = [1, 2, 5, 10].map((by) => by * power).find((by) => by >= (high - low) / 5.001);
+    const by = whole ? Math.max(1, Math.round(step)) : step;
+    const found = [];
+    for (let n = Math.ceil(low / by - 1e-9); n * by <= high + 1e-9 * by; n += 1)
+      found.push(Number((n * by).toPrecision(12)));
+    return found;
+  }
+
+  /** The same in the logarithm: powers of ten, and between them 2 and 5 where there is room. */
+  function decades(low, high) {
+    const steps = high / low > 2000 ? [1] : [1, 2, 5];
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1)
+      found.push(...steps.map((by) => Number((by * 10 ** power).toPrecision(12))));
+    return found.filter((value) => value >= low && value <= high);
+  }
+
+  /** Those that leave room for those before them: [[share, text, best], ...]. */
+  function apart(ticks) {
+    const taken = [];
+    for (const tick of ticks)
+      if (taken.every(([share]) => Math.abs(share - tick[0]) * (HEIGHT - TOP - FOOT) >= ROOM)) taken.push(tick);
+    return taken;
+  }
+
+  /** An axis: numbers evenly, or in the logarithm where they span much; words one below the other. `best` is named first. */
+  function axisOf(title, values, { best = null, linear = false } = {}) {
     const known = values.filter((value) => value !== null && value !== undefined);
-    if (known.length && known.every((value) => typeof value === "number")) {
-      const [low, high] = [Math.min(...known), Math.max(...known)];
-      const log = !even && low > 0 && high / low >= 20;
-      const scale = log ? Math.log : (value) => value;
-      const place = (value) => (high === low ? 0.5 : (scale(value) - scale(low)) / (scale(high) - scale(low)));
-      const distinct = [...new Set(known)];
-      const ticks =
-        distinct.length <= 6
-          ? distinct
-          : [0, 0.25, 0.5, 0.75, 1].map((t) =>
-              log ? Math.exp(Math.log(low) + t * Math.log(high / low)) : low + t * (high - low),
-            );
-      return {
-        title: log ? `${title} (log)` : title,
-        place,
-        ticks: ticks.map((value) => [place(value), M.number(value)]),
-      };
-    }
+    if (!known.length || !known.every((value) => typeof value === "number")) return worded(title, known);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const log = !linear && low > 0 && high / low >= 20;
+    const scale = log ? Math.log : (value) => value;
+    const place = (value) => (high === low ? 0.5 : (scale(value) - scale(low)) / (scale(high) - scale(low)));
+    const distinct = [...new Set(known)].sort((a, b) => a - b);
+    const few = [low, high, ...distinct.slice(1, -1)];
+    const rounded = () => (log ? decades(low, high) : even(low, high, known.every(Number.isInteger)));
+    const told = [...(known.includes(best) ? [best] : []), ...(distinct.length <= FEW ? few : rounded())];
+    const ticks = apart(told.map((value) => [place(value), M.number(value), value === best]));
+    return { title: log ? `${title} (log)` : title, place, ticks };
+  }
+
+  function worded(title, known) {
     const words = [...new Set(known.map(M.value))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
     const place = (value) => (words.length < 2 ? 0.5 : words.indexOf(M.value(value)) / (words.length - 1));
-    return { title, place, ticks: words.slice(0, 12).map((word) => [place(word), word]) };
+    return { title, place, ticks: apart(words.map((word) => [place(word), word, false])) };
   }
 
   M.parallel = (pick) => {
@@ -69,51 +97,45 @@
 
     function draw() {
       if (!data) return;
-      const { trials, varies, metric } = data;
-      const axes = [
-        ...varies.map((name) => ({
-          ...axisOf(
-            name,
-            trials.map((t) => t.values[name]),
-          ),
-          of: (t) => t.values[name],
-        })),
-        ...(metric
-          ? [
-              {
-                ...axisOf(
-                  metric,
-                  trials.map((t) => t.result),
-                  true,
-                ),
-                of: (t) => t.result,
-                last: true,
-              },
-            ]
-          : []),
-      ];
-      const full = Math.max(width, axes.length * 120);
-      const x = (i) => (axes.length < 2 ? full / 2 : 70 + (i / (axes.length - 1)) * (full - 160));
+      const { trials, varies, metric, best } = data;
+      const along = (of) => trials.map(of);
+      const axes = varies.map((name) => {
+        const of = (trial) => trial.values[name];
+        return { ...axisOf(name, along(of)), of };
+      });
+      const result = (trial) => trial.result;
+      if (metric) axes.push({ ...axisOf(metric, along(result), { best, linear: true }), of: result, last: true });
+      const { full, x, rows } = across(axes.map((axis) => axis.title));
       const y = (share) => HEIGHT - FOOT - share * (HEIGHT - TOP - FOOT);
       drawing.setAttribute("viewBox", `0 0 ${full} ${HEIGHT}`);
       drawing.setAttribute("width", full);
       drawing.setAttribute("height", HEIGHT);
       drawing.setAttribute(
         "aria-label",
-        `${M.plural(trials.length, "trial")} over ${axes.map((axis) => axis.title).join(", ")}; the table below says the same`,
+        `${M.plural(trials.length, "trial")} over ${axes.map((axis) => axis.title).join(", ")}; the table above says the same`,
       );
       drawing.replaceChildren(
         ...[...trials].reverse().map((trial) => line(trial, axes, x, y)),
         ...axes.flatMap((axis, i) => [
           M.svg("path", { class: `axis ${axis.last ? "last" : ""}`, d: `M${x(i)} ${TOP - 8}V${HEIGHT - FOOT + 8}` }),
-          M.svg(
-            "text",
-            { class: "axisname", x: x(i), y: i % 2 && axes.length > 5 ? 14 : 26, "text-anchor": "middle" },
-            axis.title,
+          M.svg("text", { class: "axisname", x: x(i), y: i % rows ? 13 : 28, "text-anchor": "middle" }, axis.title),
+          ...axis.ticks.map(([at, text, isBest]) =>
+            M.svg("text", { class: `tickname ${isBest ? "best" : ""}`, x: x(i) + 7, y: y(at) + 4 }, text),
           ),
-          ...axis.ticks.map(([at, text]) => M.svg("text", { class: "tickname", x: x(i) + 7, y: y(at) + 4 }, text)),
         ]),
       );
+    }
+
+    /** Where the axes stand: no name leaves the drawing or meets its neighbour, in two rows where one is too narrow. */
+    function across(names) {
+      const half = names.map((name) => (name.length * LETTER) / 2);
+      const [left, right] = [Math.max(20, half[0] ?? 0), Math.max(64, half.at(-1) ?? 0)];
+      const gaps = names.length - 1;
+      const need = (by) =>
+        half.reduce((most, own, i) => (i < by ? most : Math.max(most, (own + half[i - by] + 14) / by)), LEAST);
+      const rows = left + right + need(1) * gaps <= width ? 1 : 2;
+      const full = Math.max(width, left + right + need(rows) * gaps);
+      return { full, rows, x: (i) => (gaps ? left + (i / gaps) * (full - left - right) : full / 2) };
     }
 
     function line(trial, axes, x, y) {

@@ -10,9 +10,11 @@
     const bar = M.el("div", { class: "runbar" });
     const facts = M.el("div");
     const node = M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, metric), bar, facts);
-    node.update = ({ run }) => {
+    node.update = ({ run, problem }) => {
       M.fresh(title, run.name, (name) => M.name(name));
-      M.fresh(state, run.state, M.state);
+      M.fresh(state, problem ? "broken" : run.state, M.state);
+      bar.hidden = facts.hidden = !!problem;
+      if (problem) return;
       M.fresh(metric, run.metric, (found) =>
         found ? [M.el("b", {}, M.number(found.value)), " ", M.name(found.name)] : [],
       );
@@ -43,7 +45,7 @@
               "sweep",
               run.sweep === null || run.sweep === undefined
                 ? null
-                : M.el("a", { href: M.links.sweep(run.sweep) }, "the sweep that it is a trial of"),
+                : M.el("a", { href: M.links.sweep(run.sweep) }, M.name(M.called(run.sweep))),
             ],
             ["stop asked for", run.stop ? M.name(run.stop) : null],
             [
@@ -77,7 +79,7 @@
       text: (m) => m.name,
       cards: true,
     });
-    const problem = M.el("div");
+    const problem = M.el("div", { class: "trouble" });
 
     const update = (data) => {
       M.modules = data.modules.map((module) => module.name);
@@ -85,8 +87,10 @@
       const ages = Object.fromEntries((data.run.modules ?? []).map((module) => [module.name, module.age_s]));
       const heard = Object.fromEntries(data.lanes.map((lane) => [lane.module, lane.heard_at]));
       const pages = data.pages ?? null;
-      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says) : []));
+      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.mend()) : []));
       parts.head.update(data);
+      whole.hidden = !!data.problem;
+      if (data.problem) return;
       alarms.update(data.alarms ?? []);
       modules.update(
         data.modules.map((m) => ({
@@ -107,9 +111,9 @@
       const workers = Object.fromEntries(data.modules.map((module) => [module.name, module.worker]));
       parts.logs.update(data.logs, workers);
     };
-    const nodes = [
-      parts.head,
-      problem,
+    const whole = M.el(
+      "div",
+      {},
       alarms,
       M.section("Lanes", { class: "wide" }, parts.lanes),
       M.section("Modules and their workers", { class: "wide" }, modules.node),
@@ -132,9 +136,10 @@
         M.section("Configuration", {}, parts.config),
         M.section("Logs", {}, parts.logs),
       ),
-    ];
-    return [nodes, update];
+    );
+    return [[parts.head, problem, whole], update];
   }
 
-  M.start((data) => [[data.run?.name ?? "run", null]], build);
+  const above = ({ run }) => (run?.sweep ? [[M.called(run.sweep), M.links.sweep(run.sweep)]] : []);
+  M.start((data) => [...above(data), [data.run?.name ?? "run", null]], build);
 })();

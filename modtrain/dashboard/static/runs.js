@@ -201,7 +201,7 @@
       "p",
       { class: "note", hidden: true },
       "There are so many folders below this one that not all were searched; give ",
-      M.el("code", {}, "--root"),
+      M.el("code", {}, "modtrain dashboard"),
       " one further down to see what is missing here.",
     );
 

@@ -2,6 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
+  const TALLEST = 460;
 
   const versionsOf = (line) =>
     Object.entries(line?.versions ?? {}).map(([module, version]) => [M.module(module), ` v${version}`]);
@@ -12,7 +13,7 @@
 
   /** The picture of one evaluation; the slider stays where a person put it, and follows the newest where it is at the end. */
   M.samples = (runPath) => {
-    const image = M.el("img", { class: "grid", alt: "", decoding: "async" });
+    const image = M.el("img", { class: "grid", alt: "", decoding: "async", onload: () => fit() });
     const link = M.el("a", { class: "gridlink", title: "Open the picture" }, image);
     const slider = M.el("input", {
       type: "range",
@@ -51,6 +52,12 @@
     );
     const node = M.el("div", { class: "samples" }, nothing, link, bar, caption);
     let grids = [];
+
+    /* As wide as there is room, no higher than the screen, and no wider than the picture itself is then. */
+    function fit() {
+      image.style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight}`;
+      image.style.width = `min(100%, ${Math.round((TALLEST * image.naturalWidth) / image.naturalHeight)}px)`;
+    }
 
     function draw() {
       const at = Number(slider.value);
@@ -147,6 +154,7 @@
       nothing.hidden = !!last;
       about.hidden = table.node.hidden = !last;
       if (!last) return;
+      table.node.classList.toggle("once", lines.length < 2);
       M.fresh(about, last, () => [
         `Of epoch ${epochOf(last) ?? "?"}, ${M.moment(last.at)}: `,
         versionsOf(last).map((parts, n) => [n ? ", " : "", parts]),

@@ -2,8 +2,9 @@
 "use strict";
 (() => {
   const M = window.modtrain;
+  const NONE = "No trial has been judged yet.";
 
-  function columnsOf(varies, metrics, metric) {
+  function columnsOf(varies, metrics, { metric, maximize, whys }) {
     return [
       {
         title: "Trial",
@@ -25,7 +26,7 @@
               of: (t) => t.result,
               show: (value) => M.el("b", {}, M.number(value)),
               sort: (t) => t.result,
-              first: "descending",
+              first: maximize === false ? "ascending" : "descending",
             },
           ]
         : []),
@@ -47,7 +48,7 @@
           sort: (t) => t.metrics?.[name] ?? null,
           first: "descending",
         })),
-      { title: "Why", class: "why", of: (t) => t.why, show: (why) => M.name(why ?? "") },
+      ...(whys ? [{ title: "Why", class: "why", of: (t) => t.why, show: (why) => M.name(why ?? "") }] : []),
     ];
   }
 
@@ -61,26 +62,24 @@
     };
   }
 
-  function curvesOf(rows, name, trials, share, picked) {
+  function curvesOf(rows, trials, share, picked) {
     const state = new Map(trials.map((trial) => [trial.number, trial]));
-    return rows
-      .filter((row) => row.name === name)
-      .map((row) => {
-        const trial = state.get(row.trial);
-        const pruned = trial?.state === "pruned";
-        const colour = trial && Number.isFinite(trial.result) ? M.shade(share(trial)) : M.colour("--muted");
-        const strong = row.trial === picked;
-        const ends = row.epoch.map((_, i) => (i === row.epoch.length - 1 ? (pruned ? "x" : "circle") : "circle"));
-        return {
-          x: row.epoch,
-          y: row.value,
-          name: `trial ${row.trial}${pruned ? ", pruned" : ""}`,
-          mode: "lines+markers",
-          hovertemplate: "%{y:.4g}",
-          line: { color: colour, width: strong ? 4 : 1.7, dash: pruned ? "dot" : "solid" },
-          marker: { color: colour, size: row.epoch.map((_, i) => (i === row.epoch.length - 1 ? 8 : 3)), symbol: ends },
-        };
-      });
+    return rows.map((row) => {
+      const trial = state.get(row.trial);
+      const pruned = trial?.state === "pruned";
+      const colour = trial && Number.isFinite(trial.result) ? M.shade(share(trial)) : M.colour("--muted");
+      const strong = row.trial === picked;
+      const ends = row.epoch.map((_, i) => (i === row.epoch.length - 1 ? (pruned ? "x" : "circle") : "circle"));
+      return {
+        x: row.epoch,
+        y: row.value,
+        name: `trial ${row.trial}${pruned ? ", pruned" : ""}`,
+        mode: "lines+markers",
+        hovertemplate: "%{y:.4g}",
+        line: { color: colour, width: strong ? 4 : 1.7, dash: pruned ? "dot" : "solid" },
+        marker: { color: colour, size: row.epoch.map((_, i) => (i === row.epoch.length - 1 ? 8 : 3)), symbol: ends },
+      };
+    });
   }
 
   function build(first) {
@@ -99,9 +98,9 @@
     const waiting = M.el("p", { class: "note", hidden: true });
     const parallel = M.parallel(pick);
     const chart = M.chart("Metric curves of all trials");
-    const nothing = M.el("p", { class: "note" }, "No trial has been judged yet.");
+    const nothing = M.el("p", { class: "note" });
     const which = M.el("select", { "aria-label": "Metric", onchange: () => ((chosen = which.value), drawCurves()) });
-    const problem = M.el("div");
+    const problem = M.el("div", { class: "trouble" });
 
     function pick(number) {
       if (picked === number) return;
@@ -112,27 +111,33 @@
       drawCurves();
     }
 
-    const metricName = () => data.sweep.metric?.name ?? null;
+    const metricName = () => data.sweep.metric_name ?? data.sweep.metric?.name ?? null;
 
     function drawTable() {
       const metrics = [...new Set(data.trials.flatMap((t) => Object.keys(t.metrics ?? {})))];
-      const layout = JSON.stringify([data.varies, metrics, metricName()]);
+      const whys = data.trials.some((t) => t.why);
+      const layout = JSON.stringify([data.varies, metrics, metricName(), whys]);
       if (layout !== drawnFor) {
         drawnFor = layout;
-        table = M.table(columnsOf(data.varies, metrics, metricName()), {
-          key: (t) => t.number,
-          label: "Trials",
-          nothing: "No trial matches.",
-          text: (t) =>
-            `trial ${t.number} ${t.state} ${Object.entries(t.values)
-              .map(([k, v]) => `${k}=${M.value(v)}`)
-              .join(" ")} ${t.why ?? ""}`,
-          mark: (tr, row) => {
-            tr.classList.toggle("dim", row.state === "pruned" || row.state === "failed");
-            tr.onpointerenter = () => pick(row.number);
-            tr.onpointerleave = () => pick(null);
+        table = M.table(
+          columnsOf(data.varies, metrics, { metric: metricName(), maximize: data.sweep.maximize, whys }),
+          {
+            key: (t) => t.number,
+            label: "Trials",
+            nothing: "No trial matches.",
+            sortBy: metricName(),
+            down: data.sweep.maximize !== false,
+            text: (t) =>
+              `trial ${t.number} ${t.state} ${Object.entries(t.values)
+                .map(([k, v]) => `${k}=${M.value(v)}`)
+                .join(" ")} ${t.why ?? ""}`,
+            mark: (tr, row) => {
+              tr.classList.toggle("dim", row.state === "pruned" || row.state === "failed");
+              tr.onpointerenter = () => pick(row.number);
+              tr.onpointerleave = () => pick(null);
+            },
           },
-        });
+        );
         table.node.addEventListener("focusin", (event) => pick(event.target.closest("tr")?.row?.number ?? null));
         place.replaceChildren(M.el("div", { class: "toolbar" }, M.filterOf(table, "Filter trials")), table.node);
       }
@@ -149,22 +154,35 @@
         (name) => M.el("option", { value: name }, name),
       );
       if (chosen !== undefined) which.value = chosen;
-      nothing.hidden = names.length > 0;
+      const own = data.curves.filter((row) => row.name === chosen);
+      const once = own.length > 0 && own.every((row) => row.epoch.length < 2);
+      nothing.hidden = names.length > 0 && !once;
+      M.say(
+        nothing,
+        once ? `${chosen} was measured once in each trial: the table and the axes above show all of it.` : NONE,
+      );
       which.hidden = names.length < 2;
-      chart.hidden = names.length === 0;
+      chart.hidden = names.length === 0 || once;
       const share = shareOf(data.trials, data.sweep.maximize);
       chart.update(() => ({
-        traces: curvesOf(data.curves, chosen, data.trials, share, picked),
-        extra: { revision: chosen, hovermode: "closest", xaxis: { title: "epoch" }, yaxis: { title: chosen } },
+        traces: curvesOf(own, data.trials, share, picked),
+        extra: {
+          revision: chosen,
+          hovermode: "closest",
+          xaxis: M.along("epoch"),
+          yaxis: { title: chosen, ...M.upright(own.flatMap((row) => row.value)) },
+        },
       }));
     }
 
     const update = (news) => {
       data = news;
       const { sweep } = data;
-      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says) : []));
+      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.mend()) : []));
       M.fresh(title, sweep.name, (name) => M.name(name));
-      M.fresh(state, sweep.state, M.state);
+      M.fresh(state, data.problem ? "broken" : sweep.state, M.state);
+      whole.hidden = head.hidden = !!data.problem;
+      if (data.problem) return;
       M.fresh(best, sweep.metric ?? null, (found) =>
         found && Number.isFinite(found.value)
           ? [
@@ -209,6 +227,7 @@
         trials: data.trials,
         varies: data.varies,
         metric: metricName(),
+        best: sweep.metric?.value ?? null,
         share: shareOf(data.trials, sweep.maximize),
       });
       drawTable();
@@ -242,15 +261,17 @@
         " failed",
       ),
     );
-    const nodes = [
-      M.el("div", { class: "runhead" }, M.el("div", { class: "heading" }, title, state, best), bar, facts),
-      problem,
+    const head = M.el("div", {}, bar, facts);
+    const whole = M.el(
+      "div",
+      {},
       alarms,
       M.section("Trials", { class: "wide" }, place, waiting),
       M.section("Parallel coordinates", { class: "wide" }, parallel, key),
       M.section("Curves", { class: "wide" }, M.el("div", { class: "controls" }, which), nothing, chart),
-    ];
-    return [nodes, update];
+    );
+    const heading = M.el("div", { class: "heading" }, title, state, best);
+    return [[M.el("div", { class: "runhead" }, heading, head), problem, whole], update];
   }
 
   M.start((data) => [[data.sweep?.name ?? "sweep", null]], build);

@@ -4,6 +4,7 @@
   const M = (window.modtrain = {});
   const KEY = "modtrain-theme";
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  const paper = matchMedia("print");
   let chosen = null;
   try {
     chosen = localStorage.getItem(KEY);
@@ -16,7 +17,15 @@
     document.dispatchEvent(new Event("modtrain-theme"));
   }
 
-  M.theme = () => chosen ?? (dark.matches ? "dark" : "light");
+  /** On its way to paper, which is white: also what is not in sight has to be drawn. */
+  M.printing = paper.matches;
+  M.theme = () => (M.printing ? "light" : (chosen ?? (dark.matches ? "dark" : "light")));
+
+  function print(printing) {
+    if (M.printing === printing) return;
+    M.printing = printing;
+    apply();
+  }
 
   M.otherTheme = () => {
     chosen = M.theme() === "dark" ? "light" : "dark";
@@ -29,5 +38,8 @@
   };
 
   dark.addEventListener("change", apply);
+  paper.addEventListener("change", () => print(paper.matches));
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   apply();
 })();

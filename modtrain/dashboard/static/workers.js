@@ -37,10 +37,13 @@
         ]
       : "–";
 
+  /* A line that comes and goes keeps its place, so that nothing below it jumps. */
+  const kept = (...words) => M.el("span", { class: "under" }, words.length ? words : "\u00a0");
+
   const stateCell = ([state, peer, age, heardAt]) => [
     M.state(state),
-    peer && state === "waiting" ? M.el("span", { class: "under" }, "for ", M.name(peer)) : null,
     age === null ? null : M.el("span", { class: "under" }, "heartbeat ", M.age(age)),
+    age === null ? null : peer && state === "waiting" ? kept("for ", M.name(peer)) : kept(),
     heardAt === null ? null : lastHeard(heardAt),
   ];
 
@@ -51,6 +54,7 @@
     { title: "Module", head: true, class: "c-module", of: (m) => m.name, show: (name) => M.module(name) },
     {
       title: "State",
+      class: "c-state",
       of: (m) => [
         m.state,
         m.by.waiting_for,
@@ -87,10 +91,11 @@
       of: (m) => [
         m.state === "lost" ? null : m.by.steps_per_s,
         [...OVER, "lost"].includes(m.state) ? null : m.by.left_s,
+        [...OVER, "lost"].includes(m.state),
       ],
-      show: ([rate, left]) => [
+      show: ([rate, left, over]) => [
         Number.isFinite(rate) && rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–",
-        Number.isFinite(left) && left ? M.el("span", { class: "under" }, `${M.duration(left)} left`) : null,
+        Number.isFinite(left) && left ? kept(`${M.duration(left)} left`) : over ? null : kept(),
       ],
     },
     { title: "Trained against", class: "c-peers", of: (m) => m.peers, show: peersCell },
