@@ -29,7 +29,7 @@ class History:
         self._curves = {module: _Curve(path / "metrics.jsonl") for module, path in paths.items()}
         self._versions = {m: _Kept(path / "published.jsonl", _is_version, _by_version) for m, path in paths.items()}
         self._doings = {module: _Kept(path / "workers.jsonl", _is_doing) for module, path in paths.items()}
-        self._evaluations = _Kept(run.path / "evaluation" / "metrics.jsonl", _is_evaluation)
+        self._evaluations = _Kept(run.path / "evaluation" / "metrics.jsonl", _is_evaluation, _by_what_was_judged)
 
     def look(self) -> bool:
         """Read what is new; True where a file is another one than at the look before."""
@@ -55,7 +55,7 @@ class History:
         return self._doings[module].lines
 
     def evaluations(self) -> list[Line]:
-        """Every evaluation, oldest first."""
+        """Every evaluation, oldest first; one of the very same versions takes the place of the one before."""
         return self._evaluations.lines
 
 
@@ -136,6 +136,12 @@ def _by_version(lines: list[Line], line: Line) -> None:
     """A successor writes the lines that its predecessor could not: they may come late, and twice."""
     place = bisect.bisect_left(lines, line["version"], key=lambda other: other["version"])
     lines[place : place + (place < len(lines) and lines[place]["version"] == line["version"])] = [line]
+
+
+def _by_what_was_judged(lines: list[Line], line: Line) -> None:
+    if lines and lines[-1]["versions"] == line["versions"]:
+        lines.pop()
+    lines.append(line)
 
 
 def _is_version(line: Line) -> bool:

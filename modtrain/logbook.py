@@ -60,7 +60,9 @@ class Logbook:
             self._awaited = peer, time.monotonic()
 
     def left(self, state: str, exit_code: int, trouble: str | None) -> None:
-        """The worker's last line."""
+        """The worker's last line, if it has begun: one that had nothing to do has no life to tell of."""
+        if not self._writer and exit_code == 0:
+            return
         self._write("left", state=state, exit_code=exit_code, trouble=trouble, step=self.step)
 
     def _waited(self) -> None:

@@ -106,13 +106,13 @@ def trained(run: Run, metric: str) -> tuple[str, str]:
 
 
 def reports(run: Run, metric: str) -> dict[int, float]:
-    """The metric after each epoch that has one; NaN where it was not finite."""
+    """The metric after each epoch that has one, the first of several; NaN where it was not finite."""
     module, scalar = trained(run, metric)
     if module:
         found = [c for c in run.store(module).history() if c.full and c.epoch > 0 and scalar in c.metrics]
         return {checkpoint.epoch: checkpoint.metrics[scalar] for checkpoint in found}
     judged = [found for found in evaluations(run) if metric in found["metrics"]]
-    values = {_judged_at(found["epochs"]): found["metrics"][metric] for found in judged}
+    values = {_judged_at(found["epochs"]): found["metrics"][metric] for found in reversed(judged)}
     return {epoch: math.nan if value is None else value for epoch, value in values.items() if epoch > 0}
 
 

@@ -77,6 +77,9 @@ def work(
 
 
 def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
+    if worker.step >= worker.total:
+        log.info("Finished already, at step %d", worker.step)
+        return
     worker.logbook.began(worker.writer, worker.step)
     for trainee in worker.trainees:
         trainee.curve.goes_on(worker.step)

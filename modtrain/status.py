@@ -43,17 +43,18 @@ def told(
     stop: str | None,
     damaged: Mapping[str, list[int]] | None = None,
 ) -> dict[str, Any]:
-    """The same of what was read already; nothing more is read, but who launches a run that needs it."""
+    """The same of what was read already; nothing more is read, but who launches the run."""
     states = {m: "finished" if s == "not started" and _is_final(newest[m]) else s for m, s in states.items()}
     if stop == CANCELLED:  # whoever was killed by it has no last word
         states = {module: "stopped" if state == "lost" else state for module, state in states.items()}
+    launched = launcher(run)
     return {
         "run": run.name,
         "path": str(run.path),
         "recipe": run.spec.recipe,
-        "state": _overall(run, set(states.values()), stop),
+        "state": _overall(run, set(states.values()), stop, launched),
         "stop": stop,
-        "launcher": launcher(run) if set(states.values()) & {"lost", "failed"} else None,
+        "launcher": launched,
         "workers": [_worker(number, placed, beats, states, newest) for number, placed in enumerate(run.spec.placement)],
         "modules": {
             module: _module(run, module, newest, beats[module], states[module])
@@ -74,13 +75,13 @@ def blamed(placement: Iterable[Sequence[str]], stop: str | None) -> tuple[str, s
     return (name, why) if failed and name in map("+".join, placement) else None
 
 
-def _overall(run: Run, states: set[str], stop: str | None) -> str:
-    """A lost worker may be about to be started again, as long as another one lives; a failed one is not."""
+def _overall(run: Run, states: set[str], stop: str | None, launched: int | None) -> str:
+    """A lost worker may be about to be started again, by a launcher or beside a live one; a failed one is not."""
     if states == {"finished"}:
         return "finished"
     if "failed" in states:
         return "failed"
-    if states & set(LIVE):
+    if states & set(LIVE) or ("lost" in states and launched is not None):
         return "running"
     if "lost" in states or blamed(run.spec.placement, stop):
         return "failed"
@@ -115,9 +116,9 @@ def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat
     lineage = checkpoint.peers if checkpoint else {}
     return {
         "version": checkpoint.version if checkpoint else None,
-        "epoch": beat.get("epoch", checkpoint.epoch if checkpoint else 0),
+        "epoch": _place(beat, checkpoint, "epoch", state),
         "epochs": run.spec.epochs,
-        "step": beat.get("step", checkpoint.step if checkpoint else 0),
+        "step": _place(beat, checkpoint, "step", state),
         "steps": beat.get("steps"),
         "state": state,
         "worker": next(i for i, placed in enumerate(run.spec.placement) if module in placed),
@@ -127,6 +128,14 @@ def _module(run: Run, module: str, newest: Mapping[str, Checkpoint | None], beat
         "age_s": _age_s(beat, checkpoint) if state in LIVE else None,
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
     }
+
+
+def _place(beat: Beat, checkpoint: Checkpoint | None, what: str, state: str) -> int:
+    """Where a module is: of one that was killed the last heartbeat may be older than what it has published."""
+    said, published = number(beat.get(what)), int(getattr(checkpoint, what)) if checkpoint else 0
+    if said is None:
+        return published
+    return int(said) if state in LIVE else max(int(said), published)
 
 
 def _losses(beat: Beat, module: str) -> dict[str, Any]:

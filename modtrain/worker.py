@@ -128,7 +128,7 @@ class Worker:
                 for trainee in self.trainees
                 if "loss" in trainee.curve.means
             )
-            log.info("Epoch %d of %d, step %d: %s", self.epoch, self.run.spec.epochs, self.step, losses)
+            log.info("Epoch %d of %d, step %d%s", self.epoch, self.run.spec.epochs, self.step, losses and f": {losses}")
 
     def _train_on(self, batch: Batch) -> None:
         """One step of every module on one batch, in the recipe's order."""

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from modtrain.columns import Columns, scalars
+from modtrain.dashboard.by_epoch import ByEpoch
 from modtrain.history import FIRST, LAST, History
+from modtrain.outcome import reports
 from modtrain.recent import Recent
 from modtrain.run import Run
 from modtrain.store import CheckpointStore, Publisher
@@ -226,6 +228,21 @@ def test_versions_are_those_that_were_published_in_their_order(run: Run) -> None
     assert history.look()
     found = history.versions("generator")
     assert [(line["version"], line["epoch"], line["peers"]) for line in found] == [(v, v, peers) for v in range(3)]
+
+
+def test_of_two_evaluations_of_an_epoch_the_first_counts_and_of_the_same_versions_the_last(run: Run) -> None:
+    (run.path / "evaluation").mkdir()
+
+    def judged(version: int, other: int, mean: float) -> dict[str, Any]:
+        epochs = {"generator": version, "discriminator": other}
+        return {"at": 1.0, "versions": epochs, "epochs": epochs, "metrics": {"mean": mean}}
+
+    lines = judged(4, 4, 0.8), judged(5, 4, 0.5), judged(5, 5, 0.6), judged(5, 5, 0.7)
+    append(run.path / "evaluation" / "metrics.jsonl", *lines)
+    assert reports(run, "mean") == ByEpoch(run, "mean").look()["mean"] == {4: 0.8, 5: 0.6}
+    history = History(run)
+    history.look()
+    assert [line["metrics"]["mean"] for line in history.evaluations()] == [0.8, 0.5, 0.7]
 
 
 def test_evaluations_and_what_workers_did_are_told(run: Run) -> None:

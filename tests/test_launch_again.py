@@ -25,6 +25,7 @@ from modtrain.launch import Launch, launch
 from modtrain.prepare import prepare
 from modtrain.profile import Profile
 from modtrain.run import Run, process_started
+from tests.command import ended, start
 from tests.runs import finish, make_run, start_worker
 from tests.test_launch_killed import LONG, is_final, pid_after, to_the_end
 
@@ -45,6 +46,23 @@ def test_a_second_launch_adopts_what_lives_and_submits_nothing(tmp_path: Path, t
     assert second.outcome() == 0
     assert is_final(run)
     assert local(run).start() == []
+
+
+def test_a_launcher_that_took_over_tells_how_far_the_workers_are(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT, params={"pause_s": 0.1}, epochs=500)
+    first = start("launch", run.path, "--backend", "local")
+    pids = {module: pid_after(run, module, steps=1) for module in run.modules}
+    first.kill()
+    first.communicate()
+    second = start("launch", run.path, "--backend", "local")
+    assert second.stdout
+    told = ""
+    while "generator" not in told or "training" not in told:
+        told = second.stdout.readline()
+        assert told, second.communicate()
+    run.request_stop("seen")
+    assert ended(second).code == 3
+    assert {module: run.heartbeat(module)["pid"] for module in run.modules} == pids
 
 
 def test_a_launch_on_another_backend_adopts_what_lives_on_the_first(tmp_path: Path, tiny_recipe: Path) -> None:

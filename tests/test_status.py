@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modtrain.checkpoint import META, WEIGHTS
+from modtrain.claim import claim
 from modtrain.run import Run
 from tests.command import Terminal
 from tests.runs import finish, make_run
@@ -44,6 +45,25 @@ def test_a_finished_run_whose_heartbeats_are_lost_is_finished(run: Run, type_: T
     for module in run.modules:
         (run.module_path(module) / "heartbeat.json").write_text("not JSON")
     assert json.loads(type_("status", run.path, "--json").out)["state"] == "finished"
+
+
+def test_a_killed_module_is_where_it_has_published_and_its_launcher_starts_it_again(run: Run, type_: Terminal) -> None:
+    for module in run.modules:
+        beat = run.module_path(module) / "heartbeat.json"
+        old = {"state": "training", "pid": 2**22 + 1, "started": 1, "step": 1, "epoch": 0}
+        beat.write_text(json.dumps(json.loads(beat.read_text()) | old))
+    told = json.loads(type_("status", run.path, "--json").out)
+    assert (told["state"], told["launcher"]) == ("failed", None)
+    generator = told["modules"]["generator"]
+    assert (generator["state"], generator["epoch"], generator["step"]) == (
+        "lost",
+        1,
+        run.store("generator").meta(1).step,
+    )
+    (run.path / "jobs").mkdir()
+    claim(run)
+    told = json.loads(type_("status", run.path, "--json").out)
+    assert (told["state"], told["launcher"]) == ("running", os.getpid())
 
 
 @pytest.mark.parametrize("losses", [7, [1], "many", {"generator": 3}, {"generator": {"loss": "x"}}, None])

@@ -96,8 +96,11 @@ def test_a_finished_run_launched_again_trains_nothing(tmp_path: Path, tiny_recip
     run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     finish(run)
     versions = run.store("generator").versions()
+    lives = (run.module_path("generator") / "workers.jsonl").read_text()
     finish(run)
     assert run.store("generator").versions() == versions
+    assert (run.module_path("generator") / "workers.jsonl").read_text() == lives
+    assert "Finished already" in (run.module_path("generator") / "worker.log").read_text()
 
 
 def test_modules_of_one_worker_resume_from_the_newest_step_that_all_of_them_have(

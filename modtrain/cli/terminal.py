@@ -177,7 +177,7 @@ def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
 
 
 def _peer(name: str, said: Mapping[str, Any]) -> Text:
-    steps = f" ({said['behind_steps']} steps)" if said.get("behind_steps") else ""
+    steps = f" ({count} step{'s' * (count != 1)})" if (count := said.get("behind_steps")) else ""
     return Text(f"{name} v{said['version']}" + (f", {said['behind']} behind{steps}" if said["behind"] else ""), "dim")
 
 

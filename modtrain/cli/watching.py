@@ -40,7 +40,7 @@ class Watch:
         """To be made before the jobs are submitted: a heartbeat that is there now is of an earlier life."""
         self.launch, self.run = launch, launch.run
         self.out = terminal.console()
-        self._before = {module: self._life(self.run.heartbeat(module)) for module in self.run.modules}
+        self._before = {module: self.run.heartbeat(module) for module in self.run.modules}
         self._ids: dict[int, str | None] = {}
         self._signals: list[signal.Signals] = []
         self._begun = time.monotonic()
@@ -141,20 +141,19 @@ class Watch:
         for member in members:
             self._note_life(member, beats)
             for module in member.modules:
-                old = self._life(beats[module]) == self._before[module]
-                beats[module] = {} if old and not member.over else beats[module]
+                beats[module] = {} if self._is_old(module, beats[module]) and not member.over else beats[module]
                 states[module] = _state(member, beats[module], self.launch.backend.unattended)
         return summary(self.run, beats, states)
 
     def _note_life(self, member: Member, beats: dict[str, dict[str, Any]]) -> None:
         """A job that was started again has said nothing yet, whatever its predecessor said."""
         if member.number in self._ids and member.id != self._ids[member.number]:
-            self._before |= {module: self._life(beats[module]) for module in member.modules}
+            self._before |= {module: beats[module] for module in member.modules}
         self._ids[member.number] = member.id
 
-    @staticmethod
-    def _life(beat: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(beat.get(key) for key in ("host", "pid", "started"))
+    def _is_old(self, module: str, beat: dict[str, Any]) -> bool:
+        """Of a life before this launch, which has not beaten since: one that was taken over beats on."""
+        return all(beat.get(key) == self._before[module].get(key) for key in ("host", "pid", "started", "counter"))
 
     def _obey(self) -> None:
         """The first signal asks the workers to leave, the second one ends them."""
@@ -194,7 +193,7 @@ class Watch:
         """What it said last; where it did not come so far, the last line that it wrote."""
         beat = self.run.heartbeat(member.modules[0])
         lines = [line for line in fs.read_lines(self._job_log(member)) if line.strip()]
-        if not lines or (beat.get("trouble") and self._life(beat) != self._before[member.modules[0]]):
+        if not lines or (beat.get("trouble") and not self._is_old(member.modules[0], beat)):
             return self.launch.trouble(member)
         return lines[-1].removeprefix("modtrain: ")
 

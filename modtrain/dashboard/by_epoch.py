@@ -19,7 +19,7 @@ from modtrain.run import Run
 from modtrain.tail import Growing, number
 
 Curves = dict[str, dict[int, float]]
-"""By metric its values by epoch, NaN where one was not finite."""
+"""By metric its values by epoch, NaN where one was not finite; of several of one epoch the first, as for pruning."""
 
 FOREIGN = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 """What a line raises that is none of ours."""
@@ -62,7 +62,7 @@ class _Measured:
     def _take(self, epoch: int, values: Mapping[str, Any]) -> None:
         for name, value in values.items() if epoch > 0 else ():
             finite = number(value)
-            self._found.setdefault(name, {})[epoch] = math.nan if finite is None else finite
+            self._found.setdefault(name, {}).setdefault(epoch, math.nan if finite is None else finite)
 
 
 def _judged(line: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:

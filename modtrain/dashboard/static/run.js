@@ -16,7 +16,7 @@
       bar.hidden = facts.hidden = !!problem;
       if (problem) return;
       M.fresh(metric, run.metric, (found) =>
-        found ? [M.el("b", {}, M.number(found.value)), " ", M.name(found.name)] : [],
+        found ? ["best ", M.el("b", {}, M.number(found.value)), " ", M.name(found.name)] : [],
       );
       M.fresh(bar, [run.progress, run.epoch, run.epochs, run.left_s, run.state], () => {
         const text = `epoch ${M.number(run.epoch ?? 0)} of ${M.number(run.epochs)}`;
