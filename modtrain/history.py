@@ -139,7 +139,7 @@ def _by_version(lines: list[Line], line: Line) -> None:
 
 
 def _by_what_was_judged(lines: list[Line], line: Line) -> None:
-    if lines and lines[-1]["versions"] == line["versions"]:
+    if lines and all(lines[-1].get(name) == line.get(name) for name in ("versions", "grid")):
         lines.pop()
     lines.append(line)
 
