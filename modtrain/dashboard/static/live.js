@@ -28,7 +28,7 @@
         data = await news();
         reached = Date.now();
         away = false;
-        tell(poll ? "polling" : "live", reached);
+        if (!document.hidden) tell(poll ? "polling" : "live", reached);
       } catch (error) {
         away = true;
         tell(error.gone ? "gone" : "away", reached, error);
