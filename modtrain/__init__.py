@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modtrain.backends.base import Backend, Job, JobState, Resources
     from modtrain.errors import ModtrainError
-    from modtrain.launch import launch
-    from modtrain.recipe import Module, Recipe
-    from modtrain.run import Run
-    from modtrain.store import Checkpoint, CheckpointStore
-    from modtrain.trials import Sweep
+    from modtrain.recipes.base import Module, Recipe
+    from modtrain.scheduling.backends.base import Backend, Job, JobState, Resources
+    from modtrain.scheduling.launcher import launch
+    from modtrain.storage.checkpoint import Checkpoint
+    from modtrain.storage.checkpoint_store import CheckpointStore
+    from modtrain.storage.run import Run
+    from modtrain.sweeps.sweep import Sweep
 
 __all__ = [
     "Backend",
@@ -33,13 +34,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "modtrain.backends.base": ("Backend", "Job", "JobState", "Resources"),
+    "modtrain.scheduling.backends.base": ("Backend", "Job", "JobState", "Resources"),
     "modtrain.errors": ("ModtrainError",),
-    "modtrain.launch": ("launch",),
-    "modtrain.recipe": ("Module", "Recipe"),
-    "modtrain.run": ("Run",),
-    "modtrain.store": ("Checkpoint", "CheckpointStore"),
-    "modtrain.trials": ("Sweep",),
+    "modtrain.scheduling.launcher": ("launch",),
+    "modtrain.recipes.base": ("Module", "Recipe"),
+    "modtrain.storage.run": ("Run",),
+    "modtrain.storage.checkpoint_store": ("Checkpoint", "CheckpointStore"),
+    "modtrain.sweeps.sweep": ("Sweep",),
 }
 
 

@@ -21,7 +21,11 @@ from typing import Any
 
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 
-PLACES = {"recipe": "modtrain.recipes", "backend": "modtrain.backends", "tracker": "modtrain.tracking"}
+PLACES = {
+    "recipe": "modtrain.recipes",
+    "backend": "modtrain.scheduling.backends",
+    "tracker": "modtrain.training.trackers",
+}
 
 
 def load(kind: str, name: str) -> Any:
@@ -54,7 +58,7 @@ def is_file(name: str) -> bool:
 def built_in(kind: str) -> list[str]:
     """The names of a kind that the package has."""
     folder = importlib.import_module(PLACES[kind]).__path__
-    hidden = {"base", "batch", "journal", "__init__"}
+    hidden = {"base", "batch", "journal", "loading", "nets_view", "params"}
     return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(folder) if m.name not in hidden)
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.slurm import NoSlurm, Slurm, local_slurm
+from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.slurm import NoSlurm, Slurm, local_slurm
 
-TINY = Path(__file__).parent / "tiny.py"
+TINY = Path(__file__).parent / "support" / "tiny.py"
 NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 
 

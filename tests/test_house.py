@@ -1,4 +1,4 @@
-"""The house rules that a test can hold: import order, nothing heavy at import, sizes, public names, the README."""
+"""The house rules that a test can hold: package order, no circles, quick imports, sizes, names, the README."""
 
 from __future__ import annotations
 
@@ -19,103 +19,110 @@ ROOT = Path(modtrain.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ORDER = (
     "errors",
-    "fs",
-    "tail",
-    "columns",
-    "folder",
     "plugins",
-    "recipe",
-    "params",
-    "profile",
-    "jobscript",
-    "checkpoint",
-    "store",
-    "whole",
-    "run",
-    "logbook",
-    "pulse",
-    "status",
-    "history",
-    "recent",
-    "tracking",
-    "alarms",
-    "backends",
-    "jobs",
-    "claim",
-    "data",
+    "storage",
     "nets",
     "metrics",
-    "state",
-    "peers",
-    "placement",
-    "config",
-    "dimensions",
-    "space",
-    "stopwatch",
-    "study",
-    "curve",
-    "leaving",
-    "trainee",
-    "worker",
-    "process",
-    "costs",
-    "evaluate",
-    "unattended",
-    "prepare",
-    "launch",
-    "outcome",
-    "trials",
-    "tasks",
-    "glance",
-    "catalog",
-    "queue",
-    "sweep",
-    "dialogue",
-    "doctor",
-    "bench",
+    "data",
     "recipes",
+    "training",
+    "scheduling",
+    "sweeps",
+    "monitoring",
+    "bench",
     "dashboard",
     "cli",
     "__main__",
 )
-"""The files in reading order: each imports only from above (and from beside it, in its own folder)."""
+"""The packages and files from the bottom up: each imports only from those before it."""
+MOST_LINES, MOST_FUNCTION_LINES, MOST_FILES, MOST_TOP = 400, 60, 25, 16
+HEAVY = ("torch", "ray", "torchvision", "skimage", "numpy", "starlette", "uvicorn", "plotly", "jinja2")
+TORCHLESS = ("storage", "scheduling", "sweeps", "monitoring", "cli")
 
 
-def place(path: Path) -> str:
+def package(path: Path) -> str:
     return path.relative_to(ROOT).with_suffix("").parts[0]
 
 
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {dotted(path): path for path in FILES}
+
+
 def imported(path: Path) -> Iterator[str]:
-    """The places in the package that a file imports, wherever in the file it does."""
+    """The dotted names of the package's files that a file imports, wherever in the file it does."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "modtrain":
-            names = [node.module] if node.module != "modtrain" else [f"modtrain.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.startswith("modtrain.")]
-        yield from (name.split(".")[1] for name in names)
+        yield from names
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "__init__.py"], ids=str)
-def test_a_file_imports_only_from_above(path: Path) -> None:
-    own = ORDER.index(place(path))
-    for other in imported(path):
-        assert ORDER.index(other) <= own, f"{path.name} imports {other}, which stands below it"
+def test_a_package_imports_only_from_those_below_it() -> None:
+    wrong = [
+        f"{dotted(path)} imports {name}"
+        for path in FILES
+        if path != ROOT / "__init__.py"
+        for name in imported(path)
+        if name != "modtrain" and ORDER.index(name.split(".")[1]) > ORDER.index(package(path))
+    ]
+    assert wrong == []
 
 
-def test_launch_backends_and_status_never_import_the_worker() -> None:
-    for name in ("launch", "status", "backends", "jobs", "sweep"):
-        for path in FILES:
-            if place(path) == name:
-                assert not {"worker", "process"} & set(imported(path))
+def test_files_import_each_other_in_no_circle() -> None:
+    graph = {name: {other for other in imported(path) if other != name} for name, path in MODULES.items()}
+    assert circles(graph) == []
 
 
-@pytest.mark.parametrize("module", ["modtrain", "modtrain.cli", "modtrain.launch", "modtrain.status", "modtrain.store"])
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """What is left when every file that imports none of the rest, or that none of the rest imports, is taken away."""
+    rest = {name: set(others) for name, others in graph.items() if name != "modtrain"}
+    while True:
+        needed = set().union(*rest.values()) if rest else set()
+        ends = {name for name, others in rest.items() if not others & rest.keys() or name not in needed}
+        if not ends:
+            return sorted(rest)
+        rest = {name: others for name, others in rest.items() if name not in ends}
+
+
+def test_a_circle_would_be_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == ["a", "b", "c"]
+
+
+def test_only_the_standalone_worker_and_the_actor_import_the_worker_into_scheduling() -> None:
+    importers = {
+        path.name
+        for path in FILES
+        if package(path) in ("scheduling", "sweeps", "monitoring")
+        for name in imported(path)
+        if name in ("modtrain.training.worker", "modtrain.training.worker_process")
+    }
+    assert importers <= {"standalone_worker.py"}
+
+
+def loaded(code: str) -> set[str]:
+    """Which of the heavy packages a piece of code loads, in a process of its own."""
+    code += f"\nimport sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize("module", ["modtrain", "modtrain.cli", "modtrain.scheduling.launcher", "modtrain.storage.run"])
 def test_nothing_heavy_is_loaded_at_import(module: str) -> None:
-    heavy = ("torch", "ray", "torchvision", "skimage", "numpy", "starlette", "uvicorn", "plotly", "jinja2")
-    code = f"import {module}, sys; print([name for name in {heavy!r} if name in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert printed.strip() == "[]"
+    assert loaded(f"import {module}") == set()
+
+
+@pytest.mark.parametrize("name", TORCHLESS)
+def test_no_file_of_a_package_that_starts_quickly_loads_torch(name: str) -> None:
+    """`standalone_worker` is what a job runs: it is the worker's process."""
+    files = [module for module, path in MODULES.items() if package(path) == name and not module.endswith("__main__")]
+    files = [module for module in files if module != "modtrain.scheduling.standalone_worker"]
+    assert "torch" not in loaded("\n".join(f"import {module}" for module in files))
 
 
 def test_the_public_names_are_exactly_these() -> None:
@@ -151,11 +158,16 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (function.end_lineno or 0) - function.lineno + 1 - docstring
 
 
-def test_files_and_functions_fit_in_the_eye() -> None:
+def test_packages_files_and_functions_fit_in_the_eye() -> None:
     lengths = [length(function) for path in FILES for function in functions(path)]
-    assert max(lengths) <= 60
+    assert max(lengths) <= MOST_FUNCTION_LINES
     assert statistics.median(lengths) < 10
-    assert {path.name: lines for path in FILES if (lines := len(path.read_text().splitlines())) > 300} == {}
+    assert {path.name: n for path in FILES if (n := len(path.read_text().splitlines())) > MOST_LINES} == {}
+    folders = {path.parent for path in FILES}
+    counts = {dotted(folder): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in counts.items() if count > MOST_FILES} == {}
+    top = [path.name for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"]
+    assert len([name for name in top if name != "__pycache__"]) <= MOST_TOP
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from modtrain.cli import following, judging, launching, looking, running, showing, sweeping, telling
-from modtrain.cli.parsing import Commands
+from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
+from modtrain.cli.arguments import Commands
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launching, sweeping, following, running, judging, looking, showing, telling):
+for module in (launch, sweep, status, worker, evaluate, recipes, dashboard, history):
     module.add_to(app)
 
 

@@ -7,12 +7,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from modtrain.cli import terminal
-from modtrain.config import written
-from modtrain.params import flatten, parameters
+from modtrain.recipes.params import flatten, parameters
+from modtrain.scheduling.config import written
 
 if TYPE_CHECKING:
-    from modtrain.cli.launching import Plan
-    from modtrain.run import Run
+    from modtrain.cli.launch_plan import Plan
+    from modtrain.storage.run import Run
 
 
 def show(plan: Plan) -> None:

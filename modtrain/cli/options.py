@@ -5,9 +5,13 @@ Deliberately not here: what a scheduler is told about a job (`modtrain/profile.p
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    pass
 
 Text = str | None
 Count = int | None
@@ -45,3 +49,33 @@ BackendOption = Annotated[
 ProfileOption = Annotated[Text, option(WHERE, "What a cluster wants of every job: YAML.", metavar="FILE")]
 AddressOption = Annotated[Text, option(WHERE, "Of a Ray cluster. [started here]", metavar="HOST:PORT")]
 RootOption = Annotated[Text, option(WHERE, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")]
+
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, such as runs/apples-1.")]
+
+
+RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, or of a sweep.")]
+
+
+ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads that torch may use.")]
+
+
+LeaveAfterOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", envvar="MODTRAIN_LEAVE_AFTER", help="Publish and leave before so long: a job's time limit."
+    ),
+]
+
+
+UnattendedOption = Annotated[
+    bool, typer.Option("--unattended", help="No launcher watches: tell the others of a failure, evaluate at the end.")
+]
+
+
+EvaluateEveryOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Epochs between evaluations by the first worker.")
+]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]

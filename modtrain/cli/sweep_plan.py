@@ -16,20 +16,22 @@ from typing import Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modtrain import fs, plugins, space
-from modtrain.backends.base import Backend, BackendOptions
-from modtrain.cli.parsing import file_or_folder, job_options, settings_of
-from modtrain.config import Config, backend_options, load_recipe, read_config, recipe_name, written
+from modtrain import plugins
+from modtrain.cli.arguments import file_or_folder, job_options, settings_of
 from modtrain.errors import InputError, did_you_mean
-from modtrain.folder import SWEEP_FILE, check_name
-from modtrain.params import as_values, build_params, flatten, parameters, sentence, with_settings
-from modtrain.placement import parse
-from modtrain.profile import read_profile
-from modtrain.recipe import Recipe
-from modtrain.run import recipe_sha256
-from modtrain.sweep import check_at_once, uses_arrays
-from modtrain.tasks import Last, last
-from modtrain.trials import CONFIG, Sweep, SweepSpec, check_metric, count_trials, new_sweep
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import load_recipe, recipe_name, recipe_sha256
+from modtrain.recipes.params import as_values, build_params, flatten, parameters, sentence, with_settings
+from modtrain.scheduling.backends.base import Backend, BackendOptions
+from modtrain.scheduling.config import Config, backend_options, read_config, written
+from modtrain.scheduling.placement import parse
+from modtrain.scheduling.profile import read_profile
+from modtrain.storage import filesystem
+from modtrain.storage.manifest import SWEEP_FILE, check_name
+from modtrain.sweeps import space
+from modtrain.sweeps.array_jobs import Last, last
+from modtrain.sweeps.runner import check_at_once, uses_arrays
+from modtrain.sweeps.sweep import CONFIG, Sweep, SweepSpec, check_metric, count_trials, new_sweep
 
 log = logging.getLogger(__name__)
 
@@ -259,5 +261,5 @@ def _shown(entry: Mapping[str, Any]) -> str:
 
 
 def _new_name(root: Path) -> str:
-    there = fs.names(root)
+    there = filesystem.names(root)
     return next(name for number in range(1, len(there) + 2) if (name := f"sweep-{number}") not in there)

@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.outcome import Trial
-from modtrain.queue import shown
-from modtrain.sweep import by_metric, ranked
-from modtrain.trials import Sweep
+from modtrain.sweeps.runner import by_metric, ranked
+from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.trial_queue import shown
 
 ORDER = ("running", "queued", "waiting", "stopped", "pruned", "failed", "finished")
 STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "pruned": "yellow", "queued": "dim"}

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modtrain.checkpoint import META, Checkpoint
-from modtrain.dashboard import inside
-from modtrain.dashboard.addresses import is_name, quoted, shown
+from modtrain.dashboard import safe_files
+from modtrain.dashboard.urls import is_name, quoted, shown
 from modtrain.errors import CorruptCheckpoint
-from modtrain.history import History
-from modtrain.run import Run
+from modtrain.storage.checkpoint import META, Checkpoint
+from modtrain.storage.history import History
+from modtrain.storage.run import Run
 
 Values = dict[str, Any]
 _TOLD = ("epoch", "step", "full", "final", "writer", "published_at", "metrics")
@@ -34,7 +34,7 @@ def checkpoint_page(run: Run, path: str, module: str, version: int, history: His
         "modules": run.modules,
         "module": module,
         "version": version,
-        "present": inside.lies(run.path, *parts, META),
+        "present": safe_files.lies(run.path, *parts, META),
         "meta": {name: meta.get(name) for name in _TOLD},
         "files": [_file(run.path, parts, name, of) for name, of in _files(meta).items()],
         "saw": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],
@@ -51,16 +51,16 @@ def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) 
         return vars(_unsealed(run, module, version)), None
     except CorruptCheckpoint as error:
         return published.get(version, {}), str(error)
-    except inside.NotThere:
+    except safe_files.NotThere:
         if version not in published:
-            raise inside.NotThere(f"{module} of {shown(run.name)} has no version {version}.") from None
+            raise safe_files.NotThere(f"{module} of {shown(run.name)} has no version {version}.") from None
         return published[version], None
 
 
 def _unsealed(run: Run, module: str, version: int) -> Checkpoint:
     """What a version says of itself, as its store reads it; CorruptCheckpoint, NotThere."""
     path = run.store(module).folder(version) / META
-    content = inside.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
+    content = safe_files.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
     try:
         checkpoint = Checkpoint.unseal(content, path)
     except RecursionError as error:
@@ -78,7 +78,7 @@ def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _file(root: Path, parts: tuple[str, ...], name: str, of: Mapping[str, Any]) -> Values:
-    present = inside.lies(root, *parts, name)
+    present = safe_files.lies(root, *parts, name)
     told = {"name": name, "size": of.get("size"), "sha256": of.get("sha256"), "present": present}
     return {**told, "download": present and may_download(name)}
 
@@ -111,14 +111,14 @@ def verify(run: Run, module: str, version: int) -> Values:
 def _checked(root: Path, parts: tuple[str, ...], name: str, expected: Mapping[str, Any]) -> Values:
     """By blocks, and nothing where the size is wrong already."""
     try:
-        with inside.opened(root, *parts, name) as descriptor:
+        with safe_files.opened(root, *parts, name) as descriptor:
             size = os.fstat(descriptor).st_size
             if size != expected.get("size"):
                 return {"name": name, "ok": False, "says": f"it has {size} bytes instead of {expected.get('size')}"}
             digest = hashlib.sha256()
-            for block in inside.blocks(descriptor, size):
+            for block in safe_files.blocks(descriptor, size):
                 digest.update(block)
-    except inside.NotThere:
+    except safe_files.NotThere:
         return {"name": name, "ok": False, "says": "it is not there"}
     except OSError as error:
         return {"name": name, "ok": False, "says": f"it cannot be read: {error.strerror}"}

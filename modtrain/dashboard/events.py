@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import StreamingResponse
 
-from modtrain.dashboard.watch import Key, Watch
+from modtrain.dashboard.page_cache import Key, Watch
 
 KEEP_ALIVE_S = 15.0
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from modtrain import fs
-from modtrain.columns import Columns
-from modtrain.dashboard import inside, lanes
-from modtrain.dashboard.addresses import quoted, shown
-from modtrain.dashboard.thinning import Numbers, Stretches
-from modtrain.history import History, evaluated
-from modtrain.run import Run, RunSpec
+from modtrain.dashboard import safe_files, timeline
+from modtrain.dashboard.downsampling import Numbers, Stretches
+from modtrain.dashboard.urls import quoted, shown
+from modtrain.storage import filesystem
+from modtrain.storage.curves import Columns
+from modtrain.storage.history import History, evaluated
+from modtrain.storage.run import Run, RunSpec
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -45,9 +45,9 @@ def run_page(
     return {
         "modules": [{"name": name, **found["modules"][name]} for name in modules],
         "workers": [{**worker, "beat_age_s": silent_s.get(worker["modules"][0])} for worker in found["workers"]],
-        "lanes": [lanes.lane(run, name, history, found["modules"][name]["state"], beats[name]) for name in modules],
+        "lanes": [timeline.lane(run, name, history, found["modules"][name]["state"], beats[name]) for name in modules],
         "curves": [*(curve for name in modules for curve in drawn.curves(name, history)), *judged(run, history)],
-        "staleness": lanes.staleness(modules, history),
+        "staleness": timeline.staleness(modules, history),
         "time": [seconds(worker, history) for worker in found["workers"]],
         "grids": grids(run, history),
         "evaluations": [_judged(line) for line in history.evaluations()[-MOST_EVALUATIONS:]],
@@ -122,7 +122,7 @@ def seconds(worker: Mapping[str, Any], history: History) -> Values:
 
 def grids(run: Run, history: History) -> list[Values]:
     """The newest sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
-    there = {name for name in fs.names(run.path / "evaluation") if name.endswith(".png")}
+    there = {name for name in filesystem.names(run.path / "evaluation") if name.endswith(".png")}
     by_file = {Path(str(line["grid"])).name: line for line in history.evaluations() if line.get("grid")}
     found = [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
     return found[-MOST_EVALUATIONS:]
@@ -156,7 +156,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def log_of(run: Run, module: str) -> Values:
     """The end of a module's log."""
     try:
-        lines, size = inside.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES)
-    except inside.NotThere:
+        lines, size = safe_files.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES)
+    except safe_files.NotThere:
         lines, size = [], 0
     return {"module": module, "lines": lines, "size": size}

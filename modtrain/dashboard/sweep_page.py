@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from modtrain.dashboard import thinning
-from modtrain.dashboard.addresses import quoted
-from modtrain.outcome import Trial
-from modtrain.sweep import ranked
-from modtrain.trials import Sweep
+from modtrain.dashboard import downsampling
+from modtrain.dashboard.urls import quoted
+from modtrain.sweeps.runner import ranked
+from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.trial import Trial
 
 MOST_POINTS = 200
 """Of each trial's curve."""
@@ -54,5 +54,5 @@ def _trial(sweep: Sweep, path: str, trial: Trial) -> Values:
 
 def _curve(number: int, name: str, values: Mapping[int, float]) -> Values:
     epochs = sorted(values)
-    kept = [epochs[index] for index in thinning.kept([values[epoch] for epoch in epochs], MOST_POINTS)]
+    kept = [epochs[index] for index in downsampling.kept([values[epoch] for epoch in epochs], MOST_POINTS)]
     return {"trial": number, "name": name, "epoch": kept, "value": [values[epoch] for epoch in kept]}

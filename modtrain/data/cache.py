@@ -18,7 +18,7 @@ import filelock
 import safetensors.torch
 from torch import Tensor
 
-from modtrain import fs
+from modtrain.storage import filesystem
 
 Tensors = dict[str, Tensor]
 
@@ -56,7 +56,7 @@ def cache_folder() -> Path:
 def _read(path: Path) -> Tensors | None:
     """The tensors in a cache file; None where there is none or it does not verify."""
     try:
-        content = memoryview(fs.read_file(path))
+        content = memoryview(filesystem.read_file(path))
     except OSError:
         return None
     digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -69,7 +69,7 @@ def _read(path: Path) -> Tensors | None:
 def _write(path: Path, tensors: Tensors) -> None:
     payload = safetensors.torch.save(tensors)
     try:
-        fs.replace_file(path, hashlib.sha256(payload).digest() + payload)
+        filesystem.replace_file(path, hashlib.sha256(payload).digest() + payload)
     except OSError as error:
         log.info("Not cached: %s", error)
 

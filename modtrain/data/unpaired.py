@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from modtrain.data.folders import Paths, unpaired_folders
-from modtrain.data.fruits import fruits
+from modtrain.data.base import Data
+from modtrain.data.fruits.dataset import fruits
 from modtrain.data.images import Pictures, load
-from modtrain.data.loader import UnpairedBatches, as_float
+from modtrain.data.unpaired_batches import UnpairedBatches, as_float
+from modtrain.data.unpaired_folders import Paths, unpaired_folders
 from modtrain.errors import InputError
-from modtrain.recipe import Data
 
 
 @dataclass(frozen=True, kw_only=True)

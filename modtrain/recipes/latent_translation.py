@@ -31,17 +31,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from modtrain.data.folders import unpaired_folders
+from modtrain.data.base import Batch, Data
 from modtrain.data.unpaired import UnpairedTest, unpaired
+from modtrain.data.unpaired_folders import unpaired_folders
 from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr, ssim
-from modtrain.metrics.grid import sample_grid
-from modtrain.nets.adversarial import GanMode, discriminator_loss, generator_loss, gradient_penalty
+from modtrain.metrics.sample_grid import sample_grid
+from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
 from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
 from modtrain.nets.padding import pad_to_multiple
 from modtrain.nets.patchgan import patchgan
 from modtrain.nets.resnet import ResnetBlock
-from modtrain.recipe import Batch, Data, Evaluation, Module, Nets, Reads, Recipe
+from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.nets_view import Nets
 
 Deviation = Literal["l1", "l2"]
 Penalty = Literal["none", "r1", "r1+r2"]

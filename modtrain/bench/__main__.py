@@ -1,0 +1,5 @@
+"""`python -m modtrain.bench`."""
+
+from modtrain.bench.queue import app
+
+app()

@@ -1,0 +1,159 @@
+"""`recipes` and `doctor`: what can be trained with which parameters, and whether a shared folder can be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modtrain.cli.arguments import Command
+from modtrain.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from modtrain.recipes.base import Recipe
+    from modtrain.recipes.params import Parameter
+    from modtrain.storage.doctor import Report
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (recipes, doctor):
+        app.command(cls=Command)(command)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One recipe: its name, or a file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes with their parameters and defaults."""
+    from modtrain import plugins
+    from modtrain.recipes.loading import load_recipe
+
+    found = {each: described(load_recipe(each)) for each in ([name] if name else plugins.known("recipe"))}
+    if as_json:
+        typer.echo(json.dumps({"recipes": found}, indent=2))
+        return
+    for each, recipe in found.items():
+        _show(each, recipe)
+
+
+def described(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain values."""
+    from modtrain.recipes.params import parameters
+
+    return {
+        "summary": _summary(recipe),
+        "modules": {
+            module: {"reads": [edge.peer for edge in recipe.modules[module].edges()]} for module in recipe.modules
+        },
+        "epochs": recipe.epochs,
+        "exchange_every": recipe.exchange_every,
+        "max_staleness": recipe.max_staleness,
+        "apply": recipe.apply is not None,
+        "evaluate": recipe.evaluate is not None,
+        "params": [_plain(parameter) for parameter in parameters(recipe.params)],
+    }
+
+
+def _plain(parameter: Parameter) -> dict[str, Any]:
+    from modtrain.recipes.params import REQUIRED
+
+    required = parameter.default is REQUIRED
+    # Also what JSON does not know, such as a Path, is shown as run.json would hold it.
+    default = None if required else json.loads(json.dumps(parameter.default, default=str))
+    values = {"name": parameter.name, "type": parameter.type, "default": default}
+    return {**values, "required": required, "meaning": parameter.meaning}
+
+
+def _summary(recipe: Recipe) -> str:
+    """The first line of the recipe's file."""
+    import sys
+
+    text = sys.modules[recipe.params.__module__].__doc__ or ""
+    return text.strip().partition("\n")[0]
+
+
+def _show(name: str, recipe: dict[str, Any]) -> None:
+    from modtrain.cli import terminal
+
+    out = terminal.console()
+    out.print(f"[bold]{name}[/]")
+    out.print(terminal.Text(recipe["summary"], "italic"), "")
+    modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
+    bound, every = recipe["max_staleness"], recipe["exchange_every"]
+    facts = {
+        "modules": "\n".join(modules),
+        "epochs": recipe["epochs"],
+        "exchange": f"every {every} steps" if every else "after every epoch",
+        "staleness": "unbounded" if bound is None else f"at most {bound} epochs",
+    }
+    out.print(terminal.facts(facts), "")
+    out.print(_parameters(recipe["params"]), "")
+
+
+def _parameters(params: list[dict[str, Any]]) -> Table:
+    """Grouped by module: its name stands once, its parameters below."""
+    from modtrain.cli import terminal
+
+    table = terminal.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in ("parameter", "default", "meaning"):
+        table.add_column(column, no_wrap=column == "parameter")
+    group = ""
+    for parameter in params:
+        folder, _, last = parameter["name"].rpartition(".")
+        if folder != group:
+            table.add_row(terminal.Text(f"{folder}.", "bold"))
+            group = folder
+        default = "required" if parameter["required"] else json.dumps(parameter["default"], default=str).strip('"')
+        meaning = terminal.Text(parameter["meaning"])
+        kind = terminal.Text(parameter["type"], "dim")
+        both = meaning + terminal.Text("  ") + kind if parameter["meaning"] else kind
+        table.add_row(("  " if folder else "") + last, default, both)
+    return table
+
+
+def doctor(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder on the storage that all nodes share.")],
+    size_mb: Annotated[float, typer.Option(metavar="MB", min=0.001, help="Size of the checkpoints to measure.")] = 40,
+    peer: Annotated[
+        bool, typer.Option("--peer", help="Together with a second node that runs the same command.")
+    ] = False,
+    peer_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for that node.")] = 60,
+    as_json: JsonOption = False,
+) -> None:
+    """Check whether a shared folder can be trusted.
+
+    The exit code is 1 where a promise is broken.
+    """
+    from modtrain.storage.doctor import examine
+
+    report = examine(path, size_mb=size_mb, peer=peer, peer_timeout_s=peer_timeout)
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _show_report(report)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _show_report(report: Report) -> None:
+    from modtrain.cli import terminal
+
+    out = terminal.console()
+    out.print(f"[bold]{report.path}[/]\n", soft_wrap=True)
+    table = terminal.Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for check in report.checks:
+        advice = terminal.Text(f"\n{check.advice}", "yellow") if check.advice else terminal.Text()
+        table.add_row(
+            terminal.Text(check.verdict, styles[check.verdict]), check.name, terminal.Text(check.says) + advice
+        )
+    out.print(table, "")
+    for cost in report.costs:
+        size, speed = f"{cost.size_mb:g} MB", f"{cost.mb_per_s:.0f} MB/s"
+        out.print(f"{cost.name} of {size}: {cost.median_ms:.0f} ms ({speed})")
+    verdict = "Do not train here: a promise is broken." if report.failed else "Runs are safe here."
+    out.print(terminal.Text(f"\n{verdict}", "bold red" if report.failed else "bold green"))

@@ -1,0 +1,98 @@
+"""Serve the dashboard on a port of this machine, until Ctrl-C.
+
+Deliberately not here: what is served (`app.py`), and what is printed (`cli/showing.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import stat
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from modtrain.dashboard.access import Access
+from modtrain.dashboard.page_cache import LOOK_S, Watch
+from modtrain.dashboard.routes import create_app
+from modtrain.errors import InputError
+
+PORT = 8787
+TRIES = 100
+"""Ports after the first one that are tried where nobody asked for a certain one."""
+SHORTEST = 16
+"""Characters of a token."""
+
+
+class Server(uvicorn.Server):
+    """One that ends open streams at the first Ctrl-C."""
+
+    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+        super().__init__(config)
+        self.watch = watch
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Tell those who wait for news that there are none any more."""
+        self.watch.end()
+        super().handle_exit(sig, frame)
+
+
+def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
+    """A server of a folder of runs; `run(sockets=[...])` serves."""
+    app, watch = create_app(root.resolve(), access, look_s=look_s)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,
+    )
+    return Server(config, watch)
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """A socket on this port, or on the next free one where nobody asked for a certain one; InputError."""
+    if port is not None and not 0 <= port <= 65535:
+        raise InputError(f"There is no port {port}; take one from 1024 to 65535.")
+    for number in [port] if port is not None else range(PORT, PORT + TRIES):
+        try:
+            return socket.create_server((host, number), family=_family(host), backlog=256)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port is None:
+                continue
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(f"Port {port} of {host} is taken; leave --port out to take a free one.") from None
+            raise InputError(f"Cannot listen on port {number} of {host}: {error.strerror or error}.") from None
+    raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all taken; give --port.")
+
+
+def new_token() -> str:
+    """One that nobody guesses."""
+    return secrets.token_urlsafe(24)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file that nobody else can read; InputError."""
+    try:
+        mode = path.stat().st_mode
+        token = path.read_text().strip() if stat.S_ISREG(mode) else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--token-file {path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise InputError(f"--token-file {path} can be read by others; run `chmod 600 {path}`, and take another token.")
+    if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError(f"--token-file {path} has no token: one line of at least {SHORTEST} letters and digits.")
+    return token
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

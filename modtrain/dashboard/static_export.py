@@ -1,0 +1,184 @@
+"""The same pages as files that open from disk: data in each page, grids beside it, no weights.
+
+A page appears whole. The folder remembers what an export wrote there, so that the next one replaces just that.
+Deliberately not here: what a page looks like (`templates`), and where its data comes from (`source.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modtrain.dashboard import safe_files
+from modtrain.dashboard.assets import STATIC, plotly
+from modtrain.dashboard.page_data import Source
+from modtrain.dashboard.payload import made
+from modtrain.dashboard.routes import html
+from modtrain.dashboard.urls import base_of, is_name, quoted, shown, unquoted
+from modtrain.errors import InputError
+
+MARK = "modtrain-export.json"
+MOST_CHECKPOINTS = 5
+"""Of each module, the newest that are there: a page each."""
+MOST_GRIDS = 24
+"""Of each run, the newest."""
+
+Values = dict[str, Any]
+
+
+@dataclass
+class Written:
+    """What an export wrote."""
+
+    target: Path
+    files: set[str] = field(default_factory=set)
+    """Relative to the folder, as addresses."""
+    pages: int = 0
+
+    def write(self, address: str, content: bytes) -> None:
+        """A file, replaced whole; its folders are made."""
+        path = self.target / _place(address)
+        if address not in self.files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+        self.files.add(address)
+
+
+def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> Written:
+    """Write every page; `tell` hears of how many runs and sweeps are done. InputError where `target` is not for us."""
+    before = _check(root, target)
+    written, source = Written(target.resolve()), Source(root.resolve(), look_s=math.inf)
+    written.target.mkdir(parents=True, exist_ok=True)
+    _note(written, before)
+    for file in sorted(STATIC.iterdir()):
+        if file.is_file():
+            written.write(f"static/{file.name}", file.read_bytes())
+    written.write("static/plotly.min.js", plotly())
+    source.catalog.settle()
+    data = source.runs()
+    rows = data["runs"]
+    for number, row in enumerate(rows):
+        tell(number, len(rows))
+        with suppress(InputError):  # it went away meanwhile
+            _subject(written, source, row["kind"], unquoted(row["path"]) or "")
+    tell(len(rows), len(rows))
+    _page(written, "runs", "Runs", "", ".", data)
+    _remove(written, before - written.files)
+    _note(written, set())
+    return written
+
+
+def _subject(written: Written, source: Source, kind: str, path: str) -> None:
+    """The page of a run or a sweep, and those of its parts."""
+    data = source.data(kind, path)
+    if kind == "sweep":
+        for trial in data["trials"]:
+            if trial["state"] == "waiting":
+                continue  # it has no run yet, and nothing leads to one
+            with suppress(InputError):  # it went away meanwhile
+                _subject(written, source, "run", unquoted(trial["path"]) or "")
+    elif data["problem"] is None:
+        data["grids"] = [grid for grid in data["grids"][-MOST_GRIDS:] if _grid(written, source, path, grid["file"])]
+        data["pages"] = {lane["module"]: _kept(lane) for lane in data["lanes"]}
+        for module, version in [(module, version) for module, found in data["pages"].items() for version in found]:
+            _checkpoint(written, source, path, module, version, data["pages"])
+    _page(written, kind, shown(path or source.root.name), f"{kind}/{_folder(path)}", quoted(path), data)
+
+
+def _kept(lane: Values) -> list[int]:
+    return [version["version"] for version in lane["versions"] if version["kept"]][-MOST_CHECKPOINTS:]
+
+
+def _checkpoint(written: Written, source: Source, path: str, module: str, version: int, pages: Values) -> None:
+    with suppress(InputError):
+        data = {**source.checkpoint(path, module, version, fresh=False), "pages": pages}
+        for file in data["files"]:
+            file["download"] = False
+        address = f"checkpoint/{_folder(path)}{quoted(module)}/{version}/"
+        _page(written, "checkpoint", f"{module} v{version} of {shown(path)}", address, quoted(path), data)
+
+
+def _grid(written: Written, source: Source, path: str, file: str) -> bool:
+    try:
+        content = safe_files.read(source.root, path, "evaluation", file)
+    except (safe_files.NotThere, OSError):
+        return False
+    written.write(f"grid/{_folder(path)}{quoted(file)}", content)
+    return True
+
+
+def _page(written: Written, kind: str, title: str, address: str, path: str, data: Values) -> None:
+    text = html(kind, title, made(data), base=base_of(address), path=path, live=False)
+    written.write(f"{address}index.html", text.encode())
+    written.pages += 1
+
+
+def _folder(path: str) -> str:
+    return f"{quoted(path)}/" if path else ""
+
+
+def _place(address: str) -> Path:
+    """Where an address lies: a browser reads it percent-decoded from the disk."""
+    path = unquoted(address)
+    if path is None:
+        raise InputError(f"{address!r} cannot be written.")
+    return Path(path)
+
+
+def _check(root: Path, target: Path) -> set[str]:
+    """What an earlier export wrote into the folder; InputError where it holds anything else."""
+    if target.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"--export {target} lies in {root}, where nothing is written; take a folder elsewhere.")
+    if not os.path.lexists(target):
+        return set()
+    if not target.is_dir():
+        raise InputError(f"--export {target} is a file; take a new folder.")
+    if not (target / MARK).is_file():
+        if any(target.iterdir()):
+            raise InputError(f"--export {target} is not empty and no earlier export; take a new folder.")
+        return set()
+    try:
+        return {str(file) for file in json.loads((target / MARK).read_bytes())["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{target / MARK} is damaged; remove {target}, or take a new folder.") from None
+
+
+def _note(written: Written, more: set[str]) -> None:
+    """Also before anything is written, so that an export that was broken off can be made again."""
+    content = json.dumps({"what": "written by modtrain dashboard --export", "files": sorted(written.files | more)})
+    _replace(written.target / MARK, content.encode())
+
+
+def _remove(written: Written, old: set[str]) -> None:
+    """What an earlier export wrote and this one did not, with the folders that are empty then."""
+    for address in old:
+        path = unquoted(address)
+        if path is None or not all(is_name(os.fsencode(part)) for part in path.split("/")):
+            continue
+        place = written.target / path
+        if place.parent.resolve().is_relative_to(written.target):
+            with suppress(OSError):
+                place.unlink()
+            for folder in _above(place, written.target):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _above(place: Path, top: Path) -> Iterator[Path]:
+    yield from (folder for folder in place.parents if folder != top and folder.is_relative_to(top))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".tmp-{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,108 @@
+"""The built-in data set: apples (domain A) and oranges (domain B), painted over real photographs.
+
+The training pictures are unpaired: every one is a scene of its own. Each scene of the test split is painted twice, so
+that every apple has its *true* orange: the same place, size, tilt, background, shadow and light. A translation can thus
+be scored exactly; outside of the mask both pictures are equal. Everything is a function of the arguments. Deliberately
+not here: how a fruit is painted (`rendering.py`), and augmentation (`loader.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modtrain.data.cache import Tensors, cached
+from modtrain.data.fruits import backgrounds, rendering
+from modtrain.errors import InputError
+
+FORMAT = 1
+"""Counts up whenever the same arguments make other pictures: it is part of the cache's key."""
+
+SMALLEST_SIZE = 16
+PIXELS_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True)
+class Fruits:
+    """Pictures are uint8 of shape (N, 3, size, size); the mask is uint8 of shape (M, 1, size, size), 1 on the fruit."""
+
+    train_a: Tensor
+    train_b: Tensor
+    test_a: Tensor
+    test_b: Tensor
+    test_mask: Tensor
+
+
+def fruits(size: int, *, train: int = 800, test: int = 64, seed: int = 0) -> Fruits:
+    """`train` apples and as many oranges to train on, and `test` pairs. Raises InputError."""
+    if size < SMALLEST_SIZE or min(train, test, seed) < 0:
+        raise InputError(
+            f"fruits need a size of at least {SMALLEST_SIZE} pixels and no negative number: "
+            f"got size={size}, train={train}, test={test}, seed={seed}."
+        )
+    name = f"fruits-{FORMAT}-size{size}-train{train}-test{test}-seed{seed}"
+    return Fruits(**cached(name, functools.partial(_paint_all, size, train, test, seed)))
+
+
+def _paint_all(size: int, train: int, test: int, seed: int) -> Tensors:
+    train_a, _, _ = _paint(size, train, np.random.default_rng([seed, 0]), testing=False, apples=True)
+    _, train_b, _ = _paint(size, train, np.random.default_rng([seed, 1]), testing=False, oranges=True)
+    test_a, test_b, mask = _paint(size, test, np.random.default_rng([seed, 2]), testing=True, apples=True, oranges=True)
+    return asdict(Fruits(train_a, train_b, test_a, test_b, mask))
+
+
+def _paint(
+    size: int, count: int, rng: np.random.Generator, *, testing: bool, apples: bool = False, oranges: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same scenes with apples, with oranges, and where these are; what was not asked for is left black."""
+    crops, scenes = backgrounds.choose(count, rng=rng, testing=testing), _scenes(count, rng)
+    a, b = np.zeros((2, count, 3, size, size), np.uint8)
+    mask = np.zeros((count, 1, size, size), np.uint8)
+    step = max(1, PIXELS_AT_ONCE // size**2)
+    for first in range(0, count, step):
+        chosen = slice(first, first + step)
+        part = scenes.part(chosen)
+        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
+        seen = rendering.surface(part, size)
+        if apples:
+            body, stem = rendering.apple(part, seen)
+            a[chosen] = _bytes(stem.over(body.over(ground)))
+            mask[chosen] |= (body.coverage > 0) | (stem.coverage > 0)
+        if oranges:
+            fruit = rendering.orange(part, seen)
+            b[chosen] = _bytes(fruit.over(ground))
+            mask[chosen] |= fruit.coverage > 0
+    return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(mask)
+
+
+def _scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:
+    """Random scenes: the fruit lies wholly in the picture, the light comes from above."""
+
+    def uniform(low: float, high: float) -> rendering.Array:
+        return rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)
+
+    radius = uniform(0.275, 0.37)
+    x, y = (radius * 1.03 + uniform(0, 1) * (1 - radius * 2.06) for _ in "xy")
+    return rendering.Scenes(
+        x=x,
+        y=y,
+        radius=radius,
+        tilt=uniform(-0.6, 0.6),
+        light_x=uniform(-0.62, 0.62),
+        light_y=uniform(0.30, 0.68),
+        light=uniform(0.82, 1.10),
+        ripeness=uniform(0.2, 1.0),
+        tone=rng.standard_normal((count, 1, 1, 1)).astype(np.float32).clip(-2, 2),
+        blush=uniform(0, 2 * np.pi),
+        texture=uniform(0, 1),
+    )
+
+
+def _bytes(picture: rendering.Array) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = (picture * 255 + 0.5).clip(0, 255).astype(np.uint8)
+    return rounded

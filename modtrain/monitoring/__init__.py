@@ -1,0 +1,1 @@
+"""The state of a run, a sweep and a folder of runs."""

@@ -1,0 +1,155 @@
+"""A recipe's `Params` from outside: a config's mapping and `--set a.b=value` become one validated frozen object.
+
+Values are read as YAML in its present form: `1e-4` is a number, and only `true` and `false` are truth values, so that
+`norm=no` stays text. Deliberately not here: what a parameter means or defaults to; that stands once, in the recipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from modtrain.errors import InputError, did_you_mean
+from modtrain.storage.strict_yaml import read_yaml
+
+REQUIRED = dataclasses.MISSING
+"""The default of a parameter that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One line of `modtrain recipes`: a parameter's dotted name, type, default and meaning."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+
+
+def parameters(params: type[Any], prefix: str = "") -> Iterator[Parameter]:
+    """Every parameter of a Params class, nested ones with dotted names, in the order of the recipe."""
+    hints, annotated = get_type_hints(params), get_type_hints(params, include_extras=True)
+    for item in dataclasses.fields(params):
+        name, hint = prefix + item.name, hints[item.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            yield from parameters(hint, name + ".")
+        else:
+            default, meaning = _default(item)
+            noted = [note.description for note in get_args(annotated[item.name])[1:] if isinstance(note, FieldInfo)]
+            meaning = meaning or next(filter(None, noted), "")
+            yield Parameter(name=name, type=type_name(hint), default=default, meaning=meaning)
+
+
+def type_name(hint: Any) -> str:
+    """A type as a person writes it: `float`, `dense | separable`, `int | null`."""
+    if hint is type(None):
+        return "null"
+    if get_origin(hint) in (Union, types.UnionType):
+        return " | ".join(type_name(part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " | ".join(str(value) for value in get_args(hint))
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def build_params(params: type[Any], values: Mapping[str, Any]) -> Any:
+    """The Params object of nested `values`; InputError names each wrong one, and what is allowed."""
+    _check_names([parameter.name for parameter in parameters(params)], values)
+    try:
+        built = TypeAdapter(params).validate_python(dict(values))
+    except ValidationError as error:
+        raise InputError(" ".join(sentence(item) for item in error.errors())) from None
+    _check_values(values, dataclasses.asdict(built))
+    return built
+
+
+def as_values(params: Any) -> dict[str, Any]:
+    """The nested plain values of a Params object, as they stand in run.json."""
+    return dict(TypeAdapter(type(params)).dump_python(params, mode="json"))
+
+
+def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """`values` with every `a.b=value` of `settings` put in; values are YAML (1e-4, true, null, [1, 2], text)."""
+    result = dict(values)
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not all(name.strip().split(".")):
+            raise InputError(f"--set takes name=value, such as translator.lr=1e-4; got {setting!r}.")
+        *folders, last = name.strip().split(".")
+        place = result
+        for folder in folders:
+            inner = place.get(folder, {})
+            if not isinstance(inner, Mapping):
+                raise InputError(f"{name!r} cannot be set: {folder!r} is a value, not a group of parameters.")
+            place[folder] = place = dict(inner)
+        place[last] = _value(text)
+    return result
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """All leaves by their dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def sentence(error: Any) -> str:
+    """What is wrong with one value, from an item of pydantic's `ValidationError.errors()`."""
+    name = ".".join(str(part) for part in error["loc"]) or "The parameters"
+    if error["type"] == "missing":
+        return f"{name} has no default: give it, as in --set {name}=..."
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{name} = {error['input']!r} is not allowed: {said[:1].lower()}{said[1:]}."
+
+
+def _default(item: dataclasses.Field[Any]) -> tuple[Any, str]:
+    default, meaning = item.default, str(item.metadata.get("meaning", ""))
+    if isinstance(default, FieldInfo):
+        found = default.get_default(call_default_factory=True, validated_data={})
+        return REQUIRED if found is PydanticUndefined else found, default.description or meaning
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory(), meaning
+    return default, meaning
+
+
+def _check_names(known: list[str], values: Mapping[str, Any]) -> None:
+    for name, value in flatten(values).items():
+        inside = [other for other in known if other.startswith(name + ".")]
+        if inside and value != {}:
+            raise InputError(f"{name} = {value!r} is not allowed: {name} is a group; it has {', '.join(inside)}.")
+        if name not in known and not inside:
+            near = did_you_mean(name, known) or _same_last_part(name, known)
+            raise InputError(f"There is no parameter {name!r}; the recipe has {', '.join(known)}.{near}")
+
+
+def _same_last_part(name: str, known: list[str]) -> str:
+    last = name.rpartition(".")[2]
+    near = [other for other in known if other.rpartition(".")[2] == last]
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _check_values(given: Mapping[str, Any], built: Mapping[str, Any]) -> None:
+    """What pydantic would let pass and nobody means: NaN, infinity, and true where a number is wanted."""
+    taken = flatten(built)
+    for name, value in flatten(given).items():
+        if isinstance(value, bool) and name in taken and not isinstance(taken[name], bool | str):
+            raise InputError(f"{name} = {str(value).lower()} is not allowed: it takes a number.")
+    for name, value in taken.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name} = {value} is not allowed: it must be a finite number.")
+
+
+def _value(text: str) -> Any:
+    try:
+        return read_yaml(text)
+    except yaml.YAMLError:
+        return text

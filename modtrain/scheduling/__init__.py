@@ -1,0 +1,1 @@
+"""Placement, submission and supervision of jobs."""

@@ -1,0 +1,97 @@
+"""Jobs as processes of this machine, each in a session of its own: a launcher's Ctrl-C, or death, does not reach them.
+
+Deliberately not here: restarting (`launch.py` does it for backends that do not).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+
+from modtrain.errors import InputError
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
+from modtrain.scheduling.profile import only
+from modtrain.storage import filesystem
+from modtrain.storage.process_identity import process_started
+
+CANCEL_S = 10.0
+_CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
+"""What this process has started, by id. Only the parent learns an exit code, and it must not forget to ask."""
+
+
+class LocalBackend:
+    """Processes. An id is `host:pid:start time`, which names a process for ever."""
+
+    restarts = False
+    unattended = False
+    poll_s = 0.5
+
+    def __init__(self, options: BackendOptions) -> None:
+        only(options.profile, ("cpus",), "local")
+        if options.address:
+            raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
+
+    def check(self) -> None:
+        """There is always this machine."""
+
+    def cores(self, jobs: int) -> int:
+        """The share of the cores that this process may use."""
+        return max(1, len(os.sched_getaffinity(0)) // jobs)
+
+    def submit(self, jobs: Sequence[Job]) -> list[str]:
+        """Start a process for each job."""
+        return [self._start(job) for job in jobs]
+
+    def status(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """Running, or ended with the exit code where this process started it."""
+        return {id: self._state(id) for id in ids}
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Kill the jobs' process groups and see them gone."""
+        for id in ids:
+            if self._state(id).live:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(_pid(id), signal.SIGKILL)
+        filesystem.wait_until(lambda: None if any(self._state(id).live for id in ids) else True, timeout_s=CANCEL_S)
+
+    def _start(self, job: Job) -> str:
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with job.log.open("ab") as log:
+                child = subprocess.Popen(
+                    job.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env=os.environ | job.environment,
+                )
+        except OSError as error:
+            raise InputError(f"{job.command[0]} cannot be started: {error.strerror}.") from error
+        id = f"{socket.gethostname()}:{child.pid}:{process_started(child.pid)}"
+        _CHILDREN[id] = child
+        return id
+
+    def _state(self, id: str) -> JobState:
+        child = _CHILDREN.get(id)
+        if child is not None:
+            code = child.poll()
+            return JobState(phase="running") if code is None else JobState(phase="ended", exit_code=code)
+        host, _, process = id.partition(":")
+        pid, _, started = process.partition(":")
+        if host != socket.gethostname() or not pid.isdecimal():
+            return JobState(phase="unknown")
+        alive = str(process_started(int(pid))) == started
+        return JobState(phase="running" if alive else "ended")
+
+
+def _pid(id: str) -> int:
+    return int(id.split(":")[1])
+
+
+backend = LocalBackend
+"""What `--backend local` means."""

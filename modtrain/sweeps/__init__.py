@@ -1,0 +1,1 @@
+"""Parameters fanned out into trials."""

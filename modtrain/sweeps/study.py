@@ -1,0 +1,248 @@
+"""Which point a sweep tries next, and which trials are not worth going on with: asked and told in one process.
+
+TPE (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011) and the pruners are Optuna's. It keeps its
+study in memory, and nothing of it is stored: a sweep that goes on remembers its trials from their runs, and asks the
+same next point as if it had never stopped. Deliberately not here: points that need no results (`space.py`, which is
+all that grid, random and Sobol sweeps without pruning use of this), and runs, folders and metrics (`sweep.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from modtrain.errors import InputError, did_you_mean
+from modtrain.sweeps import space as spaces
+from modtrain.sweeps.distributions import Choices, Dimension
+from modtrain.sweeps.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+State = Literal["running", "finished", "pruned", "failed"]
+
+SAMPLERS = (*spaces.SAMPLERS, "tpe")
+PRUNERS = ("halving", "median")
+STARTUP = 10
+"""Results that TPE wants before it draws conclusions; until then its points are Sobol's."""
+KEPT = 3
+"""Halving goes on with one trial in so many, and looks again after so many times as many epochs."""
+MEDIAN_OF = 5
+"""Finished trials that a median wants."""
+WORST = 1e300
+"""What NaN and infinity count as (with a sign): worse than all, and still a number to interpolate with."""
+ATTEMPTS = 20
+"""How often TPE is asked for a point that was not tried yet, before an old one will do."""
+
+
+@dataclass
+class _Trial:
+    values: dict[str, Any]
+    told: optuna.Trial | None
+    """Optuna's record of it, where there is one."""
+    state: State = "running"
+    reports: dict[int, float] = field(default_factory=dict)
+    reason: str | None = None
+
+
+class Study:
+    """The trials of a sweep, by their numbers. A trial is asked for, reports after epochs, and is told how it ended.
+
+    `maximize`: whether a larger result is better. `prune_after`: epochs that every trial is given. "halving" (ASHA, Li
+    et al., 2020) looks at a trial after so many epochs, three times as many, nine times, ..., and keeps the best third
+    of those that came so far; "median" looks at every report from then on, once five trials have finished, and keeps
+    what was at least once as good as their median at that epoch.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        sampler: str,
+        seed: int,
+        maximize: bool = True,
+        pruner: str | None = None,
+        prune_after: int = 1,
+    ) -> None:
+        for kind, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner or PRUNERS[0], PRUNERS)):
+            if given not in known:
+                near = did_you_mean(given, known)
+                raise InputError(f"There is no {kind} {given!r}; take {', '.join(known)}.{near}")
+        if prune_after < 1:
+            raise InputError(f"{prune_after} epochs before pruning are not allowed; take 1 or more.")
+        self._space, self._sampler, self._seed, self._maximize = space, sampler, seed, maximize
+        self._pruner, self._prune_after = pruner, prune_after
+        self._trials: dict[int, _Trial] = {}
+        self._study = self._new_study() if sampler == "tpe" or pruner else None
+        self._distributions = {n: _distribution(d) for n, d in space.dimensions.items()} if self._study else {}
+
+    def ask(self, number: int) -> dict[str, Any]:
+        """The values of trial `number`, which begins: a pure function of space, seed and number.
+
+        Those of TPE depend also on what was asked and told so far, but not on when. It tries a point again only where
+        it finds no other one.
+        """
+        values = self._drawn(number) if self._sampler == "tpe" else self._point(self._sampler, number)
+        self._begin(number, values)
+        return values
+
+    def remember(
+        self,
+        number: int,
+        values: Mapping[str, Any],
+        *,
+        reports: Mapping[int, float],
+        result: float | None,
+        state: State,
+    ) -> None:
+        """Take in a trial of an earlier process; all of them in the order in which they were asked for.
+
+        One that runs may report and be told later. Its former reports count, but are no reason to prune it any more.
+        """
+        self._begin(number, values)
+        for epoch in sorted(reports):
+            self._take(self._trials[number], epoch, reports[epoch])
+        self.tell(number, result, state)
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """What a running trial has reached after `epoch` epochs; of two reports of one epoch the first counts."""
+        trial = self._trials[number]
+        if trial.state != "running" or epoch in trial.reports:
+            return
+        if self._take(trial, epoch, value) and trial.reason is None:
+            trial.reason = self._reason(trial, max(trial.reports))
+
+    def should_prune(self, number: int) -> str | None:
+        """Why a trial is not worth going on with, as a phrase that stays once it is said; None as long as it is."""
+        return self._trials[number].reason
+
+    def tell(self, number: int, value: float | None, state: State) -> None:
+        """How a trial ended; only the first time counts. NaN is the worst result; finished without one is failed."""
+        trial = self._trials[number]
+        if trial.state != "running" or state == "running":
+            return
+        trial.state = "failed" if state == "finished" and value is None else state
+        if self._study is None or trial.told is None:
+            return
+        from optuna.trial import TrialState
+
+        states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        result = self._comparable(value) if trial.state == "finished" and value is not None else None
+        self._study.tell(trial.told, result, states[trial.state])
+
+    def _new_study(self) -> optuna.Study:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+        if self._pruner == "halving":
+            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=self._prune_after, reduction_factor=KEPT)
+        if self._pruner == "median":
+            pruner = optuna.pruners.MedianPruner(n_startup_trials=MEDIAN_OF, n_warmup_steps=self._prune_after)
+        return optuna.create_study(direction="maximize" if self._maximize else "minimize", pruner=pruner)
+
+    def _point(self, sampler: str, number: int) -> dict[str, Any]:
+        return spaces.point(self._space, sampler, seed=self._seed, index=number)
+
+    def _drawn(self, number: int) -> dict[str, Any]:
+        tried = {json.dumps(trial.values) for trial in self._trials.values()}
+        results = sum(trial.state in ("finished", "pruned") for trial in self._trials.values())
+        values = self._point("sobol", number) if results < STARTUP else self._guess(number, 0)
+        for attempt in range(1, ATTEMPTS):
+            if json.dumps(values) not in tried:
+                break
+            values = self._guess(number, attempt)
+        return values
+
+    def _guess(self, number: int, attempt: int) -> dict[str, Any]:
+        """A point of TPE. The sampler is new each time, so that what it draws does not depend on how often it drew."""
+        import numpy as np
+        from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
+
+        assert self._study is not None
+        seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
+        self._study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP)
+        drawn = self._study.ask(self._distributions)
+        self._study.tell(drawn, state=TrialState.FAIL)  # The trial that begins has these values, rounded.
+        return {name: _decoded(d, drawn.params[name]) for name, d in self._space.dimensions.items()}
+
+    def _begin(self, number: int, values: Mapping[str, Any]) -> None:
+        if number in self._trials and self._trials[number].state != "failed":
+            raise ValueError(f"trial {number} has begun already")
+        self._trials[number] = _Trial(dict(values), self._enqueued(values) if self._study else None)
+
+    def _enqueued(self, values: Mapping[str, Any]) -> optuna.Trial:
+        from optuna.samplers import RandomSampler
+
+        assert self._study is not None
+        self._study.sampler = RandomSampler(seed=0)  # It has nothing to draw.
+        self._study.enqueue_trial({name: _encoded(name, d, values) for name, d in self._space.dimensions.items()})
+        return self._study.ask(self._distributions)
+
+    def _take(self, trial: _Trial, epoch: int, value: float) -> bool:
+        """Keep a report; whether Optuna would prune. It is asked each time, since it counts who came so far then."""
+        trial.reports[epoch] = float(value)
+        if trial.told is None:
+            return False
+        trial.told.report(self._comparable(value), epoch)
+        return trial.told.should_prune()
+
+    def _reason(self, trial: _Trial, epoch: int) -> str:
+        best = max if self._maximize else min
+        if self._pruner == "median":
+            done = [t.reports[epoch] for t in self._trials.values() if t.state == "finished" and epoch in t.reports]
+            median = statistics.median(map(self._comparable, done))
+            own = best(map(self._comparable, trial.reports.values()))
+            return f"the median of {len(done)} trials at epoch {epoch} is {_said(median)}, this one has {_said(own)}"
+        rung = self._prune_after
+        while rung * KEPT <= epoch:
+            rung *= KEPT
+        here = [t.reports[min(e)] for t in self._trials.values() if (e := [e for e in t.reports if e >= rung])]
+        kept, leader = max(len(here) // KEPT, 1), best(map(self._comparable, here))
+        return (
+            f"halving at epoch {epoch} keeps the best {kept} of {len(here)} trials; "
+            f"this one has {_said(trial.reports[epoch])}, the best {_said(leader)}"
+        )
+
+    def _comparable(self, value: float) -> float:
+        if math.isfinite(value):
+            return min(max(float(value), -WORST), WORST)
+        return -WORST if self._maximize else WORST
+
+
+def _said(value: float) -> str:
+    """For people; what only stands for NaN is said to be none."""
+    return f"{value:.4g}" if abs(value) < WORST / 10 else "no number"
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    """What Optuna knows of a dimension: of choices their places, since it takes no lists, and 1 for true."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, Choices):
+        return CategoricalDistribution(range(len(dimension.values)))
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _decoded(dimension: Dimension, value: Any) -> Any:
+    return dimension.values[value] if isinstance(dimension, Choices) else dimension.rounded(value)
+
+
+def _encoded(name: str, dimension: Dimension, values: Mapping[str, Any]) -> Any:
+    """A value as Optuna has it; InputError where the space has no such value."""
+    value = values.get(name)
+    if isinstance(dimension, Choices):
+        alike = [isinstance(known, bool) == isinstance(value, bool) and known == value for known in dimension.values]
+        if any(alike):
+            return alike.index(True)
+    elif isinstance(value, int | float) and dimension.low <= value <= dimension.high:
+        return value
+    raise InputError(f"{name} = {value!r} of a former trial is not in this sweep's space; begin a new sweep for it.")

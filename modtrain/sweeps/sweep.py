@@ -1,0 +1,290 @@
+"""A sweep as a folder: `sweep.json`, and a run for each trial that has begun.
+
+A trial of grid, random or Sobol is a pure function of the space, the seed and its number, so whoever is to train it
+makes its run. Deliberately not here: what came of a trial (`outcome.py`), running trials (`queue.py`, `sweep.py`), and
+the points themselves (`space.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from modtrain.errors import InputError, StopRequested, did_you_mean
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.params import parameters
+from modtrain.scheduling.config import Config, new_spec, read_config
+from modtrain.scheduling.new_run import draft
+from modtrain.storage import filesystem
+from modtrain.storage.manifest import RUN_FILE, SWEEP_FILE, create_folder, read_folder, stop_reason, written
+from modtrain.storage.run import Placed, Run, RunSpec
+from modtrain.sweeps import space, study
+from modtrain.sweeps.trial import LIVE_JOBS, State, Trial, outcome
+
+CONFIG = (
+    "recipe",
+    "dataroot",
+    "epochs",
+    "exchange_every",
+    "max_staleness",
+    "peer_timeout_s",
+    "seed",
+    "device",
+    "track",
+    "params",
+)
+"""What a trial has of the sweep's config."""
+MOST = 1_000_000
+SEEN_S = 60.0
+"""How long a name that is there may look missing."""
+
+
+class SweepSpec(BaseModel):
+    """What `sweep.json` holds: everything that decides what the trials are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    config: dict[str, Any]
+    """Of every trial, before its values are put in: what a config file may say about training."""
+    placement: Placed
+    space: list[dict[str, Any]]
+    sampler: str
+    seed: int = 0
+    trials: int = Field(ge=1, le=MOST)
+    metric: str | None = None
+    """A metric of the recipe's evaluation, or `module.scalar` of its training."""
+    maximize: bool = True
+    prune: str | None = None
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
+    recipe_sha256: str | None = None
+    """Of the recipe's file, where it is the user's own."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
+
+    @field_validator("config")
+    @classmethod
+    def _names_its_recipe(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(config.get("recipe"), str):
+            raise ValueError(f"its recipe is {config.get('recipe')!r}, and no name")
+        return config
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's folder and what its `sweep.json` says."""
+
+    path: Path
+    spec: SweepSpec
+
+    @staticmethod
+    def create(path: Path, spec: SweepSpec) -> Sweep:
+        """Make the folder of a new sweep appear, complete; InputError where the name is taken or not allowed."""
+        create_folder(path, "sweep", SWEEP_FILE, spec)
+        return Sweep.open(path)
+
+    @staticmethod
+    def open(path: Path) -> Sweep:
+        """The sweep in a folder; InputError where there is none."""
+        return Sweep(path.resolve(), read_folder(path, "sweep", SWEEP_FILE, SweepSpec))
+
+    def changed(self, **values: Any) -> Sweep:
+        """The same sweep with more trials, or ranked by another metric; trials that there are stay what they are."""
+        spec = self.spec.model_copy(update=values)
+        if spec != self.spec:
+            filesystem.replace_file(self.path / SWEEP_FILE, written(spec))
+        return Sweep(self.path, spec)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def workers(self) -> int:
+        """Of each trial."""
+        return len(self.spec.placement)
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """What every trial trains."""
+        return load_recipe(self.spec.config["recipe"])
+
+    @functools.cached_property
+    def space(self) -> space.Space:
+        """What varies."""
+        return space.from_json(self.spec.space)
+
+    def values(self, number: int) -> dict[str, Any]:
+        """The point of a trial whose sampler is pure."""
+        return space.point(self.space, self.spec.sampler, seed=self.spec.seed, index=number)
+
+    def run_path(self, number: int) -> Path:
+        """The folder of a trial's run."""
+        return self.path / f"trial-{number:04d}"
+
+    def number_of(self, name: str) -> int | None:
+        """The trial whose folder bears a name; None for any other folder."""
+        digits = name.removeprefix("trial-")
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len(str(MOST)) else -1
+        return number if 0 <= number < self.spec.trials and self.run_path(number).name == name else None
+
+    def run(self, number: int) -> Run | None:
+        """The run of a trial that has begun; InputError where it is damaged."""
+        path = self.run_path(number)
+        return check_trial(Run.open(path)) if (path / RUN_FILE).exists() else None
+
+    def sound_run(self, number: int) -> Run | None:
+        """The same; also None where it is damaged, which its own row says."""
+        try:
+            return self.run(number)
+        except InputError:
+            return None
+
+    def begin(self, number: int, values: Mapping[str, Any] | None = None) -> Run:
+        """The run of a trial, made if there is none; workers may do so at once. `values` where TPE chose them."""
+        if (there := self.run(number)) is not None:
+            return there
+        chosen = self.values(number) if values is None else values
+        config = config_of(self.spec.config, chosen, self.recipe)
+        trial = {"number": number, "values": dict(chosen)}
+        try:
+            return Run.create(self.run_path(number), new_spec(config, self.recipe, self.spec.placement, trial=trial))
+        except InputError:
+            if self.run_path(number).name not in filesystem.names(self.path):
+                raise
+        # Another worker of this trial was quicker; this client may still have the name cached as missing.
+        return filesystem.wait_until(lambda: self.run(number), timeout_s=SEEN_S) or Run.open(self.run_path(number))
+
+    def trial(self, number: int, job: str | None = None) -> Trial:
+        """What is known of a trial; `job` is the phase of its jobs, None where nobody can be asked."""
+        run = self.run(number)
+        if run is not None:
+            return dataclasses.replace(outcome(run, self.spec.metric, job), number=number)
+        return self.unseen(number, "queued" if job in LIVE_JOBS else "waiting")
+
+    def unseen(self, number: int, state: State, why: str = "") -> Trial:
+        """A trial whose run is not there, or cannot be read; TPE chooses values only when one begins."""
+        values = self.values(number) if self.spec.sampler != "tpe" else {}
+        return Trial(number=number, values=values, state=state, why=why)
+
+    def check_stop(self) -> None:
+        """StopRequested where the whole sweep was asked to stop."""
+        if (reason := self.stop_requested()) is not None:
+            raise StopRequested(f"{self.name} was stopped ({reason}): no trial begins.")
+
+    def stop_requested(self) -> str | None:
+        """Why no further trial is to begin; None where nobody has asked for that."""
+        return stop_reason(self.path)
+
+
+def new_sweep(
+    config: Config,
+    varied: space.Space | Mapping[str, Any],
+    *,
+    sampler: str = "grid",
+    trials: int | None = None,
+    metric: str | None = None,
+    maximize: bool | None = None,
+    prune: str | None = None,
+    evaluate_every: int | None = None,
+) -> SweepSpec:
+    """What `sweep.json` of a new sweep says. `varied` is a space, or what a space file holds.
+
+    Whether more of the metric is better, the recipe says unless `maximize` does.
+    InputError where anything is wrong that can be known now, such as a value that the recipe does not allow.
+    """
+    recipe = load_recipe(config.recipe)
+    of = varied if isinstance(varied, space.Space) else space.from_mapping(varied, "the space")
+    for value, known in ((sampler, study.SAMPLERS), (prune, study.PRUNERS)):
+        if value is not None and value not in known:
+            raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
+    check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
+    count = count_trials(of, sampler, trials)
+    config, base = _checked(config, recipe, of)
+    every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
+    return SweepSpec(
+        config={name: value for name in CONFIG if (value := getattr(base, name)) is not None},
+        placement=draft(config, recipe).spec.placement,
+        space=space.as_json(of),
+        sampler=sampler,
+        seed=config.seed,
+        trials=count,
+        metric=metric,
+        maximize=metric not in recipe.lower_is_better if maximize is None else maximize,
+        prune=prune,
+        evaluate_every=evaluate_every or (1 if every_epoch else None),
+        recipe_sha256=base.recipe_sha256,
+        versions=base.versions,
+        created_at=base.created_at,
+    )
+
+
+def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
+    """InputError where it is known already that no trial will ever have the metric; what it measures is not."""
+    if metric is None:
+        if needed:
+            raise InputError("--prune and --sampler tpe need to know what is good: give --metric.")
+        return
+    module, _, scalar = metric.partition(".")
+    known = module in recipe.modules
+    near = did_you_mean(module, recipe.modules) if scalar and not known else ""
+    if near or (known and not scalar) or (recipe.evaluate is None and not known):
+        raise InputError(
+            f"--metric {metric} is not allowed: take a scalar of training, such as {next(iter(recipe.modules))}.loss"
+            f"{', or a metric of the evaluation' if recipe.evaluate else '; the recipe has no `evaluate`'}.{near}"
+        )
+
+
+def check_trial(run: Run) -> Run:
+    """The same run; InputError where it says of itself as a trial what none of ours does."""
+    trial = run.spec.trial
+    if trial is None or (isinstance(trial.get("number"), int) and isinstance(trial.get("values"), dict)):
+        return run
+    raise InputError(
+        f"{run.path / RUN_FILE} is damaged or of another version: trial: it has no whole number and named values."
+    )
+
+
+def count_trials(of: space.Space, sampler: str, wanted: int | None) -> int:
+    """How many trials there are; InputError where a grid has not so many, or nobody says how many."""
+    if not of.dimensions:
+        raise InputError("Say what varies: --vary translator.lr=1e-4,1e-3, --space FILE, or `sweep:` of a config.")
+    if sampler != "grid" and wanted is None:
+        raise InputError(f"--sampler {sampler} needs to know how many: give --trials.")
+    points = space.size(of) if sampler == "grid" else MOST
+    if wanted is not None and wanted > points and sampler == "grid":
+        raise InputError(f"--trials {wanted} is more than the grid has points: {points}.")
+    if (wanted or points) > MOST:
+        raise InputError(
+            f"{wanted or points} trials are too many for one sweep; take at most {MOST}, as with --trials."
+        )
+    return wanted or points
+
+
+def config_of(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Recipe) -> Config:
+    """The config of a trial: the sweep's, with the trial's values over it."""
+    names = [parameter.name for parameter in parameters(recipe.params)]
+    options, settings = space.split(values, names)
+    return read_config(None, {**config, **options}, settings)
+
+
+def _checked(config: Config, recipe: Recipe, of: space.Space) -> tuple[Config, RunSpec]:
+    """The config as every trial has it, and a run of it; InputError where the recipe refuses it, or a varied value."""
+    given = {name: getattr(config, name) for name in (*CONFIG, "nodes", "place")}
+    kept = {name: value for name, value in given.items() if value is not None}
+    placement = [list(recipe.modules)]
+    for corner in space.corners(of):
+        new_spec(config_of(kept, corner, recipe), recipe, placement)
+    # A parameter without a default may be one that is varied.
+    first = {name: value for name, value in next(space.corners(of)).items() if name not in space.FIELDS}
+    config = config_of(kept, first, recipe)
+    return config, new_spec(config, recipe, placement)

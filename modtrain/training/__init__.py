@@ -1,0 +1,1 @@
+"""The worker's loop and everything around it in the worker's process."""

@@ -1,0 +1,146 @@
+"""Trainee: one module in training: its network, optimizer and average, and its custody in the store.
+
+Deliberately not here: the loop and the only `backward()` (`worker.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from modtrain.errors import CorruptCheckpoint, Diverged, InputError
+from modtrain.recipes.base import Recipe, resolve
+from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
+from modtrain.storage.publisher import Publisher
+from modtrain.storage.run import Run
+from modtrain.training import serialization
+from modtrain.training.metrics_writer import Curve
+
+
+class Trainee:
+    """One module that this worker trains and publishes."""
+
+    def __init__(self, run: Run, recipe: Recipe, params: Any, name: str, *, device: str, writer: str) -> None:
+        """Build it with its initial weights, which depend on the run's seed and its name alone."""
+        self.name, self.module, self.params = name, recipe.modules[name], params
+        torch.manual_seed(derived_seed(run.spec.seed, name))
+        self.net = self.module.build(params).to(device)
+        self.weights = [weight for weight in self.net.parameters() if weight.requires_grad]
+        self.optimizer = self.module.optimizer(self.weights, params)
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.updates = resolve(self.module.updates, params)
+        self.decay = resolve(self.module.ema, params) if self.module.ema is not None else None
+        self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
+        self.averaged = 0
+        self.published_step = -1
+        self.reads = {edge.peer: recipe.last(name, edge.peer, params) for edge in self.module.edges()}
+        self.lineage: dict[str, dict[str, Any]] = {}
+        self.require_grad(False)
+        self.curve = Curve(name, run.module_path(name) / "metrics.jsonl")
+        self.store = run.store(name)
+        self.publisher = Publisher(self.store, writer, keep=retained(run, recipe, params, name))
+
+    def require_grad(self, required: bool) -> None:
+        """Whether gradients reach the weights: only while this module's own loss is computed."""
+        for weight in self.weights:
+            weight.requires_grad_(required)
+
+    def set_progress(self, progress: float) -> bool:
+        """Set the learning rates for `progress` in [0, 1); False where the schedule rests this module."""
+        factor = self.module.schedule(progress, self.params) if self.module.schedule else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        return factor != 0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the optimizer's first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the exponential moving average towards the weights; faster while it is young."""
+        if self.average is None or self.decay is None:
+            return
+        self.averaged += 1
+        decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
+        ours, theirs = self.average.state_dict(), self.net.state_dict()
+        for name, value in ours.items():
+            if value.is_floating_point():
+                value.lerp_(theirs[name], 1 - decay)
+            else:
+                value.copy_(theirs[name])
+
+    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> Checkpoint:
+        """Publish the weights, and with `full` all that resuming needs. Diverged, FencedOut, OSError."""
+        for name, value in self.net.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise Diverged(
+                    f"The weight {name!r} of {self.name} is NaN or Inf at step {step}; it was not published. "
+                    "Lower the learning rate (--set), or look at metrics.jsonl."
+                )
+        files = {WEIGHTS: serialization.weights(self.net)}
+        if full:
+            files[STATE] = self._state(step)
+            if self.average is not None:
+                files[EMA] = serialization.weights(self.average)
+        checkpoint = self.publisher.publish(
+            files, epoch=epoch, step=step, metrics=self.curve.means, peers=self.lineage, final=final
+        )
+        if full:
+            self.published_step = step
+        return checkpoint
+
+    def resumable(self) -> dict[int, Checkpoint]:
+        """The full checkpoints by step; of two at the same step the newer."""
+        return {c.step: c for c in reversed(list(self.store.newest(where=lambda c: c.full)))}
+
+    def read(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """Every file of a checkpoint, verified; CorruptCheckpoint, MissingCheckpoint."""
+        return {name: self.store.read(checkpoint, name) for name in checkpoint.files}
+
+    def resume(self, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
+        """Go on from the files of a full checkpoint; InputError where they do not fit the recipe (any more)."""
+        try:
+            saved = serialization.unpack(files[STATE])
+            serialization.load_weights(self.net, files[WEIGHTS])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.averaged = saved["averaged"]
+            if self.average is not None:
+                serialization.load_weights(self.average, files[EMA])
+            serialization.set_rng_state(saved["rng"])
+        except (CorruptCheckpoint, KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise InputError(
+                f"Version {checkpoint.version} of {self.name} is sound but does not fit the recipe as it is now "
+                f"({error}). Put the recipe back as it was, or begin a run with another --name."
+            ) from error
+        self.curve.means = checkpoint.metrics
+        self.published_step = checkpoint.step
+        self.lineage = checkpoint.peers
+
+    def _state(self, step: int) -> bytes:
+        return serialization.pack(
+            {
+                "step": step,
+                "optimizer": self.optimizer.state_dict(),
+                "averaged": self.averaged,
+                "rng": serialization.rng_state(),
+            }
+        )
+
+
+def retained(run: Run, recipe: Recipe, params: Any, name: str) -> int:
+    """How many versions of a module must stay: what an edge may ask for, and what staleness allows, and some slack."""
+    readers = [reader for reader, module in recipe.modules.items() if name in {edge.peer for edge in module.edges()}]
+    asked = [recipe.last(reader, name, params) for reader in readers]
+    return max([1, *asked, run.spec.max_staleness or 0]) + 2
+
+
+def derived_seed(seed: int, name: str) -> int:
+    """A seed for one purpose: the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")

@@ -1,0 +1,110 @@
+"""Peers: the frozen copies of other workers' modules, refreshed at exchange points, with the versions that were read.
+
+Deliberately not here: publishing, and who is alive (`status.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from modtrain.errors import CorruptCheckpoint, PeerTimeout
+from modtrain.recipes.base import Recipe
+from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import WEIGHTS, Checkpoint
+from modtrain.storage.run import Run
+from modtrain.training import serialization
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Peer:
+    """The newest versions of one module, newest first, each with its frozen network."""
+
+    count: int
+    build: Callable[[], nn.Module]
+    versions: list[tuple[Checkpoint, nn.Module]] = field(default_factory=list)
+
+    @property
+    def epoch(self) -> int:
+        return self.versions[0][0].epoch if self.versions else -1
+
+
+class Peers:
+    """What the modules of one worker read of the other workers."""
+
+    def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Iterable[str], device: str) -> None:
+        """Nothing is read yet: `refresh` does."""
+        self._run = run
+        self._peers = {
+            name: _Peer(count, _builder(recipe, name, params, device))
+            for name, count in recipe.reads(modules, params).items()
+        }
+
+    def nets(self) -> dict[str, list[nn.Module]]:
+        """The frozen networks of each peer, newest first. The lists stay the same objects over refreshes."""
+        return {name: [net for _, net in peer.versions] for name, peer in self._peers.items()}
+
+    def lineage(self, reads: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Of each peer that a module `reads` (and so many versions): those loaded, newest first, the newest's epoch."""
+        loaded = {name: self._peers[name] for name in reads if name in self._peers}
+        return {
+            name: {"versions": [c.version for c, _ in peer.versions[: reads[name]]], "epoch": peer.epoch}
+            for name, peer in loaded.items()
+        }
+
+    def refresh(self, *, at_least: int, poll: Callable[[str], None]) -> None:
+        """Load what is newer; wait until every peer has completed `at_least` epochs.
+
+        `poll(waiting_for)` is called again and again while waiting; it raises what ends the wait early. PeerTimeout
+        after the run's `peer_timeout_s`.
+        """
+        for name, peer in self._peers.items():
+            self._wait_for(name, peer, at_least, poll)
+
+    def _wait_for(self, name: str, peer: _Peer, at_least: int, poll: Callable[[str], None]) -> None:
+        def arrived() -> bool | None:
+            self._load(name, peer)
+            if peer.epoch >= at_least:
+                return True
+            poll(name)
+            return None
+
+        if filesystem.wait_until(arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
+            raise PeerTimeout(self._overdue(name, peer, at_least))
+
+    def _load(self, name: str, peer: _Peer) -> None:
+        newest = peer.versions[0][0].version if peer.versions else -1
+        for checkpoint, content in reversed(self._run.store(name).read_newest(WEIGHTS, count=peer.count, above=newest)):
+            full = len(peer.versions) >= peer.count
+            net = peer.versions.pop()[1] if full else peer.build()
+            try:
+                serialization.load_weights(net, content)
+            except CorruptCheckpoint as error:
+                log.warning("Skipped version %d of %s: %s", checkpoint.version, name, error)
+                continue
+            peer.versions.insert(0, (checkpoint, net))
+
+    def _overdue(self, name: str, peer: _Peer, needed: int) -> str:
+        beat = self._run.heartbeat(name)
+        who = f"{beat['host']}, process {beat['pid']}, {beat.get('state', 'unknown')}" if beat else "never started"
+        at = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
+        return (
+            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {at} ({who}). "
+            f"See {self._run.module_path(name) / 'worker.log'}, or launch {self._run.name} again to restart it."
+        )
+
+
+def freeze(net: nn.Module, mode: str) -> nn.Module:
+    """A network whose weights nobody trains; gradients still pass through it to its input."""
+    return net.requires_grad_(False).train(mode == "train")
+
+
+def _builder(recipe: Recipe, name: str, params: Any, device: str) -> Callable[[], nn.Module]:
+    module = recipe.modules[name]
+    return lambda: freeze(module.build(params), module.frozen_mode).to(device)

@@ -1,0 +1,146 @@
+"""TensorBoard: a run's curves, sample grids and parameters as event files below `<run>/events`.
+
+Each module's worker writes `events/<module>/`, the evaluation `events/evaluation/`; the parameters stand in a file of
+their own above them, so that the HParams page has a line for each run with all of its metrics. A record appears by one
+write and is taken back where that fails: what is in a file can always be read to its end. Deliberately not here:
+torch's SummaryWriter, which loads half of torch and leaves half records on a full disk.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from modtrain.storage import filesystem
+from modtrain.storage.process_identity import process_started
+from modtrain.storage.run import Run
+from modtrain.training.trackers.base import Subject, settings
+
+EVENTS = "events"
+_STAMP = re.compile(r"\.tfevents\.([0-9]+)\.")
+
+
+class TensorBoard:
+    """The event files of one worker, or of an evaluation."""
+
+    package: ClassVar[str] = "tensorboard"
+
+    def __init__(self, subject: Subject) -> None:
+        """Points of an earlier life that lie behind `subject.step` are not shown any more. Nothing is written yet."""
+        self._subject = subject
+        self._folder = subject.run.path / EVENTS
+        self._files = {name: EventFile(self._folder / name) for name in subject.modules}
+        self._begun: set[str] = set()
+
+    def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
+        """One event with all values."""
+        if module not in self._begun:
+            self._begin(module, at)
+        shown = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._files[module].append(Event(summary=Summary(value=shown), step=step, wall_time=at))
+
+    def picture(self, path: Path, *, step: int, at: float) -> None:
+        """The PNG as it is."""
+        content = filesystem.read_file(path)
+        width, height = struct.unpack(">II", content[16:24])
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
+        shown = Summary(value=[Summary.Value(tag="samples", image=image)])
+        for file in self._files.values():
+            file.append(Event(summary=shown, step=step, wall_time=at))
+
+    def close(self, state: str) -> None:
+        """Nothing is open."""
+
+    def _begin(self, module: str, at: float) -> None:
+        write_settings(self._subject.run, self._folder)
+        if self._subject.step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._files[module].append(Event(session_log=start, step=self._subject.step + 1, wall_time=at))
+        self._begun.add(module)
+
+
+tracker = TensorBoard
+
+
+class EventFile:
+    """The event file of this process in a folder: the newest there, since TensorBoard leaves a file for a newer one."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is written yet."""
+        self._folder = folder
+        self._path: Path | None = None
+
+    def append(self, event: Event) -> None:
+        """Add one record, or raise OSError and leave the file as it was."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._path is None:
+            self._path = self._folder / self._name(float(event.wall_time))
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            first = Event(file_version="brain.Event:2", wall_time=event.wall_time)
+            content = b"".join(_record(each.SerializeToString()) for each in ([event] if size else [first, event]))
+            try:
+                if (written := os.write(descriptor, content)) < len(content):
+                    raise OSError(f"only {written} of {len(content)} bytes could be written to {self._path}")
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _name(self, at: float) -> str:
+        """One process has one name. Clocks of machines differ: a new file comes after all that are there."""
+        ours = f"{socket.gethostname()}.{os.getpid()}.{process_started(os.getpid())}"
+        stamps = {name: int(found[1]) for name in filesystem.names(self._folder) if (found := _STAMP.search(name))}
+        newest = max(stamps, key=lambda name: stamps[name], default="")
+        return newest if newest.endswith(f".{ours}") else f"events.out.tfevents.{self._after(stamps, at):010d}.{ours}"
+
+    @staticmethod
+    def _after(stamps: Mapping[str, int], at: float) -> int:
+        return max([int(at), *(stamp + 1 for stamp in stamps.values())])
+
+
+def write_settings(run: Run, folder: Path) -> None:
+    """The parameters, for TensorBoard's HParams page; the metrics are those of the folders below."""
+    path = folder / f"events.out.tfevents.{int(run.spec.created_at):010d}.settings"
+    if path.exists():
+        return
+    told = HParamsPluginData(version=0)
+    told.session_start_info.start_time_secs = run.spec.created_at
+    for name, value in settings(run).items():
+        if isinstance(value, bool):
+            told.session_start_info.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            told.session_start_info.hparams[name].number_value = value
+        else:
+            told.session_start_info.hparams[name].string_value = value
+    value = Summary.Value(tag="_hparams_/session_start_info")
+    value.metadata.plugin_data.plugin_name = "hparams"
+    value.metadata.plugin_data.content = told.SerializeToString()
+    value.tensor.dtype = 1  # DT_FLOAT: a tensor of nothing, as TensorBoard's own writer adds
+    value.tensor.tensor_shape.SetInParent()
+    value.tensor.float_val.append(0.0)
+    content = io.BytesIO()
+    for event in (Event(file_version="brain.Event:2"), Event(summary=Summary(value=[value]))):
+        event.wall_time = run.spec.created_at
+        content.write(_record(event.SerializeToString()))
+    folder.mkdir(parents=True, exist_ok=True)
+    filesystem.replace_file(path, content.getvalue())
+
+
+def _record(data: bytes) -> bytes:
+    """TFRecord framing: the length and the data, each with its masked CRC-32C."""
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

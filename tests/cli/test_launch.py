@@ -1,0 +1,235 @@
+"""`launch`, `status`, `stop` and `worker` as real processes on the local backend."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.cli import main
+from modtrain.monitoring.status import status
+from modtrain.storage import filesystem
+from modtrain.storage.run import Run
+from tests.support import SUPPORT
+from tests.support.command import Terminal, ended, start
+from tests.support.runs import finish, make_run
+
+PAINTING = SUPPORT / "painting.py"
+LONG = ("--epochs", 500, "--pause-s", 0.05)
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("the runs")
+
+
+@pytest.fixture(scope="module")
+def launch(tiny_recipe: Path, root: Path) -> Callable[..., tuple[object, ...]]:
+    def words(name: str, *more: object, recipe: Path = tiny_recipe) -> tuple[object, ...]:
+        return ("launch", "--recipe", recipe, "--backend", "local", "--root", root, "--name", name, *more)
+
+    return words
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, launch: Callable[..., tuple[object, ...]]) -> tuple[Path, str]:
+    """A run of two workers that reached its end, and what its launcher printed."""
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as out, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["modtrain", *map(str, launch("finished", recipe=PAINTING))])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out.seek(0)
+        printed = out.read()
+    assert left.value.code == 0, printed
+    return root / "finished", printed
+
+
+def wait_for(ready: Callable[[], Any], timeout_s: float = 90) -> Any:
+    found = filesystem.wait_until(lambda: ready() or None, timeout_s=timeout_s)
+    assert found
+    return found
+
+
+def training(path: Path) -> bool:
+    """Whether every module has come past its first steps."""
+    if not (path / "run.json").exists():
+        return False
+    run = Run.open(path)
+    return all(run.heartbeat(module).get("step", 0) > 0 for module in run.modules)
+
+
+def test_a_launch_prints_lines_then_metrics_the_grid_and_the_time(finished: tuple[Path, str]) -> None:
+    out = finished[1]
+    assert out.startswith("finished  painting.py, 2 epochs, 2 workers by local\n")
+    for expected in ("painter    ", "critic    ", "finished\n", "score  ", "not finite", "took  "):
+        assert expected in out
+    grid = next(line.split(None, 1)[1].strip() for line in out.splitlines() if line.startswith("grid"))
+    assert Path(grid).read_bytes().startswith(b"\x89PNG")
+    assert "\x1b" not in out
+
+
+def test_status_is_a_table_for_people_and_json_for_programs(finished: tuple[Path, str], type_: Terminal) -> None:
+    found = json.loads(type_("status", finished[0], "--json").out)
+    assert {key: found[key] for key in ("run", "recipe", "state")} == {
+        "run": "finished",
+        "recipe": str(PAINTING),
+        "state": "finished",
+    }
+    painter = found["modules"]["painter"]
+    assert (painter["version"], painter["epoch"], painter["epochs"], painter["step"]) == (2, 2, 2, 10)
+    assert (painter["state"], painter["worker"], set(painter["metrics"])) == ("finished", 0, {"loss"})
+    assert set(painter["peers"]["critic"]) >= {"version", "epoch", "behind"}
+    assert painter["published_at"].endswith("Z")
+    table = type_("status", finished[0]).out
+    assert "painter" in table
+    assert " critic v" in table
+    assert "2/2   10" in table
+    assert max(map(len, table.splitlines()[3:])) <= 80
+
+
+def test_launching_a_finished_run_again_starts_nothing(
+    finished: tuple[Path, str], launch: Callable[..., tuple[object, ...]], type_: Terminal
+) -> None:
+    before = (finished[0] / "jobs/0.log").read_bytes(), Run.open(finished[0]).store("painter").versions()
+    assert type_(*launch("finished", recipe=PAINTING)).code == 0
+    assert type_("launch", finished[0]).code == 0
+    assert ((finished[0] / "jobs/0.log").read_bytes(), Run.open(finished[0]).store("painter").versions()) == before
+
+
+def test_options_that_contradict_the_run_are_listed(
+    finished: tuple[Path, str], launch: Callable[..., tuple[object, ...]], type_: Terminal
+) -> None:
+    said = type_(*launch("finished", "--epochs", 9, "--painter.lr", 3, "--nodes", 1, recipe=PAINTING))
+    assert said.code == 2
+    for difference in ("epochs is 2, not 9", "painter.lr is 0.001, not 3.0", "nodes is 2, not 1", "another --name"):
+        assert difference in said.err
+    assert "contradicts the run" in type_("launch", finished[0], "--name", "other").err
+
+
+def test_a_worker_takes_exactly_one_group_of_the_placement(finished: tuple[Path, str], type_: Terminal) -> None:
+    said = type_("worker", finished[0], "--modules", "painter,critic")
+    assert said.code == 2
+    assert "its placement, decided at its launch, is painter | critic" in said.err
+    assert "Did you mean 'painter'?" in type_("worker", finished[0], "--modules", "paintr").err
+    assert "Give --modules" in type_("worker", finished[0]).err
+
+
+def test_stopping_a_finished_run_says_so(finished: tuple[Path, str], type_: Terminal) -> None:
+    assert "nothing to stop" in type_("stop", finished[0]).out
+    assert not (finished[0] / "stop").exists()
+
+
+def test_a_run_that_has_only_begun_can_be_looked_at(
+    tmp_path: Path, finished: tuple[Path, str], type_: Terminal
+) -> None:
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/run.json").write_bytes((finished[0] / "run.json").read_bytes())
+    (tmp_path / "half/modules/painter/checkpoints/00000000").mkdir(parents=True)
+    (tmp_path / "half/modules/painter/heartbeat.json").write_text("{torn")
+    found = json.loads(type_("status", tmp_path / "half", "--json").out)
+    assert (found["state"], found["modules"]["painter"]["state"]) == ("stopped", "not started")
+    assert "not started" in type_("status", tmp_path / "half").out
+
+
+def test_nan_ends_the_launch_with_its_own_code_and_the_reason(
+    launch: Callable[..., tuple[object, ...]], type_: Terminal
+) -> None:
+    said = type_(*launch("nan", "--nodes", 1, "--nan-at", 12))
+    assert said.code == 5
+    assert "generator+discriminator failed: 'loss' of generator became nan at step 12" in said.out
+    assert "worker.log" in said.out
+
+
+def test_a_recipe_that_fails_in_the_worker_is_said(
+    tmp_path: Path, launch: Callable[..., tuple[object, ...]], type_: Terminal
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(PAINTING.read_text().replace("nn.Conv2d(3, 3, 1)", "nn.Conv2d(3, 3, 1 // 0)"))
+    said = type_(*launch("broken", "--nodes", 1, recipe=broken))
+    assert said.code == 1
+    assert "ZeroDivisionError" in said.out
+
+
+def test_detached_it_returns_at_once_and_stop_ends_it(
+    root: Path, launch: Callable[..., tuple[object, ...]], type_: Terminal
+) -> None:
+    said = ended(start(*launch("detached", "--nodes", 1, *LONG, "--detach")))
+    assert said.code == 0, said.err
+    assert "is running in the background" in said.out
+    path = root / "detached"
+    wait_for(lambda: training(path))
+    assert json.loads(type_("status", path, "--json").out)["state"] == "running"
+    again = type_("launch", path)
+    assert again.code == 2
+    assert "is launched already" in again.err
+    assert "Asked the workers of detached" in type_("stop", path, "--reason", "enough").out
+    wait_for(lambda: status(Run.open(path))["state"] == "stopped")
+    wait_for(lambda: "Stopped (enough)" in (path / "jobs/launch.log").read_text())
+
+
+def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callable[..., tuple[object, ...]]) -> None:
+    process = start(*launch("interrupted", "--nodes", 1, *LONG))
+    wait_for(lambda: training(root / "interrupted"))
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+    assert said.code == 130, said.out + said.err
+    assert "Asked every worker to publish and leave." in said.out
+    assert f"`modtrain launch {root / 'interrupted'}` goes on." in said.out
+    step = Run.open(root / "interrupted").store("generator").latest()
+    assert step is not None
+    assert step.full
+
+    process = start("launch", root / "interrupted")
+    wait_for(lambda: Run.open(root / "interrupted").heartbeat("generator").get("state") == "training")
+    process.send_signal(signal.SIGTERM)
+    said = ended(process)
+    assert said.code == 75, said.out + said.err
+    assert "by local" in said.out  # as it was begun
+    newest = Run.open(root / "interrupted").store("generator").latest()
+    assert newest is not None
+    assert newest.step >= step.step
+
+
+def test_a_second_ctrl_c_ends_the_workers_at_once(root: Path, launch: Callable[..., tuple[object, ...]]) -> None:
+    process = start(*launch("impatient", "--nodes", 1, *LONG))
+    wait_for(lambda: training(root / "impatient"))
+    pid = Run.open(root / "impatient").heartbeat("generator")["pid"]
+    os.kill(pid, signal.SIGSTOP)  # it cannot obey
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: (root / "impatient/stop").exists())
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+    assert said.code == 130, said.out + said.err
+    assert "Ending every worker now" in said.out
+    assert wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_new_unnamed_run_is_made_but_the_unfinished_one_of_before_is_named(tmp_path: Path, type_: Terminal) -> None:
+    run = make_run(tmp_path / "painting-1", PAINTING, [["painter", "critic"]])
+    words = ["launch", "--recipe", PAINTING, "--root", tmp_path, "--dry-run"]
+    said = type_(*words)
+    assert "painting-2" in said.out
+    assert "painting-1 is not finished" in said.err
+    finish(run)
+    assert "not finished" not in type_(*words).err
+
+
+def test_a_root_that_is_a_file_is_said(tmp_path: Path, type_: Terminal) -> None:
+    (tmp_path / "file").write_text("")
+    said = type_("launch", "--recipe", PAINTING, "--root", tmp_path / "file", "--dry-run")
+    assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)

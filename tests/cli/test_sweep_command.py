@@ -1,0 +1,481 @@
+"""What `modtrain sweep` and `sweep-status` say: wrong input, dry runs, and tables of trials that are there already."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain import Sweep
+from modtrain.errors import ModtrainError
+from modtrain.scheduling import standalone_worker
+from modtrain.scheduling.config import Config
+from modtrain.storage.run import Run
+from modtrain.sweeps.runner import trials as trials_of
+from modtrain.sweeps.sweep import new_sweep
+from modtrain.sweeps.trial import PRUNED
+from tests.conftest import TINY
+from tests.support import SUPPORT
+from tests.support.command import Said, Terminal
+from tests.support.runs import finish
+
+PAINTING = SUPPORT / "painting.py"
+LRS = ("--vary", "lr=0.005,0.01")
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+@pytest.fixture
+def sweep(type_: Terminal, tmp_path: Path) -> Any:
+    """The command, on the tiny recipe, in a folder of its own."""
+
+    def typed(*words: object) -> Said:
+        return type_("sweep", "--recipe", TINY, "--backend", "local", "--root", tmp_path / "runs", *words)
+
+    return typed
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "Say what varies"),
+        (["--vary", "lr"], "--vary takes name=values"),
+        (["--vary", "rl=1,2"], "There is no parameter 'rl' to vary"),
+        (["--vary", "opponants=1,2"], "Did you mean 'opponents'?"),
+        (["--vary", "lr=0.1,tall"], "lr = 'tall' is not allowed"),
+        (["--vary", "epochs=0,1"], "epochs = 0 is not allowed"),
+        (["--vary", "lr=1e-4..1e-2"], "how many points of lr"),
+        ([*LRS, "--vary", "lr=1"], "--vary lr is given twice"),
+        ([*LRS, "--sampler", "sobl", "--trials", 3], "Did you mean 'sobol'?"),
+        ([*LRS, "--sampler", "random"], "give --trials"),
+        ([*LRS, "--trials", 3], "more than the grid has points: 2"),
+        ([*LRS, "--trials", 0], "trials = 0 is not allowed"),
+        ([*LRS, "--prune"], "give --metric"),
+        ([*LRS, "--prune=midian", "--metric", "mean"], "Did you mean 'median'?"),
+        ([*LRS, "--prune", "midian", "--metric", "mean"], "Did you mean 'median'?"),
+        ([*LRS, "--sampler", "tpe", "--trials", 3], "give --metric"),
+        ([*LRS, "--metric", "generatr.loss"], "Did you mean 'generator'?"),
+        ([*LRS, "--metric", "generator"], "such as generator.loss"),
+        ([*LRS, "--nodes-per-trial", 3], "--nodes-per-trial 3 is more than the recipe's 2 modules"),
+        ([*LRS, "--nodes", 1], "--nodes 1 is less than one trial needs"),
+        ([*LRS, "--opponants", 3], "Did you mean '--opponents'?"),
+        ([*LRS, "--set", "batches=many"], "batches = 'many' is not allowed"),
+        ([*LRS, "--space", "nowhere.yaml"], "The space nowhere.yaml cannot be read"),
+        ([*LRS, "--name", "a/b"], "cannot be called 'a/b'"),
+        ([*LRS, "--backend", "lokal"], "Did you mean 'local'?"),
+        ([*LRS, "--backend", "local", "--address", "here:1"], "--address here:1 is not for --backend local"),
+        ([*LRS, "--queue", "long"], "queue"),
+        ([*LRS, "--wait"], "--wait is for arrays"),
+        ([*LRS, "--dataroot", "nowhere"], "--dataroot nowhere does not exist"),
+        (["nowhere"], "There is no sweep in nowhere"),
+        ([TINY], "give it as --recipe"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_nothing_is_made(
+    words: list[object], sentence: str, sweep: Any, tmp_path: Path
+) -> None:
+    said = sweep(*words)
+    assert said.code == 2
+    assert sentence in said.err
+    assert said.err.startswith("modtrain: ")
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_metric_of_a_recipe_without_evaluation_is_refused_at_once(sweep: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "silent.py"
+    recipe.write_text(TINY.read_text().replace("    evaluate=evaluate,\n", ""))
+    said = sweep(*LRS, "--recipe", recipe, "--metric", "mean")
+    assert (said.code, "the recipe has no `evaluate`" in said.err) == (2, True)
+    assert sweep(*LRS, "--recipe", recipe, "--metric", "generator.loss", "--dry-run").code == 0
+
+
+def test_a_name_that_is_taken_and_a_root_that_is_a_file_are_said(sweep: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs/other").mkdir(parents=True)
+    said = sweep(*LRS, "--name", "other")
+    assert (said.code, "exists already, and is no sweep" in said.err) == (2, True)
+    (tmp_path / "file").write_text("")
+    said = sweep(*LRS, "--root", tmp_path / "file")
+    assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)
+
+
+def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
+    sweep: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no scheduler is needed
+    peaks_mb = []
+    for number, trials in enumerate((10, 10, 1000)):  # the first one loads what they need
+        tracemalloc.start()
+        try:
+            words = ("--vary", f"seed=1..{trials}", "--name", f"dry-{number}", "--nodes-per-trial", 1)
+            said = sweep(*words, "--backend", "slurm", "--dry-run")
+            peaks_mb.append(tracemalloc.get_traced_memory()[1] / 1e6)
+        finally:
+            tracemalloc.stop()
+        assert said.code == 0, said.err
+        assert f"The scripts of {trials} trials" in said.out
+    assert peaks_mb[2] < peaks_mb[1] + 3
+
+
+def test_a_sweep_whose_scripts_were_only_written_goes_on_with_its_backend_and_its_options(
+    sweep: Any, type_: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    options = ("--backend", "slurm", "--queue", "long", "--dependency", "afterok:7")
+    assert "--dependency=afterok:7" in sweep(*LRS, *options, "--name", "rates", "--dry-run").out
+    said = type_("sweep", tmp_path / "runs" / "rates", "--dry-run")
+    assert (said.code, "#SBATCH --partition=long" in said.out) == (0, True)
+    assert "--dependency" not in said.out, "that was meant once"
+    said = type_("sweep", tmp_path / "runs" / "rates")
+    assert (said.code, "sbatch is not on this machine" in said.err) == (2, True)
+
+
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_a_dry_run_says_what_would_run_and_makes_nothing(backend: str, sweep: Any, tmp_path: Path) -> None:
+    said = sweep(*LRS, "--vary", "seed=1..3", "--backend", backend, "--metric", "mean", "--max-running", 2, "--dry-run")
+    assert said.code == 0
+    for expected in ("lr, seed", "6 by grid, each with 2 workers", "mean (more is better)", "Nothing was created."):
+        assert expected in said.out
+    assert not (tmp_path / "runs").exists()
+
+
+def made(path: Path, varied: dict[str, Any], recipe: Path = TINY, **decided: Any) -> Sweep:
+    """A sweep whose trials nobody has begun."""
+    return Sweep.create(path, new_sweep(Config(recipe=str(recipe), nodes=1), varied, **decided))
+
+
+def train(sweep: Sweep, number: int) -> Run:
+    """A trial as its worker trains it, here."""
+    run = sweep.begin(number)
+    with contextlib.suppress(ModtrainError):
+        standalone_worker.train(run, run.modules, threads=1)
+    return run
+
+
+@pytest.fixture(scope="module")
+def some(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A sweep with a trial in every state: 0 and 4 finished, 1 failed, 2 pruned, 3 stopped, 5 not begun."""
+    sweep = made(
+        tmp_path_factory.mktemp("the sweeps") / "some",
+        {"lr": [0.005, 0.01, 0.02], "nan_at": [-1, 5]},
+        metric="mean",
+        maximize=False,
+    )
+    sweep.begin(2).request_stop(f"{PRUNED}the others are better")
+    sweep.begin(3).request_stop("lunch")
+    for number in range(5):
+        train(sweep, number)
+    return sweep
+
+
+def parsed(text: str) -> Any:
+    """JSON that knows no NaN."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep, type_: Terminal) -> None:
+    said = type_("sweep-status", some.path)
+    assert said.code == 0
+    assert said.out.startswith("some  6 trials: 1 waiting, 1 stopped, 1 pruned, 1 failed, 2 finished\n")
+    lines = said.out.splitlines()
+    assert lines[2].split() == ["trial", "state", "mean", "lr", "nan_at", "epoch"]
+    assert [line.split()[1] for line in lines[3:9]] == [
+        "finished",
+        "finished",
+        "failed",
+        "pruned",
+        "stopped",
+        "waiting",
+    ]
+    results = {
+        trial["number"]: trial["result"] for trial in parsed(type_("sweep-status", some.path, "--json").out)["trials"]
+    }
+    assert [int(line.split()[0]) for line in lines[3:5]] == sorted([0, 4], key=lambda number: results[number])
+    assert "trial 1 failed: 'loss' of generator became nan at step 5" in said.out
+    assert type_("status", some.path).out == said.out
+
+
+def test_json_has_everything_of_every_trial(some: Sweep, type_: Terminal) -> None:
+    found = parsed(type_("sweep-status", some.path, "--json").out)
+    about = {name: found[name] for name in ("sweep", "path", "sampler", "metric", "maximize")}
+    assert about == {"sweep": "some", "path": str(some.path), "sampler": "grid", "metric": "mean", "maximize": False}
+    assert found["counts"] == {"waiting": 1, "stopped": 1, "pruned": 1, "failed": 1, "finished": 2}
+    trials = {trial["number"]: trial for trial in found["trials"]}
+    assert list(trials[0]["metrics"]) == ["mean"]
+    assert (trials[0]["values"], trials[0]["epoch"]) == ({"lr": 0.005, "nan_at": -1}, 3)
+    assert (trials[1]["exit_code"], trials[1]["result"]) == (5, None)
+    assert "became nan at step 5" in trials[1]["why"]
+    assert (trials[2]["why"], trials[3]["why"]) == ("the others are better", "lunch")
+    assert trials[5]["values"] == {"lr": 0.02, "nan_at": 5}
+    assert trials[5]["path"] == str(some.path / "trial-0005")
+    assert parsed(type_("status", some.path, "--json").out) == found
+
+
+def test_csv_has_a_line_a_trial_for_spreadsheets(some: Sweep, type_: Terminal) -> None:
+    text = type_("sweep-status", some.path, "--csv").out
+    assert text.splitlines()[0] == "trial,state,lr,nan_at,epoch,mean,why"
+    rows = {int(row["trial"]): row for row in csv.DictReader(io.StringIO(text))}
+    assert len(rows) == 6
+    assert float(rows[0]["mean"]) == pytest.approx(
+        json.loads(type_("sweep-status", some.path, "--json").out)["trials"][[*rows].index(0)]["result"]
+    )
+    assert (rows[5]["lr"], rows[5]["nan_at"], rows[5]["mean"]) == ("0.02", "5", "")
+
+
+def test_another_metric_sorts_the_same_trials_also_one_of_training(some: Sweep, type_: Terminal) -> None:
+    found = parsed(type_("sweep-status", some.path, "--metric", "generator.loss", "--json").out)
+    results = [trial["result"] for trial in found["trials"]]
+    there = [result for result in results if result is not None]
+    assert len(there) >= 2
+    assert results == [*sorted(there, reverse=True), *[None] * (6 - len(there))]
+    less = parsed(type_("sweep-status", some.path, "--metric", "generator.loss", "--minimize", "--json").out)
+    assert [trial["result"] for trial in less["trials"]][: len(there)] == sorted(there)
+    assert (found["maximize"], less["maximize"]) == (True, False)
+    said = type_("sweep-status", some.path, "--metric", "meen")
+    assert (said.code, "Did you mean 'mean'?" in said.err) == (2, True)
+
+
+def test_what_is_not_finite_is_null_and_said(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "inf", {"bold": [True, False]}, PAINTING, metric="perfect")
+    train(sweep, 0)
+    said = type_("sweep-status", sweep.path)
+    assert "trial 0 finished: perfect is not finite." in said.out
+    assert "true" in said.out
+    trial = parsed(type_("sweep-status", sweep.path, "--json").out)["trials"][0]
+    assert (trial["result"], trial["metrics"]["perfect"]) == (None, None)
+    assert "nan" not in type_("sweep-status", sweep.path, "--csv").out
+
+
+def test_a_finished_trial_without_the_metric_says_what_there_is_or_what_to_do(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "typo", {"lr": [0.01, 0.02]}, metric="meen")
+    train(sweep, 0)
+    finish(sweep.begin(1))  # its worker was killed before it came to the evaluation
+    said = type_("sweep-status", sweep.path).out
+    assert "trial 0 finished: The evaluation has no 'meen'; it has mean. Did you mean 'mean'?" in said
+    assert f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` does it" in said
+
+
+def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "hurt", {"lr": [0.01, 0.02, 0.03, 0.04]}, metric="mean")
+    for number in range(3):
+        train(sweep, number)
+    (sweep.run_path(1) / "run.json").write_text("{")
+    spec = parsed((sweep.run_path(2) / "run.json").read_text())
+    (sweep.run_path(2) / "run.json").write_text(json.dumps({**spec, "trial": {"number": 2, "values": 5}}))
+    said = type_("sweep-status", sweep.path)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("hurt  4 trials: 1 waiting, 2 failed, 1 finished\n")
+    for number in (1, 2):
+        assert f"trial {number} failed: {sweep.run_path(number) / 'run.json'} is damaged" in said.out
+    assert type_("status", sweep.path).out == said.out
+    found = parsed(type_("sweep-status", sweep.path, "--metric", "generator.loss", "--json").out)
+    assert [trial["result"] is not None for trial in found["trials"]] == [True, False, False, False]
+    for how in ("--csv", "--json"):
+        said = type_("history", sweep.path, how)
+        rows = parsed(said.out) if how == "--json" else list(csv.DictReader(io.StringIO(said.out)))
+        assert {int(row["trial"]) for row in rows} == {0}
+        assert said.code == 1
+        assert said.err.startswith("modtrain: 2 of its trials cannot be read, all others are shown. ")
+        assert str(sweep.run_path(1)) in said.err
+    assert "0 were asked to publish and leave" in type_("stop", sweep.path).out
+    assert type_("cancel", sweep.path).code == 0
+
+
+def test_a_damaged_trial_that_is_tried_again_is_left_out_and_the_others_go_on(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "hurt", {"lr": [0.01, 0.02, 0.03]}, metric="mean")
+    train(sweep, 0)
+    sweep.begin(1)
+    (sweep.run_path(1) / "run.json").write_text("{")
+    said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1, "--retry-failed")
+    assert f"trial 1 is left out: {sweep.run_path(1) / 'run.json'} is damaged" in said.out
+    assert [trial.state for trial in trials_of(sweep)] == ["finished", "failed", "finished"]
+
+
+def test_a_method_of_pruning_is_one_also_where_a_folder_is_called_so(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "median").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "median" in sweep(*LRS, "--metric", "mean", "--prune", "median", "--dry-run").out
+
+
+def test_what_is_better_the_recipe_says_unless_the_user_does(tmp_path: Path) -> None:
+    recipe = tmp_path / "down.py"
+    down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
+    sweep = made(tmp_path / "down", {"lr": [0.01]}, recipe, metric="mean")
+    assert not sweep.spec.maximize
+    assert sweep.begin(0).spec.lower_is_better == ["mean"]
+    assert made(tmp_path / "up", {"lr": [0.01]}, recipe, metric="mean", maximize=True).spec.maximize
+    assert made(tmp_path / "loss", {"lr": [0.01]}, recipe, metric="generator.loss").spec.maximize
+    assert made(tmp_path / "silent", {"lr": [0.01]}, metric="mean").spec.maximize
+
+
+def test_the_command_asks_the_recipe_what_is_better(tmp_path: Path, type_: Terminal) -> None:
+    recipe = tmp_path / "down.py"
+    down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
+    words = ("sweep", "--backend", "local", "--root", tmp_path / "runs", *LRS, "--metric", "mean", "--dry-run")
+    assert "mean (less is better)" in type_(*words, "--recipe", recipe).out
+    assert "mean (more is better)" in type_(*words, "--recipe", TINY).out
+    assert type_(*words[:-3], "--recipe", recipe, "--name", "later", "--epochs", 1).code == 0
+    assert type_("sweep", tmp_path / "runs" / "later", "--backend", "local", "--metric", "mean").code == 0
+    assert not Sweep.open(tmp_path / "runs" / "later").spec.maximize, "its direction comes with the metric"
+    config = tmp_path / "up.yaml"
+    config.write_text(f"recipe: {recipe}\nsweep: {{maximize: true}}\n")
+    assert "mean (more is better)" in type_("sweep", config, *words[1:]).out
+
+
+def test_a_metric_that_is_misspelt_in_the_recipe_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = tmp_path / "typo.py"
+    names = 'evaluate=evaluate,\n    lower_is_better=("maen", "fid"),'
+    recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", names))
+    train(made(tmp_path / "typo", {"lr": [0.01]}, recipe, metric="mean"), 0)
+    said = [record.getMessage() for record in caplog.records if "lower_is_better" in record.getMessage()]
+    assert said == [
+        "lower_is_better of the recipe names 'maen', which `evaluate` does not measure. Did you mean 'mean'?"
+    ]
+
+
+def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Path, type_: Terminal) -> None:
+    names = [f"a_long_name_{letter}" for letter in "abcdefgh"]
+    recipe = tmp_path / "wide.py"
+    fields = "".join(f"    {name}: str = 'x'\n" for name in names)
+    recipe.write_text(TINY.read_text().replace("    nan_at: int = -1\n", "    nan_at: int = -1\n" + fields))
+    sweep = made(
+        tmp_path / "wide", {name: ["a value with forty characters, or even more", "y"] for name in names}, recipe
+    )
+    said = type_("sweep-status", sweep.path).out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "a_long_name_a" in said
+    assert "a value with forty …" in said
+    assert "No room for a_long_name_c, a_long_name_d, " in said
+    assert len([line for line in said.splitlines() if "waiting" in line]) == 257
+    assert "more\na" not in type_("sweep-status", sweep.path, "--csv").out.replace("\n\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["--lr", 0.5], "lr is 0.01, not 0.5"),
+        (["--epochs", 9], "epochs is 3, not 9"),
+        (["--exchange-every", 9], "There is no option --exchange-every"),
+        (["--seed", 9], "seed is 0, not 9"),
+        (["--sampler", "sobol"], "sampler is 'random', not 'sobol'"),
+        (["--trials", 3], "trials is 4, not 3"),
+        (["--nodes-per-trial", 2], "nodes-per-trial is 1, not 2"),
+        (["--evaluate-every", 2], "evaluate_every is None, not 2"),
+        (["--vary", "opponents=1,3"], "opponents varies over 1, 2, 3, not 1, 3"),
+        (["--vary", "seed=1..9"], "seed is not varied"),
+        (["--vary", "lr=0.1,0.2"], "opponents is varied, too (1, 2, 3)"),
+        (["--recipe", PAINTING, "--bold", "--vary", "bold=true"], "painting.py'. Leave that out"),
+    ],
+)
+def test_what_contradicts_a_sweep_that_exists_is_named(
+    words: list[object], phrase: str, tmp_path: Path, type_: Terminal
+) -> None:
+    sweep = made(tmp_path / "there", {"opponents": [1, 2, 3]}, sampler="random", trials=4)
+    before = (sweep.path / "sweep.json").read_bytes()
+    said = type_("sweep", sweep.path, *words)
+    assert (said.code, phrase in said.err) == (2, True), said.err
+    assert (sweep.path / "sweep.json").read_bytes() == before
+    assert [path.name for path in sweep.path.iterdir()] == ["sweep.json"]
+
+
+def test_a_sweep_takes_more_trials_and_a_grid_as_many_as_it_has_points(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "random", {"opponents": [1, 2, 3]}, sampler="random", trials=4)
+    assert "9 by random" in type_("sweep", sweep.path, "--trials", 9, "--backend", "local", "--dry-run").out
+    assert Sweep.open(sweep.path).spec.trials == 4
+    grid = made(tmp_path / "grid", {"opponents": [1, 2, 3]}, trials=2)
+    assert "3 by grid" in type_("sweep", grid.path, "--trials", 3, "--backend", "local", "--dry-run").out
+    said = type_("sweep", grid.path, "--trials", 4)
+    assert (said.code, "more than the grid has points: 3" in said.err) == (2, True)
+
+
+def test_a_recipe_that_has_changed_since_a_sweep_was_begun_is_said(
+    tmp_path: Path, type_: Terminal, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tmp_path / "mine.py"
+    shutil.copy(TINY, recipe)
+    sweep = made(tmp_path / "mine", {"lr": [0.01]}, recipe)
+    type_("sweep", sweep.path, "--backend", "local", "--dry-run")
+    assert "changed" not in caplog.text
+    recipe.write_text(recipe.read_text() + "# another\n")
+    type_("sweep", sweep.path, "--backend", "local", "--dry-run")
+    assert f"The recipe {recipe} has changed since this sweep was begun." in caplog.text
+
+
+def test_a_parameter_without_a_default_may_be_what_varies(tmp_path: Path, sweep: Any) -> None:
+    recipe = tmp_path / "needy.py"
+    recipe.write_text(TINY.read_text().replace("lr: float = 1e-2", "lr: float"))
+    assert "has no default" in sweep("--recipe", recipe, "--vary", "seed=1..2").err
+    assert sweep("--recipe", recipe, *LRS, "--dry-run").code == 0
+
+
+def test_one_file_is_launched_and_swept(tmp_path: Path, type_: Terminal) -> None:
+    config = tmp_path / "both.yaml"
+    config.write_text(
+        f"recipe: {TINY}\nroot: {tmp_path / 'runs'}\nnodes: 1\nbackend: local\nparams: {{lr: 0.02}}\n"
+        "sweep:\n  space: {lr: {low: 1.0e-4, high: 1.0e-2, log: true}, seed: 1..3}\n  sampler: sobol\n  trials: 8\n"
+        "  metric: mean\n  maximize: false\n  max_running: 2\n"
+    )
+    said = type_("sweep", config, "--dry-run").out
+    for expected in ("lr, seed", "8 by sobol, each with 1 worker", "mean (less is better)", "at once  2"):
+        assert expected in said
+    assert "4 by sobol" in type_("sweep", config, "--trials", 4, "--dry-run").out
+    assert "opponents" in type_("sweep", config, "--vary", "opponents=1,2", "--dry-run").out
+    assert type_("launch", config, "--dry-run").code == 0
+    config.write_text(config.read_text().replace("sampler", "smapler"))
+    said = type_("sweep", config, "--dry-run")
+    assert (said.code, "Did you mean 'sampler'?" in said.err) == (2, True)
+
+
+def test_a_task_of_a_sweep_that_was_stopped_or_is_not_there_does_not_begin(tmp_path: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "stopped", {"lr": [0.01]})
+    assert type_("trial", sweep.path, "--task", 1).code == 2
+    assert "0 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+    said = type_("trial", sweep.path, "--task", 0)
+    assert (said.code, "stopped was stopped (lunch)" in said.err) == (3, True)
+    assert sweep.run(0) is None
+
+
+def test_prune_alone_is_halving_and_judges_every_epoch_where_it_has_to(sweep: Any, tmp_path: Path) -> None:
+    assert "pruning  halving" in sweep(*LRS, "--prune", "--metric", "mean", "--dry-run").out
+    assert "pruning  median" in sweep("--prune", "median", *LRS, "--metric", "mean", "--dry-run").out
+    assert made(tmp_path / "a", {"lr": [0.1]}, metric="mean", prune="halving").spec.evaluate_every == 1
+    assert made(tmp_path / "b", {"lr": [0.1]}, metric="generator.loss", prune="halving").spec.evaluate_every is None
+    assert made(tmp_path / "c", {"lr": [0.1]}, metric="mean").spec.evaluate_every is None
+
+
+def test_a_space_comes_from_a_file_and_vary_goes_before_it(sweep: Any, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("lr: {low: 1.0e-4, high: 1.0e-2, log: true, count: 3}\nopponents: [1, 3, 8]\n")
+    words = ("--space", tmp_path / "space.yaml", "--dry-run")
+    assert "9 by grid" in sweep(*words).out
+    said = sweep(*words, "--vary", "lr=0.1", "--vary", "seed=1..2").out
+    assert "lr, opponents, seed" in said
+    assert "6 by grid" in said
+
+
+def test_a_thousand_trials_are_written_and_looked_at_in_seconds(sweep: Any, tmp_path: Path, type_: Terminal) -> None:
+    begun = time.process_time()
+    more = ("--vary", "lr=log:1e-5..1e-1", "--sampler", "sobol", "--trials", 1000, "--nodes-per-trial", 1)
+    said = sweep(*more, "--backend", "slurm", "--name", "thousand", "--dry-run")
+    assert said.code == 0, said.err
+    path = tmp_path / "runs/thousand"
+    assert f"The scripts of 1000 trials are in {path / 'jobs'}" in said.out
+    assert not list(path.glob("trial-*"))
+    scripts = [script.read_text() for script in (path / "jobs").glob("*.sh")]
+    assert "--array=0-999" in scripts[0]
+    assert parsed(type_("sweep-status", path, "--json").out)["counts"] == {"waiting": 1000}
+    assert time.process_time() - begun < 15

@@ -1,0 +1,292 @@
+"""`status --watch` and `watch`: on a terminal in place, on a pipe line by line, and an end that says how it ended."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from modtrain.bench.catalog import make
+from modtrain.cli.catalog_table import UNSEARCHED, Lines, picture
+from modtrain.cli.status import Following, outcome
+from modtrain.errors import BackendSilent
+from modtrain.monitoring.catalog import Catalog
+from modtrain.scheduling.backends.base import JobState
+from modtrain.scheduling.launcher_lock import claim
+from modtrain.storage import filesystem
+from modtrain.storage.run import Run
+from tests.support.command import Terminal, ended, start
+from tests.support.runs import finish, make_run, start_worker
+
+BOTH = [["generator", "discriminator"]]
+
+
+@pytest.fixture
+def modtrain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+def training(run: Run) -> subprocess.Popen[str]:
+    """A worker that has come so far as to train."""
+    process = start_worker(run, "generator,discriminator")
+    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("step") or None, timeout_s=120)
+    return process
+
+
+def lines_until(process: subprocess.Popen[str], ready: Callable[[str], bool]) -> str:
+    """What it has printed when a line is as wanted."""
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if ready(line):
+            return said
+    raise AssertionError(said)
+
+
+def test_watching_a_run_tells_its_epochs_and_ends_with_it(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH, epochs=4, params={"pause_s": 0.1})
+    worker = training(run)
+    said = ended(start("status", run.path, "--watch"))
+    worker.communicate(timeout=120)
+    assert said.code == 0, said.err
+    assert "generator+discriminator" in said.out
+    assert "finished" in said.out.splitlines()[-1]
+
+
+def test_watching_a_run_whose_worker_dies_says_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH, epochs=1000, params={"pause_s": 0.05})
+    worker = training(run)
+    watching = start("status", run.path, "--watch")
+    lines_until(watching, lambda line: "training" in line)
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate()
+    said = ended(watching)
+    assert said.code == 1
+    assert "died without a word" in said.out
+    assert f"modtrain launch {run.path}" in said.out
+
+
+def test_watching_a_run_ends_with_the_code_of_what_failed(
+    tmp_path: Path, tiny_recipe: Path, modtrain: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.cli.status.SURE_S", 0.0)
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH, params={"nan_at": 4})
+    with pytest.raises(Exception, match="nan"):
+        finish(run)
+    said = modtrain("status", run.path, "--watch")
+    assert (said.code, "learning rate" in said.out) == (5, True)
+    stopped = make_run(tmp_path / "stopped", tiny_recipe, BOTH)
+    stopped.request_stop("lunch")
+    assert modtrain("status", stopped.path, "--watch").code == 3
+
+
+@pytest.mark.parametrize("words", [("status", "root/run", "--watch"), ("watch", "root")])
+def test_ctrl_c_ends_watching_and_nothing_else(tmp_path: Path, tiny_recipe: Path, words: tuple[str, ...]) -> None:
+    run = make_run(tmp_path / "root" / "run", tiny_recipe, BOTH, epochs=1000, params={"pause_s": 0.05})
+    worker = training(run)
+    command, *rest = words
+    watching = start(command, tmp_path / rest[0], *rest[1:])
+    lines_until(watching, lambda line: "run" in line or "training" in line)
+    watching.send_signal(signal.SIGINT)
+    said = ended(watching)
+    assert said.code in (130, -signal.SIGINT), "a shell says 130 to both"
+    assert said.err == ""
+    assert worker.poll() is None
+    run.request_stop("the test is over")
+    worker.communicate(timeout=120)
+
+
+def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text("{")
+    watching = start("watch", tmp_path)
+    said = lines_until(watching, lambda line: line.startswith("run  running"))
+    assert "torn  " in said
+    assert said.index("torn") < said.index("run  running"), "what is broken comes first"
+    beat = {**run.heartbeat("translator"), "state": "failed", "exit_code": 5, "trouble": "'loss' became nan"}
+    (run.module_path("translator") / "heartbeat.json").write_text(json.dumps(beat))
+    lines_until(watching, lambda line: line.startswith("! run: translator failed: 'loss' became nan."))
+    watching.send_signal(signal.SIGINT)
+    assert ended(watching).code == 130
+
+
+def test_that_not_all_is_searched_is_said_once(tmp_path: Path) -> None:
+    rows, lines = [Catalog(make(tmp_path / "run", live=False).path).row("")], Lines()
+    assert UNSEARCHED not in list(lines.new(rows, False))
+    assert list(lines.new(rows, True)) == [UNSEARCHED]
+    assert list(lines.new(rows, True)) == []
+    for unsearched in (True, False):
+        out = Console(file=io.StringIO(), width=300)
+        out.print(picture("runs", rows, unsearched, 300, 50))
+        assert (UNSEARCHED in out.file.getvalue()) == unsearched  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        ({"finished": 0}, 0),
+        ({"lost": None, "failed": 7}, 1),
+        ({"lost": None, "failed": 5}, 5),
+        ({"stopped": 3, "failed": 7}, 7),
+        ({"finished": 0, "lost": None}, 1),
+        ({"finished": 0, "preempted": 75}, 75),
+    ],
+)
+def test_the_exit_code_of_a_run_is_that_of_the_cause(states: dict[str, int | None], code: int) -> None:
+    workers = [{"state": state, "exit_code": its} for state, its in states.items()]
+    assert outcome({"workers": workers, "stop": None}) == code
+    assert outcome({"workers": workers[::-1], "stop": None}) == code
+
+
+def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Terminal) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH)
+    finish(run)
+    found = json.loads(modtrain("watch", tmp_path, "--json").out)
+    (row,) = found["runs"]
+    assert found["unsearched"] is False
+    assert (row["path"], row["state"], row["alarms"]) == ("run", "finished", [])
+    assert json.loads(modtrain("status", run.path, "--json").out)["alarms"] == []
+    said = modtrain("status", run.path, "--json", "--watch")
+    assert (said.code, "take one of them" in said.err) == (2, True)
+    assert modtrain("watch", tmp_path / "missing").code == 2
+
+
+def test_names_that_would_move_the_cursor_are_shown_instead(tmp_path: Path) -> None:
+    good = make(tmp_path / "good", live=False)
+    odd = tmp_path / os.fsdecode(b"a\x1b[2J\n\xff")
+    odd.mkdir()
+    (odd / "run.json").write_bytes((good.path / "run.json").read_bytes())
+    watching = start("watch", tmp_path)
+    said = lines_until(watching, lambda line: line.startswith("a"))
+    watching.send_signal(signal.SIGINT)
+    ended(watching)
+    assert r"a\x1b[2J\n\xff  waiting" in said
+    assert "\x1b" not in said
+
+
+def test_on_a_terminal_what_is_shown_is_renewed_in_place(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "modtrain", "watch", str(tmp_path)]
+    environment = {**os.environ, "COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as watching:
+        os.close(theirs)
+        read_until(ours, "1 running")
+        run.request_stop("lunch")
+        said = read_until(ours, "A stop was asked for (lunch)")
+        assert "\x1b[1A" in said, "the lines before are written over"
+        watching.send_signal(signal.SIGINT)
+        read_until(ours, "\x1b[?25h")
+        assert watching.wait(timeout=60) == 130
+    os.close(ours)
+
+
+def read_until(descriptor: int, wanted: str, timeout_s: float = 120) -> str:
+    """What a program writes to its terminal until it has written something."""
+    said, deadline = "", time.monotonic() + timeout_s
+    while wanted not in said:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, said
+        said += os.read(descriptor, 65536).decode(errors="replace")
+    return said
+
+
+def test_a_terminal_that_cannot_be_renewed_gets_lines(tmp_path: Path) -> None:
+    make(tmp_path / "run", live=True)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "modtrain", "watch", str(tmp_path)]
+    environment = {**os.environ, "COLUMNS": "100", "LINES": "30", "TERM": "dumb"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as watching:
+        os.close(theirs)
+        assert "\x1b" not in read_until(ours, "run  running")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 130
+    os.close(ours)
+
+
+def test_a_folder_without_runs_is_not_watched_in_silence(tmp_path: Path) -> None:
+    watching = start("watch", tmp_path)
+    lines_until(watching, lambda line: line == "There is no run or sweep here yet.\n")
+    make(tmp_path / "run", live=False)
+    lines_until(watching, lambda line: line.startswith("run  finished"))
+    watching.send_signal(signal.SIGINT)
+    assert ended(watching).code == 130
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_numbers_are_never_cut_however_long_a_name_is(tmp_path: Path, width: int) -> None:
+    make(tmp_path / ("long-" * 20 + "name"), live=False)
+    make(tmp_path / "short", live=False)
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    out = Console(file=io.StringIO(), width=width)
+    out.print(picture("runs", catalog.rows()["runs"], False, width, 50))
+    assert isinstance(out.file, io.StringIO)
+    _, _, head, *rows = out.file.getvalue().splitlines()
+    assert head.split()[:4] == ["run", "state", "done", "epoch"]
+    for row in rows:
+        name, state, done, epoch, *_ = row.split()
+        assert (state, done, epoch) == ("finished", "100%", "99/100")
+        assert name == "short" or name.startswith("long-")
+        assert "…" not in row.removeprefix(name)
+
+
+def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    beat = run.module_path("translator") / "heartbeat.json"
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    (row,) = catalog.rows()["runs"]
+    assert row["left_s"] is None
+    assert {module["name"]: module["state"] for module in row["modules"]}["translator"] == "lost"
+
+
+def test_a_scheduler_that_is_silent_for_once_changes_nothing(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, BOTH)
+    (run.path / "jobs").mkdir()
+    record = {"backend": "slurm", "jobs": {"0": {"backend": "slurm", "id": f"{run.path}/jobs/0.journal@7"}}}
+    (run.path / "jobs" / "jobs.json").write_text(json.dumps(record))
+    answers = iter([{0: JobState(phase="pending", why="Resources")}])
+
+    def asked(run: Run) -> dict[int, JobState]:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise BackendSilent("squeue does not answer.") from None
+
+    monkeypatch.setattr("modtrain.scheduling.job_record.states", asked)
+    monkeypatch.setattr("modtrain.cli.status.JOBS_S", 0.0)
+    following = Following(run)
+    looks = [following.look() for _ in range(3)]
+    assert [look["workers"][0]["state"] for look in looks] == ["queued"] * 3
+    assert following.is_silent
+
+
+def test_nobody_is_told_to_launch_what_is_launched(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=True)
+    beat = run.module_path("translator") / "heartbeat.json"
+    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    (run.path / "jobs").mkdir()
+    claim(run)
+    catalog = Catalog(tmp_path)
+    catalog.look()
+    (row,) = catalog.rows()["runs"]
+    for alarms in (row["alarms"], Following(run).look()["alarms"]):
+        said = next(alarm["do"] for alarm in alarms if alarm["module"] == "translator")
+        assert said.startswith("Its launcher starts it again")

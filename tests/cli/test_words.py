@@ -1,0 +1,176 @@
+"""What the command line says: help, lists, suggestions for typing mistakes, one sentence for everything wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modtrain.cli
+from modtrain.cli import terminal
+from tests.support import SUPPORT
+from tests.support.command import Terminal
+
+PAINTING = SUPPORT / "painting.py"
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_lists_every_command_whole_and_the_exit_codes(type_: Terminal) -> None:
+    said = type_("--help")
+    assert said.code == 0
+    assert "..." not in said.out.replace("[ARGS]...", "")
+    for command in ["launch", "worker", "status", "stop", "evaluate", "apply", "recipes", "doctor"]:
+        assert f"  {command} " in said.out
+        assert type_(command, "--help").out.startswith(f"Usage: modtrain {command}")
+    assert type_().out == said.out
+    assert "75 told to leave" in said.out
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']; from modtrain.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    )
+    names = ("torch", "ray", "rich.live", "modtrain.storage.run", "modtrain.scheduling.config")
+    code += f"print([name for name in {names} if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.strip().endswith("[]")
+
+
+def test_the_version_is_printed(type_: Terminal) -> None:
+    assert type_("--version").out.startswith("modtrain ")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("stauts x", "Did you mean 'status'?"),
+        ("status x --josn", "Did you mean '--json'?"),
+        ("status", "Missing argument"),
+        ("launch --recipe PAINTING --ndoes 3", "Did you mean '--nodes'?"),
+        ("launch --recipe PAINTING --batchsize 3", "Did you mean '--batch-size'?"),
+        ("launch --recipe PAINTING --set painter.lrr=3", "Did you mean 'painter.lr'?"),
+        ("launch --recipe PAINTING --set painter.lr=x", "painter.lr = 'x' is not allowed"),
+        ("launch --recipe PAINTING --lr nan", "painter.lr = nan is not allowed: it must be a finite number"),
+        ("launch --recipe PAINTING --epochs 0", "epochs = 0 is not allowed"),
+        ("launch --recipe PAINTING --epochs three", "Invalid value for '--epochs'"),
+        ("launch --recipe PAINTING --place paintr|critic", "Did you mean 'painter'?"),
+        ("launch --recipe PAINTING --nodes 3", "--nodes 3 is more than the recipe's 2 modules"),
+        ("launch --recipe PAINTING --backend lokal", "Did you mean 'local'?"),
+        ("launch --recipe PAINTING --dataroot nowhere", "--dataroot nowhere does not exist."),
+        ("launch --recipe PAINTING --name a/b", "A run cannot be called"),
+        ("launch --recipe latent-translaton", "Did you mean 'latent-translation'?"),
+        ("launch latent-translation", "give it as --recipe latent-translation"),
+        ("launch PAINTING", "is a recipe: give it as --recipe"),
+        ("launch nothing.yaml", "The config nothing.yaml cannot be read: No such file or directory."),
+        ("launch runs/nothing", "There is no run in runs/nothing"),
+        ("launch --recipe PAINTING --name new --resume", "There is no run runs/new to go on with"),
+        ("status runs/nothing", "There is no run in runs/nothing"),
+        ("worker runs/nothing", "There is no run in runs/nothing"),
+        ("recipes nothing", "There is no recipe 'nothing'"),
+        ("doctor nothing", "nothing does not exist"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence(
+    type_: Terminal, in_empty_folder: Path, words: str, sentence: str
+) -> None:
+    said = type_(*words.replace("PAINTING", str(PAINTING)).split())
+    assert said.code == 2
+    assert sentence in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert list(in_empty_folder.iterdir()) == []
+
+
+def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, in_empty_folder: Path) -> None:
+    words = ["launch", "--recipe", PAINTING, "--dry-run", "--n_epochs", "7", "--exchange_every=4", "--nodes", "1"]
+    said = type_(*words, "--lr", "5e-4", "--no-flip", "--bold", "--batch_size", "3", "--set", "critic.lr=0.125")
+    assert said.code == 0, said.err
+    for expected in ("painting-1", "painter,critic", "every 4 steps", "--modules painter,critic"):
+        assert expected in said.out
+    lines = {line.split()[0]: line.split()[1] for line in said.out.splitlines() if "(default" in line}
+    assert lines == {
+        "batch_size": "3",
+        "flip": "false",
+        "painter.lr": "0.0005",
+        "painter.bold": "true",
+        "critic.lr": "0.125",
+    }
+    assert list(in_empty_folder.iterdir()) == []
+
+
+def test_recipes_are_listed_with_types_defaults_and_meaning(type_: Terminal) -> None:
+    said = type_("recipes", PAINTING)
+    assert "painter (reads critic)" in said.out
+    assert "images in a batch  int" in said.out
+    found = json.loads(type_("recipes", PAINTING, "--json").out)["recipes"][str(PAINTING)]
+    size = {"name": "batch_size", "type": "int", "default": 2, "required": False, "meaning": "images in a batch"}
+    assert found["params"][0] == size
+    assert found["modules"] == {"painter": {"reads": ["critic"]}, "critic": {"reads": []}}
+    every = json.loads(type_("recipes", "--json").out)["recipes"]
+    assert "latent-translation" in every
+    assert all(parameter["meaning"] for parameter in every["latent-translation"]["params"])
+
+
+def test_the_doctor_answers_for_people_and_programs(type_: Terminal, tmp_path: Path) -> None:
+    report = json.loads(type_("doctor", tmp_path, "--size-mb", "0.1", "--json").out)
+    assert report["failed"] is False
+    assert "publish" in {cost["name"] for cost in report["costs"]}
+    said = type_("doctor", tmp_path, "--size-mb", "0.1")
+    assert said.code == 0
+    assert "A published folder cannot be overwritten." in said.out
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m modtrain recipes latent-translation | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0] == "latent-translation"
+
+
+def test_a_bug_of_ours_keeps_its_traceback(type_: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(name: str) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr("modtrain.recipes.loading.load_recipe", bug)
+    said = type_("recipes", "latent-translation")
+    assert said.code == 1
+    assert "Traceback" in said.err
+    assert "KeyError: 'bug'" in said.err
+
+
+def test_storage_that_refuses_is_a_sentence(type_: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise PermissionError(13, "Permission denied", "/shared/x")
+
+    monkeypatch.setattr("modtrain.recipes.loading.load_recipe", refuse)
+    said = type_("recipes", "latent-translation")
+    assert (said.code, said.err) == (6, "modtrain: The operating system refused: Permission denied (/shared/x).\n")
+
+
+def test_durations_are_written_for_people() -> None:
+    assert [terminal.clock(s) for s in (None, 0.4, 59.6, 3599, 7510, 180000)] == [
+        "", "0:00", "1:00", "59:59", "2:05:10", "2 d 2:00",
+    ]  # fmt: skip
+    assert [terminal.duration(s) for s in (0.84, 9.96, 42, 252, 7500)] == [
+        "0.8 s", "10 s", "42 s", "4 min 12 s", "2 h 5 min",
+    ]  # fmt: skip
+    assert [terminal.rate(r) for r in (None, 0, 12.34, 0.25)] == ["", "", "12.3/s", "0.25/s"]
+
+
+def test_every_command_is_documented() -> None:
+    for command in modtrain.cli.app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__

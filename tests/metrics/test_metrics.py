@@ -1,0 +1,102 @@
+"""PSNR and SSIM agree with scikit-image's, and a mask means what it says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage import metrics
+from torch import Tensor
+
+from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.metrics.sample_grid import sample_grid
+
+scikit_image: Any = metrics
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    """Smooth images and noisy versions of them, some noisier."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand((4, 3, 6, 5), generator=generator) * 2 - 1
+    truth = torch.nn.functional.interpolate(small, (36, 30), mode="bilinear")
+    noise = torch.randn(truth.shape, generator=generator) * torch.tensor([0.02, 0.1, 0.2, 0.4]).view(4, 1, 1, 1)
+    return (truth + noise).clamp(-1, 1), truth
+
+
+def left_half(images: Tensor) -> Tensor:
+    mask = torch.zeros((len(images), 1, *images.shape[2:]), dtype=torch.bool)
+    mask[..., : images.shape[-1] // 2] = True
+    return mask
+
+
+def test_psnr_is_the_mean_over_images_of_what_scikit_image_says(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = (tensor.numpy().astype(np.float64) for tensor in pair)
+    each = [
+        scikit_image.peak_signal_noise_ratio(true, image, data_range=2)
+        for image, true in zip(images, truth, strict=True)
+    ]
+    assert psnr(*pair) == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_psnr_inside_a_mask_is_that_of_the_part_alone(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = pair
+    assert psnr(images, truth, left_half(images)) == pytest.approx(psnr(images[..., :15], truth[..., :15]), abs=1e-9)
+
+
+def test_what_happens_outside_of_the_mask_does_not_count(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = pair
+    changed = torch.where(left_half(images), images, torch.ones(()))
+    assert psnr(changed, truth, left_half(images)) == psnr(images, truth, left_half(images))
+    assert psnr(changed, truth, ~left_half(images)) < psnr(images, truth, ~left_half(images))
+
+
+def test_ssim_is_the_mean_over_images_of_what_scikit_image_says(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = (tensor.numpy().astype(np.float64) for tensor in pair)
+    wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2, "channel_axis": 0}
+    each = [scikit_image.structural_similarity(image, true, **wang) for image, true in zip(images, truth, strict=True)]
+    assert ssim(*pair) == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_ssim_inside_a_mask_sees_only_damage_near_the_mask(pair: tuple[Tensor, Tensor]) -> None:
+    _, truth = pair
+    damaged = truth.clone()
+    damaged[..., 25:] = 1.0
+    assert ssim(damaged, truth, left_half(truth)) == pytest.approx(1.0)
+    assert ssim(damaged, truth, ~left_half(truth)) < 0.9
+
+
+def test_equal_images_have_infinite_psnr_and_ssim_one(pair: tuple[Tensor, Tensor]) -> None:
+    _, truth = pair
+    assert psnr(truth, truth) == math.inf
+    assert ssim(truth, truth) == pytest.approx(1.0)
+
+
+def test_an_image_with_an_empty_mask_does_not_count(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = pair
+    mask = left_half(images)
+    mask[0] = False
+    assert psnr(images, truth, mask) == pytest.approx(psnr(images[1:], truth[1:], mask[1:]))
+    with pytest.raises(ValueError, match="every mask is empty"):
+        psnr(images, truth, torch.zeros_like(mask))
+
+
+def test_shapes_that_do_not_fit_are_named(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = pair
+    with pytest.raises(ValueError, match=r"\(4, 3, 36, 30\), \(3, 3, 36, 30\)"):
+        psnr(images, truth[1:])
+    with pytest.raises(ValueError, match="do not fit"):
+        ssim(images, truth, torch.ones_like(images))
+
+
+def test_a_sample_grid_enlarges_small_images_by_a_whole_factor() -> None:
+    red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 24, 24)
+    picture = sample_grid((red, -red, red[:1]))
+    assert picture.dtype == torch.uint8
+    assert picture.shape == (3 * 96 + 2 * 2, 96, 3), "as many columns as the shortest row has"
+    assert picture[50, 50].tolist() == [255, 0, 0]
+    assert picture[150, 50].tolist() == [0, 255, 255]
+    assert sample_grid((red.repeat(1, 1, 10, 10),)).shape == (240, 2 * 240 + 2, 3), "large ones stay as they are"

@@ -1,0 +1,211 @@
+"""Alarms: what is wrong is said with what to do, and what is not wrong is not said."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.errors import Diverged
+from modtrain.monitoring.alarms import WINDOW, Alarm, alarms
+from modtrain.monitoring.status import status
+from modtrain.storage import filesystem
+from modtrain.storage.history import History
+from tests.support.runs import finish, make_run, start_worker
+
+
+class Handwritten:
+    """A history of curves and versions, by module."""
+
+    def __init__(self, curves: dict[str, list[float]] | None = None, versions: dict[str, list[Any]] | None = None):
+        self._curves, self._versions = curves or {}, versions or {}
+
+    def losses(self, module: str) -> list[float]:
+        return self._curves.get(module, [])
+
+    def versions(self, module: str) -> list[dict[str, Any]]:
+        return self._versions.get(module, [])
+
+
+def found(**modules: dict[str, Any]) -> dict[str, Any]:
+    """A run of a generator and a discriminator that train, as `status` says it."""
+    told: dict[str, Any] = {"run": "r", "path": "/runs/my run", "state": "running", "stop": None, "workers": []}
+    told["modules"] = {}
+    for number, name in enumerate(("generator", "discriminator")):
+        says = {"state": "training", **modules.get(name, {})}
+        worker = {"modules": [name], "host": "node1", "pid": 7, "job": None, "waiting_for": None, "trouble": None}
+        told["workers"].append({**worker, **{k: v for k, v in says.items() if k not in ("epoch", "peers", "damaged")}})
+        module = {"version": 3, "epoch": 5, "peers": {}, "worker": number, "age_s": 1.0}
+        told["modules"][name] = {**module, **says}
+    return told
+
+
+def only(said: list[Alarm]) -> Alarm:
+    assert len(said) == 1, said
+    return said[0]
+
+
+def noisy(*levels: tuple[int, float], spread: float = 0.2) -> list[float]:
+    """So many lines at each level, with the noise that a GAN's losses have."""
+    draw = random.Random(0)
+    return [level * (1 + spread * draw.uniform(-1, 1)) for count, level in levels for _ in range(count)]
+
+
+def test_a_run_that_is_well_has_no_alarm(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], epochs=40)
+    finish(run)
+    history = History(run)
+    history.look()
+    assert len(history.curve("generator")) >= 20
+    assert alarms(status(run), history) == []
+
+
+def test_a_killed_worker_is_said_with_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(
+        tmp_path / "my run", tiny_recipe, [["generator", "discriminator"]], epochs=1000, params={"pause_s": 0.05}
+    )
+    process = start_worker(run, "generator,discriminator")
+    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("step") or None, timeout_s=120)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    alarm = only(alarms(status(run)))
+    assert alarm.level == "bad"
+    assert "died without a word" in alarm.says
+    assert f"modtrain launch '{run.path}'" in alarm.do
+    watched = only(alarms({**status(run), "launcher": 7}))
+    assert "Its launcher starts it again" in watched.do
+    assert "modtrain launch" not in watched.do, "it would be refused"
+
+
+def test_a_loss_that_is_nan_is_said_with_its_reason(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params={"nan_at": 4})
+    with pytest.raises(Diverged):
+        finish(run)
+    alarm = only(alarms(status(run)))
+    assert (alarm.level, "nan at step 4" in alarm.says, "begin another one" in alarm.do) == ("bad", True, True)
+    assert alarm.says.count("earning rate") == 1, "advice is not repeated"
+    assert "earning rate" not in alarm.do
+
+
+def test_a_damaged_version_is_said(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]])
+    finish(run)
+    meta = run.store("generator").folder(3) / "meta.json"
+    meta.write_bytes(meta.read_bytes().replace(b'"epoch":3', b'"epoch":2'))
+    alarm = only(alarms(status(run)))
+    assert "Version 3 of generator is damaged" in alarm.says
+    assert "version 2" in alarm.says
+
+
+def test_trouble_with_publishing_and_a_stop_are_said() -> None:
+    says = found(generator={"trouble": "publishing failed 2 times: No space left on device"})
+    says["stop"] = "lunch"
+    bad, warn = alarms(says)
+    assert (bad.level, "No space left" in bad.says, "doctor" in bad.do) == ("bad", True, True)
+    assert (warn.level, warn.module, "lunch" in warn.says) == ("warn", None, True)
+    assert "'/runs/my run'" in warn.do
+
+
+def test_a_consequence_is_less_than_its_cause() -> None:
+    says = found(
+        generator={"state": "failed", "exit_code": 7, "trouble": "Waited 600 s for discriminator"},
+        discriminator={"state": "failed", "exit_code": 1, "trouble": "RuntimeError: no memory"},
+    )
+    assert [(alarm.module, alarm.level) for alarm in alarms(says)] == [("discriminator", "bad"), ("generator", "warn")]
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "state", "level"),
+    [
+        (10.0, "training", None),
+        (400.0, "training", "warn"),
+        (1.0, "lost", "bad"),
+        (1.0, "stopped", "bad"),
+        (1.0, "not started", None),
+        (400.0, "not started", "warn"),
+    ],
+)
+def test_a_wait_is_said_where_it_is_long_or_in_vain(waited_s: float, state: str, level: str | None) -> None:
+    waits = {"state": "waiting", "waiting_for": "discriminator", "waited_s": waited_s}
+    said = [
+        alarm
+        for alarm in alarms(found(generator=waits, discriminator={"state": state}))
+        if "waits" in alarm.says or "waited" in alarm.says
+    ]
+    assert [alarm.level for alarm in said] == ([level] if level else [])
+
+
+def test_what_is_a_long_wait_is_told_by_the_peer_s_epochs() -> None:
+    waits = found(generator={"state": "waiting", "waiting_for": "discriminator", "waited_s": 400.0})
+    slow = [{"version": v, "full": True, "writer": "w", "published_at": 300.0 * v} for v in range(6)]
+    assert alarms(waits, Handwritten(versions={"discriminator": slow})) == []
+    quick = [{"version": v, "full": True, "writer": "w", "published_at": 10.0 * v} for v in range(6)]
+    assert "waited 7 min for discriminator" in only(alarms(waits, Handwritten(versions={"discriminator": quick}))).says
+
+
+def test_an_old_peer_is_said_while_it_trains() -> None:
+    old = {"peers": {"discriminator": {"version": 1, "epoch": 1}}, "epoch": 6}
+    assert "epoch 6 and trains against discriminator of epoch 1" in only(alarms(found(generator=old))).says
+    assert alarms(found(generator=old, discriminator={"state": "finished"})) == []
+    assert alarms(found(generator={**old, "epoch": 3})) == []
+
+
+def test_a_version_that_is_overdue_is_said() -> None:
+    versions = {"generator": [{"version": v, "writer": "w", "published_at": 100.0 * v} for v in range(6)]}
+    history = Handwritten(versions=versions)
+    assert alarms(found(generator={"age_s": 250.0}), history) == []
+    assert "nothing for 10 min; it used to take 100 s" in only(alarms(found(generator={"age_s": 600.0}), history)).says
+    assert alarms(found(generator={"age_s": 600.0, "state": "finished"}), history) == []
+
+
+HEALTHY = [
+    {"generator": noisy((20, 1.0), (200, 0.3)), "discriminator": noisy((20, 1.0), (200, 0.5))},
+    {"generator": noisy((300, 0.4), (60, 0.01)), "discriminator": noisy((360, 0.5))},  # a reconstruction: good
+    {"generator": noisy((100, 0.3), (100, 0.7)), "discriminator": noisy((100, 0.5), (100, 0.2))},  # it swings
+    {"generator": noisy((200, -2.0)), "discriminator": noisy((200, -50.0))},  # WGAN: no floor
+    {"generator": [*noisy((100, 0.3)), 9.0, *noisy((5, 0.3))], "discriminator": noisy((106, 0.5))},  # a spike
+    {"generator": noisy((100, 1.0), (300, 1e-3), (20, 0.05)), "discriminator": noisy((420, 0.5))},
+    {"generator": [0.0] * 5, "discriminator": [1e9]},
+    {"generator": [math.exp(-s / 20) for s in range(400)], "discriminator": noisy((400, 0.5))},
+]
+
+
+@pytest.mark.parametrize("curves", HEALTHY)
+def test_curves_that_may_be_healthy_are_no_alarm(curves: dict[str, list[float]]) -> None:
+    assert alarms(found(), Handwritten(curves)) == []
+
+
+def test_a_discriminator_that_has_won_is_said() -> None:
+    curves = {"generator": noisy((60, 0.3), (90, 0.95)), "discriminator": noisy((60, 0.5), (30, 0.1), (60, 0.01))}
+    alarm = only(alarms(found(), Handwritten(curves)))
+    assert (alarm.module, alarm.level) == ("discriminator", "warn")
+    assert "while that of generator rises" in alarm.says
+    assert "learning rate of discriminator" in alarm.do
+
+
+@pytest.mark.parametrize("value", [0.0, 0.693147])
+def test_a_loss_that_does_not_change_at_all_is_said(value: float) -> None:
+    curves = {"generator": [*noisy((50, 0.3)), *[value] * WINDOW], "discriminator": noisy((100, 0.5))}
+    assert "has not changed" in only(alarms(found(), Handwritten(curves))).says
+
+
+def test_a_loss_that_shoots_up_is_said() -> None:
+    curves = {"generator": noisy((100, 0.3), (4, 40.0)), "discriminator": noisy((104, 0.5))}
+    assert "shoots up" in only(alarms(found(), Handwritten(curves))).says
+
+
+def test_every_alarm_says_what_to_do() -> None:
+    curves = {"generator": noisy((100, 0.3), (4, 40.0)), "discriminator": [0.1] * 100}
+    for alarm in alarms(found(generator={"state": "lost"}), Handwritten(curves)):
+        assert alarm.says.endswith(".")
+        assert alarm.do.endswith(".")
+
+
+def test_a_folder_s_name_is_no_template(tmp_path: Path) -> None:
+    told = found(generator={"state": "failed", "trouble": "lost its way"}) | {"path": "/runs/a{b}"}
+    alarm = alarms(told)[0]
+    assert (alarm.says, "a{b}" in alarm.do) == ("generator failed: lost its way.", True)

@@ -1,0 +1,141 @@
+"""What a recipe may be, and what a loss sees of the other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modtrain.errors import InputError
+from modtrain.recipes.base import Module, Reads, Recipe, check_graph
+from modtrain.recipes.nets_view import Nets
+
+
+def module(**values: Any) -> Module:
+    return Module(build=lambda p: nn.Identity(), loss=lambda n, b, p: {}, optimizer=lambda w, p: None, **values)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        ({}, "no modules"),
+        ({"a b": module()}, "Module name 'a b' cannot be used"),
+        ({"once": module()}, "Module name 'once' cannot be used"),
+        ({"a": module(reads=("a",))}, "'a' reads itself"),
+        ({"judge": module(), "maker": module(reads=("jugde",))}, "Did you mean 'judge'"),
+        ({"a": module(), "b": module(reads=("a", Reads("a", last=2)))}, "'b' reads a peer twice"),
+        ({"a": module(frozen_mode="test")}, "allowed are 'eval' and 'train'"),
+    ],
+)
+def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapping[str, Module], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_graph(modules)
+
+
+def recipe(**values: Any) -> Recipe:
+    return Recipe(params=int, data=lambda d, p: None, modules={"a": module()}, **values)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("names", ["fid", {"fid"}, (5,), ("",), None])
+def test_of_which_metrics_less_is_better_is_said_by_their_names(names: Any) -> None:
+    with pytest.raises(InputError, match="as lower_is_better="):
+        recipe(evaluate=lambda nets, test, params: None, lower_is_better=names)
+
+
+def test_where_nothing_is_measured_nothing_is_better() -> None:
+    with pytest.raises(InputError, match="names fid, but no `evaluate`"):
+        recipe(lower_is_better=("fid",))
+    assert recipe(evaluate=lambda nets, test, params: None, lower_is_better=("fid",)).lower_is_better == ("fid",)
+
+
+def test_a_worker_reads_the_most_versions_that_one_of_its_modules_asks_for() -> None:
+    modules = {
+        "one": module(reads=("judge",)),
+        "two": module(reads=(Reads("judge", last=lambda params: params),)),
+        "judge": module(),
+    }
+    recipe = Recipe(params=int, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
+    assert recipe.reads(["one", "two"], 8) == {"judge": 8}
+    assert recipe.reads(["one"], 8) == {"judge": 1}
+    assert recipe.reads(["one", "two", "judge"], 8) == {}
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+@pytest.fixture
+def nets() -> Nets:
+    lasts = {"generator": {"judge": 2}, "judge": {"generator": 1}}
+    return Nets(
+        {"generator": [Counting(2, 2)], "judge": [Counting(2, 1), Counting(2, 1)], "other": [Counting(1, 1)]}, lasts
+    )
+
+
+def shared(nets: Nets) -> Tensor:
+    return nets.once("fake", lambda: nets.generator(torch.ones(1, 2)))
+
+
+def test_what_the_generator_makes_for_its_loss_serves_the_judge_without_its_graph(nets: Nets) -> None:
+    nets.enter("generator")
+    with_graph = shared(nets)
+    nets.enter("judge")
+    values = shared(nets)
+    assert nets.generator.calls == 1
+    assert with_graph.grad_fn is not None
+    assert values.grad_fn is None
+    assert torch.equal(values, with_graph)
+
+
+def test_a_generator_that_comes_after_the_judge_still_gets_its_graph(nets: Nets) -> None:
+    nets.enter("judge")
+    assert shared(nets).grad_fn is None
+    nets.enter("generator")
+    assert shared(nets).grad_fn is not None
+
+
+def test_what_is_shared_is_made_anew_for_the_next_batch(nets: Nets) -> None:
+    nets.enter("judge")
+    shared(nets)
+    shared(nets)
+    assert nets.generator.calls == 1
+    nets.forget()
+    shared(nets)
+    assert nets.generator.calls == 2
+
+
+def test_a_shared_value_that_was_made_from_another_shared_value_keeps_its_graph(nets: Nets) -> None:
+    def doubled() -> Tensor:
+        return nets.once("doubled", lambda: 2 * shared(nets))
+
+    nets.enter("judge")
+    assert doubled().grad_fn is None
+    nets.enter("generator")
+    assert doubled().grad_fn is not None
+
+
+def test_average_is_over_the_versions_that_the_edge_asks_for(nets: Nets) -> None:
+    nets.enter("generator")
+    x = torch.ones(1, 2)
+    mean = nets.average("judge", lambda judge: judge(x).sum())
+    every = nets._versions["judge"]
+    assert torch.allclose(mean, sum(judge(x).sum() for judge in every) / 2)  # type: ignore[arg-type]
+
+
+def test_touching_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> None:
+    nets.enter("generator")
+    with pytest.raises(InputError, match=r"'generator' touches 'other'.*`reads` of 'generator'"):
+        nets.other(torch.ones(1, 1))
+
+
+def test_outside_of_training_every_module_may_be_used(nets: Nets) -> None:
+    assert nets.other(torch.ones(1, 1)).shape == (1, 1)
+    with pytest.raises(AttributeError, match=r"no module 'nothing' here; there are generator, judge, other"):
+        nets.nothing  # noqa: B018

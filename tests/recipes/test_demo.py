@@ -1,0 +1,24 @@
+"""The built-in demo as a user starts it: apples become oranges, backgrounds stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import start
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_three_workers_turn_apples_into_oranges_and_leave_the_background(tmp_path: Path, seed: int) -> None:
+    launched = start("launch", "--nodes", 3, "--seed", seed, "--name", "demo", "--root", tmp_path)
+    _, errors = launched.communicate()
+    assert launched.returncode == 0, errors
+    judged = start("evaluate", tmp_path / "demo", "--json")
+    metrics = json.loads(judged.communicate()[0])["metrics"]
+    assert metrics["translation_psnr"] > metrics["untouched_psnr"] + 3
+    assert metrics["background_psnr"] > 20
+    assert metrics["target_kept_psnr"] > 20

@@ -1,0 +1,106 @@
+"""Config files and the command line over them: what becomes of them, and what is said where they are wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.errors import InputError
+from modtrain.recipes.loading import load_recipe
+from modtrain.scheduling.config import Config, differences, new_spec, read_config
+from modtrain.storage.run import RunSpec
+
+
+def config_file(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def said(folder: Path, text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        read_config(config_file(folder, text), {}, [])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_command_line_wins_over_the_file_and_set_over_both(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "epochs: 3\nexchange-every: 5\nparams: {lr: 1, opponents: 2}\n")
+    found = read_config(path, {"epochs": 7, "seed": None}, ["lr=2e-3"])
+    assert (found.epochs, found.exchange_every, found.seed) == (7, 5, 0)
+    assert found.params == {"lr": 2e-3, "opponents": 2}
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert read_config(config_file(tmp_path, "# nothing yet\n"), {}, []) == Config()
+
+
+def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
+    found = read_config(config_file(tmp_path, "recipe: ./mine.py\ndataroot: images\n"), {}, [])
+    assert found.recipe == str(tmp_path / "mine.py")
+    assert found.dataroot == str(tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch: 3", "Did you mean 'epochs'?"),
+        ("epochs: 0", "epochs = 0 is not allowed: input should be greater than or equal to 1."),
+        ("epochs: true", "epochs = True is not allowed"),
+        ("epochs: 1.5", "epochs = 1.5 is not allowed"),
+        ("epochs: '3'", "epochs = '3' is not allowed"),
+        ("peer_timeout_s: .inf", "peer_timeout_s = inf is not allowed"),
+        ("peer_timeout_s: .nan", "peer_timeout_s = nan is not allowed"),
+        ("name: [a]", "name = ['a'] is not allowed"),
+        ("device: gpu", "take auto, cpu, cuda, cuda:1 or mps"),
+        ("params: [1, 2]", "it holds names and values of parameters"),
+        ("params: 3", "it holds names and values of parameters"),
+        ("epochs: 1\nepochs: 2", "'epochs' is given twice"),
+        ("- 1\n- 2", "must hold names and values"),
+        ("1: 2", "must hold names and values"),
+        ("just text", "must hold names and values"),
+        ("a: [1", "is not YAML"),
+        ("a: !!python/object:os.system {}", "is not YAML"),
+        ("nodes: 3\nplace: a | b", "--nodes 3 contradicts --place 'a | b'"),
+    ],
+)
+def test_a_wrong_file_is_explained_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    assert sentence in said(tmp_path, text)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> None:
+    config_file(tmp_path, "epochs: 1")
+    with pytest.raises(InputError, match=r"No such file or directory. Did you mean 'config.yaml'?"):
+        read_config(tmp_path / "confg.yaml", {}, [])
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_config(tmp_path / "binary.yaml", {}, [])
+
+
+def test_a_new_run_remembers_of_which_metrics_less_is_better(tiny_recipe: Path) -> None:
+    recipe = dataclasses.replace(load_recipe(str(tiny_recipe)), lower_is_better=("mean",))
+    spec = new_spec(Config(recipe=str(tiny_recipe)), recipe, [["generator", "discriminator"]])
+    assert spec.lower_is_better == ["mean"]
+    old = json.loads(spec.model_dump_json())
+    del old["lower_is_better"]
+    assert RunSpec.model_validate(old).lower_is_better == []
+
+
+def test_only_what_is_asked_for_can_differ_from_a_run(tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    begun: dict[str, Any] = {"recipe": str(tiny_recipe), "epochs": 4, "params": {"lr": 0.5}}
+    spec = new_spec(Config(**begun), recipe, [["generator"], ["discriminator"]])
+    for same in ({}, begun, {"nodes": 2}, {"place": "generator|discriminator"}, {"backend": "local", "name": "x"}):
+        assert differences(Config(**same), recipe, spec) == []
+    assert differences(Config(epochs=5, nodes=1, params={"lr": 1, "opponents": 1}), recipe, spec) == [
+        "epochs is 4, not 5",
+        "lr is 0.5, not 1.0",
+        "nodes is 2, not 1",
+    ]
+    assert differences(Config(place="generator,discriminator"), recipe, spec) == [
+        "place is 'generator | discriminator', not 'generator,discriminator'"
+    ]

@@ -1,0 +1,288 @@
+"""What `jobs/` holds works as it stands: configs are read, planned and trained, scripts by hand are run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from modtrain.cli import app
+from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.params import as_values, flatten, parameters
+from modtrain.scheduling.config import new_spec, read_config
+from modtrain.scheduling.placement import place
+from modtrain.storage import filesystem
+from modtrain.storage.run import Run
+from modtrain.sweeps.sweep import Sweep
+from tests.scheduling.test_ray_cluster import THREE
+from tests.support.fake_pbs import FakePbs
+from tests.support.slurm import Slurm
+
+ROOT = Path(__file__).parents[2]
+JOBS, CLUSTER = ROOT / "jobs", ROOT / "cluster"
+SWEEP = JOBS / "devcloud-sweep.yaml"
+CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP})
+SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.pbs")])
+PROFILES = sorted(CLUSTER.glob("*.yaml"))
+by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+PBSDSH = """#!/bin/sh
+# pbsdsh -n NODE -- PROGRAM ARGUMENT...: on a node there is no environment, and no folder but home
+[ "$1" = -n ] && [ "$3" = -- ] || exit 2
+node=$2; shift 3
+cd "$HOME" && exec env -i PATH=/usr/bin:/bin HOME="$HOME" PBS_NODENUM="$node" "$@"
+"""
+
+
+def modtrain(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "modtrain", *map(str, arguments)]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+
+
+def told(*arguments: str | Path) -> str:
+    """What a command prints that works."""
+    done = modtrain(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def typed(*words: str | Path) -> None:
+    """A command that works, in this process: nothing has to be loaded again."""
+    said = CliRunner().invoke(app, [str(word) for word in words])
+    assert said.exit_code == 0, said.output + repr(said.exception)
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="session")
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photographs' worth of noise for training in each domain, and one to test on, larger than the crop."""
+    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for folder, count in {"trainA": 2, "trainB": 2, "testA": 1, "testB": 1}.items():
+        (root / folder).mkdir()
+        for number in range(count):
+            Image.fromarray(rng.integers(256, size=(300, 320, 3), dtype=np.uint8)).save(root / folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The command `modtrain` as a file, as an installation has it."""
+    command = f'exec {shlex.quote(sys.executable)} -m modtrain "$@"'
+    return executable(tmp_path / "modtrain", f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(ROOT))}\n{command}\n")
+
+
+@pytest.fixture
+def swept(tiny_recipe: Path) -> Callable[..., Sweep]:
+    """Makes the sweep that the scripts by hand are for, of trials with two workers each; submits nothing."""
+
+    def make(root: Path, rates: str, *where: str | Path) -> Sweep:
+        what = ("--recipe", tiny_recipe, "--vary", f"lr={rates}", "--epochs", "1", "--name", "devcloud")
+        typed("sweep", *what, "--root", root, *where, "--dry-run")
+        return Sweep.open(root / "devcloud")
+
+    return make
+
+
+def finished_trials(sweep: Sweep) -> int:
+    return int(json.loads(told("sweep-status", sweep.path, "--json"))["counts"].get("finished", 0))
+
+
+def is_finished(path: Path) -> bool:
+    run = Run.open(path)
+    return run.is_finished(run.modules)
+
+
+def is_training(path: Path, *modules: str) -> bool:
+    return (path / "run.json").exists() and all(Run.open(path).heartbeat(module).get("step") for module in modules)
+
+
+def at_full_size(params: dict[str, Any]) -> bool:
+    sizes = params["crop_size"], params["encoder_decoder"]["width"], params["translator"]["blocks"]
+    return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 256)
+
+
+def test_the_readme_of_the_folder_names_every_file_and_no_other() -> None:
+    named = re.findall(r"^\| `([^`]+)` \|", (JOBS / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(path.name for path in JOBS.iterdir() if path.name != "README.md")
+    assert {path.name for path in CONFIGS} >= {"latent-translation-256.yaml"}
+    assert len(SCRIPTS) >= 5
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_is_read_and_fits_its_recipe(path: Path) -> None:
+    config = read_config(path, {}, [])
+    recipe = load_recipe(config.recipe)
+    spec = new_spec(config, recipe, place(list(recipe.modules), config.nodes or len(recipe.modules), {}))
+    assert set(flatten(config.params)) <= {parameter.name for parameter in parameters(recipe.params)}
+    assert spec.params == as_values(recipe.params(**spec.params))
+    assert at_full_size(spec.params)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_the_command_in_its_first_lines_would_be_accepted(path: Path, dataroot: Path, tmp_path: Path) -> None:
+    (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
+    verb, named, *options = command.replace("~/data/apple2orange", str(dataroot)).split()[2:]
+    assert ROOT / named == path
+    typed(verb, path, *options, "--root", tmp_path, "--dry-run")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.timeout(900)  # about 30 s of CPU time, and the cores may be busy
+def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> None:
+    """Two real steps, jointly: the first is the encoder-decoder's head start, in the second all three train."""
+    config = JOBS / "latent-translation-256.yaml"
+    options = ("--nodes", "1", "--backend", "local", "--device", "cpu", "--epochs", "1", "--name", "full")
+    told("launch", config, *options, "--dataroot", dataroot, "--root", tmp_path)
+    run = Run.open(tmp_path / "full")
+    assert at_full_size(run.spec.params)
+    for module in run.modules:
+        store = run.store(module)
+        first, *_, last = (store.meta(version) for version in store.versions())
+        assert (first.step, last.step, last.final) == (0, 2, True)
+        assert first.files["weights.safetensors"]["sha256"] != last.files["weights.safetensors"]["sha256"]
+    state = json.loads(told("status", run.path, "--json"))
+    assert state["state"] == "finished"
+    assert all(module["metrics"]["loss"] > 0 for module in state["modules"].values())
+
+
+@by_name
+def test_the_article_s_experiment_is_an_array_of_nine_on_every_scheduler(path: Path, tmp_path: Path) -> None:
+    (command,) = [line for line in SWEEP.read_text().splitlines() if line.startswith("#     modtrain ")]
+    words = shlex.split(command.removeprefix("#     modtrain"))
+    assert (words[1], words[3]) == ("jobs/devcloud-sweep.yaml", "cluster/torque.yaml")
+    words[1], words[3], words[5] = str(SWEEP), str(path), str(tmp_path)
+    typed(*words, "--dry-run")
+    (script,) = (tmp_path / "devcloud" / "jobs").glob("*.sh")
+    array = {"slurm": "#SBATCH --array=0-8%9", "pbspro": "#PBS -J 0-8%9", "torque": "#PBS -t 0-8%9"}[path.stem]
+    shape = {
+        "slurm": {"#SBATCH --time=04:00:00", "#SBATCH --cpus-per-task=2"},
+        "pbspro": {"#PBS -l walltime=04:00:00", "#PBS -l select=1:ncpus=2:mem=4096mb"},
+        "torque": {"#PBS -l walltime=06:00:00", "#PBS -l nodes=1:ppn=2"},
+    }
+    assert {array, *shape[path.stem]} <= set(script.read_text().splitlines())
+    assert subprocess.run(["shellcheck", script]).returncode == 0
+
+
+@pytest.mark.parametrize("script", [path for path in SCRIPTS if "sweep" in path.name], ids=lambda path: path.name)
+def test_a_script_by_hand_says_which_task_is_which_rate_and_module(script: Path, tmp_path: Path) -> None:
+    typed("sweep", SWEEP, "--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--name", "devcloud", "--dry-run")
+    sweep = Sweep.open(tmp_path / "devcloud")
+    text = script.read_text()
+    rates = re.findall(r"0\.\d+", text)
+    table = re.findall(r"^#     (\w+)" + 3 * r" +(?:task |TASK=)(\d)" + "$", text, re.MULTILINE)
+    said = {int(task): (module, rate) for module, *tasks in table for task, rate in zip(tasks, rates, strict=True)}
+    meant = {}
+    for task in range(9):
+        trial, worker = divmod(task, sweep.workers)
+        meant[task] = (*sweep.spec.placement[worker], str(sweep.values(trial)["lr"]))
+    assert said == meant
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_by_hand_is_sound_and_changes_to_a_folder_of_its_own_choice(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    assert subprocess.run(["shellcheck", script]).returncode == 0
+    assert '\ncd "$RUNS" || exit' in script.read_text()
+
+
+def test_the_array_by_hand_trains_a_sweep_on_slurm(
+    slurm: Slurm, swept: Callable[..., Sweep], installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / 'it\'s "all" $HOME'
+    sweep = swept(runs, "0.005", "--backend", "slurm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNS", str(runs))
+    monkeypatch.setenv("MODTRAIN", str(installed))
+    job = slurm.run("sbatch", "--parsable", "--array=0-1", JOBS / "devcloud-sweep.sbatch")
+    ended = [slurm.until_over(f"{job}_{task}", timeout_s=120) for task in range(2)]
+    assert {(task.state, task.exit_code) for task in ended} == {("COMPLETED", 0)}
+    assert finished_trials(sweep) == 1
+
+
+def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
+    slurm: Slurm, tiny_recipe: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text(tiny_recipe.read_text().replace("pause_s: float = 0.0", "pause_s: float = 0.3"))
+    given = {"RUNS": tmp_path / "my runs", "MODTRAIN": installed, "RECIPE": slow}
+    for name, value in {**given, "FIRST": "generator", "SECOND": "discriminator"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    job = slurm.run("sbatch", "--parsable", JOBS / "two-nodes.sbatch")
+    assert slurm.until_running(job).node == "n[1-2]"
+    path = tmp_path / "my runs" / "two-nodes"
+    assert filesystem.wait_until(lambda: is_training(path, "generator", "discriminator") or None, timeout_s=120)
+    slurm.run("scancel", "--signal=USR2", job)  # what --signal=USR2@300 sends
+    slurm.until(job, lambda found: found.restarts == 1)
+    ended = slurm.until_over(job, timeout_s=120)
+    assert (ended.state, ended.exit_code) == ("COMPLETED", 0)
+    assert is_finished(path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # three Ray nodes start on two cores
+def test_a_job_of_three_nodes_is_a_ray_cluster_that_trains_on_slurm(
+    slurm: Slurm, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, config = tmp_path / "three.py", tmp_path / "my config.yaml"
+    recipe.write_text(THREE.format(tiny=str(tiny_recipe)))
+    config.write_text("recipe: three.py\nepochs: 2\n")
+    given = {"RUNS": tmp_path / "my runs", "CHECKOUT": ROOT, "CONFIG": config, "MODTRAIN_PYTHON": sys.executable}
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    job = slurm.run("sbatch", "--parsable", JOBS / "ray.sbatch")
+    ended = slurm.until_over(job, timeout_s=600)
+    assert (ended.state, ended.exit_code) == ("COMPLETED", 0), (tmp_path / f"ray-{job}.log").read_text()
+    assert is_finished(tmp_path / "my runs" / "on-ray")
+
+
+def test_the_array_by_hand_and_a_job_of_two_nodes_train_on_pbs_pro(
+    pbs_pro: FakePbs, swept: Callable[..., Sweep], tiny_recipe: Path, installed: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "my runs"
+    sweep = swept(runs, "0.005", "--profile", CLUSTER / "pbspro.yaml")
+    given = f"RUNS={runs},MODTRAIN={installed}"
+    program = executable(tmp_path / "pbsdsh", PBSDSH)
+    modules = f"{given},PBSDSH={program},RECIPE={tiny_recipe},FIRST=generator,SECOND=discriminator"
+    jobs = [
+        pbs_pro.run("qsub", "-v", given, "-J", "0-1", str(JOBS / "devcloud-sweep.pbs")),
+        pbs_pro.run("qsub", "-v", modules, str(JOBS / "two-nodes.pbs")),
+    ]
+    for job in jobs:
+        assert job.returncode == 0, job.stderr
+        pbs_pro.wait(job.stdout.strip(), "F", timeout_s=180)
+        assert pbs_pro.shown(job.stdout.strip())["Exit_status"] == "0"
+    assert finished_trials(sweep) == 1
+    assert is_finished(runs / "two-nodes")
+
+
+def test_plain_jobs_by_hand_train_a_sweep_through_torque_s_commands(
+    slurm: Slurm, swept: Callable[..., Sweep], installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = swept(tmp_path / "runs", "0.005", "--profile", CLUSTER / "torque.yaml")
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(JOBS / "devcloud-sweep-torque.pbs", tmp_path)
+    given = f"RUNS={tmp_path / 'runs'},MODTRAIN={installed}"
+    jobs = [slurm.run("qsub", "-v", f"TASK={task},{given}", "devcloud-sweep-torque.pbs") for task in range(2)]
+    assert {(slurm.until_over(job, timeout_s=120).exit_code) for job in jobs} == {0}
+    assert finished_trials(sweep) == 1

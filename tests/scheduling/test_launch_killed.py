@@ -1,0 +1,122 @@
+"""Launches of real runs on local and ray: a killed worker is started again as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.profile import Profile
+from modtrain.storage.process_identity import process_started
+from modtrain.storage.run import Run
+from tests.support.runs import finish, make_run, weights_of
+
+LONG = {"pause_s": 0.05, "batches": 20}
+"""Parameters that make the tiny recipe last for three seconds."""
+
+
+RAY_SLOWLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
+LOCAL_SLOWLY = [pytest.param("local", marks=pytest.mark.slow), "ray"]
+
+
+@pytest.fixture
+def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
+    """A launch of a run on each backend, one thread a worker."""
+    name: str = request.param
+    address = request.getfixturevalue("raylets").address if name == "ray" else None
+    return lambda run: Launch(run, name, BackendOptions(address=address, profile=Profile(cpus=1)))
+
+
+def pid_after(run: Run, module: str, steps: int, timeout_s: float = 180.0) -> int:
+    """The live process that trains a module, once it has made some steps."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        beat = run.heartbeat(module)
+        if beat and beat.get("step", 0) >= steps and process_started(beat["pid"]) == beat["started"]:
+            return int(beat["pid"])
+        assert time.monotonic() < deadline, beat
+        time.sleep(0.05)
+
+
+def to_the_end(launch: Launch, timeout_s: float = 90.0) -> list[str]:
+    """What was told meanwhile."""
+    told: list[str] = []
+    deadline = time.monotonic() + timeout_s
+    for members in launch.watch(told.append):
+        assert time.monotonic() < deadline, (members, told)
+    return told
+
+
+def is_final(run: Run) -> bool:
+    found = [run.store(module).latest() for module in run.modules]
+    return all(checkpoint is not None and checkpoint.final for checkpoint in found)
+
+
+@pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
+def test_a_run_whose_only_worker_is_killed_ends_with_the_very_weights_of_one_that_was_not(
+    launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
+) -> None:
+    joint = [["generator", "discriminator"]]
+    undisturbed = make_run(tmp_path / "undisturbed", tiny_recipe, joint, params={"batches": 20})
+    finish(undisturbed)
+    run = make_run(tmp_path / "killed", tiny_recipe, joint, params=LONG)
+    launch = launched(run)
+    launch.start()
+    os.kill(pid_after(run, "generator", steps=20), signal.SIGKILL)
+    to_the_end(launch)
+    assert launch.outcome() == 0
+    assert weights_of(run) == weights_of(undisturbed)
+    assert len({checkpoint.writer for checkpoint in run.store("generator").history()}) == 2
+
+
+@pytest.mark.parametrize("launched", LOCAL_SLOWLY, indirect=True)
+def test_every_worker_may_be_killed_and_the_run_still_finishes(
+    launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
+) -> None:
+    placement = [["generator"], ["discriminator"]]
+    run = make_run(tmp_path / "run", tiny_recipe, placement, params=LONG, exchange_every=5)
+    launch = launched(run)
+    launch.start()
+    for module in run.modules:
+        os.kill(pid_after(run, module, steps=5), signal.SIGKILL)
+    to_the_end(launch)
+    assert launch.outcome() == 0
+    assert is_final(run)
+    assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
+def test_a_worker_that_diverges_makes_the_others_publish_and_leave_and_its_exit_code_is_the_launch_s(
+    launched: Callable[[Run], Launch], tmp_path: Path, tiny_recipe: Path
+) -> None:
+    placement = [["generator"], ["discriminator"]]
+    values: dict[str, Any] = {"params": {"batches": 10, "nan_at": 12}, "max_staleness": 0}
+    run = make_run(tmp_path / "run", tiny_recipe, placement, **values)
+    launch = launched(run)
+    launch.start()
+    told = to_the_end(launch)
+    assert launch.outcome() == 5
+    assert [member.exit_code for member in launch.members] == [5, 3]
+    assert "generator failed" in (run.stop_requested() or "")
+    assert any("generator failed" in sentence for sentence in told)
+
+
+def test_a_worker_that_is_killed_while_the_run_is_stopped_is_not_started_again(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params=LONG)
+    launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
+    launch.start()
+    pid = pid_after(run, "generator", steps=0)
+    run.request_stop("enough")
+    os.kill(pid, signal.SIGKILL)
+    to_the_end(launch)
+    assert [member.restarts for member in launch.members] == [0]
+    assert launch.outcome() != 0

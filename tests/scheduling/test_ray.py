@@ -1,0 +1,273 @@
+"""The ray backend on several nodes: spreading, a node that dies, and what does not fit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain.errors import BackendSilent, InputError
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
+from modtrain.scheduling.backends.ray import RayBackend
+from modtrain.scheduling.backends.ray.cluster import bundle_for, share
+from modtrain.storage.process_identity import process_started
+from tests.conftest import NODE
+
+NODE_OF = """
+import os, time
+raylet = open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]
+print(raylet, flush=True)
+time.sleep(600)
+"""
+"""Says which raylet the actor is a child of: its node."""
+
+
+def jobs(folder: Path, count: int, **resources: Any) -> list[Job]:
+    command = (sys.executable, "-c", NODE_OF)
+    return [
+        Job(
+            name=f"{folder.name}.{number}",
+            command=command,
+            log=folder / f"{number}.log",
+            resources=Resources(**resources),
+        )
+        for number in range(count)
+    ]
+
+
+def nodes_of(job: Job, at_least: int = 1, timeout_s: float = 60.0) -> list[str]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = job.log.read_text().split() if job.log.exists() else []
+        if len(found) >= at_least:
+            return found
+        assert time.monotonic() < deadline, f"{job.log} has only {found}"
+        time.sleep(0.1)
+
+
+def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(raylets)
+    wanted = jobs(tmp_path, 3)
+    ids = backend.submit(wanted)
+    try:
+        at_first = [nodes_of(job)[0] for job in wanted]
+        assert len(set(at_first)) == 3
+        lost = next(node for node in raylets.worker_nodes if raylet_of(node) in at_first)
+        moved = at_first.index(raylet_of(lost))
+        raylets.remove_node(lost, allow_graceful=False)
+        raylets.add_node(**NODE)
+        assert nodes_of(wanted[moved], at_least=2)[1] != at_first[moved]
+        assert [len(nodes_of(job)) for job in wanted] == [2 if number == moved else 1 for number in range(3)]
+        deadline = time.monotonic() + 30
+        while backend.status(ids) != dict.fromkeys(ids, JobState(phase="running")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        backend.cancel(ids)
+
+
+def until_all_is_free(raylets: Any) -> None:
+    """The raylets take a moment to give back what the jobs of the test before held."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
+    job = Job(name=tmp_path.name, command=(sys.executable, "-c", code), log=tmp_path / "0.log")
+    ids = backend.submit([job])
+    try:
+        actor, command = (int(pid) for pid in nodes_of(job, at_least=2))
+        os.kill(actor, signal.SIGKILL)
+        other, *_ = nodes_of(job, at_least=4)[2:]
+        assert int(other) != actor
+        assert not Path(f"/proc/{command}/fd/1").exists()
+    finally:
+        backend.cancel(ids)
+
+
+def raylet_of(node: Any) -> str:
+    return str(node.all_processes["raylet"][0].process.pid)
+
+
+def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(raylets)
+    wanted = jobs(tmp_path, 5, cpus=4)
+    ids = backend.submit(wanted)
+    try:
+        assert len({nodes_of(job)[0] for job in wanted}) == 3
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_job_that_is_running_is_not_submitted_again_and_one_that_is_over_takes_its_place_again(
+    raylets: Any, tmp_path: Path
+) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    first, second = jobs(tmp_path, 2)
+    ids = backend.submit([first, second])
+    try:
+        nodes = [nodes_of(first)[0], nodes_of(second)[0]]
+        backend.cancel(ids[1:])
+        assert backend.submit([first, second]) == ids
+        assert nodes_of(second, at_least=2) == [nodes[1], nodes[1]]
+        assert nodes_of(first) == [nodes[0]]
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_run_of_the_same_name_elsewhere_is_not_mistaken_for_ours(raylets: Any, tmp_path: Path) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    (ours,) = jobs(tmp_path, 1)
+    theirs = Job(name=ours.name, command=ours.command, log=tmp_path / "elsewhere" / "0.log")
+    ids = backend.submit([theirs])
+    try:
+        nodes_of(theirs)
+        with pytest.raises(InputError, match="Another run of this name"):
+            backend.submit([ours])
+        assert backend.status(ids)[ids[0]].live
+    finally:
+        backend.cancel(ids)
+
+
+def test_a_cluster_that_is_full_is_said_instead_of_waited_for(
+    raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.scheduling.backends.ray.PLACE_S", 1.0)
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    ids = backend.submit(jobs(tmp_path, 4))
+    (tmp_path / "other").mkdir()
+    try:
+        with pytest.raises(InputError, match="no place for 4 workers"):
+            backend.submit(jobs(tmp_path / "other", 4))
+    finally:
+        backend.cancel(ids)
+
+
+def test_an_instance_of_our_own_cannot_be_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="--address"):
+        RayBackend(BackendOptions(keep=True)).submit(jobs(tmp_path, 1))
+
+
+def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted_together(
+    raylets: Any, tmp_path: Path
+) -> None:
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    until_all_is_free(raylets)
+    wanted = jobs(tmp_path, 3, beside=3)
+    ids = [id for job in wanted for id in backend.submit([job])]
+    try:
+        assert len({nodes_of(job)[0] for job in wanted}) == 3
+    finally:
+        backend.cancel(ids)
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from modtrain.backends.base import BackendOptions, Job
+from modtrain.scheduling.backends.ray import RayBackend
+address, name, log = sys.argv[1:]
+command = (sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
+RayBackend(BackendOptions(address=address)).submit([Job(name=name, command=command, log=Path(log))])
+time.sleep(600)
+"""
+
+
+def test_the_commands_of_a_launcher_that_is_killed_end(raylets: Any, tmp_path: Path) -> None:
+    words = [raylets.address, tmp_path.name, str(tmp_path / "0.log")]
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, *words], start_new_session=True) as launcher:
+        (pid,) = nodes_of(Job(name=words[1], command=(), log=Path(words[2])))
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.wait()
+    deadline = time.monotonic() + 30
+    while process_started(int(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_cluster_that_does_not_answer_is_said_and_found_again_when_it_does(
+    raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.scheduling.backends.ray.STATUS_S", 0.5)
+    backend = RayBackend(BackendOptions(address=raylets.address))
+    unknown = "nobody@/nowhere/0.log"
+    assert backend.status([unknown]) == {unknown: JobState(phase="unknown")}
+    head = raylets.head_node.all_processes["gcs_server"][0].process.pid
+    os.kill(head, signal.SIGSTOP)
+    try:
+        with pytest.raises(BackendSilent, match=f"Ray cluster at {raylets.address} does not answer"):
+            backend.status([unknown])
+    finally:
+        os.kill(head, signal.SIGCONT)
+    monkeypatch.setattr("modtrain.scheduling.backends.ray.STATUS_S", 30)
+    assert backend.status([unknown]) == {unknown: JobState(phase="unknown")}
+
+
+INSTANCE = """
+import sys
+from modtrain.backends.base import BackendOptions
+from modtrain.scheduling.backends.ray import RayBackend
+print(RayBackend(BackendOptions()).cores(1))
+"""
+
+
+def test_an_instance_of_our_own_starts_wherever_temporary_files_are_and_leaves_nothing(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    assert len(str(tmp_path)) > 40
+    command = [sys.executable, "-c", INSTANCE]
+    said = subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert int(said.stdout) >= 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("available", "count", "wanted", "part"),
+    [([16], 3, 4, 4), ([2], 3, 1, 2 / 3), ([1, 1], 3, 1, 0.5), ([8, 1], 3, 4, 8 / 3), ([0], 1, 1, 0), ([], 1, 1, 0)],
+)
+def test_the_largest_part_that_fits_is_taken(available: list[float], count: int, wanted: float, part: float) -> None:
+    assert share(available, count, wanted) == pytest.approx(part)
+
+
+def test_so_much_is_reserved_that_the_loss_of_a_node_leaves_room(tmp_path: Path) -> None:
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 3, cpus=16)) == {"CPU": 8}
+    assert bundle_for([16], [0], jobs(tmp_path, 3, cpus=5)) == {"CPU": 5}
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, beside=4)) == {"CPU": 8}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "part"), [([4], 3, 1), ([2], 3, 0.5), ([1, 1], 3, 0.5), ([1], 3, 0.3333), ([0], 3, None)]
+)
+def test_gpus_are_shared_in_turn(tmp_path: Path, gpus: list[float], count: int, part: float | None) -> None:
+    bundle = bundle_for([8.0] * len(gpus), gpus, jobs(tmp_path, count, gpus=1.0))
+    assert bundle.get("GPU") == part
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
+    backend = RayBackend(BackendOptions(address=address))
+    for ask in (backend.check, lambda: backend.cores(1), lambda: backend.status(["run.module@/run/jobs/0.log"])):
+        with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
+            ask()
+
+
+def test_a_cluster_without_a_cpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no CPU"):
+        bundle_for([0.0], [0.0], jobs(tmp_path, 1))

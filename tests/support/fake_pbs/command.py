@@ -1,0 +1,43 @@
+"""The one entry of the fake's programs: qsub, qstat and qdel, and the supervisor of a job.
+
+Started as `python -IS -c ... ROOT HOME NAME ARGUMENT...`; every call of one of the three adds a line to `calls.log`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from .cluster import VERSION, Gone, Refused
+
+
+def main() -> None:
+    """Run the program that the command line names."""
+    home, name, *arguments = sys.argv[1:]
+    if name != "supervisor":
+        _log(Path(home), [name, *arguments])
+        if arguments == ["--version"]:
+            sys.stdout.write(f"pbs_version = {VERSION}\n")
+            return
+    program = importlib.import_module(f"tests.support.fake_pbs.{name}")
+    try:
+        program.main(Path(home), arguments)
+    except Refused as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        sys.exit(error.code)
+    except Gone:
+        sys.stderr.write(f"{name}: cannot connect to server fakepbs (errno=15034)\n")
+        sys.exit(186)
+
+
+def _log(home: Path, call: list[str]) -> None:
+    """One line, written at once, so that lines of several programs do not mix."""
+    try:
+        log = os.open(home / "calls.log", os.O_WRONLY | os.O_APPEND)
+    except OSError:
+        return  # taken down: the program says so itself
+    os.write(log, f"{json.dumps(call)}\n".encode())
+    os.close(log)

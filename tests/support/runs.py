@@ -1,0 +1,37 @@
+"""Making and running small runs in tests: real worker processes, as every backend starts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modtrain.recipes.loading import load_recipe
+from modtrain.scheduling.config import Config, new_spec
+from modtrain.storage.run import Run
+from modtrain.training.worker_process import work
+
+
+def make_run(path: Path, recipe: Path | str, placement: Sequence[Sequence[str]], **values: Any) -> Run:
+    """A new run of a recipe with everything else from `values` (names of a config file)."""
+    config = Config(recipe=str(recipe), **values)
+    return Run.create(path, new_spec(config, load_recipe(str(recipe)), [list(group) for group in placement]))
+
+
+def start_worker(run: Run, modules: str) -> subprocess.Popen[str]:
+    """`modtrain worker` as a process."""
+    command = [sys.executable, "-m", "modtrain", "worker", str(run.path), "--modules", modules, "--threads", "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(run: Run, *modules: str) -> None:
+    """`modtrain worker` in this process: returns when the modules are finished, raises why not."""
+    work(run, modules or run.modules, threads=1)
+
+
+def weights_of(run: Run) -> dict[str, str]:
+    """sha256 of the newest published weights by module."""
+    found = {module: run.store(module).latest() for module in run.modules}
+    return {module: c.files["weights.safetensors"]["sha256"] for module, c in found.items() if c}

@@ -1,0 +1,101 @@
+"""The dashboard in tests: a real server on a real socket, in a thread of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from modtrain.dashboard.access import Access
+from modtrain.dashboard.server import Server, listen, server
+from modtrain.storage.run import Run
+
+T = TypeVar("T")
+
+
+class Served:
+    """A dashboard that answers."""
+
+    def __init__(self, root: Path, running: Server, port: int) -> None:
+        self.root, self.server, self.port = root, running, port
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def get(self, address: str, **more: Any) -> httpx.Response:
+        return self.client.get(address, **more)
+
+    def data(self, address: str) -> dict[str, Any]:
+        answer = self.get(f"/data/{address}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+@contextlib.contextmanager
+def served(root: Path, access: Access | None = None, *, look_s: float = 0.2, port: int = 0) -> Iterator[Served]:
+    """A dashboard of a folder, until the block ends."""
+    listening = listen("127.0.0.1", port)
+    running = server(root, access or Access(), look_s=look_s)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
+    thread.start()
+    found = Served(root, running, listening.getsockname()[1])
+    try:
+        eventually(lambda: running.started or None)
+        yield found
+    finally:
+        found.client.close()
+        if not running.should_exit:
+            running.handle_exit(2, None)
+        thread.join(timeout=60)
+        listening.close()
+        assert not thread.is_alive(), "the server did not end"
+
+
+def eventually(ready: Callable[[], T | None], timeout_s: float = 60) -> T:
+    """What `ready` returns at last; the test fails where it never does."""
+    deadline = time.monotonic() + timeout_s
+    while (found := ready()) is None:
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def raw(port: int, request: bytes) -> bytes:
+    """The answer to bytes that no client would send."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request)
+        found = b""
+        while piece := connection.recv(65536):
+            found += piece
+        return found
+
+
+def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list[list[str]] | None = None) -> Run:
+    """A run that was really trained, in this process, and judged."""
+    from modtrain.training.evaluation import conclude
+    from tests.support.runs import finish, make_run
+
+    placement = place or [["generator", "discriminator"]]
+    run = make_run(root / name, recipe, placement, epochs=epochs)
+    finish(run)
+    conclude(run)
+    return run
+
+
+def copied(run: Run, path: Path) -> Path:
+    """The same run in another folder: its name may be one that nobody could give it."""
+    shutil.copytree(run.path, path)
+    return path
+
+
+def embedded(page: str) -> dict[str, Any]:
+    """The data in a page's script element, read as a browser would find it."""
+    text = page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
+    return dict(json.loads(text))

@@ -1,0 +1,36 @@
+"""Real faults for the tests of the store: kills, errors and pauses at chosen system calls, and odd mounts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+_ROOT = Path(__file__).parents[3]
+
+
+def start(name: str, folder: Path, *options: Any) -> subprocess.Popen[str]:
+    """Begin a scenario in a small process of its own; it says a JSON line for everything that happens."""
+    command = [sys.executable, "-m", "tests.support.store_faults", name, str(folder), *map(json.dumps, options)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=_ROOT)
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 800) -> list[dict[str, Any]]:
+    """Everything that it said (and nobody has read yet), once it has ended well."""
+    said, complaint = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, complaint
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def scenario(name: str, folder: Path, *options: Any) -> list[dict[str, Any]]:
+    """Everything that a scenario says."""
+    return finish(start(name, folder, *options))
+
+
+def hear(stream: IO[str] | None) -> dict[str, Any]:
+    """The next line of a scenario that is still going on."""
+    assert stream is not None
+    return dict(json.loads(stream.readline()))

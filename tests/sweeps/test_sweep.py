@@ -1,0 +1,393 @@
+"""Sweeps of real trials on this machine: whatever ends, or is ended, in the middle goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain import Sweep
+from modtrain.scheduling import standalone_worker
+from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.profile import Profile
+from modtrain.storage import filesystem
+from modtrain.storage.process_identity import process_started
+from modtrain.storage.run import Run
+from modtrain.sweeps.runner import cancel, queue, run, stop, trials
+from modtrain.sweeps.sweep import new_sweep
+from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.trial_queue import Queue
+from tests.conftest import TINY
+from tests.support.command import Terminal, ended, start
+from tests.support.runs import finish, make_run, start_worker, weights_of
+
+JOINT = [["generator", "discriminator"]]
+ONE_THREAD = BackendOptions(profile=Profile(cpus=1))
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+def made(path: Path, varied: dict[str, Any], *, recipe: Path = TINY, epochs: int = 3, **decided: Any) -> Sweep:
+    return Sweep.create(path, new_sweep(Config(recipe=str(recipe), nodes=1, epochs=epochs), varied, **decided))
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """The tiny recipe, which goes slowly after its first epoch as long as there is a file `hold` beside it.
+
+    So it does, too, where the learning rate is so small that nothing is learnt.
+    """
+    (tmp_path / "hold").touch()
+    path = tmp_path / "held.py"
+    slowly = 'time.sleep(0.25 if epoch and (Path(__file__).with_name("hold").exists() or self.params.lr < 1e-6) else 0)'
+    text = TINY.read_text().replace("time.sleep(self.params.pause_s)", slowly)
+    path.write_text(text.replace("import torch\n", "from pathlib import Path\n\nimport torch\n", 1))
+    return path
+
+
+def by_number(sweep: Sweep) -> dict[int, Trial]:
+    return {trial.number: trial for trial in trials(sweep)}
+
+
+def states(sweep: Sweep) -> list[str]:
+    return [trial.state for trial in trials(sweep)]
+
+
+def run_of(sweep: Sweep, number: int) -> Run:
+    found = sweep.run(number)
+    assert found is not None
+    return found
+
+
+def plain(path: Path, *, epochs: int = 3, **values: Any) -> dict[str, str]:
+    """The weights of a run outside of any sweep."""
+    seed = values.pop("seed", 0)
+    made = make_run(path, TINY, JOINT, params=values, seed=seed, epochs=epochs)
+    finish(made)
+    return weights_of(made)
+
+
+def train(sweep: Sweep, number: int, values: Any = None) -> None:
+    """A trial as its worker trains it, but here: that is quick."""
+    begun = sweep.begin(number, values)
+    standalone_worker.train(begun, begun.modules, threads=1, evaluate_every=sweep.spec.evaluate_every)
+
+
+def life(sweep: Sweep, number: int) -> tuple[Any, ...]:
+    """Which process trained a trial last."""
+    beat = run_of(sweep, number).heartbeat("generator")
+    return tuple(beat.get(key) for key in ("pid", "started"))
+
+
+def written(sweep: Sweep, number: int) -> dict[str, int]:
+    """When each file of a trial's checkpoints was written."""
+    folder = run_of(sweep, number).path / "modules"
+    return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*/*")}
+
+
+def trained(sweep: Sweep, number: int) -> bool:
+    """Whether a trial is through with its first epoch."""
+    found = sweep.run(number)
+    newest = found.store("generator").latest() if found else None
+    return newest is not None and newest.epoch > 0
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    assert filesystem.wait_until(lambda: ready() or None, timeout_s=90)
+
+
+def watched(made: Queue, until: Callable[[], bool]) -> tuple[Iterator[None], list[str]]:
+    """A queue that is watched until something holds, what is left to watch, and what it told."""
+    told: list[str] = []
+    watching = made.watch(told.append)
+    for _ in watching:
+        if until():
+            return watching, told
+    raise AssertionError(told)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Four trials that trained at the same time, by the command line; the first of them takes longest."""
+    root = tmp_path_factory.mktemp("the sweeps")
+    words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", root, "--name", "four", "--metric", "mean")
+    varied = ("--vary", "lr=0.005,0.01", "--vary", "seed=1..2")
+    said = ended(start(*words, *varied, "--nodes-per-trial", 1, "--max-running", 4))
+    assert said.code == 0, said.out + said.err
+    assert "four  4 trials, 4 at a time by local" in said.out
+    assert said.out.count("begins: lr=") == said.out.count("finished: mean") == 4
+    assert "the best  " in said.out
+    return Sweep.open(root / "four")
+
+
+def test_every_trial_is_a_run_in_the_sweep_s_folder_and_the_best_stands_first(four: Sweep, type_: Terminal) -> None:
+    assert sorted(p.name for p in four.path.iterdir()) == ["jobs", "sweep.json", *(f"trial-000{n}" for n in range(4))]
+    found = json.loads(type_("sweep-status", four.path, "--json").out)["trials"]
+    values = {trial["number"]: tuple(trial["values"].values()) for trial in found}
+    assert [values[number] for number in range(4)] == [(0.005, 1), (0.005, 2), (0.01, 1), (0.01, 2)]
+    results = [trial["result"] for trial in found]
+    assert results == sorted(results, reverse=True)
+    table = [line.split() for line in type_("sweep-status", four.path).out.splitlines()[3:7]]
+    assert [int(cells[0]) for cells in table] == [trial["number"] for trial in found]
+    rows = csv.DictReader(io.StringIO(type_("sweep-status", four.path, "--csv").out))
+    assert [float(row["mean"]) for row in rows] == results
+
+
+def test_the_order_of_finishing_changes_no_result(four: Sweep, tmp_path: Path) -> None:
+    for number, (lr, seed) in enumerate([(0.005, 1), (0.005, 2), (0.01, 1), (0.01, 2)]):
+        assert weights_of(run_of(four, number)) == plain(tmp_path / str(number), lr=lr, seed=seed)
+
+
+def test_the_same_command_again_only_shows(four: Sweep, type_: Terminal) -> None:
+    before = [(written(four, number), life(four, number)) for number in range(4)]
+    words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", four.path.parent, "--name", "four")
+    said = type_(*words, "--vary", "lr=0.005,0.01", "--vary", "seed=1..2", "--nodes-per-trial", 1, "--metric", "mean")
+    assert said.code == 0, said.err
+    assert said.out.startswith("four  4 trials: 4 finished\n")
+    assert [(written(four, number), life(four, number)) for number in range(4)] == before
+
+
+def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_path: Path, type_: Terminal) -> None:
+    spec = new_sweep(
+        Config(recipe=str(TINY), nodes=1), {"lr": "log:1e-4..1e-2"}, sampler="sobol", trials=1, metric="mean"
+    )
+    found = run(Sweep.create(tmp_path / "sobol", spec), "local")
+    assert [(trial.number, trial.state, list(trial.values)) for trial in found] == [(0, "finished", ["lr"])]
+    assert found[0].result is not None
+
+    sweep = Sweep.open(tmp_path / "sobol")
+    before = written(sweep, 0)
+    said = type_("sweep", sweep.path, "--trials", 2)  # on local again, as it was run last
+    assert (said.code, "trial 1 begins" in said.out, "trial 0" in said.out) == (0, True, False), said.err
+    more = by_number(Sweep.open(sweep.path))
+    assert (more[0].values, more[1].values) == (found[0].values, Sweep.open(sweep.path).values(1))
+    assert written(sweep, 0) == before
+
+
+def test_on_ray_the_same_values_give_the_same_weights(four: Sweep, tmp_path: Path) -> None:
+    sweep = made(tmp_path / "ray", {"seed": [1, 2], "lr": [0.005]}, metric="mean")
+    assert [trial.state for trial in run(sweep, "ray", ONE_THREAD, at_once=2)] == ["finished", "finished"]
+    assert [weights_of(run_of(sweep, n)) for n in (0, 1)] == [weights_of(run_of(four, n)) for n in (0, 1)]
+
+
+def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
+    tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    sweep = made(tmp_path / "sweep", {"lr": [0.02, 0.01]}, recipe=held, epochs=6, metric="mean")
+    (tmp_path / "hold").unlink()
+    train(sweep, 0)
+    (tmp_path / "hold").touch()
+    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
+    wait_for(lambda: trained(sweep, 1))
+    process.send_signal(signal.SIGINT)
+    said = ended(process)
+    assert said.code == 130, said.out + said.err
+    assert "those that run publish and leave" in said.out
+    assert "trial 1 stopped after epoch" in said.out
+    assert "go on " in said.out
+    assert states(sweep) == ["finished", "stopped"]
+    kept, step = written(sweep, 0), run_of(sweep, 1).heartbeat("generator")["step"]
+
+    (tmp_path / "hold").unlink()
+    said = type_("sweep", sweep.path)
+    assert said.code == 0, said.err
+    assert "trial 1 goes on: lr=0.01" in said.out
+    assert 10 <= step < 60
+    assert states(sweep) == ["finished", "finished"]
+    assert written(sweep, 0) == kept
+    assert weights_of(run_of(sweep, 1)) == plain(tmp_path / "plain", epochs=6)
+
+
+def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
+    tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    sweep = made(tmp_path / "killed", {"seed": [1, 2]}, recipe=held, epochs=20, metric="mean")
+    (tmp_path / "hold").unlink()
+    train(sweep, 1)
+    (tmp_path / "hold").touch()
+    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
+    wait_for(lambda: trained(sweep, 0))
+    again = type_("sweep", sweep.path)
+    assert (again.code, "killed is launched already" in again.err) == (2, True)
+    process.kill()
+    process.communicate()
+    pid, started = life(sweep, 0)
+    assert process_started(pid) == started
+    assert states(sweep) == ["running", "finished"]
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        (tmp_path / "hold").unlink(missing_ok=True)
+
+    found = run(sweep, "local", at_once=1, tell=tell)
+    assert {trial.state for trial in found} == {"finished"}
+    assert life(sweep, 0) == (pid, started)
+    assert told[0] == "trial 0 goes on: seed=1"
+
+
+def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
+    tmp_path: Path, type_: Terminal
+) -> None:
+    words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", tmp_path, "--name", "nan", "--metric", "mean")
+    words = (*words, "--vary", "nan_at=-1,5", "--nodes-per-trial", 1, "--max-running", 2)
+    said = type_(*words)
+    why = "'loss' of generator became nan at step 5"
+    assert said.code == 1
+    assert f"trial 1 failed: {why}" in said.out
+    assert "--retry-failed" in said.out
+    sweep = Sweep.open(tmp_path / "nan")
+    lives = life(sweep, 0), life(sweep, 1)
+    assert type_(*words).code == 1
+    assert (life(sweep, 0), life(sweep, 1)) == lives
+    assert type_("sweep", sweep.path, "--retry-failed").code == 1
+    assert life(sweep, 0) == lives[0]
+    assert life(sweep, 1) != lives[1]
+    found = {trial["number"]: trial for trial in json.loads(type_("sweep-status", sweep.path, "--json").out)["trials"]}
+    assert (found[0]["state"], found[1]["state"], why in found[1]["why"]) == ("finished", "failed", True)
+    dry = ("sweep", sweep.path, "--backend", "slurm", "--dry-run")
+    assert "The scripts of 0 trials" in type_(*dry).out
+    assert "The scripts of 1 trials" in type_(*dry, "--retry-failed").out
+
+
+def test_a_worker_by_hand_that_took_over_from_a_sweep_s_is_left_alone(tmp_path: Path, held: Path) -> None:
+    sweep = made(tmp_path / "taken", {"seed": [1]}, recipe=held, epochs=40, metric="mean")
+    watching, told = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 0))
+    with start_worker(run_of(sweep, 0), "generator,discriminator") as by_hand:
+        for _ in watching:
+            pass
+        assert by_hand.poll() is None, "the sweep's own worker has left, this one trains"
+        assert told[-1].startswith("trial 0 running after epoch "), told
+        assert told[-1].endswith(": another worker trains it now"), told
+        assert run_of(sweep, 0).stop_requested() is None
+        (tmp_path / "hold").unlink()
+        output, _ = by_hand.communicate(timeout=90)
+        assert by_hand.returncode == 0, output
+    assert states(sweep) == ["finished"]
+
+
+def test_a_trial_whose_worker_cannot_even_start_fails_with_its_last_line(tmp_path: Path) -> None:
+    recipe = tmp_path / "gone.py"
+    recipe.write_text(TINY.read_text())
+    sweep = Sweep.create(
+        tmp_path / "gone", new_sweep(Config(recipe=str(recipe), nodes=1), {"seed": [1]}, metric="mean")
+    )
+    sweep.begin(0)
+    recipe.write_text("raise OSError('no licence')")
+    assert run(sweep, "local")[0].state == "failed"
+    assert "no licence" in by_number(sweep)[0].why
+
+
+def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, type_: Terminal) -> None:
+    sweep = made(tmp_path / "sweep", {"seed": [1, 2]}, recipe=held, epochs=9, metric="mean")
+    first = queue(sweep, "local", ONE_THREAD, at_once=1)
+    watching, told = watched(first, until=lambda: trained(sweep, 0))
+    assert "1 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+    for _ in watching:
+        pass
+    assert first.stopping == "lunch"
+    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "lunch"), ("waiting", "")]
+
+    before = life(sweep, 0)
+    watching, told = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: life(sweep, 0) != before)
+    pid = life(sweep, 0)[0]
+    assert cancel(sweep) == 1
+    assert process_started(pid) is None
+    for _ in watching:
+        pass
+    assert not any("starting it again" in sentence for sentence in told)
+    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "cancelled"), ("waiting", "")]
+    assert (stop(sweep, "again"), cancel(sweep)) == (0, 0)
+
+    (tmp_path / "hold").unlink()
+    train(sweep, 1)
+    assert {trial.state for trial in run(sweep, "local", ONE_THREAD, at_once=2)} == {"finished"}
+    assert weights_of(run_of(sweep, 0)) == plain(tmp_path / "plain", epochs=9, seed=1)
+
+
+def test_one_trial_that_is_stopped_by_hand_is_no_failure_and_the_others_go_on(
+    tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    sweep = made(tmp_path / "sweep", {"lr": [1e-7, 1e-2]}, recipe=held, epochs=20, metric="mean")
+    (tmp_path / "hold").unlink()
+    watching, _ = watched(queue(sweep, "local", ONE_THREAD, at_once=2), until=lambda: trained(sweep, 0))
+    type_("stop", sweep.run_path(0), "--reason", "enough")
+    for _ in watching:
+        pass
+    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "enough"), ("finished", "")]
+
+
+def test_a_trial_that_somebody_else_launches_is_left_alone(tmp_path: Path) -> None:
+    sweep = made(tmp_path / "sweep", {"seed": [1]})
+    jobs = sweep.begin(0).path / "jobs"
+    jobs.mkdir()
+    somebody = os.getppid()
+    us = {"host": socket.gethostname(), "pid": somebody, "started": process_started(somebody)}
+    (jobs / "launcher.json").write_text(json.dumps(us))
+    told: list[str] = []
+    assert [trial.state for trial in run(sweep, "local", tell=told.append)] == ["queued"]
+    assert told == [f"trial 0 is launched by process {somebody} already and left to it"]
+
+
+def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is_corrected(
+    tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    sweep = made(tmp_path / "typo", {"seed": [1, 2]}, recipe=held, epochs=30, metric="generator.los")
+    said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1)
+    assert said.code == 2
+    assert "The training of generator has no 'los'; it has loss. Did you mean 'loss'? Give --metric" in said.err
+    first, second = trials(sweep)
+    assert (first.state, second.state) == ("stopped", "waiting")
+    assert 0 < first.epoch < 30
+    said = type_("sweep", sweep.path, "--metric", "generator.loss", "--minimize", "--dry-run")
+    assert "generator.loss (less is better)" in said.out
+
+
+def test_evaluating_after_every_epoch_changes_no_weight(tmp_path: Path) -> None:
+    for every in (1, 2):
+        made = make_run(tmp_path / str(every), TINY, JOINT)
+        standalone_worker.train(made, made.modules, threads=1, evaluate_every=every)
+        assert weights_of(made) == plain(tmp_path / f"plain-{every}")
+
+
+@pytest.mark.parametrize(("metric", "sampler"), [("generator.loss", "grid"), ("mean", "tpe")])
+def test_bad_trials_are_pruned_through_their_stop_file_and_stay_so(
+    metric: str, sampler: str, tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    """Only the first trial learns anything. The sweep ends without a word while the third one trains."""
+    lrs = [1e-2, 2e-7, 1e-7] if sampler == "grid" else [1e-7, 1e-2, 2e-7]
+    decided: dict[str, Any] = {"metric": metric, "maximize": sampler == "tpe", "sampler": sampler, "trials": 3}
+    sweep = made(tmp_path / "sweep", {"lr": lrs}, recipe=held, epochs=20, prune="halving", **decided)
+    (tmp_path / "hold").unlink()
+    train(sweep, 0, {"lr": 1e-2})
+    watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: sweep.run(2) is not None)
+    wait_for(lambda: trained(sweep, 2))
+    assert states(sweep)[:2] == ["finished", "pruned"]
+    reason = by_number(sweep)[1].why
+    assert reason.startswith("halving at epoch 1 keeps the best 1 of 2 trials; this one has ")
+    assert (run_of(sweep, 1).stop_requested() or "") == f"pruned: {reason}"
+    before = [(written(sweep, number), life(sweep, number)) for number in (0, 1)], life(sweep, 2)
+
+    said = type_("sweep", sweep.path)
+    assert said.code == 0, said.err
+    assert "trial 2 goes on" in said.out
+    assert "trial 2 is pruned: halving at epoch" in said.out
+    assert "trial 2 pruned after epoch" in said.out
+    assert ([(written(sweep, number), life(sweep, number)) for number in (0, 1)], life(sweep, 2)) == before
+    found = by_number(sweep)
+    assert [found[number].state for number in range(3)] == ["finished", "pruned", "pruned"]
+    assert [found[number].values["lr"] for number in range(3)] == [1e-2, 2e-7, 1e-7]
+    assert found[2].epoch < 20
+    assert [int(line.split()[0]) for line in type_("sweep-status", sweep.path).out.splitlines()[3:4]] == [0]

@@ -1,0 +1,150 @@
+"""Across workers a module sees frozen published copies, as old as the run allows; within a worker it sees live ones."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modtrain import plugins
+from modtrain.errors import InputError, PeerTimeout
+from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.run import Run
+from modtrain.training import serialization
+from modtrain.training.shutdown import Leaving
+from modtrain.training.worker import Worker
+from modtrain.training.worker_events import Logbook
+from tests.support import SUPPORT
+from tests.support.runs import finish, make_run, weights_of
+
+APART = [["generator"], ["discriminator"]]
+SMALL: dict[str, dict[str, Any]] = {
+    "latent-translation": {
+        "load_size": 24,
+        "crop_size": 24,
+        "batch_size": 2,
+        "encoder_decoder": {"width": 2},
+        "translator": {"blocks": 1, "starts_at": 0.0},
+        "discriminator": {"width": 4, "starts_at": 0.0},
+    }
+}
+"""Parameters that make a recipe of the package small."""
+
+
+def train_apart(run: Run) -> None:
+    """Every worker of the run at once, as threads of this process."""
+    errors: list[BaseException] = []
+
+    def one(modules: list[str]) -> None:
+        try:
+            finish(run, *modules)
+        except BaseException as error:
+            errors.append(error)
+            run.request_stop("another worker failed")
+
+    threads = [threading.Thread(target=one, args=(modules,)) for modules in run.spec.placement]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("name", plugins.built_in("recipe"))
+def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> None:
+    recipe = plugins.load("recipe", name)
+    run = make_run(tmp_path / "run", name, [[module] for module in recipe.modules], params=SMALL[name], epochs=1)
+    with Leaving(run) as leaving:
+        workers = [
+            Worker(run, [module], Heartbeat(run, [module]), leaving, Logbook(run, [module], "cpu"), device="cpu")
+            for module in recipe.modules
+        ]
+        for worker in workers:
+            worker._publish(full=True)
+        initial = weights_of(run)
+        for worker in workers:
+            worker.peers.refresh(at_least=0, poll=lambda _: None)
+            worker.nets = worker._nets()
+            for batch in worker._batches():
+                worker._train_on(batch)
+                if worker.step == 3:
+                    break
+            for peer, nets in worker.peers.nets().items():
+                assert [serialization.fingerprint(net) for net in nets] == [initial[peer]], f"{peer} changed"
+                assert not any(weight.requires_grad or weight.grad is not None for weight in nets[0].parameters())
+            own = worker.trainees[0]
+            assert serialization.fingerprint(own.net) != initial[own.name], f"{own.name} did not learn"
+
+
+def test_in_lockstep_every_version_was_trained_against_peers_of_the_epoch_before(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, epochs=5)
+    train_apart(run)
+    for module, peer in (("generator", "discriminator"), ("discriminator", "generator")):
+        seen = [checkpoint.peers[peer]["epoch"] for checkpoint in run.store(module).history() if checkpoint.step]
+        assert seen == [0, 1, 2, 3, 4]
+
+
+def test_exchange_points_inside_an_epoch_publish_weights_and_pull_the_peers(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(
+        tmp_path / "run", tiny_recipe, APART, exchange_every=3, max_staleness=0, params={"pause_s": 0.05}, epochs=2
+    )
+    train_apart(run)
+    history = run.store("generator").history()
+    assert [(checkpoint.step, checkpoint.full) for checkpoint in history] == [
+        (0, True),
+        *[(step, False) for step in (3, 6, 9)],
+        (10, True),
+        *[(step, False) for step in (12, 15, 18)],
+        (20, True),
+    ]
+    used = [checkpoint.peers["discriminator"]["versions"][0] for checkpoint in history[1:]]
+    assert used == sorted(used)
+    assert used[3] > used[0], "newer peers are pulled within an epoch"
+
+
+def test_an_edge_that_asks_for_the_last_versions_gets_them_newest_first(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, epochs=6, params={"opponents": 3})
+    train_apart(run)
+    lineage = [checkpoint.peers["discriminator"]["versions"] for checkpoint in run.store("generator").history()[1:]]
+    assert lineage == [[0], [1, 0], [2, 1, 0], [3, 2, 1], [4, 3, 2], [5, 4, 3]]
+
+
+def test_modules_of_one_worker_have_no_frozen_peers(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]])
+    finish(run)
+    assert all(checkpoint.peers == {} for checkpoint in run.store("generator").history())
+
+
+def test_waiting_for_a_peer_has_a_deadline_and_says_whom_it_waited_for(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.5)
+    with pytest.raises(PeerTimeout, match=r"Waited 0\.5 s for discriminator .* published nothing \(never started\)"):
+        finish(run, "generator")
+
+
+def test_a_stop_request_ends_a_wait(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, APART)
+    timer = threading.Timer(1.5, run.request_stop, ["not today"])
+    timer.start()
+    with pytest.raises(Exception, match="not today"):
+        finish(run, "generator")
+    timer.join()
+
+
+def test_a_loss_that_touches_a_module_it_does_not_read_is_told_so(tmp_path: Path) -> None:
+    source = (SUPPORT / "tiny.py").read_text()
+    path = tmp_path / "undeclared.py"
+    path.write_text(source.replace('reads=("generator",),', ""))
+    run = make_run(tmp_path / "run", path, [["generator", "discriminator"]])
+    with pytest.raises(InputError, match=r"'discriminator' touches 'generator'.*`reads` of 'discriminator'"):
+        finish(run)
+
+
+def test_joint_training_exchanges_with_nobody_inside_an_epoch(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], exchange_every=2, epochs=2)
+    finish(run)
+    assert [checkpoint.step for checkpoint in run.store("generator").history()] == [0, 10, 20]

@@ -1,0 +1,179 @@
+"""NaN, a full disk, and a damaged peer: nothing bad is published, and the user is told."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modtrain.errors import Diverged, InputError, StorageError
+from modtrain.monitoring.status import status
+from modtrain.scheduling import standalone_worker
+from modtrain.storage import filesystem
+from tests.support import runs
+
+TOGETHER = [["generator", "discriminator"]]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of one megabyte."""
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)], check=True)
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take all the space that is left."""
+    with path.open("wb", buffering=0) as file:
+        block = bytes(4096)
+        with pytest.raises(OSError, match="No space left"):
+            file.writelines(iter(lambda: block, b""))
+
+
+def test_nan_in_a_loss_stops_the_module_with_loss_and_step_named(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"nan_at": 13}, exchange_every=5)
+    with pytest.raises(Diverged, match=r"'loss' of generator became nan at step 13"):
+        runs.finish(run)
+    assert run.store("generator").history()[-1].step == 10, "nothing was published after the last sound exchange"
+    found = status(run)
+    assert found["state"] == "failed"
+    assert "step 13" in found["workers"][0]["trouble"]
+
+
+def test_an_infinite_weight_is_never_published(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"lr": 1e30})
+    with pytest.raises(Diverged):
+        runs.finish(run)
+    for checkpoint in run.store("generator").history():
+        assert checkpoint.step == 0
+
+
+def test_training_survives_a_full_disk_and_publishes_when_there_is_room_again(
+    small_disk: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, params={"pause_s": 0.05}, epochs=12)
+    filler = small_disk / "filler"
+    thread = threading.Thread(target=runs.finish, args=(run,))
+    thread.start()
+    assert filesystem.wait_until(lambda: run.store("generator").latest(), timeout_s=30)
+    fill(filler)
+    assert filesystem.wait_until(lambda: "Publishing failed" in caplog.text or None, timeout_s=30)
+    filler.unlink()
+    thread.join(timeout=60)
+    newest = run.store("generator").latest()
+    assert newest is not None
+    assert newest.final
+    for version in run.store("generator").versions():
+        run.store("generator").verify(version)
+
+
+def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
+    small_disk: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.training.worker.RETRY_S", 0.01)
+    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, epochs=50)
+    fill(small_disk / "filler")
+    with pytest.raises(StorageError, match=r"No space left on device.*modtrain doctor"):
+        runs.finish(run)
+
+
+def test_the_training_curve_is_one_line_an_interval_with_losses_and_rate(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 50}, epochs=2)
+    runs.finish(run)
+    lines = [json.loads(line) for line in (run.module_path("discriminator") / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40, 50, 60, 80, 100]
+    assert {"loss", "on_real", "lr", "epoch"} <= set(lines[0])
+    assert lines[0]["lr"] > lines[-1]["lr"], "the schedule is seen"
+
+
+ON_REAL = '"on_real": on_real.mean()}'
+
+
+def changed(path: Path, recipe: Path, old: str, new: str) -> Path:
+    """The recipe with one piece of it changed."""
+    text = recipe.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_a_loss_that_only_some_steps_have_is_averaged_over_those(tmp_path: Path, tiny_recipe: Path) -> None:
+    every_third = '**({"penalty": batch["number"] * 1.0} if batch["number"] % 3 == 2 else {})}'
+    recipe = changed(tmp_path / "some.py", tiny_recipe, ON_REAL, every_third)
+    run = runs.make_run(tmp_path / "run", recipe, TOGETHER, epochs=1)
+    runs.finish(run)
+    [line] = (run.module_path("discriminator") / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["penalty"] == (2 + 5 + 8) / 3
+
+
+def test_nan_is_found_in_a_loss_that_only_some_steps_have(tmp_path: Path, tiny_recipe: Path) -> None:
+    once = '**({"penalty": on_real.mean() * torch.nan} if batch["number"] == 5 else {})}'
+    run = runs.make_run(tmp_path / "run", changed(tmp_path / "some.py", tiny_recipe, ON_REAL, once), TOGETHER)
+    with pytest.raises(Diverged, match=r"'penalty' of discriminator became nan at step 5"):
+        runs.finish(run)
+
+
+@pytest.mark.parametrize("name", ["step", "lr", "at", "epoch", "seconds"])
+def test_a_loss_may_not_be_called_as_what_a_line_of_the_curve_says_besides(
+    name: str, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = changed(tmp_path / "named.py", tiny_recipe, ON_REAL, f'"{name}": on_real.mean()}}')
+    run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
+    with pytest.raises(InputError, match=f"loss of discriminator returned '{name}'; rename it"):
+        runs.finish(run)
+
+
+def test_an_evaluation_in_the_middle_that_storage_refuses_costs_no_training(
+    tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, epochs=3)
+    (run.path / "evaluation").write_text("a file where the folder should be")
+    with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="evaluation"):  # of the one at the end
+        standalone_worker.train(run, run.modules, threads=1, evaluate_every=1)
+    assert run.is_finished(run.modules)
+    assert run.stop_requested() is None
+    assert caplog.text.count("Not evaluated: ") == 2
+
+
+def test_a_worker_that_leaves_while_the_disk_is_full_says_what_is_lost(small_disk: Path, tiny_recipe: Path) -> None:
+    values = {"params": {"batches": 40, "pause_s": 0.05}, "epochs": 50}
+    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, **values)
+    process = runs.start_worker(run, "generator,discriminator")
+    assert process.stdout is not None
+    assert filesystem.wait_until(lambda: run.store("discriminator").latest(), timeout_s=60)
+    fill(small_disk / "filler")
+    assert any("Publishing failed" in line for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "SIGTERM: left, but publishing failed (" in output
+    assert "No space left on device); the steps since the last checkpoint are lost; launch run again" in output
+    assert "published and left" not in output
+
+
+def test_the_last_word_of_a_worker_whose_storage_failed_has_the_exit_code_of_its_process(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = changed(
+        tmp_path / "gone.py",
+        tiny_recipe,
+        "        for position in",
+        """\
+        if epoch == 1:
+            raise OSError("the disk is gone")
+        for position in""",
+    )
+    run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
+    process = runs.start_worker(run, "generator,discriminator")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == run.heartbeat("generator")["exit_code"] == StorageError.exit_code, output
+    assert "the disk is gone" in run.heartbeat("generator")["trouble"]

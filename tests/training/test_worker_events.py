@@ -1,0 +1,100 @@
+"""What a worker writes about its life: when it began, for whom it waited, how it left, and where its seconds went."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from modtrain.errors import Diverged, InputError
+from modtrain.storage import filesystem
+from modtrain.storage.history import History
+from modtrain.storage.run import Run
+from tests.support import runs
+
+APART = [["generator"], ["discriminator"]]
+TOGETHER = [["generator", "discriminator"]]
+
+
+def told(run: Run) -> History:
+    history = History(run)
+    history.look()
+    return history
+
+
+def test_a_wait_for_a_peer_is_written_with_its_peer_and_seconds_and_counts_as_waiting(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, params={"batches": 3})
+    waiting = runs.start_worker(run, "generator")
+    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("state") == "waiting" or None, timeout_s=120)
+    awaited = runs.start_worker(run, "discriminator")
+    for process in (waiting, awaited):
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    history = told(run)
+    began, *waits, left = history.doings("generator")
+    assert (began["what"], began["host"], began["pid"], began["step"]) == (
+        "began",
+        socket.gethostname(),
+        waiting.pid,
+        0,
+    )
+    assert began["writer"] == history.versions("generator")[0]["writer"]
+    assert (left["what"], left["state"], left["exit_code"], left["step"]) == ("left", "finished", 0, 9)
+    first = waits[0]
+    assert (first["what"], first["for"], first["epoch"], first["step"]) == ("waited", "discriminator", 0, 0)
+    assert first["seconds"] >= 0.5
+    spent = history.curve("generator").seconds
+    assert spent["waiting"][0] >= 0.9 * first["seconds"]
+    assert sum(spent["exchange"]) > 0
+
+
+def test_each_life_has_its_lines_in_every_module_of_the_worker(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"nan_at": 15})
+    for _ in range(2):
+        with pytest.raises(Diverged):
+            runs.finish(run)
+    history = told(run)
+    for module in run.modules:
+        doings = history.doings(module)
+        assert [(line["what"], line["step"]) for line in doings[:2]] == [("began", 0), ("left", 20)]
+        assert [line["what"] for line in doings] == ["began", "left", "began", "left"]
+        assert doings[2]["step"] == 10, "it resumed from the newest sound checkpoint"
+        assert (doings[1]["state"], doings[1]["exit_code"]) == ("failed", 5)
+        assert "became nan at step 15" in doings[1]["trouble"]
+        assert len({line["writer"] for line in doings}) == 2
+
+
+def test_a_worker_that_cannot_begin_says_how_it_left(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 0})
+    with pytest.raises(InputError):
+        runs.finish(run)
+    [left] = told(run).doings("generator")
+    assert (left["what"], left["state"], left["exit_code"], left["step"]) == ("left", "failed", 2, None)
+
+
+def test_storage_that_refuses_the_lines_costs_only_them(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    for module in run.modules:
+        (run.module_path(module) / "workers.jsonl").mkdir(parents=True)
+    runs.finish(run)
+    assert run.is_finished(run.modules)
+    assert told(run).doings("generator") == []
+
+
+def test_every_line_of_the_curve_has_the_seconds_since_the_line_before(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 30, "pause_s": 0.01})
+    runs.finish(run)
+    paths = [run.module_path(module) / "metrics.jsonl" for module in run.modules]
+    ours, others = ([json.loads(line) for line in path.read_text().splitlines()] for path in paths)
+    assert [line["seconds"] for line in ours] == [line["seconds"] for line in others]
+    for before, line in itertools.pairwise(ours):
+        steps = line["step"] - before["step"]
+        assert list(line["seconds"]) == ["compute", "data", "waiting", "exchange"]
+        assert line["seconds"]["data"] >= 0.01 * (steps - 1)
+        assert sum(line["seconds"].values()) == pytest.approx(line["at"] - before["at"], rel=0.3, abs=0.1)
+    assert paths[0].stat().st_size < 400 * len(ours)
