@@ -97,8 +97,8 @@ def test_the_launches_and_sweeps_of_the_documentation_would_be_accepted(
     assert len(planned) >= 3
     for words in planned:
         moved = [word.replace("~/runs", str(tmp_path)) for word in words]
-        said = type_(*moved, *([] if "--dry-run" in words else ["--dry-run"]))
-        assert said.code == 0, f"{words}: {said.err}"
+        result = type_(*moved, *([] if "--dry-run" in words else ["--dry-run"]))
+        assert result.code == 0, f"{words}: {result.err}"
 
 
 def test_the_template_and_the_space_of_the_documentation_are_read(
