@@ -37,7 +37,8 @@ class Plan:
         from modtrain.recipes.params import parameters
         from modtrain.scheduling.config import read_config
         from modtrain.scheduling.new_run import new_name, prepare
-        from modtrain.storage.manifest import RUN_FILE, check_name
+        from modtrain.storage.layout import RUN_FILE
+        from modtrain.storage.manifest import check_name
         from modtrain.storage.run import Run
 
         file, given = file_or_folder(target, given, "run", lambda folder: Run.open(folder).path)

@@ -27,7 +27,8 @@ from modtrain.scheduling.config import Config, backend_options, read_config, wri
 from modtrain.scheduling.placement import parse
 from modtrain.scheduling.profile import read_profile
 from modtrain.storage import filesystem
-from modtrain.storage.manifest import SWEEP_FILE, check_name
+from modtrain.storage.layout import SWEEP_FILE
+from modtrain.storage.manifest import check_name
 from modtrain.sweeps import space
 from modtrain.sweeps.array_jobs import Last, last
 from modtrain.sweeps.runner import check_at_once, uses_arrays
