@@ -29,10 +29,11 @@ from modtrain.scheduling.backends.base import (
     python_path,
     wants_restart,
 )
-from modtrain.scheduling.config import Config, backend_options
+from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim
 from modtrain.scheduling.new_run import prepare
+from modtrain.scheduling.resume import choose_backend, choose_options, previous_launch
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 
@@ -289,7 +290,9 @@ class Launch:
 
 def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
-    started = Launch(run := prepare(config), config.backend, backend_options(config))
+    previous = previous_launch(run := prepare(config))
+    backend = choose_backend(config, previous)
+    started = Launch(run, backend, choose_options(config, backend, previous))
     started.start()
     for _ in started.watch(tell):
         pass

@@ -99,7 +99,7 @@ def submit_arrays(
     made = plugins.load("backend", backend)(options)
     _take_over(sweep)
     _refuse_tasks(sweep, besides=backend)
-    if not last(sweep).begun:
+    if not last(sweep).launch.has_jobs:
         note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
