@@ -55,7 +55,7 @@ def main() -> None:
 def look(catalog: Catalog, what: str) -> None:
     """One look, with its time, and the processor's: on a busy machine the two differ."""
     begun, cpu, revision = time.perf_counter(), time.process_time(), catalog.revision
-    catalog.look()
+    catalog.refresh()
     took_ms, cpu_ms = (time.perf_counter() - begun) * 1e3, (time.process_time() - cpu) * 1e3
     catalog.rows()
     rows_ms = (time.process_time() - cpu) * 1e3 - cpu_ms
@@ -84,7 +84,7 @@ def fill(run: Run, *, live: bool) -> None:
                 (folder / file).write_bytes(b"w")
         curve = [{"step": s, "epoch": s / 100, "lr": 1e-3, "at": 1e9 + s, "loss": 1 / (s + 1)} for s in range(200)]
         (run.module_path(module) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
-        beat(run, module, "training" if live else "finished")
+        beat(run, module, "running" if live else "finished")
     (run.path / "evaluation").mkdir()
     judged = [
         {"versions": {}, "epochs": dict.fromkeys(MODULES, e), "metrics": {"ssim": e / 10, "psnr": e}} for e in range(10)
@@ -115,7 +115,7 @@ def publish(run: Run, number: int) -> None:
     for module in MODULES:
         with (run.module_path(module) / "published.jsonl").open("ab") as file:
             file.write(version(run, module, number).seal() + b"\n")
-        beat(run, module, "training", step=number)
+        beat(run, module, "running", step=number)
 
 
 def beat(run: Run, module: str, state: str, step: int = 9900) -> None:

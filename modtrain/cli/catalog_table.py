@@ -14,9 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
+from modtrain.storage.run_state import BY_URGENCY, ENDED, LIVE
 
-ORDER = ("failed", "running", "queued", "waiting", "stopped", "pruned", "finished")
-"""Of the states, where no alarm decides."""
 SHARE = 3
 """Of the lines of a terminal a third is for alarms, where there are many."""
 UNSEARCHED = "There are too many folders to search all of them, so runs may be missing here: name one further down."
@@ -36,7 +35,7 @@ def by_attention(rows: Iterable[Row]) -> list[Row]:
     def key(row: Row) -> tuple[int, int, float, str]:
         levels = {alarm["level"] for alarm in row["alarms"]}
         urgency = 0 if row["problem"] or "bad" in levels else 1 if levels else 2
-        state = ORDER.index(row["state"]) if row["state"] in ORDER else len(ORDER)
+        state = BY_URGENCY.index(row["state"]) if row["state"] in BY_URGENCY else len(BY_URGENCY)
         return urgency, state, -(row["created_at"] or 0.0), row["path"]
 
     return sorted(rows, key=key)
@@ -116,7 +115,7 @@ def _table(rows: list[Row], width: int) -> Table:
 def _cells(row: Row) -> list[str]:
     done = "" if row["progress"] is None else f"{row['progress']:.0%}"
     if row["kind"] == "sweep":
-        counts, over = row["counts"], ("finished", "pruned", "failed")
+        counts, over = row["counts"], ENDED
         epoch = f"{sum(counts.get(state, 0) for state in over)}/{row['trials']}" if row["trials"] else ""
         ages: list[float] = []
     else:
@@ -125,7 +124,7 @@ def _cells(row: Row) -> list[str]:
     age = f"{terminal.age(max(ages))} ago" if ages else ""
     metric = row["metric"]
     best = f"{terminal.plain(metric['name'])} {terminal.number(metric['value'])}" if metric else ""
-    left = row.get("left_s") if row["state"] == "running" else None
+    left = row.get("left_s") if row["state"] in LIVE else None
     return [done, epoch, terminal.clock(left), age, best, terminal.plain(str(row["recipe"] or "").rpartition("/")[2])]
 
 
@@ -137,7 +136,7 @@ def _facts(row: Row) -> list[str]:
 
 def _counted(rows: list[Row]) -> str:
     states = ["broken" if row["problem"] else str(row["state"]) for row in rows]
-    many = [f"{states.count(state)} {state}" for state in ("broken", *ORDER) if state in states]
+    many = [f"{states.count(state)} {state}" for state in ("broken", *BY_URGENCY) if state in states]
     return ", ".join(many) or "no run or sweep yet"
 
 

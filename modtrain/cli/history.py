@@ -21,7 +21,7 @@ from modtrain.cli.options import RunArgument, RunOrSweepArgument
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 
 if TYPE_CHECKING:
-    from modtrain.storage.json_lines import Growing
+    from modtrain.storage.json_lines import GrowingFile
     from modtrain.storage.run import Run
 
 PAD = 2
@@ -78,11 +78,11 @@ def log(
     on until Ctrl-C, also over a log that is begun anew, or does not exist yet.
     """
     from modtrain.storage import filesystem
-    from modtrain.storage.json_lines import Growing
+    from modtrain.storage.json_lines import GrowingFile
     from modtrain.storage.run import Run
 
     opened = Run.open(run)
-    logs = {name: Growing(path, last=lines) for name, path in _logs(opened, module).items()}
+    logs = {name: GrowingFile(path, last=lines) for name, path in _logs(opened, module).items()}
     printed = _print_new(logs, torn=not follow)
     if not printed and not any(path.exists() for path in _logs(opened, module).values()):
         typer.echo(f"No worker of {opened.name} has logged anything{' yet' if follow else ''}.", err=True)
@@ -111,11 +111,11 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _rows_of(run: Run) -> Iterator[dict[str, Any]]:
-    from modtrain.storage.history import History, rows
+    from modtrain.storage.history import History
 
-    told = History(run)
-    told.look()
-    yield from rows(run, told)
+    history = History(run)
+    history.refresh()
+    yield from history.rows()
 
 
 def _print_json(found: Iterator[dict[str, Any]]) -> None:
@@ -202,7 +202,7 @@ def _logs(run: Run, module: str | None) -> dict[str, Path]:
     return {"": run.module_path(module) / "worker.log"}
 
 
-def _print_new(logs: dict[str, Growing], *, torn: bool) -> bool:
+def _print_new(logs: dict[str, GrowingFile], *, torn: bool) -> bool:
     """Print what is new; False where nothing was."""
     width = max(map(len, logs))
     merged = heapq.merge(*(_timed(name, log, torn) for name, log in logs.items()))
@@ -215,11 +215,11 @@ def _print_new(logs: dict[str, Growing], *, torn: bool) -> bool:
     return printed
 
 
-def _timed(name: str, log: Growing, torn: bool) -> Iterator[tuple[tuple[str, int], str, str]]:
+def _timed(name: str, log: GrowingFile, torn: bool) -> Iterator[tuple[tuple[str, int], str, str]]:
     """Each new line with what it is sorted by: its time, or that of the line that it belongs to."""
     time, number = "", 0
-    changed, _ = log.look()
-    while changed and (new := log.more()) is not None:
+    changed, _ = log.refresh()
+    while changed and (new := log.read()) is not None:
         for line in new:
             text = line.decode(errors="replace").translate(_UNSEEN)
             time, number = found[0] if (found := _TIME.match(text)) else time, number + 1

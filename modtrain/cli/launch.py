@@ -115,18 +115,18 @@ def launch(
 def carry_out(started: Launch, ready_fd: int | None) -> None:
     """Submit, watch to the end, and say what came out of it."""
     from modtrain.cli.detach import say_ready
-    from modtrain.cli.launch_view import Watch
+    from modtrain.cli.launch_view import LaunchView
 
     begun = time.monotonic()
-    watch = Watch(started)
+    view = LaunchView(started)
     try:
         started.start()
         say_ready(ready_fd)
-        code = watch.to_the_end()
+        code = view.follow()
     except BaseException:
         if not started.backend.unattended:  # jobs of a scheduler go on without us
             started.cancel()
         raise
     if code == 0:
-        watch.finished(time.monotonic() - begun)
+        view.print_result(time.monotonic() - begun)
     raise typer.Exit(code)

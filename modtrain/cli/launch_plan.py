@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from modtrain.scheduling.backends.base import Backend, BackendOptions
     from modtrain.scheduling.config import Config
     from modtrain.scheduling.launcher import Launch
+    from modtrain.scheduling.resume import PreviousLaunch
     from modtrain.storage.run import Run
 
 
@@ -37,7 +37,8 @@ class Plan:
         from modtrain.recipes.params import parameters
         from modtrain.scheduling.config import read_config
         from modtrain.scheduling.new_run import new_name, prepare
-        from modtrain.storage.manifest import RUN_FILE, check_name
+        from modtrain.storage.layout import RUN_FILE
+        from modtrain.storage.manifest import check_name
         from modtrain.storage.run import Run
 
         file, given = file_or_folder(target, given, "run", lambda folder: Run.open(folder).path)
@@ -81,32 +82,25 @@ class Plan:
             f"{left.name} is not finished; `modtrain launch {shlex.quote(terminal.short(left.path))}` goes on with it."
         )
 
-    @property
-    def backend(self) -> str:
-        """What is asked for, or the profile is for, else what an existing run's jobs were started by."""
-        from modtrain.scheduling.job_record import read_record
-        from modtrain.scheduling.profile import read_profile
+    @functools.cached_property
+    def _previous(self) -> PreviousLaunch:
+        from modtrain.scheduling.resume import PreviousLaunch, previous_launch
 
-        if "backend" in self.config.model_fields_set:
-            return self.config.backend
-        named = read_profile(Path(self.config.profile).expanduser()).backend if self.config.profile else None
-        last = read_record(self._run).backend if self._run else None
-        return named or last or self.config.backend
+        return previous_launch(self._run) if self._run else PreviousLaunch()
+
+    @functools.cached_property
+    def backend(self) -> str:
+        """The name of the backend."""
+        from modtrain.scheduling.resume import choose_backend
+
+        return choose_backend(self.config, self._previous)
 
     @functools.cached_property
     def options(self) -> BackendOptions:
-        """What the backend is told; of an existing run what it was told last, where nothing else is said.
+        """The options of the backend."""
+        from modtrain.scheduling.resume import choose_options
 
-        A corrected command says anew what was refused, so that nothing was submitted.
-        """
-        from modtrain.scheduling.config import backend_options
-        from modtrain.scheduling.job_record import read_record
-
-        last = read_record(self._run) if self._run else None
-        anew = "backend" in self.config.model_fields_set or self.config.profile
-        same = last if last and last.backend == self.backend and (last.jobs or not anew) else None
-        made = backend_options(self.config, same.options.profile if same else None)
-        return made if made.address or same is None else replace(made, address=same.options.address)
+        return choose_options(self.config, self.backend, self._previous)
 
     @functools.cached_property
     def unattended(self) -> bool:

@@ -9,7 +9,7 @@ import functools
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe, recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.scheduling.backends.base import Backend, BackendOptions
-from modtrain.scheduling.config import Config, backend_options, read_config, written
+from modtrain.scheduling.config import Config, read_config, written
 from modtrain.scheduling.placement import parse
-from modtrain.scheduling.profile import read_profile
+from modtrain.scheduling.resume import PreviousLaunch, choose_backend, choose_options
 from modtrain.storage import filesystem
-from modtrain.storage.manifest import SWEEP_FILE, check_name
+from modtrain.storage.layout import SWEEP_FILE
+from modtrain.storage.manifest import check_name
 from modtrain.sweeps import space
 from modtrain.sweeps.array_jobs import Last, last
 from modtrain.sweeps.runner import check_at_once, uses_arrays
@@ -139,25 +140,19 @@ class Plan:
         """How the sweep was run last, if it was."""
         return last(self.existing) if self.existing is not None else None
 
+    @property
+    def _previous(self) -> PreviousLaunch:
+        return self.last.launch if self.last else PreviousLaunch()
+
     @functools.cached_property
     def backend_name(self) -> str:
-        """What is asked for, or the profile is for, else what an existing sweep ran on last."""
-        if "backend" in self.config.model_fields_set:
-            return self.config.backend
-        named = read_profile(Path(self.config.profile).expanduser()).backend if self.config.profile else None
-        return named or (self.last.backend if self.last else None) or self.config.backend
+        """The name of the backend."""
+        return choose_backend(self.config, self._previous)
 
     @functools.cached_property
     def options(self) -> BackendOptions:
-        """What the backend is told; of an existing sweep what it was told last, where nothing else is said.
-
-        A corrected command says anew what was refused, so that no trial began.
-        """
-        anew = "backend" in self.config.model_fields_set or self.config.profile
-        same = self.last and self.last.backend == self.backend_name and (self.last.begun or not anew)
-        before = self.last.options if self.last and same else BackendOptions()
-        made = backend_options(self.config, before.profile)
-        return made if made.address else replace(made, address=before.address)
+        """The options of the backend."""
+        return choose_options(self.config, self.backend_name, self._previous)
 
     @functools.cached_property
     def backend(self) -> Backend:
@@ -173,7 +168,7 @@ class Plan:
     def at_once(self) -> int | None:
         """How many trials may run at the same time: as is asked for, else as last; None where nothing says."""
         asked = check_at_once(self.section.nodes, self.section.max_running, len(self.spec.placement))
-        return asked or (self.last.at_once if self.last and self.last.backend == self.backend_name else None)
+        return asked or (self.last.at_once if self.last and self._previous.backend == self.backend_name else None)
 
     def _differences(self, spec: SweepSpec) -> list[str]:
         """What is asked for now and differs from how the sweep was begun, one phrase each."""

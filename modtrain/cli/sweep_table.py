@@ -19,13 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
+from modtrain.storage.run_state import BY_URGENCY
 from modtrain.sweeps.runner import by_metric, ranked
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import Trial
 from modtrain.sweeps.trial_queue import shown
 
-ORDER = ("running", "queued", "waiting", "stopped", "pruned", "failed", "finished")
-STYLES = {"finished": "green", "running": "cyan", "failed": "bold red", "pruned": "yellow", "queued": "dim"}
 LONGEST = 20
 """Characters of a value, or a name, that a column shows."""
 OTHERS = 3
@@ -57,7 +56,7 @@ def tell(sweep: Sweep, found: list[Trial], metric: str | None = None) -> None:
         out.print(part)
     for trial in found:
         if trial.why and trial.state in ("failed", "finished"):
-            name, style = f"\ntrial {trial.number} {trial.state}: ", STYLES[trial.state]
+            name, style = f"\ntrial {trial.number} {trial.state}: ", terminal.STYLES[trial.state]
             out.print(Text.assemble((name, style), trial.why), soft_wrap=True, end="")
     out.print()
 
@@ -92,7 +91,7 @@ def write_csv(sweep: Sweep, found: list[Trial], metric: str | None = None) -> No
 def counts(found: Iterable[Trial]) -> dict[str, int]:
     """How many trials are in which state."""
     there = [trial.state for trial in found]
-    return {state: there.count(state) for state in ORDER if state in there}
+    return {state: there.count(state) for state in BY_URGENCY if state in there}
 
 
 def summary(found: list[Trial]) -> str:
@@ -142,7 +141,9 @@ def _table(columns: list[_Column]) -> Table:
         justify = "right" if column.right else "left"
         made.add_column(column.name, justify=justify, no_wrap=True, max_width=LONGEST)  # type: ignore[arg-type]
     for cells in zip(*(column.cells for column in columns), strict=True):
-        made.add_row(*(Text(cell, STYLES.get(cell, "") if place == 1 else "") for place, cell in enumerate(cells)))
+        made.add_row(
+            *(Text(cell, terminal.STYLES.get(cell, "") if place == 1 else "") for place, cell in enumerate(cells))
+        )
     return made
 
 

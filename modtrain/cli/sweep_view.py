@@ -20,10 +20,12 @@ from rich.text import Text
 from modtrain.cli import sweep_table, terminal
 from modtrain.cli.sweep_table import summary, table
 from modtrain.errors import BackendSilent, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.storage.run_state import ENDED, PENDING
+from modtrain.storage.stop_request import StopRequest
 from modtrain.sweeps import space
 from modtrain.sweeps.runner import ranked, trials
 from modtrain.sweeps.sweep import Sweep, SweepSpec
-from modtrain.sweeps.trial import ENDED, Trial
+from modtrain.sweeps.trial import Trial
 from modtrain.sweeps.trial_queue import Queue, said
 
 LOOK_S = 2.0
@@ -96,7 +98,8 @@ class Follow:
         """The first signal asks the running trials to leave, the second one ends them."""
         if len(self._signals) > obeyed:
             if obeyed == 0:
-                self.queue.stop("Ctrl-C" if self._signals[0] is signal.SIGINT else "the sweep was told to leave")
+                reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
+                self.queue.stop(StopRequest(reason=reason, sender="modtrain sweep"))
                 self._tell("No further trial begins; those that run publish and leave. Once more ends them at once.")
             else:
                 self._tell("Ending every running trial now; what is published stays.")
@@ -174,7 +177,7 @@ def follow(sweep: Sweep, poll_s: float) -> int:
         if now != before:
             typer.echo(now)
             before = now
-        if found and not any(trial.state in ("running", "queued") for trial in found):
+        if found and not any(trial.state in PENDING for trial in found):
             return _code(found)
         time.sleep(poll_s)
 

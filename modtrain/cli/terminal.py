@@ -23,19 +23,20 @@ WIDE, NARROW = 100, 60
 _NUMBERS = ("version", "epoch", "step", "rate", "left", "loss")
 
 STYLES = {
-    "training": "green",
-    "finished": "bold green",
-    "running": "green",
-    "waiting": "yellow",
-    "starting": "cyan",
-    "not started": "dim",
-    "stopped": "yellow",
-    "preempted": "yellow",
-    "queued": "cyan",
-    "pruned": "dim",
     "broken": "bold red",
+    "cancelled": "yellow",
+    "created": "dim",
     "failed": "bold red",
+    "finished": "bold green",
     "lost": "bold red",
+    "preempted": "yellow",
+    "pruned": "dim",
+    "queued": "cyan",
+    "resting": "green",
+    "running": "green",
+    "starting": "cyan",
+    "stopped": "yellow",
+    "waiting": "yellow",
 }
 
 
@@ -157,7 +158,7 @@ def facts(values: Mapping[str, object]) -> Table:
 
 
 def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> dict[str, str]:
-    live = module["state"] in ("training", "waiting")
+    live = module["state"] in ("running", "waiting", "resting")
     steps = f"/{module['steps']}" if wide and module["steps"] else ""
     return {
         "version": "" if module["version"] is None else f"v{module['version']}",

@@ -19,6 +19,7 @@ from modtrain.cli.options import (
     UnattendedOption,
 )
 from modtrain.errors import InputError, did_you_mean
+from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
     from modtrain.scheduling.backends.base import JobState
@@ -67,9 +68,9 @@ def train(
     """Train as the options say; `ask` knows the jobs of the run's workers, where the run itself does not."""
     if unattended or evaluate_every:
         from modtrain.scheduling import standalone_worker as alone
-        from modtrain.scheduling.job_record import states
+        from modtrain.scheduling.job_record import job_states
 
-        every, ask = evaluate_every, ask or states
+        every, ask = evaluate_every, ask or job_states
         alone.train(run, modules, threads=threads, leave_after_s=leave_after, evaluate_every=every, ask=ask)
     else:
         from modtrain.training.worker_process import work
@@ -89,7 +90,7 @@ def stop(
     """
     from modtrain.storage.run import Run
 
-    if (run / "sweep.json").exists():
+    if (run / SWEEP_FILE).exists():
         from modtrain.sweeps.runner import stop as stop_sweep
         from modtrain.sweeps.sweep import Sweep
 
@@ -98,20 +99,21 @@ def stop(
             f"No further trial begins, and {running} were asked to publish and leave; `modtrain sweep {run}` goes on."
         )
         return
-    from modtrain.cli.status import Following
+    from modtrain.cli.status import RunView
+    from modtrain.storage.run_state import LIVE
 
     opened = Run.open(run)
-    following = Following(opened)
-    following.settle()
-    state = following.look()["state"]
+    view = RunView(opened)
+    view.settle()
+    state = view.refresh()["state"]
     if state == "finished":
         typer.echo(f"{opened.name} is finished already: there is nothing to stop.")
         return
-    opened.request_stop(reason)
+    opened.request_stop(reason, sender="modtrain stop")
     shown = shlex.quote(str(run))
     logging.getLogger(__name__).debug("Wrote %s", opened.path / "stop")
     now = {
-        "running": "",
+        **dict.fromkeys(LIVE, ""),
         "queued": f" Their jobs are queued and leave as they start; `modtrain cancel {shown}` takes them out.",
     }.get(state, " No worker seems to run now.")
     typer.echo(f"Asked the workers of {opened.name} to publish and leave.{now} `modtrain launch {shown}` goes on.")
@@ -123,17 +125,17 @@ def cancel(run: RunOrSweepArgument) -> None:
     That is a scheduler, a cluster, or this machine. What is published stays, and `modtrain launch RUN` goes on from
     there. `modtrain stop` is the gentle way.
     """
-    from modtrain.scheduling.job_record import cancel as end
+    from modtrain.scheduling.job_record import cancel_jobs
     from modtrain.storage.run import Run
 
-    if (run / "sweep.json").exists():
+    if (run / SWEEP_FILE).exists():
         from modtrain.sweeps.runner import cancel as cancel_sweep
         from modtrain.sweeps.sweep import Sweep
 
         typer.echo(f"Ended the jobs of {cancel_sweep(Sweep.open(run))} trials; `modtrain sweep {run}` goes on.")
         return
     opened = Run.open(run)
-    ended = end(opened)
+    ended = cancel_jobs(opened)
     jobs = f"Ended {ended} job{'' if ended == 1 else 's'} of {opened.name}."
     typer.echo(jobs if ended else f"{opened.name} has no live job.")
     typer.echo(f"`modtrain launch {shlex.quote(str(run))}` goes on.")

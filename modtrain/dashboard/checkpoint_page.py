@@ -25,7 +25,7 @@ _TOLD = ("epoch", "step", "full", "final", "writer", "published_at", "metrics")
 
 def checkpoint_page(run: Run, path: str, module: str, version: int, history: History) -> Values:
     """Of a version that is there, or was; NotThere where nobody published it."""
-    published = {line["version"]: line for line in history.versions(module)}
+    published = {each.version: vars(each) for each in history.versions(module)}
     meta, problem = _meta(run, module, version, published)
     others = sorted({*published, *run.store(module).versions()})
     parts = ("modules", module, "checkpoints", run.store(module).folder(version).name)
@@ -90,10 +90,10 @@ def may_download(name: str) -> bool:
 
 def _seen_by(run: Run, module: str, version: int, history: History) -> list[Values]:
     return [
-        {"module": other, "version": line["version"], "epoch": line["epoch"]}
+        {"module": other, "version": checkpoint.version, "epoch": checkpoint.epoch}
         for other in run.modules
-        for line in history.versions(other)
-        if module in line["peers"] and version in line["peers"][module]["versions"]
+        for checkpoint in history.versions(other)
+        if module in checkpoint.peers and version in checkpoint.peers[module]["versions"]
     ]
 
 

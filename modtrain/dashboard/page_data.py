@@ -5,8 +5,6 @@ Deliberately not here: when to look (`watch.py`), and what the pages say of what
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import errno
 import os
 import threading
@@ -21,17 +19,19 @@ from modtrain.dashboard import run_page, safe_files, sweep_page
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
 from modtrain.dashboard.trial_cache import TrialsSeen
+from modtrain.dashboard.trial_curves import Curves
 from modtrain.dashboard.urls import quoted, shown
 from modtrain.errors import InputError
-from modtrain.monitoring.alarms import alarms
+from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.catalog import Catalog
-from modtrain.monitoring.status import told
-from modtrain.storage.checkpoint import Checkpoint
+from modtrain.monitoring.status import build_status
+from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
-from modtrain.storage.liveness import LIVE, Pulse
-from modtrain.storage.manifest import SWEEP_FILE
+from modtrain.storage.layout import SWEEP_FILE
 from modtrain.storage.run import Run
-from modtrain.storage.whole import newest_whole
+from modtrain.storage.run_state import LIVE
+from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.trial import Trial
 
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
@@ -48,7 +48,6 @@ _RUN_LISTS = (
     "logs",
     "alarms",
 )
-_FIELDS = {field.name for field in dataclasses.fields(Checkpoint)}
 _SWEEP_LISTS = ("varies", "trials", "curves")
 
 Values = dict[str, Any]
@@ -60,7 +59,6 @@ class Looked:
 
     run: Run
     history: History
-    pulse: Pulse = field(default_factory=Pulse)
     drawn: run_page.Drawn = field(default_factory=run_page.Drawn)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -114,7 +112,7 @@ class Source:
             while len(self._looked) > MOST_RUNS:
                 self._looked.popitem(last=False)
         with looked.lock:
-            looked.history.look()
+            looked.history.refresh()
         return looked
 
     def run(self, path: str) -> Values:
@@ -125,16 +123,16 @@ class Source:
         run, history = looked.run, looked.history
         with looked.lock:
             row = self.catalog.row(path)
-            # Who lives is known to the catalog, which has watched for longer.
-            states = {module["name"]: module["state"] for module in row["modules"]}
-            beats, _ = looked.pulse.look(run)
-            # Of a worker that is over nobody knows since when: its heartbeat is as old as it was when we came.
-            silent = {m: looked.pulse.silent_s(m) if states.get(m) in LIVE else None for m in run.modules}
-            whole = {module: whole_of(run, history, module) for module in run.modules}
-            newest, damaged = ({m: each[0] for m, each in whole.items()}, {m: each[1] for m, each in whole.items()})
-            found = told(run, beats, states, newest, run.stop_requested(), damaged)
-            page = run_page.run_page(run, found, history, beats, silent, looked.drawn)
-            said = [vars(alarm) for alarm in alarms(found, history)]
+            summary = self.catalog.summary(path)
+            snapshot = summary.snapshot()
+            found = build_status(snapshot)
+            reports = {module: each.report for module, each in snapshot.modules.items()}
+            # Of a worker that has ended it is not known for how long its heartbeat has not changed.
+            silent = {
+                m: summary.liveness.silent_s(m) if found["modules"][m]["state"] in LIVE else None for m in run.modules
+            }
+            page = run_page.run_page(run, found, history, reports, silent, looked.drawn)
+            said = [vars(alarm) for alarm in find_alarms(found, history)]
         facts = run_page.facts(run, found, self._sweep_of(run, path))
         return {"run": {**_row(row), **facts}, **page, "alarms": said, "pages": None, "problem": None}
 
@@ -148,8 +146,17 @@ class Source:
         self._check_place(sweep.path, path)
         row = _row(self.catalog.row(path))
         below = f"{path}/" if path else ""
-        page = sweep_page.sweep_page(sweep, path, *self.trials.look(sweep, lambda name: self.catalog.row(below + name)))
+        page = sweep_page.sweep_page(sweep, path, *self._trials(sweep, below))
         return {"sweep": {**row, **sweep_page.facts(sweep)}, **page, "problem": None}
+
+    def _trials(self, sweep: Sweep, below: str) -> tuple[list[Trial], dict[int, Curves]]:
+        def row(name: str) -> Values:
+            return self.catalog.row(below + name)
+
+        def summary(name: str) -> RunSummary:
+            return self.catalog.summary(below + name)
+
+        return self.trials.look(sweep, row, summary)
 
     def checkpoint(self, path: str, module: str, version: int, *, fresh: bool = True) -> Values:
         """One version of a module; InputError where it never was. If not `fresh`, the run is as it was read last."""
@@ -182,7 +189,7 @@ class Source:
                 return
             if not self.root.is_dir():
                 raise FileNotFoundError(errno.ENOENT, f"{shown(self.root.name)} is not there any more", str(self.root))
-            self.catalog.look()
+            self.catalog.refresh()
             self._looked_at = time.monotonic()
 
     def _check_place(self, found: Path, path: str) -> None:
@@ -226,22 +233,6 @@ class Source:
     def _sweep_of(self, run: Run, path: str) -> str | None:
         above = path.rpartition("/")[0]
         return above if run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE) else None
-
-
-def newest_of(history: History, module: str) -> Checkpoint | None:
-    """The newest version of a module, by its line: nothing is waited for, as it may be when `meta.json` is read."""
-    whole = (line for line in reversed(history.versions(module)) if line.keys() >= _FIELDS)
-    newest = next((line for line in whole if line["module"] == module), None)
-    return Checkpoint(**{name: newest[name] for name in _FIELDS}) if newest else None
-
-
-def whole_of(run: Run, history: History, module: str) -> tuple[Checkpoint | None, list[int]]:
-    """The newest version that readers can go on with, and what is damaged above it."""
-    with contextlib.suppress(OSError):
-        whole, damaged = newest_whole(run.store(module))
-        if damaged:
-            return whole, damaged
-    return newest_of(history, module), []
 
 
 def _row(row: Values) -> Values:

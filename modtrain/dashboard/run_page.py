@@ -16,8 +16,10 @@ from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.urls import quoted, shown
 from modtrain.storage import filesystem
 from modtrain.storage.curves import Columns
-from modtrain.storage.history import History, evaluated
+from modtrain.storage.evaluations import EvaluationRecord
+from modtrain.storage.history import History
 from modtrain.storage.run import Run, RunSpec
+from modtrain.storage.worker_report import WorkerReport
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -36,7 +38,7 @@ def run_page(
     run: Run,
     found: Mapping[str, Any],
     history: History,
-    beats: Mapping[str, Mapping[str, Any]],
+    reports: Mapping[str, WorkerReport],
     silent_s: Mapping[str, float | None],
     drawn: Drawn,
 ) -> Values:
@@ -45,8 +47,10 @@ def run_page(
     return {
         "modules": [{"name": name, **found["modules"][name]} for name in modules],
         "workers": [{**worker, "beat_age_s": silent_s.get(worker["modules"][0])} for worker in found["workers"]],
-        "lanes": [timeline.lane(run, name, history, found["modules"][name]["state"], beats[name]) for name in modules],
-        "curves": [*(curve for name in modules for curve in drawn.curves(name, history)), *judged(run, history)],
+        "lanes": [
+            timeline.lane(run, name, history, found["modules"][name]["state"], reports[name]) for name in modules
+        ],
+        "curves": [*(curve for name in modules for curve in drawn.curves(name, history)), *judged(history)],
         "staleness": timeline.staleness(modules, history),
         "time": [seconds(worker, history) for worker in found["workers"]],
         "grids": grids(run, history),
@@ -103,10 +107,10 @@ def _short(values: Numbers) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def judged(run: Run, history: History) -> list[Values]:
+def judged(history: History) -> list[Values]:
     """A curve for each metric of the evaluations, over the step of the oldest checkpoint that was judged."""
     columns = Columns()
-    for line in evaluated(run, history):
+    for line in history.evaluation_rows():
         columns.add(line)
     return [curve for curve in curves("evaluation", columns) if curve["name"] != "lr"]
 
@@ -122,14 +126,14 @@ def seconds(worker: Mapping[str, Any], history: History) -> Values:
 
 def grids(run: Run, history: History) -> list[Values]:
     """The newest sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
-    there = {name for name in filesystem.names(run.path / "evaluation") if name.endswith(".png")}
-    by_file = {Path(str(line["grid"])).name: line for line in history.evaluations() if line.get("grid")}
+    there = {name for name in filesystem.names(run.evaluation_path) if name.endswith(".png")}
+    by_file = {Path(line.grid).name: line for line in history.evaluations() if line.grid}
     found = [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
     return found[-MOST_EVALUATIONS:]
 
 
-def _judged(line: Values) -> Values:
-    return {name: line.get(name) for name in ("at", "versions", "epochs", "metrics")}
+def _judged(record: EvaluationRecord) -> Values:
+    return {name: getattr(record, name) for name in ("at", "versions", "epochs", "metrics")}
 
 
 def config(run: Run) -> list[Values]:

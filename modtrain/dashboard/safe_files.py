@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modtrain.errors import InputError
+from modtrain.storage import filesystem
 
 BLOCK_BYTES = 1 << 18
-# To go through a folder it need not be readable, as those above a home often are not.
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OF_RUN = ("run.json", "stop", "modules", "evaluation", "evaluation/metrics.jsonl")
 _OF_MODULE = ("heartbeat.json", "metrics.jsonl", "published.jsonl", "workers.jsonl", "checkpoints")
 _FOLDERS = ("modules", "evaluation", "checkpoints")
@@ -41,23 +39,13 @@ def opened(root: Path, *parts: str) -> Iterator[int]:
 
 def open_file(root: Path, *parts: str) -> int:
     """The same; whoever asks closes it."""
-    *folders, file = [name for part in parts for name in part.split("/") if name]
-    if {".", ".."} & {*folders, file}:
-        raise NotThere(f"There is no {'/'.join([*folders, file])!r} here that can be shown.")
+    names = [name for part in parts for name in part.split("/") if name]
+    if {".", ".."} & {*names}:
+        raise NotThere(f"There is no {'/'.join(names)!r} here that can be shown.")
     try:
-        with contextlib.ExitStack() as stack:
-            folder = os.open(root.anchor or ".", _FOLDER)
-            stack.callback(os.close, folder)
-            for name in [*root.relative_to(root.anchor).parts, *folders]:
-                folder = os.open(name, _FOLDER, dir_fd=folder)
-                stack.callback(os.close, folder)
-            descriptor = os.open(file, _FILE, dir_fd=folder)
+        return filesystem.open_regular(root.joinpath(*names))
     except (OSError, ValueError):
-        raise NotThere(f"There is no {file!r} here that can be shown.") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise NotThere(f"{file!r} is no plain file.")
-    return descriptor
+        raise NotThere(f"There is no {names[-1]!r} here that can be shown.") from None
 
 
 def lies(root: Path, *parts: str) -> bool:

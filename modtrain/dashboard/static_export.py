@@ -79,7 +79,7 @@ def _subject(written: Written, source: Source, kind: str, path: str) -> None:
     data = source.data(kind, path)
     if kind == "sweep":
         for trial in data["trials"]:
-            if trial["state"] == "waiting":
+            if trial["state"] in ("created", "queued"):
                 continue  # it has no run yet, and nothing leads to one
             with suppress(InputError):  # it went away meanwhile
                 _subject(written, source, "run", unquoted(trial["path"]) or "")

@@ -17,22 +17,22 @@ from typing import Any
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.trial_curves import ByEpoch, Curves
 from modtrain.errors import InputError
+from modtrain.monitoring.summary import RunSummary
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.liveness import LIVE
-from modtrain.storage.manifest import RUN_FILE
-from modtrain.storage.published_log import newest_line
+from modtrain.storage.layout import HEARTBEAT_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from modtrain.sweeps.trial import Trial, outcome
+from modtrain.sweeps.trial import Trial, build_trial
 
 MOST_WAITING = 200
 """Trials that have not begun, shown with their values."""
 MOST_SWEEPS = 8
-_FILES = ("heartbeat.json", "published.jsonl")
+_FILES = (HEARTBEAT_FILE, PUBLISHED_FILE)
 
 Row = Callable[[str], dict[str, Any]]
-"""What the catalog says of the trial in a folder."""
+"""The row of the trial in a folder, by the catalog."""
+Summary = Callable[[str], RunSummary]
+"""Its summary."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class TrialsSeen:
         self._sweeps: OrderedDict[tuple[object, ...], dict[int, _Seen]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def look(self, sweep: Sweep, row: Row) -> tuple[list[Trial], dict[int, Curves]]:
+    def look(self, sweep: Sweep, row: Row, summary: Summary) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its metrics by epoch."""
         with self._lock:
             # Another sweep may have taken the place of one, or the same may want to know something else now.
@@ -63,7 +63,7 @@ class TrialsSeen:
             while len(self._sweeps) > MOST_SWEEPS:
                 self._sweeps.popitem(last=False)
         numbers = [number for name in filesystem.names(sweep.path) if (number := sweep.number_of(name)) is not None]
-        found = {number: each for number in numbers if (each := _of(sweep, number, seen, row)) is not None}
+        found = {number: each for number in numbers if (each := _of(sweep, number, seen, row, summary)) is not None}
         for number in set(seen) - set(found):
             del seen[number]
         trials = [trial for trial, _ in found.values()]
@@ -71,7 +71,7 @@ class TrialsSeen:
         return [*trials, *_waiting(sweep, set(found))], curves
 
 
-def _of(sweep: Sweep, number: int, seen: dict[int, _Seen], row: Row) -> tuple[Trial, Curves] | None:
+def _of(sweep: Sweep, number: int, seen: dict[int, _Seen], row: Row, summary: Summary) -> tuple[Trial, Curves] | None:
     """A trial and its metrics by epoch; None where there is none that the catalog knows, such as a link."""
     try:
         told = row(sweep.run_path(number).name)
@@ -80,15 +80,18 @@ def _of(sweep: Sweep, number: int, seen: dict[int, _Seen], row: Row) -> tuple[Tr
     try:
         if told["problem"]:
             raise InputError(told["problem"])
-        return _look(sweep, number, seen, [str(module["state"]) for module in told["modules"]])
+        states = [str(module["state"]) for module in told["modules"]]
+        return _look(sweep, number, seen, states, summary)
     except InputError as error:
         why = str(error)
     except Exception as error:  # a foreign file may hold anything
         why = f"It cannot be read ({type(error).__name__}: {error})."
-    return sweep.unseen(number, "failed" if told["problem"] else told["state"], why), {}
+    return sweep.trial_without_run(number, "failed" if told["problem"] else told["state"], why), {}
 
 
-def _look(sweep: Sweep, number: int, seen: dict[int, _Seen], states: list[str]) -> tuple[Trial, Curves]:
+def _look(
+    sweep: Sweep, number: int, seen: dict[int, _Seen], states: list[str], summary: Summary
+) -> tuple[Trial, Curves]:
     each = seen.get(number)
     if each is None:
         path = sweep.run_path(number)
@@ -101,19 +104,14 @@ def _look(sweep: Sweep, number: int, seen: dict[int, _Seen], states: list[str]) 
     if each.trial is None or stamp != each.stamp:
         if said := safe_files.strange(run.path, run.modules):
             raise InputError(f"It is not shown: {said}")
-        phase = "running" if set(states) & set(LIVE) else None if set(states) == {"not started"} else "ended"
-        found = outcome(run, sweep.spec.metric, phase, newest=lambda module: _newest(run, module))
-        each.trial, each.curves = replace(found, number=number), each.metrics.look()
+        trial = build_trial(summary(run.name).snapshot(), sweep.spec.metric)
+        each.trial, each.curves = replace(trial, number=number), each.metrics.look()
         each.stamp = stamp
     return each.trial, each.curves
 
 
-def _newest(run: Run, module: str) -> Checkpoint | None:
-    return newest_line(run.module_path(module) / "published.jsonl", module)
-
-
 def _stamps(run: Run) -> list[object]:
-    paths = [run.path / "evaluation" / "metrics.jsonl", run.path / "stop"]
+    paths = [run.evaluations_path, run.path / STOP_FILE]
     paths += [run.module_path(module) / name for module in run.modules for name in _FILES]
     return [_stamp(path) for path in paths]
 
@@ -130,4 +128,4 @@ def _waiting(sweep: Sweep, begun: set[int]) -> list[Trial]:
     """The next ones, by their number."""
     numbers = (number for number in range(sweep.spec.trials) if number not in begun)
     found = [number for number, _ in zip(numbers, range(MOST_WAITING), strict=False)]
-    return [sweep.unseen(number, "waiting") for number in found]
+    return [sweep.trial_without_run(number, "created") for number in found]

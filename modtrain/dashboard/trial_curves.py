@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modtrain.storage.json_lines import Growing, number
+from modtrain.storage.json_lines import GrowingFile, number
 from modtrain.storage.run import Run
-from modtrain.sweeps.trial import trained
+from modtrain.sweeps.trial import training_scalar
 
 Curves = dict[str, dict[int, float]]
 """By metric its values by epoch, NaN where one was not finite; of several of one epoch the first, as for pruning."""
@@ -30,11 +30,11 @@ class ByEpoch:
 
     def __init__(self, run: Run, metric: str | None) -> None:
         """Nothing is read yet."""
-        self._files = [_Measured(run.path / "evaluation" / "metrics.jsonl", _judged)]
-        module, scalar = trained(run, metric or "")
+        self._files = [_Measured(run.evaluations_path, _judged)]
+        module, scalar = training_scalar(run, metric or "")
         if module:
             of_training = partial(_published, name=metric or "", scalar=scalar)
-            self._files.append(_Measured(run.module_path(module) / "published.jsonl", of_training))
+            self._files.append(_Measured(run.published_path(module), of_training))
 
     def look(self) -> Curves:
         """Everything that was measured so far."""
@@ -46,14 +46,14 @@ class _Measured:
     """What one file says of each epoch; `read` tells of a line its epoch and its values."""
 
     def __init__(self, path: Path, read: Callable[[Any], tuple[int, Mapping[str, Any]]]) -> None:
-        self._growing, self._read = Growing(path), read
+        self._growing, self._read = GrowingFile(path), read
         self._found: Curves = {}
 
     def look(self) -> Curves:
-        _, anew = self._growing.look()
+        _, anew = self._growing.refresh()
         if anew:
             self._found = {}
-        while (lines := self._growing.more()) is not None:
+        while (lines := self._growing.read()) is not None:
             for line in lines:
                 with contextlib.suppress(*FOREIGN):
                     self._take(*self._read(json.loads(line)))

@@ -1,8 +1,6 @@
-"""Alarms: what a person should look at in a run, each in words with what to do.
+"""Alarms: what a user should look at in a run, each with what to do.
 
-An alarm that is often wrong is soon not read any more: each has a threshold with its reason, and where a curve could
-mean two things nothing is said. Deliberately not here: what is the case (`status.py`), how it came to it
-(`history.py`), and showing it.
+A false alarm teaches users to ignore alarms: each has a threshold with its reason, and an ambiguous curve raises none.
 """
 
 from __future__ import annotations
@@ -16,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from modtrain.errors import CONSEQUENCES
-from modtrain.storage.json_lines import number
-from modtrain.storage.liveness import LIVE
-from modtrain.storage.stop_request import blamed
+from modtrain.monitoring.status import Status
+from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.layout import JOBS, MODULES, WORKER_LOG
+from modtrain.storage.run_state import LIVE
 
 WAIT_S = 300.0
-"""A wait that is worth a word where nobody knows how long the peer takes for an epoch: nodes differ in speed."""
+"""A wait that is reported where it is not known how long the peer takes for an epoch: nodes differ in speed."""
 WAIT_EPOCHS = 3
 """Epochs of the peer that a wait may take: within the bound on staleness the usual one is less than one."""
 OLD_EPOCHS = 3
@@ -62,117 +61,129 @@ class Alarm:
     do: str
 
 
-class Told(Protocol):
-    """What of a `History` is asked."""
+class RunHistory(Protocol):
+    """What alarms need of a `History` or a `RecentHistory`."""
 
     def losses(self, module: str) -> list[float]:
-        """Those of the first lines of a module's curve, then those of the newest."""
+        """The first losses of a module's curve, then the newest."""
 
-    def versions(self, module: str) -> list[dict[str, Any]]:
-        """Lines of `published.jsonl`."""
+    def versions(self, module: str) -> Sequence[Checkpoint]:
+        """Published versions, ascending."""
 
 
-def alarms(found: Mapping[str, Any], history: Told | None = None) -> list[Alarm]:
-    """What a person should look at in a run: `found` as `status` says it, and its history where that is known.
-
-    The worst first.
-    """
-    said = [*_workers(found, history), *_modules(found)]
+def find_alarms(status: Status, history: RunHistory | None = None) -> list[Alarm]:
+    """The alarms of a run, the worst first; `history` adds those that need its curves and intervals."""
+    alarms = [*_workers(status, history), *_modules(status)]
     if history is not None:
-        curves = {module: history.losses(module) for module in found["modules"]}
-        said += [*_overdue(found, history), *_curves(found, curves)]
-    if found["stop"] and found["state"] == "running":
-        says = f"A stop was asked for ({found['stop']}): the workers publish and leave."
-        said.append(Alarm(module=None, level="warn", says=says, do=f"`modtrain launch {_path(found)}` goes on later."))
-    return sorted(said, key=lambda alarm: alarm.level != "bad")
+        curves = {module: history.losses(module) for module in status["modules"]}
+        alarms += [*_overdue(status, history), *_curves(curves)]
+    if status["stop"] and status["state"] in LIVE:
+        says = f"A stop was requested ({status['stop']}): the workers publish and exit."
+        alarms.append(Alarm(module=None, level="warn", says=says, do=f"`modtrain launch {_path(status)}` resumes it."))
+    return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
 
-def _workers(found: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
-    for worker in found["workers"]:
-        name, state, path = " + ".join(worker["modules"]), worker["state"], _path(found)
-        log = shlex.quote(str(Path(found["path"], "modules", worker["modules"][0], "worker.log")))
-        first, trouble = worker["modules"][0], str(worker["trouble"] or "").rstrip(".")
-        if state == "lost":
-            job = f", job {worker['job']}" if worker["job"] else ""
-            says = f"{name} died without a word ({worker['host']}, process {worker['pid']}{job})."
-            again = "Its launcher starts it again" if found.get("launcher") else f"`modtrain launch {path}` goes on"
-            do = f"{again} from its last checkpoint; {log} may say why."
-            yield Alarm(module=first, level="bad", says=says, do=do)
-        elif state == "failed":
-            code = worker.get("exit_code")
-            known = DO_BY_EXIT_CODE.get(code, "")
-            do = known.format(path=path) if known else f"See {log}; `modtrain launch {path}` tries again."
-            level: Literal["bad", "warn"] = "warn" if code in CONSEQUENCES else "bad"
-            yield Alarm(module=first, level=level, says=f"{name} failed: {trouble or f'exit code {code}'}.", do=do)
-        elif state in ("training", "waiting") and trouble:  # of one that starts it is what an earlier job said
-            do = f"Free some space or mend the folder (`modtrain doctor {path}`); it goes on trying meanwhile."
-            yield Alarm(module=first, level="bad", says=f"{name}: {trouble}.", do=do)
-        if state == "waiting":
-            yield from _waits(found, worker, history)
-    blame = blamed([worker["modules"] for worker in found["workers"]], found["stop"])
-    if blame and not any(worker["state"] == "failed" for worker in found["workers"]):
-        says = f"{blame[0]} failed: {blame[1].rstrip('.')}."
-        do = f"{shlex.quote(str(Path(found['path'], 'jobs')))} has what its job printed; launch the run again to go on."
-        yield Alarm(module=blame[0].partition("+")[0], level="bad", says=says, do=do)
+def _workers(status: Status, history: RunHistory | None) -> Iterator[Alarm]:
+    for worker in status["workers"]:
+        name, module, path = " + ".join(worker["modules"]), worker["modules"][0], _path(status)
+        trouble = str(worker["trouble"] or "").rstrip(".")
+        if worker["state"] == "lost":
+            yield _lost(status, worker)
+        elif worker["state"] == "failed":
+            yield _failed(status, worker)
+        elif worker["state"] in ("running", "waiting", "resting") and trouble:  # else an earlier job reported it
+            do = f"Free some space or repair the folder (`modtrain doctor {path}`); the worker keeps trying."
+            yield Alarm(module=module, level="bad", says=f"{name}: {trouble}.", do=do)
+        if worker["state"] == "waiting":
+            yield from _waits(status, worker, history)
 
 
-def _waits(found: Mapping[str, Any], worker: Mapping[str, Any], history: Told | None) -> Iterator[Alarm]:
-    """For whom, where it is for long; a peer that will not come makes it bad at once."""
-    peer, waited_s = str(worker["waiting_for"]), number(worker.get("waited_s"))
-    state = found["modules"].get(peer, {}).get("state", "unknown")
+def _lost(status: Status, worker: Mapping[str, Any]) -> Alarm:
+    job = f", job {worker['job']}" if worker["job"] else ""
     name = " + ".join(worker["modules"])
-    if state in ("lost", "failed") or (state == "stopped" and not found["stop"]):  # any other one may still come
+    says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})."
+    again = "Its launcher restarts it" if status["launcher"] else f"`modtrain launch {_path(status)}` resumes it"
+    do = f"{again} from its last checkpoint; {_log(status, worker)} may say why."
+    return Alarm(module=worker["modules"][0], level="bad", says=says, do=do)
+
+
+def _failed(status: Status, worker: Mapping[str, Any]) -> Alarm:
+    name, code = " + ".join(worker["modules"]), worker["exit_code"]
+    trouble = str(worker["trouble"] or f"exit code {code}").rstrip(".")
+    path = _path(status)
+    do = f"See {_log(status, worker)}; `modtrain launch {path}` tries again."
+    if code is None:  # it never reported
+        jobs = shlex.quote(str(Path(status["path"], JOBS)))
+        do = f"{jobs} has the output of its job; `modtrain launch {path}` resumes the run."
+    elif code in DO_BY_EXIT_CODE:
+        do = DO_BY_EXIT_CODE[code].format(path=path)
+    level: Literal["bad", "warn"] = "warn" if code in CONSEQUENCES else "bad"
+    return Alarm(module=worker["modules"][0], level=level, says=f"{name} failed: {trouble}.", do=do)
+
+
+def _waits(status: Status, worker: Mapping[str, Any], history: RunHistory | None) -> Iterator[Alarm]:
+    """A wait that is long, or for a peer that will not publish."""
+    peer, waited_s = str(worker["waiting_for"]), worker["waited_s"]
+    state = status["modules"].get(peer, {}).get("state", "unknown")
+    name = " + ".join(worker["modules"])
+    if state in ("lost", "failed") or (state == "stopped" and not status["stop"]):  # in any other state it may publish
         says = f"{name} waits for {peer}, which is {state}."
-        do = f"{'Its launcher' if found.get('launcher') else f'`modtrain launch {_path(found)}`'} starts {peer} again."
-        yield Alarm(module=worker["modules"][0], level="bad", says=says, do=do)
+        again = "Its launcher restarts" if status["launcher"] else f"`modtrain launch {_path(status)}` restarts"
+        yield Alarm(module=worker["modules"][0], level="bad", says=says, do=f"{again} {peer}.")
         return
-    usual_s = _epoch_s(history.versions(peer)) if history and peer in found["modules"] else None
+    usual_s = _epoch_s(history.versions(peer)) if history and peer in status["modules"] else None
     if waited_s is not None and waited_s > (WAIT_S if usual_s is None else max(60.0, WAIT_EPOCHS * usual_s)):
         says = f"{name} has waited {_time(waited_s)} for {peer}, which is {state}."
         do = f"See what {peer} does; a node of its own, or a larger max_staleness in a new run, makes waits shorter."
         yield Alarm(module=worker["modules"][0], level="warn", says=says, do=do)
 
 
-def _modules(found: Mapping[str, Any]) -> Iterator[Alarm]:
-    for name, module in found["modules"].items():
-        for version in module.get("damaged", [])[:1]:
-            sound = module["version"]
-            then = "nobody can read any other" if sound is None else f"readers go on with version {sound}"
-            says = f"Version {version} of {name} is damaged; {then}."
-            anew = "; its worker publishes the next one anew" if module["state"] in LIVE else ""
-            do = f"Check the storage with `modtrain doctor {_path(found)}`{anew}."
-            yield Alarm(module=name, level="bad", says=says, do=do)
-        own = number(module["epoch"])
+def _modules(status: Status) -> Iterator[Alarm]:
+    for name, module in status["modules"].items():
+        if module["damaged"]:
+            yield _damaged(status, name, module)
         for peer, used in module["peers"].items():
-            its, state = number(used.get("epoch")), found["modules"].get(peer, {}).get("state")
-            if module["state"] in LIVE and state in LIVE and None not in (own, its) and own - its >= OLD_EPOCHS:  # type: ignore[operator]
-                says = f"{name} is at epoch {own:g} and trains against {peer} of epoch {its:g}."
+            state, behind = status["modules"].get(peer, {}).get("state"), module["epoch"] - used["epoch"]
+            if module["state"] in LIVE and state in LIVE and behind >= OLD_EPOCHS:
+                says = f"{name} is at epoch {module['epoch']} and trains against {peer} of epoch {used['epoch']:g}."
                 do = f"Give {peer} a faster node, or set max_staleness in a new run, so that {name} waits for it."
                 yield Alarm(module=name, level="warn", says=says, do=do)
 
 
-def _overdue(found: Mapping[str, Any], history: Told) -> Iterator[Alarm]:
+def _damaged(status: Status, name: str, module: Mapping[str, Any]) -> Alarm:
+    version = module["version"]
+    then = "no other version can be read" if version is None else f"readers use version {version}"
+    anew = "; its worker publishes the next version" if module["state"] in LIVE else ""
+    return Alarm(
+        module=name,
+        level="bad",
+        says=f"Version {module['damaged'][0]} of {name} is damaged; {then}.",
+        do=f"Check the storage with `modtrain doctor {_path(status)}`{anew}.",
+    )
+
+
+def _overdue(status: Status, history: RunHistory) -> Iterator[Alarm]:
     """A module that trains, and has published nothing for much longer than it used to take."""
-    for name, module in found["modules"].items():
-        worker, age_s = found["workers"][module["worker"]], number(module.get("age_s"))
+    for name, module in status["modules"].items():
+        worker, age_s = status["workers"][module["worker"]], module["age_s"]
         usual_s = _interval_s(history.versions(name))
-        if module["state"] != "training" or worker["trouble"] or age_s is None or usual_s is None:
+        if module["state"] != "running" or worker["trouble"] or age_s is None or usual_s is None:
             continue
         if age_s > max(QUIET_S, QUIET_TIMES * usual_s):
             says = f"{name} has published nothing for {_time(age_s)}; it used to take {_time(usual_s)}."
-            do = f"See whether its steps still grow (`modtrain status {_path(found)} --watch`), and its worker.log."
+            do = f"See whether its steps still grow (`modtrain status {_path(status)} --watch`), and its worker.log."
             yield Alarm(module=name, level="warn", says=says, do=do)
 
 
-def _curves(found: Mapping[str, Any], curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
+def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
     for name, losses in curves.items():
         if len(losses) < WINDOW + NEWEST:
             continue
         window = losses[-WINDOW:]
-        risen = next((peer for peer, its in curves.items() if peer != name and _has_risen(its)), None)
+        risen = next((peer for peer, other in curves.items() if peer != name and _has_risen(other)), None)
         if max(window) - min(window) <= FLAT * abs(statistics.median(window)):
             says = f"The loss of {name} has not changed for {WINDOW} lines of its curve; it is {window[-1]:.3g}."
-            do = "No gradient reaches it: look at its loss and its schedule in the recipe, and at its peers' losses."
+            do = "No gradient reaches it: check its loss and its schedule in the recipe, and its peers' losses."
             yield Alarm(module=name, level="bad", says=says, do=do)
         elif risen and _is_at_floor(losses):
             says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {risen} rises."
@@ -183,18 +194,18 @@ def _curves(found: Mapping[str, Any], curves: Mapping[str, Sequence[float]]) -> 
             yield Alarm(module=name, level="warn", says=says, do=do)
         elif _shoots_up(losses):
             says = f"The loss of {name} shoots up: {window[-1]:.3g}, after {statistics.median(losses[:-NEWEST]):.3g}."
-            do = "Lower its learning rate, or clip its gradients, in a new run; older checkpoints are still sound."
+            do = "Lower its learning rate, or clip its gradients, in a new run; older checkpoints are intact."
             yield Alarm(module=name, level="warn", says=says, do=do)
 
 
 def _is_at_floor(losses: Sequence[float]) -> bool:
-    """Through the whole window; of a loss that may be negative nobody knows the floor."""
+    """Whether the whole window is at the floor; a loss that may be negative has no known floor."""
     highest = max(_levels(losses), default=0.0)
     return min(losses) >= 0 and max(losses[-WINDOW:]) <= FLOOR * highest
 
 
 def _has_risen(losses: Sequence[float]) -> bool:
-    """From its lowest level so far, and it is about as high as it ever was since."""
+    """Whether the loss has risen from its lowest level, and is about as high as it ever was since."""
     if min(losses, default=-1.0) < 0:
         return False
     levels = [statistics.median(losses[:NEWEST]), *_levels(losses)]  # it may have lost within its first window
@@ -204,40 +215,40 @@ def _has_risen(losses: Sequence[float]) -> bool:
 
 
 def _levels(losses: Sequence[float]) -> list[float]:
-    """The medians of windows, the last one at the end."""
+    """The medians of consecutive windows, the last window at the end."""
     ends = range(len(losses), WINDOW - 1, -WINDOW)
     return [statistics.median(losses[end - WINDOW : end]) for end in reversed(ends)]
 
 
 def _shoots_up(losses: Sequence[float]) -> bool:
-    """Above all that was, and far above the window before: also a loss that had become small is then bad again."""
+    """Whether the newest lines are above all before, and far above the window before them."""
     before, newest = losses[:-NEWEST], losses[-NEWEST:]
     if min(losses) < 0:
         return False
     return min(newest) > SHOT * statistics.median(before[-WINDOW:]) and min(newest) > max(before[:WINDOW])
 
 
-def _interval_s(versions: Sequence[Mapping[str, Any]]) -> float | None:
-    """The usual one between two versions, by one writer's clock; None where there are too few."""
+def _interval_s(versions: Sequence[Checkpoint]) -> float | None:
+    """The usual interval between two versions, by one writer's clock; None where there are too few."""
     pairs = list(itertools.pairwise(versions))[-INTERVALS:]
-    gaps = [b["published_at"] - a["published_at"] for a, b in pairs if a.get("writer") == b.get("writer")]
+    gaps = [b.published_at - a.published_at for a, b in pairs if a.writer == b.writer]
     gaps = [gap for gap in gaps if gap > 0]
     return statistics.median(gaps) if len(gaps) >= 3 else None
 
 
-def _epoch_s(versions: Sequence[Mapping[str, Any]]) -> float | None:
-    return _interval_s([version for version in versions if version.get("full")])
+def _epoch_s(versions: Sequence[Checkpoint]) -> float | None:
+    return _interval_s([version for version in versions if version.full])
 
 
-def _path(found: Mapping[str, Any]) -> str:
-    return shlex.quote(str(found["path"]))
+def _log(status: Status, worker: Mapping[str, Any]) -> str:
+    return shlex.quote(str(Path(status["path"], MODULES, worker["modules"][0], WORKER_LOG)))
+
+
+def _path(status: Status) -> str:
+    return shlex.quote(str(status["path"]))
 
 
 def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -21,11 +22,12 @@ from types import MappingProxyType
 from typing import Any
 
 from modtrain.errors import InputError
-from modtrain.monitoring.summary import ABSENT, Glance, Row, Signature, is_plain, signature, sweep_row
+from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
 from modtrain.storage import filesystem
-from modtrain.storage.liveness import PATIENCE_S
-from modtrain.storage.manifest import RUN_FILE, STOP_FILE, SWEEP_FILE
+from modtrain.storage.layout import RUN_FILE, STOP_FILE, SWEEP_FILE
+from modtrain.storage.liveness import PATIENCE_S, launcher_pid
 from modtrain.storage.run import Run
+from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, check_trial
 
 DEEPEST = 6
@@ -63,7 +65,7 @@ class Catalog:
         self._unsearched = False
         """Whether there are more folders than are searched."""
 
-    def look(self, *, thorough: bool = False) -> None:
+    def refresh(self, *, thorough: bool = False) -> None:
         """Bring everything up to date; other threads wait meanwhile. If thorough, nothing is left for the next look."""
         with self._lock:
             self._looked_at = time.monotonic()
@@ -84,9 +86,9 @@ class Catalog:
         """Look until we know of every worker on another machine whether it lives: for whoever looks once."""
 
         def sure() -> bool | None:
-            self.look(thorough=True)
-            unsure = (g for entry in self._runs.values() if (g := entry.glance) and g.pulse.unsure())
-            return None if any(unsure) else True
+            self.refresh(thorough=True)
+            summaries = [entry.summary for entry in self._runs.values() if entry.summary]
+            return None if any(summary.liveness.uncertain() for summary in summaries) else True
 
         filesystem.wait_until(sure, timeout_s=2 * self._patience_s)
 
@@ -110,9 +112,13 @@ class Catalog:
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or why it is broken."""
-        glance = self._entry(path, "run").open()
-        assert isinstance(glance, Glance)
-        return glance.run
+        return self.summary(path).run
+
+    def summary(self, path: str) -> RunSummary:
+        """The summary of a run; InputError as for `run`."""
+        summary = self._entry(path, "run").open()
+        assert isinstance(summary, RunSummary)
+        return summary
 
     def sweep(self, path: str) -> Sweep:
         """The sweep at a path; InputError as for a run."""
@@ -123,7 +129,7 @@ class Catalog:
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
             if path not in self._of(kind) and time.monotonic() - self._looked_at >= AGAIN_S:
-                self.look()
+                self.refresh()
             if path not in self._of(kind):
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
             return self._of(kind)[path]
@@ -215,7 +221,7 @@ class _Entry:
     where: str
     path: str
     kind: str
-    glance: Glance | None = None
+    summary: RunSummary | None = None
     sweep: Sweep | None = None
     problem: str | None = None
     stopped: bool = False
@@ -230,20 +236,20 @@ class _Entry:
                 raise InputError(f"It cannot be looked into: {folder.trouble}.")
             self._open(folder.kind, patience_s)
             changed = bool(
-                self.glance and self.glance.look(stop_is_there=folder.stop, ranking=ranking, closely=closely)
+                self.summary and self.summary.refresh(has_stop_file=folder.stop, ranking=ranking, closely=closely)
             )
         except InputError as error:
-            changed, self.problem, self.glance, self.sweep = False, str(error), None, None
+            changed, self.problem, self.summary, self.sweep = False, str(error), None, None
             if isinstance(error.__cause__, OSError):
                 self._seen = ABSENT  # the file is what it was, and can be read when storage answers again
         except Exception as error:  # a foreign file may hold anything
             changed, self.problem = False, _unreadable(error)
-            self._seen, self.glance, self.sweep = ABSENT, None, None
+            self._seen, self.summary, self.sweep = ABSENT, None, None
         return changed or before != (self.problem, self.sweep, self.stopped)
 
-    def open(self) -> Glance | Sweep:
+    def open(self) -> RunSummary | Sweep:
         """What there is; InputError where it is broken."""
-        found = self.glance or self.sweep
+        found = self.summary or self.sweep
         if found is None:
             raise InputError(self.problem or "It cannot be read.")
         return found
@@ -251,19 +257,21 @@ class _Entry:
     def row(self, trials: Mapping[int, _Entry] = MappingProxyType({})) -> Row:
         """As a line; of a sweep with the trials that have begun. What it holds costs no other line."""
         try:
-            if self.problem is None and self.glance is not None:
-                return self.glance.with_ages()
+            if self.problem is None and self.summary is not None:
+                return self.summary.with_ages()
             if self.problem is None and self.sweep is not None:
                 rows = {number: trial.row() for number, trial in trials.items()}
                 results = {number: trial.result(self.sweep.spec.metric) for number, trial in trials.items()}
-                return sweep_row(self.sweep, self.path, rows, results, stopped=self.stopped)
+                stop = read_stop_request(self.sweep.path) if self.stopped else None
+                is_launched = launcher_pid(self.sweep.path) is not None
+                return sweep_row(self.sweep, self.path, rows, results, stop=stop, is_launched=is_launched)
         except Exception as error:  # a foreign file may hold anything
             return self._broken(_unreadable(error))
         return self._broken(self.problem or "It cannot be read.")
 
     def result(self, metric: str | None) -> float | None:
         """What its sweep ranks it by."""
-        return self.glance.result(metric) if self.glance and metric is not None else None
+        return self.summary.result(metric) if self.summary and metric is not None else None
 
     def _broken(self, why: str) -> Row:
         name = self.path.rpartition("/")[2] or self.where.rpartition("/")[2]
@@ -281,13 +289,13 @@ class _Entry:
             if self.problem is not None:
                 raise InputError(self.problem)
             return
-        self._seen, self.problem, self.glance, self.sweep = found, None, None, None
-        if not is_plain(self.where, (file,)):
-            raise InputError(f"{file} is no plain file (a link, a folder or a pipe), and is not opened.")
+        self._seen, self.problem, self.summary, self.sweep = found, None, None, None
+        if not stat.S_ISREG(found[0]):
+            raise InputError(f"{file} is not a regular file (a link, a folder or a pipe) and is not opened.")
         if kind == "sweep":
             self.sweep = Sweep.open(Path(self.where))
         else:
-            self.glance = Glance(check_trial(Run.open(Path(self.where))), self.path, patience_s=patience_s)
+            self.summary = RunSummary(check_trial(Run.open(Path(self.where))), self.path, patience_s=patience_s)
 
 
 def _unreadable(error: Exception) -> str:

@@ -19,9 +19,7 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
-from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.placement import Placement, parse
-from modtrain.scheduling.profile import Profile, read_profile
 from modtrain.storage.run import RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
@@ -77,12 +75,6 @@ def read_config(path: Path | None, options: dict[str, Any], settings: list[str])
     if config.nodes and config.place and config.nodes != config.place.count("|") + 1:
         raise InputError(f"--nodes {config.nodes} contradicts --place {config.place!r}; leave one of them out.")
     return config
-
-
-def backend_options(config: Config, remembered: Profile | None = None) -> BackendOptions:
-    """What a config says to its backend; what an existing run was launched with counts where no profile is named."""
-    profile = read_profile(Path(config.profile).expanduser()) if config.profile else remembered or Profile()
-    return BackendOptions(address=config.address, profile=profile.with_values(config.job, "The job options"))
 
 
 def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:

@@ -29,11 +29,13 @@ from modtrain.scheduling.backends.base import (
     python_path,
     wants_restart,
 )
-from modtrain.scheduling.config import Config, backend_options
-from modtrain.scheduling.job_record import JobId, Record, backend_of, goes_on, read_record
-from modtrain.scheduling.launcher_lock import claim, refuse_strangers
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
+from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim
 from modtrain.scheduling.new_run import prepare
-from modtrain.storage.run import CANCELLED, Run
+from modtrain.scheduling.resume import choose_backend, choose_options, previous_launch
+from modtrain.storage import filesystem
+from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +99,12 @@ class Launch:
 
         InputError where another launch, or somebody by hand, runs a worker that cannot be watched from here.
         """
-        (self.run.path / "jobs").mkdir(exist_ok=True)
+        self.run.jobs_path.mkdir(exist_ok=True)
         claim(self.run)
         self._adopt()
         missing = [member for member in self.members if member.id is None and not member.over]
         try:
-            refuse_strangers(self.run, [name for member in missing for name in member.modules])
+            check_unmanaged_workers(self.run, [name for member in missing for name in member.modules])
             self.run.clear_stop()
             self._submit(missing)
         except BaseException:
@@ -113,7 +115,7 @@ class Launch:
 
     def scripts(self) -> list[Path]:
         """Write the job scripts of every worker and submit nothing: for schedulers."""
-        (self.run.path / "jobs").mkdir(exist_ok=True)
+        self.run.jobs_path.mkdir(exist_ok=True)
         self._note_how()
         return cast(ScriptBackend, self.backend).scripts([self._job(member) for member in self.members])
 
@@ -173,7 +175,16 @@ class Launch:
 
     def trouble(self, member: Member) -> str:
         """What a worker said last of its end, else how it ended."""
-        return str(self.run.heartbeat(member.modules[0]).get("trouble") or _said(member.exit_code))
+        return self.run.read_report(member.modules[0]).trouble or _said(member.exit_code)
+
+    def last_line(self, member: Member) -> str | None:
+        """The last line of a job's output; None where there is none."""
+        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
+        return lines[-1].removeprefix("modtrain: ") if lines else None
+
+    def log_path(self, member: Member) -> Path:
+        """The output of a worker's job."""
+        return self.run.jobs_path / f"{member.number}.log"
 
     def _look_at(self, member: Member, state: JobState, tell: Callable[[str], None]) -> None:
         member.phase = state.phase
@@ -194,32 +205,33 @@ class Launch:
         """Seconds until a worker that has ended is started again; None where it is not."""
         obeyed = member.exit_code == StopRequested.exit_code  # a request that was taken back since
         again = obeyed or (wants_restart(member.exit_code) and not backend.restarts)
-        if not again or self.run.stop_requested() is not None:
+        if not again or self.run.stop_request() is not None:
             return None
         return member.deaths.pause_s(time.monotonic() - member.begun)
 
     def _stop_the_others(self, failed: Member, tell: Callable[[str], None]) -> None:
         """Nobody should wait for a peer that will never publish again: the others publish and leave."""
-        if any(not member.over for member in self.members) and self.run.stop_requested() is None:
+        if any(not member.over for member in self.members) and self.run.stop_request() is None:
             trouble = self.trouble(failed)
-            self.run.request_stop(f"{failed.name} failed: {trouble}")
+            self.run.request_stop(trouble, kind="worker_failed", sender=failed.name)
             tell(f"{failed.name} failed ({trouble}); the others publish and leave.")
 
     def _exit_code(self, member: Member, state: JobState) -> int | None:
         """How a worker ended; its checkpoints and its last word say it where its backend did not see it."""
-        cancelled = StopRequested.exit_code if self.run.stop_requested() == CANCELLED else None
+        stop = self.run.stop_request()
+        cancelled = StopRequested.exit_code if stop is not None and stop.kind == "cancelled" else None
         if state.exit_code is not None and (cancelled is None or state.exit_code >= 0):
             return state.exit_code
         if self.run.is_finished(member.modules):
             return FINISHED
-        said = self.run.heartbeat(member.modules[0]).get("exit_code", cancelled)
-        return None if said is None else int(said)
+        reported = self.run.read_report(member.modules[0]).exit_code
+        return cancelled if reported is None else reported
 
     def _submit(self, members: list[Member]) -> None:
         """Start workers, but not against a stop request."""
         if not members:
             return
-        if self.run.stop_requested() is not None:
+        if self.run.stop_request() is not None:
             for member in members:
                 member.over, member.again_at, member.exit_code = True, None, StopRequested.exit_code
             return
@@ -247,7 +259,7 @@ class Launch:
         return Job(
             name=f"{self.run.name}.{member.name}",
             command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or alone)),
-            log=self.run.path / "jobs" / f"{member.number}.log",
+            log=self.log_path(member),
             resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, beside=self._beside),
             environment=python_path(),
         )
@@ -265,7 +277,7 @@ class Launch:
         }
         for member in self.members:
             found = there.get(member.number)
-            if found and goes_on(self.run, member.modules[0], found, told[found.backend][found.id]):
+            if found and still_trains(self.run, member.modules[0], found, told[found.backend][found.id]):
                 member.id, member.backend = found.id, found.backend
             elif self.run.is_finished(member.modules):
                 member.over, member.exit_code = True, FINISHED
@@ -278,13 +290,15 @@ class Launch:
 
 def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
     """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
-    started = Launch(run := prepare(config), config.backend, backend_options(config))
+    previous = previous_launch(run := prepare(config))
+    backend = choose_backend(config, previous)
+    started = Launch(run, backend, choose_options(config, backend, previous))
     started.start()
     for _ in started.watch(tell):
         pass
     failed = [m for m in started.members if m.exit_code not in (FINISHED, *STOPPED)]
     if failed:
-        worker_log = run.module_path(failed[0].modules[0]) / "worker.log"
+        worker_log = run.log_path(failed[0].modules[0])
         raise ModtrainError(f"{failed[0].name} failed: {started.trouble(failed[0])} See {worker_log}.")
     return run
 

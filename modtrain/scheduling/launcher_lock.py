@@ -1,48 +1,60 @@
-"""One launcher a run, and one worker a module: what a launch asks before it submits anything.
+"""One launcher a run, and one worker a module: what a launch checks before it submits anything.
 
-Courtesy, not correctness: the store's fence holds without it. Deliberately not here: jobs (`jobs.py`).
+These checks prevent mistakes; the store's fence keeps a run correct without them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
-from modtrain.storage.liveness import LIVE, launcher, states_of
-from modtrain.storage.process_identity import process_started
+from modtrain.storage.layout import JOBS, LAUNCHER_FILE
+from modtrain.storage.liveness import launcher_pid, live_modules
+from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 
-LEAVING_S = 10.0
-"""How long a start waits for workers of a launcher that was just killed: they die with it, but not at once."""
+EXIT_S = 10.0
+"""How long a start waits for workers of a launcher that was just killed: they end with it, but not at once."""
 
 
-def claim(run: Run) -> None:
-    """Say that this process launches the run; InputError where a live process of this machine does so already."""
-    pid = os.getpid()
-    us = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
-    if (other := launcher(run)) not in (None, pid):
+class Launchable(Protocol):
+    """A run or a sweep."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def name(self) -> str: ...
+
+
+def claim(folder: Launchable) -> None:
+    """Record this process as the launcher; InputError where another process of this machine is."""
+    if (other := launcher_pid(folder.path)) not in (None, os.getpid()):
         raise InputError(
-            f"{run.name} is launched already, by process {other}. Watch it with `modtrain status {run.path}`, "
-            f"or stop it with `modtrain stop {run.path}`."
+            f"{folder.name} is launched already, by process {other}. Watch it with `modtrain status {folder.path}`, "
+            f"or stop it with `modtrain stop {folder.path}`."
         )
-    filesystem.replace_file(run.path / "jobs" / "launcher.json", json.dumps(us).encode())
+    identity = json.dumps(ProcessIdentity.current().as_json()).encode()
+    filesystem.replace_file(folder.path / JOBS / LAUNCHER_FILE, identity)
 
 
-def refuse_strangers(run: Run, modules: Sequence[str]) -> None:
-    """A worker that lives without a job that we know would be fenced out by a second one, or fence it out."""
+def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
+    """InputError where one of the modules has a live worker without a job that this launch knows.
 
-    def alive() -> list[str]:
-        states = states_of(run, {name: run.heartbeat(name) for name in modules})
-        return [name for name, state in states.items() if state in LIVE]
+    A second worker of the module would be fenced out by it, or fence it out.
+    """
 
-    if filesystem.wait_until(lambda: None if alive() else True, timeout_s=LEAVING_S) is None and (names := alive()):
-        beat = run.heartbeat(names[0])
-        who = f"{names[0]} by process {beat.get('pid')} on {beat.get('host')}"
+    def are_free() -> bool | None:
+        return None if live_modules(run, modules) else True
+
+    if filesystem.wait_until(are_free, timeout_s=EXIT_S) is None and (alive := live_modules(run, modules)):
+        process = run.read_report(alive[0]).process
         raise InputError(
-            f"{run.name} is being trained already ({who}), by no job that can be seen from here, such as one that was "
-            f"submitted by hand. Wait for it, end it with `modtrain stop {run.path}`, or name its cluster (--address)."
+            f"{run.name} is being trained already ({alive[0]} by process {process.pid} on {process.host}), by no job "
+            "that can be seen from here, such as one that was submitted by hand. Wait for it, end it with "
+            f"`modtrain stop {run.path}`, or name its cluster (--address)."
         )

@@ -19,8 +19,8 @@ from modtrain.scheduling import job_record, placement
 from modtrain.scheduling.backends.base import python_path
 from modtrain.scheduling.config import Config, differences, new_spec
 from modtrain.storage import filesystem
-from modtrain.storage.liveness import LIVE, states_of
-from modtrain.storage.manifest import RUN_FILE
+from modtrain.storage.layout import RUN_FILE
+from modtrain.storage.liveness import live_modules
 from modtrain.storage.run import Run, RunSpec
 
 
@@ -36,7 +36,7 @@ def prepare(config: Config, *, named_by_folder: bool = False) -> Run:
         return Run.create(path, draft(config, load_recipe(config.recipe)).spec)
     run = Run.open(path)
     if not named_by_folder and not _has_begun(run):
-        return run.begin_otherwise(draft(config, load_recipe(config.recipe)).spec)
+        return run.replace_spec(draft(config, load_recipe(config.recipe)).spec)
     other = differences(config, load_recipe(run.spec.recipe), run.spec)
     if other:
         raise InputError(
@@ -49,11 +49,10 @@ def prepare(config: Config, *, named_by_folder: bool = False) -> Run:
 def _has_begun(run: Run) -> bool:
     if any(run.store(module).versions() for module in run.modules):
         return True
-    beats = {module: run.heartbeat(module) for module in run.modules}
-    if set(states_of(run, beats).values()) & set(LIVE):
+    if live_modules(run):
         return True
     try:
-        return any(state.live for state in job_record.states(run).values())
+        return any(state.live for state in job_record.job_states(run).values())
     except ModtrainError:  # nobody can say
         return True
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.scheduling import job_record
 from modtrain.scheduling.backends.base import JobState
-from modtrain.storage.liveness import LIVE, states_of
+from modtrain.storage.liveness import live_modules
 from modtrain.storage.run import Run
 from modtrain.training.worker_process import work
 
@@ -29,7 +29,7 @@ def train(
     threads: int | None = None,
     leave_after_s: float | None = None,
     evaluate_every: int | None = None,
-    ask: Callable[[Run], Mapping[int, JobState]] = job_record.states,
+    ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states,
 ) -> None:
     """Train `modules` to the run's end, as `process.work` does; the first worker evaluates every so many epochs.
 
@@ -53,8 +53,8 @@ def train(
     except LEFT:
         raise
     except Exception as error:
-        if run.stop_requested() is None:  # nobody should wait for a peer that will never publish again
-            run.request_stop(f"{'+'.join(modules)} failed: {error}")
+        if run.stop_request() is None:  # no peer is to wait for a version that will not come
+            run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
     if run.is_finished(run.modules):
         from modtrain.training.evaluation import (
@@ -64,7 +64,7 @@ def train(
         conclude(run)
 
 
-def all_may_come(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.states) -> bool:
+def all_may_come(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states) -> bool:
     """Whether every worker that is not finished has a live job, as far as anybody can say.
 
     One whose job is over and that said nothing, since its node or its Python is broken, would be waited for for ever.
@@ -77,8 +77,7 @@ def all_may_come(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_re
         return True
     missing = [m for n, state in found.items() if not state.live for m in run.spec.placement[n]]
     missing = [module for module in missing if not run.is_finished([module])]
-    alive = states_of(run, {module: run.heartbeat(module) for module in missing})
-    return all(state in LIVE for state in alive.values())
+    return live_modules(run, missing) == missing
 
 
 def _judge(run: Run) -> None:

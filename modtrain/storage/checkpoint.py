@@ -1,7 +1,4 @@
-"""Checkpoint: what one published version says of itself in `meta.json`, sealed by a checksum.
-
-Deliberately not here: where it lies, who reads and who publishes it (`store.py`).
-"""
+"""Checkpoint: the content of `meta.json` of one published version, sealed by a checksum."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ WEIGHTS, EMA, STATE, META = "weights.safetensors", "ema.safetensors", "state.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `meta.json` says of one published version."""
+    """The metadata of one published version."""
 
     module: str
     version: int
@@ -29,16 +26,16 @@ class Checkpoint:
     step: int
     """Batches completed since the beginning of the run."""
     full: bool
-    """True where training can resume from it: it holds `state.pt`."""
+    """Whether training can resume from it: it holds `state.pt`."""
     final: bool
-    """True for the last version of a finished module."""
+    """Whether it is the last version of a finished module."""
     files: dict[str, dict[str, Any]]
     metrics: dict[str, float]
     peers: dict[str, dict[str, Any]]
-    """Lineage: of each peer the versions that this one was trained against, newest first, and the newest's epoch."""
+    """Lineage: by peer the `versions` that this one was trained against, newest first, and the newest one's `epoch`."""
     writer: str
     published_at: float
-    """Unix time by the writer's clock: to be shown, never to be compared with another machine's."""
+    """Unix time by the writer's clock: for display, never compared with another machine's clock."""
     format: int = FORMAT
 
     def seal(self) -> bytes:
@@ -48,7 +45,7 @@ class Checkpoint:
 
     @staticmethod
     def unseal(content: bytes, where: Path) -> Checkpoint:
-        """Read `meta.json`; CorruptCheckpoint where a single byte of it is not as it was written."""
+        """Parse `meta.json`; CorruptCheckpoint where any byte differs from what was written."""
         try:
             values = json.loads(content)
             seal, sealed = values.pop("seal"), _canonical(values)
@@ -62,7 +59,7 @@ class Checkpoint:
 
 
 def fingerprint(content: bytes) -> dict[str, Any]:
-    """What `meta.json` says of a file."""
+    """Size and sha256 of a file, as `meta.json` records them."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 

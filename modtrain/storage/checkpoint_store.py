@@ -1,51 +1,63 @@
-"""CheckpointStore: the versions of one module as folders. One writer publishes, anybody reads, nothing ever changes.
+"""CheckpointStore: the published versions of one module, for readers.
 
-A version is a folder `checkpoints/00000012/` that appears by one rename, together with `meta.json` (`checkpoint.py`),
-which holds the size and sha256 of every file. Renaming onto an existing version fails, and that failure is the fence
-between two writers of one module. Deliberately not here: tensors (`state.py`) and which peers a worker wants
-(`peers.py`).
+A version is a folder `checkpoints/00000012/` that appears by one rename and never changes. Its `meta.json`
+(`checkpoint.py`) holds the size and sha256 of every file in it. `publisher.py` writes versions.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, Checkpoint, fingerprint
+from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
+from modtrain.storage.published_log import read_published
 
 log = logging.getLogger(__name__)
 
 LIST_AGAIN_S = 1.0
-"""How long a version that is listed but cannot be opened (just pruned, a stale cache) is looked for again."""
+"""How long a version that is listed but cannot be opened (just pruned, a stale cache) is looked for."""
 _VERSION = re.compile("[0-9]{8,}")
 
 
+@dataclass(frozen=True)
+class Newest:
+    """The newest intact version of a module, and the damaged versions above it, newest first."""
+
+    checkpoint: Checkpoint | None
+    damaged: tuple[int, ...] = ()
+
+
 class CheckpointStore:
-    """The published versions of one module, for readers. `path` is `<run>/modules/<module>`."""
+    """The published versions of one module. `path` is `<run>/modules/<module>`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.module = path.name
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
+        self.published = path / PUBLISHED_FILE
 
     def versions(self) -> list[int]:
-        """The versions that are there now, oldest first; the listing is fresh, no name is polled."""
+        """The versions present, ascending, from a fresh listing; OSError where it fails."""
         return sorted(int(name) for name in filesystem.names(self.checkpoints) if _VERSION.fullmatch(name))
 
     def folder(self, version: int) -> Path:
-        """Where a version lies."""
+        """The folder of a version."""
         return self.checkpoints / f"{version:08d}"
 
-    def meta(self, version: int) -> Checkpoint:
-        """What a version says of itself; MissingCheckpoint, CorruptCheckpoint."""
+    def meta(self, version: int, *, follow: bool = True) -> Checkpoint:
+        """The verified `meta.json` of a version; MissingCheckpoint, CorruptCheckpoint."""
         path = self.folder(version) / META
-        checkpoint = Checkpoint.unseal(self._content(path, filesystem.read_small), path)
+        checkpoint = Checkpoint.unseal(self._content(path, most=filesystem.SMALL_BYTES, follow=follow), path)
         if (checkpoint.version, checkpoint.module) != (version, self.module):
             raise CorruptCheckpoint(f"{path} belongs to {checkpoint.module} version {checkpoint.version}.")
         return checkpoint
@@ -55,13 +67,13 @@ class CheckpointStore:
         path, expected = self.folder(checkpoint.version) / file, checkpoint.files.get(file)
         if expected is None:
             raise MissingCheckpoint(f"{path.parent} has no {file}; it has {', '.join(checkpoint.files)}.")
-        content = self._content(path, filesystem.read_file)
+        content = self._content(path)
         if fingerprint(content) != expected:
             raise CorruptCheckpoint(f"{path} is damaged: its {len(content)} bytes are not those that {META} names.")
         return content
 
     def verify(self, version: int) -> Checkpoint:
-        """Read and check everything in a version."""
+        """Read and check every file of a version; MissingCheckpoint, CorruptCheckpoint."""
         checkpoint = self.meta(version)
         for file in checkpoint.files:
             self.read(checkpoint, file)
@@ -70,82 +82,104 @@ class CheckpointStore:
     def newest(
         self, *, count: int = sys.maxsize, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
     ) -> list[Checkpoint]:
-        """The newest versions above one at hand, newest first, by their meta alone; OSError where nothing is listed."""
-        found = self._newest(lambda checkpoint: b"" if where is None or where(checkpoint) else None, count, above)
-        return [checkpoint for checkpoint, _ in found]
+        """The newest `count` versions above `above`, newest first, by their meta alone; OSError if listing fails."""
+        selected = self._newest(lambda checkpoint: b"" if where is None or where(checkpoint) else None, count, above)
+        return [checkpoint for checkpoint, _ in selected]
 
     def latest(self) -> Checkpoint | None:
-        """The newest version whose meta verifies; OSError where the versions cannot be listed."""
+        """The newest version whose meta verifies; OSError if listing fails."""
         return next(iter(self.newest(count=1)), None)
 
     def read_newest(
         self, file: str, *, count: int = 1, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
     ) -> list[tuple[Checkpoint, bytes]]:
-        """The newest `count` versions above one at hand with the verified content of a file, newest first.
+        """The newest `count` versions above `above` with the verified content of a file, newest first.
 
-        Versions that do not verify are reported and left out, those without the file left out; where the owner prunes
-        meanwhile, the folder is listed again. Storage that cannot be listed is reported: nothing newer is seen then.
+        Versions that do not verify are logged and skipped, those without the file skipped; a folder that the owner
+        prunes meanwhile is listed again. Where listing fails it is logged, and nothing newer is returned.
         """
 
-        def take(checkpoint: Checkpoint) -> bytes | None:
+        def content_of(checkpoint: Checkpoint) -> bytes | None:
             wanted = file in checkpoint.files and (where is None or where(checkpoint))
             return self.read(checkpoint, file) if wanted else None
 
         try:
-            return self._newest(take, count, above)
+            return self._newest(content_of, count, above)
         except OSError as error:
-            log.warning("Cannot list %s, going on with what is at hand: %s", self.checkpoints, error)
+            log.warning("Cannot list %s, continuing with the versions at hand: %s", self.checkpoints, error)
             return []
 
-    def history(self) -> list[Checkpoint]:
-        """Every version that was ever published, from `published.jsonl`; lines that are torn are left out."""
-        found: dict[int, Checkpoint] = {}
-        for line in filesystem.read_lines(self.path / "published.jsonl"):
+    def newest_intact(self) -> Newest:
+        """Newest intact checkpoint, without reading weights: by its meta and the sizes of its files.
+
+        Waits for nothing and follows no link; OSError where listing fails.
+        """
+        damaged: list[int] = []
+        for version in reversed(self.versions()):
             try:
-                checkpoint = Checkpoint.unseal(line.encode(), self.path / "published.jsonl")
-            except CorruptCheckpoint:
+                checkpoint = self.meta(version, follow=False)
+            except MissingCheckpoint:
+                continue  # pruned meanwhile, or too new for this client's cache
+            except (CorruptCheckpoint, RecursionError):
+                damaged.append(version)
                 continue
-            found[checkpoint.version] = checkpoint
-        return [found[version] for version in sorted(found)]
+            if self._has_sizes(checkpoint):
+                return Newest(checkpoint, tuple(damaged))
+            damaged.append(version)
+        return Newest(None, tuple(damaged))
+
+    def history(self) -> list[Checkpoint]:
+        """Every version ever published, ascending, from `published.jsonl`."""
+        return read_published(self.published, self.module)
+
+    def _has_sizes(self, checkpoint: Checkpoint) -> bool:
+        for file, expected in checkpoint.files.items():
+            try:
+                status = os.lstat(self.folder(checkpoint.version) / file)
+            except OSError:
+                return False
+            if not stat.S_ISREG(status.st_mode) or status.st_size != expected.get("size"):
+                return False
+        return True
 
     def _newest(
-        self, take: Callable[[Checkpoint], bytes | None], count: int, above: int
+        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int
     ) -> list[tuple[Checkpoint, bytes]]:
         held: dict[int, tuple[Checkpoint, bytes]] = {}
         missing: dict[int, MissingCheckpoint] = {}
 
         def complete() -> bool | None:
-            """One pass, newest first, over what is listed now; None where a part of it went missing meanwhile."""
+            """One pass over a listing, newest first; None where a version in it was missing."""
             missing.clear()
-            found = 0
+            selected = 0
             for version in reversed(self.versions()):
-                if version <= above or found == count:
+                if version <= above or selected == count:
                     break
                 try:
-                    if version not in held and (content := take(checkpoint := self.meta(version))) is not None:
+                    if version not in held and (content := content_of(checkpoint := self.meta(version))) is not None:
                         held[version] = checkpoint, content
                 except MissingCheckpoint as error:
                     missing[version] = error
                 except CorruptCheckpoint as error:
-                    _report_once(self.module, version, str(error))
-                found += version in held
+                    _log_once(self.module, version, str(error))
+                selected += version in held
             return None if missing else True
 
         if not filesystem.wait_until(complete, timeout_s=LIST_AGAIN_S):
             for version, error in missing.items():
-                _report_once(self.module, version, str(error))
+                _log_once(self.module, version, str(error))
         return [held[version] for version in sorted(held, reverse=True)[:count]]
 
-    def _content(self, path: Path, read: Callable[[Path], bytes]) -> bytes:
+    def _content(self, path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
         try:
-            return read(path)
+            return filesystem.read_file(path, most=most, follow=follow)
         except OSError as error:
             if error.errno in filesystem.GONE:
-                raise MissingCheckpoint(f"{path} is not there any more.") from error
+                raise MissingCheckpoint(f"{path} no longer exists.") from error
             raise CorruptCheckpoint(f"{path} cannot be read: {error}.") from error
 
 
 @functools.lru_cache(maxsize=1000)
-def _report_once(module: str, version: int, error: str) -> None:
-    """Whoever waits for a peer asks for the same damaged version many times."""
+def _log_once(module: str, version: int, error: str) -> None:
+    """A worker that waits for a peer reads the same damaged version many times."""
     log.warning("Skipped version %d of %s: %s", version, module, error)

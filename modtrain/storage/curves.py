@@ -1,8 +1,4 @@
-"""Columns: a training curve as numbers, eight bytes each, as long as it may be: one line of `metrics.jsonl` is a row.
-
-Steps ascend: who goes on from an earlier step takes back what lies behind it. Deliberately not here: reading the file
-(`history.py`), and what the numbers mean (`alarms.py`).
-"""
+"""Columns: a training curve as numbers of eight bytes, however long it is; each line of `metrics.jsonl` is a row."""
 
 from __future__ import annotations
 
@@ -12,12 +8,10 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modtrain.storage.json_lines import number
+from modtrain.storage.json_lines import Line, number
 
 POSITION = ("step", "epoch", "at", "lr")
-"""What stands in a line of `metrics.jsonl` beside its scalars."""
-
-Line = dict[str, Any]
+"""Fields of a line of `metrics.jsonl` beside its scalars."""
 
 
 class Columns:
@@ -27,28 +21,28 @@ class Columns:
         self.position: dict[str, array[float]] = {name: array("d") for name in POSITION}
         self.scalars: dict[str, array[float]] = {}
         self.seconds: dict[str, array[float]] = {}
-        """What the worker's seconds went into since the row before."""
+        """Seconds that the worker spent since the row before, by activity."""
 
     def __len__(self) -> int:
         return len(self.position["step"])
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """One more row, in the place of all from its step on; what lacks a place in the curve is left out.
+        """Append a row, in place of all from its step on; a line without step, epoch and time is left out.
 
-        A line that says from where training goes on is no row: it takes back what lies behind it.
+        A line with `goes_on_from` is not a row: training was resumed from that step, and later rows no longer count.
         """
         if "step" not in line:
             self._cut(number(line.get("goes_on_from")), bisect.bisect_right)
         elif None not in [number(line.get(name)) for name in ("step", "epoch", "at")]:
             self._cut(line["step"], bisect.bisect_left)
-            self._put(
+            self._append(
                 self.position, {name: value for name in POSITION if (value := number(line.get(name))) is not None}
             )
-            self._put(self.scalars, scalars(line))
-            self._put(self.seconds, seconds(line))
+            self._append(self.scalars, scalars(line))
+            self._append(self.seconds, seconds(line))
 
     def rows(self) -> Iterator[Line]:
-        """Every row with what it has: position, scalars, and `seconds_compute` and so on."""
+        """Every row: position, scalars, and `seconds_compute` and so on; what it lacks is left out."""
         spent = {f"seconds_{kind}": column for kind, column in self.seconds.items()}
         for row in range(len(self)):
             place = {name: _plain(name, column[row]) for name, column in self.position.items()}
@@ -56,13 +50,13 @@ class Columns:
             yield place | {name: column[row] for name, column in more.items() if not math.isnan(column[row])}
 
     def losses(self, begin: int, end: int) -> list[float]:
-        """Of the rows in this range at which the module was trained: a learning rate of 0 moves nothing."""
+        """The losses of the rows in this range, without those at which the learning rate was 0."""
         loss, rate = self.scalars.get("loss", array("d")), self.position["lr"]
         rows = range(max(0, begin), min(end, len(loss)))
         return [loss[row] for row in rows if rate[row] != 0 and not math.isnan(loss[row])]
 
     def keep_last(self, rows: int) -> None:
-        """Forget all before the last so many."""
+        """Drop all but the last `rows`."""
         for column in self._all() if len(self) > rows else ():
             del column[:-rows]
 
@@ -75,8 +69,8 @@ class Columns:
             for column in self._all():
                 del column[length:]
 
-    def _put(self, columns: dict[str, array[float]], values: Mapping[str, float]) -> None:
-        """The position is put first: its length is that of all."""
+    def _append(self, columns: dict[str, array[float]], values: Mapping[str, float]) -> None:
+        """Append one value a column; the position comes first, since it defines the length."""
         length = len(self) if columns is not self.position else len(self) + 1
         if values.keys() == columns.keys():
             for name, column in columns.items():
@@ -94,14 +88,14 @@ def scalars(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def seconds(line: Mapping[str, Any]) -> dict[str, float]:
-    """What the worker's seconds went into since the line before; empty in lines of old runs."""
+    """Seconds that the worker spent since the line before, by activity."""
     spent = line.get("seconds")
-    found = spent.items() if isinstance(spent, dict) else ()
-    return {kind: float(s) for kind, value in found if (s := number(value)) is not None}
+    items = spent.items() if isinstance(spent, dict) else ()
+    return {kind: float(s) for kind, value in items if (s := number(value)) is not None}
 
 
 def _plain(name: str, value: float) -> float | int | None:
-    """As the line had it: a step is a whole number."""
+    """As in the line: a step is a whole number."""
     if math.isnan(value):
         return None
     return int(value) if name == "step" and value.is_integer() else value

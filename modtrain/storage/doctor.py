@@ -195,7 +195,7 @@ def _check_fsync(found: _Findings, own: Path) -> None:
     finally:
         os.close(descriptor)
     for file in files:
-        filesystem.forget(file)
+        filesystem.drop_cache(file)
         if filesystem.read_file(file) != content:
             return found.note("fsync", "fail", "What was synced did not come back.", "Do not train here.")
     says = f"A small file is on disk after {file_ms:.1f} ms, a folder after {folder_ms:.1f} ms (medians)."
@@ -290,7 +290,7 @@ def _content(size_mb: float) -> bytes:
 def _pull(store: CheckpointStore) -> tuple[int, float]:
     """The bytes of the newest version, and the milliseconds that reading and checking them took."""
     for version in store.versions():
-        filesystem.forget(store.folder(version) / WEIGHTS)
+        filesystem.drop_cache(store.folder(version) / WEIGHTS)
     read: list[bytes] = []
     took_ms = _ms(lambda: read.extend(content for _, content in store.read_newest(WEIGHTS)))
     if not read:

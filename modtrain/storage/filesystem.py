@@ -1,21 +1,22 @@
-"""The only file that knows POSIX and NFS: publish a folder, replace a file, read, list, retry, wait.
+"""POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait.
 
-What holds: a published folder appears whole, with everything in it on disk, by one rename that fails where the name is
-taken. What is deliberately not here: any lock, and what the files mean (`store.py`, `run.py`).
+A published folder appears complete and durable, by one rename that fails where the name is taken. No lock is involved.
+All waiting and retrying of the package is here; `ESTALE` (the file was replaced under an open handle) is cured by
+opening again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import logging
 import os
 import shutil
 import stat
+import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,20 +24,28 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TEMPORARY = ".tmp-"
-"""Begins the name of every file or folder that is not published yet, or not any more."""
+"""Prefix of the name of every file or folder that is not published yet, or is being removed."""
+SMALL_BYTES = 4 << 20
+"""Largest size of a small file, such as `run.json` or `meta.json`."""
 
 NAME_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 GONE = frozenset({errno.ENOENT, errno.ESTALE})
-"""The name or the handle is no longer there: list again."""
+"""The name or the handle no longer exists: list again."""
+TOO_LARGE = errno.EFBIG
+NOT_REGULAR = frozenset({errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR})
+"""`open_regular` met a link, a pipe, a device or a folder."""
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-_NO_NOTE = frozenset({errno.EINVAL, errno.ELOOP, errno.EFBIG, errno.ENXIO})
+_BLOCK_BYTES = 1 << 20
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+# A folder on the way need not be readable, as those above a home folder often are not.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
-    """Let the folder `parent/name` with these files appear by one rename, everything in it durable.
+    """Create the folder `parent/name` with these files by one rename, after everything in it is durable.
 
-    Raises FileExistsError where the name is taken, any other OSError where storage fails; then nothing is left behind,
-    as far as storage lets us clean up. On NFS a failed rename may have succeeded: the caller looks at what is there.
+    Raises FileExistsError where the name is taken and any other OSError where storage fails; the temporary folder is
+    then removed as far as storage allows. On NFS a rename that reports an error may have succeeded: the caller checks.
     """
     temporary = _temporary(parent)
     try:
@@ -50,7 +59,7 @@ def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
     try:
         os.rename(temporary, parent / name)
     except OSError as error:
-        # By its name: had the rename succeeded after all, a stale cache would show us the published files here.
+        # Renamed before it is emptied: had the rename succeeded, a stale cache would lead to the published files.
         retire_folder(temporary)
         if error.errno in NAME_TAKEN:
             raise FileExistsError(errno.EEXIST, "already published", str(parent / name)) from error
@@ -59,7 +68,7 @@ def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Create a new file and return when it is on disk. ENOSPC and EDQUOT may come as late as fsync or close."""
+    """Create a new file; returns when it is durable. ENOSPC and EDQUOT may be raised as late as fsync or close."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         rest = memoryview(content)
@@ -71,7 +80,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace a small file whole: a reader sees the old content or the new one."""
+    """Replace a small file atomically: a reader sees the old content or the new one."""
     temporary = _temporary(path.parent)
     try:
         write_file(temporary, content)
@@ -83,7 +92,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
-    """Append one line; one that a kill left torn is closed first, so that it costs only itself."""
+    """Append one line; a torn line before it is ended first, so that only that one is lost."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
         size = os.fstat(descriptor).st_size
@@ -98,7 +107,7 @@ def append_line(path: Path, line: str, *, durable: bool = False) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable; some filesystems cannot sync a folder and need not."""
+    """Make the names in a folder durable; filesystems that cannot sync a folder do not need it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -109,45 +118,55 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
-    """The whole content, read into memory (a memory map of a lost server is an uncatchable SIGBUS).
+def open_regular(path: Path, *, follow: bool = False) -> int:
+    """Read-only descriptor of a regular file; OSError with an errno of `NOT_REGULAR` for anything else.
 
-    OSError where it is no plain file, since a reader would wait for a pipe for ever, or has more than `most` bytes;
-    where not `follow`, a link is no plain file, wherever it leads.
+    Never blocks on a pipe. If not `follow`, no link is followed: each component of an absolute path is opened relative
+    to the one before it, so that no link can be put in between meanwhile.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW) if follow else _open_without_links(path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, follow: bool = False) -> Iterator[int]:
+    """`open_regular` for a `with` statement."""
+    descriptor = open_regular(path, follow=follow)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
+    """The content of a regular file in memory (a memory map of a lost server is an uncatchable SIGBUS).
+
+    OSError with EFBIG where it has more than `most` bytes.
+    """
 
     def content() -> bytes:
-        descriptor = os.open(path, flags)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "no plain file", str(path))
-            if most is not None and found.st_size > most:
-                raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                return file.readall() if most is None else _at_most(file, most)
-        finally:
-            os.close(descriptor)
+        with opened(path, follow=follow) as descriptor:
+            if most is not None and os.fstat(descriptor).st_size > most:
+                raise OSError(TOO_LARGE, f"more than {most} bytes", str(path))
+            return b"".join(read_blocks(descriptor, most))
 
     return _again_if_stale(content)
 
 
+def read_blocks(descriptor: int, most: int | None = None) -> Iterator[bytes]:
+    """The content of a file block by block, at most so many bytes of it, since it may grow meanwhile."""
+    left = sys.maxsize if most is None else most
+    while left > 0 and (block := os.read(descriptor, min(_BLOCK_BYTES, left))):
+        left -= len(block)
+        yield block
+
+
 def read_small(path: Path, *, follow: bool = True) -> bytes:
-    """The same of a file that is never large: 4 MiB at most."""
-    return read_file(path, most=4 << 20, follow=follow)
-
-
-def read_note(path: Path) -> bytes | None:
-    """A few words in a file, 64 KiB at most; None where there is none, empty where it is something else or longer."""
-    try:
-        return read_file(path, most=1 << 16, follow=False)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in _NO_NOTE:
-            return b""
-        raise
+    """The content of a file of at most `SMALL_BYTES`."""
+    return read_file(path, most=SMALL_BYTES, follow=follow)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -159,7 +178,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def names(folder: Path) -> list[str]:
-    """The names in a folder, sorted, freshly listed; empty where it does not exist."""
+    """The names in a folder, sorted and freshly listed; empty where the folder does not exist."""
     try:
         return sorted(_again_if_stale(lambda: os.listdir(folder)))
     except FileNotFoundError:
@@ -167,14 +186,14 @@ def names(folder: Path) -> list[str]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder that nobody needs any more; what cannot be removed is logged and left (`.nfs*`, a full disk)."""
+    """Remove a folder that is no longer needed; what cannot be removed (`.nfs*`, a full disk) is logged and left."""
     shutil.rmtree(path, ignore_errors=True)
     if os.path.lexists(path):
-        log.warning("Could not remove all of %s; it is not needed any more, and its owner tries again later.", path)
+        log.warning("Could not remove all of %s; it is not needed and will be removed later.", path)
 
 
 def retire_folder(path: Path) -> None:
-    """Remove a folder, published or not: first its name in one step, so that nobody sees, or publishes, half of it."""
+    """Remove a folder, published or not: its name first, in one step, so that no reader sees half of it."""
     temporary = _temporary(path.parent)
     try:
         os.rename(path, temporary)
@@ -188,8 +207,8 @@ def retire_folder(path: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Remove what a killed writer left in a folder; what cannot be removed is logged and left.
 
-    Its writer may still live: a folder's name is taken away first, so that the publish under way fails as a whole.
-    Were its files deleted one by one, the rename in between would publish what is left of them.
+    Its writer may still run: a folder is renamed before it is emptied, so that a publish under way fails as a whole
+    instead of publishing the files that are left.
     """
     for name in names(folder):
         if name.startswith(TEMPORARY):
@@ -197,7 +216,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def file_system(path: Path) -> tuple[str, list[str]]:
-    """The type and the options of the file system that a folder lies on."""
+    """Type and mount options of the file system of a folder."""
     best, answer = -1, ("unknown", [""])
     with contextlib.suppress(OSError):
         for line in read_lines(Path("/proc/self/mountinfo")):
@@ -209,8 +228,8 @@ def file_system(path: Path) -> tuple[str, list[str]]:
     return answer
 
 
-def forget(path: Path) -> None:
-    """Let the next read come from storage, not from this node's cache, where the system allows it."""
+def drop_cache(path: Path) -> None:
+    """Ask the system to read this file from storage the next time, not from the node's cache."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -219,7 +238,7 @@ def forget(path: Path) -> None:
 
 
 def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause_s: float = 0.5) -> T | None:
-    """Ask `ready` again and again until it returns something, or None when `timeout_s` has passed."""
+    """Call `ready` until it returns a value, with growing pauses; None when `timeout_s` has passed."""
     deadline, pause_s = time.monotonic() + timeout_s, 0.005
     while (answer := ready()) is None:
         left_s = deadline - time.monotonic()
@@ -230,29 +249,36 @@ def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause
     return answer
 
 
-def _again_if_stale(action: Callable[[], T], tries: int = 5) -> T:
-    """ESTALE means that the file was replaced under an open handle: opening it again is the cure."""
-    for _ in range(tries - 1):
+def _open_without_links(path: Path) -> int:
+    if not path.is_absolute():
+        return os.open(path, _FILE)
+    folder = os.open(path.anchor, _FOLDER)
+    try:
+        for name in path.parts[1:-1]:
+            below = os.open(name, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        return os.open(path.name, _FILE, dir_fd=folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        os.close(folder)
+
+
+def _again_if_stale(action: Callable[[], T], timeout_s: float = 0.5) -> T:
+    """The result of `action`, repeated while it raises ESTALE."""
+    deadline = time.monotonic() + timeout_s
+    while True:
         try:
             return action()
         except OSError as error:
-            if error.errno != errno.ESTALE:
+            if error.errno != errno.ESTALE or time.monotonic() >= deadline:
                 raise
             time.sleep(0.02)
-    return action()
-
-
-def _at_most(file: io.FileIO, most: int) -> bytes:
-    """The content of a file that somebody may let grow meanwhile."""
-    pieces, left = list[bytes](), most
-    while left > 0 and (piece := file.read(min(left, 1 << 16))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
 
 
 def _temporary(folder: Path) -> Path:
-    """A name that nobody has used before: one that a killed process left is never in the way."""
+    """A name that was never used: what a killed process left is never in the way."""
     return folder / f"{TEMPORARY}{uuid.uuid4().hex}"
 
 

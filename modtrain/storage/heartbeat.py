@@ -1,10 +1,9 @@
-"""Heartbeat: what a worker is doing, in heartbeat.json of each of its modules."""
+"""Heartbeat: the worker's side of `heartbeat.json`, replaced every few seconds in the folder of each of its modules."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -13,31 +12,31 @@ from types import TracebackType
 from typing import Any
 
 from modtrain.storage import filesystem
-from modtrain.storage.process_identity import job_id, process_started
-from modtrain.storage.run import Run, log
+from modtrain.storage.process_identity import ProcessIdentity, job_id
+from modtrain.storage.run import Run
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
 
 
 class Heartbeat:
-    """Says every few seconds what a worker is doing, in `heartbeat.json` of each of its modules.
+    """A thread that writes what the worker does; the counter tells readers that the worker runs.
 
-    A reader sees by the counter that the worker lives; no clock of another machine is asked. Storage that fails here
-    costs nothing but the news.
+    No two machines' clocks are compared. A failing write is logged once and costs only the report.
     """
 
     def __init__(self, run: Run, modules: Iterable[str], **facts: Any) -> None:
-        self._paths = [run.module_path(module) / "heartbeat.json" for module in modules]
-        self._says: dict[str, Any] = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": process_started(os.getpid()),
+        """Nothing is written before the `with` statement; `facts` are fields of `WorkerReport`."""
+        self._paths = [run.heartbeat_path(module) for module in modules]
+        self._fields: dict[str, Any] = {
+            **ProcessIdentity.current().as_json(),
             "job": job_id(),
             "state": "starting",
             **facts,
         }
         self._counter = 0
-        self._silenced: set[Path] = set()
+        self._failing: set[Path] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -52,14 +51,14 @@ class Heartbeat:
         self._thread.join()
         self._write()
 
-    def say(self, *, now: bool = False, **news: Any) -> None:
-        """Change what is said; `now` writes it at once instead of with the next beat."""
-        self._says.update(news)
+    def report(self, *, now: bool = False, **fields: Any) -> None:
+        """Change fields of the report; `now` writes it at once instead of with the next beat."""
+        self._fields.update(fields)
         if now:
             self._write()
 
-    def fall_silent(self) -> None:
-        """Write nothing any more."""
+    def silence(self) -> None:
+        """Write nothing from now on: another worker owns the modules."""
         with self._lock:
             self._paths = []
 
@@ -70,12 +69,12 @@ class Heartbeat:
     def _write(self) -> None:
         with self._lock:
             self._counter += 1
-            content = json.dumps({**self._says, "counter": self._counter, "at": time.time()}).encode()
+            content = json.dumps({**self._fields, "counter": self._counter, "at": time.time()}).encode()
             for path in self._paths:
                 try:
                     filesystem.replace_file(path, content)
-                    self._silenced.discard(path)
+                    self._failing.discard(path)
                 except OSError as error:
-                    if path not in self._silenced:  # once, not every two seconds
+                    if path not in self._failing:
                         log.warning("Could not write %s: %s", path, error)
-                    self._silenced.add(path)
+                    self._failing.add(path)

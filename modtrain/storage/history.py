@@ -1,177 +1,199 @@
-"""History: what a run's folder has told over time: curves, versions, what the workers did, and evaluations.
+"""History: everything that a run's folder records over time: curves, versions, worker events and evaluations.
 
-A reader that looks again and again: only what is new is read. Lines that are torn, foreign or lack what every reader
-needs are left out. Deliberately not here: what it means (`alarms.py`), and how it is now (`status.py`).
+Only what is new is read at each refresh. Torn and foreign lines are left out.
 """
 
 from __future__ import annotations
 
-import abc
 import bisect
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from modtrain.storage.curves import Columns, Line, scalars
-from modtrain.storage.json_lines import Growing, number, objects
-from modtrain.storage.run import Run
+from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.curves import Columns
+from modtrain.storage.evaluations import EvaluationRecord, follow_evaluations
+from modtrain.storage.filesystem import opened
+from modtrain.storage.json_lines import GrowingFile, JsonLines, Line, json_objects, number, parsed_lines, start_of_last
+from modtrain.storage.published_log import follow_published
 
 FIRST, LAST = 30, 300
-"""Lines at both ends of a curve that are judged: where it began, and ten windows of an alarm."""
+"""Rows at both ends of a curve that alarms judge: where it began, and ten windows of an alarm."""
+RECENT_VERSIONS = 50
+HEAD_BYTES = 1 << 16
+"""How much of a curve's beginning is read for its first rows."""
+
+
+class RunFiles(Protocol):
+    """Where the files of a run lie, as `Run` has it."""
+
+    @property
+    def modules(self) -> list[str]: ...
+    def metrics_path(self, module: str) -> Path: ...
+    def published_path(self, module: str) -> Path: ...
+    def workers_path(self, module: str) -> Path: ...
+    @property
+    def evaluations_path(self) -> Path: ...
 
 
 class History:
-    """What a run has told so far, as of the last `look`. The lists belong to it: they are to be read, not changed."""
+    """The complete history of a run as of the last `refresh`. Its lists are read-only."""
 
-    def __init__(self, run: Run) -> None:
-        """Nothing is read yet: `look` does."""
-        paths = {module: run.module_path(module) for module in run.modules}
-        self._curves = {module: _Curve(path / "metrics.jsonl") for module, path in paths.items()}
-        self._versions = {m: _Kept(path / "published.jsonl", _is_version, _by_version) for m, path in paths.items()}
-        self._doings = {module: _Kept(path / "workers.jsonl", _is_doing) for module, path in paths.items()}
-        self._evaluations = _Kept(run.path / "evaluation" / "metrics.jsonl", _is_evaluation, _by_what_was_judged)
+    def __init__(self, run: RunFiles) -> None:
+        """Nothing is read yet."""
+        self._run = run
+        self._curves = {module: _Curve(run.metrics_path(module)) for module in run.modules}
+        self._versions = {module: follow_published(run.published_path(module)) for module in run.modules}
+        self._events = {module: JsonLines(run.workers_path(module), _parse_event) for module in run.modules}
+        self._evaluations = follow_evaluations(run.evaluations_path)
 
-    def look(self) -> bool:
-        """Read what is new; True where a file is another one than at the look before."""
-        files = (self._curves, self._versions, self._doings)
-        changed = [file.look() for by_module in files for file in by_module.values()]
-        return self._evaluations.look() or any(changed)
+    def refresh(self) -> bool:
+        """Read what is new; whether there was anything."""
+        files: list[_Curve | JsonLines[Any]] = [*self._curves.values(), *self._versions.values()]
+        files += [*self._events.values(), self._evaluations]
+        return True in [file.refresh() for file in files]
 
     def curve(self, module: str) -> Columns:
-        """What `metrics.jsonl` says, steps ascending, without what was trained again after a restart."""
+        """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""
         return self._curves[module].columns
 
     def losses(self, module: str) -> list[float]:
-        """The first losses of a curve and the newest, which is what an alarm judges."""
+        """The first losses of a curve and the newest, for alarms."""
         curve = self.curve(module)
         return curve.losses(0, min(FIRST, len(curve) - LAST)) + curve.losses(len(curve) - LAST, len(curve))
 
-    def versions(self, module: str) -> list[Line]:
-        """The lines of `published.jsonl`, versions ascending; of two of one version the later."""
-        return self._versions[module].lines
+    def versions(self, module: str) -> Sequence[Checkpoint]:
+        """Every version ever published, ascending."""
+        return self._versions[module].values
 
-    def doings(self, module: str) -> list[Line]:
-        """The lines of `workers.jsonl`: who began, waited and left."""
-        return self._doings[module].lines
+    def events(self, module: str) -> Sequence[Line]:
+        """The lines of `workers.jsonl`: when workers started, waited and exited."""
+        return self._events[module].values
 
-    def evaluations(self) -> list[Line]:
-        """Every evaluation, oldest first; one of the very same versions takes the place of the one before."""
-        return self._evaluations.lines
+    def evaluations(self) -> Sequence[EvaluationRecord]:
+        """Every evaluation, oldest first."""
+        return self._evaluations.values
 
+    def evaluation_rows(self) -> Iterator[Line]:
+        """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
+        steps = {module: {v.version: v.step for v in self.versions(module)} for module in self._run.modules}
+        for record in self.evaluations():
+            evaluated = [steps.get(module, {}).get(version) for module, version in record.versions.items()]
+            position = {
+                "step": min((step for step in evaluated if step is not None), default=None),
+                "epoch": min(record.epochs.values(), default=None),
+                "at": record.at,
+            }
+            yield position | {name: value for name, value in record.metrics.items() if value is not None}
 
-def rows(run: Run, history: History) -> Iterator[Line]:
-    """Everything that was measured, as the rows of one wide table: curves module by module, then the evaluations.
+    def rows(self) -> Iterator[Line]:
+        """Everything measured, as rows of one wide table: the curves module by module, then the evaluations.
 
-    Each has `module`, `step`, `epoch`, `at` (Unix time), `lr`, its scalars, and `seconds_compute` and so on. The module
-    of an evaluation is `evaluation`; its step is that of the oldest checkpoint that was judged.
-    """
-    for module in run.modules:
-        yield from ({"module": module, **row} for row in history.curve(module).rows())
-    yield from ({"module": "evaluation", "lr": None, **row} for row in evaluated(run, history))
-
-
-def evaluated(run: Run, history: History) -> Iterator[Line]:
-    """Every evaluation as a row: step and epoch of the oldest checkpoint that was judged, the time, the metrics."""
-    steps = {module: {v["version"]: v["step"] for v in history.versions(module)} for module in run.modules}
-    for line in history.evaluations():
-        judged = [
-            step for m, version in line["versions"].items() if (step := steps.get(m, {}).get(version)) is not None
-        ]
-        epochs = [epoch for epoch in line["epochs"].values() if _is_number(epoch)]
-        position = {"step": min(judged, default=None), "epoch": min(epochs, default=None), "at": line["at"]}
-        yield {**position, **scalars(line["metrics"])}
-
-
-class _Read:
-    """A file of lines that are JSON objects, each taken once."""
-
-    def __init__(self, path: Path) -> None:
-        self._growing = Growing(path)
-        self._begin()
-
-    def look(self) -> bool:
-        changed, anew = self._growing.look()
-        if anew:
-            self._begin()
-        while changed and (lines := self._growing.more()) is not None:
-            for line in objects(lines):
-                self._take(line)
-        return changed
-
-    @abc.abstractmethod
-    def _begin(self) -> None: ...
-
-    @abc.abstractmethod
-    def _take(self, line: Line) -> None: ...
+        Each row has `module`, `step`, `epoch`, `at` (Unix time) and `lr`, its scalars, and `seconds_compute` and so on.
+        The module of an evaluation is `evaluation`.
+        """
+        for module in self._run.modules:
+            yield from ({"module": module, **row} for row in self.curve(module).rows())
+        yield from ({"module": "evaluation", "lr": None, **row} for row in self.evaluation_rows())
 
 
-class _Curve(_Read):
+class RecentHistory:
+    """Both ends of the curves and the newest versions of a run: what alarms need, in bounded memory."""
+
+    def __init__(self, run: RunFiles) -> None:
+        """Nothing is read yet."""
+        self._curves = {module: _CurveEnds(run.metrics_path(module)) for module in run.modules}
+        self._versions = {m: follow_published(run.published_path(m), last=RECENT_VERSIONS) for m in run.modules}
+
+    def refresh(self) -> None:
+        """Read what is new."""
+        for curve in self._curves.values():
+            curve.refresh()
+        for versions in self._versions.values():
+            versions.refresh()
+
+    def losses(self, module: str) -> list[float]:
+        """As `History.losses`."""
+        return self._curves[module].losses()
+
+    def versions(self, module: str) -> Sequence[Checkpoint]:
+        """The newest versions, ascending."""
+        return self._versions[module].values
+
+
+class _Curve:
     """A training curve, of which only the numbers stay in memory."""
 
-    def _begin(self) -> None:
+    def __init__(self, path: Path) -> None:
         self.columns = Columns()
+        self._file = GrowingFile(path)
 
-    def _take(self, line: Line) -> None:
-        self.columns.add(line)
-
-
-class _Kept(_Read):
-    """The lines of a file that are sound, each put in its place."""
-
-    def __init__(
-        self, path: Path, is_sound: Callable[[Line], bool], put: Callable[[list[Line], Line], None] = list.append
-    ) -> None:
-        super().__init__(path)
-        self._is_sound, self._put = is_sound, put
-
-    def _begin(self) -> None:
-        self.lines: list[Line] = []
-
-    def _take(self, line: Line) -> None:
-        if self._is_sound(line):
-            self._put(self.lines, line)
+    def refresh(self) -> bool:
+        changed, replaced = self._file.refresh()
+        if replaced:
+            self.columns = Columns()
+        for line in parsed_lines(self._file, _any) if changed else ():
+            self.columns.add(line)
+        return changed
 
 
-def _by_version(lines: list[Line], line: Line) -> None:
-    """A successor writes the lines that its predecessor could not: they may come late, and twice."""
-    place = bisect.bisect_left(lines, line["version"], key=lambda other: other["version"])
-    lines[place : place + (place < len(lines) and lines[place]["version"] == line["version"])] = [line]
+class _CurveEnds:
+    """The first rows of a curve, and the last ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, GrowingFile(path, last=LAST)
+        self._head, self._tail = Columns(), Columns()
+
+    def refresh(self) -> None:
+        changed, replaced = self._file.refresh()
+        if replaced:
+            self._head, self._tail = Columns(), Columns()
+        if changed and len(self._head) < FIRST:
+            self._head = _read_head(self._path)
+        if changed and self._read():
+            self._read_further()
+        self._tail.keep_last(LAST)
+
+    def _read(self) -> bool:
+        """Read what is new; whether some of it took back earlier rows."""
+        rows, taken_back = len(self._tail), False
+        for line in parsed_lines(self._file, _any):
+            self._tail.add(line)
+            taken_back |= len(self._tail) <= rows
+            rows = len(self._tail)
+        return taken_back
+
+    def _read_further(self) -> None:
+        """Go back until enough rows are left, beyond the rows that no longer count."""
+        last = LAST
+        while len(self._tail) < LAST and start_of_last(self._path, last):
+            last *= 4
+            self._file, self._tail = GrowingFile(self._path, last=last), Columns()
+            self._file.refresh()
+            self._read()
+
+    def losses(self) -> list[float]:
+        steps = self._tail.position["step"]
+        before = bisect.bisect_left(self._head.position["step"], steps[0]) if steps else len(self._head)
+        return self._head.losses(0, min(FIRST, before)) + self._tail.losses(0, len(self._tail))
 
 
-def _by_what_was_judged(lines: list[Line], line: Line) -> None:
-    if lines and all(lines[-1].get(name) == line.get(name) for name in ("versions", "grid")):
-        lines.pop()
-    lines.append(line)
+def _read_head(path: Path) -> Columns:
+    columns = Columns()
+    try:
+        with opened(path) as descriptor:
+            lines = os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
+    except OSError:
+        return columns
+    for line in json_objects(lines):
+        columns.add(line)
+    return columns
 
 
-def _is_version(line: Line) -> bool:
-    numbers = all(_is_number(line.get(name)) for name in ("version", "epoch", "step", "published_at"))
-    texts = all(isinstance(line.get(name), str) for name in ("module", "writer"))
-    flags = all(isinstance(line.get(name), bool) for name in ("full", "final"))
-    peers, metrics, files = line.get("peers"), line.get("metrics"), line.get("files")
-    if not (numbers and texts and flags and all(isinstance(each, dict) for each in (peers, metrics, files))):
-        return False
-    assert isinstance(peers, dict)
-    return all(_is_peer(peer) for peer in peers.values())
+def _any(line: Line) -> Line:
+    return line
 
 
-def _is_peer(peer: Any) -> bool:
-    if not isinstance(peer, dict) or not _is_number(peer.get("epoch")) or not isinstance(peer.get("versions"), list):
-        return False
-    return all(_is_number(version) for version in peer["versions"])
-
-
-def _is_doing(line: Line) -> bool:
-    return isinstance(line.get("what"), str) and _is_number(line.get("at"))
-
-
-def _is_evaluation(line: Line) -> bool:
-    if not _is_number(line.get("at")) or not all(
-        isinstance(line.get(n), dict) for n in ("versions", "epochs", "metrics")
-    ):
-        return False
-    return all(_is_number(version) for version in line["versions"].values())
-
-
-def _is_number(value: Any) -> bool:
-    return number(value) is not None
+def _parse_event(line: Line) -> Line | None:
+    return line if isinstance(line.get("what"), str) and number(line.get("at")) is not None else None

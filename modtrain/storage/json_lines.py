@@ -1,7 +1,7 @@
-"""Tail: what is new in a file that another process appends to, line by line, without reading the rest again.
+"""Lines of JSON in files that another process appends to: only what is new is read.
 
-A torn last line waits until it is whole; a file that shrank or was replaced is begun anew. Deliberately not here: what
-the lines mean (`history.py`), and writing them (`fs.append_line`).
+`GrowingFile` gives the complete lines of a file in bounded pieces; a torn last line waits until it is complete, and a
+file that shrank or was replaced is read from its beginning again. `JsonLines` keeps the valid ones in order.
 """
 
 from __future__ import annotations
@@ -10,63 +10,67 @@ import json
 import math
 import os
 import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+from modtrain.storage.filesystem import opened
+
+T = TypeVar("T")
+Line = dict[str, Any]
 
 CHUNK_BYTES = 1 << 20
 LONGEST_BYTES = 1 << 20
-"""A longer line is none of ours: it is left out."""
+"""A longer line is not one of modtrain's and is skipped."""
 SEARCHED_BYTES = 1 << 26
-"""How far back the beginning of the last lines is looked for."""
-PLAIN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a file is opened that may be a pipe or a link: nobody waits for it, and none is followed."""
+"""How far back from the end the beginning of the last lines is searched."""
 _MARK_BYTES = 64
 
 
-class Growing:
-    """The complete lines of a growing file, as bytes without their ends, in pieces of bounded size."""
+class GrowingFile:
+    """The complete lines of a growing regular file, as bytes without line ends. Links and pipes are not read."""
 
     def __init__(self, path: Path, *, last: int | None = None) -> None:
-        """`last` begins with so many of the lines that are there at the first look; None with the first one."""
+        """Nothing is read yet. `last` starts with that many of the lines present; None starts with the first line."""
         self.path = path
         self._last = last
-        self._looked: tuple[int, ...] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._offset = 0
         self._mark = self._rest = b""
         self._too_long = False
         self._unread = False
 
-    def look(self) -> tuple[bool, bool]:
-        """Whether the file changed since the look before, and whether it is another one now: then it is begun anew.
+    def refresh(self) -> tuple[bool, bool]:
+        """Whether the file changed, and whether it was replaced or cut, so that it is read from its beginning again.
 
-        Storage that does not answer is no change; a file that does not exist (any more) is an empty one.
+        A file that does not exist is an empty one. Where storage does not answer, nothing changes until it does.
         """
         try:
-            found = self.path.lstat()
-            looked = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-            if not stat.S_ISREG(found.st_mode):
-                return False, False  # a reader of a pipe would wait for ever, and a link may lead anywhere
+            status = self.path.lstat()
+            seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if not stat.S_ISREG(status.st_mode):
+                return False, False
         except FileNotFoundError:
-            looked = (0, 0, 0, 0)
+            seen = (0, 0, 0, 0)
         except OSError:
             return False, False
-        if looked == self._looked and not self._unread:
+        if seen == self._seen and not self._unread:
             return False, False
-        before, self._unread = self._looked, False
-        anew = before is not None and (before[:2] != looked[:2] or looked[2] < self._offset)
-        if before is not None and not anew:
-            anew = not self._mark_is_there()
+        before, self._unread = self._seen, False
+        replaced = before is not None and (before[:2] != seen[:2] or seen[2] < self._offset)
+        if before is not None and not replaced:
+            replaced = not self._mark_is_present()
             if self._unread:
                 return False, False
-        self._looked = looked
-        if anew:
+        self._seen = seen
+        if replaced:
             self._offset, self._mark, self._rest, self._too_long = 0, b"", b"", False
         elif before is None and self._last is not None:
             self._offset = start_of_last(self.path, self._last)
-        return True, anew
+        return True, replaced
 
-    def more(self) -> list[bytes] | None:
-        """The next complete lines, perhaps none of them in this piece; None at the end."""
+    def read(self) -> list[bytes] | None:
+        """The complete lines of the next piece, perhaps none; None at the end of the file."""
         content = self._read(self._offset, CHUNK_BYTES)
         if not content:
             return None
@@ -85,23 +89,65 @@ class Growing:
         """The beginning of a last line that is not complete yet."""
         return self._rest
 
-    def _mark_is_there(self) -> bool:
-        """Whether what was read last still stands where it stood: a file may be cut and grow beyond it in between."""
+    def _mark_is_present(self) -> bool:
+        """Whether the bytes read last are still in their place: a file may be cut and grow beyond it in between."""
         return self._read(self._offset - len(self._mark), len(self._mark)) == self._mark
 
     def _read(self, offset: int, size: int) -> bytes:
-        """What storage does not give now is read at the next look, whether or not the file has changed."""
+        """What storage cannot give now is read at the next refresh, even if the file does not change."""
         try:
-            descriptor = os.open(self.path, PLAIN)
-            try:
+            with opened(self.path) as descriptor:
                 return os.pread(descriptor, size, offset)
-            finally:
-                os.close(descriptor)
         except FileNotFoundError:
             return b""
         except OSError:
             self._unread = True
             return b""
+
+
+class JsonLines(Generic[T]):
+    """The valid lines of a growing file of JSON objects, parsed and in order."""
+
+    def __init__(
+        self,
+        path: Path,
+        parse: Callable[[Line], T | None],
+        insert: Callable[[list[T], T], None] = list.append,
+        *,
+        last: int | None = None,
+    ) -> None:
+        """Nothing is read yet. `parse` returns None for a foreign line; `insert` puts a value in its place.
+
+        With `last` only so many lines of the end are read and kept.
+        """
+        self.values: list[T] = []
+        self._file, self._parse, self._insert, self._last = GrowingFile(path, last=last), parse, insert, last
+
+    def refresh(self) -> bool:
+        """Read what is new; whether there was anything."""
+        changed, replaced = self._file.refresh()
+        if replaced:
+            self.values = []
+        for value in parsed_lines(self._file, self._parse) if changed else ():
+            self._insert(self.values, value)
+        if self._last is not None:
+            del self.values[: -self._last]
+        return changed
+
+
+def parsed_lines(file: GrowingFile, parse: Callable[[Line], T | None]) -> Iterator[T]:
+    """The new lines of a file that `parse` accepts."""
+    while (lines := file.read()) is not None:
+        for line in json_objects(lines):
+            if (value := parse(line)) is not None:
+                yield value
+
+
+def read_json_lines(path: Path, parse: Callable[[Line], T | None]) -> list[T]:
+    """Every valid line of a file, once; none where it does not exist."""
+    lines = JsonLines(path, parse)
+    lines.refresh()
+    return lines.values
 
 
 def number(value: Any) -> float | None:
@@ -114,25 +160,49 @@ def number(value: Any) -> float | None:
         return None
 
 
+def integer(value: Any) -> int | None:
+    """A whole number; None for everything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def text(value: Any) -> str | None:
+    """A string; None for everything else."""
+    return value if isinstance(value, str) else None
+
+
 def start_of_last(path: Path, count: int) -> int:
-    """Where the last `count` lines of a file begin, looked for from its end; 0 where it cannot be read."""
+    """Offset of the last `count` lines of a file, searched from its end; 0 where it cannot be read."""
     try:
-        with open(os.open(path, PLAIN), "rb") as file:
-            end = at = file.seek(0, os.SEEK_END)
+        with opened(path) as descriptor:
+            end = at = os.fstat(descriptor).st_size
             lowest, missing = max(0, end - SEARCHED_BYTES), count + 1
             while at > lowest and count > 0:
                 begin = max(lowest, at - (1 << 16))
-                file.seek(begin)
-                block = file.read(at - begin)
+                block = os.pread(descriptor, at - begin, begin)
                 if at == end and not block.endswith(b"\n"):
                     missing -= 1  # the last line has no end yet
-                found = block.count(b"\n")
-                if found >= missing:
+                ends = block.count(b"\n")
+                if ends >= missing:
                     return begin + _nth_from_end(block, missing) + 1
-                missing, at = missing - found, begin
+                missing, at = missing - ends, begin
             return lowest if count > 0 else end
     except OSError:
         return 0
+
+
+def json_objects(lines: Iterable[bytes]) -> list[Line]:
+    """The lines that are JSON objects, NaN in them as None.
+
+    They are parsed together where all are valid: that is faster, and equal names share their memory.
+    """
+    lines = list(lines)
+    try:
+        together = _parse(b"[" + b",".join(lines) + b"]")
+        if len(together) == len(lines) and all(isinstance(each, dict) for each in together):
+            return list(together)
+    except (ValueError, RecursionError):
+        pass
+    return [each for line in lines if isinstance(each := _parse_line(line), dict)]
 
 
 def _nth_from_end(block: bytes, count: int) -> int:
@@ -142,26 +212,12 @@ def _nth_from_end(block: bytes, count: int) -> int:
     return place
 
 
-def objects(lines: list[bytes]) -> list[dict[str, Any]]:
-    """The lines that are JSON objects, NaN in them as None.
-
-    They are parsed together where they all are: that is quicker, and equal names share their memory.
-    """
-    try:
-        together = _parse(b"[" + b",".join(lines) + b"]")
-        if len(together) == len(lines) and all(isinstance(each, dict) for each in together):
-            return list(together)
-    except (ValueError, RecursionError):
-        pass
-    return [each for line in lines if isinstance(each := _object(line), dict)]
-
-
-def _object(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     try:
         return _parse(line)
     except (ValueError, RecursionError):
         return None
 
 
-def _parse(text: bytes) -> Any:
-    return json.loads(text, parse_constant=lambda name: None)  # NaN is no JSON, and who reads this writes JSON
+def _parse(content: bytes) -> Any:
+    return json.loads(content, parse_constant=lambda name: None)  # NaN is not valid JSON

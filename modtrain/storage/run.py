@@ -1,13 +1,7 @@
-"""Run: one training of one recipe as a folder: `run.json`, the stop request, the workers' heartbeats.
-
-Deliberately not here: checkpoints (`store.py`), what the folder says taken together (`status.py`), and who trains
-(`worker.py`).
-"""
+"""Run: one training of one recipe as a folder: `run.json`, and where everything else of the run lies."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,74 +9,78 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modtrain.storage import filesystem
+from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.manifest import RUN_FILE, STOP_FILE, create_folder, read_folder, stop_reason, written
+from modtrain.storage.history import History
+from modtrain.storage.stop_request import (
+    StopKind,
+    StopRequest,
+    clear_stop_request,
+    read_stop_request,
+    write_stop_request,
+)
+from modtrain.storage.worker_report import WorkerReport, read_report
 
-log = logging.getLogger(__name__)
-
-CANCELLED = "cancelled"
-"""The reason in `stop` of a run whose workers were ended without being asked."""
-
-
-Placed = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
-"""The modules of each worker; a module's name is that of a folder, which leads nowhere else."""
+Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
+"""The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""
 
 
 class RunSpec(BaseModel):
-    """What `run.json` holds: everything that decides what this run trains. Written once."""
+    """The content of `run.json`: everything that decides what this run trains. Written once."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = Field(default=1, ge=1, le=1)
     recipe: str
     recipe_sha256: str | None = None
-    """Of the recipe's file, where it is the user's own."""
+    """Checksum of the recipe's file, where it is the user's own."""
     params: dict[str, Any] = Field(default_factory=dict)
     dataroot: str | None = None
-    placement: Placed
-    """The modules of each worker."""
+    placement: Placement
     epochs: int = Field(gt=0)
     exchange_every: int | None = Field(default=None, gt=0)
+    """Steps between two exchange points inside an epoch."""
     max_staleness: int | None = Field(default=None, ge=0)
+    """Epochs."""
     seed: int = 0
     device: str = "auto"
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     trial: dict[str, Any] | None = None
-    """Of a sweep: its `number`, and the `values` that the sweep has decided."""
+    """Of a sweep's trial: its `number`, and the `values` that the sweep chose."""
     track: list[str] = Field(default_factory=list)
-    """Where the curves go besides the run's own files and TensorBoard: names of trackers."""
+    """Names of trackers beside TensorBoard."""
     defaults: dict[str, Any] | None = None
-    """The recipe's own parameters: what was chosen otherwise can be told without loading the recipe."""
+    """The recipe's default parameters, so that changed ones are known without loading the recipe."""
     usual: dict[str, Any] | None = None
-    """The same of `epochs`, `exchange_every` and `max_staleness`."""
+    """The recipe's defaults of `epochs`, `exchange_every` and `max_staleness`."""
     lower_is_better: list[str] = Field(default_factory=list)
-    """The metrics of the recipe's evaluation of which less is better."""
+    """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the software."""
     created_at: float = 0.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and what its `run.json` says."""
+    """A run's folder and the content of its `run.json`."""
 
     path: Path
     spec: RunSpec
 
     @staticmethod
     def create(path: Path, spec: RunSpec) -> Run:
-        """Make the folder of a new run appear; InputError where the name is taken or not allowed."""
-        create_folder(path, "run", RUN_FILE, spec)
+        """Create the folder of a new run; InputError where the name is taken or not allowed."""
+        manifest.create_folder(path, "run", layout.RUN_FILE, spec)
         return Run.open(path)
 
     @staticmethod
     def open(path: Path) -> Run:
         """The run in a folder; InputError where there is none."""
-        return Run(Path(path).resolve(), read_folder(Path(path), "run", RUN_FILE, RunSpec))
+        return Run(Path(path).resolve(), manifest.read_manifest(Path(path), "run", layout.RUN_FILE, RunSpec))
 
-    def begin_otherwise(self, spec: RunSpec) -> Run:
-        """The same folder with other settings: only where nothing was ever published and nobody works on it."""
-        filesystem.replace_file(self.path / RUN_FILE, written(spec))
+    def replace_spec(self, spec: RunSpec) -> Run:
+        """The same folder with other settings, for a run in which nothing was published and no worker is alive."""
+        filesystem.replace_file(self.path / layout.RUN_FILE, manifest.as_json(spec))
         return Run(self.path, spec)
 
     @property
@@ -90,40 +88,84 @@ class Run:
         """The folder's name."""
         return self.path.name
 
-    def module_path(self, module: str) -> Path:
-        """The folder of a module."""
-        return self.path / "modules" / module
-
-    def store(self, module: str) -> CheckpointStore:
-        """The checkpoints of a module."""
-        return CheckpointStore(self.module_path(module))
-
     @property
     def modules(self) -> list[str]:
         """Every module, in the order of the placement."""
         return [module for worker in self.spec.placement for module in worker]
+
+    def worker_of(self, module: str) -> int:
+        """The number of the worker that trains a module."""
+        return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
+
+    def module_path(self, module: str) -> Path:
+        """The folder of a module."""
+        return self.path / layout.MODULES / module
+
+    def heartbeat_path(self, module: str) -> Path:
+        """The heartbeat of a module's worker."""
+        return self.module_path(module) / layout.HEARTBEAT_FILE
+
+    def metrics_path(self, module: str) -> Path:
+        """The training curve of a module."""
+        return self.module_path(module) / layout.METRICS_FILE
+
+    def published_path(self, module: str) -> Path:
+        """The list of a module's published versions."""
+        return self.module_path(module) / layout.PUBLISHED_FILE
+
+    def workers_path(self, module: str) -> Path:
+        """The events of a module's workers."""
+        return self.module_path(module) / layout.WORKERS_FILE
+
+    def log_path(self, module: str) -> Path:
+        """The log of a module's worker."""
+        return self.module_path(module) / layout.WORKER_LOG
+
+    @property
+    def evaluation_path(self) -> Path:
+        """The folder of the evaluations."""
+        return self.path / layout.EVALUATION
+
+    @property
+    def evaluations_path(self) -> Path:
+        """The file with one line an evaluation."""
+        return self.evaluation_path / layout.METRICS_FILE
+
+    @property
+    def jobs_path(self) -> Path:
+        """The folder of the jobs: their scripts, logs and ids."""
+        return self.path / layout.JOBS
+
+    def store(self, module: str) -> CheckpointStore:
+        """The checkpoints of a module."""
+        return CheckpointStore(self.module_path(module))
 
     def is_finished(self, modules: Iterable[str]) -> bool:
         """Whether the newest version of each of these modules is its last."""
         newest = [self.store(module).latest() for module in modules]
         return all(checkpoint is not None and checkpoint.final for checkpoint in newest)
 
-    def request_stop(self, reason: str) -> None:
-        """Ask every worker to publish and leave at its next batch."""
-        filesystem.replace_file(self.path / STOP_FILE, reason.encode())
+    def request_stop(self, reason: str, *, kind: StopKind = "asked", sender: str = "modtrain") -> None:
+        """Ask every worker to publish and leave at its next exchange point."""
+        write_stop_request(self.path, StopRequest(kind=kind, reason=reason, sender=sender))
 
-    def stop_requested(self) -> str | None:
-        """The reason of a stop request; None where there is none."""
-        return stop_reason(self.path)
+    def stop_request(self) -> StopRequest | None:
+        """The stop request of the run; None where there is none."""
+        return read_stop_request(self.path)
 
     def clear_stop(self) -> None:
-        """Take a stop request back, so that the run can go on."""
-        (self.path / STOP_FILE).unlink(missing_ok=True)
+        """Withdraw a stop request, so that the run can be resumed."""
+        clear_stop_request(self.path)
 
-    def heartbeat(self, module: str) -> dict[str, Any]:
-        """What the module's worker said last; empty where it has said nothing."""
-        try:
-            said = json.loads(filesystem.read_small(self.module_path(module) / "heartbeat.json", follow=False))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return said if isinstance(said, dict) else {}
+    def history(self) -> list[dict[str, Any]]:
+        """Everything measured so far as rows of one table, such as `pandas.DataFrame(run.history())`.
+
+        The rows are those of `History.rows`: the curves of every module, then the evaluations.
+        """
+        history = History(self)
+        history.refresh()
+        return list(history.rows())
+
+    def read_report(self, module: str) -> WorkerReport:
+        """The heartbeat of a module's worker; `NO_REPORT` where there is none; OSError where it cannot be read."""
+        return read_report(self.heartbeat_path(module))

@@ -1,11 +1,89 @@
-"""StopRequest: the file that asks every worker of a run to finish."""
+"""Stop request: the file `stop` in a run's or sweep's folder asks every worker to publish and leave.
+
+It holds JSON with a kind, a reason and a sender. Any other file called `stop`, as from `touch`, is a request of kind
+`asked`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from modtrain.storage import filesystem
+from modtrain.storage.layout import STOP_FILE
+
+StopKind = Literal["asked", "cancelled", "pruned", "worker_failed", "ended"]
+_MOST_BYTES = 1 << 16
 
 
-def blamed(placement: Iterable[Sequence[str]], stop: str | None) -> tuple[str, str] | None:
-    """The worker that a stop request names as failed, and why: it may not have come so far as to say so itself."""
-    name, failed, why = (stop or "").partition(" failed: ")
-    return (name, why) if failed and name in map("+".join, placement) else None
+@dataclass(frozen=True, kw_only=True)
+class StopRequest:
+    """Why a run or a sweep is to stop.
+
+    ========================  ===================================================================
+    kind                      meaning
+    ========================  ===================================================================
+    asked                     a user or a program asked; the workers publish and leave
+    cancelled                 the jobs were ended without waiting for a publish
+    pruned                    a sweep ended this trial early; it is not resumed
+    worker_failed             a worker failed for good; `sender` names its modules, joined by `+`
+    ended                     the run reached its goal early
+    ========================  ===================================================================
+    """
+
+    kind: StopKind = "asked"
+    reason: str = "no reason given"
+    sender: str = "unknown"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the request records how the run ended, and is kept when a stop is asked for as well."""
+        return self.kind in ("pruned", "worker_failed", "ended")
+
+    def __str__(self) -> str:
+        """For messages: the reason, and the failed worker."""
+        return f"{self.sender} failed: {self.reason}" if self.kind == "worker_failed" else self.reason
+
+
+def write_stop_request(folder: Path, request: StopRequest) -> None:
+    """Replace the stop request of a folder."""
+    filesystem.replace_file(folder / STOP_FILE, json.dumps(asdict(request)).encode())
+
+
+def read_stop_request(folder: Path) -> StopRequest | None:
+    """The stop request of a folder; OSError where storage does not answer.
+
+    The folder is listed, since an NFS client remembers for up to a minute that a name was missing.
+    """
+    return parse_stop_file(folder) if STOP_FILE in filesystem.names(folder) else None
+
+
+def parse_stop_file(folder: Path) -> StopRequest | None:
+    """The stop request of a folder known to hold one; None where it was removed meanwhile."""
+    try:
+        content = filesystem.read_file(folder / STOP_FILE, most=_MOST_BYTES, follow=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (*filesystem.NOT_REGULAR, filesystem.TOO_LARGE):
+            return StopRequest()  # not ours to read, but it is called `stop`
+        raise
+    return _parse(content)
+
+
+def clear_stop_request(folder: Path) -> None:
+    """Withdraw a stop request."""
+    (folder / STOP_FILE).unlink(missing_ok=True)
+
+
+def _parse(content: bytes) -> StopRequest:
+    try:
+        values = json.loads(content)
+        kind, reason, sender = values["kind"], values["reason"], values["sender"]
+        if kind in get_args(StopKind) and isinstance(reason, str) and isinstance(sender, str):
+            return StopRequest(kind=kind, reason=reason, sender=sender)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return StopRequest(reason=content.decode(errors="replace").strip() or "no reason given")

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from modtrain.scheduling.backends.base import BackendOptions, JobState
-from modtrain.scheduling.job_record import JobId, Record, backend_of, known, read_record
+from modtrain.scheduling.job_record import JobId, Record, backend_of, is_known, read_record
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.resume import PreviousLaunch
 from modtrain.storage import filesystem
+from modtrain.storage.layout import JOBS, JOBS_FILE
 from modtrain.storage.manifest import read_json
 from modtrain.sweeps.sweep import Sweep
 
 
 @dataclass(frozen=True)
 class Last:
-    """How a sweep was run last: what holds where nothing else is said."""
+    """How a sweep was run last."""
 
-    backend: str | None
-    options: BackendOptions
+    launch: PreviousLaunch
     at_once: int | None
-    begun: bool
-    """Whether any trial was submitted."""
+    """Trials at the same time."""
 
 
 def last(sweep: Sweep) -> Last:
@@ -36,7 +36,8 @@ def last(sweep: Sweep) -> Last:
     options = BackendOptions(address=says.get("address"), profile=_profile(sweep, says))
     first = sweep.run(0)
     begun = bool(tasks_of(sweep)) or (first is not None and bool(read_record(first).jobs))
-    return Last(says.get("backend"), options, says.get("at_once"), begun)
+    launch = PreviousLaunch(backend=says.get("backend"), options=options, has_jobs=begun)
+    return Last(launch, says.get("at_once"))
 
 
 def note_how(
@@ -85,7 +86,7 @@ def task_states(sweep: Sweep, number: int) -> dict[int, JobState]:
 def _states(sweep: Sweep, tasks: Mapping[int, str]) -> dict[int, JobState]:
     """The scheduler is asked once."""
     record = record_of(sweep)
-    if not tasks or not record.backend or not known(record.backend):
+    if not tasks or not record.backend or not is_known(record.backend):
         return {}
     told = backend_of(JobId(record.backend, ""), record).status(list(tasks.values()))
     return {task: told[id] for task, id in tasks.items()}
@@ -96,4 +97,4 @@ def _profile(sweep: Sweep, says: Mapping[str, Any]) -> Profile:
 
 
 def _path(sweep: Sweep) -> Path:
-    return sweep.path / "jobs" / "jobs.json"
+    return sweep.path / JOBS / JOBS_FILE

@@ -29,17 +29,19 @@ from modtrain.scheduling.backends.base import (
     ScriptBackend,
     python_path,
 )
-from modtrain.scheduling.job_record import JobId, Record, backend_of, known, read_record
+from modtrain.scheduling.job_record import JobId, Record, backend_of, is_known, read_record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.launcher_lock import claim
 from modtrain.scheduling.profile import Profile
-from modtrain.storage import filesystem
-from modtrain.storage.evaluations import evaluations
-from modtrain.storage.manifest import STOP_FILE
-from modtrain.storage.run import CANCELLED, Run
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.layout import JOBS
+from modtrain.storage.liveness import launcher_pid
+from modtrain.storage.run_snapshot import JobPhase
+from modtrain.storage.run_state import ENDED, LIVE, PENDING
+from modtrain.storage.stop_request import StopRequest, clear_stop_request, write_stop_request
 from modtrain.sweeps.array_jobs import last, live_tasks, note_how, record_of, tasks_of
 from modtrain.sweeps.sweep import Sweep, SweepSpec
-from modtrain.sweeps.trial import LIVE_JOBS, Trial, ends_for_good, trained, value_of
+from modtrain.sweeps.trial import Trial, metric_value, training_scalar
 from modtrain.sweeps.trial_queue import READERS, Queue, worker_options
 
 
@@ -84,7 +86,7 @@ def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: in
         tasks=tasks,
         at_once=at_once * sweep.workers if at_once else None,
         together=sweep.workers,
-        folder=sweep.path / "jobs",
+        folder=sweep.path / JOBS,
         resources=Resources(cpus=threads),
         environment=python_path(),
     )
@@ -97,7 +99,7 @@ def submit_arrays(
     made = plugins.load("backend", backend)(options)
     _take_over(sweep)
     _refuse_tasks(sweep, besides=backend)
-    if not last(sweep).begun:
+    if not last(sweep).launch.has_jobs:
         note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
     numbers = to_run(sweep, retry_failed=retry_failed)
     for number in numbers:
@@ -113,9 +115,9 @@ def submit_arrays(
 
 
 def to_run(sweep: Sweep, *, retry_failed: bool) -> list[int]:
-    """The trials that have no live job and are not over."""
-    wanted = ("waiting", "stopped", *(["failed"] if retry_failed else []))
-    return [trial.number for trial in trials(sweep) if trial.state in wanted]
+    """The trials that have no live job and have not ended; with `retry_failed` those that failed, too."""
+    kept = (PENDING | ENDED) - ({"failed"} if retry_failed else set())
+    return [trial.number for trial in trials(sweep) if trial.state not in kept]
 
 
 def trials(sweep: Sweep, *, ask: bool = True) -> list[Trial]:
@@ -124,8 +126,10 @@ def trials(sweep: Sweep, *, ask: bool = True) -> list[Trial]:
     A scheduler is asked once, a Ray cluster not at all: heartbeats tell.
     """
     phases = _phases(_jobs(sweep), lambda name, backend: backend.unattended or name == "local") if ask else {}
+    is_launched = launcher_pid(sweep.path) is not None
     with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(lambda n: _trial(sweep, n, phases.get(n)), range(sweep.spec.trials)))
+        found = list(readers.map(lambda n: _trial(sweep, n, phases.get(n)), range(sweep.spec.trials)))
+    return [replace(t, state="queued") if is_launched and t.state == "created" else t for t in found]
 
 
 def ranked(sweep: Sweep, found: Iterable[Trial], *, maximize: bool | None = None) -> list[Trial]:
@@ -151,23 +155,26 @@ def by_metric(sweep: Sweep, found: Iterable[Trial], metric: str) -> list[Trial]:
 
 def stop(sweep: Sweep, reason: str) -> int:
     """Let no trial begin, and ask those that run to publish and leave; how many there are."""
-    filesystem.replace_file(sweep.path / STOP_FILE, reason.encode())
+    request = StopRequest(reason=reason, sender="modtrain stop")
+    write_stop_request(sweep.path, request)
     try:
         found = trials(sweep)
-    except BackendSilent:  # the folders tell, too
+    except BackendSilent:  # the folders are enough
         found = trials(sweep, ask=False)
-    live = [trial.number for trial in found if trial.state in ("running", "queued", "waiting")]
-    return len([number for number in live if _ask_to_stop(sweep, number, reason)])
+    pending = [trial.number for trial in found if trial.state in PENDING | {"created"}]
+    return len([number for number in pending if _request_stop(sweep, number, request)])
 
 
 def cancel(sweep: Sweep) -> int:
     """End every live job of the sweep; how many trials they were of."""
-    filesystem.replace_file(sweep.path / STOP_FILE, CANCELLED.encode())
+    request = StopRequest(kind="cancelled", reason="cancelled", sender="modtrain cancel")
+    write_stop_request(sweep.path, request)
     jobs = _jobs(sweep)
-    live = {number for number, phase in _phases(jobs, lambda name, backend: True).items() if phase in LIVE_JOBS}
-    beating = {trial.number for trial in trials(sweep, ask=False) if trial.state in ("running", "queued")}
-    for number in live | beating:
-        _ask_to_stop(sweep, number, CANCELLED)  # first: whoever watches it is not to start it again
+    phases = _phases(jobs, lambda name, backend: True)
+    live = {number for number, phase in phases.items() if phase in ("pending", "running")}
+    alive = {trial.number for trial in trials(sweep, ask=False) if trial.state in LIVE}
+    for number in live | alive:
+        _request_stop(sweep, number, request)  # before the jobs end, so that no launcher restarts them
     for its in jobs.values():
         its.backend.cancel([id for id, numbers in its.owners.items() if live & numbers])
     return len(live)
@@ -210,26 +217,26 @@ def _its_jobs(sweep: Sweep, number: int) -> Record | None:
     begun, metric = sweep.sound_run(number), sweep.spec.metric
     if begun is None:
         return Record()
-    finished = all(begun.heartbeat(module).get("state") == "finished" for module in begun.modules)
-    if finished and (metric is None or trained(begun, metric)[0] or evaluations(begun)):
+    finished = all(begun.read_report(module).state == "finished" for module in begun.modules)
+    if finished and (metric is None or training_scalar(begun, metric)[0] or read_evaluations(begun.evaluations_path)):
         return None
     return read_record(begun)
 
 
 def _add(found: dict[str, _Jobs], job: JobId, record: Record, number: int) -> None:
-    if not known(job.backend):
+    if not is_known(job.backend):
         return
     if job.backend not in found:
         found[job.backend] = _Jobs(backend_of(job, record))
     found[job.backend].owners.setdefault(job.id, set()).add(number)
 
 
-def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) -> dict[int, str]:
+def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) -> dict[int, JobPhase]:
     """The phase of each trial's jobs: `running` where one of them runs, else `pending` where one waits, else `ended`.
 
     Each backend is asked once. Trials of which nobody knows are left out.
     """
-    found: dict[int, str] = {}
+    found: dict[int, JobPhase] = {}
     order = ("unknown", "ended", "pending", "running")
     for name, its in jobs.items():
         for id, state in its.backend.status(list(its.owners)).items() if asked(name, its.backend) else ():
@@ -238,26 +245,28 @@ def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) ->
     return {number: phase for number, phase in found.items() if phase != "unknown"}
 
 
-def _trial(sweep: Sweep, number: int, phase: str | None) -> Trial:
+def _trial(sweep: Sweep, number: int, phase: JobPhase | None) -> Trial:
     try:
         return sweep.trial(number, phase)
     except InputError as error:
-        return sweep.unseen(number, "failed", str(error))
+        return sweep.trial_without_run(number, "failed", str(error))
 
 
-def _ask_to_stop(sweep: Sweep, number: int, reason: str) -> bool:
-    """Whether there is a run that can be asked; one that was pruned, or failed, keeps that reason."""
+def _request_stop(sweep: Sweep, number: int, request: StopRequest) -> bool:
+    """Whether the trial has a run to be asked; a request that records how it ended is kept."""
     begun = sweep.sound_run(number)
     if begun is not None:
-        before = begun.stop_requested()
-        if before is None or (reason == CANCELLED and not ends_for_good(begun, before)):
-            begun.request_stop(reason)
+        before = begun.stop_request()
+        if before is None or (request.kind == "cancelled" and not before.is_final):
+            write_stop_request(begun.path, request)
     return begun is not None
 
 
 def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
     begun = sweep.sound_run(trial.number) if "." in metric else None
-    return value_of(begun, metric, trial.metrics) if begun else trial.metrics.get(metric)
+    if begun is None or metric in trial.metrics:
+        return trial.metrics.get(metric)
+    return metric_value(begun, metric, None)
 
 
 def _refuse_tasks(sweep: Sweep, *, besides: str | None) -> None:
@@ -272,6 +281,6 @@ def _refuse_tasks(sweep: Sweep, *, besides: str | None) -> None:
 
 def _take_over(sweep: Sweep) -> None:
     """One process a sweep; a stop of the whole is taken back."""
-    (sweep.path / "jobs").mkdir(exist_ok=True)
-    claim(cast(Run, sweep))  # it needs a path and a name
-    (sweep.path / STOP_FILE).unlink(missing_ok=True)
+    (sweep.path / JOBS).mkdir(exist_ok=True)
+    claim(sweep)
+    clear_stop_request(sweep.path)

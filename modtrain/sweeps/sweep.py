@@ -23,10 +23,14 @@ from modtrain.recipes.params import parameters
 from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.new_run import draft
 from modtrain.storage import filesystem
-from modtrain.storage.manifest import RUN_FILE, SWEEP_FILE, create_folder, read_folder, stop_reason, written
-from modtrain.storage.run import Placed, Run, RunSpec
+from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
+from modtrain.storage.manifest import as_json, create_folder, read_manifest
+from modtrain.storage.run import Placement, Run, RunSpec
+from modtrain.storage.run_snapshot import JobPhase
+from modtrain.storage.run_state import RunState
+from modtrain.storage.stop_request import StopRequest, read_stop_request
 from modtrain.sweeps import space, study
-from modtrain.sweeps.trial import LIVE_JOBS, State, Trial, outcome
+from modtrain.sweeps.trial import Trial, read_trial
 
 CONFIG = (
     "recipe",
@@ -54,7 +58,7 @@ class SweepSpec(BaseModel):
     format: int = 1
     config: dict[str, Any]
     """Of every trial, before its values are put in: what a config file may say about training."""
-    placement: Placed
+    placement: Placement
     space: list[dict[str, Any]]
     sampler: str
     seed: int = 0
@@ -94,13 +98,13 @@ class Sweep:
     @staticmethod
     def open(path: Path) -> Sweep:
         """The sweep in a folder; InputError where there is none."""
-        return Sweep(path.resolve(), read_folder(path, "sweep", SWEEP_FILE, SweepSpec))
+        return Sweep(path.resolve(), read_manifest(path, "sweep", SWEEP_FILE, SweepSpec))
 
     def changed(self, **values: Any) -> Sweep:
         """The same sweep with more trials, or ranked by another metric; trials that there are stay what they are."""
         spec = self.spec.model_copy(update=values)
         if spec != self.spec:
-            filesystem.replace_file(self.path / SWEEP_FILE, written(spec))
+            filesystem.replace_file(self.path / SWEEP_FILE, as_json(spec))
         return Sweep(self.path, spec)
 
     @property
@@ -164,26 +168,26 @@ class Sweep:
         # Another worker of this trial was quicker; this client may still have the name cached as missing.
         return filesystem.wait_until(lambda: self.run(number), timeout_s=SEEN_S) or Run.open(self.run_path(number))
 
-    def trial(self, number: int, job: str | None = None) -> Trial:
-        """What is known of a trial; `job` is the phase of its jobs, None where nobody can be asked."""
+    def trial(self, number: int, job: JobPhase | None = None) -> Trial:
+        """A trial as it is now; `job` is the phase of its jobs, None where no backend was asked."""
         run = self.run(number)
         if run is not None:
-            return dataclasses.replace(outcome(run, self.spec.metric, job), number=number)
-        return self.unseen(number, "queued" if job in LIVE_JOBS else "waiting")
+            return dataclasses.replace(read_trial(run, self.spec.metric, job), number=number)
+        return self.trial_without_run(number, "queued" if job in ("pending", "running") else "created")
 
-    def unseen(self, number: int, state: State, why: str = "") -> Trial:
-        """A trial whose run is not there, or cannot be read; TPE chooses values only when one begins."""
+    def trial_without_run(self, number: int, state: RunState, why: str = "") -> Trial:
+        """A trial whose run does not exist or cannot be read; TPE chooses values only when a trial begins."""
         values = self.values(number) if self.spec.sampler != "tpe" else {}
         return Trial(number=number, values=values, state=state, why=why)
 
     def check_stop(self) -> None:
         """StopRequested where the whole sweep was asked to stop."""
-        if (reason := self.stop_requested()) is not None:
-            raise StopRequested(f"{self.name} was stopped ({reason}): no trial begins.")
+        if (stop := self.stop_request()) is not None:
+            raise StopRequested(f"{self.name} was stopped ({stop}): no trial begins.")
 
-    def stop_requested(self) -> str | None:
-        """Why no further trial is to begin; None where nobody has asked for that."""
-        return stop_reason(self.path)
+    def stop_request(self) -> StopRequest | None:
+        """The request that no further trial begins; None where there is none."""
+        return read_stop_request(self.path)
 
 
 def new_sweep(

@@ -18,19 +18,19 @@ from modtrain import plugins
 from modtrain.errors import BackendSilent, Diverged, FencedOut, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Backend, BackendOptions
 from modtrain.scheduling.launcher import STOPPED, Launch, Member
-from modtrain.storage import filesystem
-from modtrain.storage.liveness import launcher
+from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
+from modtrain.storage.run_state import ENDED
+from modtrain.storage.stop_request import StopRequest, write_stop_request
 from modtrain.sweeps.study import Study
 from modtrain.sweeps.sweep import SEEN_S, Sweep
-from modtrain.sweeps.trial import PRUNED, Trial, reports, unknown
+from modtrain.sweeps.trial import Trial, unknown_metric, values_by_epoch
 
 LOOP_S = 0.1
 OBEY_S = 1.0
 """Seconds between two looks for a stop of the whole sweep."""
 READERS = 16
 """Trials that are read at the same time: shared storage answers slowly, but many at once."""
-NOT_OVER = ("waiting", "stopped", "queued", "running")
 
 
 class Queue:
@@ -62,7 +62,7 @@ class Queue:
         self.running: dict[int, Launch] = {}
         self._ended: dict[int, tuple[Launch, float]] = {}
         """Trials that are over, each with when to believe what can be seen of it: shared storage may show it late."""
-        self.stopping: str | None = None
+        self.stopping: StopRequest | None = None
         """Why no further trial begins."""
         self._failure: Exception | None = None
         self._measured = sweep.spec.metric is None
@@ -92,25 +92,25 @@ class Queue:
         if self._failure is not None:
             raise self._failure
 
-    def stop(self, reason: str) -> None:
+    def stop(self, request: StopRequest) -> None:
         """Begin nothing more, and ask every running trial to publish and leave."""
         if self.stopping is None:
-            self.stopping = reason
+            self.stopping = request
             for launch in self.running.values():
-                if launch.run.stop_requested() is None:  # one that is pruned stays so
-                    launch.run.request_stop(reason)
+                if launch.run.stop_request() is None:  # a pruned trial stays pruned
+                    write_stop_request(launch.run.path, request)
 
     def cancel(self) -> None:
         """End every running trial now."""
-        self.stop("cancelled")
+        self.stop(StopRequest(kind="cancelled", reason="cancelled", sender="modtrain sweep"))
         for launch in self.running.values():
             launch.cancel()
 
     def _obey(self, *, after_s: float = OBEY_S) -> None:
         if time.monotonic() - self._looked >= after_s:
             self._looked = time.monotonic()
-            if (reason := self.sweep.stop_requested()) is not None:
-                self.stop(reason)
+            if (request := self.sweep.stop_request()) is not None:
+                self.stop(request)
 
     def _begin(self, tell: Callable[[str], None]) -> None:
         """Fill the free places. A trial that cannot begin ends the sweep, once those that run are through."""
@@ -125,13 +125,13 @@ class Queue:
                 tell(f"trial {number} is left out: {error}")
                 self._left.pop(0)
                 continue
-            if run is not None and (by := launcher(run)) not in (None, os.getpid()):
+            if run is not None and (by := launcher_pid(run.path)) not in (None, os.getpid()):
                 tell(f"trial {number} is launched by process {by} already and left to it")
             else:
                 try:
                     self.running[number] = self._launch(number, run)
                 except (ModtrainError, OSError) as error:
-                    self._failure, self.stopping = error, str(error)
+                    self._failure, self.stopping = error, _ended(str(error))
                     return
                 tell(f"trial {number} {'goes on' if run else 'begins'}: {said(self.trials[number].values)}")
             self._left.pop(0)
@@ -183,11 +183,11 @@ class Queue:
         self._check_metric(launch.run)
         if not spec.metric or not spec.prune:
             return
-        for epoch, value in sorted(reports(launch.run, spec.metric).items()):
+        for epoch, value in sorted(values_by_epoch(launch.run, spec.metric).items()):
             self._study.report(number, epoch, value)
         reason = self._study.should_prune(number)
-        if reason and launch.run.stop_requested() is None and not launch.run.is_finished(launch.run.modules):
-            launch.run.request_stop(PRUNED + reason)
+        if reason and launch.run.stop_request() is None and not launch.run.is_finished(launch.run.modules):
+            launch.run.request_stop(reason, kind="pruned", sender="modtrain sweep")
             tell(f"trial {number} is pruned: {reason}")
 
     def _check_metric(self, run: Run) -> None:
@@ -195,11 +195,11 @@ class Queue:
         metric = self.sweep.spec.metric
         if self._measured or metric is None or self.stopping is not None:
             return
-        if (sentence := unknown(run, metric)) is not None:
+        if (sentence := unknown_metric(run, metric)) is not None:
             how = "begin another sweep" if self._needs_metric else f"go on with `modtrain sweep {self.sweep.path}`"
             self._failure = InputError(f"{sentence} Give --metric, and {how}.")
-            self.stop(sentence)
-        self._measured = bool(reports(run, metric))
+            self.stop(_ended(sentence))
+        self._measured = bool(values_by_epoch(run, metric))
 
     @property
     def _needs_metric(self) -> bool:
@@ -207,9 +207,10 @@ class Queue:
 
     def _over(self, trial: Trial, launch: Launch, tell: Callable[[str], None]) -> None:
         broken = [m for m in launch.members if m.exit_code not in (0, FencedOut.exit_code, *STOPPED)]
-        if trial.state in NOT_OVER and broken and launch.run.stop_requested() is None:
-            # It did not come so far as to say so itself, and whoever looks next is to know.
-            launch.run.request_stop(f"{broken[0].name} failed: {_last_words(launch, broken[0])}")
+        if trial.state not in ENDED and broken and launch.run.stop_request() is None:
+            # The worker did not come so far as to report it, and later readers are to know.
+            reason = _failure_message(launch, broken[0])
+            launch.run.request_stop(reason, kind="worker_failed", sender=broken[0].name)
             trial = self.sweep.trial(trial.number, "ended")
         self.trials[trial.number] = trial
         if (state := told(trial)) != "running":
@@ -229,7 +230,7 @@ def told(trial: Trial) -> str:
     """The state of a trial for a study. That a place is so bad that training diverges there, TPE may know."""
     if trial.state == "failed":
         return "finished" if trial.exit_code == Diverged.exit_code else "failed"
-    return "running" if trial.state in NOT_OVER else trial.state
+    return trial.state if trial.state in ENDED else "running"
 
 
 def ending(trial: Trial, metric: str | None) -> str:
@@ -257,7 +258,7 @@ def worker_options(sweep: Sweep) -> tuple[str, ...]:
 
 
 def _runs(trial: Trial, *, retry_failed: bool) -> bool:
-    return trial.state in NOT_OVER or (retry_failed and trial.state == "failed")
+    return trial.state not in ENDED or (retry_failed and trial.state == "failed")
 
 
 def _remembered(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Study:
@@ -268,7 +269,7 @@ def _remembered(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Stu
     def reported(trial: Trial) -> dict[int, float] | None:
         """None for a trial that has not begun, or is damaged."""
         run = sweep.sound_run(trial.number)
-        return None if run is None else reports(run, spec.metric) if spec.prune and spec.metric else {}
+        return None if run is None else values_by_epoch(run, spec.metric) if spec.prune and spec.metric else {}
 
     with ThreadPoolExecutor(READERS) as readers:
         found = list(readers.map(reported, trials))
@@ -285,12 +286,15 @@ def _result(trial: Trial) -> float | None:
     return float("nan") if trial.state == "failed" else trial.result
 
 
-def _last_words(launch: Launch, member: Member) -> str:
-    """What a worker said last; where it came not so far, the last line that it wrote."""
-    if launch.run.heartbeat(member.modules[0]):
-        return launch.trouble(member)
-    lines = [line for line in filesystem.read_lines(launch.run.path / "jobs" / f"{member.number}.log") if line.strip()]
-    return lines[-1].removeprefix("modtrain: ") if lines else launch.trouble(member)
+def _ended(reason: str) -> StopRequest:
+    return StopRequest(kind="ended", reason=reason, sender="modtrain sweep")
+
+
+def _failure_message(launch: Launch, member: Member) -> str:
+    """What the worker reported; where it reported nothing, the last line of its job's output."""
+    if not launch.run.read_report(member.modules[0]) and (line := launch.last_line(member)):
+        return line
+    return launch.trouble(member)
 
 
 def _about(number: int, tell: Callable[[str], None]) -> Callable[[str], None]:

@@ -28,7 +28,7 @@ from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
-from modtrain.storage.evaluations import newest_evaluation
+from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 from modtrain.training.peers import freeze
@@ -69,7 +69,8 @@ def conclude(run: Run) -> None:
     if not run.is_finished(run.modules) or recipe_of(run.spec).evaluate is None:
         return
     newest = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
-    if (last := newest_evaluation(run)) is None or last["versions"] != newest:
+    evaluations = read_evaluations(run.evaluations_path)
+    if not evaluations or evaluations[-1].versions != newest:
         evaluate(run, device=run.spec.device)
 
 

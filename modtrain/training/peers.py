@@ -91,8 +91,9 @@ class Peers:
             peer.versions.insert(0, (checkpoint, net))
 
     def _overdue(self, name: str, peer: _Peer, needed: int) -> str:
-        beat = self._run.heartbeat(name)
-        who = f"{beat['host']}, process {beat['pid']}, {beat.get('state', 'unknown')}" if beat else "never started"
+        report = self._run.read_report(name)
+        process = report.process
+        who = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
         at = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
         return (
             f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {at} ({who}). "

@@ -65,7 +65,7 @@ class Leaving:
         if due is None and time.monotonic() - self._asked < STOP_POLL_S:
             return None
         self._asked = time.monotonic()
-        stop = self._run.stop_requested()  # goes before: a job that is to stop must not be continued
+        stop = self._run.stop_request()  # goes before: a job that is to stop must not be continued
         if stop is not None:
             return StopRequested(f"Stopped on request ({stop}): published and left.")
         return Preempted(f"{due}: {again}") if due else None

@@ -165,12 +165,12 @@ class Worker:
         self.nets = self._nets()
         for trainee in self.trainees:
             trainee.lineage = self.peers.lineage(trainee.reads)
-        self.heartbeat.say(state="training", waiting_for=None)
+        self.heartbeat.report(state="running", waiting_for=None)
 
     def _while_waiting(self, peer: str) -> None:
         self.stopwatch.turn("waiting")
         self.logbook.awaits(peer)
-        self.heartbeat.say(state="waiting", waiting_for=peer)
+        self.heartbeat.report(state="waiting", waiting_for=peer)
         self._retry_if_due()
         self._leave_if_asked()
 
@@ -202,7 +202,7 @@ class Worker:
             self._publish_failed(error)
         else:
             self._failures, self._retry_at = 0, None
-            self.heartbeat.say(trouble=None)
+            self.heartbeat.report(trouble=None)
 
     def _publish_failed(self, error: OSError) -> None:
         self._failures, self._refused = self._failures + 1, error
@@ -214,7 +214,7 @@ class Worker:
         pause_s = min(RETRY_S * 2 ** (self._failures - 1), 60.0)
         self._retry_at = time.monotonic() + pause_s
         log.warning("Publishing failed, trying again in %.0f s: %s", pause_s, error)
-        self.heartbeat.say(trouble=f"publishing failed {self._failures} times: {error}", now=True)
+        self.heartbeat.report(trouble=f"publishing failed {self._failures} times: {error}", now=True)
 
     def _retry_if_due(self) -> None:
         if self._retry_at is not None and time.monotonic() >= self._retry_at:
@@ -263,7 +263,7 @@ class Worker:
                 self.tracking.line(trainee.name, line)
         (then, first), (now, last) = self._rates[0], self._rates[-1]
         rate = (last - first) / (now - then) if now > then else None
-        self.heartbeat.say(
+        self.heartbeat.report(
             epoch=self.epoch,
             step=self.step,
             steps_per_s=rate,

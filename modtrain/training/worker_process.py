@@ -67,13 +67,13 @@ def work(
     with _log_to_files(run, modules), leaving, Heartbeat(run, modules, **facts) as heartbeat:
         try:
             worker = Worker(run, modules, heartbeat, leaving, logbook, device=device, after_epoch=after_epoch)
-            heartbeat.say(steps=worker.total)
+            heartbeat.report(steps=worker.total)
             _train(worker, may_come)
-            heartbeat.say(epoch=worker.epoch, step=worker.step)
+            heartbeat.report(epoch=worker.epoch, step=worker.step)
             _last_word(heartbeat, logbook, "finished", 0)
         except ModtrainError as error:
             if isinstance(error, FencedOut):
-                heartbeat.fall_silent()  # the module's heartbeat is the other worker's now
+                heartbeat.silence()  # the module's heartbeat is the other worker's now
             code = error.exit_code
             _last_word(heartbeat, logbook, OUTCOMES.get(code, "failed"), code, str(error))
             log.log(logging.INFO if code in OUTCOMES else logging.ERROR, "%s", error)
@@ -105,7 +105,7 @@ def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
 
 
 def _last_word(heartbeat: Heartbeat, logbook: Logbook, state: str, exit_code: int, trouble: str | None = None) -> None:
-    heartbeat.say(state=state, exit_code=exit_code, trouble=trouble)
+    heartbeat.report(state=state, exit_code=exit_code, trouble=trouble)
     logbook.left(state, exit_code, trouble)
 
 

@@ -43,11 +43,12 @@
     sweep: "M2.5 4h11M2.5 8h11M2.5 12h11M6 2.5v3M10.5 6.5v3M4.5 10.5v3",
   };
   const LIKE = {
-    starting: "waiting",
-    training: "running",
-    "not started": "waiting",
-    queued: "waiting",
+    cancelled: "stopped",
+    created: "waiting",
     preempted: "stopped",
+    queued: "waiting",
+    resting: "running",
+    starting: "waiting",
   };
 
   M.icon = (name) =>

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const RANK = ["failed", "broken", "running", "queued", "waiting", "stopped", "pruned", "finished"];
+  const RANK = ["failed", "broken", "lost", "running", "starting", "queued", "preempted", "stopped", "cancelled", "pruned", "created", "finished"];
   const kindOf = (row) => (row.problem ? "broken" : row.state);
 
   const ages = (row) =>

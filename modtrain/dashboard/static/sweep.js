@@ -12,7 +12,7 @@
         class: "c-trial",
         of: (t) => [t.number, t.path, t.state],
         show: ([number, path, state]) =>
-          ["waiting", "queued"].includes(state)
+          ["created", "queued"].includes(state)
             ? M.el("span", {}, `trial ${number}`)
             : M.el("a", { href: M.links.run(path) }, `trial ${number}`),
         sort: (t) => t.number,

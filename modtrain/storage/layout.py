@@ -1,0 +1,20 @@
+"""Names of the files and folders of a run and of a sweep. No other file spells them out."""
+
+RUN_FILE = "run.json"
+SWEEP_FILE = "sweep.json"
+STOP_FILE = "stop"
+
+MODULES = "modules"
+CHECKPOINTS = "checkpoints"
+PUBLISHED_FILE = "published.jsonl"
+HEARTBEAT_FILE = "heartbeat.json"
+METRICS_FILE = "metrics.jsonl"
+"""Of a module, its training curve; in `evaluation/`, one line an evaluation."""
+WORKERS_FILE = "workers.jsonl"
+WORKER_LOG = "worker.log"
+
+EVALUATION = "evaluation"
+JOBS = "jobs"
+JOBS_FILE = "jobs.json"
+LAUNCHER_FILE = "launcher.json"
+EVENTS = "events"

@@ -1,0 +1,102 @@
+"""RunSnapshot: everything that decides the state of a run, read once, so that all views agree on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.checkpoint_store import Newest
+from modtrain.storage.layout import JOBS_FILE
+from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
+from modtrain.storage.run import Run
+from modtrain.storage.stop_request import StopRequest
+from modtrain.storage.worker_report import WorkerReport
+
+JobPhase = Literal["pending", "running", "ended", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerJob:
+    """What a backend says about the job of one worker."""
+
+    phase: JobPhase
+    reason: str = ""
+    """The scheduler's reason."""
+    ids: tuple[str | None, ...] = ()
+    """The job and those that continued it, oldest first; None where its workers report no job id."""
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleSnapshot:
+    """What the folder of one module says."""
+
+    report: WorkerReport
+    is_alive: bool
+    """Whether its worker runs, as far as is known."""
+    newest: Checkpoint | None
+    """The newest intact version."""
+    damaged: tuple[int, ...] = ()
+    """Damaged versions above it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSnapshot:
+    """A run's folder, and what its backend says, at one moment."""
+
+    run: Run
+    modules: Mapping[str, ModuleSnapshot]
+    stop: StopRequest | None
+    launcher: int | None
+    """Process of this machine that launched the run and watches it."""
+    is_submitted: bool
+    """Whether a job of the run was ever submitted."""
+    jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
+    """By worker; empty where no backend was asked."""
+
+
+def read_snapshot(
+    run: Run, liveness: Liveness | None = None, *, jobs: Mapping[int, WorkerJob] | None = None
+) -> RunSnapshot:
+    """Read a run's folder.
+
+    A reader that stays passes its own `liveness`, and nothing is waited for. Without one, workers of other machines
+    are observed until it is known whether they are alive.
+    """
+    if liveness is None:
+        liveness = Liveness(patience_s=SHORT_PATIENCE_S)
+        liveness.refresh(run)
+        liveness.settle(run)
+    liveness.refresh(run)
+    newest = {module: run.store(module).newest_intact() for module in run.modules}
+    return build_snapshot(run, liveness, newest, run.stop_request(), jobs=jobs)
+
+
+def build_snapshot(
+    run: Run,
+    liveness: Liveness,
+    newest: Mapping[str, Newest],
+    stop: StopRequest | None,
+    *,
+    jobs: Mapping[int, WorkerJob] | None = None,
+) -> RunSnapshot:
+    """The snapshot of what was read already; only the launcher and the list of jobs are read."""
+    return RunSnapshot(
+        run=run,
+        modules={
+            module: ModuleSnapshot(
+                report=liveness.report(module),
+                is_alive=liveness.is_alive(module),
+                newest=newest[module].checkpoint,
+                damaged=newest[module].damaged,
+            )
+            for module in run.modules
+        },
+        stop=stop,
+        launcher=launcher_pid(run.path),
+        is_submitted=JOBS_FILE in filesystem.names(run.jobs_path),
+        jobs=jobs or {},
+    )

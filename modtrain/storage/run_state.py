@@ -1,0 +1,159 @@
+"""The state of a run and of its workers: the one place that decides it, from one snapshot of the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
+
+RunState = Literal[
+    "created",
+    "queued",
+    "starting",
+    "running",
+    "waiting",
+    "resting",
+    "finished",
+    "stopped",
+    "pruned",
+    "preempted",
+    "lost",
+    "failed",
+    "cancelled",
+]
+"""State of a run, a trial, a worker or a module."""
+WorkerState = RunState
+
+DESCRIPTIONS: dict[RunState, str] = {
+    "created": "no job was submitted",
+    "queued": "waits for its turn",
+    "starting": "its process loads",
+    "running": "trains",
+    "waiting": "waits for a peer to publish",
+    "resting": "its schedule rests it now",
+    "finished": "published its last checkpoint",
+    "stopped": "published and left on request",
+    "pruned": "ended early by its sweep",
+    "preempted": "published and left before its job ended; wants to be resumed",
+    "lost": "died without a report",
+    "failed": "left with an error",
+    "cancelled": "its jobs were cancelled",
+}
+"""What each state means, for every view."""
+
+LIVE: frozenset[str] = frozenset({"starting", "running", "waiting", "resting"})
+"""A process trains, or is about to."""
+PENDING: frozenset[str] = LIVE | {"queued"}
+"""Something of the run is still to come without any further command."""
+ENDED: frozenset[str] = frozenset({"finished", "pruned", "failed"})
+"""No further training is to be expected, even if the run is resumed with its sweep."""
+BY_URGENCY: tuple[RunState, ...] = (
+    "failed",
+    "lost",
+    "running",
+    "waiting",
+    "resting",
+    "starting",
+    "queued",
+    "preempted",
+    "stopped",
+    "cancelled",
+    "pruned",
+    "created",
+    "finished",
+)
+"""The order of states in lists, those that need attention first."""
+_LEFT_ON_REQUEST = ("stopped", "preempted")
+_EXIT_STATES: dict[int, RunState] = {0: "finished", 3: "stopped", 75: "preempted", 130: "stopped"}
+
+
+def worker_state(snapshot: RunSnapshot, worker: int) -> WorkerState:
+    """The state of one worker of the placement."""
+    modules = [snapshot.modules[module] for module in snapshot.run.spec.placement[worker]]
+    first, job = modules[0], snapshot.jobs.get(worker)
+    if first.report.state == "finished" or (_are_final(modules) and not first.is_alive):
+        return "finished"
+    if job is not None and (state := _queue_state(first, job)) is not None:
+        return state
+    return _folder_state(snapshot, worker, first)
+
+
+def run_state(snapshot: RunSnapshot, workers: Sequence[WorkerState] | None = None) -> RunState:
+    """The state of the whole run, from those of its workers."""
+    states = worker_states(snapshot) if workers is None else workers
+    present = set(states)
+    if present == {"finished"}:
+        return "finished"
+    if "failed" in present:
+        return "failed"
+    if live := present & LIVE:
+        return "starting" if live == {"starting"} and present == live else "running"
+    if snapshot.stop is not None and snapshot.stop.kind == "pruned":
+        return "pruned"
+    if "lost" in present:
+        return "running" if snapshot.launcher is not None else "lost"
+    if "queued" in present:
+        return "queued"
+    left: tuple[RunState, ...] = ("cancelled", "preempted", "stopped")
+    for state in left:
+        if state in present:
+            return state
+    return "created" if snapshot.stop is None else "stopped"
+
+
+def worker_states(snapshot: RunSnapshot) -> list[WorkerState]:
+    """The state of each worker, in the order of the placement."""
+    return [worker_state(snapshot, worker) for worker in range(len(snapshot.run.spec.placement))]
+
+
+def failed_worker(snapshot: RunSnapshot) -> int | None:
+    """The worker that the stop request names as failed; it may not have come so far as to report it itself."""
+    stop = snapshot.stop
+    if stop is None or stop.kind != "worker_failed":
+        return None
+    names = ["+".join(modules) for modules in snapshot.run.spec.placement]
+    return names.index(stop.sender) if stop.sender in names else None
+
+
+def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> WorkerState | None:
+    """The state by the job; None where the worker's folder knows better."""
+    report = module.report
+    if report.state in ("failed", "stopped") and report.job in job.ids:
+        return None  # the job is shutting down, or its end is not known yet
+    if job.phase == "pending":
+        return "queued"
+    if job.phase == "running" and not module.is_alive:
+        return "starting"  # the last report is an earlier job's
+    if job.phase == "ended" and job.exit_code is not None and not report.is_over:
+        return _EXIT_STATES.get(job.exit_code, "failed")
+    return None
+
+
+def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) -> WorkerState:
+    report, stop = module.report, snapshot.stop
+    cancelled = stop is not None and stop.kind == "cancelled"
+    if module.is_alive:
+        return report.state  # type: ignore[return-value]
+    if report.state == "failed" or (failed_worker(snapshot) == worker and report.state not in _LEFT_ON_REQUEST):
+        return "failed"
+    if cancelled:
+        return "cancelled"
+    if report.state in _LEFT_ON_REQUEST:
+        return report.state  # type: ignore[return-value]
+    if report:
+        return "lost"
+    return _not_begun(snapshot, snapshot.jobs.get(worker))
+
+
+def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> WorkerState:
+    """The state of a worker without any report."""
+    if job is not None and job.phase == "ended":
+        return "lost" if snapshot.stop is None else "stopped"
+    if snapshot.stop is not None:
+        return "pruned" if snapshot.stop.kind == "pruned" else "stopped"
+    return "queued" if snapshot.is_submitted or snapshot.launcher is not None else "created"
+
+
+def _are_final(modules: Sequence[ModuleSnapshot]) -> bool:
+    return all(module.newest is not None and module.newest.final for module in modules)

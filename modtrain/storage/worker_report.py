@@ -1,0 +1,94 @@
+"""What a worker's heartbeat says: the content of `heartbeat.json`, with its types checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modtrain.storage import filesystem
+from modtrain.storage.json_lines import integer, number, text
+from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity
+
+LIVE = ("starting", "running", "waiting", "resting")
+"""States that a worker reports while its process runs."""
+_INTEGERS = ("counter", "epoch", "step", "steps", "exit_code")
+_NUMBERS = ("at", "steps_per_s", "left_s")
+_TEXTS = ("job", "device", "waiting_for", "trouble")
+OVER = ("finished", "stopped", "preempted", "failed")
+"""States that a worker reports when it ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """One heartbeat. Every field is None, or empty, where the worker has not reported it."""
+
+    state: str | None = None
+    """One of `LIVE` or `OVER`; None where there is no heartbeat."""
+    counter: int | None = None
+    at: float | None = None
+    """Unix time by the worker's clock."""
+    process: ProcessIdentity = NO_PROCESS
+    job: str | None = None
+    device: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    """Steps of the whole run."""
+    steps_per_s: float | None = None
+    left_s: float | None = None
+    losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By module the means over the last interval."""
+    waiting_for: str | None = None
+    trouble: str | None = None
+    exit_code: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.state is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the worker was running when it reported."""
+        return self.state in LIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this is the worker's last report."""
+        return self.state in OVER
+
+
+NO_REPORT = WorkerReport()
+
+
+def read_report(path: Path) -> WorkerReport:
+    """The report in a `heartbeat.json`; `NO_REPORT` where there is none or a foreign one; OSError if unreadable."""
+    try:
+        return parse_report(json.loads(filesystem.read_small(path, follow=False)))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return NO_REPORT
+    except OSError as error:
+        if error.errno in (*filesystem.NOT_REGULAR, filesystem.TOO_LARGE):
+            return NO_REPORT
+        raise
+
+
+def parse_report(values: Any) -> WorkerReport:
+    """The report of a JSON object; fields of a wrong type are left out."""
+    if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
+        return NO_REPORT
+    checked: dict[str, Any] = {name: integer(values.get(name)) for name in _INTEGERS}
+    checked |= {name: number(values.get(name)) for name in _NUMBERS}
+    checked |= {name: text(values.get(name)) for name in _TEXTS}
+    process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
+    return WorkerReport(state=values["state"], process=process, losses=losses, **checked)
+
+
+def _losses(values: Any) -> dict[str, dict[str, float]]:
+    tables = values.items() if isinstance(values, dict) else ()
+    return {
+        module: {name: value for name, value in table.items() if number(value) is not None}
+        for module, table in tables
+        if isinstance(table, dict)
+    }
