@@ -14,7 +14,9 @@ from modtrain.data.base import Data
 from modtrain.recipes.base import Evaluation, Module, Recipe
 from modtrain.recipes.nets_view import Nets
 from modtrain.scheduling.config import Config
+from modtrain.storage import layout
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.run_state import DESCRIPTIONS
 from tests.support.markdown import ROOT, all_blocks, blocks, documents, links, name_of
 
 README, PACKAGE = ROOT / "README.md", ROOT / "modtrain"
@@ -67,6 +69,16 @@ def test_the_command_line_page_describes_every_field_of_a_config() -> None:
     table = [line for line in COMMANDS.read_text().splitlines() if line.startswith("| `")]
     named = {word.strip("`,") for line in table for word in line.split("|")[1].split()}
     assert set(Config.model_fields) <= named
+
+
+def test_the_command_line_page_explains_every_state() -> None:
+    assert [state for state in DESCRIPTIONS if f"| {state} | " not in COMMANDS.read_text()] == []
+
+
+def test_the_storage_page_names_every_file_and_folder() -> None:
+    names = [value for name, value in vars(layout).items() if name.isupper()]
+    assert len(names) > 10
+    assert [name for name in names if name not in (PACKAGE / "storage" / "README.md").read_text()] == []
 
 
 def test_the_api_page_names_every_public_name_and_field_of_a_checkpoint() -> None:
