@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.markdown import anchors, documents, links, name_of
+from tests.support.markdown import ROOT, anchors, documents, links, name_of, paths
 
 by_name = pytest.mark.parametrize("path", documents(), ids=name_of)
 
@@ -14,6 +14,11 @@ by_name = pytest.mark.parametrize("path", documents(), ids=name_of)
 @by_name
 def test_every_relative_link_and_anchor_exists(path: Path) -> None:
     assert [target for target in links(path) if not resolves(path, target)] == []
+
+
+@by_name
+def test_every_path_that_is_named_exists(path: Path) -> None:
+    assert [name for name in paths(path) if not any(ROOT.glob(name))] == []
 
 
 def resolves(path: Path, target: str) -> bool:

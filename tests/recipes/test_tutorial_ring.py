@@ -33,14 +33,14 @@ def launch(folder: Path, *more: str) -> Run:
 
 
 def evaluation(run: Run) -> dict[str, Any]:
-    """The metrics that the launch computed at its end."""
-    newest = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert Path(newest["grid"]).stat().st_size > 1000
-    return dict(newest["metrics"])
+    """The metrics of the evaluation at the end of the launch."""
+    line = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert Path(line["grid"]).stat().st_size > 1000
+    return dict(line["metrics"])
 
 
 def alarms_of(run: Run) -> list[dict[str, Any]]:
-    """The alarms that `modtrain status` shows."""
+    """The alarms of `modtrain status`."""
     alarms: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
     return alarms
 

@@ -70,6 +70,13 @@ def links(path: Path) -> list[str]:
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
+def paths(path: Path) -> list[str]:
+    """The paths of files and folders of the repository that a document names in inline code."""
+    return [
+        text for text in INLINE.findall(prose(path)) if re.fullmatch(r"(tests|modtrain|cluster|jobs)/[\w./*-]+", text)
+    ]
+
+
 def anchors(path: Path) -> set[str]:
     """The anchors of a document's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
