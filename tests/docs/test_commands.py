@@ -12,7 +12,8 @@ from modtrain.cli import app
 from modtrain.cli.arguments import LaunchCommand, job_options, names_of, settings_of
 from modtrain.errors import ModtrainError
 from modtrain.recipes.loading import load_recipe
-from modtrain.recipes.params import parameters
+from modtrain.recipes.params import build_params, parameters
+from modtrain.scheduling.config import read_config
 from tests.support.markdown import ROOT, blocks, commands, documents, inline_commands, name_of
 
 PROGRAM: Any = typer.main.get_command(app)
@@ -60,7 +61,9 @@ def test_commands_in_the_text_have_the_options_that_it_names(path: Path) -> None
         assert named <= known, f"{name} {' '.join(rest)}"
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_the_command_line_page_describes_every_command(name: str) -> None:
-    page = ROOT / "modtrain" / "cli" / "README.md"
-    assert f"| `modtrain {name} " in page.read_text()
+def test_the_config_file_of_the_command_line_page_is_read(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "modtrain" / "cli" / "README.md", "yaml")
+    (tmp_path / "config.yaml").write_text(text)
+    config = read_config(tmp_path / "config.yaml", {}, [])
+    params = build_params(load_recipe(config.recipe).params, config.params)
+    assert (config.nodes, params.batch_size, params.translator.lr) == (3, 4, 1e-4)
