@@ -7,47 +7,54 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 
 from modtrain.cli import app
-from modtrain.cli.arguments import LaunchCommand, job_options, names_of, settings_of
-from modtrain.errors import ModtrainError
 from modtrain.recipes.loading import load_recipe
-from modtrain.recipes.params import build_params, parameters
+from modtrain.recipes.params import build_params
 from modtrain.scheduling.config import read_config
+from tests.support.command import typed
 from tests.support.markdown import ROOT, blocks, commands, documents, inline_commands, name_of
 
 PROGRAM: Any = typer.main.get_command(app)
 COMMANDS: dict[str, Any] = PROGRAM.commands
+README, RECIPES = ROOT / "README.md", ROOT / "modtrain" / "recipes" / "README.md"
 WITH_COMMANDS = [path for path in documents() if commands(path)]
 
 
 @pytest.mark.parametrize("path", WITH_COMMANDS, ids=name_of)
-def test_every_command_line_is_parsed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in blocks(path, "python"):
-        if "recipe = Recipe(" in text:
-            (tmp_path / "my_gan.py").write_text(text)
-    monkeypatch.chdir(tmp_path)
+def test_every_command_line_is_parsed(path: Path) -> None:
     for words in commands(path):
         parse(words)
 
 
 def parse(words: list[str]) -> None:
-    """Read a command line without running it, options of the recipe and of job scripts included."""
+    """Read a command line without running it; the files of the repository that it names must exist."""
     name, *rest = words
-    command = COMMANDS[name]
-    with command.make_context(name, rest) as context:
-        if isinstance(command, LaunchCommand):
-            recipe = load_recipe(context.params["recipe"] or "latent-translation")
-            job_options(context)
-            settings_of(context, [parameter.name for parameter in parameters(recipe.params)])
-    missing = [word for word in rest if word.startswith(("jobs/", "cluster/")) and not (ROOT / word).exists()]
-    assert missing == [], words
+    with COMMANDS[name].make_context(name, list(rest)):
+        assert [word for word in rest if word.startswith(("jobs/", "cluster/")) and not (ROOT / word).exists()] == []
 
 
-@pytest.mark.parametrize("wrong", ["launch --nods 3", "status", "lunch", "launch jobs/no.yaml", "stop RUN --json"])
+@pytest.mark.parametrize("wrong", ["status", "lunch", "launch jobs/no.yaml", "stop RUN --json", "apply RUN"])
 def test_a_wrong_command_line_is_found(wrong: str) -> None:
-    with pytest.raises((ModtrainError, typer.TyperException, KeyError, AssertionError)):
+    with pytest.raises((typer.TyperException, KeyError, AssertionError)):
         parse(wrong.split())
+
+
+@pytest.mark.parametrize("page", [README, RECIPES], ids=name_of)
+def test_the_launches_of_a_page_would_start(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tests/scheduling/test_profiles.py` has those of the pages about clusters and sweeps."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_gan.py").write_text(blocks(page, "python")[0])
+    Path("jobs").symlink_to(ROOT / "jobs")
+    for name in ("trainA", "trainB"):
+        (folder := Path("DATAROOT", name)).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "one.png")
+    launches = [words for words in commands(page) if words[0] == "launch"]
+    assert len(launches) > 2
+    for words in launches:
+        result = typed(*words, "--dry-run")
+        assert result.code == 0, f"{words}: {result.err}"
 
 
 @pytest.mark.parametrize("path", documents(), ids=name_of)
@@ -56,7 +63,7 @@ def test_commands_in_the_text_have_the_options_that_it_names(path: Path) -> None
         if name in ("COMMAND", "--help"):
             continue
         command = COMMANDS[name]
-        known = {"--help", *(option for param in command.params for option in names_of(param))}
+        known = {"--help", *(option for param in command.params for option in [*param.opts, *param.secondary_opts])}
         named = {word.partition("=")[0] for word in rest if word.startswith("-")}
         assert named <= known, f"{name} {' '.join(rest)}"
 
