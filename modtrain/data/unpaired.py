@@ -14,7 +14,7 @@ from torch import Tensor
 from modtrain.data.base import Data
 from modtrain.data.fruits.dataset import fruits
 from modtrain.data.images import Pictures, load
-from modtrain.data.unpaired_batches import UnpairedBatches, as_float
+from modtrain.data.unpaired_batches import as_float, unpaired_batches
 from modtrain.data.unpaired_folders import Paths, unpaired_folders
 from modtrain.errors import InputError
 
@@ -63,7 +63,7 @@ def unpaired(
     else:
         train, test, description = _folders(dataroot, load_size, crop_size)
     a, b = train
-    batches = UnpairedBatches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
+    batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
     return Data(train=batches, test=test, description=description)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import struct
-import subprocess
-import sys
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from modtrain.data import images
-from modtrain.data.images import Files, Pictures, decode, find, load
+from modtrain.data.images import Files, decode, find, load
+from modtrain.data.read_ahead import ReadAheadBatches
 from modtrain.data.unpaired import UnpairedTest, unpaired
-from modtrain.data.unpaired_batches import UnpairedBatches
+from modtrain.data.unpaired_batches import unpaired_batches
 from modtrain.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "automobile2truck"
@@ -48,10 +46,10 @@ def dataroot(tmp_path: Path) -> Path:
     return root
 
 
-def make(dataroot: Path | None, **options: Any) -> UnpairedBatches:
+def make(dataroot: Path | None, **options: Any) -> ReadAheadBatches:
     sizes: dict[str, Any] = {"load_size": 10, "crop_size": 8, "batch_size": 2}
     data = unpaired(dataroot, **{**sizes, **options})
-    assert isinstance(data.train, UnpairedBatches)
+    assert isinstance(data.train, ReadAheadBatches)
     return data.train
 
 
@@ -265,14 +263,6 @@ def test_impossible_sizes_are_an_input_error(dataroot: Path, wrong: dict[str, in
 # Batches
 
 
-def test_an_epoch_shows_every_image_of_the_larger_domain_once_and_repeats_the_smaller(dataroot: Path) -> None:
-    batches = make(dataroot, batch_size=1, crop_size=10)
-    shown = {name: [round((float(x[name][0, 0, 0, 0]) + 1) * 127.5) for x in batches.epoch(0, seed=0)] for name in "ab"}
-    assert sorted(shown["a"]) == list(range(7))
-    assert sorted(shown["b"][:5]) == list(range(5))
-    assert len(set(shown["b"][5:])) == 2
-
-
 def test_batches_are_float32_from_minus_one_to_one(tmp_path: Path) -> None:
     for name, colour in (("trainA", "white"), ("trainB", "black")):
         (tmp_path / name).mkdir()
@@ -284,24 +274,11 @@ def test_batches_are_float32_from_minus_one_to_one(tmp_path: Path) -> None:
     assert (batch["b"] == -1).all()
 
 
-def test_an_epoch_has_a_batch_even_where_there_are_fewer_images_than_a_batch_takes(dataroot: Path) -> None:
-    batches = make(dataroot, batch_size=20)
-    assert len(batches) == 1
-    (batch,) = batches.epoch(0, seed=0)
-    assert len(batch["a"]) == len(batch["b"]) == 20
-
-
 def test_an_epoch_that_is_entered_in_the_middle_goes_on_bit_for_bit(dataroot: Path) -> None:
     batches = make(dataroot)
     whole = list(batches.epoch(3, seed=5))
     for start in range(len(batches) + 1):
         assert identical(iter(whole[start:]), batches.epoch(3, seed=5, start=start))
-
-
-def test_epochs_and_seeds_differ(dataroot: Path) -> None:
-    batches = make(dataroot)
-    assert not identical(batches.epoch(0, seed=0), batches.epoch(1, seed=0))
-    assert not identical(batches.epoch(0, seed=0), batches.epoch(0, seed=1))
 
 
 def test_images_that_do_not_fit_into_memory_make_the_same_batches(dataroot: Path) -> None:
@@ -310,62 +287,17 @@ def test_images_that_do_not_fit_into_memory_make_the_same_batches(dataroot: Path
     assert isinstance(held[0], Tensor)
     assert isinstance(read[0], Files)
     sizes: dict[str, Any] = {"load_size": 10, "crop_size": 8, "batch_size": 2}
-    one, other = (UnpairedBatches(a=a, b=b, **sizes) for a, b in (held, read))
+    one, other = (unpaired_batches(a=a, b=b, **sizes) for a, b in (held, read))
     assert identical(one.epoch(0, seed=0), other.epoch(0, seed=0))
 
 
 def test_crops_and_flips_are_parts_of_the_picture() -> None:
     picture = torch.arange(3 * 6 * 6, dtype=torch.uint8).view(1, 3, 6, 6)
-    batches = UnpairedBatches(a=picture, b=picture, load_size=6, crop_size=4, batch_size=200)
+    batches = unpaired_batches(a=picture, b=picture, load_size=6, crop_size=4, batch_size=200)
     (batch,) = batches.epoch(0, seed=0)
     parts = {part.numpy().tobytes() for part in (batch["a"] + 1).mul(127.5).round().byte()}
     crops = [picture[0, :, top : top + 4, left : left + 4] for top in range(3) for left in range(3)]
     assert parts == {part.contiguous().numpy().tobytes() for crop in crops for part in (crop, crop.flip(-1))}
-
-
-class Failing:
-    """Pictures whose third one cannot be read."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int, /) -> Tensor:
-        if index == 3:
-            raise InputError("third.png cannot be read")
-        return torch.zeros((3, 4, 4), dtype=torch.uint8)
-
-
-def loading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
-
-
-def failing() -> UnpairedBatches:
-    pictures: Pictures = Failing()
-    return UnpairedBatches(a=pictures, b=pictures, load_size=4, crop_size=4, batch_size=1)
-
-
-def test_an_error_in_a_loading_thread_reaches_the_training_loop() -> None:
-    with pytest.raises(InputError, match=r"third\.png"):
-        list(failing().epoch(0, seed=0))
-    assert not loading_threads()
-
-
-def test_leaving_an_epoch_early_stops_its_threads(dataroot: Path) -> None:
-    batches = make(dataroot, batch_size=1).epoch(0, seed=0)
-    next(batches)
-    assert loading_threads()
-    batches.close()
-    assert not loading_threads()
-
-
-def test_a_program_that_leaves_an_epoch_open_ends() -> None:
-    program = (
-        "import torch; from modtrain.data.loader import UnpairedBatches\n"
-        "x = torch.zeros((50, 3, 8, 8), dtype=torch.uint8)\n"
-        "epoch = UnpairedBatches(a=x, b=x, load_size=8, crop_size=8, batch_size=1).epoch(0, seed=0)\n"
-        "next(epoch)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=Path(__file__).parents[2])
 
 
 if REAL.is_dir():  # not a skip: nothing that should run is missing where there is no such folder
