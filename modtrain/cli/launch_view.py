@@ -20,11 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import OUTCOMES, STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.monitoring.status import summary
 from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
-from modtrain.scheduling.launcher import STOPPED, Launch, Member
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage import filesystem
 from modtrain.storage.liveness import OVER
 
@@ -32,7 +32,6 @@ LOOK_S = 1.0
 """Seconds between two looks at the heartbeats."""
 LINES_S = (5.0, 60.0)
 """Seconds between two lines of one worker where there is no terminal: at first, and at most."""
-LEFT = {3: "stopped", 75: "preempted", 130: "stopped"}
 
 
 class Watch:
@@ -240,7 +239,7 @@ class _Through:
 def _state(member: Member, beat: dict[str, Any], queues: bool) -> str:
     """Of a worker; `queues` where jobs wait for their turn, also when they are continued."""
     if member.over:
-        return "finished" if member.exit_code == 0 else LEFT.get(member.exit_code or 1, "failed")
+        return "finished" if member.exit_code == 0 else OUTCOMES.get(member.exit_code or 1, "failed")
     if member.id is None:
         return "restarting"
     if member.phase == "pending" and queues:
