@@ -1,4 +1,4 @@
-"""Folders of images: what is read, what is said when they are wrong, and the batches that they become."""
+"""Folders of images: how files are decoded, the errors for a wrong layout, and the batches made of them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_sixteen_bits_keep_their_brightness(tmp_path: Path, suffix: str) -> None
     assert colour_of(path) == [100, 100, 100]
 
 
-def test_a_photograph_taken_upright_is_shown_upright(tmp_path: Path) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
     picture = Image.new("RGB", (32, 16), (0, 0, 0))
     picture.paste((255, 255, 255), (0, 0, 16, 16))
     exif = Image.Exif()
@@ -109,15 +109,15 @@ def test_an_image_is_resized_as_the_cyclegan_project_does_it(tmp_path: Path) -> 
     assert np.array_equal(decode(tmp_path / "image.png", 24).permute(1, 2, 0).numpy(), expected)
 
 
-def test_hidden_files_and_other_files_are_no_images_but_subfolders_and_links_are_followed(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_skipped_and_subfolders_and_links_are_followed(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", 1)
     fill(tmp_path / "data" / "below", 1)
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "round").symlink_to(tmp_path / "data")
     for name in ("._000.png", "notes.txt", "Thumbs.db"):
         (tmp_path / "data" / name).touch()
-    found = [path.relative_to(tmp_path / "data").as_posix() for path in find(tmp_path / "data")]
-    assert found == ["below/000.png", "linked/000.png"]
+    names = [path.relative_to(tmp_path / "data").as_posix() for path in find(tmp_path / "data")]
+    assert names == ["below/000.png", "linked/000.png"]
 
 
 # Broken files
@@ -160,13 +160,13 @@ def test_a_decompression_bomb_is_named_and_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_an_image_above_the_limit_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MOST_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
     Image.new("RGB", (20, 10)).save(tmp_path / "large.png")
-    with pytest.raises(InputError, match="20 x 10 pixels, allowed are 100"):
+    with pytest.raises(InputError, match="20 x 10 pixels, more than the limit of 100"):
         decode(tmp_path / "large.png", 8)
 
 
-def test_postscript_in_disguise_is_not_run(tmp_path: Path) -> None:
+def test_a_postscript_file_with_the_suffix_of_an_image_is_not_run(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10)).save(tmp_path / "image.eps")
     (tmp_path / "image.eps").rename(tmp_path / "image.png")
     with pytest.raises(InputError, match="cannot be read as an image"):
@@ -185,7 +185,7 @@ def test_a_data_set_is_described_in_one_line(dataroot: Path) -> None:
     assert data.test.b.shape == (3, 3, 8, 8)
 
 
-def test_validation_images_are_tested_on_where_there_are_no_test_images(dataroot: Path) -> None:
+def test_validation_images_serve_as_test_images_where_there_are_none(dataroot: Path) -> None:
     (dataroot / "testA").rename(dataroot / "valA")
     (dataroot / "testB").rename(dataroot / "valB")
     assert "2 A and 3 B for testing" in unpaired(dataroot, load_size=8, crop_size=8, batch_size=2).description
@@ -217,7 +217,7 @@ def empty(name: str) -> Callable[[Path], Path]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (rename("trainA", "TrainA"), r"no folder trainA \(did you mean TrainA\? rename it to trainA\)"),
         (rename("trainB", "train_b"), r"no folder trainB \(did you mean train_b\?"),
@@ -231,32 +231,32 @@ def empty(name: str) -> Callable[[Path], Path]:
         (empty("testA"), r"testA holds no image"),
     ],
 )
-def test_a_wrong_layout_is_explained(dataroot: Path, spoil: Callable[[Path], Path], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_wrong_layout_is_explained(dataroot: Path, spoil: Callable[[Path], Path], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make(spoil(dataroot))
 
 
-def test_an_empty_folder_is_shown_the_expected_layout_and_what_was_found(tmp_path: Path) -> None:
+def test_the_error_for_an_empty_folder_shows_the_expected_layout_and_the_content(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     fill(root / "photos", 1)
     with pytest.raises(InputError) as caught:
         make(root)
     assert str(caught.value).splitlines() == [
-        f"{root} is no unpaired data set: there is no folder trainA. Expected:",
+        f"{root} is not an unpaired data set: there is no folder trainA. Expected:",
         "  mine/",
         "  ├── trainA/  images of domain A",
         "  ├── trainB/  images of domain B, other ones",
         "  ├── testA/  to evaluate on; or valA",
         "  └── testB/  to evaluate on; or valB",
-        "Found there: photos/.",
+        "It contains: photos/.",
     ]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [({"crop_size": 11}, "crop_size=11, load_size=10"), ({"batch_size": 0}, "batch_size")]
+    ("wrong", "message"), [({"crop_size": 11}, "crop_size=11, load_size=10"), ({"batch_size": 0}, "batch_size")]
 )
-def test_impossible_sizes_are_an_input_error(dataroot: Path, wrong: dict[str, int], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_impossible_sizes_are_an_input_error(dataroot: Path, wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make(dataroot, **wrong)
 
 
@@ -276,9 +276,9 @@ def test_batches_are_float32_from_minus_one_to_one(tmp_path: Path) -> None:
 
 def test_an_epoch_that_is_entered_in_the_middle_goes_on_bit_for_bit(dataroot: Path) -> None:
     batches = make(dataroot)
-    whole = list(batches.epoch(3, seed=5))
+    batches_of_epoch = list(batches.epoch(3, seed=5))
     for start in range(len(batches) + 1):
-        assert identical(iter(whole[start:]), batches.epoch(3, seed=5, start=start))
+        assert identical(iter(batches_of_epoch[start:]), batches.epoch(3, seed=5, start=start))
 
 
 def test_images_that_do_not_fit_into_memory_make_the_same_batches(dataroot: Path) -> None:
@@ -300,7 +300,7 @@ def test_crops_and_flips_are_parts_of_the_picture() -> None:
     assert parts == {part.contiguous().numpy().tobytes() for crop in crops for part in (crop, crop.flip(-1))}
 
 
-if REAL.is_dir():  # not a skip: nothing that should run is missing where there is no such folder
+if REAL.is_dir():  # not a skip: without this folder no test is missing
 
     def test_real_photographs_are_loaded() -> None:
         data = unpaired(REAL, load_size=36, crop_size=32, batch_size=8)
