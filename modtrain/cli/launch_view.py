@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.monitoring.status import Status, build_status
 from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
-from modtrain.scheduling.launcher import STOPPED, Launch, Member
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 from modtrain.storage.run_state import LIVE

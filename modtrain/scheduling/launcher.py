@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
@@ -40,8 +40,6 @@ from modtrain.storage.run import Run
 log = logging.getLogger(__name__)
 
 FINISHED = 0
-STOPPED = (StopRequested.exit_code, Preempted.exit_code, Interrupted.exit_code)
-"""Exit codes of workers that published and left because they were asked to."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError
 from modtrain.scheduling import job_record
 from modtrain.scheduling.backends.base import JobState
 from modtrain.storage.liveness import live_modules
@@ -17,9 +17,6 @@ from modtrain.storage.run import Run
 from modtrain.training.worker_process import work
 
 log = logging.getLogger(__name__)
-
-LEFT = (StopRequested, Preempted, Interrupted, FencedOut)
-"""Ways to leave that are no reason for the others to leave."""
 
 
 def train(
@@ -50,7 +47,7 @@ def train(
             after_epoch=after_epoch,
             may_come=lambda: all_may_come(run, ask),
         )
-    except LEFT:
+    except (*ON_REQUEST, FencedOut):  # no reason for the other workers to stop
         raise
     except Exception as error:
         if run.stop_request() is None:  # no peer is to wait for a version that will not come

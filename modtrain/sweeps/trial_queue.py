@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from modtrain import plugins
-from modtrain.errors import BackendSilent, Diverged, FencedOut, InputError, ModtrainError
+from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Backend, BackendOptions
-from modtrain.scheduling.launcher import STOPPED, Launch, Member
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.storage.run_state import ENDED

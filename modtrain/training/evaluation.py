@@ -180,7 +180,7 @@ def _of_recipe(run: Run, action: Callable[[], T]) -> T:
     """What a user's own recipe file does wrong is said with its line; what one of ours does is a bug of ours."""
     if not plugins.is_file(run.spec.recipe):
         return action()
-    with plugins.said("recipe", run.spec.recipe):
+    with plugins.user_code_errors("recipe", run.spec.recipe):
         return action()
 
 

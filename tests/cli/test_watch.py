@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from modtrain.bench.catalog import make
+from modtrain.bench.sample_runs import make
 from modtrain.cli.catalog_table import UNSEARCHED, Lines, picture
 from modtrain.cli.status import Following, outcome
 from modtrain.errors import BackendSilent

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from modtrain.bench.catalog import make, publish, version
+from modtrain.bench.sample_runs import make, publish, version
 from modtrain.errors import InputError
 from modtrain.monitoring import summary as glance
 from modtrain.monitoring.catalog import Catalog
