@@ -117,7 +117,7 @@ def with_jobs(found: dict[str, Any], record: Record, jobs: Mapping[int, JobState
         if job is None:
             continue
         ids = Journal(record.jobs[worker["worker"]].id).links
-        worker |= {"job_state": job.phase, "why": job.why, "state": _joined(worker, job, ids)}
+        worker |= {"job_state": job.phase, "why": job.reason, "state": _joined(worker, job, ids)}
         worker["job"] = ids[-1] if worker["state"] == "queued" else worker["job"]
         for module in worker["modules"]:
             found["modules"][module]["state"] = worker["state"]

@@ -21,18 +21,17 @@ from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
-    Deaths,
     Job,
     JobState,
     Resources,
     ScriptBackend,
-    python_path,
-    wants_restart,
 )
 from modtrain.scheduling.config import Config, backend_options
 from modtrain.scheduling.job_record import JobId, Record, backend_of, goes_on, read_record
 from modtrain.scheduling.launcher_lock import claim, refuse_strangers
 from modtrain.scheduling.new_run import prepare
+from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.restarts import RestartBackoff, wants_restart
 from modtrain.storage.run import CANCELLED, Run
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Member:
     restarts: int = 0
     begun: float = field(default_factory=time.monotonic)
     again_at: float | None = None
-    deaths: Deaths = field(default_factory=Deaths)
+    backoff: RestartBackoff = field(default_factory=RestartBackoff)
 
     @property
     def name(self) -> str:
@@ -196,7 +195,7 @@ class Launch:
         again = obeyed or (wants_restart(member.exit_code) and not backend.restarts)
         if not again or self.run.stop_requested() is not None:
             return None
-        return member.deaths.pause_s(time.monotonic() - member.begun)
+        return member.backoff.pause_s(time.monotonic() - member.begun)
 
     def _stop_the_others(self, failed: Member, tell: Callable[[str], None]) -> None:
         """Nobody should wait for a peer that will never publish again: the others publish and leave."""
@@ -248,7 +247,9 @@ class Launch:
             name=f"{self.run.name}.{member.name}",
             command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or alone)),
             log=self.run.path / "jobs" / f"{member.number}.log",
-            resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, beside=self._beside),
+            resources=Resources(
+                cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, concurrent_jobs=self._beside
+            ),
             environment=python_path(),
         )
 

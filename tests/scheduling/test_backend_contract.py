@@ -15,16 +15,9 @@ import pytest
 
 from modtrain import plugins
 from modtrain.errors import InputError
-from modtrain.scheduling.backends.base import (
-    RESTARTS,
-    Backend,
-    BackendOptions,
-    Deaths,
-    Job,
-    JobState,
-    python_path,
-    wants_restart,
-)
+from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState
+from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff, wants_restart
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
@@ -139,7 +132,7 @@ def test_another_process_finds_a_job_by_its_id_and_can_cancel_it(
     id = submit(SLEEP)
     pid = int(log(at_least=1)[0])
     other = (
-        "import sys; from modtrain import plugins; from modtrain.backends.base import BackendOptions\n"
+        "import sys; from modtrain import plugins; from modtrain.scheduling.backends.base import BackendOptions\n"
         "kind, address, id = sys.argv[1:]\n"
         "backend = plugins.load('backend', kind)(BackendOptions(address=address or None))\n"
         "found = backend.status([id, id + '0']); print(found[id].phase, found[id + '0'].live)\n"
@@ -182,14 +175,14 @@ def test_what_was_killed_or_preempted_is_started_again_and_nothing_else(exit_cod
 
 
 def test_a_command_that_dies_at_once_is_started_again_at_growing_intervals_and_given_up_in_the_end() -> None:
-    deaths = Deaths()
-    pauses = [deaths.pause_s(1.0) for _ in range(RESTARTS + 1)]
+    backoff = RestartBackoff()
+    pauses = [backoff.pause_s(1.0) for _ in range(MAX_RESTARTS + 1)]
     assert pauses[:5] == [0.0, 1.0, 2.0, 4.0, 8.0]
     assert pauses[-2:] == [30.0, None]
 
 
 def test_a_long_life_ends_a_row_of_deaths() -> None:
-    deaths = Deaths()
-    for _ in range(RESTARTS):
-        deaths.pause_s(1.0)
-    assert deaths.pause_s(1000.0) == 0.0
+    backoff = RestartBackoff()
+    for _ in range(MAX_RESTARTS):
+        backoff.pause_s(1.0)
+    assert backoff.pause_s(1000.0) == 0.0

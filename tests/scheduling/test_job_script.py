@@ -111,7 +111,7 @@ def job(site: Site, name: str = "plain", *words: str) -> Job:
 
 def array(site: Site, name: str, tasks: Sequence[int]) -> Array:
     command, folder = ("python", "-m", "modtrain", "trial", name), site.path / name / "jobs"
-    return Array(name=name, command=command, tasks=tasks, at_once=2, folder=folder, environment={"WEIRD": name})
+    return Array(name=name, command=command, tasks=tasks, max_running=2, folder=folder, environment={"WEIRD": name})
 
 
 def every_script(site: Site, kind: str) -> Iterator[tuple[str, Path, Sequence[int]]]:
@@ -418,7 +418,7 @@ def test_a_worker_that_cannot_leave_before_its_time_limit_gets_one_more_try_and_
     (script,) = backend(site).scripts([job(site)])
     assert [site.run(script).returncode for _ in range(2)] == [75, 75]
     assert requeued(site) == ["requeue 7"]
-    assert "again before the worker could leave" in (script.parent / "0.log").read_text()
+    assert "again at its time limit before the worker could leave" in (script.parent / "0.log").read_text()
 
 
 CHAINS = {
@@ -446,7 +446,7 @@ def test_a_link_of_a_chain_begins_unless_there_is_nothing_to_go_on_with(site: Si
     (script.parent / "0.journal").write_text("".join(f"{line}\n" for line in lines))
     assert site.run(script).returncode == 0
     assert bool(site.calls()) is begins
-    assert ("nothing to go on with" in (script.parent / "0.log").read_text()) is not begins
+    assert ("nothing to continue" in (script.parent / "0.log").read_text()) is not begins
 
 
 def test_resources_of_a_job_are_asked_for(site: Site) -> None:

@@ -498,7 +498,10 @@ def test_torque_s_commands_on_slurm_are_taken_for_torque_s(tmp_path: Path) -> No
     ("answer", "sentence"),
     [
         (None, "qsub is not on this machine: submit from a login node of the cluster"),
-        ("echo 'Unknown option --version'; echo 'usage: qsub [options] SGE 8.1.9'; exit 1", "qsub does not say which"),
+        (
+            "echo 'Unknown option --version'; echo 'usage: qsub [options] SGE 8.1.9'; exit 1",
+            "Cannot tell the PBS dialect",
+        ),
     ],
 )
 def test_a_qsub_that_is_not_there_or_of_something_else_is_said_and_nothing_is_made(

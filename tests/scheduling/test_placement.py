@@ -54,10 +54,10 @@ def test_a_placement_by_hand_is_read_with_or_without_spaces() -> None:
     ("text", "said"),
     [
         ("translater | encoder_decoder,discriminator", "Did you mean 'translator'"),
-        ("translator | encoder_decoder", "look at discriminator"),
-        ("translator | translator,encoder_decoder,discriminator", "look at translator"),
+        ("translator | encoder_decoder", "check discriminator"),
+        ("translator | translator,encoder_decoder,discriminator", "check translator"),
         ("translator || encoder_decoder,discriminator", "a worker has no modules"),
-        ("", "look at encoder_decoder, translator, discriminator"),
+        ("", "check encoder_decoder, translator, discriminator"),
     ],
 )
 def test_a_placement_by_hand_that_is_wrong_is_explained(text: str, said: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.ray import RayBackend
-from modtrain.scheduling.backends.ray.cluster import bundle_for, share
+from modtrain.scheduling.backends.ray.resources import bundle_for, share
 from modtrain.storage.process_identity import process_started
 from tests.conftest import NODE
 
@@ -153,7 +153,7 @@ def test_a_cluster_that_is_full_is_said_instead_of_waited_for(
     ids = backend.submit(jobs(tmp_path, 4))
     (tmp_path / "other").mkdir()
     try:
-        with pytest.raises(InputError, match="no place for 4 workers"):
+        with pytest.raises(InputError, match="no room for 4 workers"):
             backend.submit(jobs(tmp_path / "other", 4))
     finally:
         backend.cancel(ids)
@@ -170,7 +170,7 @@ def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted
 ) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     until_all_is_free(raylets)
-    wanted = jobs(tmp_path, 3, beside=3)
+    wanted = jobs(tmp_path, 3, concurrent_jobs=3)
     ids = [id for job in wanted for id in backend.submit([job])]
     try:
         assert len({nodes_of(job)[0] for job in wanted}) == 3
@@ -181,7 +181,7 @@ def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from modtrain.backends.base import BackendOptions, Job
+from modtrain.scheduling.backends.base import BackendOptions, Job
 from modtrain.scheduling.backends.ray import RayBackend
 address, name, log = sys.argv[1:]
 command = (sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
@@ -222,7 +222,7 @@ def test_a_cluster_that_does_not_answer_is_said_and_found_again_when_it_does(
 
 INSTANCE = """
 import sys
-from modtrain.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.backends.ray import RayBackend
 print(RayBackend(BackendOptions()).cores(1))
 """
@@ -249,7 +249,7 @@ def test_the_largest_part_that_fits_is_taken(available: list[float], count: int,
 def test_so_much_is_reserved_that_the_loss_of_a_node_leaves_room(tmp_path: Path) -> None:
     assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 3, cpus=16)) == {"CPU": 8}
     assert bundle_for([16], [0], jobs(tmp_path, 3, cpus=5)) == {"CPU": 5}
-    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, beside=4)) == {"CPU": 8}
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, concurrent_jobs=4)) == {"CPU": 8}
 
 
 @pytest.mark.parametrize(
