@@ -24,6 +24,7 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.backends.pbs import PbsBackend
 from modtrain.scheduling.backends.slurm import SlurmBackend
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff
 from tests.support.command import Terminal
 from tests.support.executable import executable
 
@@ -367,12 +368,17 @@ def test_a_pbs_job_reads_a_time_limit_that_only_its_queue_sets(
     assert (after == "") if seconds is None else (seconds - 160 < float(after) <= seconds - 100)
 
 
-def test_a_killed_worker_is_restarted_within_its_job_and_given_up_after_16_restarts(site: Site) -> None:
-    site.python.write_text("#!/bin/bash\necho alive\nkill -9 $$\n")
-    site.command("sleep", "exec /bin/sleep 0")
+def test_a_killed_worker_is_restarted_within_its_job_with_the_pauses_of_every_backend_and_then_given_up(
+    site: Site,
+) -> None:
+    executable(site.python, "echo alive\nkill -9 $$")
+    site.command("sleep", f'echo "$1" >>"{site.path}/pauses"')
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script).returncode == 137
-    assert (script.parent / "0.log").read_text().count("alive\n") == 17
+    backoff = RestartBackoff()
+    pauses = [backoff.pause_s(0.0) for _ in range(MAX_RESTARTS)]
+    assert [float(line) for line in (site.path / "pauses").read_text().split()] == pauses
+    assert (script.parent / "0.log").read_text().count("alive\n") == MAX_RESTARTS + 1
     assert " 137 " in (script.parent / "0.journal").read_text()
 
 
