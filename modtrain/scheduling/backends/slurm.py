@@ -34,7 +34,7 @@ ENDED = frozenset(
     }
 )
 """In every other state (RUNNING, COMPLETING, SUSPENDED, ...) a job has processes."""
-NOT_ITS_FAULT = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
+EXTERNAL_ENDS = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
 """Ends that the worker did not cause, so that it can be resumed."""
 
 
@@ -102,7 +102,7 @@ class SlurmBackend(BatchBackend):
             id, state, nodes, reason = line.strip().split("|", 3)
             if id in wanted:
                 phase: Phase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
-                code = 0 if state == "COMPLETED" else Preempted.exit_code if state in NOT_ITS_FAULT else None
+                code = 0 if state == "COMPLETED" else Preempted.exit_code if state in EXTERNAL_ENDS else None
                 states[id] = JobState(phase=phase, exit_code=code, reason=nodes or reason)
         return states
 

@@ -12,7 +12,7 @@ from typing import Any
 from modtrain.errors import ClusterLost, InputError
 from modtrain.scheduling.backends.base import Job, JobState
 from modtrain.scheduling.backends.ray import placement_groups
-from modtrain.scheduling.backends.ray.cluster import connect, own_node_lives
+from modtrain.scheduling.backends.ray.cluster import connect, own_node_is_alive
 from modtrain.scheduling.backends.ray.resources import capacities, share
 from modtrain.scheduling.backends.ray.supervisor import NAMESPACE, Supervisor, find_actor
 from modtrain.storage import filesystem
@@ -98,7 +98,7 @@ class Actors:
 
     def _check_own_node(self) -> None:
         """ClusterLost where the cluster has lost this process's node: Ray then ends all its actors, on any node."""
-        if not own_node_lives():
+        if not own_node_is_alive():
             raise ClusterLost(
                 "The Ray node on the machine of this launch is lost, and its workers with it. What they have published "
                 "is kept: start the node or a cluster again and launch the run again to continue it."

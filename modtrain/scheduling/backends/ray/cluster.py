@@ -51,7 +51,7 @@ def leave() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def own_node_lives() -> bool:
+def own_node_is_alive() -> bool:
     """Whether the cluster still has the node of this process."""
     import ray
 
