@@ -1,4 +1,4 @@
-"""The house rules that a test can hold: package order, no circles, quick imports, sizes, names, the README."""
+"""The house rules that a test can hold: package order, no circles, quick imports, sizes, names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 import modtrain
-from modtrain import errors, plugins
-from modtrain.cli import app
 
 ROOT = Path(modtrain.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -182,16 +180,3 @@ def test_everything_public_is_documented(path: Path) -> None:
 def test_only_the_worker_calls_backward() -> None:
     callers = {path.name for path in FILES if ".backward(" in path.read_text()}
     assert callers == {"worker.py"}
-
-
-def test_the_readme_names_every_command_recipe_and_exit_code() -> None:
-    readme = (ROOT.parent / "README.md").read_text()
-    named = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-    commands = [name.replace("_", "-") for name in named]
-    assert len(commands) >= 8
-    for command in commands:
-        assert f"modtrain {command}" in readme
-    for error in (errors.ModtrainError, *errors.ModtrainError.__subclasses__()):
-        assert f"| {error.exit_code} |" in readme
-    for recipe in plugins.built_in("recipe"):
-        assert recipe in readme

@@ -1,4 +1,4 @@
-"""The profiles in `cluster/` work unchanged, and so do the commands of the README about clusters."""
+"""The profiles in `cluster/` work unchanged, and so do the commands and examples about clusters and sweeps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from modtrain.scheduling.profile import Profile, options, read_profile
 from modtrain.storage.run import Run
 from tests.support.command import Terminal, ended, start
+from tests.support.markdown import ROOT, blocks, commands, name_of
 
-ROOT = Path(__file__).parents[2]
+CLUSTERS, SWEEPS = ROOT / "cluster" / "README.md", ROOT / "modtrain" / "sweeps" / "README.md"
 PROFILES = sorted((ROOT / "cluster").glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 EXPECTED = {
@@ -82,37 +83,28 @@ def test_an_unchanged_profile_launches_a_run_to_its_end(
     assert set((run.path / "jobs" / "0.sh").read_text().splitlines()) >= EXPECTED[path.stem]
 
 
-def on_a_cluster() -> str:
-    """The README's section."""
-    text = (ROOT / "README.md").read_text()
-    return text[text.index("\n## On a cluster\n") : text.index("\n## Commands\n")]
-
-
-def blocks() -> list[str]:
-    """Its code blocks, with continued lines joined."""
-    return [block.replace("\\\n", " ") for block in re.findall(r"^```\w*\n(.*?)^```$", on_a_cluster(), re.M | re.S)]
-
-
-def test_the_readme_names_every_job_option() -> None:
-    missing = [option for option, _ in options() if not re.search(rf"`{option}[` =,]", on_a_cluster())]
+def test_the_documentation_names_every_job_option() -> None:
+    missing = [option for option, _ in options() if not re.search(rf"`{option}[` =,]", CLUSTERS.read_text())]
     assert missing == []
 
 
-def test_the_launches_and_sweeps_of_the_readme_are_accepted(
-    type_: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", [CLUSTERS, SWEEPS], ids=name_of)
+def test_the_launches_and_sweeps_of_the_documentation_would_be_accepted(
+    page: Path, type_: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    lines = [line for block in blocks() for line in re.findall(r"^modtrain (?:launch|sweep) .*$", block, re.MULTILINE)]
-    assert len(lines) > 6
-    for line in lines:
-        words = shlex.split(line.replace("~/runs", str(tmp_path)), comments=True)[1:]
-        result = type_(*words, *([] if "--dry-run" in words else ["--dry-run"]))
-        assert result.code == 0, f"{line}: {result.err}"
+    planned = [words for words in commands(page) if words[0] in ("launch", "sweep")]
+    assert len(planned) >= 3
+    for words in planned:
+        moved = [word.replace("~/runs", str(tmp_path)) for word in words]
+        result = type_(*moved, *([] if "--dry-run" in words else ["--dry-run"]))
+        assert result.code == 0, f"{words}: {result.err}"
 
 
-def test_the_template_and_the_space_of_the_readme_are_valid(type_: Terminal, tiny_recipe: Path, tmp_path: Path) -> None:
-    (template,) = [block for block in blocks() if block.startswith("{%")]
-    (space,) = [block for block in blocks() if block.startswith("translator.lr:")]
+def test_the_template_and_the_space_of_the_documentation_are_read(
+    type_: Terminal, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    (template,), (space,) = blocks(CLUSTERS, "jinja"), blocks(SWEEPS, "yaml")
     site, varied = tmp_path / "site.sh.j2", tmp_path / "space.yaml"
     site.write_text(template)
     varied.write_text(space)
