@@ -34,7 +34,7 @@ def _reasons(launch: Launch) -> dict[str, str]:
         found = launch.backend.status(launch.asks().get(launch.backend_name, []))
     except ModtrainError:  # they are submitted all the same
         return {}
-    return {id: state.why for id, state in found.items() if state.why != "None"}
+    return {id: state.reason for id, state in found.items() if state.reason != "None"}
 
 
 def show_scripts(launch: Launch) -> None:

@@ -88,7 +88,7 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
     """The same with the ids of the jobs that continued each, for a `RunSnapshot`."""
     record = read_record(run)
     return {
-        number: WorkerJob(phase=state.phase, reason=state.why, ids=tuple(Journal(record.jobs[number].id).links))
+        number: WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(Journal(record.jobs[number].id).links))
         for number, state in job_states(run).items()
     }
 

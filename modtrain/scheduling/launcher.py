@@ -21,18 +21,17 @@ from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, St
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
-    Deaths,
     Job,
     JobState,
     Resources,
     ScriptBackend,
-    python_path,
-    wants_restart,
 )
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim
 from modtrain.scheduling.new_run import prepare
+from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.restarts import RestartBackoff, wants_restart
 from modtrain.scheduling.resume import choose_backend, choose_options, previous_launch
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
@@ -58,7 +57,7 @@ class Member:
     restarts: int = 0
     begun: float = field(default_factory=time.monotonic)
     again_at: float | None = None
-    deaths: Deaths = field(default_factory=Deaths)
+    backoff: RestartBackoff = field(default_factory=RestartBackoff)
 
     @property
     def name(self) -> str:
@@ -205,7 +204,7 @@ class Launch:
         again = obeyed or (wants_restart(member.exit_code) and not backend.restarts)
         if not again or self.run.stop_request() is not None:
             return None
-        return member.deaths.pause_s(time.monotonic() - member.begun)
+        return member.backoff.pause_s(time.monotonic() - member.begun)
 
     def _stop_the_others(self, failed: Member, tell: Callable[[str], None]) -> None:
         """Nobody should wait for a peer that will never publish again: the others publish and leave."""
@@ -258,7 +257,9 @@ class Launch:
             name=f"{self.run.name}.{member.name}",
             command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or alone)),
             log=self.log_path(member),
-            resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, beside=self._beside),
+            resources=Resources(
+                cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, concurrent_jobs=self._beside
+            ),
             environment=python_path(),
         )
 

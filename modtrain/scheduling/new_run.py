@@ -16,8 +16,8 @@ from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import job_record, placement
-from modtrain.scheduling.backends.base import python_path
 from modtrain.scheduling.config import Config, differences, new_spec
+from modtrain.scheduling.python_path import python_path
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.liveness import live_modules

@@ -262,7 +262,7 @@ def test_a_scheduler_that_is_silent_for_once_changes_nothing(
     (run.path / "jobs").mkdir()
     record = {"backend": "slurm", "jobs": {"0": {"backend": "slurm", "id": f"{run.path}/jobs/0.journal@7"}}}
     (run.path / "jobs" / "jobs.json").write_text(json.dumps(record))
-    answers = iter([{0: JobState(phase="pending", why="Resources")}])
+    answers = iter([{0: JobState(phase="pending", reason="Resources")}])
 
     def asked(run: Run) -> dict[int, JobState]:
         try:

@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions, python_path
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.launcher import Launch, launch
 from modtrain.scheduling.new_run import prepare
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.python_path import python_path
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.scheduling.test_launch_killed import LONG, is_final, pid_after, to_the_end
@@ -228,7 +229,7 @@ import sys
 import tempfile
 from modtrain.config import Config
 from modtrain.launch import Launch
-from modtrain.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.profile import Profile
 from modtrain.run import Run
 
