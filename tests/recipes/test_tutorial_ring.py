@@ -1,4 +1,4 @@
-"""The README's tutorial, exactly as it stands there: copied to a file, launched for real, and it learns the ring."""
+"""The tutorial of the README, verbatim: copied to a file, launched with real workers, and it learns the ring."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """What the README shows between fences of a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [content for written, content in found if written == language]
+    """The code blocks of a language in the README."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [content for name, content in fenced if name == language]
 
 
 def commands() -> list[list[str]]:
-    """Every `modtrain ...` line of the README, in words and without the program's name."""
+    """The words of every `modtrain ...` line of the README, without the program's name."""
     lines = [line for block in blocks("") for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modtrain ")]
 
@@ -50,16 +50,16 @@ def launch(folder: Path, *more: str) -> Run:
 
 
 def evaluation(run: Run) -> dict[str, Any]:
-    """What the launch has measured at its end."""
-    found = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert Path(found["grid"]).stat().st_size > 1000
-    return dict(found["metrics"])
+    """The metrics of the evaluation at the end of the launch."""
+    line = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert Path(line["grid"]).stat().st_size > 1000
+    return dict(line["metrics"])
 
 
 def alarms_of(run: Run) -> list[dict[str, Any]]:
-    """As `modtrain status` tells them."""
-    found: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
-    return found
+    """The alarms of `modtrain status`."""
+    alarms: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
+    return alarms
 
 
 def test_the_ring_is_learned_by_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
