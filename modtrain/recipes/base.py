@@ -54,8 +54,8 @@ class Module:
     build: Callable[[Params], Net]
     """`build(params)` returns the network, a torch.nn.Module on the CPU. Weights with requires_grad=False stay fixed.
 
-    It is called once for the module itself and once for every frozen copy, on any worker. torch's generator is seeded
-    by the run's seed and the module's name before, so initial weights do not depend on the placement.
+    It is called for the module itself and for every frozen copy. Before the module itself is built, torch's generator
+    is seeded by the run's seed and the module's name, so its initial weights do not depend on the placement.
     """
     loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name; "loss" is the one that is minimised.
