@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import statistics
 import subprocess
 import sys
@@ -126,18 +127,28 @@ def test_no_file_of_a_package_that_starts_quickly_loads_torch(name: str) -> None
 def test_the_public_names_are_exactly_these() -> None:
     assert modtrain.__all__ == [
         "Backend",
+        "Batch",
         "Checkpoint",
         "CheckpointStore",
+        "Config",
+        "Data",
+        "Evaluation",
         "Job",
         "JobState",
         "ModtrainError",
         "Module",
+        "Nets",
+        "Reads",
         "Recipe",
         "Resources",
         "Run",
         "Sweep",
         "launch",
+        "load",
     ]
+    assert set(modtrain.__all__) <= set(dir(modtrain))
+    assert inspect.isfunction(modtrain.launch)
+    assert inspect.isfunction(modtrain.load)
     for name in modtrain.__all__:
         assert getattr(modtrain, name).__doc__, f"{name} is not documented"
 

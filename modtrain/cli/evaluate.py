@@ -61,12 +61,11 @@ def apply(
     exit code is 1 then.
     """
     from modtrain.storage.run import Run
-    from modtrain.training.evaluation import apply as translate
-    from modtrain.training.evaluation import results
+    from modtrain.training.inference import apply_to_files, result_paths
 
     opened = Run.open(run)
     target = out if out is not None else opened.path / "evaluation" / "applied"
-    files = results(images, target)
+    files = result_paths(images, target)
     broken: list[Path] = []
 
     def leave_out(file: Path, why: str) -> None:
@@ -75,7 +74,7 @@ def apply(
 
     done, begun = 0, time.monotonic()
     with Progress(len(files)) as progress:
-        for done, _ in enumerate(translate(opened, files, device=device, broken=leave_out), 1):
+        for done, _ in enumerate(apply_to_files(opened, files, device=device, broken=leave_out), 1):
             progress.at(done + len(broken))
     from modtrain.cli.terminal import duration
 

@@ -1,4 +1,4 @@
-"""The tutorial of `modtrain/recipes/README.md`, launched from its text, learns the ring."""
+"""The tutorial of the README, verbatim: copied to a file, launched with real workers, and it learns the ring."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from modtrain.storage import liveness as module_under_test
 from modtrain.storage.liveness import Pulse, settle
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import CANCELLED, Run
-from modtrain.training.shutdown import Leaving
+from modtrain.training.shutdown import Shutdown
 from tests.support.runs import make_run
 
 
@@ -106,11 +106,13 @@ def test_a_run_whose_workers_were_killed_by_a_cancel_is_stopped_and_not_in_troub
 
 def test_a_worker_that_is_to_stop_does_so_though_its_job_s_time_ends_or_it_is_told_to_leave(run: Run) -> None:
     run.request_stop("lunch")
-    with Leaving(run) as leaving:
+    with Shutdown(run) as shutdown:
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert isinstance(leaving.reason(), StopRequested)
-    with Leaving(run, leave_after_s=0.001) as leaving:
-        assert isinstance(leaving.reason(), StopRequested)
+        assert (reason := shutdown.reason())
+        assert reason.kind is StopRequested
+    with Shutdown(run, leave_after_s=0.001) as shutdown:
+        assert (reason := shutdown.reason())
+        assert reason.kind is StopRequested
 
 
 def test_a_worker_that_failed_before_it_could_say_so_is_told_by_whoever_watched_it(run: Run) -> None:
