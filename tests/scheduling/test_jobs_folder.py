@@ -104,7 +104,7 @@ def is_finished(path: Path) -> bool:
 
 
 def is_training(path: Path, *modules: str) -> bool:
-    return (path / "run.json").exists() and all(Run.open(path).heartbeat(module).get("step") for module in modules)
+    return (path / "run.json").exists() and all(Run.open(path).read_report(module).step for module in modules)
 
 
 def at_full_size(params: dict[str, Any]) -> bool:

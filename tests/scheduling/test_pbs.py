@@ -117,9 +117,9 @@ def until_finished(run: Run, timeout_s: float = 300) -> None:
     """Wait until every worker has finished; assert that none fails."""
 
     def all_finished() -> bool:
-        beats = [run.heartbeat(module) for module in run.modules]
-        assert not [beat for beat in beats if beat.get("state") == "failed"], beats
-        return all(beat.get("state") == "finished" for beat in beats)
+        reports = [run.read_report(module) for module in run.modules]
+        assert not [report for report in reports if report.state == "failed"], reports
+        return all(report.state == "finished" for report in reports)
 
     until(all_finished, timeout_s)
     until(lambda: states(run)[-1] == "finished")
@@ -214,11 +214,11 @@ def test_a_deleted_job_publishes_is_not_continued_and_is_the_only_one_that_launc
     call("qdel", ids[0])
     until(lambda: states(run)[0] == "preempted")
     until_job_ended(run)
-    beat, newest = run.heartbeat("generator"), run.store("generator").latest()
+    report, newest = run.read_report("generator"), run.store("generator").latest()
     assert newest is not None
-    assert (newest.step, newest.full) == (beat["step"], True)
+    assert (newest.step, newest.full) == (report.step, True)
     assert links(run) == []
-    assert states(run)[1:] == ["training", "running"]
+    assert states(run)[1:] == ["running", "running"]
     again = site.launch("apples")
     assert "  generator                     submitted  " in again.out
     assert "  discriminator                 live already" in again.out
@@ -339,7 +339,7 @@ def test_no_name_is_executed_or_refused(site: Site, tmp_path: Path, monkeypatch:
     name = f"{HOSTILE} $(touch canary)|touch canary;#" + "x" * 120
     run, _ = root.launched(name, *JOINT, *SHORT)
     pid = pid_after(run, "generator", steps=5)
-    assert states(run) == ["training", "running"]
+    assert states(run) == ["running", "running"]
     os.kill(pid, signal.SIGTERM)
     until_finished(run)
     assert len(links(run)) == 1

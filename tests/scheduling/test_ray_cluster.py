@@ -106,7 +106,7 @@ def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
     launcher = int(result.out.partition("(process ")[2].partition(")")[0])
     assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
     until(lambda: is_final(run) and not process_started(launcher))
-    assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
+    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 
 from modtrain.scheduling.standalone_worker import all_may_come
 from modtrain.storage import filesystem
-from modtrain.storage.evaluations import evaluations
+from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from tests.support import SUPPORT
 from tests.support.command import Said, ended, start, typed, until
@@ -71,7 +71,7 @@ class Launched:
 
     def step(self, worker: int) -> int:
         """Step of a worker in its heartbeat."""
-        return int(self.run.heartbeat(self.run.modules[worker]).get("step", 0))
+        return self.run.read_report(self.run.modules[worker]).step or 0
 
     def published(self, worker: int) -> int:
         """Step of a worker's newest version, which can be resumed."""
@@ -82,8 +82,8 @@ class Launched:
 
     def trains(self) -> bool:
         """Whether the heartbeat of every worker reports steps."""
-        beats = [self.run.heartbeat(module) for module in self.run.modules]
-        return all(beat.get("state") == "training" and beat.get("step", 0) > 0 for beat in beats)
+        reports = [self.run.read_report(module) for module in self.run.modules]
+        return all(report.state == "running" and (report.step or 0) > 0 for report in reports)
 
     def until_finished(self, timeout_s: float = 300) -> None:
         until(lambda: self.run.is_finished(self.run.modules), timeout_s)
@@ -234,7 +234,7 @@ def test_a_launch_records_its_jobs_and_returns_while_they_run_to_the_end(
     assert [job in result.out for job in run.jobs] == [True] * 3
     run.until_finished()
     assert sorted(run.job(worker).node for worker in range(3)) == ["n1", "n2", "n3"]
-    assert len(evaluations(run.run)) >= 1
+    assert len(read_evaluations(run.run.evaluations_path)) >= 1
     assert (run.status()["state"], run.states()) == ("finished", ["finished"] * 3)
     again = typed("launch", run.path)
     assert (again.code, "submitted" in again.out) == (0, False)
@@ -267,7 +267,7 @@ def test_workers_publish_and_continue_after_a_signal_and_do_not_continue_after_a
     assert (gone.state, gone.restarts) == ("CANCELLED", 1)
     assert run.log().count("published and left") == 2
     assert run.published(0) > steps[0]
-    assert run.states() == ["preempted", "training"]
+    assert run.states() == ["preempted", "running"]
     result = typed("launch", run.path)
     assert result.code == 0, result.err
     assert "live already" in result.out
@@ -276,7 +276,7 @@ def test_workers_publish_and_continue_after_a_signal_and_do_not_continue_after_a
     slurm.until_running(run.jobs[0])
     assert "Ended 2 jobs" in typed("cancel", run.path).out
     assert [run.job(worker).state for worker in (0, 1)] == ["CANCELLED"] * 2
-    assert run.status()["state"] == "stopped"
+    assert run.status()["state"] == "cancelled"
 
 
 def test_a_hostile_name_is_safe_and_a_script_submitted_by_hand_trains_the_same_weights(
@@ -288,7 +288,7 @@ def test_a_hostile_name_is_safe_and_a_script_submitted_by_hand_trains_the_same_w
         assert weights_of(run.run) == weights
         until(lambda run=run: "so  it is: 0\n" in run.log())  # type: ignore[misc]
         assert run.status()["state"] == "finished"
-        assert len(evaluations(run.run)) == 1
+        assert len(read_evaluations(run.run.evaluations_path)) == 1
     assert (home / "precious").read_text() == "still here"
     assert not [path for path in cluster.root.rglob("canary") if path.name == "canary"]
     assert not (Path.cwd() / "canary").exists()
@@ -305,7 +305,9 @@ def test_a_launch_that_waits_returns_the_exit_code_of_a_failed_worker_and_ends_t
     assert result.code == 5, result.out + result.err
     assert "generator failed: 'loss' of generator became nan at step 12" in result.out
     run = cluster.launched("nan")
-    assert str(run.run.stop_requested()).startswith("generator failed:")
+    stop = run.run.stop_request()
+    assert stop is not None
+    assert (stop.kind, stop.sender) == ("worker_failed", "generator")
     for worker, code in enumerate((5, 3)):
         assert [cluster.slurm.until_over(link).exit_code for link in run.links(worker)] == [code, 0]
         assert [line[2] for line in run.journal("ended", worker)] == [str(code)]
@@ -361,7 +363,7 @@ def test_cancel_right_after_a_launch_removes_the_jobs_from_the_queue(cluster: Cl
     assert "queued and leave as they start" in typed("stop", run.path).out
     assert "Ended 2 jobs" in typed("cancel", run.path).out
     assert [run.job(worker).state for worker in (0, 1)] == ["CANCELLED"] * 2
-    assert run.status()["state"] == "stopped"
+    assert run.status()["state"] == "cancelled"
     assert "has no live job" in typed("cancel", run.path).out
 
 
@@ -376,9 +378,9 @@ def test_a_worker_whose_peer_is_queued_for_long_is_requeued_and_ctrl_c_removes_q
     slurm.until(first, lambda job: job.state == "PENDING" and job.restarts == 1)
     assert "Waited 15 s for discriminator" in run.log()
     assert "Left to come back later." in run.log()
-    assert run.run.stop_requested() is None
+    assert run.run.stop_request() is None
     assert run.states() == ["queued", "queued"]
-    until(lambda: len(run.journal("started")) == 2 and run.run.heartbeat("generator").get("state") == "waiting")
+    until(lambda: len(run.journal("started")) == 2 and run.run.read_report("generator").state == "waiting")
     status = run.status()
     assert (status["state"], [worker["state"] for worker in status["workers"]]) == ("running", ["waiting", "queued"])
     assert all_may_come(run.run)
@@ -460,7 +462,7 @@ def test_an_unreachable_scheduler_is_an_error_and_nothing_is_submitted_twice(
         patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
         status = typed("status", run.path)
         refused = [typed("launch", run.path), typed(*cluster.words("unreachable too", *JOINT))]
-    assert (status.code, "not started" in status.out) == (8, True), "the state in the folder is shown all the same"
+    assert (status.code, "queued" in status.out) == (8, True), "the state in the folder is shown all the same"
     assert [result.code for result in refused] == [8, 8]
     for result in refused:
         assert "Unable to contact slurm controller" in result.err
@@ -480,4 +482,4 @@ def test_a_run_longer_than_its_time_limit_finishes_without_intervention(
     assert [line[2] for line in run.journal("ended")] == [*["75"] * run.job().restarts, "0"]
     assert run.job().state == "COMPLETED"
     assert "The job's time ends: published and left" in run.log()
-    assert len(evaluations(run.run)) == 1
+    assert len(read_evaluations(run.run.evaluations_path)) == 1

@@ -136,7 +136,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
             worker._train_on(batch)
             worker.progress.after_batch(worker.position)
             if worker.position.step in (180, 380):
-                heartbeat.say(now=True)
-                shown[worker.position.step] = run.heartbeat("generator")
-    assert [shown[step]["steps_per_s"] for step in shown] == pytest.approx([10, 10])
-    assert (shown[180]["left_s"], shown[380]["left_s"]) == pytest.approx(left_s)
+                heartbeat.report(now=True)
+                shown[worker.position.step] = run.read_report("generator")
+    assert [shown[step].steps_per_s for step in shown] == pytest.approx([10, 10])
+    assert (shown[180].left_s, shown[380].left_s) == pytest.approx(left_s)

@@ -160,7 +160,7 @@ def test_a_worker_that_starts_too_late_for_its_time_limit_trains_one_batch_and_t
     while not late.is_finished(late.modules):
         with contextlib.suppress(Preempted):
             work(late, late.modules, threads=1, leave_after_s=0.01)
-        steps.append(late.heartbeat("generator")["step"])
+        steps.append(late.read_report("generator").step)
     assert steps == [1, 2, 3, 4, 5, 6]
     assert weights_of(late) == weights_of(Run.open(tmp_path / "whole"))
 

@@ -46,7 +46,7 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def measured(run: Run, module: str) -> dict[str, list[tuple[int, float]]]:
     """The same of metrics.jsonl."""
     history = History(run)
-    history.look()
+    history.refresh()
     points_by_name = dict[str, list[tuple[int, float]]]()
     curve = history.curve(module)
     for name, column in {**curve.scalars, "lr": curve.position["lr"]}.items():
@@ -71,10 +71,10 @@ def test_tensorboard_shows_the_numbers_of_metrics_jsonl(finished: Run) -> None:
 
 def test_tensorboard_shows_the_evaluation_and_its_final_metric(finished: Run) -> None:
     history = History(finished)
-    history.look()
+    history.refresh()
     [evaluation] = history.evaluations()
     curves = shown(finished.path / "events" / "evaluation")
-    assert curves == {"mean": [(100, pytest.approx(evaluation["metrics"]["mean"], rel=1e-6))]}
+    assert curves == {"mean": [(100, pytest.approx(evaluation.metrics["mean"], rel=1e-6))]}
 
 
 def test_tensorboard_shows_the_parameters_with_the_metrics_of_all_folders_below(finished: Run) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modtrain.errors import Diverged, InputError, StorageError
-from modtrain.monitoring.status import status
+from modtrain.monitoring.status import read_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
 from tests.support import runs
@@ -44,7 +44,7 @@ def test_nan_in_a_loss_stops_the_module_with_loss_and_step_named(tmp_path: Path,
     with pytest.raises(Diverged, match=r"'loss' of generator became nan at step 13"):
         runs.finish(run)
     assert run.store("generator").history()[-1].step == 10, "nothing was published after the last sound exchange"
-    state = status(run)
+    state = read_status(run)
     assert state["state"] == "failed"
     assert "step 13" in state["workers"][0]["trouble"]
 
@@ -140,7 +140,7 @@ def test_an_evaluation_during_training_that_storage_refuses_does_not_stop_traini
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="evaluation"):  # of the one at the end
         standalone_worker.train(run, run.modules, threads=1, evaluate_every=1)
     assert run.is_finished(run.modules)
-    assert run.stop_requested() is None
+    assert run.stop_request() is None
     assert caplog.text.count("Not evaluated: ") == 2
 
 
@@ -175,5 +175,5 @@ def test_the_heartbeat_of_a_worker_whose_storage_failed_has_the_exit_code_of_its
     run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
     process = runs.start_worker(run, "generator,discriminator")
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == run.heartbeat("generator")["exit_code"] == StorageError.exit_code, output
-    assert "the disk is gone" in run.heartbeat("generator")["trouble"]
+    assert process.returncode == run.read_report("generator").exit_code == StorageError.exit_code, output
+    assert "the disk is gone" in run.read_report("generator").trouble
