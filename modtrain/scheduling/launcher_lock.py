@@ -13,8 +13,7 @@ from typing import Protocol
 
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
-from modtrain.storage.layout import JOBS, LAUNCHER_FILE
-from modtrain.storage.liveness import launcher_pid, live_modules
+from modtrain.storage.liveness import launcher_path, launcher_pid, live_modules
 from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 
@@ -39,7 +38,7 @@ def claim(folder: Launchable) -> None:
             f"or stop it with `modtrain stop {folder.path}`."
         )
     identity = json.dumps(ProcessIdentity.current().as_json()).encode()
-    filesystem.replace_file(folder.path / JOBS / LAUNCHER_FILE, identity)
+    filesystem.replace_file(launcher_path(folder.path), identity)
 
 
 def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
