@@ -57,6 +57,11 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
     return [sorted(group, key=order) for group in groups]
 
 
+def format_placement(placement: Placement) -> str:
+    """A placement as `--place` takes it."""
+    return " | ".join(",".join(modules) for modules in placement)
+
+
 def _loads(groups: Placement, costs: Mapping[str, float]) -> list[float]:
     """Seconds a step of each worker, slowest first: of two groupings the better one is smaller."""
     return sorted((sum(costs[module] for module in group) for group in groups), reverse=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from modtrain.scheduling.standalone_worker import all_may_come
+from modtrain.scheduling.standalone_worker import are_all_expected
 from modtrain.storage import filesystem
 from modtrain.storage.evaluations import evaluations
 from modtrain.storage.run import Run
@@ -394,12 +394,12 @@ def test_a_worker_whose_peer_is_late_comes_back_later_and_ctrl_c_takes_what_wait
     until(lambda: len(run.journal("started")) == 2 and run.run.heartbeat("generator").get("state") == "waiting")
     found = run.status()
     assert (found["state"], [worker["state"] for worker in found["workers"]]) == ("running", ["waiting", "queued"])
-    assert all_may_come(run.run)
+    assert are_all_expected(run.run)
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.code == 130, said.out + said.err
     assert (slurm.until_over(first).exit_code, run.job(1).state) == (3, "CANCELLED")
-    assert not all_may_come(run.run), "nobody waits for one whose job is gone"
+    assert not are_all_expected(run.run), "nobody waits for one whose job is gone"
 
 
 def test_what_slurm_refuses_is_said_and_the_corrected_command_begins_the_same_run(cluster: Cluster) -> None:
