@@ -1,7 +1,4 @@
-"""`dashboard`: the runs and sweeps below a folder as web pages, served on this machine or written as files.
-
-Deliberately not here: the pages (`modtrain/dashboard`).
-"""
+"""`dashboard`: serve the runs and sweeps below a folder as web pages, or export the pages as files."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from modtrain.errors import InputError
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
-REACH = "Who may look"
-FILES = "As files"
-FIRST_LOOK_S = 2.0
-"""For so long the link waits for the first look at a large folder: it would only wait in the browser."""
+ACCESS = "Access"
+EXPORT = "Export"
+FIRST_SCAN_S = 2.0
+"""Longest wait for the first scan of a large folder before the link is printed."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,30 +31,36 @@ def dashboard(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one of them.")] = Path(
         "runs"
     ),
-    port: Annotated[Count, option(REACH, "[8787, or the next one that is free]", metavar="N")] = None,
-    host: Annotated[str, option(REACH, "Address to listen on; another one needs a token. [127.0.0.1]")] = "127.0.0.1",
-    open_it: Annotated[bool, option(REACH, "Open it in the browser of this machine.", "--open")] = False,
-    token: Annotated[bool, option(REACH, "Only for whoever has the link, which has a new token in it.")] = False,
+    port: Annotated[Count, option(ACCESS, "Port to listen on. [8787, or the next free one]", metavar="N")] = None,
+    host: Annotated[
+        str, option(ACCESS, "Address to listen on; any but a loopback address needs a token. [127.0.0.1]")
+    ] = "127.0.0.1",
+    open_it: Annotated[bool, option(ACCESS, "Open the page in a browser on this machine.", "--open")] = False,
+    token: Annotated[bool, option(ACCESS, "Require a token; the printed link contains a new one.")] = False,
     token_file: Annotated[
-        Path | None, option(REACH, "The same with the token in a file that only you can read.", metavar="FILE")
+        Path | None,
+        option(ACCESS, "Require the token in this file, which only you may be able to read.", metavar="FILE"),
     ] = None,
-    prefix: Annotated[Text, option(REACH, "Path that a proxy in front keeps, as /node/HOST/PORT.")] = None,
+    prefix: Annotated[Text, option(ACCESS, "Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
     allow_host: Annotated[
-        list[str] | None, option(REACH, "Name under which a proxy asks for it; repeatable.", metavar="NAME")
+        list[str] | None, option(ACCESS, "Host name that a proxy uses in its requests; repeatable.", metavar="NAME")
     ] = None,
-    export: Annotated[Path | None, option(FILES, "Write the pages as files, and leave.", metavar="DIR")] = None,
+    export: Annotated[
+        Path | None, option(EXPORT, "Write the pages as files instead of serving them.", metavar="DIR")
+    ] = None,
 ) -> None:
-    """Show runs and sweeps as web pages.
+    """Serve runs and sweeps as web pages.
 
-    It reads and never writes below ROOT. From a laptop: the ssh command that it prints, then the link.
+    Reads below ROOT and never writes there. To open the pages on another computer, run the printed ssh command there,
+    then open the link.
     """
     if not root.is_dir():
-        raise InputError(f"{root} is no folder; give the folder that your runs are in.")
+        raise InputError(f"{root} is not a folder; give the folder of your runs.")
     if export is None:
         _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
         return
     if port is not None or host != "127.0.0.1" or any((open_it, token, token_file, prefix, allow_host)):
-        raise InputError("--export writes files and serves nothing: leave out what says who may look.")
+        raise InputError("--export writes files and serves nothing; leave out the access options.")
     _export(root, export)
 
 
@@ -68,14 +71,14 @@ def _export(root: Path, target: Path) -> None:
 
     is_terminal = sys.stderr.isatty()
 
-    def tell(done: int, of: int) -> None:
+    def show_progress(done: int, total: int) -> None:
         if is_terminal:
-            typer.echo(f"\r{done} of {of} runs and sweeps", nl=done == of, err=True)
-        elif done == of or done % 100 == 0:
-            typer.echo(f"{done} of {of} runs and sweeps", err=True)
+            typer.echo(f"\r{done} of {total} runs and sweeps", nl=done == total, err=True)
+        elif done == total or done % 100 == 0:
+            typer.echo(f"{done} of {total} runs and sweeps", err=True)
 
-    written = export(root, target, tell)
-    typer.echo(f"{written.pages} page{'s' * (written.pages != 1)}: open {target / 'index.html'}")
+    pages = export(root, target, show_progress).pages
+    typer.echo(f"Wrote {pages} page{'s' * (pages != 1)}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
@@ -84,17 +87,17 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
 
     if not is_loopback(host) and not token and token_file is None:
         raise InputError(
-            f"--host {host} would show your runs to everybody who reaches it: add --token, or --token-file FILE; or "
-            "leave --host out and come through ssh."
+            f"--host {host} makes your runs visible on the network: add --token or --token-file FILE, or leave --host "
+            "out and use ssh."
         )
     for name in names:
         if not name_of(name) or "/" in name:
-            raise InputError(f"--allow-host {name} is not allowed: give the name of a host, such as ood.example.org.")
-    wanted = read_token(token_file) if token_file else new_token() if token else None
+            raise InputError(f"--allow-host {name} is not allowed; give a host name, such as ood.example.org.")
+    secret = read_token(token_file) if token_file else new_token() if token else None
     return Access(
         hosts=own_names(host, names),
         any_address=not is_loopback(host),
-        token=wanted,
+        token=secret,
         prefix=_prefix(prefix or ""),
     )
 
@@ -103,7 +106,7 @@ def _prefix(prefix: str) -> str:
     import re
 
     if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
-        raise InputError(f"--prefix {prefix} is not allowed: give a path, such as /node/n12/8787.")
+        raise InputError(f"--prefix {prefix} is not allowed; give a path, such as /node/n12/8787.")
     return prefix.rstrip("/")
 
 
@@ -114,16 +117,16 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     from modtrain.dashboard import server as serve
 
     listening = serve.listen(host, port)
-    taken = listening.getsockname()[1]
-    # Browsers give a cookie to every port of a host: each dashboard has its own name.
-    name = "modtrain-" + hashlib.sha256(f"{taken} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
-    link = _link(host, taken, access)
+    bound = listening.getsockname()[1]
+    # Browsers send a cookie to every port of a host, so each dashboard has its own name.
+    name = "modtrain-" + hashlib.sha256(f"{bound} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
+    link = _link(host, bound, access)
     server = serve.server(root, dataclasses.replace(access, cookie=name))
-    server.watch.start(wait_s=FIRST_LOOK_S)
-    _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
+    server.watch.start(wait_s=FIRST_SCAN_S)
+    _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:
-            _open(stack.enter_context(_unseen(link)) if access.token else link)
+            _open(stack.enter_context(_redirect_file(link)) if access.token else link)
         server.run(sockets=[listening])
 
 
@@ -146,11 +149,11 @@ def _is_everywhere(host: str) -> bool:
 
 
 def _bracketed(host: str) -> str:
-    """As it stands before a port."""
+    """The host as it is written before a port."""
     return f"[{host}]" if ":" in host else host
 
 
-def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
+def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     import getpass
     import socket
     from urllib.parse import urlsplit
@@ -158,22 +161,22 @@ def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     from modtrain.dashboard.urls import shown
 
     if moved:
-        typer.echo(f"Port 8787 is taken; this one is on {port}.")
+        typer.echo(f"Port 8787 is in use; using port {port}.")
     typer.echo(f"{shown(str(root))}: {link}")
-    loopback = "[::1]" if ":" in host else "127.0.0.1"  # who listens on :: is not reached by IPv4
+    loopback = "[::1]" if ":" in host else "127.0.0.1"  # a socket on :: may not accept IPv4
     near = loopback if _is_everywhere(host) else _bracketed(host)
     tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
-    through = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
-    then = "" if host in ("127.0.0.1", "localhost") else f", then {through}"
-    typer.echo(f"From elsewhere: {tunnel}{then}")
-    typer.echo("Ctrl-C ends it.")
+    tunnelled = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
+    then = "" if host in ("127.0.0.1", "localhost") else f", then {tunnelled}"
+    typer.echo(f"From another computer: {tunnel}{then}")
+    typer.echo("Press Ctrl-C to stop.")
 
 
 @contextlib.contextmanager
-def _unseen(link: str) -> Iterator[str]:
-    """The address of a file that leads there, and that only its owner reads: `ps` shows a browser's words to everybody.
+def _redirect_file(link: str) -> Iterator[str]:
+    """The URL of a private file that redirects to the link: `ps` shows the arguments of a browser to all users.
 
-    It is gone at the end, also at the end by SIGTERM.
+    The file is deleted at the end, also on SIGTERM.
     """
     import html
     import signal
@@ -184,8 +187,8 @@ def _unseen(link: str) -> Iterator[str]:
     descriptor, name = tempfile.mkstemp(prefix="modtrain-", suffix=".html")  # of mode 0600
     try:
         with open(descriptor, "w") as file:
-            to = html.escape(link)
-            file.write(f'<meta http-equiv="refresh" content="0; url={to}"><a href="{to}">To the dashboard</a>\n')
+            url = html.escape(link)
+            file.write(f'<meta http-equiv="refresh" content="0; url={url}"><a href="{url}">Dashboard</a>\n')
         yield Path(name).as_uri()
     finally:
         Path(name).unlink(missing_ok=True)

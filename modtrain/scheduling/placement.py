@@ -60,6 +60,11 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
     return [sorted(group, key=order) for group in groups]
 
 
+def format_placement(placement: Placement) -> str:
+    """A placement as `--place` takes it."""
+    return " | ".join(",".join(modules) for modules in placement)
+
+
 def _loads(groups: Placement, costs: Mapping[str, float]) -> list[float]:
     """Seconds per step of each worker, slowest first, so that the better of two groupings compares smaller."""
     return sorted((sum(costs[module] for module in group) for group in groups), reverse=True)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from modtrain.cli.dashboard import _link, _say
+from modtrain.cli.dashboard import _link, _print_addresses
 from modtrain.dashboard.access import Access
 from modtrain.dashboard.server import PORT, listen, read_token
 from modtrain.errors import InputError
@@ -217,14 +217,14 @@ def test_what_it_says_leads_to_the_address_that_it_listens_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, link: str, near: str
 ) -> None:
     assert _link(host, 8787, Access()) == link
-    _say(tmp_path, host, 8787, link, moved=False)
+    _print_addresses(tmp_path, host, 8787, link, moved=False)
     assert f" -L 8787:{near}:8787 " in capsys.readouterr().out
 
 
 def test_a_root_that_is_not_there_is_said(tmp_path: Path, terminal: Terminal) -> None:
     said = terminal("dashboard", tmp_path / "nothing")
     assert said.code == 2
-    assert "is no folder" in said.err
+    assert "is not a folder" in said.err
 
 
 def test_a_port_below_the_first_allowed_one_is_an_error_in_words() -> None:

@@ -14,7 +14,6 @@ import pytest
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.profile import Profile
-from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.support.runs import finish, make_run, weights_of
 
@@ -38,10 +37,10 @@ def pid_after(run: Run, module: str, steps: int, timeout_s: float = 180.0) -> in
     """The live process that trains a module, once it has made some steps."""
     deadline = time.monotonic() + timeout_s
     while True:
-        beat = run.heartbeat(module)
-        if beat and beat.get("step", 0) >= steps and process_started(beat["pid"]) == beat["started"]:
-            return int(beat["pid"])
-        assert time.monotonic() < deadline, beat
+        report = run.read_report(module)
+        if report and (report.step or 0) >= steps and report.process.is_running():
+            return int(report.process.pid or 0)
+        assert time.monotonic() < deadline, report
         time.sleep(0.05)
 
 
@@ -89,7 +88,7 @@ def test_every_worker_may_be_killed_and_the_run_still_finishes(
     to_the_end(launch)
     assert launch.outcome() == 0
     assert is_final(run)
-    assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
+    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
@@ -104,7 +103,7 @@ def test_a_worker_that_diverges_makes_the_others_publish_and_leave_and_its_exit_
     told = to_the_end(launch)
     assert launch.outcome() == 5
     assert [member.exit_code for member in launch.members] == [5, 3]
-    assert "generator failed" in (run.stop_requested() or "")
+    assert "generator failed" in str(run.stop_request())
     assert any("generator failed" in sentence for sentence in told)
 
 

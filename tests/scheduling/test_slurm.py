@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from modtrain.scheduling.standalone_worker import all_may_come
+from modtrain.scheduling.standalone_worker import are_all_expected
 from modtrain.storage import filesystem
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
@@ -383,12 +383,12 @@ def test_a_worker_whose_peer_is_queued_for_long_is_requeued_and_ctrl_c_removes_q
     until(lambda: len(run.journal("started")) == 2 and run.run.read_report("generator").state == "waiting")
     status = run.status()
     assert (status["state"], [worker["state"] for worker in status["workers"]]) == ("running", ["waiting", "queued"])
-    assert all_may_come(run.run)
+    assert are_all_expected(run.run)
     process.send_signal(signal.SIGINT)
     result = ended(process)
     assert result.code == 130, result.out + result.err
     assert (slurm.until_over(first).exit_code, run.job(1).state) == (3, "CANCELLED")
-    assert not all_may_come(run.run), "a worker whose job is gone is not waited for"
+    assert not are_all_expected(run.run), "a worker whose job is gone is not waited for"
 
 
 def test_the_message_of_sbatch_is_shown_and_the_corrected_command_starts_the_same_run(cluster: Cluster) -> None:
