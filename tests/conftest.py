@@ -15,20 +15,21 @@ import pytest
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.fork_server import forked_commands
 from tests.support.order import rank
+from tests.support.raylets import NODE
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
 
 TESTS = Path(__file__).parent
 TINY = TESTS / "support" / "tiny.py"
-NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--no-fork", action="store_true", help="start every command as an ordinary process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """One fork server for the suite: the processes of pytest-xdist inherit it."""
-    if not hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput") and not config.getoption("--no-fork"):
         forking = contextlib.ExitStack()
         config.add_cleanup(forking.close)
         forking.enter_context(forked_commands())

@@ -26,8 +26,8 @@ from modtrain.scheduling.placement import place
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from tests.scheduling.test_ray_cluster import THREE
 from tests.support.fake_pbs import FakePbs
+from tests.support.launches import THREE
 from tests.support.slurm import Slurm
 
 ROOT = Path(__file__).parents[2]

@@ -26,8 +26,8 @@ from modtrain.scheduling.new_run import prepare
 from modtrain.scheduling.profile import Profile
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.scheduling.test_launch_killed import LONG, is_final, pid_after, to_the_end
 from tests.support.command import ended, start
+from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, start_worker
 
 PLACEMENT = [["generator"], ["discriminator"]]

@@ -17,7 +17,7 @@ from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Res
 from modtrain.scheduling.backends.ray import RayBackend
 from modtrain.scheduling.backends.ray.cluster import bundle_for, share
 from modtrain.storage.process_identity import process_started
-from tests.conftest import NODE
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 
 NODE_OF = """
 import os, time
@@ -73,18 +73,6 @@ def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets:
         backend.cancel(ids)
 
 
-def until_all_is_free(raylets: Any) -> None:
-    """The raylets take a moment to give back what the jobs of the test before held."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
-    deadline = time.monotonic() + 30
-    while ray.available_resources().get("CPU") != 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
@@ -98,10 +86,6 @@ def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: 
         assert not Path(f"/proc/{command}/fd/1").exists()
     finally:
         backend.cancel(ids)
-
-
-def raylet_of(node: Any) -> str:
-    return str(node.all_processes["raylet"][0].process.pid)
 
 
 def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:

@@ -21,28 +21,15 @@ import pytest
 
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.conftest import NODE
-from tests.scheduling.test_launch_killed import is_final, pid_after
-from tests.scheduling.test_ray import raylet_of, until_all_is_free
 from tests.support.command import Said, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.launches import THREE, is_final, pid_after
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 from tests.support.slurm import Slurm
 
 SCRIPTS = Path(__file__).parents[2] / "cluster" / "ray"
 SLOWLY = ("--epochs", 20, "--set", "batches=10", "--set", "pause_s=0.05", "--exchange-every", 5)
 """Ten seconds of training, a full checkpoint every half second: one worker may start some seconds before another."""
-THREE = """
-import dataclasses, importlib.util, sys
-spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
-tiny = sys.modules["tiny"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tiny)
-
-def alone(nets, batch, params):
-    return {{"loss": nets.third(batch["real"]).square().mean()}}
-
-third = dataclasses.replace(tiny.recipe.modules["discriminator"], loss=alone, reads=())
-recipe = dataclasses.replace(tiny.recipe, modules={{"third": third, **tiny.recipe.modules}})
-"""
 CONFIG = """
 recipe: {recipe}
 root: runs
