@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,8 @@ from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.profile import Profile
 from modtrain.storage.run import Run
+from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, weights_of
-
-LONG = {"pause_s": 0.05, "batches": 20}
-"""Parameters that make the tiny recipe last for three seconds."""
-
 
 RAY_SLOWLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 LOCAL_SLOWLY = [pytest.param("local", marks=pytest.mark.slow), "ray"]
@@ -31,31 +27,6 @@ def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
     name: str = request.param
     address = request.getfixturevalue("raylets").address if name == "ray" else None
     return lambda run: Launch(run, name, BackendOptions(address=address, profile=Profile(cpus=1)))
-
-
-def pid_after(run: Run, module: str, steps: int, timeout_s: float = 180.0) -> int:
-    """The live process that trains a module, once it has made some steps."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        report = run.read_report(module)
-        if report and (report.step or 0) >= steps and report.process.is_running():
-            return int(report.process.pid or 0)
-        assert time.monotonic() < deadline, report
-        time.sleep(0.05)
-
-
-def to_the_end(launch: Launch, timeout_s: float = 90.0) -> list[str]:
-    """What was told meanwhile."""
-    told: list[str] = []
-    deadline = time.monotonic() + timeout_s
-    for members in launch.watch(told.append):
-        assert time.monotonic() < deadline, (members, told)
-    return told
-
-
-def is_final(run: Run) -> bool:
-    found = [run.store(module).latest() for module in run.modules]
-    return all(checkpoint is not None and checkpoint.final for checkpoint in found)
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)

@@ -22,11 +22,11 @@ import pytest
 
 from modtrain.storage.filesystem import read_lines
 from modtrain.storage.run import Run
-from tests.scheduling.test_launch_killed import pid_after
 from tests.support import SUPPORT
 from tests.support.command import Said, typed, until
 from tests.support.executable import executable
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.launches import pid_after
 from tests.support.runs import finish, make_run, weights_of
 
 pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy

@@ -16,8 +16,8 @@ from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Res
 from modtrain.scheduling.backends.ray import RayBackend
 from modtrain.scheduling.backends.ray.resources import bundle_for, share
 from modtrain.storage.process_identity import process_started
-from tests.conftest import NODE
 from tests.support.command import until
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 
 NODE_OF = """
 import os, time
@@ -72,15 +72,6 @@ def test_workers_are_spread_over_the_nodes_and_a_lost_node_s_worker_moves_to_ano
         backend.cancel(ids)
 
 
-def until_all_is_free(raylets: Any) -> None:
-    """Wait until the raylets have released the resources of the previous test's jobs."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
-    until(lambda: ray.available_resources().get("CPU") == 3, timeout_s=30)
-
-
 def test_a_command_dies_with_its_actor_and_is_restarted_by_the_next_actor(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
@@ -94,10 +85,6 @@ def test_a_command_dies_with_its_actor_and_is_restarted_by_the_next_actor(raylet
         assert not Path(f"/proc/{command}/fd/1").exists()
     finally:
         backend.cancel(ids)
-
-
-def raylet_of(node: Any) -> str:
-    return str(node.all_processes["raylet"][0].process.pid)
 
 
 def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:

@@ -21,11 +21,10 @@ import pytest
 
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.conftest import NODE
-from tests.scheduling.test_launch_killed import is_final, pid_after
-from tests.scheduling.test_ray import raylet_of, until_all_is_free
 from tests.support.command import Said, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.launches import is_final, pid_after
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 from tests.support.slurm import Slurm
 from tests.support.three import recipe_of_three
 
