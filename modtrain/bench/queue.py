@@ -27,7 +27,6 @@ from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
 from modtrain.sweeps.runner import run
 from modtrain.sweeps.sweep import Sweep, new_sweep
-from modtrain.sweeps.trial_queue import worker_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +119,7 @@ def by_hand(sweep: Sweep) -> float:
     """The same without the queue: each trial's worker is started here."""
     begun = time.monotonic()
     runs = [sweep.begin(number) for number in range(sweep.spec.trials)]
-    options = ("--modules", "sleeper", "--threads", "1", *worker_options(sweep))
+    options = ("--modules", "sleeper", "--threads", "1", *sweep.worker_options)
     started = [subprocess.Popen((*worker_command("worker", its.path), *options)) for its in runs]
     codes = [process.wait() for process in started]
     if any(codes):

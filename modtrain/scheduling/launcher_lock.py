@@ -42,6 +42,12 @@ def claim(folder: Launchable) -> None:
     filesystem.replace_file(folder.path / JOBS / LAUNCHER_FILE, identity)
 
 
+def release(folder: Launchable) -> None:
+    """Withdraw the claim of this process."""
+    if launcher_pid(folder.path) == os.getpid():
+        (folder.path / JOBS / LAUNCHER_FILE).unlink(missing_ok=True)
+
+
 def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
     """InputError where one of the modules has a live worker without a job that this launch knows.
 

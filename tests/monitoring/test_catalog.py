@@ -23,8 +23,8 @@ from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
-from modtrain.sweeps.runner import ranked, trials
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from modtrain.sweeps.trials import rank, read_trials
 from tests.support.runs import finish, make_run
 
 HOSTILE = [
@@ -452,7 +452,7 @@ def test_a_foreign_line_among_a_trial_s_evaluations_breaks_no_sweep(sweep: Sweep
     judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
     judged.parent.mkdir(exist_ok=True)
     judged.write_text(line + "\n")
-    assert [trial.result for trial in ranked(sweep, trials(sweep))] == [None] * sweep.spec.trials
+    assert [trial.result for trial in rank(sweep, read_trials(sweep))] == [None] * sweep.spec.trials
     assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
 
 
