@@ -1,8 +1,10 @@
-"""The sweep that a `sweep` command line means: found in its folder or planned, the backend chosen, then created.
+"""The sweep of a `sweep` command line: opened or planned, its backend chosen, then created.
 
-target = read_target(...)        # folder, recipe, existing sweep
-plan = plan_sweep(target)        # settings compared or trials decided, backend and width chosen
-sweep = plan.write()             # the folder is created
+    target = read_target(...)  # folder, settings, recipe, existing sweep
+    plan = plan_sweep(target)  # settings compared or trials decided, backend and trials at a time chosen
+    sweep = plan.write()
+
+Only `write` creates anything.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Running a sweep: with a queue in this process, or as arrays of a scheduler; stopping and cancelling it.
 
-from modtrain import Sweep
-from modtrain.scheduling.config import Config
-from modtrain.sweeps.runner import run
-from modtrain.sweeps.sweep import new_sweep
+    from modtrain import Sweep
+    from modtrain.scheduling.config import Config
+    from modtrain.sweeps.runner import run
+    from modtrain.sweeps.sweep import new_sweep
 
-spec = new_sweep(Config(recipe="tiny.py", nodes=1), {"lr": [0.005, 0.01], "seed": "1..2"}, metric="mean")
-best = run(Sweep.create("runs/rates", spec), "local", at_once=2)[0]
+    spec = new_sweep(Config(recipe="tiny.py", nodes=1), {"lr": [0.005, 0.01], "seed": "1..2"}, metric="mean")
+    best = run(Sweep.create("runs/rates", spec), "local", at_once=2)[0]
+
+`run` waits for all trials and resumes a sweep that exists (`Sweep.open`).
 """
 
 from __future__ import annotations

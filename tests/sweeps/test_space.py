@@ -277,7 +277,9 @@ def test_a_grid_takes_points_of_a_range_with_both_ends() -> None:
 
 @pytest.mark.parametrize("text", ["lr=0.0..1.0", "lr=log:1e-5..1e-2", "lr=log:1..64"])
 def test_a_grid_without_a_count_says_how_to_give_one(text: str) -> None:
-    with pytest.raises(InputError, match=r"A grid needs a number of points of lr: add `count: 5` .* or take --sampler random"):
+    with pytest.raises(
+        InputError, match=r"A grid needs a number of points of lr: add `count: 5` .* or take --sampler random"
+    ):
         size(parse_vary(["seed=1..3", text]))
 
 
