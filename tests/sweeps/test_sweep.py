@@ -261,7 +261,7 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     process.communicate()
     pid, started = process_of(sweep, 0)
     assert process_started(pid) == started
-    assert states(sweep) == ["running", "finished"]
+    wait_for(lambda: states(sweep) == ["running", "finished"])  # its next heartbeat says so
     messages: list[str] = []
 
     def notify(message: str) -> None:
