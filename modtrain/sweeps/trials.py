@@ -25,7 +25,7 @@ def read_trials(sweep: Sweep, *, ask_scheduler: bool = True, is_launched: bool |
     cluster are read from their folders, as every view does it. `is_launched`: whether a process runs the trials;
     None looks for one.
     """
-    phases = trial_phases(own for own in sweep_jobs(sweep) if own.needs_no_launcher) if ask_scheduler else {}
+    phases = trial_phases([own for own in sweep_jobs(sweep) if own.needs_no_launcher]) if ask_scheduler else {}
     submitted = set[int]() if ask_scheduler else submitted_trials(sweep)
     stop = sweep.stop_request()
     if is_launched is None:
