@@ -10,9 +10,9 @@ from typing import Any
 
 from modtrain.dashboard import downsampling
 from modtrain.dashboard.urls import quoted
-from modtrain.sweeps.runner import ranked
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.trials import rank
 
 MOST_POINTS = 200
 """Of each trial's curve."""
@@ -25,7 +25,7 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
 
     `more_waiting` is how many trials wait beside those that are listed.
     """
-    found = ranked(sweep, trials)
+    found = rank(sweep, trials)
     return {
         "more_waiting": max(0, sweep.spec.trials - len(found)),
         "varies": list(dict.fromkeys(name for trial in found for name in trial.values)),

@@ -19,9 +19,12 @@ from modtrain.dashboard.trial_curves import ByEpoch, Curves
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import RunSummary
 from modtrain.storage import filesystem
-from modtrain.storage.layout import HEARTBEAT_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
+from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
+from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.sweep_jobs import submitted_trials
+from modtrain.sweeps.sweep_state import pending_state
 from modtrain.sweeps.trial import Trial, build_trial
 
 MOST_WAITING = 200
@@ -111,7 +114,7 @@ def _look(
 
 
 def _stamps(run: Run) -> list[object]:
-    paths = [run.evaluations_path, run.path / STOP_FILE]
+    paths = [run.evaluations_path, run.path / STOP_FILE, run.jobs_path / LAUNCHER_FILE]
     paths += [run.module_path(module) / name for module in run.modules for name in _FILES]
     return [_stamp(path) for path in paths]
 
@@ -128,4 +131,7 @@ def _waiting(sweep: Sweep, begun: set[int]) -> list[Trial]:
     """The next ones, by their number."""
     numbers = (number for number in range(sweep.spec.trials) if number not in begun)
     found = [number for number, _ in zip(numbers, range(MOST_WAITING), strict=False)]
-    return [sweep.trial_without_run(number, "created") for number in found]
+    submitted, stop = submitted_trials(sweep), sweep.stop_request()
+    is_launched = launcher_pid(sweep.path) is not None
+    states = {number: pending_state(number, submitted, stop, is_launched=is_launched) for number in found}
+    return [sweep.trial_without_run(number, state) for number, state in states.items()]

@@ -30,6 +30,7 @@ from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_state import sweep_state
 from modtrain.sweeps.trial import metric_value, ranking_value
+from modtrain.sweeps.trials import count_pending
 
 Signature = tuple[int, int, int, int]
 """Mode, time of change, size and inode of a file: equal for an unchanged one."""
@@ -251,7 +252,7 @@ def sweep_row(
 ) -> Row:
     """A sweep as one line, from the rows and results of the trials that have begun."""
     counts = Counter("failed" if row["problem"] else row["state"] for row in rows.values())
-    counts["queued" if is_launched else "created"] += max(0, sweep.spec.trials - len(rows))
+    counts += count_pending(sweep, rows, stop, is_launched=is_launched)
     done = sum(1.0 if row["problem"] or row["state"] in ENDED else row["progress"] or 0.0 for row in rows.values())
     return {
         "kind": "sweep",

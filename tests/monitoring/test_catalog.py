@@ -30,8 +30,8 @@ from modtrain.storage.liveness import launcher_path
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
-from modtrain.sweeps.runner import ranked, trials
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from modtrain.sweeps.trials import rank, read_trials
 from modtrain.training.evaluation import evaluate
 from tests.support.runs import finish, make_run
 
@@ -454,10 +454,10 @@ def test_a_run_whose_modules_would_be_outside_of_its_folder_is_broken(tmp_path: 
 
 @pytest.mark.parametrize("line", ["5", '{"metrics": {"mean": "abc"}, "epochs": {}}', "[" * 5000])
 def test_a_foreign_line_among_a_trial_s_evaluations_breaks_no_sweep(sweep: Sweep, line: str) -> None:
-    evaluations = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
-    evaluations.parent.mkdir(exist_ok=True)
-    evaluations.write_text(line + "\n")
-    assert [trial.result for trial in ranked(sweep, trials(sweep))] == [None] * sweep.spec.trials
+    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    judged.parent.mkdir(exist_ok=True)
+    judged.write_text(line + "\n")
+    assert [trial.result for trial in rank(sweep, read_trials(sweep))] == [None] * sweep.spec.trials
     assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
 
 
@@ -595,9 +595,9 @@ def test_the_row_of_a_sweep_agrees_with_its_trials_at_every_moment(sweep: Sweep)
     catalog = Catalog(sweep.path.parent)
 
     def check(**counts: int) -> str:
-        row, states = rows(catalog)["rates"], [trial.state for trial in trials(sweep)]
+        row, states = rows(catalog)["rates"], [trial.state for trial in read_trials(sweep)]
         assert row["counts"] == {state: states.count(state) for state in states} == counts
-        results = [trial.result for trial in trials(sweep) if trial.result is not None]
+        results = [trial.result for trial in read_trials(sweep) if trial.result is not None]
         assert (row["metric"]["value"] if row["metric"] else None) == max(results, default=None)
         return str(row["state"])
 
