@@ -243,7 +243,7 @@ def test_a_launch_records_its_jobs_and_returns_and_nobody_has_to_stay(
 ) -> None:
     run, said = three
     assert said.code == 0, said.err
-    assert "Nobody has to stay." in said.out
+    assert "Jobs submitted; you can log out." in said.out
     assert [job in said.out for job in run.jobs] == [True] * 3
     run.until_finished()
     assert sorted(run.job(worker).node for worker in range(3)) == ["n1", "n2", "n3"]

@@ -220,7 +220,7 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     wait_for(lambda: trained(sweep, 0))
     again = type_("sweep", sweep.path)
-    assert (again.code, "killed is launched already" in again.err) == (2, True)
+    assert (again.code, "killed is already launched" in again.err) == (2, True)
     process.kill()
     process.communicate()
     pid, started = life(sweep, 0)
@@ -294,7 +294,7 @@ def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, ty
     sweep = made(tmp_path / "sweep", {"seed": [1, 2]}, recipe=held, epochs=9, metric="mean")
     first = queue(sweep, "local", ONE_THREAD, at_once=1)
     watching, told = watched(first, until=lambda: trained(sweep, 0))
-    assert "1 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+    assert "Asked 1 running trial to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
     for _ in watching:
         pass
     assert first.stopping == "lunch"
@@ -307,7 +307,7 @@ def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, ty
     assert process_started(pid) is None
     for _ in watching:
         pass
-    assert not any("starting it again" in sentence for sentence in told)
+    assert not any("restarting it" in sentence for sentence in told)
     assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "cancelled"), ("waiting", "")]
     assert (stop(sweep, "again"), cancel(sweep)) == (0, 0)
 
