@@ -292,7 +292,7 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
         assert said.code == 1
         assert said.err.startswith("modtrain: 2 of its trials cannot be read, all others are shown. ")
         assert str(sweep.run_path(1)) in said.err
-    assert "0 were asked to publish and leave" in type_("stop", sweep.path).out
+    assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path).out
     assert type_("cancel", sweep.path).code == 0
 
 
@@ -449,7 +449,7 @@ def test_one_file_is_launched_and_swept(tmp_path: Path, type_: Terminal) -> None
 def test_a_task_of_a_sweep_that_was_stopped_or_does_not_exist_does_not_begin(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "stopped", {"lr": [0.01]})
     assert type_("trial", sweep.path, "--task", 1).code == 2
-    assert "0 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+    assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
     said = type_("trial", sweep.path, "--task", 0)
     assert (said.code, "stopped was stopped (lunch)" in said.err) == (3, True)
     assert sweep.run(0) is None

@@ -230,7 +230,7 @@ def test_a_launch_records_its_jobs_and_returns_while_they_run_to_the_end(
 ) -> None:
     run, result = three
     assert result.code == 0, result.err
-    assert "Nobody has to stay." in result.out
+    assert "Jobs submitted; you can log out." in result.out
     assert [job in result.out for job in run.jobs] == [True] * 3
     run.until_finished()
     assert sorted(run.job(worker).node for worker in range(3)) == ["n1", "n2", "n3"]

@@ -256,7 +256,7 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     wait_for(lambda: trained(sweep, 0))
     again = type_("sweep", sweep.path)
-    assert (again.code, "killed is launched already" in again.err) == (2, True)
+    assert (again.code, "killed is already launched" in again.err) == (2, True)
     process.kill()
     process.communicate()
     pid, started = process_of(sweep, 0)
@@ -330,7 +330,7 @@ def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, ty
     sweep = made(tmp_path / "sweep", {"seed": [1, 2]}, recipe=held, epochs=9, metric="mean")
     with watched(sweep, until=lambda: trained(sweep, 0)) as watching:
         assert sweep_words(sweep, type_) == {"running"}
-        assert "1 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+        assert "Asked 1 running trial to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
         watching.to_the_end()
         assert watching.queue.stopping == StopRequest(reason="lunch", sender="modtrain stop")
     assert [(trial.state, trial.why) for trial in read_trials(sweep)] == [("stopped", "lunch"), ("created", "")]
@@ -342,7 +342,7 @@ def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, ty
         assert cancel(sweep) == 1
         assert process_started(pid) is None
         watching.to_the_end()
-        assert not any("starting it again" in message for message in watching.messages)
+        assert not any("restarting it" in message for message in watching.messages)
     assert [(trial.state, trial.why) for trial in read_trials(sweep)] == [("cancelled", "cancelled"), ("created", "")]
     assert sweep_words(sweep, type_) == {"cancelled"}
     assert (stop(sweep, "again"), cancel(sweep)) == (0, 0)
