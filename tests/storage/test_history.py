@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modtrain.storage.recent import Recent
 
 from modtrain.dashboard.trial_curves import ByEpoch
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -16,7 +17,6 @@ from modtrain.storage.curves import Columns, scalars
 from modtrain.storage.history import FIRST, LAST, History
 from modtrain.storage.json_lines import Growing, objects, start_of_last
 from modtrain.storage.publisher import Publisher
-from modtrain.storage.recent import Recent
 from modtrain.storage.run import Run
 from modtrain.sweeps.trial import reports
 from tests.support import runs
