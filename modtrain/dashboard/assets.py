@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.checkpoint_page import may_download
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.payload import Page
+from modtrain.dashboard.payload import Payload
 from modtrain.dashboard.urls import shown
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -45,7 +45,7 @@ def grid(request: Request, source: Source, path: str, file: str) -> Response:
     if not file.endswith(".png"):
         raise safe_files.NotThere("Only pictures are shown.")
     content = safe_files.read(source.looked(path).run.path, "evaluation", file)
-    return answer(request, Page(content, hashlib.sha256(content).hexdigest()[:20]), KINDS[".png"])
+    return answer(request, Payload(content, hashlib.sha256(content).hexdigest()[:20]), KINDS[".png"])
 
 
 def weights(request: Request, source: Source, path: str, module: str, version: int, file: str) -> Response:
@@ -77,10 +77,10 @@ def static(request: Request, file: str) -> Response:
 
 
 @functools.lru_cache(maxsize=32)
-def asset(file: str) -> Page:
+def asset(file: str) -> Payload:
     """The content of a static file, and its tag; NotThere."""
     content = plotly() if file == "plotly.min.js" else safe_files.read(STATIC, file)
-    return Page(content, hashlib.sha256(content).hexdigest()[:16])
+    return Payload(content, hashlib.sha256(content).hexdigest()[:16])
 
 
 def plotly() -> bytes:
@@ -90,7 +90,7 @@ def plotly() -> bytes:
     return (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
 
 
-def answer(request: Request, page: Page, kind: str, headers: Mapping[str, str] | None = None) -> Response:
+def answer(request: Request, page: Payload, kind: str, headers: Mapping[str, str] | None = None) -> Response:
     """Content with its tag: 304 where the browser has it, packed where it takes that."""
     told = {**(headers or {}), "etag": f'"{page.tag}"', "vary": "accept-encoding"}
     if told["etag"] in request.headers.get("if-none-match", ""):

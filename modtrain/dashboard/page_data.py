@@ -66,12 +66,12 @@ class Looked:
 class Source:
     """The folder of runs, read for pages."""
 
-    def __init__(self, root: Path, *, look_s: float = 0.0) -> None:
-        """Nothing is read yet. The folder of all runs is looked through at most every `look_s`, whoever asks."""
+    def __init__(self, root: Path, *, refresh_s: float = 0.0) -> None:
+        """Nothing is read yet. The folder of all runs is looked through at most every `refresh_s`, whoever asks."""
         self.root = root.resolve()
         self.catalog = Catalog(root)
         self.trials = TrialsSeen()
-        self._look_s = look_s
+        self._refresh_s = refresh_s
         self._looked_at = float("-inf")
         self._looked: OrderedDict[str, Looked] = OrderedDict()
         self._lock, self._looking = threading.Lock(), threading.Lock()
@@ -185,7 +185,7 @@ class Source:
 
     def _bring_up(self) -> None:
         with self._looking:  # who comes meanwhile waits for this look, and needs none of his own
-            if time.monotonic() - self._looked_at < self._look_s:
+            if time.monotonic() - self._looked_at < self._refresh_s:
                 return
             if not self.root.is_dir():
                 raise FileNotFoundError(errno.ENOENT, f"{shown(self.root.name)} is not there any more", str(self.root))

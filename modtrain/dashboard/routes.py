@@ -26,9 +26,9 @@ from modtrain.dashboard import assets
 from modtrain.dashboard.access import Access, Guard
 from modtrain.dashboard.assets import answer
 from modtrain.dashboard.error_pages import problem, templates
-from modtrain.dashboard.events import Bell, messages
-from modtrain.dashboard.page_cache import LOOK_S, Watch
-from modtrain.dashboard.payload import Page, dumped, made
+from modtrain.dashboard.page_cache import REFRESH_S, PageCache
+from modtrain.dashboard.page_data import Values
+from modtrain.dashboard.payload import Payload, as_json, build_version
 from modtrain.dashboard.urls import shown, unquoted
 from modtrain.errors import InputError
 
@@ -41,9 +41,8 @@ MOST_VERIFYING = 4
 class Dashboard:
     """What answers each address."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch, self.root = watch, watch.source.root
-        self.bell = Bell()
+    def __init__(self, pages: PageCache) -> None:
+        self.pages, self.root = pages, pages.source.root
         self._verifying = asyncio.Lock()
         self._waiting = 0
 
@@ -53,7 +52,6 @@ class Dashboard:
         found: list[tuple[str, Answer]] = [
             ("/", partial(self.page, "runs")),
             ("/data/runs", partial(self.data, "runs")),
-            ("/events/runs", partial(self.events, "runs")),
             (f"/checkpoint/{version}/", self.checkpoint),
             (f"/data/checkpoint/{version}", self.checkpoint_data),
             (f"/data/verify/{version}", self.verify),
@@ -66,7 +64,6 @@ class Dashboard:
             found += [
                 (f"/{kind}/{{path:path}}/", partial(self.page, kind)),
                 (f"/data/{kind}/{{path:path}}", partial(self.data, kind)),
-                (f"/events/{kind}/{{path:path}}", partial(self.events, kind)),
             ]
         found += [(f"/{kind}/{{path:path}}", self.with_slash) for kind in ("run", "sweep", "checkpoint")]
         without = [(address.replace("/{path:path}", ""), answer) for address, answer in found if "{path" in address]
@@ -76,25 +73,22 @@ class Dashboard:
     async def page(self, kind: str, request: Request) -> Response:
         """A page with its data in it."""
         path = _path(request)
-        found = await self._now(kind, path)
-        return await run_in_threadpool(rendered, request, kind, shown(path), found)
+        payload = await run_in_threadpool(lambda: self.pages.version(kind, path).payload)
+        return await run_in_threadpool(rendered, request, kind, shown(path), payload)
 
     async def data(self, kind: str, request: Request) -> Response:
-        """The data of a page."""
-        found = await self._now(kind, _path(request))
-        return await run_in_threadpool(answer, request, found, "application/json")
+        """The data of a page: 304 where it has not changed `since` a version, the delta from it where it is known."""
+        path, since = _path(request), request.query_params.get("since")
 
-    async def _now(self, kind: str, path: str) -> Page:
-        ready = self.watch.ready(kind, path)
-        return ready if ready is not None else await run_in_threadpool(self.watch.page, kind, path)
+        def respond() -> Response:
+            newest = self.pages.fresh_version(kind, path) or self.pages.version(kind, path)
+            if since is None:
+                return answer(request, newest.payload, "application/json")
+            if since == newest.tag:
+                return Response(status_code=304, headers={"etag": f'"{newest.tag}"'})
+            return answer(request, self.pages.update(kind, path, since), "application/json")
 
-    async def events(self, kind: str, request: Request) -> Response:
-        """A message whenever the data of a page has changed."""
-        key = kind, _path(request)
-        await run_in_threadpool(self.watch.page, *key)  # 404 where there is none
-        if request.method == "HEAD":
-            return nothing("text/event-stream")
-        return messages(self.watch, self.bell, key)
+        return await run_in_threadpool(respond)
 
     async def checkpoint(self, request: Request) -> Response:
         """The page of one version."""
@@ -102,7 +96,7 @@ class Dashboard:
         title = f"{module} v{version} of {shown(path)}"
 
         def read() -> Response:
-            return rendered(request, "checkpoint", title, made(self.watch.source.checkpoint(path, module, version)))
+            return rendered(request, "checkpoint", title, _payload(self.pages.source.checkpoint(path, module, version)))
 
         return await run_in_threadpool(read)
 
@@ -110,38 +104,38 @@ class Dashboard:
         """Its data."""
 
         def read() -> Response:
-            return answer(request, made(self.watch.source.checkpoint(*_version(request))), "application/json")
+            return answer(request, _payload(self.pages.source.checkpoint(*_version(request))), "application/json")
 
         return await run_in_threadpool(read)
 
     async def verify(self, request: Request) -> Response:
         """Read all of a version, one at a time, and say whether it is sound."""
         if request.method == "HEAD":
-            await run_in_threadpool(self.watch.source.checkpoint, *_version(request))  # 404 where there is none
+            await run_in_threadpool(self.pages.source.checkpoint, *_version(request))  # 404 where there is none
             return nothing("application/json")
         if self._waiting >= MOST_VERIFYING:
             return PlainTextResponse("Several checkpoints are being verified; try again later.", 503)
         self._waiting += 1
         try:
             async with self._verifying:
-                found = await run_in_threadpool(self.watch.source.verify, *_version(request))
+                found = await run_in_threadpool(self.pages.source.verify, *_version(request))
         finally:
             self._waiting -= 1
-        return Response(dumped(found), media_type="application/json", headers={"cache-control": "no-store"})
+        return Response(as_json(found), media_type="application/json", headers={"cache-control": "no-store"})
 
     async def log(self, request: Request) -> Response:
         """The end of a module's log."""
-        found = await run_in_threadpool(assets.log_text, self.watch.source, _path(request), _name(request, "module"))
+        found = await run_in_threadpool(assets.log_text, self.pages.source, _path(request), _name(request, "module"))
         return PlainTextResponse(found)
 
     async def grid(self, request: Request) -> Response:
         """A sample grid."""
-        return await run_in_threadpool(assets.grid, request, self.watch.source, _path(request), _name(request, "file"))
+        return await run_in_threadpool(assets.grid, request, self.pages.source, _path(request), _name(request, "file"))
 
     async def weights(self, request: Request) -> Response:
         """The weights of a version, to keep."""
         found = *_version(request), _name(request, "file")
-        return await run_in_threadpool(assets.weights, request, self.watch.source, *found)
+        return await run_in_threadpool(assets.weights, request, self.pages.source, *found)
 
     async def static(self, request: Request) -> Response:
         """What the pages are made of."""
@@ -155,32 +149,31 @@ class Dashboard:
         return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
 
 
-def create_app(root: Path, access: Access | None = None, *, look_s: float = LOOK_S) -> tuple[ASGIApp, Watch]:
+def create_app(root: Path, access: Access | None = None, *, refresh_s: float = REFRESH_S) -> tuple[ASGIApp, PageCache]:
     """The dashboard of a folder of runs as an ASGI application, and what keeps its pages current."""
-    watch = Watch(root, look_s=look_s)
-    dashboard = Dashboard(watch)
+    pages = PageCache(root, refresh_s=refresh_s)
+    dashboard = Dashboard(pages)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watch.tell = dashboard.bell.ringer()
         templates().get_template("page.html")
-        watch.start()
+        pages.start()
         yield
-        await run_in_threadpool(watch.stop)
+        await run_in_threadpool(pages.stop)
 
     said = {404: _not_there, InputError: _said, HTTPException: _not_there, OSError: _storage}
     app = Starlette(routes=dashboard.routes(), lifespan=lifespan, exception_handlers=said)
     app.router.redirect_slashes = False
-    return Guard(app, access or Access()), watch
+    return Guard(app, access or Access()), pages
 
 
-def rendered(request: Request, kind: str, title: str, page: Page) -> Response:
+def rendered(request: Request, kind: str, title: str, page: Payload) -> Response:
     """The HTML of a page."""
     base = request.scope["base"]
     text = html(kind, title, page, base=base, path=request.path_params.get("path", ""), live=True)
     # Its own tag: the data in it may be the same, and the page around it another one.
     content = text.encode()
-    return answer(request, Page(content, hashlib.sha256(content).hexdigest()[:20]), "text/html")
+    return answer(request, Payload(content, hashlib.sha256(content).hexdigest()[:20]), "text/html")
 
 
 def nothing(kind: str) -> Response:
@@ -188,11 +181,15 @@ def nothing(kind: str) -> Response:
     return Response(media_type=kind, headers={"cache-control": "no-store"})
 
 
-def html(kind: str, title: str, page: Page, *, base: str, path: str, live: bool) -> str:
+def html(kind: str, title: str, page: Payload, *, base: str, path: str, live: bool) -> str:
     """A page for the server, or for an export."""
     index = "" if live else "index.html"
     words = {"title": title or "Runs", "page": kind, "base": base, "live": live, "index": index, "path": path}
     return templates().get_template("page.html").render(words, data=Markup(page.embedded))
+
+
+def _payload(values: Values) -> Payload:
+    return build_version(values).payload
 
 
 def _path(request: Request) -> str:

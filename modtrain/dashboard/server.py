@@ -10,12 +10,11 @@ import secrets
 import socket
 import stat
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.page_cache import LOOK_S, Watch
+from modtrain.dashboard.page_cache import REFRESH_S
 from modtrain.dashboard.routes import create_app
 from modtrain.errors import InputError
 
@@ -26,22 +25,9 @@ SHORTEST = 16
 """Characters of a token."""
 
 
-class Server(uvicorn.Server):
-    """One that ends open streams at the first Ctrl-C."""
-
-    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
-        super().__init__(config)
-        self.watch = watch
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tell those who wait for news that there are none any more."""
-        self.watch.end()
-        super().handle_exit(sig, frame)
-
-
-def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
+def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> uvicorn.Server:
     """A server of a folder of runs; `run(sockets=[...])` serves."""
-    app, watch = create_app(root.resolve(), access, look_s=look_s)
+    app, _ = create_app(root.resolve(), access, refresh_s=refresh_s)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -56,7 +42,7 @@ def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-    return Server(config, watch)
+    return uvicorn.Server(config)
 
 
 def listen(host: str, port: int | None) -> socket.socket:

@@ -18,7 +18,7 @@ from typing import Any
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.assets import STATIC, plotly
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.payload import made
+from modtrain.dashboard.payload import build_version
 from modtrain.dashboard.routes import html
 from modtrain.dashboard.urls import base_of, is_name, quoted, shown, unquoted
 from modtrain.errors import InputError
@@ -53,7 +53,7 @@ class Written:
 def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> Written:
     """Write every page; `tell` hears of how many runs and sweeps are done. InputError where `target` is not for us."""
     before = _check(root, target)
-    written, source = Written(target.resolve()), Source(root.resolve(), look_s=math.inf)
+    written, source = Written(target.resolve()), Source(root.resolve(), refresh_s=math.inf)
     written.target.mkdir(parents=True, exist_ok=True)
     _note(written, before)
     for file in sorted(STATIC.iterdir()):
@@ -114,7 +114,7 @@ def _grid(written: Written, source: Source, path: str, file: str) -> bool:
 
 
 def _page(written: Written, kind: str, title: str, address: str, path: str, data: Values) -> None:
-    text = html(kind, title, made(data), base=base_of(address), path=path, live=False)
+    text = html(kind, title, build_version(data).payload, base=base_of(address), path=path, live=False)
     written.write(f"{address}index.html", text.encode())
     written.pages += 1
 
