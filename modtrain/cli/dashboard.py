@@ -118,8 +118,8 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers give a cookie to every port of a host: each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{taken} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, taken, access)
-    server = serve.server(root, dataclasses.replace(access, cookie=name))
-    server.watch.start(wait_s=FIRST_LOOK_S)
+    server, pages = serve.server(root, dataclasses.replace(access, cookie=name))
+    pages.start(wait_s=FIRST_LOOK_S)
     _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.page_cache import REFRESH_S
+from modtrain.dashboard.page_cache import REFRESH_S, PageCache
 from modtrain.dashboard.routes import create_app
 from modtrain.errors import InputError
 
@@ -25,9 +25,9 @@ SHORTEST = 16
 """Characters of a token."""
 
 
-def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> uvicorn.Server:
-    """A server of a folder of runs; `run(sockets=[...])` serves."""
-    app, _ = create_app(root.resolve(), access, refresh_s=refresh_s)
+def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> tuple[uvicorn.Server, PageCache]:
+    """A server of a folder of runs, where `run(sockets=[...])` serves, and its pages."""
+    app, pages = create_app(root.resolve(), access, refresh_s=refresh_s)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -42,7 +42,7 @@ def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> uvico
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-    return uvicorn.Server(config)
+    return uvicorn.Server(config), pages
 
 
 def listen(host: str, port: int | None) -> socket.socket:

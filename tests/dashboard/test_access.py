@@ -127,7 +127,7 @@ def test_head_of_what_has_no_end_ends(run: Run, address: str) -> None:
         answer = one.client.head(address, timeout=20)
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert one.server.watch.viewers == 0
+        assert one.pages.viewers == 0
         assert one.client.head("/events/run/nobody").status_code == 404
         assert httpx.head(one.url + address, headers={"host": "evil.example"}).status_code == 421
 

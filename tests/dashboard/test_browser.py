@@ -99,7 +99,7 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
     for number in range(3):
         finish(sweep.begin(number))
         conclude(sweep.begin(number))
-    with served(root, look_s=0.5) as found:
+    with served(root, refresh_s=0.5) as found:
         yield found
 
 
@@ -225,19 +225,19 @@ def test_a_server_that_goes_and_comes_back_is_said_and_nobody_reloads(
 ) -> None:
     folder = root / "done"
     with contextlib.ExitStack() as stack:
-        with served(folder, look_s=0.5) as first:
+        with served(folder, refresh_s=0.5) as first:
             seen = stack.enter_context(tab(browser, first.url + "/"))
             seen.page.clock.install()
             page = seen.open("run/")
             word = page.locator(".live .word")
-            eventually(lambda: first.server.watch.viewers or None)
+            eventually(lambda: first.pages.viewers or None)
             expect(word).to_have_text("live")
         expect(word).to_have_text(re.compile(r"^no answer since \d\d:\d\d$"))
         assert "fetch" in (page.locator(".live").get_attribute("title") or "")
-        again = stack.enter_context(served(folder, look_s=0.5, port=first.port))
+        again = stack.enter_context(served(folder, refresh_s=0.5, port=first.port))
         page.clock.fast_forward(15_000)
         expect(word).to_have_text("live", timeout=10_000)
-        assert again.server.watch.viewers == 1, "it hears of news again, and does not just ask for them"
+        assert again.pages.viewers == 1, "it hears of news again, and does not just ask for them"
 
 
 def test_a_stream_that_is_refused_is_polling_at_once_and_tried_again(seen: Tab) -> None:
@@ -483,7 +483,7 @@ def test_behind_a_proxy_every_link_leads_somewhere(browser: Browser, one: Served
     prefix = "/rnode/node1/8787"
     access = Access(prefix=prefix, token="a token that is long")
     with contextlib.ExitStack() as stack:
-        hidden = stack.enter_context(served(root, access, look_s=0.5))
+        hidden = stack.enter_context(served(root, access, refresh_s=0.5))
         url = stack.enter_context(proxy(prefix, hidden.port, keeps=keeps))
         seen = stack.enter_context(tab(browser, url))
         page = seen.page

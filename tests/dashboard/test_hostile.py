@@ -319,7 +319,7 @@ def test_a_folder_that_becomes_a_link_is_not_gone_through_until_the_next_look(
 ) -> None:
     root = tmp_path / "runs"
     copied(run, root / "deep" / "one")
-    with served(root, look_s=60) as one:
+    with served(root, refresh_s=60) as one:
         assert one.get("/data/run/deep/one").status_code == 200
         (tmp_path / "own").mkdir()
         (tmp_path / "own" / "one").symlink_to(secret / "private")
@@ -617,7 +617,7 @@ def test_storage_that_does_not_answer_at_all_is_no_runs_fault(
 
 def test_a_root_that_is_gone_is_not_an_empty_one(tmp_path: Path, run: Run) -> None:
     copied(run, tmp_path / "runs" / "one")
-    with served(tmp_path / "runs", look_s=0) as one:
+    with served(tmp_path / "runs", refresh_s=0) as one:
         assert len(one.data("runs")["runs"]) == 1
         (tmp_path / "runs").rename(tmp_path / "moved")
         for address in ("/", "/data/runs", "/run/one/", "/data/log/one/generator"):
@@ -643,7 +643,7 @@ def test_a_sentence_about_a_name_that_is_no_text_is_one(tmp_path: Path, run: Run
 
 def test_twenty_who_come_at_once_look_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(run, tmp_path / "runs" / "one")
-    source, looks = Source(tmp_path / "runs", look_s=60), []
+    source, looks = Source(tmp_path / "runs", refresh_s=60), []
     real = source.catalog.look
     monkeypatch.setattr(source.catalog, "look", lambda: looks.append(1) or real())
     with ThreadPoolExecutor(20) as viewers:

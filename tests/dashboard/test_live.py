@@ -161,7 +161,7 @@ def told_after(run: Run, happens: Callable[[Watch, Callable[[], None]], None]) -
     """What a page that was told of everything so far hears next; `happens` while that was being sent to it."""
 
     async def hear() -> str:
-        looking, bell = Watch(run.path.parent, look_s=0), events.Bell()
+        looking, bell = Watch(run.path.parent, refresh_s=0), events.Bell()
         looking.page("run", "one")
         messages = events._messages(looking, bell, ("run", "one"))
         await anext(messages)
@@ -201,7 +201,7 @@ def test_news_of_another_page_are_no_reason_to_say_nothing(run: Run, monkeypatch
 def test_of_a_worker_that_only_beats_the_page_hears_now_and_then(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "BEATS_S", 0.1)
     publish(run)
-    looking = Watch(run.path.parent, look_s=0)
+    looking = Watch(run.path.parent, refresh_s=0)
     heartbeat = run.module_path("generator") / "heartbeat.json"
     beats: dict[str, Any] = json.loads(heartbeat.read_text())
 
@@ -223,7 +223,7 @@ def test_of_a_worker_that_only_beats_the_page_hears_now_and_then(run: Run, monke
 
 
 def test_a_page_that_is_opened_later_says_how_old_things_are_by_then(run: Run) -> None:
-    watch = Watch(run.path.parent, look_s=0)
+    watch = Watch(run.path.parent, refresh_s=0)
 
     def age_s() -> float:
         return float(json.loads(watch.page("runs").content)["runs"][0]["modules"][0]["age_s"])
@@ -258,7 +258,7 @@ def test_storage_that_fails_while_a_page_is_open_is_said(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(one.server.watch.source, "run", fails)
+        patch.setattr(one.pages.source, "run", fails)
         eventually(lambda: len(page.heard) > before or None)
         answer = one.get("/data/run/one")
         assert answer.status_code == 503
@@ -275,7 +275,7 @@ def test_only_of_a_worker_that_lives_the_page_says_when_it_was_heard(one: Served
 
 
 def test_what_was_closed_is_not_looked_at_any_more(one: Served) -> None:
-    watch = one.server.watch
+    watch = one.pages
     with httpx.Client(timeout=60) as client, client.stream("GET", one.url + "/events/run/one") as answer:
         lines = answer.iter_lines()  # kept: whoever drops it closes the page
         next(lines)
@@ -299,7 +299,7 @@ def test_many_pages_are_open_at_once(one: Served, run: Run, listen: Callable[[st
 
 
 def test_a_page_is_made_once_for_all_who_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Watch(run.path.parent, look_s=60)
+    watch = Watch(run.path.parent, refresh_s=60)
     made: list[str] = []
     data = watch.source.data
     monkeypatch.setattr(watch.source, "data", lambda kind, path: made.append(path) or data(kind, path))
@@ -312,7 +312,7 @@ def test_a_page_is_made_once_for_all_who_ask(run: Run, monkeypatch: pytest.Monke
 def test_what_nobody_asks_for_is_forgotten(run: Run) -> None:
     for number in range(MOST + 10):
         copied(run, run.path.parent / f"more-{number}")
-    watch = Watch(run.path.parent, look_s=60)
+    watch = Watch(run.path.parent, refresh_s=60)
     for number in range(MOST + 10):
         watch.page("run", f"more-{number}")
     assert watch.at_hand <= MOST
@@ -360,7 +360,7 @@ def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.Monkey
         return real(path, flags, *more, **named)
 
     monkeypatch.setattr(os, "open", watched)
-    watch = Watch(run.path.parent, look_s=0)
+    watch = Watch(run.path.parent, refresh_s=0)
     for kind, path in (("runs", ""), ("run", "one")):
         watch.page(kind, path)
     watch.source.verify("one", "generator", 1)

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import uvicorn
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.server import Server, listen, server
+from modtrain.dashboard.page_cache import PageCache
+from modtrain.dashboard.server import listen, server
 from modtrain.storage.run import Run
 
 T = TypeVar("T")
@@ -24,8 +26,8 @@ T = TypeVar("T")
 class Served:
     """A dashboard that answers."""
 
-    def __init__(self, root: Path, running: Server, port: int) -> None:
-        self.root, self.server, self.port = root, running, port
+    def __init__(self, root: Path, running: uvicorn.Server, pages: PageCache, port: int) -> None:
+        self.root, self.server, self.pages, self.port = root, running, pages, port
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -39,13 +41,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(root: Path, access: Access | None = None, *, look_s: float = 0.2, port: int = 0) -> Iterator[Served]:
+def served(root: Path, access: Access | None = None, *, refresh_s: float = 0.2, port: int = 0) -> Iterator[Served]:
     """A dashboard of a folder, until the block ends."""
     listening = listen("127.0.0.1", port)
-    running = server(root, access or Access(), look_s=look_s)
+    running, pages = server(root, access or Access(), refresh_s=refresh_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
     thread.start()
-    found = Served(root, running, listening.getsockname()[1])
+    found = Served(root, running, pages, listening.getsockname()[1])
     try:
         eventually(lambda: running.started or None)
         yield found
