@@ -2,10 +2,10 @@
 
 A delta is one of
 
-    {"set": value}                 the value is new
+    {"set": value}                              the value is new
     {"keys": {key: delta}, "drop": [key]}       of an object: changed and new keys, removed keys
-    {"keep": n, "add": [value]}    of a list: the first n items stay, the rest is replaced by these
-    {"items": {index: delta}}      of a list of the same length: changed items
+    {"skip": m, "keep": n, "add": [value]}      of a list: without its first m items the next n stay, others follow
+    {"items": {index: delta}}                   of a list of the same length: changed items
 
 `static/delta.js` applies it in the browser.
 """
@@ -39,7 +39,7 @@ def apply_delta(old: Any, change: Delta | None) -> Any:
         kept = {key: value for key, value in old.items() if key not in change["drop"]}
         return kept | {key: apply_delta(old.get(key), each) for key, each in change["keys"].items()}
     if "add" in change:
-        return [*old[: change["keep"]], *change["add"]]
+        return [*old[change["skip"] : change["skip"] + change["keep"]], *change["add"]]
     changed = {int(index): each for index, each in change["items"].items()}
     return [apply_delta(value, changed.get(index)) for index, value in enumerate(old)]
 
@@ -53,9 +53,11 @@ def _of_objects(old: dict[str, Any], new: dict[str, Any]) -> Delta:
 
 
 def _of_lists(old: list[Any], new: list[Any]) -> Delta:
-    """Growing lists keep all but their last items; of a list that kept its length some items have changed."""
-    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
-    if len(old) == len(new) and isinstance(new[same], dict):
-        changes = {str(i): delta(old[i], new[i]) for i in range(same, len(new))}
+    """Lists grow at their end and may lose their beginning; of a list of objects some may have changed."""
+    skip = next((index for index, value in enumerate(old) if new and value == new[0]), 0)
+    if skip == 0 and len(old) == len(new) and all(isinstance(each, dict) for each in new):
+        changes = {str(index): delta(*pair) for index, pair in enumerate(zip(old, new, strict=True))}
         return {"items": {index: each for index, each in changes.items() if each}}
-    return {"keep": same, "add": new[same:]}
+    pairs = list(zip(old[skip:], new, strict=False))
+    keep = next((index for index, (before, after) in enumerate(pairs) if before != after), len(pairs))
+    return {"skip": skip, "keep": keep, "add": new[keep:]}

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.payload import Payload, Version, build_delta, build_version
+from modtrain.dashboard.payload import Payload, Version, build_version
 
 log = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
-HEARTBEAT_S = 4.0
-"""Minimum seconds between versions whose only news is a heartbeat."""
 VIEWED_S = 12.0
 """A page counts as viewed for so long after a request for it."""
 MOST_PAGES = 64
@@ -39,10 +37,7 @@ class _Page:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     versions: deque[Version] = field(default_factory=lambda: deque(maxlen=MOST_VERSIONS))
-    heartbeats: int = 0
-    """Versions whose only news was a heartbeat."""
     refreshed_at: float = float("-inf")
-    changed_at: float = 0.0
     requested_at: float = 0.0
 
 
@@ -78,29 +73,34 @@ class PageCache:
         """Pages in memory."""
         return len(self._pages)
 
+    @property
+    def viewed(self) -> list[Key]:
+        """The pages that were requested a short time ago."""
+        now = time.monotonic()
+        with self._lock:
+            pages = list(self._pages.items())
+        return [key for key, page in pages if now - page.requested_at < VIEWED_S + self._refresh_s]
+
     def version(self, kind: str, path: str = "") -> Version:
         """The newest version of a page, at most two refreshes old, built now if necessary; InputError if none."""
-        if (fresh := self.fresh_version(kind, path)) is not None:
-            return fresh
-        key = kind, path
-        page = self._page(key)
-        with page.lock:
-            if not page.versions or not self._is_fresh(page):
-                self._refresh(key, page)
-            return page.versions[-1]
-
-    def fresh_version(self, kind: str, path: str = "") -> Version | None:
-        """The same where it is at hand."""
         page = self._page((kind, path))
         page.requested_at = time.monotonic()
         self._requested.set()
-        return page.versions[-1] if page.versions and self._is_fresh(page) else None
+        if (newest := self._fresh(page)) is not None:
+            return newest
+        with page.lock:
+            return self._fresh(page) or self._refresh((kind, path), page)
 
-    def update(self, kind: str, path: str, since: str) -> Payload:
-        """What a browser with the version of tag `since` needs: a delta where that version is in memory, else all."""
+    def update(self, kind: str, path: str, since: str) -> Payload | None:
+        """What a browser with the version of tag `since` needs: None for nothing.
+
+        It is the delta where that version is in memory, else all of the newest version.
+        """
         newest = self.version(kind, path)
+        if newest.tag == since:
+            return None
         before = next((each for each in list(self._page((kind, path)).versions) if each.tag == since), None)
-        return newest.payload if before is None else build_delta(before, newest)
+        return newest.payload if before is None else newest.since(before)
 
     def _page(self, key: Key) -> _Page:
         with self._lock:
@@ -110,12 +110,13 @@ class PageCache:
                 self._pages.popitem(last=False)
             return page
 
-    def _is_fresh(self, page: _Page) -> bool:
-        return time.monotonic() - page.refreshed_at <= 2 * self._refresh_s
+    def _fresh(self, page: _Page) -> Version | None:
+        """The newest version, unless it is too old."""
+        newest = page.versions[-1] if page.versions else None
+        return newest if time.monotonic() - page.refreshed_at <= 2 * self._refresh_s else None
 
-    def _refresh(self, key: Key, page: _Page) -> None:
+    def _refresh(self, key: Key, page: _Page) -> Version:
         """Build the page; one that can no longer be read is no longer shown, and the error is raised."""
-        begun = time.monotonic()
         try:
             version = build_version(self.source.data(*key))
         except Exception:
@@ -123,44 +124,31 @@ class PageCache:
             raise
         finally:
             page.refreshed_at = time.monotonic()
-        page.heartbeats += _has_heartbeat(version, begun - page.changed_at)
-        version = version.with_tag(f"{version.tag}-{page.heartbeats}")
         if page.versions and page.versions[-1].tag == version.tag:
-            page.versions.pop()  # equal but for its ages
+            page.versions[-1] = version  # its time is newer
         else:
-            page.changed_at = time.monotonic()
-        page.versions.append(version)
-
-    def _viewed(self) -> list[tuple[Key, _Page]]:
-        now = time.monotonic()
-        with self._lock:
-            pages = list(self._pages.items())
-        return [(key, page) for key, page in pages if now - page.requested_at < VIEWED_S + self._refresh_s]
+            page.versions.append(version)
+        return version
 
     def _run(self) -> None:
         with contextlib.suppress(Exception):  # the first request reports it
             self.version("runs")
         self._started.set()
         while not self._over.wait(self._refresh_s):
-            viewed = self._viewed()
-            for key, page in viewed:
-                self._refresh_viewed(key, page)
+            viewed = self.viewed
+            for key in viewed:
+                self._refresh_viewed(key)
             if not viewed:
                 self._requested.clear()
                 self.source.forget()
-                if not self._viewed():
+                if not self.viewed:
                     self._requested.wait()
 
-    def _refresh_viewed(self, key: Key, page: _Page) -> None:
-        if self._over.is_set():
+    def _refresh_viewed(self, key: Key) -> None:
+        if self._over.is_set() or (page := self._pages.get(key)) is None:
             return
         with page.lock:
             try:
                 self._refresh(key, page)
             except Exception as error:  # reported to the next request
                 log.debug("Cannot read %s: %s", key, error)
-
-
-def _has_heartbeat(version: Version, unchanged_s: float) -> bool:
-    """Whether a heartbeat came since the last change, and that change was long ago."""
-    return version.beat_age_s is not None and version.beat_age_s < unchanged_s and unchanged_s >= HEARTBEAT_S

@@ -1,4 +1,4 @@
-"""Payload: JSON as it is sent, serialised once for all viewers, with a tag that changes when it says something else.
+"""Payload: JSON as it is sent, serialised once for all viewers, with a tag that changes with its content.
 
 NaN and infinity become null.
 """
@@ -12,23 +12,23 @@ import json
 import math
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from modtrain.dashboard.delta import delta
 
-_AGES = re.compile(rb'"(?:age_s|beat_age_s)":[^,}]*')
-"""Ages: the browser lets them grow by itself."""
+_UNTAGGED = re.compile(rb'"newest_at":[^,}]*')
+"""A time that is estimated at each reading; the version next to it says whether it is another one."""
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Content with its tag, as of one moment."""
+    """Content with its tag."""
 
     content: bytes
     tag: str
-    """Equal for two payloads that differ only in their time and ages."""
+    """Equal for two payloads that differ only in estimated times."""
 
     @functools.cached_property
     def packed(self) -> bytes:
@@ -38,7 +38,7 @@ class Payload:
     @functools.cached_property
     def embedded(self) -> str:
         """JSON content for a script element of HTML: nothing in it can end that element."""
-        return re.sub("[<>&\u2028\u2029]", lambda match: _ESCAPES[match[0]], self.content.decode())
+        return escaped(self.content.decode())
 
 
 @dataclass(frozen=True)
@@ -47,29 +47,25 @@ class Version:
 
     data: dict[str, Any]
     tag: str
-    beat_age_s: float | None = None
-    """Age of the newest heartbeat in it."""
-
-    def with_tag(self, tag: str) -> Version:
-        """The same under another tag."""
-        return replace(self, tag=tag)
+    _deltas: dict[str, Payload] = field(default_factory=dict)
 
     @functools.cached_property
     def payload(self) -> Payload:
         """All of it."""
         return Payload(as_json(self.data), self.tag)
 
+    def since(self, before: Version) -> Payload:
+        """What changed since an earlier version, as `{"delta": ...}`; built once for all viewers."""
+        if before.tag not in self._deltas:
+            change = delta(before.data, self.data) or {"keys": {}, "drop": []}
+            self._deltas[before.tag] = Payload(as_json({"delta": change}), self.tag)
+        return self._deltas[before.tag]
+
 
 def build_version(values: dict[str, Any]) -> Version:
     """The version of these values, with the time of now as `at`."""
-    tag = hashlib.sha256(_AGES.sub(b"", as_json(values))).hexdigest()[:20]
-    ages = [age for worker in values.get("workers", ()) if (age := worker.get("beat_age_s")) is not None]
-    return Version({"at": round(time.time(), 3), **values}, tag, min(ages, default=None))
-
-
-def build_delta(before: Version, after: Version) -> Payload:
-    """What changed between two versions, as `{"delta": ...}`."""
-    return Payload(as_json({"delta": delta(before.data, after.data) or {"keys": {}, "drop": []}}), after.tag)
+    tag = hashlib.sha256(_UNTAGGED.sub(b"", as_json(values))).hexdigest()[:20]
+    return Version({"at": round(time.time(), 1), **values}, tag)
 
 
 def as_json(values: Any) -> bytes:
@@ -79,6 +75,11 @@ def as_json(values: Any) -> bytes:
     except ValueError:
         content = json.dumps(without_nan(values), allow_nan=False, separators=(",", ":"))
     return content.encode()
+
+
+def escaped(content: str) -> str:
+    """JSON that contains no character with a meaning in HTML."""
+    return re.sub("[<>&\u2028\u2029]", lambda match: _ESCAPES[match[0]], content)
 
 
 def without_nan(value: Any) -> Any:

@@ -59,10 +59,9 @@ def test_it_prints_a_link_that_opens_and_ends_with_ctrl_c(tmp_path: Path) -> Non
         assert link == f"http://127.0.0.1:{port}/"
         assert f"ssh -L {port}:127.0.0.1:{port} " in said
         assert httpx.get(link, timeout=60).status_code == 200
-        with httpx.stream("GET", link + "events/runs", timeout=60) as events:
-            lines = events.iter_lines()  # kept: whoever drops it closes the page
-            next(lines)
-            process.send_signal(signal.SIGINT)
+        with httpx.Client(timeout=60) as page:
+            assert page.get(link + "data/runs").status_code == 200
+            process.send_signal(signal.SIGINT)  # the connection of the page is still open
             found = ended(process)
         assert found.code in (0, 130)
         assert "Traceback" not in found.err

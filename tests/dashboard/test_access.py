@@ -121,14 +121,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
     return trained(tmp_path_factory.mktemp("trained"), "one", tiny_recipe)
 
 
-@pytest.mark.parametrize("address", ["/events/runs", "/events/run/one"])
-def test_head_of_what_has_no_end_ends(run: Run, address: str) -> None:
+@pytest.mark.parametrize("address", ["/data/runs", "/data/run/one"])
+def test_head_of_data_has_its_tag_and_no_content(run: Run, address: str) -> None:
     with served(run.path.parent) as one:
-        answer = one.client.head(address, timeout=20)
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        assert one.pages.viewers == 0
-        assert one.client.head("/events/run/nobody").status_code == 404
+        answer = one.client.head(address, timeout=60)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("application/json")
+        assert answer.headers["etag"]
+        assert one.client.head("/data/run/nobody").status_code == 404
         assert httpx.head(one.url + address, headers={"host": "evil.example"}).status_code == 421
 
 
@@ -176,8 +176,8 @@ def test_an_address_longer_than_any_run_is_refused(open_one: Served) -> None:
     assert open_one.get("/run/" + "a" * 20_000 + "/").status_code in (400, 414)
 
 
-def test_without_a_token_nothing_is_told(closed_one: Served) -> None:
-    for address in ("/", "/data/runs", "/static/page.css", "/events/runs", "/run/a/"):
+def test_without_a_token_nothing_is_shown(closed_one: Served) -> None:
+    for address in ("/", "/data/runs", "/static/page.css", "/data/run/a?since=x", "/run/a/"):
         answer = httpx.get(closed_one.url + address)
         assert answer.status_code == 403
         assert "link" in answer.text

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from modtrain.dashboard import events
 from modtrain.dashboard.access import Access
 from modtrain.dashboard.assets import STATIC
 from modtrain.dashboard.static_export import export
@@ -31,16 +30,6 @@ from tests.support.serving import Served, copied, eventually, served, trained
 
 TRIO = SUPPORT / "trio.py"
 MODULES = ("encoder", "translator", "critic")
-COUNT_STILLS = """
-const Real = EventSource;
-window.stills = 0;
-window.EventSource = class extends Real {
-  constructor(address) {
-    super(address);
-    this.addEventListener("still", () => (window.stills += 1));
-  }
-};
-"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'&lt;\u202eabc"
 
 expect.set_options(timeout=60_000)
@@ -148,7 +137,7 @@ def test_a_live_run_of_three_workers_grows_before_the_eye(seen: Tab, live: Run) 
     seen.is_clean()
 
 
-def test_news_take_no_focus_no_choice_and_no_place_away(seen: Tab, live: Run) -> None:
+def test_an_update_keeps_focus_choices_and_scroll_position(seen: Tab, live: Run) -> None:
     page = seen.open("run/trio/")
     view = page.locator(".laneview")
     view.focus()
@@ -193,7 +182,7 @@ def test_the_slider_changes_the_picture_and_follows_the_newest(seen: Tab, live: 
 
 def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, subprocess.Popen[str]]) -> None:
     run, worker = doomed
-    eventually(lambda: run.heartbeat("encoder").get("state") == "training" or None, timeout_s=120)
+    eventually(lambda: run.read_report("encoder").state == "running" or None, timeout_s=120)
     page = seen.open()
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="doomed", exact=True))
     expect(row).to_contain_text("running")
@@ -211,16 +200,7 @@ def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, 
     seen.is_clean()
 
 
-def test_where_no_events_come_through_the_page_asks_again(seen: Tab, live: Run) -> None:
-    seen.page.clock.install()
-    seen.page.route("**/events/**", lambda route: route.abort())
-    page = seen.open("run/trio/")
-    expect(page.locator(".live")).to_have_attribute("data-state", "polling")
-    before = versions(page)
-    eventually(lambda: (page.clock.fast_forward(5_000), page.wait_for_timeout(500), versions(page))[2] > before or None)
-
-
-def test_a_server_that_goes_and_comes_back_is_said_and_nobody_reloads(
+def test_a_server_that_goes_and_comes_back_is_reported_and_nothing_reloads(
     browser: Browser, root: Path, one: Served
 ) -> None:
     folder = root / "done"
@@ -229,29 +209,64 @@ def test_a_server_that_goes_and_comes_back_is_said_and_nobody_reloads(
             seen = stack.enter_context(tab(browser, first.url + "/"))
             seen.page.clock.install()
             page = seen.open("run/")
+            page.evaluate("window.stayed = true")
             word = page.locator(".live .word")
-            eventually(lambda: first.pages.viewers or None)
+            eventually(lambda: first.pages.viewed or None)
             expect(word).to_have_text("live")
+        page.clock.fast_forward(3_000)
         expect(word).to_have_text(re.compile(r"^no answer since \d\d:\d\d$"))
         assert "fetch" in (page.locator(".live").get_attribute("title") or "")
         again = stack.enter_context(served(folder, refresh_s=0.5, port=first.port))
-        page.clock.fast_forward(15_000)
-        expect(word).to_have_text("live", timeout=10_000)
-        assert again.pages.viewers == 1, "it hears of news again, and does not just ask for them"
+        page.clock.fast_forward(16_000)
+        expect(word).to_have_text("live")
+        assert again.pages.viewed
+        assert page.evaluate("window.stayed")
 
 
-def test_a_stream_that_is_refused_is_polling_at_once_and_tried_again(seen: Tab) -> None:
+def wait_for_one_more(page: Page, items: list[Any]) -> None:
+    count = len(items)
+    eventually(lambda: (page.wait_for_timeout(50), len(items) > count)[1] or None, timeout_s=30)
+
+
+def test_an_error_of_the_server_is_reported_and_the_page_asks_again_less_often(seen: Tab) -> None:
     seen.page.clock.install()
-    seen.page.route("**/events/**", lambda route: route.fulfill(status=503, body="not now"))
+    requests: list[str] = []
+
+    def refuse(route: Route) -> None:
+        requests.append(route.request.url)
+        route.fulfill(status=503, body="not now")
+
+    seen.page.route("**/data/run/done*", refuse)
     page = seen.open("run/done/")
     word = page.locator(".live .word")
-    expect(word).to_have_text("live, every 5 s", timeout=10_000)
-    page.unroute("**/events/**")
-    page.clock.fast_forward(15_000)
-    expect(word).to_have_text("live", timeout=10_000)
+    expect(word).to_contain_text("no answer since")
+    for _ in range(4):
+        page.clock.fast_forward(16_000)
+        wait_for_one_more(page, requests)
+    count = len(requests)
+    page.clock.fast_forward(10_000)
+    page.wait_for_timeout(200)
+    assert len(requests) == count, "every 15 s by now"
+    page.unroute("**/data/run/done*")
+    page.clock.fast_forward(16_000)
+    expect(word).to_have_text("live")
 
 
-def test_what_cannot_be_drawn_is_said_and_the_page_goes_on(seen: Tab, live: Run) -> None:
+def test_a_page_without_news_gets_empty_answers(seen: Tab) -> None:
+    seen.page.clock.install()
+    statuses: list[int] = []
+    seen.page.on("response", lambda answer: statuses.append(answer.status) if "/data/" in answer.url else None)
+    page = seen.open("run/done/")
+    expect(page.locator(".live .word")).to_have_text("live")
+    for _ in range(3):
+        page.clock.fast_forward(2_500)
+        wait_for_one_more(page, statuses)
+    assert statuses[0] == 200
+    assert set(statuses[1:]) == {304}
+    seen.is_clean()
+
+
+def test_data_that_cannot_be_drawn_is_reported_and_the_page_goes_on(seen: Tab, live: Run) -> None:
     broken = True
 
     def page_of(route: Route) -> None:
@@ -268,7 +283,7 @@ def test_what_cannot_be_drawn_is_said_and_the_page_goes_on(seen: Tab, live: Run)
     with page.expect_response("**/data/run/trio"):
         page.goto(f"{seen.origin}run/trio/")
     said = page.get_by_role("alert")
-    expect(said).to_contain_text("This page could not be drawn as it is now")
+    expect(said).to_contain_text("This page could not be drawn")
     expect(page.locator(".live .word")).to_have_text("live")
     broken = False
     expect(said).to_be_empty()
@@ -357,9 +372,9 @@ def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
     seen.is_clean()
 
 
-def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: Path, one: Served) -> None:
+def test_a_foreign_heartbeat_leaves_the_rest_of_the_page(seen: Tab, root: Path, one: Served) -> None:
     odd = Run.open(copied(Run.open(root / "done"), root / "odd")).module_path("generator")
-    (odd / "heartbeat.json").write_text(json.dumps({"state": "training", "steps_per_s": "fast", "left_s": "long"}))
+    (odd / "heartbeat.json").write_text(json.dumps({"state": "running", "steps_per_s": "fast", "left_s": "long"}))
     with (odd / "workers.jsonl").open("a") as file:
         file.write(json.dumps({"what": "began", "at": 1e12}) + "\n")
     eventually(lambda: one.get("/data/run/odd").status_code == 200 or None)
@@ -371,7 +386,7 @@ def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: P
 
 
 def told(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
-    """A page that hears of these data."""
+    """A page with these data."""
     data = {**one.data(address), **changes}
     seen.page.route(f"**/data/{address}", lambda route: route.fulfill(json=data))
     return seen.open("" if address == "runs" else f"{address}/")
@@ -390,13 +405,15 @@ def test_a_lost_worker_has_no_rate_and_one_that_waits_is_drawn(seen: Tab, one: S
     data = one.data("run/done")
     lost, waits = (dict(module) for module in data["modules"])
     lost["state"] = "lost"
-    workers = [{**worker, "state": "lost", "steps_per_s": 3.5, "left_s": 77.0} for worker in data["workers"]]
+    workers = [
+        {**worker, "state": "lost", "steps_per_s": 3.5, "left_s": 77.0, "last_report_at": 1e9}
+        for worker in data["workers"]
+    ]
     first, second = (dict(lane) for lane in data["lanes"])
-    first["heard_at"] = 1e9
     second["waits"] = [{"from": data["at"] - 65, "to": None, "for": "generator"}]
     page = told(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
     row = page.locator("tbody tr").filter(has_text=lost["name"]).first
-    expect(row).to_contain_text(re.compile("last heard 9 Sept? 2001"))
+    expect(row).to_contain_text(re.compile("last report 9 Sept? 2001"))
     expect(row).not_to_contain_text("/s")
     expect(row).not_to_contain_text("left")
     expect(page.locator("svg.lanes .wait.open title")).to_have_text("has waited 1 min 5 s for generator")
@@ -429,7 +446,7 @@ def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one
 
 
 def test_trials_beyond_the_table_are_counted(seen: Tab, one: Served) -> None:
-    page = told(seen, one, "sweep/rates", more_waiting=812)
+    page = told(seen, one, "sweep/rates", more_pending=812)
     expect(page.get_by_text("and 812 more trials that have not begun")).to_be_visible()
     seen.is_clean()
 
@@ -444,31 +461,11 @@ def test_scrolling_by_touch_leaves_the_lanes_growing(seen: Tab, live: Run) -> No
     seen.is_clean()
 
 
-def test_a_quiet_stream_is_no_reason_to_ask_again_and_again(
-    seen: Tab, one: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
-    seen.page.clock.install()
-    seen.page.add_init_script(COUNT_STILLS)
-    with seen.page.expect_response("**/data/run/done"):
-        page = seen.open("run/done/")
-    expect(page.locator(".live .word")).to_have_text("live")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/data/" in request.url else None)
-    for _ in range(4):  # by the page's clock two thirds of the time after which a silent stream counts as broken
-        page.evaluate("window.stills = 0")
-        eventually(lambda: (page.wait_for_timeout(50), page.evaluate("window.stills"))[1] or None)
-        page.clock.fast_forward(20_000)
-    page.wait_for_timeout(500)
-    assert asked == []
-    seen.is_clean()
-
-
 def test_a_checkpoint_says_what_it_saw_and_verifies(seen: Tab, root: Path) -> None:
     page = seen.open("checkpoint/done/discriminator/1/")
     expect(page.locator(".lineage")).to_contain_text("no frozen peer")
     page.get_by_role("button", name="Verify").click()
-    expect(page.get_by_text("All of it is as it was published.")).to_be_visible()
+    expect(page.get_by_text("Every file is intact.")).to_be_visible()
     with page.expect_download() as saved:
         page.get_by_role("link", name="weights.safetensors").click()
     stored = root / "done" / "modules" / "discriminator" / "checkpoints" / "00000001" / "weights.safetensors"
@@ -592,19 +589,19 @@ def test_a_trial_leads_to_its_sweep_and_one_measurement_is_no_curve(seen: Tab) -
 def test_a_broken_run_is_its_problem_and_nothing_else(seen: Tab) -> None:
     page = seen.open("run/torn/")
     expect(page.locator(".runhead .state")).to_have_text("broken")
-    expect(page.locator(".alarm .do")).to_contain_text("comes back by itself")
+    expect(page.locator(".alarm .do")).to_contain_text("updates by itself")
     expect(page.locator(".card, .facts, .runbar").filter(visible=True)).to_have_count(0)
     seen.is_clean()
 
 
-def test_a_run_that_is_deleted_is_said_to_be_gone(seen: Tab, root: Path, one: Served) -> None:
+def test_a_run_that_is_deleted_is_reported_as_gone(seen: Tab, root: Path, one: Served) -> None:
     folder = copied(Run.open(root / "done"), root / "short-lived")
     eventually(lambda: one.get("/data/run/short-lived").status_code == 200 or None)
     page = seen.open("run/short-lived/")
     expect(page.locator(".live .word")).to_have_text("live")
     folder.rename(root.parent / "away")
-    expect(page.locator(".live .word")).to_have_text("not there any more")
-    expect(page.get_by_role("alert")).to_contain_text("This run is not there any more")
+    expect(page.locator(".live .word")).to_have_text("no longer exists")
+    expect(page.get_by_role("alert")).to_contain_text("This run no longer exists")
     (root.parent / "away").rename(folder)
     expect(page.locator(".live .word")).to_have_text(re.compile("^live"))
     expect(page.get_by_role("alert")).to_be_empty()
@@ -675,10 +672,15 @@ def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
 def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, one: Served) -> None:
     data = one.data("run/done")
     tops = []
-    for state in ("training", "waiting"):
+    for state in ("running", "waiting"):
         modules = [{**module, "state": state} for module in data["modules"]]
         workers = [
-            {**worker, "beat_age_s": 1.0, "waiting_for": "generator" if state == "waiting" else None, "left_s": None}
+            {
+                **worker,
+                "heartbeat_at": data["at"] - 1,
+                "waiting_for": "generator" if state == "waiting" else None,
+                "left_s": None,
+            }
             for worker in data["workers"]
         ]
         with tab(browser, one.url + "/", viewport={"width": 390, "height": 840}) as seen:
@@ -690,14 +692,15 @@ def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, o
 
 def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> None:
     data = one.data("run/done")
-    whole = {"full": True, "final": False, "kept": True, "loss": 1.0, "epoch": 1}
+    whole = {"full": True, "final": False, "loss": 1.0, "epoch": 1}
     lanes = [
         {
             **lane,
             "versions": [
                 {**whole, "version": n, "step": n, "at": 1e9 + n, "peers": {peer: [max(0, n - 1)]}} for n in range(300)
             ],
-            "lives": [],
+            "present": [*range(300)],
+            "workers": [],
             "waits": [],
         }
         for lane, peer in zip(data["lanes"], ("generator", "discriminator"), strict=True)

@@ -19,15 +19,16 @@ from urllib.parse import quote
 import pytest
 
 from modtrain.dashboard import run_page, safe_files, sweep_page
-from modtrain.dashboard.page_data import Source, newest_of
+from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.urls import base_of, quoted, shown, unquoted
 from modtrain.errors import CorruptCheckpoint
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.history import History
-from modtrain.storage.manifest import stop_reason, written
+from modtrain.storage.manifest import as_json
+from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
+from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, new_sweep
 from tests.support.serving import Served, copied, embedded, raw, served, trained
 
@@ -74,7 +75,7 @@ def secret(beside: Path) -> Path:
 def betraying(path: Path) -> None:
     """Put the secret into every file of a run, so that it is on a page that shows any of them."""
     run = Run.open(path)
-    (path / "run.json").write_bytes(written(run.spec.model_copy(update={"params": {"note": SECRET}})))
+    (path / "run.json").write_bytes(as_json(run.spec.model_copy(update={"params": {"note": SECRET}})))
     (path / "stop").write_text(SECRET)
     module = run.module_path("generator")
     beat = json.loads((module / "heartbeat.json").read_text())
@@ -83,7 +84,9 @@ def betraying(path: Path) -> None:
     for file, line in {
         "metrics.jsonl": {"step": 1000, "epoch": 1, "lr": 0.1, "at": 1.0, SECRET: 1.0},
         "workers.jsonl": {"what": "began", "at": 1.0, "host": SECRET},
-        "published.jsonl": {**vars(published), "version": 7, "full": SECRET},
+        "published.jsonl": json.loads(
+            dataclasses.replace(published, version=7, peers={SECRET: {"versions": [1], "epoch": 1}}).seal()
+        ),
     }.items():
         with (module / file).open("a") as there:
             there.write(json.dumps(line) + "\n")
@@ -246,7 +249,7 @@ def test_the_secret_is_on_every_page_of_whom_it_belongs_to(secret: Path) -> None
             "evaluation": "evaluations",
         }.items():
             assert SECRET in json.dumps(one.data("run/private")[told]), place
-        assert SECRET in json.dumps([lane["lives"] for lane in one.data("run/private")["lanes"]]), "workers.jsonl"
+        assert SECRET in json.dumps([lane["workers"] for lane in one.data("run/private")["lanes"]]), "workers.jsonl"
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
@@ -261,7 +264,7 @@ def test_no_address_leads_outside_of_root(linked: Served, address: str) -> None:
 @pytest.mark.parametrize("name", ["whole", "above", "above/private"])
 def test_a_linked_folder_is_no_run(linked: Served, name: str) -> None:
     assert name not in {row["path"] for row in linked.data("runs")["runs"]}
-    for address in (*PARTS, "/events/run/{}"):
+    for address in (*PARTS, "/data/run/{}?since=x"):
         assert linked.get(address.format(name)).status_code == 404
 
 
@@ -308,7 +311,7 @@ def test_what_becomes_a_link_between_a_look_and_the_opening_is_not_followed(
     source = Source(tmp_path / "runs")
     data = source.run("one")
     assert data["problem"] is None
-    assert data["run"]["stop"] == ("no reason given" if place == "stop" else None)
+    assert (data["run"]["stop"] is not None) == (place == "stop")
     assert SECRET not in json.dumps([source.runs(), data, source.checkpoint("one", "generator", 1)])
 
 
@@ -350,7 +353,12 @@ def test_a_folder_need_not_be_readable_to_be_gone_through(tmp_path: Path, monkey
     (tmp_path / "file").write_text("own")
     flags: list[int] = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda *words, **named: flags.append(words[1]) or real(*words, **named))
+
+    def opened(path: Any, flag: int, *more: Any, **named: Any) -> int:
+        flags.append(flag)
+        return real(path, flag, *more, **named)
+
+    monkeypatch.setattr(os, "open", opened)
     assert safe_files.read(tmp_path, "file") == b"own"
     assert all(each & os.O_PATH for each in flags[:-1])
 
@@ -371,7 +379,7 @@ def test_a_run_that_was_opened_through_a_link_is_not_shown(
     monkeypatch.setattr(source.catalog, "run", lambda path: Run.open(secret / "private"))
     assert SECRET not in json.dumps(source.run("one"))
     with pytest.raises(safe_files.NotThere):
-        source.looked("one")
+        source.viewed_run("one")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "long", "folder"])
@@ -387,7 +395,9 @@ def test_a_stop_that_is_no_few_words_asks_but_is_not_read(tmp_path: Path, run: R
             (path / "stop").write_bytes(b"\0" * (1 << 20))
         case "folder":
             (path / "stop").mkdir()
-    assert stop_reason(path) == "no reason given"
+    stop = read_stop_request(path)
+    assert stop is not None
+    assert SECRET not in str(stop)
     source = Source(tmp_path / "runs")
     assert [row["problem"] for row in source.runs()["runs"]] == [None]
     assert len(json.dumps(source.run("one"))) < 1 << 20
@@ -397,7 +407,7 @@ def test_a_heartbeat_that_is_a_link_says_nothing(tmp_path: Path, run: Run) -> No
     beat = Run.open(copied(run, tmp_path / "one")).module_path("generator") / "heartbeat.json"
     beat.rename(tmp_path / "moved")
     beat.symlink_to(tmp_path / "moved")
-    assert Run.open(tmp_path / "one").heartbeat("generator") == {}
+    assert not Run.open(tmp_path / "one").read_report("generator")
 
 
 def test_no_more_is_read_of_a_small_file_that_grows_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,16 +536,15 @@ def test_a_line_that_lacks_something_costs_no_page(tmp_path: Path, run: Run, fie
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_the_newest_version_is_the_newest_line_that_is_whole(run: Run, field: str) -> None:
-    class Told(History):
-        def versions(self, module: str) -> list[dict[str, Any]]:
-            whole = vars(run.store(module).meta(2))
-            foreign = {**whole, "version": 501, "module": "somebody"}
-            return [whole, {name: value for name, value in whole.items() if name != field} | {"version": 500}, foreign]
-
-    found = newest_of(Told(run), "generator")
-    assert found is not None
-    assert found.version == 2
+def test_the_newest_version_is_that_of_the_newest_intact_line(tmp_path: Path, run: Run, field: str) -> None:
+    meta = run.store("generator").meta(2)
+    lacks = {name: value for name, value in vars(meta).items() if name != field} | {"version": 500, "seal": "?"}
+    foreign = dataclasses.replace(meta, version=501, module="other").seal()
+    file = tmp_path / "published.jsonl"
+    file.write_bytes(b"\n".join([meta.seal(), json.dumps(lacks).encode(), foreign, b""]))
+    newest = newest_published(file, "generator")
+    assert newest is not None
+    assert newest.version == 2
 
 
 @pytest.mark.parametrize("kind", ["deep", "another version", "another module"])
@@ -623,7 +632,7 @@ def test_a_root_that_is_gone_is_not_an_empty_one(tmp_path: Path, run: Run) -> No
         for address in ("/", "/data/runs", "/run/one/", "/data/log/one/generator"):
             answer = one.get(address)
             assert answer.status_code == 503
-            assert "runs is not there any more" in answer.text
+            assert "runs does not exist any more" in answer.text
         (tmp_path / "moved").rename(tmp_path / "runs")
         assert len(one.data("runs")["runs"]) == 1
 
@@ -641,14 +650,19 @@ def test_a_sentence_about_a_name_that_is_no_text_is_one(tmp_path: Path, run: Run
     assert shown("half a character: \ud800").encode()
 
 
-def test_twenty_who_come_at_once_look_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_requests_at_once_refresh_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(run, tmp_path / "runs" / "one")
-    source, looks = Source(tmp_path / "runs", refresh_s=60), []
-    real = source.catalog.look
-    monkeypatch.setattr(source.catalog, "look", lambda: looks.append(1) or real())
+    source, refreshes = Source(tmp_path / "runs", refresh_s=60), list[int]()
+    real = source.catalog.refresh
+
+    def refresh() -> None:
+        refreshes.append(1)
+        real()
+
+    monkeypatch.setattr(source.catalog, "refresh", refresh)
     with ThreadPoolExecutor(20) as viewers:
         assert all(data["problem"] is None for data in viewers.map(source.run, ["one"] * 20))
-    assert looks == [1]
+    assert refreshes == [1]
 
 
 def test_a_row_that_cannot_be_made_costs_the_page_of_that_run_alone(

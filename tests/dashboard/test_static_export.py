@@ -106,7 +106,7 @@ def test_trials_that_have_not_begun_are_not_looked_for(
     assert export(tmp_path / "runs", tmp_path / "pages").pages == 2
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
-    assert [trial["state"] for trial in trials] == ["waiting"] * 3
+    assert [trial["state"] for trial in trials] == ["created"] * 3
 
 
 def test_a_folder_that_cannot_be_read_costs_its_run_alone(

@@ -12,7 +12,7 @@
       for (const [key, change] of Object.entries(delta.keys)) value[key] = M.applyDelta(old[key], change);
       return value;
     }
-    if ("add" in delta) return [...old.slice(0, delta.keep), ...delta.add];
+    if ("add" in delta) return [...old.slice(delta.skip, delta.skip + delta.keep), ...delta.add];
     const value = [...old];
     for (const [index, change] of Object.entries(delta.items)) value[index] = M.applyDelta(old[index], change);
     return value;

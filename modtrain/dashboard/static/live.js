@@ -34,7 +34,7 @@
       if (changed) show(data);
     }
 
-    /** Whether there was anything new. */
+    /** Fetch what is new; whether there was anything. */
     async function update() {
       const since = tag === null ? "" : `?since=${encodeURIComponent(tag)}`;
       const signal = AbortSignal.timeout(TIMEOUT_MS);
@@ -44,11 +44,11 @@
       const answer = await response.json();
       data = answer.delta ? M.applyDelta(data, answer.delta) : answer;
       tag = (response.headers.get("ETag") ?? "").replaceAll('"', "").replace(/^W\//, "") || null;
-      M.fetchedNow();
+      M.setClock(data.at);
       return true;
     }
 
-    /** Only our own 404 says that something is gone: a proxy answers 404, too, for a server that is not up. */
+    /** Only a 404 of the dashboard itself means that something is gone: a proxy answers 404 for a server that is down. */
     async function refusal(response) {
       const gone = response.status === 404 && (await response.text()).includes("problem-page");
       return Object.assign(new Error(`the server answers ${response.status}`), { gone });

@@ -126,9 +126,9 @@
     const nothing = M.el(
       "p",
       { class: "note" },
-      "Nothing was evaluated yet; ",
+      "Not evaluated yet; ",
       M.el("code", {}, "modtrain evaluate RUN"),
-      " judges the newest checkpoints.",
+      " evaluates the newest checkpoints.",
     );
     const columns = [
       { title: "Metric", head: true, of: (row) => row.name, show: (name) => M.name(name) },

@@ -31,15 +31,16 @@
    */
   M.table = (columns, options) => {
     const memory = `modtrain-table-${M.address}-${options.label}`;
-    const kept = remembered(memory);
+    const saved = remembered(memory);
+    const texts = new WeakMap(); /* by row */
     const body = M.el("tbody");
     const more = M.el("button", { type: "button", class: "more", onclick: () => showMore() });
     const nothing = M.el("p", { class: "note nothing" }, options.nothing ?? "Nothing here yet.");
     const state = {
       rows: [],
-      by: kept.by ?? options.sortBy,
-      down: kept.down ?? !!options.down,
-      words: kept.words ?? "",
+      by: saved.by ?? options.sortBy,
+      down: saved.down ?? !!options.down,
+      words: saved.words ?? "",
       room: PORTION,
     };
     const heads = columns.map((column) => head(column));
@@ -122,8 +123,8 @@
       return state.rows.filter((row) => {
         if (options.only && !options.only(row)) return false;
         if (!words.length) return true;
-        const text = (row.searched ??= options.text(row).toLowerCase());
-        return words.every((word) => text.includes(word));
+        if (!texts.has(row)) texts.set(row, options.text(row).toLowerCase());
+        return words.every((word) => texts.get(row).includes(word));
       });
     }
 
