@@ -24,7 +24,6 @@ from modtrain.storage.layout import HEARTBEAT_FILE, PUBLISHED_FILE, RUN_FILE, ST
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
-from modtrain.storage.run_state import RunState
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import Trial, build_trial, training_scalar
 
@@ -58,9 +57,11 @@ class ViewedSweep:
         with self._lock:
             self._begun = {number: self._begun[number] for number in numbers if number in self._begun}
             begun = {number: each for number in numbers if (each := self._read(number, row_of, summary_of)) is not None}
-        trials = [trial for trial, _ in begun.values()]
+        trials = [trial for trial, _ in begun.values()] + self._pending(set(begun))
         curves = {number: of_trial for number, (_, of_trial) in begun.items() if of_trial}
-        return [*trials, *self._pending(set(begun))], curves
+        if launcher_pid(sweep.path) is not None:
+            trials = [replace(trial, state="queued") if trial.state == "created" else trial for trial in trials]
+        return trials, curves
 
     def _read(self, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
         """A trial and its curves; None where the catalog has none, as for a link."""
@@ -82,9 +83,8 @@ class ViewedSweep:
         return self.sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
 
     def _pending(self, begun: set[int]) -> list[Trial]:
-        state: RunState = "created" if launcher_pid(self.sweep.path) is None else "queued"
         numbers = (number for number in range(self.sweep.spec.trials) if number not in begun)
-        return [self.sweep.trial_without_run(number, state) for number in itertools.islice(numbers, MOST_PENDING)]
+        return [self.sweep.trial_without_run(number, "created") for number in itertools.islice(numbers, MOST_PENDING)]
 
 
 @dataclass

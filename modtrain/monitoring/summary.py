@@ -214,8 +214,10 @@ def sweep_row(
     is_launched: bool,
 ) -> Row:
     """A sweep as one line, from the rows and results of the trials that have begun."""
-    counts = Counter("failed" if row["problem"] else row["state"] for row in rows.values())
-    counts["queued" if is_launched else "created"] += max(0, sweep.spec.trials - len(rows))
+    pending = "queued" if is_launched else "created"
+    states = ("failed" if row["problem"] else row["state"] for row in rows.values())
+    counts = Counter(pending if state == "created" else state for state in states)
+    counts[pending] += max(0, sweep.spec.trials - len(rows))
     done = sum(1.0 if row["problem"] or row["state"] in ENDED else row["progress"] or 0.0 for row in rows.values())
     return {
         "kind": "sweep",

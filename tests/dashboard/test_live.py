@@ -101,12 +101,11 @@ def test_what_has_not_changed_is_not_sent_again(one: Served, run: Run) -> None:
     tag = one.get("/data/run/one").headers["etag"]
     version = publish(run)
 
-    def changed() -> dict[str, Any] | None:
+    def has_version() -> bool | None:
         answer = one.get("/data/run/one", headers={"if-none-match": tag})
-        return answer.json() if answer.status_code == 200 else None
+        return (answer.status_code == 200 and answer.json()["lanes"][0]["versions"][-1]["version"] == version) or None
 
-    data = eventually(changed)
-    assert data["lanes"][0]["versions"][-1]["version"] == version
+    eventually(has_version)
 
 
 def test_long_answers_are_compressed_where_the_client_accepts_that(one: Served) -> None:
@@ -132,7 +131,7 @@ def test_an_update_is_the_new_version_alone_and_gives_the_same_data(one: Served,
         return modules[0]["version"] == version or None
 
     eventually(is_complete)
-    assert max(viewer.sizes[1:]) < viewer.sizes[0] / 4
+    assert max(viewer.sizes[1:]) < max(400, viewer.sizes[0] / 4)
     whole = one.data(address)
     assert {**viewer.data, "at": 0} == {**whole, "at": 0}
 
