@@ -1,7 +1,4 @@
-"""`dashboard`: the runs and sweeps below a folder as web pages, served on this machine or written as files.
-
-Deliberately not here: the pages (`modtrain/dashboard`).
-"""
+"""`dashboard`: the runs and sweeps below a folder as web pages, served on this machine or written as files."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ from modtrain.errors import InputError
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
-REACH = "Who may look"
+REACH = "Access"
 FILES = "As files"
-FIRST_LOOK_S = 2.0
-"""For so long the link waits for the first look at a large folder: it would only wait in the browser."""
+FIRST_READING_S = 2.0
+"""How long the command waits for the first reading of a large folder before it prints the link."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,29 +32,33 @@ def dashboard(
         "runs"
     ),
     port: Annotated[Count, option(REACH, "[8787, or the next one that is free]", metavar="N")] = None,
-    host: Annotated[str, option(REACH, "Address to listen on; another one needs a token. [127.0.0.1]")] = "127.0.0.1",
+    host: Annotated[
+        str, option(REACH, "Address to listen on; any but a loopback address needs a token. [127.0.0.1]")
+    ] = "127.0.0.1",
     open_it: Annotated[bool, option(REACH, "Open it in the browser of this machine.", "--open")] = False,
-    token: Annotated[bool, option(REACH, "Only for whoever has the link, which has a new token in it.")] = False,
+    token: Annotated[bool, option(REACH, "Require a token, which is part of the printed link.")] = False,
     token_file: Annotated[
-        Path | None, option(REACH, "The same with the token in a file that only you can read.", metavar="FILE")
+        Path | None, option(REACH, "The same, with the token from a file that only you can read.", metavar="FILE")
     ] = None,
-    prefix: Annotated[Text, option(REACH, "Path that a proxy in front keeps, as /node/HOST/PORT.")] = None,
+    prefix: Annotated[Text, option(REACH, "Path that a proxy in front keeps, such as /node/HOST/PORT.")] = None,
     allow_host: Annotated[
-        list[str] | None, option(REACH, "Name under which a proxy asks for it; repeatable.", metavar="NAME")
+        list[str] | None, option(REACH, "Host name that a proxy uses for it; repeatable.", metavar="NAME")
     ] = None,
-    export: Annotated[Path | None, option(FILES, "Write the pages as files, and leave.", metavar="DIR")] = None,
+    export: Annotated[Path | None, option(FILES, "Write the pages as files and exit.", metavar="DIR")] = None,
 ) -> None:
     """Show runs and sweeps as web pages.
 
-    It reads and never writes below ROOT. From a laptop: the ssh command that it prints, then the link.
+    Nothing is written below ROOT. To open it from another machine, run the ssh command that it prints, then the link.
     """
     if not root.is_dir():
-        raise InputError(f"{root} is no folder; give the folder that your runs are in.")
+        raise InputError(f"There is no folder {root}; give the folder that contains your runs.")
     if export is None:
         _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
         return
     if port is not None or host != "127.0.0.1" or any((open_it, token, token_file, prefix, allow_host)):
-        raise InputError("--export writes files and serves nothing: leave out what says who may look.")
+        raise InputError(
+            "--export writes files and serves nothing: leave out --port, --host and the other options of access."
+        )
     _export(root, export)
 
 
@@ -68,13 +69,13 @@ def _export(root: Path, target: Path) -> None:
 
     is_terminal = sys.stderr.isatty()
 
-    def tell(done: int, of: int) -> None:
+    def progress(done: int, of: int) -> None:
         if is_terminal:
             typer.echo(f"\r{done} of {of} runs and sweeps", nl=done == of, err=True)
         elif done == of or done % 100 == 0:
             typer.echo(f"{done} of {of} runs and sweeps", err=True)
 
-    written = export(root, target, tell)
+    written = export(root, target, progress)
     typer.echo(f"{written.pages} page{'s' * (written.pages != 1)}: open {target / 'index.html'}")
 
 
@@ -84,12 +85,12 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
 
     if not is_loopback(host) and not token and token_file is None:
         raise InputError(
-            f"--host {host} would show your runs to everybody who reaches it: add --token, or --token-file FILE; or "
-            "leave --host out and come through ssh."
+            f"--host {host} would show your runs to everyone on the network: add --token or --token-file FILE, or "
+            "leave --host out and connect through ssh."
         )
     for name in names:
         if not name_of(name) or "/" in name:
-            raise InputError(f"--allow-host {name} is not allowed: give the name of a host, such as ood.example.org.")
+            raise InputError(f"--allow-host {name} is not a host name; give one such as ood.example.org.")
     wanted = read_token(token_file) if token_file else new_token() if token else None
     return Access(
         hosts=own_names(host, names),
@@ -103,7 +104,7 @@ def _prefix(prefix: str) -> str:
     import re
 
     if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
-        raise InputError(f"--prefix {prefix} is not allowed: give a path, such as /node/n12/8787.")
+        raise InputError(f"--prefix {prefix} is not a path; give one such as /node/n12/8787.")
     return prefix.rstrip("/")
 
 
@@ -115,15 +116,15 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
 
     listening = serve.listen(host, port)
     taken = listening.getsockname()[1]
-    # Browsers give a cookie to every port of a host: each dashboard has its own name.
+    # Browsers send a cookie to every port of a host: each dashboard has a cookie name of its own.
     name = "modtrain-" + hashlib.sha256(f"{taken} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, taken, access)
     server, pages = serve.server(root, dataclasses.replace(access, cookie=name))
-    pages.start(wait_s=FIRST_LOOK_S)
-    _say(root, host, taken, link, moved=port is None and taken != serve.PORT)
+    pages.start(wait_s=FIRST_READING_S)
+    _print_link(root, host, taken, link, moved=port is None and taken != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:
-            _open(stack.enter_context(_unseen(link)) if access.token else link)
+            _open(stack.enter_context(_private_redirect(link)) if access.token else link)
         server.run(sockets=[listening])
 
 
@@ -146,11 +147,11 @@ def _is_everywhere(host: str) -> bool:
 
 
 def _bracketed(host: str) -> str:
-    """As it stands before a port."""
+    """A host as it is written before a port."""
     return f"[{host}]" if ":" in host else host
 
 
-def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
+def _print_link(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     import getpass
     import socket
     from urllib.parse import urlsplit
@@ -158,9 +159,9 @@ def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
     from modtrain.dashboard.urls import shown
 
     if moved:
-        typer.echo(f"Port 8787 is taken; this one is on {port}.")
+        typer.echo(f"Port 8787 is in use; this dashboard is on port {port}.")
     typer.echo(f"{shown(str(root))}: {link}")
-    loopback = "[::1]" if ":" in host else "127.0.0.1"  # who listens on :: is not reached by IPv4
+    loopback = "[::1]" if ":" in host else "127.0.0.1"  # a socket on :: is not reached by IPv4
     near = loopback if _is_everywhere(host) else _bracketed(host)
     tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
     through = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
@@ -170,10 +171,10 @@ def _say(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
 
 
 @contextlib.contextmanager
-def _unseen(link: str) -> Iterator[str]:
-    """The address of a file that leads there, and that only its owner reads: `ps` shows a browser's words to everybody.
+def _private_redirect(link: str) -> Iterator[str]:
+    """The address of a private file that redirects to the link, since `ps` shows the arguments of a browser to all.
 
-    It is gone at the end, also at the end by SIGTERM.
+    The file is removed at the end, also after SIGTERM.
     """
     import html
     import signal

@@ -165,9 +165,9 @@ class Source:
             self.catalog.refresh()
             self._refreshed_at = time.monotonic()
 
-    def _check_place(self, found: Path, path: str) -> None:
+    def _check_place(self, place: Path, path: str) -> None:
         """A folder that was a link for a moment may have led elsewhere."""
-        if found != self.root / path:
+        if place != self.root / path:
             raise NotThere(f"There is no plain folder {shown(path) or 'here'}.")
 
     def _read_error(self, error: Exception, what: str = "It") -> InputError:

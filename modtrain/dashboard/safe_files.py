@@ -100,7 +100,7 @@ def strange(run: Path, modules: list[str]) -> str | None:
     Such a run is not shown.
     """
     if Path(os.path.realpath(run)) != run:
-        return "its folder is a link by now, which is not followed; put the real folder in its place."
+        return "its folder is a link, and links are not followed; put the real folder in its place."
     for name in _OF_RUN:
         if problem := _strange(run / name):
             return problem
@@ -121,5 +121,5 @@ def _strange(path: Path, *, is_folder: bool = False) -> str | None:
         return None
     if (stat.S_ISDIR if is_folder or path.name in _FOLDERS else stat.S_ISREG)(mode):
         return None
-    kind = "a link" if stat.S_ISLNK(mode) else "no plain file or folder"
-    return f"{path.name!r} in it is {kind}, which is not followed; put the real file or folder in its place."
+    kind = "a link" if stat.S_ISLNK(mode) else "not a regular file or folder"
+    return f"{path.name!r} in it is {kind}, which is not opened; put the real file or folder in its place."

@@ -25,7 +25,7 @@ from modtrain.storage.layout import EVALUATION
 
 MARK = "modtrain-export.json"
 MOST_CHECKPOINTS = 5
-"""Of each module, the newest that are there: a page each."""
+"""Of each module, the newest versions present; each has a page."""
 MOST_GRIDS = 24
 """Of each run, the newest."""
 
@@ -42,7 +42,7 @@ class Written:
     pages: int = 0
 
     def write(self, address: str, content: bytes) -> None:
-        """A file, replaced whole; its folders are made."""
+        """Write or replace a file; its folders are created."""
         path = self.target / _place(address)
         if address not in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def export(root: Path, target: Path, progress: Callable[[int, int], None] = lamb
 
 
 def _subject(written: Written, source: Source, kind: str, path: str) -> None:
-    """The page of a run or a sweep, and those of its parts."""
+    """Write the page of a run or a sweep, and those of its trials or checkpoints."""
     data = source.data(kind, path)
     if kind == "sweep":
         for trial in data["trials"]:

@@ -195,7 +195,7 @@ def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, 
     expect(alarm.locator("code").first).to_contain_text("modtrain launch")
     expect(page.locator(".alarms")).to_have_attribute("aria-live", "polite")
     seen.open()
-    expect(row.locator(".said")).to_contain_text("encoder")
+    expect(row.locator(".alarmlist")).to_contain_text("encoder")
     expect(row).to_have_class("odd")
     seen.is_clean()
 
@@ -361,7 +361,7 @@ def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
     expect(link).to_be_visible()
     torn = page.get_by_role("row").filter(has=page.get_by_role("link", name="torn", exact=True))
     expect(torn).to_contain_text("broken")
-    expect(torn.locator(".said")).not_to_be_empty()
+    expect(torn.locator(".alarmlist")).not_to_be_empty()
     link.click()
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
     expect(page.locator("svg.lanes [data-module]")).to_have_count(2)

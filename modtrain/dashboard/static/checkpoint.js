@@ -179,17 +179,17 @@
           { cache: "no-store" },
         );
         if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-        const found = (await answer.json()).files;
+        const checked = (await answer.json()).files;
         const names = new Set(data.files.map((file) => file.name));
-        const extra = found
+        const extra = checked
           .filter((one) => !names.has(one.name))
           .map((one) => ({ name: one.name, size: null, sha256: null, present: true, download: false }));
         table.update(
-          [...data.files, ...extra].map((file) => ({ ...file, ...found.find((one) => one.name === file.name) })),
+          [...data.files, ...extra].map((file) => ({ ...file, ...checked.find((one) => one.name === file.name) })),
         );
         M.say(
           result,
-          found.every((one) => one.ok) ? "Every file is intact." : "Some files are damaged.",
+          checked.every((one) => one.ok) ? "Every file is intact." : "Some files are damaged.",
         );
       } catch (error) {
         M.say(result, `Not verified: ${error.message}.`);

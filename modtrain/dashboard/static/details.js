@@ -46,15 +46,15 @@
 
   /** A worker of several modules writes the same lines to the log of each; one may be read a line later. */
   function once(rows, workers) {
-    const found = [];
+    const logs = [];
     const within = (a, b) => a.lines.length > 0 && b.lines.includes(a.lines.at(-1));
     const same = (a, b) => workers[a.module] === workers[b.module] && (within(a, b) || within(b, a));
     for (const row of rows) {
-      const twin = found.find((other) => same(row, other));
+      const twin = logs.find((other) => same(row, other));
       if (twin) twin.modules.push(row.module);
-      else found.push({ ...row, modules: [row.module] });
+      else logs.push({ ...row, modules: [row.module] });
     }
-    return found;
+    return logs;
   }
 
   /** The end of each log; it scrolls along while it is scrolled to its end. `workers`: the worker of each module. */

@@ -67,14 +67,14 @@
 
   /** One child for each item, made once by its key and updated in place. */
   M.keyed = (parent, items, key, make, update) => {
-    const there = (parent.byKey ??= new Map());
+    const byKey = (parent.byKey ??= new Map());
     const keys = new Set(items.map(key));
-    for (const known of [...there.keys()]) if (!keys.has(known)) there.delete(known);
+    for (const known of [...byKey.keys()]) if (!keys.has(known)) byKey.delete(known);
     const nodes = items.map((item) => {
-      const its = key(item);
-      if (!there.has(its)) there.set(its, make(item));
-      update?.(there.get(its), item);
-      return there.get(its);
+      const own = key(item);
+      if (!byKey.has(own)) byKey.set(own, make(item));
+      update?.(byKey.get(own), item);
+      return byKey.get(own);
     });
     M.order(parent, nodes);
   };

@@ -122,8 +122,8 @@
       const picks = !drag.moved && view.contains(event.target);
       drag = null;
       if (!picks) return draw();
-      const found = drawing.nearest(event);
-      pick(found?.module, found?.version);
+      const mark = drawing.nearest(event);
+      pick(mark?.module, mark?.version);
     });
     /* The browser has taken the pointer, to scroll. */
     addEventListener("pointercancel", () => {

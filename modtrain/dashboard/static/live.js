@@ -43,7 +43,7 @@
       if (!response.ok) throw await refusal(response);
       const answer = await response.json();
       data = answer.delta ? M.applyDelta(data, answer.delta) : answer;
-      tag = (response.headers.get("ETag") ?? "").replaceAll('"', "").replace(/^W\//, "") || null;
+      tag = (response.headers.get("ETag") ?? "").split('"')[1] ?? null;
       M.setClock(data.at);
       return true;
     }

@@ -15,8 +15,8 @@
       M.fresh(state, problem ? "broken" : run.state, M.state);
       bar.hidden = facts.hidden = !!problem;
       if (problem) return;
-      M.fresh(metric, run.metric, (found) =>
-        found ? ["best ", M.el("b", {}, M.number(found.value)), " ", M.name(found.name)] : [],
+      M.fresh(metric, run.metric, (best) =>
+        best ? ["best ", M.el("b", {}, M.number(best.value)), " ", M.name(best.name)] : [],
       );
       M.fresh(bar, [run.progress, run.epoch, run.epochs, run.left_s, run.state], () => {
         const text = `epoch ${M.number(run.epoch ?? 0)} of ${M.number(run.epochs)}`;

@@ -94,7 +94,7 @@
     if (!all.length) return M.el("span", { class: "muted" }, "none");
     return M.el(
       "ul",
-      { class: "said" },
+      { class: "alarmlist" },
       all
         .slice(0, 3)
         .map((alarm) =>

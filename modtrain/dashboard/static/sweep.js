@@ -183,13 +183,13 @@
       M.fresh(state, data.problem ? "broken" : sweep.state, M.state);
       whole.hidden = head.hidden = !!data.problem;
       if (data.problem) return;
-      M.fresh(best, sweep.metric ?? null, (found) =>
-        found && Number.isFinite(found.value)
+      M.fresh(best, sweep.metric ?? null, (top) =>
+        top && Number.isFinite(top.value)
           ? [
-              M.el("b", {}, M.number(found.value)),
+              M.el("b", {}, M.number(top.value)),
               " ",
-              M.name(found.name),
-              Number.isFinite(found.trial) ? ` · trial ${found.trial}` : "",
+              M.name(top.name),
+              Number.isFinite(top.trial) ? ` · trial ${top.trial}` : "",
             ]
           : [],
       );
