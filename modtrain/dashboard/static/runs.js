@@ -149,7 +149,7 @@
       first: "descending",
     },
     {
-      title: "Begun",
+      title: "Created",
       class: "c-when num",
       of: (row) => row.created_at,
       show: (at) => M.el("span", { title: M.moment(at) }, M.when(at)),
@@ -179,7 +179,7 @@
     const table = M.table(COLUMNS, {
       key: (row) => `${row.kind}/${row.path}`,
       label: "Runs and sweeps",
-      sortBy: "Begun",
+      sortBy: "Created",
       down: true,
       text,
       cards: "runs",
