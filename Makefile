@@ -2,15 +2,20 @@
 # make test      everything needed to test, installed and started; then every quick test
 # make test-all  the slow tests, too
 # make check     lint and types only
+# make test-runtime  what users install, without what tests need: every module can be imported, the command starts
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNTIME := $(VENV)/runtime
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# Two at a time, whole files: most tests wait for processes that they started.
-PYTEST := $(BIN)/pytest --fail-on-skip -n 2 --dist loadfile
+# uv installs in seconds what takes pip minutes. One on PATH is used only if it works: it may be a launcher of nothing.
+UV := $(or $(UV),$(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv))
+INSTALL = $(UV) pip install --python $(BIN)/python
+# More at a time than there are cores, since most tests wait; whole files, in the order of tests/support/order.py.
+PYTEST := $(BIN)/pytest --fail-on-skip -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo install check test test-all system-packages clean
+.PHONY: demo install check test test-all test-runtime system-packages clean
 
 demo: install
 	$(BIN)/modtrain launch --nodes 3
@@ -28,9 +33,16 @@ test: check system-packages
 test-all: check system-packages
 	$(PYTEST)
 
-# Debian's python3 comes without venv; what the storage tests inject faults with comes from its packages, too, and so does
-# the Slurm that the cluster tests start (cluster/local-slurm), with Torque's commands on top of it, and the browser that
-# looks at the dashboard.
+# A module that needs a package which only the tests install would fail at its first user.
+test-runtime: | $(BIN)/python $(UV)
+	$(PYTHON) -m venv --without-pip --clear $(RUNTIME)
+	$(UV) pip install --python $(RUNTIME)/bin/python --editable .
+	$(RUNTIME)/bin/python -P tests/support/import_all.py
+	$(RUNTIME)/bin/modtrain --help >/dev/null
+	$(RUNTIME)/bin/modtrain recipes
+
+# From Debian: what the storage tests inject faults with, the Slurm that the cluster tests start (cluster/local-slurm) with
+# Torque's commands on top of it, and the browser that opens the dashboard.
 system-packages:
 	@missing=""; \
 	command -v strace >/dev/null || missing="$$missing strace"; \
@@ -43,18 +55,22 @@ system-packages:
 	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu"; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
+# Debian's python3 comes without venv.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("modtrain needs Python 3.11 or newer; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python $(UV)
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python $(UV)
+	$(INSTALL) --editable '.[test]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -1,7 +1,4 @@
-"""`modtrain` and `python -m modtrain`: the command line as a process of its own.
-
-Deliberately not here: the commands (`cli/`).
-"""
+"""`modtrain` and `python -m modtrain`: the command line as a process."""
 
 import contextlib
 import logging
@@ -13,17 +10,20 @@ from modtrain.cli import main
 
 
 def run() -> None:
-    """Run the command line and end; at once where a tracker hangs: its package may have Python wait for it at exit."""
+    """Run the command line and exit.
+
+    Where a tracker hangs the process exits at once: Python would wait for the threads of the tracker's package.
+    """
     try:
         main()
-    except SystemExit as left:
+    except SystemExit as exit_:
         if not any(thread.name.startswith("tracker ") for thread in threading.enumerate()):
             raise
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(left.code if isinstance(left.code, int) else 0)
+        os._exit(exit_.code if isinstance(exit_.code, int) else 0)
 
 
 if __name__ == "__main__":

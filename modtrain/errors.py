@@ -1,22 +1,22 @@
-"""Everything that modtrain raises on purpose, and the exit code that each becomes.
+"""Exceptions that modtrain raises on purpose, and the exit code of each.
 
     ModtrainError                 1   something failed; the message says what, what is allowed and what to do
-    ├── InputError                2   a wrong option, config, recipe, data folder or name: nothing was started
-    ├── StopRequested             3   `modtrain stop` was obeyed: published and left
-    ├── FencedOut                 4   another worker publishes this module now: this one leaves
+    ├── InputError                2   wrong option, config, recipe, data folder or name; nothing was started
+    ├── StopRequested             3   exit after `modtrain stop`; everything is published
+    ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
-    ├── StorageError              6   the shared folder refused several publishes in a row
+    ├── StorageError              6   shared storage refused several publishes in a row
     ├── PeerTimeout               7   a peer did not publish in time
-    ├── BackendSilent             8   the scheduler or cluster does not answer: nothing is known about the jobs
+    ├── BackendSilent             8   the scheduler or cluster does not answer; the state of the jobs is unknown
     ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it
-    ├── Preempted                75   told to leave by SIGTERM or USR2: published, wants to be continued
-    └── Interrupted             130   Ctrl-C: published and left
+    ├── Preempted                75   exit after SIGTERM or SIGUSR2; everything is published, to be continued
+    ├── Interrupted             130   exit after Ctrl-C; everything is published
+    ├── CorruptCheckpoint         1   a version does not verify; readers take the one before
+    └── MissingCheckpoint         1   a version is not there any more; readers list the folder again
 
-0 is a finished run. 75 is the "try again later" of BSD's sysexits: a launcher or a job script that sees it starts the
-same command again. `CorruptCheckpoint` and `MissingCheckpoint` are answers of the store that its readers deal with;
-a user sees them only where no version at all can be read.
-
-Not here: errors of a user's recipe code. They are tracebacks, in `worker.log`.
+Exit code 0 is a finished run. 75 is EX_TEMPFAIL of BSD's sysexits.h: a launcher or job script that sees it starts the
+same command again. An exception of any other type is a bug, or comes from a recipe's own code; its traceback is in
+`worker.log`, and the exit code is 1 (6 for an OSError).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 
 
 class ModtrainError(Exception):
-    """Base of every error that modtrain raises on purpose; `str()` is one clear sentence for a person."""
+    """Base of all exceptions that modtrain raises on purpose. `str()` is the message that a user sees."""
 
     exit_code = 1
 
@@ -38,13 +38,13 @@ class InputError(ModtrainError):
 
 
 class StopRequested(ModtrainError):
-    """The run's `stop` file was found; everything is published."""
+    """The run has a `stop` file. Raised when everything is published."""
 
     exit_code = 3
 
 
 class FencedOut(ModtrainError):
-    """Another writer has published a version of this module that this worker does not know."""
+    """Another writer has published a version of this module."""
 
     exit_code = 4
 
@@ -56,7 +56,7 @@ class Diverged(ModtrainError):
 
 
 class StorageError(ModtrainError):
-    """Shared storage failed and retrying did not help."""
+    """Shared storage failed, and so did the retries."""
 
     exit_code = 6
 
@@ -68,25 +68,25 @@ class PeerTimeout(ModtrainError):
 
 
 class BackendSilent(ModtrainError):
-    """A scheduler or a cluster does not answer; what runs there goes on, or does not."""
+    """A scheduler or a cluster does not answer. Its jobs may still be running."""
 
     exit_code = 8
 
 
 class ClusterLost(ModtrainError):
-    """A cluster is gone for good; the same launch on another one goes on."""
+    """A cluster is gone for good. The same launch on another cluster resumes the run."""
 
     exit_code = 8
 
 
 class Preempted(ModtrainError):
-    """SIGTERM or SIGUSR2 was obeyed; everything is published and the worker wants to be continued."""
+    """SIGTERM or SIGUSR2 arrived. Raised when everything is published; the same command resumes."""
 
     exit_code = 75
 
 
 class Interrupted(ModtrainError):
-    """Ctrl-C was obeyed; everything is published."""
+    """Ctrl-C was pressed. Raised when everything is published."""
 
     exit_code = 130
 
@@ -96,19 +96,23 @@ class CorruptCheckpoint(ModtrainError):
 
 
 class MissingCheckpoint(ModtrainError):
-    """The version is not there (any more): list again."""
+    """The version does not exist, or no longer: list the folder again."""
 
 
 FINAL_EXIT_CODES = frozenset({0, 2, 3, 4, 5, 130})
-"""Exit codes after which starting the same command again at once cannot help, or was not wanted."""
+"""Exit codes after which the same command is not started again: it cannot help, or was not wanted."""
 
-OUTCOMES = {3: "stopped", 75: "preempted", 130: "stopped"}
-"""The last word of a worker by its exit code; anything else but 0 has failed."""
-CONSEQUENCES = (7, 4)
-"""Exit codes of workers that were late, or overtaken: the cause is another one."""
+ON_REQUEST = (StopRequested, Preempted, Interrupted)
+"""Raised in a worker that has published everything and exits because it was asked to; no failures."""
+STOPPED = frozenset(error.exit_code for error in ON_REQUEST)
+"""Exit codes of such workers."""
+OUTCOMES = {StopRequested.exit_code: "stopped", Preempted.exit_code: "preempted", Interrupted.exit_code: "stopped"}
+"""State of such a worker by its exit code. 0 is `finished`, every other code `failed`."""
+CONSEQUENCES = (PeerTimeout.exit_code, FencedOut.exit_code)
+"""Exit codes of workers that failed because of another worker; the cause is to be looked for there."""
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
-    """` Did you mean 'translator'?` where a name of `allowed` is near, else an empty string."""
+    """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close."""
     near = difflib.get_close_matches(wrong, list(allowed), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,6 @@
-"""load(kind, name): a recipe, a backend or a tracker by name, from the package, a module, a file, or an entry point.
+"""load(kind, name): a recipe, backend or tracker from the package, an entry point, an importable module or a file.
 
-What goes wrong in a user's own file is said with that file's line. Deliberately not here: a registry. What is in the
-package is what lies in its folder.
+There is no registry: the package has those that its folders hold. An error in a user's file names the line there.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
-import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 
-PLACES = {
+PACKAGES = {
     "recipe": "modtrain.recipes",
     "backend": "modtrain.scheduling.backends",
     "tracker": "modtrain.training.trackers",
@@ -29,17 +28,18 @@ PLACES = {
 
 
 def load(kind: str, name: str) -> Any:
-    """The object called `kind` in what `name` names.
+    """The object called `kind` in the module that `name` refers to.
 
     `name` is a file (`./my_gan.py`), a name in the package (`latent-translation`), the name of an entry point in the
     group `modtrain.recipe`, `modtrain.backend` or `modtrain.tracker`, or an importable module (`my_package.my_gan`).
+    Raises InputError.
     """
     if is_file(name):
         module = _from_file(kind, Path(name))
     elif name.replace("_", "-") in built_in(kind):
-        module = importlib.import_module(f"{PLACES[kind]}.{name.replace('-', '_')}")
+        module = importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}")
     elif name in (points := entry_points(group=f"modtrain.{kind}")).names:
-        with said(kind, points[name].value):
+        with user_code_errors(kind, points[name].value):
             return points[name].load()
     elif "." in name:
         module = _imported(kind, name)
@@ -51,25 +51,28 @@ def load(kind: str, name: str) -> Any:
 
 
 def is_file(name: str) -> bool:
-    """Whether a name means a file of the user's."""
+    """Whether a name refers to a file."""
     return name.endswith(".py") or "/" in name
 
 
 def built_in(kind: str) -> list[str]:
-    """The names of a kind that the package has."""
-    folder = importlib.import_module(PLACES[kind]).__path__
-    hidden = {"base", "batch", "journal", "loading", "nets_view", "params"}
-    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(folder) if m.name not in hidden)
+    """Names of a kind in the package: the modules with a line `kind = ...`, found in their text without importing."""
+    folder = Path(importlib.import_module(PACKAGES[kind]).__path__[0])
+    definition = re.compile(rf"^{kind}(: .*)? = ", re.MULTILINE)
+    files = (*folder.glob("*.py"), *folder.glob("*/__init__.py"))
+    modules = (path for path in files if definition.search(path.read_text("utf-8")))
+    names = (path.parent.name if path.stem == "__init__" else path.stem for path in modules)
+    return sorted(name.replace("_", "-") for name in names)
 
 
 def known(kind: str) -> list[str]:
-    """Every name of a kind that can be typed: the package's and those of entry points."""
+    """All names of a kind that can be given: those of the package and of entry points."""
     return sorted({*built_in(kind), *entry_points(group=f"modtrain.{kind}").names})
 
 
 @contextlib.contextmanager
-def said(kind: str, name: str) -> Iterator[None]:
-    """An exception from the code of a plugin becomes an InputError that names the line of the user's file."""
+def user_code_errors(kind: str, name: str) -> Iterator[None]:
+    """Turn an exception from a plugin's code into an InputError that names the line of the user's file."""
     try:
         yield
     except ModtrainError:
@@ -77,17 +80,17 @@ def said(kind: str, name: str) -> Iterator[None]:
     except SyntaxError as error:
         raise InputError(f"The {kind} {error.filename}, line {error.lineno}: syntax error: {error.msg}.") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"The {kind} {_line(error, name) or name}: {_words(error)}.") from error
+        raise InputError(f"The {kind} {_line(error, name) or name}: {_summary(error)}.") from error
 
 
 def _line(error: BaseException, name: str) -> str | None:
-    """The last place in the user's file, or beside it, that the exception went through."""
-    beside = f"{Path(name).parent}/" if is_file(name) else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(beside)]
+    """Innermost place of the traceback in the user's file or in its folder."""
+    folder = f"{Path(name).parent}/" if is_file(name) else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
     return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None
 
 
-def _words(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".rstrip(".: ") if str(error) else type(error).__name__
 
 
@@ -95,7 +98,7 @@ def _from_file(kind: str, path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise InputError(_no_file(kind, path))
-    # Two files may have one name; dataclasses look their module up by it.
+    # Two files may have the same name, and dataclasses look up their module by its name.
     name = f"modtrain_{kind}_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -103,29 +106,29 @@ def _from_file(kind: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # as for a script: what lies beside it can be imported
-    with said(kind, str(path)):
+        sys.path.append(str(path.parent))  # as for a script: files beside it can be imported
+    with user_code_errors(kind, str(path)):
         spec.loader.exec_module(module)
     return module
 
 
 def _imported(kind: str, name: str) -> ModuleType:
-    with said(kind, name):
+    with user_code_errors(kind, name):
         try:
-            found = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(name)
         except ModuleNotFoundError as error:
-            if not name.startswith(str(error.name)):
+            if not name.startswith(str(error.name)):  # something that the module imports is missing
                 raise
-            found = None
-        if found is not None:
+            spec = None
+        if spec is not None:
             return importlib.import_module(name)
     raise InputError(_unknown(kind, name))
 
 
 def _no_file(kind: str, path: Path) -> str:
-    beside = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    near = did_you_mean(path.name, beside) or did_you_mean(path.stem.replace("_", "-"), known(kind))
-    return f"There is no {kind} file {path}; give a Python file or one of {', '.join(known(kind))}.{near}"
+    files = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    suggestion = did_you_mean(path.name, files) or did_you_mean(path.stem.replace("_", "-"), known(kind))
+    return f"There is no {kind} file {path}; give a Python file or one of {', '.join(known(kind))}.{suggestion}"
 
 
 def _unknown(kind: str, name: str) -> str:

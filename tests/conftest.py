@@ -13,19 +13,36 @@ from typing import Any
 import pytest
 
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.fork_server import forked_commands
+from tests.support.order import rank
+from tests.support.raylets import NODE
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
 
-TINY = Path(__file__).parent / "support" / "tiny.py"
-NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+TESTS = Path(__file__).parent
+TINY = TESTS / "support" / "tiny.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run")
+    parser.addoption("--no-fork", action="store_true", help="start every command as an ordinary process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One fork server for the suite: the processes of pytest-xdist inherit it."""
+    if not hasattr(config, "workerinput") and not config.getoption("--no-fork"):
+        forking = contextlib.ExitStack()
+        config.add_cleanup(forking.close)
+        forking.enter_context(forked_commands())
 
 
 def pytest_sessionstart() -> None:
     """What begins the suite in the background may have it ignore Ctrl-C, and what ignores it hands that on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long first; the order inside of a file stays."""
+    items.sort(key=lambda item: rank(item.path.relative_to(TESTS).as_posix()))
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,7 +1,11 @@
-"""Finding recipes and backends, and what is said where a user's file cannot be loaded."""
+"""Recipes, backends and trackers by name, and the messages where a user's file cannot be loaded."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ from modtrain import plugins
 from modtrain.errors import InputError
 
 
-def said(name: str, kind: str = "recipe") -> str:
+def error_of(name: str, kind: str = "recipe") -> str:
     with pytest.raises(InputError) as caught:
         plugins.load(kind, name)
     return str(caught.value)
@@ -21,30 +25,49 @@ def file(folder: Path, text: str, name: str = "mine.py") -> str:
     return str(folder / name)
 
 
-def test_a_name_is_found_in_the_package_also_with_underscores() -> None:
+def test_a_built_in_name_may_be_written_with_underscores() -> None:
     assert "latent-translation" in plugins.built_in("recipe")
     assert plugins.load("recipe", "latent_translation") is plugins.load("recipe", "latent-translation")
 
 
-def test_a_typing_mistake_gets_a_suggestion(tmp_path: Path) -> None:
-    assert "Did you mean 'latent-translation'?" in said("latent-translaton")
-    assert "Did you mean 'local'?" in said("locl", "backend")
+@pytest.mark.parametrize("kind", plugins.PACKAGES)
+def test_the_built_in_names_are_the_modules_that_define_one(kind: str) -> None:
+    package = importlib.import_module(plugins.PACKAGES[kind])
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    defining = [module.__name__.rpartition(".")[2] for module in modules if hasattr(module, kind)]
+    assert plugins.built_in(kind) == sorted(name.replace("_", "-") for name in defining)
+    assert len(defining) < len(modules)
+
+
+def test_the_built_in_names_are_found_without_importing_the_modules() -> None:
+    program = (
+        "import sys; from modtrain import plugins\n"
+        "names = [name for kind in plugins.PACKAGES for name in plugins.known(kind)]\n"
+        "assert len(names) >= 8\n"
+        "assert not {'torch', 'ray', 'tensorboard', 'wandb', 'mlflow'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_mistyped_name_gets_a_suggestion(tmp_path: Path) -> None:
+    assert "Did you mean 'latent-translation'?" in error_of("latent-translaton")
+    assert "Did you mean 'local'?" in error_of("locl", "backend")
     file(tmp_path, "recipe = 1")
-    assert "Did you mean 'mine.py'?" in said(str(tmp_path / "mime.py"))
-    assert "There is no recipe 'no.such.module'" in said("no.such.module")
+    assert "Did you mean 'mine.py'?" in error_of(str(tmp_path / "mime.py"))
+    assert "There is no recipe 'no.such.module'" in error_of("no.such.module")
 
 
-def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
-    found = []
+def test_two_files_with_the_same_name_are_two_recipes(tmp_path: Path) -> None:
+    names = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
         (folder / f"beside_{folder.name}.py").write_text(f"value = {folder.name!r}")
-        found.append(file(folder, f"from beside_{folder.name} import value as recipe"))
-    assert [plugins.load("recipe", name) for name in found] == ["a", "b"]
+        names.append(file(folder, f"from beside_{folder.name} import value as recipe"))
+    assert [plugins.load("recipe", name) for name in names] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "message"),
     [
         ("x = 1\ndef broken(:\n", "mine.py, line 2: syntax error"),
         (
@@ -55,16 +78,16 @@ def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
         ("import sys\nsys.exit('bye')", "line 2, in <module>: SystemExit: bye"),
         ("open('/no/such/file')", "line 1, in <module>: FileNotFoundError"),
         ("x = 1", "defines no `recipe`; end it with `recipe = Recipe(...)`"),
-        ("from modtrain.recipe import Recipe\nrecipe = Recipe(params=int, data=int, modules={})", "has no modules"),
+        ("from modtrain import Recipe\nrecipe = Recipe(params=int, data=int, modules={})", "has no modules"),
     ],
 )
-def test_what_is_wrong_in_a_users_file_is_said_with_its_line(tmp_path: Path, text: str, sentence: str) -> None:
-    assert sentence in said(file(tmp_path, text))
+def test_an_error_in_a_users_file_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error_of(file(tmp_path, text))
 
 
-def test_an_error_in_an_importable_module_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_an_importable_module_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pkg_of_mine").mkdir()
     file(tmp_path, "", "pkg_of_mine/__init__.py")
     file(tmp_path, "raise ValueError('bad')", "pkg_of_mine/gan.py")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "pkg_of_mine/gan.py, line 1, in <module>: ValueError: bad" in said("pkg_of_mine.gan")
+    assert "pkg_of_mine/gan.py, line 1, in <module>: ValueError: bad" in error_of("pkg_of_mine.gan")

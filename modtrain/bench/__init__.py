@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat."""
+"""Measurements that anyone can repeat: `python -m modtrain.bench queue|catalog|dashboard`."""

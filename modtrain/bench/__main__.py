@@ -1,5 +1,18 @@
-"""`python -m modtrain.bench`."""
+"""`python -m modtrain.bench`: each measurement as a command."""
 
-from modtrain.bench.queue import app
+from __future__ import annotations
 
-app()
+import typer
+
+from modtrain.bench.catalog import catalog
+from modtrain.bench.dashboard import dashboard
+from modtrain.bench.queue import queue
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
+)
+for command in (queue, catalog, dashboard):
+    app.command()(command)
+
+if __name__ == "__main__":
+    app(prog_name="python -m modtrain.bench")

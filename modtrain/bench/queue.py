@@ -1,8 +1,6 @@
-"""Bench: measurements that anyone can repeat: `python -m modtrain.bench queue`.
+"""What the queue of a sweep costs: n trials on n slots against one trial on one slot, and against n bare workers.
 
-`queue` runs n trials of a sweep on n slots of this machine, one trial on one, and n workers by hand. Its trials sleep
-instead of computing, so that a slot needs no core. Deliberately not here: tests, which assert no times, and what a
-folder costs (`doctor.py`).
+The trials sleep instead of computing, so that a slot needs no core. This file is also their recipe.
 """
 
 from __future__ import annotations
@@ -35,18 +33,16 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Of a trial that sleeps."""
+    """Parameters of a trial that sleeps."""
 
     seconds: float = 60.0
 
 
 class Sleep:
-    """One batch, which takes as long to come as its trial is to last."""
+    """Training data of one batch, which takes `seconds` to read."""
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -55,7 +51,7 @@ class Sleep:
         return 1
 
     def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Generator[Batch, None, None]:
-        """See `Batches`."""
+        """The only batch."""
         import torch
 
         time.sleep(self.params.seconds)
@@ -63,19 +59,19 @@ class Sleep:
 
 
 def build(params: Params) -> Net:
-    """A net of one weight."""
+    """A network of one weight."""
     import torch
 
     return torch.nn.Linear(1, 1)
 
 
 def loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
-    """Nothing to learn."""
+    """The square of the output for zero."""
     return {"loss": nets.sleeper(batch["zero"]).square().mean()}
 
 
 def optimizer(parameters: Iterable[Parameter], params: Params) -> Optimizer:
-    """The plainest one."""
+    """Plain gradient descent."""
     import torch
 
     return torch.optim.SGD(parameters, lr=0.1)
@@ -91,65 +87,67 @@ recipe = Recipe(
 
 @dataclass(frozen=True, kw_only=True)
 class QueueTimes:
-    """Seconds from the first trial's beginning to the last one's end."""
+    """Seconds from the start of the first trial to the end of the last."""
 
     one: float
-    """A trial on one slot."""
+    """One trial on one slot."""
     all: float
     """As many trials as slots."""
     by_hand: float
-    """As many workers that are started at once, without a queue."""
+    """As many workers, all started at once without a queue."""
 
 
-def sweep_of(path: Path, trials: int, seconds: float) -> Sweep:
+def create_sweep(path: Path, trials: int, seconds: float) -> Sweep:
     """A sweep of trials that sleep."""
     config = Config(recipe="modtrain.bench.queue", nodes=1, params={"seconds": seconds})
     return Sweep.create(path, new_sweep(config, {"seed": f"1..{trials}" if trials > 1 else [1]}))
 
 
-def by_queue(sweep: Sweep) -> float:
-    """Seconds that all of its trials take at the same time."""
+def run_by_queue(sweep: Sweep) -> float:
+    """Seconds that all trials of a sweep take at the same time."""
     begun = time.monotonic()
-    found = run(sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials)
-    if failed := [trial.why for trial in found if trial.state != "finished"]:
+    trials = run(
+        sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials, tell=print_progress
+    )
+    if failed := [trial.why for trial in trials if trial.state != "finished"]:
         raise ModtrainError(f"A trial did not finish: {failed[0]}")
     return time.monotonic() - begun
 
 
-def by_hand(sweep: Sweep) -> float:
-    """The same without the queue: each trial's worker is started here."""
+def run_by_hand(sweep: Sweep) -> float:
+    """Seconds that they take without the queue: one worker for each trial, all started at once."""
     begun = time.monotonic()
     runs = [sweep.begin(number) for number in range(sweep.spec.trials)]
     options = ("--modules", "sleeper", "--threads", "1", *worker_options(sweep))
-    started = [subprocess.Popen((*worker_command("worker", its.path), *options)) for its in runs]
-    codes = [process.wait() for process in started]
+    workers = [subprocess.Popen((*worker_command("worker", trial.path), *options)) for trial in runs]
+    codes = [worker.wait() for worker in workers]
     if any(codes):
-        raise ModtrainError("A worker did not finish.")
+        raise ModtrainError("A worker did not finish; its error is above.")
     return time.monotonic() - begun
 
 
 def measure_queue(folder: Path, trials: int, seconds: float) -> QueueTimes:
     """Three measurements one after the other, in sweeps below `folder`."""
-    return QueueTimes(
-        one=by_queue(sweep_of(folder / "one", 1, seconds)),
-        all=by_queue(sweep_of(folder / "all", trials, seconds)),
-        by_hand=by_hand(sweep_of(folder / "by-hand", trials, seconds)),
-    )
+    print_progress(f"1 of 3: one trial on one slot, at least {seconds:.0f} s")
+    one = run_by_queue(create_sweep(folder / "one", 1, seconds))
+    print_progress(f"2 of 3: {trials} trials on {trials} slots")
+    all_ = run_by_queue(create_sweep(folder / "all", trials, seconds))
+    print_progress(f"3 of 3: {trials} workers that are started by hand")
+    return QueueTimes(one=one, all=all_, by_hand=run_by_hand(create_sweep(folder / "by-hand", trials, seconds)))
 
 
-@app.callback()
-def program() -> None:
-    """Measurements that anyone can repeat."""
+def print_progress(message: str) -> None:
+    """Print to stderr: the figures alone are on stdout."""
+    typer.echo(message, err=True)
 
 
-@app.command()
 def queue(
     trials: Annotated[int, typer.Option(min=1, help="Trials, and slots; more than cores take turns to load.")] = 2,
     seconds: Annotated[float, typer.Option(help="How long each trial sleeps.")] = 60.0,
 ) -> None:
-    """Trials that sleep, on as many slots: how much longer do they take than one of them alone?"""
+    """Run trials that sleep on as many slots: how much longer do they take than one of them alone?"""
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        found = measure_queue(Path(folder), trials, seconds)
-    typer.echo(f"{found.one:7.2f} s  one trial on one slot")
-    typer.echo(f"{found.all:7.2f} s  {trials} trials on {trials} slots: {found.all / found.one:.3f} times one")
-    typer.echo(f"{found.by_hand:7.2f} s  {trials} workers that are started by hand")
+        times = measure_queue(Path(folder), trials, seconds)
+    typer.echo(f"{times.one:7.2f} s  one trial on one slot")
+    typer.echo(f"{times.all:7.2f} s  {trials} trials on {trials} slots: {times.all / times.one:.3f} times one")
+    typer.echo(f"{times.by_hand:7.2f} s  {trials} workers that are started by hand")

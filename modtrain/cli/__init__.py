@@ -1,7 +1,7 @@
-"""The command line: options in, tables or JSON out, one clear sentence and an exit code where something is wrong.
+"""The command line. Each command parses its options, calls a function that Python can call as well, and prints.
 
-Everything here can be done from Python with the package's public names. Deliberately not here: any work. torch, ray and
-pydantic's models are imported where a command needs them.
+An error is one sentence on standard error and an exit code. torch, ray and pydantic's models are imported by the
+commands that need them, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from modtrain.errors import ModtrainError, StorageError, did_you_mean
 app = typer.Typer(
     name="modtrain",
     cls=Commands,
-    help="Train a model module by module, asynchronously, over nothing but a shared folder.\n\n"
-    "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows how far it is.",
-    epilog="`modtrain COMMAND --help` explains a command. Exit codes: 0 done, 2 wrong input, 3 stopped, "
-    "130 interrupted, 75 told to leave, 1 and 4 to 8 failed (4 overtaken, 5 NaN, 6 storage, 7 a peer was late, "
-    "8 a cluster is silent).",
+    help="Train a model module by module, asynchronously, over a shared folder.\n\n"
+    "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows its progress.",
+    epilog="`modtrain COMMAND --help` describes a command. Exit codes: 0 success, 2 wrong input, 3 stopped, "
+    "75 preempted, 130 interrupted; failures: 1 other error, 4 fenced out by another worker, 5 NaN or infinity, "
+    "6 storage, 7 timeout of a peer, 8 no answer from the cluster.",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -35,23 +35,23 @@ for module in (launch, sweep, status, worker, evaluate, recipes, dashboard, hist
     module.add_to(app)
 
 
-class Said(logging.StreamHandler[Any]):
-    """Log lines on stderr; it remembers the last one, so that an error that was logged is not said twice."""
+class LastMessageHandler(logging.StreamHandler[Any]):
+    """Log handler for standard error that keeps the last message, so that a logged error is not printed again."""
 
-    last: str = ""
+    message: str = ""
     error: object = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write and remember."""
-        self.last = record.getMessage()
+        """Write the record and keep it."""
+        self.message = record.getMessage()
         self.error = record.exc_info[1] if record.exc_info else None
         super().emit(record)
 
 
 def main() -> None:
-    """Run the command line; an expected error is one sentence and its exit code."""
-    said = Said()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[said])
+    """Run the command line and exit; an expected error is one sentence and its exit code."""
+    logged = LastMessageHandler()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[logged])
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
@@ -63,8 +63,8 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        if error is not said.error:
-            _say(error, said.last)
+        if error is not logged.error:
+            _print_error(error, logged.message)
         code = getattr(error, "exit_code", StorageError.exit_code if isinstance(error, OSError) else 1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -72,32 +72,34 @@ def main() -> None:
 @app.callback()
 def program(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Show help where nothing is asked for."""
+    """Show the help where no command is given."""
     if version:
         from importlib.metadata import distributions
 
-        typer.echo("modtrain " + next((found.version for found in distributions(name="modtrain")), "(not installed)"))
+        versions = (distribution.version for distribution in distributions(name="modtrain"))
+        typer.echo("modtrain " + next(versions, "(not installed)"))
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         typer.echo(ctx.get_help())
         raise typer.Exit
 
 
-def _say(error: Exception, logged: str) -> None:
-    """One sentence for what is expected; a traceback is a bug of ours."""
+def _print_error(error: Exception, logged: str) -> None:
+    """Print the sentence of an expected error, unless it was logged already; any other error with its traceback."""
     sentence = _sentence(error)
     if sentence is None:
         sys.excepthook(type(error), error, error.__traceback__)
     elif sentence != logged:
         from modtrain.cli.terminal import plain
 
-        # It may repeat names of a folder that anybody made.
-        typer.echo("\n".join(map(plain, f"modtrain: {sentence}".splitlines())), err=True)
+        lines = f"modtrain: {sentence}".splitlines()  # may contain names of files and folders
+        typer.echo("\n".join(map(plain, lines)), err=True)
 
 
 def _sentence(error: Exception) -> str | None:
+    """The message of an expected error; None for a bug."""
     if isinstance(error, ModtrainError):
         return str(error)
     if isinstance(error, OSError):

@@ -1,12 +1,10 @@
-"""How arguments are read and help is shown: sections, spellings with underscores, and options that a recipe defines.
-
-Deliberately not here: any command.
-"""
+"""Parsing of arguments and layout of help: sections, underscores in names, options that only a recipe defines."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,19 @@ from modtrain.errors import InputError, did_you_mean
 
 ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout"}
 NUMBERS = ("cpus", "memory_gb", "gpus")
-"""Job options that are numbers and have no default that says so."""
-FREE = "modtrain.free"
-"""Where a context keeps the options that only a recipe knows, as (name, value)."""
+"""Job options that are numbers although their default is None."""
+UNDECLARED = "modtrain.undeclared"
+"""Key of a click context under which a command keeps its `UndeclaredOption`s."""
+
+
+@dataclass(frozen=True)
+class UndeclaredOption:
+    """A long option that the command does not declare."""
+
+    name: str
+    value: str
+    tokens: tuple[str, ...]
+    """As typed."""
 
 
 class Commands(TyperGroup):
@@ -27,10 +35,13 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command whose options stand in sections, and whose names may be typed with underscores."""
+    """A command with options in sections, whose names may be typed with underscores."""
+
+    keeps_undeclared = False
+    """Whether options that the command does not declare are kept in its context, rather than refused."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Each section that an option names (`rich_help_panel`), in order."""
+        """Write each section (`rich_help_panel` of its options) in the order of the options."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
@@ -42,84 +53,91 @@ class Command(TyperCommand):
                 formatter.write_dl(records, col_max=26)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Spell options as they are declared before they are read."""
-        kept, free = self._sorted_out(ctx, args)
-        return super().parse_args(ctx, [*kept, *(token for _, _, tokens in free for token in tokens)])
+        """Parse the arguments with option names spelled as they are declared."""
+        declared, undeclared = self._split(ctx, args)
+        if self.keeps_undeclared:
+            ctx.meta[UNDECLARED] = undeclared
+        else:
+            declared += [token for option in undeclared for token in option.tokens]
+        return super().parse_args(ctx, declared)
 
     def invoke(self, ctx: Any) -> Any:
-        """Whoever reads the output may go away, as `head` does: that ends the command, and is no failure to tell."""
+        """Run the command; a reader that closes the pipe, such as `head`, ends it without a message."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(141) from None
 
-    def _sorted_out(self, ctx: Any, args: Sequence[str]) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
-        """What is declared here, and (name, value, as typed) of every other long option."""
+    def _split(self, ctx: Any, args: Sequence[str]) -> tuple[list[str], list[UndeclaredOption]]:
+        """The arguments that this command declares, spelled as declared, and all other long options."""
         takes_value = {option: not getattr(p, "is_flag", False) for p in self.get_params(ctx) for option in names_of(p)}
-        kept: list[str] = []
-        free: list[tuple[str, str, list[str]]] = []
+        declared: list[str] = []
+        undeclared: list[UndeclaredOption] = []
         rest = list(args)
         while rest:
             token = rest.pop(0)
             if token == "--":
-                return [*kept, token, *rest], free
+                return [*declared, token, *rest], undeclared
             name, equals, value = token.partition("=")
             dashed = name.replace("_", "-")
             known = ALIASES.get(dashed, dashed)
-            if not token.startswith("--") or known in takes_value:
-                kept.append(known + equals + value if token.startswith("--") else token)
-                if takes_value.get(known) and not equals and rest:
-                    kept.append(rest.pop(0))
+            if token.startswith("--") and known not in takes_value:
+                undeclared.append(_undeclared(token, rest))
                 continue
-            typed = [token]
-            if not equals:
-                value = "true"
-                if rest and not rest[0].startswith("--"):
-                    typed.append(value := rest.pop(0))
-            free.append((name, value, typed))
-        return kept, free
+            declared.append(known + equals + value if token.startswith("--") else token)
+            if takes_value.get(known) and not equals and rest:
+                declared.append(rest.pop(0))
+        return declared, undeclared
 
 
 class LaunchCommand(Command):
-    """A command that takes options that it does not declare itself.
+    """A command that also takes the parameters of a recipe and the job options of a cluster.
 
-    They are a recipe's parameters (`--batch-size 4`, `--translator.lr 1e-4`, `--no-flip`), and what a cluster wants to
-    be told about every job (`--queue long`), which `modtrain/profile.py` declares.
+    Parameters are options such as `--batch-size 4`, `--translator.lr 1e-4` or `--no-flip`; job options such as
+    `--queue long` are the fields of `Profile`. They are kept for `job_options` and `recipe_settings`.
     """
 
+    keeps_undeclared = True
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The job options stand last: on one machine nobody needs them."""
+        """Write the sections, the job options last: they are for clusters only."""
         from modtrain.scheduling.profile import options
 
         super().format_options(ctx, formatter)
-        with formatter.section("What a scheduler is told about each job (a profile has the same names)"):
+        with formatter.section("Job options of a cluster (a profile has the same names)"):
             formatter.write_dl(options(), col_max=26)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep the options that only the recipe can know, for `settings_of`."""
-        kept, free = self._sorted_out(ctx, args)
-        ctx.meta[FREE] = [(name, value) for name, value, _ in free]
-        return super().parse_args(ctx, kept)
 
 
 class SweepCommand(LaunchCommand):
-    """The same, and `--prune` may stand alone."""
+    """A launch command whose `--prune` may be given without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """`--prune` without a method means the first one: what follows is another option, or a file or folder."""
+        """Add the first pruner to a `--prune` that is followed by another option, or by a file or folder."""
         from modtrain.sweeps.study import PRUNERS
 
         following = [*args[1:], ""]
         spelled = [
-            f"--prune={PRUNERS[0]}" if word == "--prune" and next_one not in PRUNERS and _is_no_word(next_one) else word
-            for word, next_one in zip(args, following, strict=True)
+            f"--prune={PRUNERS[0]}" if word == "--prune" and after not in PRUNERS and _is_other(after) else word
+            for word, after in zip(args, following, strict=True)
         ]
         return super().parse_args(ctx, spelled)
 
 
-def _is_no_word(text: str) -> bool:
+def _is_other(text: str) -> bool:
+    """Whether a word cannot be meant as the name of a pruner."""
     return not text or text.startswith("-") or "/" in text or text.endswith((".yaml", ".yml")) or Path(text).exists()
+
+
+def _undeclared(token: str, rest: list[str]) -> UndeclaredOption:
+    """An undeclared option; its value is taken from `rest` where it is the next word."""
+    name, equals, value = token.partition("=")
+    if equals:
+        return UndeclaredOption(name, value, (token,))
+    if rest and not rest[0].startswith("--"):
+        value = rest.pop(0)
+        return UndeclaredOption(name, value, (token, value))
+    return UndeclaredOption(name, "true", (token,))
 
 
 def names_of(param: Any) -> list[str]:
@@ -128,45 +146,49 @@ def names_of(param: Any) -> list[str]:
 
 
 def job_options(ctx: typer.Context) -> dict[str, Any]:
-    """The options that describe a job, by the names of `Profile`; a repeated one becomes a list."""
+    """Take the job options from the undeclared ones, by the names of `Profile`; a repeatable one becomes a list."""
     from modtrain.scheduling.profile import ALIASES, Profile
     from modtrain.storage.strict_yaml import read_yaml
 
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     rest = []
-    for option, text in ctx.meta.get(FREE, []):
-        name = option.lstrip("-").replace("-", "_")
+    for option in ctx.meta.get(UNDECLARED, []):
+        name = option.name.lstrip("-").replace("-", "_")
         name = ALIASES.get(name, name)
         field = Profile.model_fields.get(name)
         if field is None or name == "backend":
-            rest.append((option, text))
+            rest.append(option)
         elif field.default == ():
-            found.setdefault(name, []).append(text)
+            options.setdefault(name, []).append(option.value)
         else:
-            found[name] = read_yaml(text) if isinstance(field.default, float | int) or name in NUMBERS else text
-    ctx.meta[FREE] = rest
-    return found
+            is_number = isinstance(field.default, float | int) or name in NUMBERS
+            options[name] = read_yaml(option.value) if is_number else option.value
+    ctx.meta[UNDECLARED] = rest
+    return options
 
 
-def settings_of(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
-    """The options that nobody declares, as `--set` takes them; InputError where the recipe has none such.
+def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
+    """The undeclared options as `--set` takes them; InputError where the recipe has no such parameter.
 
-    An option means the parameter of that name, or all whose last part it is: `--lr` sets every learning rate.
+    An option means the parameter of that name, or all that end in it: `--lr` sets every learning rate.
     """
-    options = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
+    declared = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
     settings = []
-    for name, value in ctx.meta.get(FREE, []):
-        meant, value = _meant(name, value, parameters)
-        if not meant:
-            raise InputError(_no_option(name, options, parameters))
-        settings += [f"{parameter}={value}" for parameter in meant]
+    for option in ctx.meta.get(UNDECLARED, []):
+        names, value = _matching(option, parameters)
+        if not names:
+            raise InputError(_no_option(option.name, declared, parameters))
+        settings += [f"{name}={value}" for name in names]
     return settings
 
 
 def file_or_folder(
-    target: Path | None, given: dict[str, Any], kind: str, opened: Callable[[Path], Path]
+    target: Path | None, given: dict[str, Any], kind: str, open_folder: Callable[[Path], Path]
 ) -> tuple[Path | None, dict[str, Any]]:
-    """A config file, or the options that mean the folder of a run or a sweep; `opened` says where the folder is."""
+    """The config file, or None and the options with the name and root of the run or sweep in a folder.
+
+    `open_folder` returns the resolved path of that run or sweep.
+    """
     from modtrain import plugins
 
     if target is None or target.suffix in (".yaml", ".yml"):
@@ -175,30 +197,31 @@ def file_or_folder(
         raise InputError(f"{target} is a recipe: give it as --recipe {target}.")
     if target.is_file():
         return target, given
-    path = opened(target)
-    meant = {"name": path.name, "root": str(path.parent)}
-    for name, value in meant.items():
+    path = open_folder(target)
+    options = {"name": path.name, "root": str(path.parent)}
+    for name, value in options.items():
         if given[name] not in (None, value):
             raise InputError(f"--{name} {given[name]} contradicts the {kind} {target}; leave one of them out.")
-    return None, {**given, **meant}
+    return None, {**given, **options}
 
 
-def _meant(option: str, value: str, parameters: Sequence[str]) -> tuple[list[str], str]:
-    name = option.lstrip("-").replace("-", "_")
-    found = _named(name, parameters)
-    if not found and name.startswith("no_") and value == "true":
-        return _named(name.removeprefix("no_"), parameters), "false"
-    return found, value
+def _matching(option: UndeclaredOption, parameters: Sequence[str]) -> tuple[list[str], str]:
+    """The parameters that an option sets, and the value: `--no-flip` sets `flip` to false."""
+    name = option.name.lstrip("-").replace("-", "_")
+    names = _ending_in(name, parameters)
+    if not names and name.startswith("no_") and option.value == "true":
+        return _ending_in(name.removeprefix("no_"), parameters), "false"
+    return names, option.value
 
 
-def _named(name: str, parameters: Iterable[str]) -> list[str]:
+def _ending_in(name: str, parameters: Iterable[str]) -> list[str]:
     return [known for known in parameters if known == name or known.rpartition(".")[2] == name]
 
 
-def _no_option(name: str, options: list[str], parameters: Sequence[str]) -> str:
+def _no_option(name: str, declared: list[str], parameters: Sequence[str]) -> str:
     spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
-    near = did_you_mean(name.replace("_", "-"), [*options, *sorted(spelled)])
+    near = did_you_mean(name.replace("_", "-"), [*declared, *sorted(spelled)])
     return (
         f"There is no option {name}, and the recipe has no parameter of that name.{near} "
-        "`modtrain launch --help` shows the options, `modtrain recipes NAME` the parameters."
+        "`modtrain launch --help` lists the options, `modtrain recipes NAME` the parameters."
     )

@@ -1,7 +1,4 @@
-"""Many runs on a terminal: a line for each, those that need attention first, and their alarms below.
-
-Deliberately not here: what a line knows (`modtrain/glance.py`), and looking again (`following.py`).
-"""
+"""Runs and sweeps as a table on a terminal, or as lines: one for each, the most urgent first, and their alarms."""
 
 from __future__ import annotations
 
@@ -16,21 +13,22 @@ from rich.text import Text
 from modtrain.cli import terminal
 from modtrain.storage.run_state import BY_URGENCY, ENDED, LIVE
 
-SHARE = 3
-"""Of the lines of a terminal a third is for alarms, where there are many."""
-UNSEARCHED = "There are too many folders to search all of them, so runs may be missing here: name one further down."
+ALARM_SHARE = 3
+"""One in so many lines of the terminal is for alarms, where there are many."""
+UNSEARCHED = (
+    "Not all folders were searched, since there are too many; give a folder further down to see all of its runs."
+)
 
 COLUMNS = ("done", "epoch", "left", "published", "metric", "recipe")
-IMPORTANT = ("done", "epoch", "metric", "published", "left", "recipe")
-"""The same, the last of them left out first."""
-LEAST = 16
-"""Columns that a name has at least."""
+BY_IMPORTANCE = ("done", "epoch", "metric", "published", "left", "recipe")
+"""The same columns; where the terminal is narrow, the last ones are left out first."""
+MIN_NAME_WIDTH = 16
 
 Row = Mapping[str, Any]
 
 
-def by_attention(rows: Iterable[Row]) -> list[Row]:
-    """Broken ones and bad alarms first, then warnings, then what runs; the youngest first among equals."""
+def by_urgency(rows: Iterable[Row]) -> list[Row]:
+    """Rows sorted: damaged runs and bad alarms, then warnings, then by state, the newest first among equals."""
 
     def key(row: Row) -> tuple[int, int, float, str]:
         levels = {alarm["level"] for alarm in row["alarms"]}
@@ -41,82 +39,82 @@ def by_attention(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def picture(name: str, rows: list[Row], unsearched: bool, width: int, height: int) -> RenderableType:
-    """What fits on the terminal; what does not is counted."""
-    head = Text.assemble((terminal.plain(name), "bold"), "  ", (_counted(rows), "dim"))
-    said = [(row, alarm) for row in rows for alarm in _alarms(row)]
-    told = said[: max(1, height // SHARE // 2)]
-    room = max(1, height - 6 - 2 * len(told))
+def render(name: str, rows: list[Row], unsearched: bool, width: int, height: int) -> RenderableType:
+    """As many rows and alarms as fit on the terminal, and the number of those that do not."""
+    head = Text.assemble((terminal.plain(name), "bold"), "  ", (_counts(rows), "dim"))
+    alarms = [(row, alarm) for row in rows for alarm in _alarms(row)]
+    shown = alarms[: max(1, height // ALARM_SHARE // 2)]
+    room = max(1, height - 6 - 2 * len(shown))
     parts: list[RenderableType] = [head, "", _table(rows[:room], width)]
     if len(rows) > room:
-        parts.append(Text(f"and {len(rows) - room} more; `modtrain watch ROOT --json` has all.", "dim"))
+        parts.append(Text(f"and {len(rows) - room} more; `modtrain watch ROOT --json` lists all.", "dim"))
     if unsearched:
         parts += ["", Text(UNSEARCHED, "yellow")]
-    if told:
+    if shown:
         parts.append("")
-    for row, alarm in told:
+    for row, alarm in shown:
         parts.append(terminal.alarm_text(alarm, _name(row)))
-    if left := len(said) - len(told):
-        parts.append(Text(f"and {left} more thing{'s' * (left != 1)} to look at.", "dim"))
+    if hidden := len(alarms) - len(shown):
+        parts.append(Text(f"and {hidden} more alarm{'s' * (hidden != 1)}.", "dim"))
     return Group(*parts)
 
 
 class Lines:
-    """What is new, as lines, where there is no terminal."""
+    """Changes of a table as lines, for output that is no terminal."""
 
     def __init__(self) -> None:
-        self._told: dict[str, object] = {}
+        self._printed: dict[str, object] = {}
 
     def new(self, rows: Iterable[Row], unsearched: bool) -> Iterator[str]:
-        """A line of each run that is in another state or epoch, and of each new alarm."""
+        """A line for each run with another state or epoch, and for each new alarm."""
         if self._is_new("\0", unsearched) and unsearched:
             yield UNSEARCHED
-        found = list(rows)
-        if self._is_new("\0none", not found) and not found:
+        rows = list(rows)
+        if self._is_new("\0none", not rows) and not rows:
             yield "There is no run or sweep here yet."
-        for row in found:
+        for row in rows:
             if self._is_new(row["path"], (row["state"], row.get("epoch"), row["problem"], row.get("counts"))):
-                said = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
-                yield terminal.plain(f"{_name(row)}  {said}")
+                about = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
+                yield terminal.plain(f"{_name(row)}  {about}")
             for alarm in row["alarms"]:
-                what = alarm["says" if row["kind"] == "sweep" else "do"]  # figures in `says` of a run go on changing
-                if self._is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}{what}", True):
+                text = alarm["says" if row["kind"] == "sweep" else "do"]  # the figures in `says` of a run change
+                if self._is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}{text}", True):
                     yield terminal.plain(f"! {_name(row)}: {alarm['says']} {alarm['do']}")
 
     def _is_new(self, key: str, value: object) -> bool:
-        before, self._told[key] = self._told.get(key), value
+        before, self._printed[key] = self._printed.get(key), value
         return before != value
 
 
 def _table(rows: list[Row], width: int) -> Table:
-    """Numbers are never cut: what does not fit beside a name is left out, the less important first."""
+    """The table with the columns that fit beside a name, the most important ones; numbers are never cut."""
     pad = 2 if width >= terminal.WIDE else 1
-    told = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
+    cells = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
     states = [terminal.state_text("broken" if row["problem"] else str(row["state"])) for row in rows]
-    room = width - LEAST - max([5, *(state.cell_len for state in states)]) - pad
+    room = width - MIN_NAME_WIDTH - max([5, *(state.cell_len for state in states)]) - pad
     kept = set[str]()
-    for name in IMPORTANT:
-        takes = pad + max([len(name), *(cell_len(cells[name]) for cells in told)])
-        if takes <= room:
+    for name in BY_IMPORTANCE:
+        needed = pad + max([len(name), *(cell_len(row_cells[name]) for row_cells in cells)])
+        if needed <= room:
             kept.add(name)
-            room -= takes
+            room -= needed
     table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="dim")
-    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=LEAST + room - pad)
+    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=MIN_NAME_WIDTH + room - pad)
     table.add_column("state", no_wrap=True)
     for name in COLUMNS:
         if name in kept:
             table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
-    for row, state, cells in zip(rows, states, told, strict=True):
+    for row, state, row_cells in zip(rows, states, cells, strict=True):
         named = Text(_name(row), "bold red" if _is_bad(row) else "yellow" if row["alarms"] else "bold")
-        table.add_row(named, state, *(cells[name] for name in COLUMNS if name in kept))
+        table.add_row(named, state, *(row_cells[name] for name in COLUMNS if name in kept))
     return table
 
 
 def _cells(row: Row) -> list[str]:
     done = "" if row["progress"] is None else f"{row['progress']:.0%}"
     if row["kind"] == "sweep":
-        counts, over = row["counts"], ENDED
-        epoch = f"{sum(counts.get(state, 0) for state in over)}/{row['trials']}" if row["trials"] else ""
+        ended = sum(row["counts"].get(state, 0) for state in ENDED)
+        epoch = f"{ended}/{row['trials']}" if row["trials"] else ""
         ages: list[float] = []
     else:
         epoch = "" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}"
@@ -130,19 +128,19 @@ def _cells(row: Row) -> list[str]:
 
 def _facts(row: Row) -> list[str]:
     done, epoch, left, _, best, _ = _cells(row)
-    what = "trials" if row["kind"] == "sweep" else "epoch"
-    return [done, f"{what} {epoch}" if epoch else "", f"{left} left" if left else "", best]
+    unit = "trials" if row["kind"] == "sweep" else "epoch"
+    return [done, f"{unit} {epoch}" if epoch else "", f"{left} left" if left else "", best]
 
 
-def _counted(rows: list[Row]) -> str:
+def _counts(rows: list[Row]) -> str:
     states = ["broken" if row["problem"] else str(row["state"]) for row in rows]
-    many = [f"{states.count(state)} {state}" for state in ("broken", *BY_URGENCY) if state in states]
-    return ", ".join(many) or "no run or sweep yet"
+    counts = [f"{states.count(state)} {state}" for state in ("broken", *BY_URGENCY) if state in states]
+    return ", ".join(counts) or "no run or sweep yet"
 
 
 def _alarms(row: Row) -> list[Mapping[str, Any]]:
     if row["problem"]:
-        return [{"level": "bad", "says": row["problem"], "do": "Mend it, or move the folder away."}]
+        return [{"level": "bad", "says": row["problem"], "do": "Repair it, or move the folder elsewhere."}]
     return list(row["alarms"])
 
 

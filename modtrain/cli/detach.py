@@ -1,4 +1,4 @@
-"""`launch --detach`: the launcher goes on in the background, in a session of its own."""
+"""`launch --detach`: the launcher runs in the background, in a session of its own."""
 
 from __future__ import annotations
 
@@ -12,53 +12,58 @@ from pathlib import Path
 import typer
 
 from modtrain.cli.terminal import short
-from modtrain.scheduling.backends.base import BackendOptions
-from modtrain.storage.run import Run
+from modtrain.scheduling.launcher import Launch
 
 READY = b"submitted"
 
 
-def detach(run: Run, backend: str, options: BackendOptions) -> None:
-    """Start a launcher of `run` and return when it has submitted the jobs; leave with its exit code where it failed."""
-    log = run.path / "jobs" / "launch.log"
+def start_in_background(launch: Launch) -> None:
+    """Start a launcher of the run and return once it has submitted the jobs; exit with its code where it failed."""
+    log = launch.run.jobs_path / "launch.log"
     log.parent.mkdir(exist_ok=True)
-    begun = log.stat().st_size if log.exists() else 0
-    child, answer = _start(run, backend, options, log)
+    size = log.stat().st_size if log.exists() else 0
+    launcher, answer = _start(launch, log)
     if answer != READY:
-        code = child.wait()
-        typer.echo(_tail(log, begun), err=True)
+        code = launcher.wait()
+        typer.echo(_tail(log, size), err=True)
         raise typer.Exit(code or 1)
-    shown = shlex.quote(short(run.path))
-    typer.echo(f"{run.name} is running in the background (process {child.pid}).")
-    typer.echo(f"  watch it   modtrain status {shown}")
-    typer.echo(f"  stop it    modtrain stop {shown}")
-    typer.echo(f"  its words  {short(log)}")
+    path = shlex.quote(short(launch.run.path))
+    typer.echo(f"{launch.run.name} is running in the background (process {launcher.pid}).")
+    typer.echo(f"  watch     modtrain status {path}")
+    typer.echo(f"  stop      modtrain stop {path}")
+    typer.echo(f"  output    {short(log)}")
 
 
-def say_ready(descriptor: int | None) -> None:
-    """Tell the command that started this launcher that the jobs are submitted."""
+def report_ready(descriptor: int | None) -> None:
+    """Report to the command that started this launcher that the jobs are submitted."""
     if descriptor is not None:
         with contextlib.suppress(OSError):
             os.write(descriptor, READY)
             os.close(descriptor)
 
 
-def _start(run: Run, backend: str, options: BackendOptions, log: Path) -> tuple[subprocess.Popen[bytes], bytes]:
-    """The launcher, and what it said through its pipe; nothing where it ended before it was ready."""
-    ours, its = os.pipe()
-    command = [sys.executable, "-m", "modtrain", "launch", str(run.path), "--backend", backend]
-    command += ["--ready-fd", str(its), *(["--address", options.address] if options.address else [])]
+def _start(launch: Launch, log: Path) -> tuple[subprocess.Popen[bytes], bytes]:
+    """The launcher, and what it wrote into its pipe: nothing where it ended before it was ready."""
+    read_end, write_end = os.pipe()
+    options = launch.options
+    command = [sys.executable, "-m", "modtrain", "launch", str(launch.run.path), "--backend", launch.backend_name]
+    command += ["--ready-fd", str(write_end), *(["--address", options.address] if options.address else [])]
     command += ["--cpus", str(options.profile.cpus)] if options.profile.cpus else []
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=(its,)
+        launcher = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(write_end,),
         )
-    os.close(its)
-    with os.fdopen(ours, "rb") as pipe:
-        return child, pipe.read(len(READY))
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        return launcher, pipe.read(len(READY))
 
 
-def _tail(log: Path, begun: int) -> str:
+def _tail(log: Path, start: int) -> str:
     with log.open("rb") as file:
-        file.seek(begun)
+        file.seek(start)
         return file.read()[-4000:].decode(errors="replace").rstrip()

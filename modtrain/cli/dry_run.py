@@ -1,4 +1,4 @@
-"""`launch --dry-run`: the run's folder, the placement and why, the workers' commands, changed parameters."""
+"""`launch --dry-run`: folder, settings, placement and commands of a run, without creating it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 from modtrain.cli import terminal
 from modtrain.recipes.params import flatten, parameters
-from modtrain.scheduling.config import written
+from modtrain.scheduling.placement import format_placement
 
 if TYPE_CHECKING:
-    from modtrain.cli.launch_plan import Plan
-    from modtrain.storage.run import Run
+    from modtrain.scheduling.new_run import RunPlan
+    from modtrain.scheduling.resume import BackendChoice
 
 
-def show(plan: Plan) -> None:
-    """Print it. Nothing is created; costs are measured where they decide the placement."""
-    run, out = plan.draft(), terminal.console()
-    out.print(f"[bold]{run.name}[/]  [dim]{'exists: would go on' if plan.exists else 'would be made'}[/]\n")
-    out.print(terminal.facts(_said_of(run, plan)))
+def show(plan: RunPlan, choice: BackendChoice) -> None:
+    """Print the plan."""
+    run, out = plan.run, terminal.console()
+    status = "would be resumed" if plan.target.resumes else "would be created"
+    out.print(f"[bold]{run.name}[/]  [dim]{status}[/]\n")
+    out.print(terminal.facts(_facts(plan, choice)))
     out.print("\n[dim]workers[/]")
-    for placed in run.spec.placement:
-        out.print(f"  modtrain worker {shlex.quote(str(run.path))} --modules {','.join(placed)}", soft_wrap=True)
-    changed = _changed(run, plan)
+    for modules in run.spec.placement:
+        out.print(f"  modtrain worker {shlex.quote(str(run.path))} --modules {','.join(modules)}", soft_wrap=True)
+    changed = _changed_parameters(plan)
     out.print(f"\n[dim]parameters[/] {'' if changed else 'all at their defaults'}")
     if changed:
         out.print(terminal.facts({f"  {name}": value for name, value in changed.items()}))
     out.print("\n[dim]Nothing was created.[/]")
 
 
-def _said_of(run: Run, plan: Plan) -> dict[str, object]:
-    spec = run.spec
-    costs = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in plan.costs.items())
-    why = "from run.json" if plan.exists else f"measured: {costs} a step" if costs else ""
+def _facts(plan: RunPlan, choice: BackendChoice) -> dict[str, object]:
+    spec = plan.run.spec
+    costs = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in plan.draft.costs.items())
+    source = "from run.json" if plan.target.resumes else f"measured per step: {costs}" if costs else ""
     return {
-        "folder": run.path,
+        "folder": plan.run.path,
         "recipe": spec.recipe,
         "data": spec.dataroot or "built in",
-        "backend": plan.backend,
-        "placement": written(spec.placement) + (f"\n({why})" if why else ""),
+        "backend": choice.name,
+        "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
         "exchange": f"every {spec.exchange_every} steps" if spec.exchange_every else "after every epoch",
         "staleness": "unbounded" if spec.max_staleness is None else f"at most {spec.max_staleness} epochs",
@@ -48,16 +49,16 @@ def _said_of(run: Run, plan: Plan) -> dict[str, object]:
     }
 
 
-def _changed(run: Run, plan: Plan) -> dict[str, str]:
-    """Parameters that are not at the recipe's defaults."""
-    values = flatten(run.spec.params)
-    found = {}
-    for parameter in parameters(plan.recipe.params):
-        value, default = (_plain(it) for it in (values.get(parameter.name), parameter.default))
+def _changed_parameters(plan: RunPlan) -> dict[str, str]:
+    """Parameters that differ from the recipe's defaults."""
+    values = flatten(plan.run.spec.params)
+    changed = {}
+    for parameter in parameters(plan.target.recipe.params):
+        value, default = _as_text(values.get(parameter.name)), _as_text(parameter.default)
         if value != default:
-            found[parameter.name] = f"{value}  (default {default})"
-    return found
+            changed[parameter.name] = f"{value}  (default {default})"
+    return changed
 
 
-def _plain(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return json.dumps(value, default=str).strip('"')

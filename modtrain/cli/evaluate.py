@@ -1,4 +1,4 @@
-"""`evaluate` and `apply`: what the trained modules are worth, and images in, images out."""
+"""`evaluate` and `apply`: metrics of the trained modules, and inference on image files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption, RunArgument
 
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
-TELL_S = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
+PROGRESS_S = 5.0
+"""Seconds between two lines of progress where standard error is no terminal."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,67 +24,68 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(run: RunArgument, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
-    """Measure the newest checkpoints, and draw a sample grid.
+    """Compute metrics and a sample grid of the newest checkpoints.
 
-    The newest full version of each module is judged on held-out data, by its moving average where the recipe keeps
-    one. The metrics and the picture are also written to RUN/evaluation.
+    Uses the newest full version of each module, its moving average where the recipe keeps one, and held-out data. The
+    metrics and the grid are also written to RUN/evaluation.
     """
     from modtrain.storage.run import Run
-    from modtrain.training.evaluation import evaluate as judge
+    from modtrain.training.evaluation import evaluate as evaluate_run
 
-    found = judge(Run.open(run), device=device)
+    evaluation = evaluate_run(Run.open(run), device=device)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(evaluation, indent=2))
         return
     from modtrain.cli import terminal
 
     out = terminal.console()
-    versions = ", ".join(f"{name} v{version}" for name, version in found["versions"].items())
-    out.print(f"[bold]{found['run']}[/]  [dim]{versions}[/]\n", soft_wrap=not out.is_terminal)
-    out.print(terminal.metrics_table(found["metrics"]))
-    if found["grid"]:
-        out.print(f"\nGrid: {found['grid']}", soft_wrap=True)
+    versions = ", ".join(f"{name} v{version}" for name, version in evaluation["versions"].items())
+    out.print(f"[bold]{evaluation['run']}[/]  [dim]{versions}[/]\n", soft_wrap=not out.is_terminal)
+    out.print(terminal.metrics_table(evaluation["metrics"]))
+    if evaluation["grid"]:
+        out.print(f"\nGrid: {evaluation['grid']}", soft_wrap=True)
 
 
 def apply(
     run: RunArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders with all below.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders with images at any depth.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the results go, as PNG.  [default: RUN/evaluation/applied]"),
+        typer.Option(metavar="DIR", help="Folder of the results, as PNG.  [default: RUN/evaluation/applied]"),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Run the trained modules on images of any size.
 
-    A folder's tree is kept. Inputs are never overwritten. An image that cannot be read is named and left out, and the
-    exit code is 1 then.
+    Results keep the tree of an input folder. Inputs are never overwritten. An image that cannot be read is reported and
+    skipped; the exit code is then 1.
     """
     from modtrain.storage.run import Run
-    from modtrain.training.evaluation import apply as translate
-    from modtrain.training.evaluation import results
+    from modtrain.training.inference import apply_to_files, result_paths
 
     opened = Run.open(run)
     target = out if out is not None else opened.path / "evaluation" / "applied"
-    files = results(images, target)
+    files = result_paths(images, target)
     broken: list[Path] = []
 
-    def leave_out(file: Path, why: str) -> None:
+    def skip(file: Path, reason: str) -> None:
         broken.append(file)
-        typer.echo(f"Left out: {why}", err=True)
+        typer.echo(f"Skipped: {reason}", err=True)
 
-    done, begun = 0, time.monotonic()
+    done, started_at = 0, time.monotonic()
     with Progress(len(files)) as progress:
-        for done, _ in enumerate(translate(opened, files, device=device, broken=leave_out), 1):
-            progress.at(done + len(broken))
+        for done, _ in enumerate(apply_to_files(opened, files, device=device, broken=skip), 1):
+            progress.update(done + len(broken))
     from modtrain.cli.terminal import duration
 
-    typer.echo(f"{done} of {len(files)} images in {duration(time.monotonic() - begun)}: {target}")
+    typer.echo(f"{done} of {len(files)} images in {duration(time.monotonic() - started_at)}: {target}")
     raise typer.Exit(1 if broken else 0)
 
 
 class Progress:
-    """Many images: a bar with rate and time left on a terminal, a line now and then elsewhere; always on stderr."""
+    """Progress over many images on standard error: a bar on a terminal, elsewhere a line every few seconds."""
 
     def __init__(self, total: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -92,7 +93,7 @@ class Progress:
 
         from modtrain.cli import terminal
 
-        self._total, self._begun, self._told = total, time.monotonic(), time.monotonic()
+        self._total, self._started_at, self._printed_at = total, time.monotonic(), time.monotonic()
         console = terminal.console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
         self._bar = Bar(*columns, console=console, transient=True) if console.is_terminal and total > 1 else None
@@ -107,14 +108,14 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def at(self, done: int) -> None:
-        """So many are through."""
+    def update(self, done: int) -> None:
+        """Show the number of images that are done."""
         now = time.monotonic()
-        rate = done / max(now - self._begun, 1e-9)
+        rate = done / max(now - self._started_at, 1e-9)
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, rate=f"{rate:.1f}/s")
-        elif now - self._told > TELL_S:
+        elif now - self._printed_at > PROGRESS_S:
             from modtrain.cli.terminal import clock
 
-            self._told = now
+            self._printed_at = now
             typer.echo(f"{done}/{self._total}  {rate:.1f}/s  {clock((self._total - done) / rate)} left", err=True)

@@ -1,4 +1,4 @@
-"""The terminal during a launch: a live table, or a line now and then where there is no terminal; and Ctrl-C."""
+"""The terminal during a launch: a live table, or lines where the output is no terminal; and the effect of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.monitoring.status import Status, build_status
 from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
-from modtrain.scheduling.launcher import STOPPED, Launch, Member
+from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.member import Member
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 from modtrain.storage.run_state import LIVE
@@ -31,41 +33,38 @@ from modtrain.storage.worker_report import NO_REPORT, WorkerReport
 REFRESH_S = 1.0
 """Seconds between two readings of the heartbeats."""
 LINES_S = (5.0, 60.0)
-"""Seconds between two lines of one worker where there is no terminal: at first, and at most."""
+"""Seconds between two lines of one worker where the output is no terminal: at first, and at most."""
 
 
 class LaunchView:
     """One launch in a terminal."""
 
     def __init__(self, launch: Launch) -> None:
-        """Created before the jobs are submitted: a heartbeat that exists now is an earlier worker's."""
+        """Nothing is printed before `follow`."""
         self.launch, self.run = launch, launch.run
         self.out = terminal.console()
-        self._reports: dict[str, WorkerReport] = {}
-        self._read_reports()
-        self._before = dict(self._reports)
-        self._job_ids: dict[int, str | None] = {}
+        self._reports = dict.fromkeys(self.run.modules, NO_REPORT)
         self._signals: list[signal.Signals] = []
-        self._begun = time.monotonic()
+        self._started_at = time.monotonic()
         self._printed: dict[int, tuple[str, float, float]] = {}
-        self._asked = 0
+        self._stop_requests = 0
+        """Signals that have had an effect: the first one stops the workers, the second one ends them."""
 
     def follow(self) -> int:
         """Show the launch until every worker is over; its exit code."""
         self._print_header()
-        refreshed = float("-inf")
-        with terminal.signals_noted(self._signals), self._display() as show:
+        refreshed_at = float("-inf")
+        with terminal.collected_signals(self._signals), self._display() as show:
             for members in self.launch.watch(self._print):
                 self._handle_signals()
-                over = all(member.over for member in members)
-                if over or time.monotonic() - refreshed >= REFRESH_S:
-                    refreshed = time.monotonic()
+                if self.launch.over or time.monotonic() - refreshed_at >= REFRESH_S:
+                    refreshed_at = time.monotonic()
                     show(build_status(self._snapshot(members)))
         self._print_failures()
         return self._exit_code()
 
     def print_result(self, seconds: float) -> None:
-        """Evaluate the finished run; print metrics, the grid, and how long it took."""
+        """Evaluate the finished run; print its metrics, the sample grid, and the time that it took."""
         recipe = recipe_of(self.run.spec)
         self.out.print()
         if recipe.evaluate is None:
@@ -88,14 +87,14 @@ class LaunchView:
     def _print_header(self) -> None:
         spec = self.run.spec
         workers = "1 worker" if len(spec.placement) == 1 else f"{len(spec.placement)} workers"
-        about = f"{Path(spec.recipe).name}, {spec.epochs} epochs, {workers} by {self.launch.backend_name}"
+        about = f"{Path(spec.recipe).name}, {spec.epochs} epochs, {workers} on {self.launch.backend_name}"
         self.out.print(Text.assemble((self.run.name, "bold"), "  ", (about, "dim")), soft_wrap=True)
         if not self.out.is_terminal:
             self.out.print(Text(f"in {terminal.short(self.run.path)}"), soft_wrap=True)
 
     def _print(self, message: str) -> None:
         """One line after the time since the launch; on a terminal it wraps beside the time."""
-        clock = f"{terminal.clock(time.monotonic() - self._begun):>7}"
+        clock = f"{terminal.clock(time.monotonic() - self._started_at):>7}"
         if not self.out.is_terminal:
             self.out.print(Text(f"{clock}  {message}"), soft_wrap=True)
             return
@@ -110,7 +109,7 @@ class LaunchView:
             yield self._print_lines
             return
         with Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True) as live:
-            # Log handlers hold a stream that was taken before: they would write over the live table.
+            # Log handlers keep the stream that they were created with: they would write over the live table.
             streams = [handler for handler in logging.root.handlers if isinstance(handler, logging.StreamHandler)]
             with ExitStack() as stack:
                 for handler in streams:
@@ -121,11 +120,12 @@ class LaunchView:
         foot = Table.grid(padding=(0, 2, 0, 0))
         bar = ProgressBar(total=1, completed=status["progress"], width=min(48, self.out.width - 30))
         left = f"{terminal.clock(status['left_s'])} left" if status["left_s"] is not None else ""
-        foot.add_row(bar, f"{status['progress']:.0%}", Text(terminal.clock(time.monotonic() - self._begun)), left)
+        clock = Text(terminal.clock(time.monotonic() - self._started_at))
+        foot.add_row(bar, f"{status['progress']:.0%}", clock, left)
         return Group("", terminal.modules_table(status, width=self.out.width), "", foot)
 
     def _print_lines(self, status: Status) -> None:
-        """A line of each worker whose state has changed, or that had none for a while."""
+        """A line for each worker whose state has changed, or that had none for some time."""
         now = time.monotonic()
         for number, worker in enumerate(status["workers"]):
             state, at, pause_s = self._printed.get(number, ("", 0.0, LINES_S[0]))
@@ -136,22 +136,8 @@ class LaunchView:
             self._print(worker_line(worker, status["modules"][worker["modules"][0]]))
 
     def _snapshot(self, members: list[Member]) -> RunSnapshot:
-        """The run's folder, with what the launcher knows about the jobs."""
-        self._read_reports()
-        modules = {}
-        for member in members:
-            self._note_restart(member)
-            for module in member.modules:
-                report = self._reports[module]
-                if report == self._before[module] and not member.over:
-                    report = NO_REPORT  # of a worker before this launch, or before a restart
-                newest = self.run.store(module).newest_intact()
-                modules[module] = ModuleSnapshot(
-                    report=report,
-                    is_alive=report.is_live and member.id is not None and not member.over,
-                    newest=newest.checkpoint,
-                    damaged=newest.damaged,
-                )
+        """The run's folder, with the states of the jobs as the launcher knows them."""
+        modules = {module: self._module(member, module) for member in members for module in member.modules}
         jobs = {member.number: _job_of(member, self.launch.backend.unattended) for member in members}
         return RunSnapshot(
             run=self.run,
@@ -162,33 +148,42 @@ class LaunchView:
             jobs=jobs,
         )
 
-    def _read_reports(self) -> None:
-        for module in self.run.modules:
-            self._reports.setdefault(module, NO_REPORT)
-            with contextlib.suppress(OSError):
-                self._reports[module] = self.run.read_report(module)
+    def _module(self, member: Member, module: str) -> ModuleSnapshot:
+        """A module's folder; the report of a worker before this launch or before a restart does not count."""
+        report, earlier = self._read_report(module), member.earlier_reports.get(module, NO_REPORT)
+        if report == earlier and not member.over:
+            report = NO_REPORT
+        if report.steps is None:  # a worker that starts does not know them yet, but the one before it did
+            report = replace(report, steps=earlier.steps)
+        newest = self.run.store(module).newest_intact()
+        return ModuleSnapshot(
+            report=report,
+            is_alive=report.is_live and member.is_watched,
+            newest=newest.checkpoint,
+            damaged=newest.damaged,
+        )
 
-    def _note_restart(self, member: Member) -> None:
-        """The worker of a restarted job has not reported yet."""
-        if member.number in self._job_ids and member.id != self._job_ids[member.number]:
-            self._before |= {module: self._reports[module] for module in member.modules}
-        self._job_ids[member.number] = member.id
+    def _read_report(self, module: str) -> WorkerReport:
+        """The newest heartbeat; the one before where storage does not answer."""
+        with contextlib.suppress(OSError):
+            self._reports[module] = self.run.read_report(module)
+        return self._reports[module]
 
     def _handle_signals(self) -> None:
-        """The first signal asks the workers to leave, the second one ends them."""
-        if self._signals and self._asked == 0:
+        """The first signal asks the workers to publish and exit, the second one ends them."""
+        if self._signals and self._stop_requests == 0:
             reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
+            self._stop_requests = 1
             self.run.request_stop(reason, sender="modtrain launch")
-            self._print("Asked every worker to publish and leave. Once more ends them at once, without publishing.")
-            self._asked = 1
+            self._print("Stop requested: the workers publish and exit. Press Ctrl-C again to end them at once.")
             self._withdraw_pending()
-        elif len(self._signals) > 1 and self._asked == 1:
-            self._print("Ending every worker now; what is published stays.")
-            self._asked = 2
+        elif len(self._signals) > 1 and self._stop_requests == 1:
+            self._stop_requests = 2
+            self._print("Ending all workers now. What is published stays.")
             self.launch.cancel()
 
     def _withdraw_pending(self) -> None:
-        """Jobs that have not begun need not get their turn before they can leave."""
+        """Take jobs out of the queue that have not started: they have nothing to publish."""
         try:
             withdrawn = job_record.withdraw_pending(self.run)
         except ModtrainError as error:
@@ -196,26 +191,18 @@ class LaunchView:
             return
         for member in self.launch.members:
             if member.number in withdrawn:
-                member.over, member.exit_code = True, StopRequested.exit_code
+                member.end(StopRequested.exit_code)
 
     def _print_failures(self) -> None:
-        """One message for all workers that failed for the same reason, and where the log is."""
+        """One message for all workers that failed for the same reason, and the path of the log."""
         failures: dict[str, list[Member]] = {}
         for member in self.launch.members:
-            if member.exit_code not in (0, *STOPPED) and self._asked < 2:
-                failures.setdefault(self._reason(member), []).append(member)
+            if member.exit_code not in (0, *STOPPED) and self._stop_requests < 2:
+                failures.setdefault(self.launch.failure(member), []).append(member)
         for reason, members in failures.items():
             names = ", ".join(member.name for member in members)
             self.out.print(Text.assemble(("\n" + names, "bold red"), f" failed: {reason}"))
             self.out.print(Text(f"See {terminal.short(self._log(members[0]))}"), soft_wrap=True)
-
-    def _reason(self, member: Member) -> str:
-        """What the worker reported; where it reported nothing, the last line of its job's output."""
-        module = member.modules[0]
-        self._read_reports()
-        if self._reports[module].trouble and self._reports[module] != self._before[module]:
-            return self.launch.trouble(member)
-        return self.launch.last_line(member) or self.launch.trouble(member)
 
     def _log(self, member: Member) -> Path:
         log = self.run.log_path(member.modules[0])
@@ -223,7 +210,7 @@ class LaunchView:
 
     def _exit_code(self) -> int:
         code = self.launch.outcome()
-        if self._signals and (code in STOPPED or self._asked == 2):
+        if self._signals and (code in STOPPED or self._stop_requests == 2):
             error: type[ModtrainError] = Interrupted if self._signals[0] is signal.SIGINT else Preempted
             code = error.exit_code
         if code in STOPPED:

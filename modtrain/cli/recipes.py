@@ -1,4 +1,4 @@
-"""`recipes` and `doctor`: what can be trained with which parameters, and whether a shared folder can be trusted."""
+"""`recipes` and `doctor`: the recipes with their parameters, and a check of shared storage."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One recipe: its name, or a file.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name, file or module of one recipe.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes with their parameters and defaults."""
     from modtrain import plugins
     from modtrain.recipes.loading import load_recipe
 
-    found = {each: described(load_recipe(each)) for each in ([name] if name else plugins.known("recipe"))}
+    names = [name] if name else plugins.known("recipe")
+    descriptions = {each: describe(load_recipe(each)) for each in names}
     if as_json:
-        typer.echo(json.dumps({"recipes": found}, indent=2))
+        typer.echo(json.dumps({"recipes": descriptions}, indent=2))
         return
-    for each, recipe in found.items():
-        _show(each, recipe)
+    for each, description in descriptions.items():
+        _print(each, description)
 
 
-def described(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as plain values."""
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON values."""
     from modtrain.recipes.params import parameters
 
     return {
@@ -63,7 +64,7 @@ def _plain(parameter: Parameter) -> dict[str, Any]:
     from modtrain.recipes.params import REQUIRED
 
     required = parameter.default is REQUIRED
-    # Also what JSON does not know, such as a Path, is shown as run.json would hold it.
+    # A value that JSON does not have, such as a Path, is shown as it is written in run.json.
     default = None if required else json.loads(json.dumps(parameter.default, default=str))
     values = {"name": parameter.name, "type": parameter.type, "default": default}
     return {**values, "required": required, "meaning": parameter.meaning}
@@ -77,7 +78,7 @@ def _summary(recipe: Recipe) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _show(name: str, recipe: dict[str, Any]) -> None:
+def _print(name: str, recipe: dict[str, Any]) -> None:
     from modtrain.cli import terminal
 
     out = terminal.console()
@@ -96,7 +97,7 @@ def _show(name: str, recipe: dict[str, Any]) -> None:
 
 
 def _parameters(params: list[dict[str, Any]]) -> Table:
-    """Grouped by module: its name stands once, its parameters below."""
+    """The parameters grouped by module, below its name."""
     from modtrain.cli import terminal
 
     table = terminal.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -117,17 +118,20 @@ def _parameters(params: list[dict[str, Any]]) -> Table:
 
 
 def doctor(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder on the storage that all nodes share.")],
-    size_mb: Annotated[float, typer.Option(metavar="MB", min=0.001, help="Size of the checkpoints to measure.")] = 40,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder on the shared storage.")],
+    size_mb: Annotated[
+        float, typer.Option(metavar="MB", min=0.001, help="Size of the checkpoints that are published.")
+    ] = 40,
     peer: Annotated[
-        bool, typer.Option("--peer", help="Together with a second node that runs the same command.")
+        bool, typer.Option("--peer", help="Run the checks together with another node that runs the same command.")
     ] = False,
-    peer_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for that node.")] = 60,
+    peer_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for that node.")] = 60,
     as_json: JsonOption = False,
 ) -> None:
-    """Check whether a shared folder can be trusted.
+    """Check the shared storage below a folder.
 
-    The exit code is 1 where a promise is broken.
+    Checks every requirement and measures how long an exchange of checkpoints takes. The exit code is 1 where a
+    requirement is not met.
     """
     from modtrain.storage.doctor import examine
 
@@ -155,5 +159,5 @@ def _show_report(report: Report) -> None:
     for cost in report.costs:
         size, speed = f"{cost.size_mb:g} MB", f"{cost.mb_per_s:.0f} MB/s"
         out.print(f"{cost.name} of {size}: {cost.median_ms:.0f} ms ({speed})")
-    verdict = "Do not train here: a promise is broken." if report.failed else "Runs are safe here."
+    verdict = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
     out.print(terminal.Text(f"\n{verdict}", "bold red" if report.failed else "bold green"))

@@ -1,6 +1,6 @@
 """`status` and `watch`: one run, or all runs of a folder, once or continuously.
 
-On a terminal the view is renewed in place; elsewhere a line is printed whenever something has changed.
+On a terminal the view is updated in place; elsewhere a line is printed whenever something has changed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ REFRESH_S = 1.0
 REFRESH_ALL_S = 2.0
 """Seconds between two readings of a folder of runs."""
 JOBS_S = 30.0
-"""Seconds between two questions to a scheduler."""
-SURE_S = 3.0
-"""How long a run must look over: a worker that was killed may be about to be restarted."""
+"""Seconds between two requests to a scheduler."""
+SETTLED_S = 3.0
+"""Seconds for which a run must look over: a worker that was killed may be about to be restarted."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,9 +51,9 @@ def status(
         bool, typer.Option("--watch", help="Continue until the run is over, and exit with its code.")
     ] = False,
 ) -> None:
-    """Show the state and progress of every module, and what is wrong.
+    """Show the state of a run, its modules and alarms.
 
-    The versions of its peers that a module trains against, and how far they are behind, are shown with it. With --watch
+    A module is shown with the versions of its peers that it trains against and how far they are behind. With --watch
     the exit code is the run's: 0 finished, 3 stopped, 75 preempted, else that of the worker that failed.
     """
     from modtrain.storage.run import Run
@@ -87,9 +87,9 @@ def watch(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one of them.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Follow every run and sweep below a folder.
+    """Follow all runs and sweeps below a folder.
 
-    There is a line for each, those with alarms first, and below what is wrong with them and what to do. Ctrl-C ends it.
+    Shows one line per run, those with alarms first, then the alarms and what to do. Ctrl-C ends it.
     """
     from modtrain.cli import catalog_table, terminal
     from modtrain.monitoring.catalog import Catalog
@@ -105,7 +105,7 @@ def watch(
     def refresh() -> tuple[list[catalog_table.Row], bool]:
         catalog.refresh()
         rows = catalog.rows()
-        return catalog_table.by_attention(rows["runs"]), rows["unsearched"]
+        return catalog_table.by_urgency(rows["runs"]), rows["unsearched"]
 
     if not terminal.is_live(out):
         while True:
@@ -116,7 +116,7 @@ def watch(
 
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            table = catalog_table.picture(root.name or str(root), *refresh(), out.width, out.height)
+            table = catalog_table.render(root.name or str(root), *refresh(), out.width, out.height)
             live.update(table, refresh=True)
             time.sleep(REFRESH_ALL_S)
 
@@ -125,7 +125,7 @@ class RunView:
     """One run in a terminal."""
 
     def __init__(self, run: Run) -> None:
-        """Nothing is read yet."""
+        """Nothing is read before `refresh`."""
         from modtrain.storage.history import History
         from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness
 
@@ -194,7 +194,7 @@ class RunView:
             current, now = self.refresh(), time.monotonic()
             show(current)
             over_since = (over_since or now) if _looks_over(current) else None
-            if over_since is not None and (current["state"] == "finished" or now - over_since >= SURE_S):
+            if over_since is not None and (current["state"] == "finished" or now - over_since >= SETTLED_S):
                 return current
             time.sleep(REFRESH_S)
 
@@ -223,7 +223,7 @@ class RunView:
         return None if step is None else max(0, versions[-1].step - step)
 
     def _ask_scheduler(self) -> Mapping[int, WorkerJob]:
-        """The jobs by worker, where they are a scheduler's; asked now and then."""
+        """The jobs by worker, where they are a scheduler's, from a request that is at most `JOBS_S` old."""
         from modtrain import plugins
         from modtrain.scheduling.job_record import is_known, read_record, worker_jobs
 
@@ -243,7 +243,7 @@ class RunView:
 
 
 def exit_code_of(current: Status) -> int:
-    """The exit code of a run that is over: of the cause rather than of its consequences."""
+    """The exit code of a run that is over: that of the cause of a failure rather than of a consequence."""
     states = {worker["state"] for worker in current["workers"]}
     if states == {"finished"}:
         return 0
@@ -255,7 +255,7 @@ def exit_code_of(current: Status) -> int:
 
 
 def _looks_over(current: Status) -> bool:
-    """Whether no worker is alive or to come, and no launcher of this machine restarts one."""
+    """Whether no worker is alive or queued, and no launcher of this machine restarts one."""
     from modtrain.storage.run_state import PENDING
 
     states = {worker["state"] for worker in current["workers"]}

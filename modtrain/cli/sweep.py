@@ -13,9 +13,9 @@ import typer
 
 from modtrain.cli.arguments import Command, SweepCommand
 from modtrain.cli.options import (
-    DOING,
-    HOW,
-    WHERE,
+    EXECUTION,
+    MODE,
+    TRAINING,
     AddressOption,
     BackendOption,
     Count,
@@ -72,20 +72,20 @@ def sweep(
     dataroot: DatarootOption = None,
     settings: SettingsOption = None,
     epochs: EpochsOption = None,
-    seed: Annotated[Count, option(HOW, "Of the trials, and of how they are drawn. [0]", metavar="N")] = None,
+    seed: Annotated[Count, option(TRAINING, "Of the trials, and of how they are drawn. [0]", metavar="N")] = None,
     device: DeviceOption = None,
     track: TrackOption = None,
-    nodes: Annotated[Count, option(WHERE, "Nodes of all trials together.", metavar="N")] = None,
-    max_running: Annotated[Count, option(WHERE, "Trials at the same time.", metavar="N")] = None,
-    nodes_per_trial: Annotated[Count, option(WHERE, "Workers of a trial. [one a module]", metavar="N")] = None,
+    nodes: Annotated[Count, option(EXECUTION, "Nodes of all trials together.", metavar="N")] = None,
+    max_running: Annotated[Count, option(EXECUTION, "Trials at the same time.", metavar="N")] = None,
+    nodes_per_trial: Annotated[Count, option(EXECUTION, "Workers of a trial. [one a module]", metavar="N")] = None,
     backend: BackendOption = None,
     profile: ProfileOption = None,
     address: AddressOption = None,
-    root: Annotated[Text, option(WHERE, "Folder that the sweep is made in. [runs]", metavar="DIR")] = None,
-    name: Annotated[Text, option(WHERE, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
-    retry_failed: Annotated[bool, option(DOING, "Run failed trials again, too.", "--retry-failed")] = False,
-    dry_run: Annotated[bool, option(DOING, "Say what would run; submit nothing.", "--dry-run")] = False,
-    wait: Annotated[bool, option(DOING, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
+    root: Annotated[Text, option(EXECUTION, "Folder that the sweep is made in. [runs]", metavar="DIR")] = None,
+    name: Annotated[Text, option(EXECUTION, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
+    retry_failed: Annotated[bool, option(MODE, "Run failed trials again, too.", "--retry-failed")] = False,
+    dry_run: Annotated[bool, option(MODE, "Say what would run; submit nothing.", "--dry-run")] = False,
+    wait: Annotated[bool, option(MODE, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
 ) -> None:
     """Train a recipe again and again with other parameters.
 

@@ -17,14 +17,14 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modtrain import plugins
-from modtrain.cli.arguments import file_or_folder, job_options, settings_of
+from modtrain.cli.arguments import file_or_folder, job_options, recipe_settings
 from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe, recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.scheduling.backends.base import Backend, BackendOptions
-from modtrain.scheduling.config import Config, read_config, written
-from modtrain.scheduling.placement import parse
+from modtrain.scheduling.config import Config, read_config
+from modtrain.scheduling.placement import format_placement, parse
 from modtrain.scheduling.resume import PreviousLaunch, choose_backend, choose_options
 from modtrain.storage import filesystem
 from modtrain.storage.layout import SWEEP_FILE
@@ -90,7 +90,7 @@ class Plan:
             raise InputError(f"{path} exists already, and is no sweep; choose another --name or --root.")
         named = "recipe" in config.model_fields_set or existing is None
         recipe = load_recipe(config.recipe if named or existing is None else existing.spec.config["recipe"])
-        config = read_config(config_file, given, [*settings_of(ctx, _names(recipe)), *settings])
+        config = read_config(config_file, given, [*recipe_settings(ctx, _names(recipe)), *settings])
         section = _section(config.sweep, asked)
         varied = _read_space(section, file, vary)
         plan = Plan(config, section, varied, path, existing, recipe)
@@ -187,7 +187,7 @@ class Plan:
         if self.config.nodes is not None and self.config.nodes != len(spec.placement):
             found["nodes-per-trial"] = (len(spec.placement), self.config.nodes)
         if self.config.place is not None and parse(self.config.place, list(self.recipe.modules)) != spec.placement:
-            found["place"] = (written(spec.placement), self.config.place)
+            found["place"] = (format_placement(spec.placement), self.config.place)
         phrases = [f"{name} is {was!r}, not {wanted!r}" for name, (was, wanted) in found.items()]
         return [*phrases, *self._other_space(spec)]
 

@@ -72,7 +72,7 @@ class Follow:
         if self.queue.left:
             self._header()
             looked, obeyed = float("-inf"), 0
-            with terminal.signals_noted(self._signals), self._shown() as update:
+            with terminal.collected_signals(self._signals), self._shown() as update:
                 for _ in self.queue.watch(self._tell):
                     obeyed = self._obey(obeyed)
                     if time.monotonic() - looked >= LOOK_S:

@@ -1,7 +1,4 @@
-"""What a person sees: tables of modules and metrics, durations, the console; and the signals that one sends from it.
-
-Deliberately not here: where the values come from.
-"""
+"""Output on a terminal: the console, durations, states in colour, tables; and signals that a user sends from it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from rich.table import Table as Table
 from rich.text import Text as Text
 
 WIDE, NARROW = 100, 60
-"""Columns from which peers get a column of their own, and below which some numbers are left out."""
+"""Widths in columns: from the first one peers have a column of their own, below the second one numbers are omitted."""
 _NUMBERS = ("version", "epoch", "step", "rate", "left", "loss")
 
 STYLES = {
@@ -41,19 +38,19 @@ STYLES = {
 
 
 class _Console(Console):
-    """A reader that went away, such as `head`, is not our error."""
+    """A console that leaves it to the command to handle a reader that closed the pipe, such as `head`."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Colours only where they mean something, and only on a terminal."""
+    """A console for standard output or standard error, with colours on a terminal only."""
     return _Console(stderr=stderr, highlight=False, file=sys.stderr if stderr else sys.stdout)
 
 
 def is_live(out: Console) -> bool:
-    """Whether what was printed can be renewed in place; elsewhere lines are printed."""
+    """Whether output can be updated in place; where it cannot, lines are printed."""
     return out.is_terminal and not out.is_dumb_terminal
 
 
@@ -70,7 +67,7 @@ def clock(seconds: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in a sentence: 0.8 s, 42 s, 4 min 12 s, 2 h 5 min."""
+    """A duration for a sentence: 0.8 s, 42 s, 4 min 12 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -79,7 +76,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago, in one unit: 12 s, 4 min, 3 h, 5 d."""
+    """An age in one unit: 12 s, 4 min, 3 h, 5 d."""
     for unit, length_s in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
@@ -87,15 +84,15 @@ def age(seconds: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text of a folder that anybody may have named: what would move the cursor or is no text is shown, not done."""
+    """Text with control characters and invalid bytes escaped: names of folders and logs may contain any."""
     text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def alarm_text(alarm: Mapping[str, Any], whose: str = "") -> Text:
-    """What is the case, and below it what to do."""
+def alarm_text(alarm: Mapping[str, Any], run: str = "") -> Text:
+    """An alarm, and below it what to do."""
     style = "bold red" if alarm["level"] == "bad" else "yellow"
-    name = f"{whose}: " if whose else ""
+    name = f"{run}: " if run else ""
     return Text.assemble(("! ", style), name, plain(alarm["says"]), (f"\n  {plain(alarm['do'])}", "dim"))
 
 
@@ -105,14 +102,14 @@ def number(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Steps a second."""
+    """Steps per second."""
     if not value:
         return ""
     return f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
 
 
-def modules_table(found: Mapping[str, Any], *, width: int) -> RenderableType:
-    """A row a module of what `status` found; in a wide terminal the peers have a column, else they stand below."""
+def modules_table(status: Mapping[str, Any], *, width: int) -> RenderableType:
+    """One row per module of a status; on a wide terminal the peers have a column, else they are listed below."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
     table.add_column("module", no_wrap=True, overflow="ellipsis")
@@ -123,10 +120,10 @@ def modules_table(found: Mapping[str, Any], *, width: int) -> RenderableType:
     if wide:
         table.add_column("trained against")
     below: list[Text] = []
-    for name, module in found["modules"].items():
-        peers = _peers(module, found["workers"][module["worker"]])
-        told = _numbers(module, found["workers"][module["worker"]], wide)
-        cells: list[RenderableType] = [Text(name, "bold"), state_text(module["state"]), *(told[n] for n in numbers)]
+    for name, module in status["modules"].items():
+        worker = status["workers"][module["worker"]]
+        peers, texts = _peers(module, worker), _numbers(module, worker, wide)
+        cells: list[RenderableType] = [Text(name, "bold"), state_text(module["state"]), *(texts[n] for n in numbers)]
         table.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
         below += [Text.assemble((f"{name}: ", "dim"), Text(", ").join(peers))] if peers else []
     return table if wide or not below else Group(table, "", *below)
@@ -138,7 +135,7 @@ def state_text(state: str) -> Text:
 
 
 def metrics_table(metrics: Mapping[str, float | None]) -> Table:
-    """A line a metric."""
+    """One row per metric."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -148,7 +145,7 @@ def metrics_table(metrics: Mapping[str, float | None]) -> Table:
 
 
 def facts(values: Mapping[str, object]) -> Table:
-    """Names and values, the names dim: a header for anything."""
+    """Names and values, the names dim."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column("name", style="dim", no_wrap=True)
     table.add_column("value", overflow="fold")
@@ -171,30 +168,30 @@ def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -
 
 
 def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
-    """What the module was trained against, and for whom it waits."""
-    found = [_peer(peer, said) for peer, said in module["peers"].items() if said["version"] is not None]
+    """The versions that the module was trained against, and the peer that it waits for."""
+    used = [_peer(name, peer) for name, peer in module["peers"].items() if peer["version"] is not None]
     waits = [Text(f"waits for {worker['waiting_for']}", "yellow")] if module["state"] == "waiting" else []
-    return found + waits
+    return used + waits
 
 
-def _peer(name: str, said: Mapping[str, Any]) -> Text:
-    steps = f" ({count} step{'s' * (count != 1)})" if (count := said.get("behind_steps")) else ""
-    return Text(f"{name} v{said['version']}" + (f", {said['behind']} behind{steps}" if said["behind"] else ""), "dim")
+def _peer(name: str, peer: Mapping[str, Any]) -> Text:
+    steps = f" ({count} step{'s' * (count != 1)})" if (count := peer.get("behind_steps")) else ""
+    return Text(f"{name} v{peer['version']}" + (f", {peer['behind']} behind{steps}" if peer["behind"] else ""), "dim")
 
 
 def short(path: Path) -> str:
-    """Relative to here, where it lies below."""
+    """The path, relative to the working folder where it is inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @contextmanager
-def signals_noted(noted: list[signal.Signals]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end nothing meanwhile: whoever watches finds them in the list."""
+def collected_signals(received: list[signal.Signals]) -> Iterator[None]:
+    """Within this block Ctrl-C and SIGTERM are appended to a list instead of ending the process."""
 
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(signal.Signals(number))
+    def collect(number: int, frame: FrameType | None) -> None:
+        received.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -1,8 +1,7 @@
-"""`worker`, `stop` and `cancel`: one worker by hand, and ending a run."""
+"""`worker`, `stop` and `cancel`: run one worker, stop a run, end its jobs."""
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -36,23 +35,24 @@ def worker(
     run: RunArgument,
     modules: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="The modules to train here: all of one worker of the run's placement."),
+        typer.Option(metavar="A,B", help="Modules of one worker of the run's placement."),
     ] = None,
     threads: ThreadsOption = None,
     leave_after: LeaveAfterOption = None,
     unattended: UnattendedOption = False,
     evaluate_every: EvaluateEveryOption = None,
 ) -> None:
-    """Train some modules of a run here: what jobs run.
+    """Run one worker of a run in this process.
 
-    The exit code says how it ended: 0 finished, 3 stopped on request, 4 overtaken by another worker, 5 NaN, 6 storage
-    failed, 7 a peer was late, 75 told to leave by SIGTERM, 130 Ctrl-C, 2 wrong input, 1 anything else.
+    This is the command of every job.
+
+    Exit codes: 0 finished, 2 wrong input, 3 stopped on request, 4 fenced out by another worker, 5 NaN or infinity,
+    6 storage, 7 timeout of a peer, 75 preempted by SIGTERM, 130 Ctrl-C, 1 any other error.
     """
     from modtrain.storage.run import Run
 
     opened = Run.open(run)
-    placed = _placed(opened, modules)
-    train(opened, placed, threads, leave_after, unattended, evaluate_every)
+    train(opened, _group(opened, modules), threads, leave_after, unattended, evaluate_every)
 
 
 def train(
@@ -65,13 +65,19 @@ def train(
     *,
     ask: Callable[[Run], Mapping[int, JobState]] | None = None,
 ) -> None:
-    """Train as the options say; `ask` knows the jobs of the run's workers, where the run itself does not."""
+    """Train with or without a launcher; `ask` gives the job of each worker where the run's own record has none."""
     if unattended or evaluate_every:
-        from modtrain.scheduling import standalone_worker as alone
+        from modtrain.scheduling import standalone_worker
         from modtrain.scheduling.job_record import job_states
 
-        every, ask = evaluate_every, ask or job_states
-        alone.train(run, modules, threads=threads, leave_after_s=leave_after, evaluate_every=every, ask=ask)
+        standalone_worker.train(
+            run,
+            modules,
+            threads=threads,
+            leave_after_s=leave_after,
+            evaluate_every=evaluate_every,
+            ask=ask or job_states,
+        )
     else:
         from modtrain.training.worker_process import work
 
@@ -81,12 +87,12 @@ def train(
 def stop(
     run: RunOrSweepArgument,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why; the workers and `status` repeat it.")
+        str, typer.Option(metavar="TEXT", help="Reason, shown by the workers and `status`.")
     ] = "modtrain stop",
 ) -> None:
-    """Ask the workers of a run to publish and leave.
+    """Ask the workers of a run to publish and exit.
 
-    They do so at their next batch; `modtrain launch RUN` goes on from there.
+    They do so at their next batch. `modtrain launch RUN` resumes the run. A sweep can be stopped as well.
     """
     from modtrain.storage.run import Run
 
@@ -95,8 +101,9 @@ def stop(
         from modtrain.sweeps.sweep import Sweep
 
         running = stop_sweep(Sweep.open(run), reason)
+        trials = f"{running} running trial{'' if running == 1 else 's'} to publish and exit"
         typer.echo(
-            f"No further trial begins, and {running} were asked to publish and leave; `modtrain sweep {run}` goes on."
+            f"Asked {trials}; no other trial starts. `modtrain sweep {shlex.quote(str(run))}` resumes the sweep."
         )
         return
     from modtrain.cli.status import RunView
@@ -107,23 +114,25 @@ def stop(
     view.settle()
     state = view.refresh()["state"]
     if state == "finished":
-        typer.echo(f"{opened.name} is finished already: there is nothing to stop.")
+        typer.echo(f"{opened.name} is already finished; there is nothing to stop.")
         return
     opened.request_stop(reason, sender="modtrain stop")
-    shown = shlex.quote(str(run))
-    logging.getLogger(__name__).debug("Wrote %s", opened.path / "stop")
-    now = {
-        **dict.fromkeys(LIVE, ""),
-        "queued": f" Their jobs are queued and leave as they start; `modtrain cancel {shown}` takes them out.",
-    }.get(state, " No worker seems to run now.")
-    typer.echo(f"Asked the workers of {opened.name} to publish and leave.{now} `modtrain launch {shown}` goes on.")
+    path = shlex.quote(str(run))
+    if state == "queued":
+        note = f" Their jobs are queued and exit once they start; `modtrain cancel {path}` removes them from the queue."
+    else:
+        note = "" if state in LIVE else " No worker is running now."
+    typer.echo(
+        f"Asked the workers of {opened.name} to publish and exit.{note} `modtrain launch {path}` resumes the run."
+    )
 
 
 def cancel(run: RunOrSweepArgument) -> None:
-    """End the jobs of a run through whatever runs them.
+    """End the jobs of a run at once.
 
-    That is a scheduler, a cluster, or this machine. What is published stays, and `modtrain launch RUN` goes on from
-    there. `modtrain stop` is the gentle way.
+    They are ended through their backend; those of a sweep as well. What is published stays, and `modtrain launch RUN`
+    resumes from there. `modtrain stop` lets the workers publish
+    first.
     """
     from modtrain.scheduling.job_record import cancel_jobs
     from modtrain.storage.run import Run
@@ -132,17 +141,19 @@ def cancel(run: RunOrSweepArgument) -> None:
         from modtrain.sweeps.runner import cancel as cancel_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        typer.echo(f"Ended the jobs of {cancel_sweep(Sweep.open(run))} trials; `modtrain sweep {run}` goes on.")
+        ended = cancel_sweep(Sweep.open(run))
+        trials = f"{ended} trial{'' if ended == 1 else 's'}"
+        typer.echo(f"Ended the jobs of {trials}. `modtrain sweep {shlex.quote(str(run))}` resumes the sweep.")
         return
     opened = Run.open(run)
     ended = cancel_jobs(opened)
     jobs = f"Ended {ended} job{'' if ended == 1 else 's'} of {opened.name}."
     typer.echo(jobs if ended else f"{opened.name} has no live job.")
-    typer.echo(f"`modtrain launch {shlex.quote(str(run))}` goes on.")
+    typer.echo(f"`modtrain launch {shlex.quote(str(run))}` resumes the run.")
 
 
-def _placed(run: Run, modules: str | None) -> list[str]:
-    """The group of the placement that is meant; who sees whom live is decided by the run, not by the worker."""
+def _group(run: Run, modules: str | None) -> list[str]:
+    """The modules of the worker of the placement that `--modules` names."""
     if modules is None:
         if len(run.spec.placement) == 1:
             return run.spec.placement[0]
@@ -152,14 +163,16 @@ def _placed(run: Run, modules: str | None) -> list[str]:
         if name not in run.modules:
             near = did_you_mean(name, run.modules)
             raise InputError(f"{run.name} has no module {name!r}; it has {', '.join(run.modules)}.{near}")
-    for placed in run.spec.placement:
-        if sorted(placed) == sorted(names):
-            return placed
+    for group in run.spec.placement:
+        if sorted(group) == sorted(names):
+            return group
     raise InputError(
-        f"--modules {modules} is no worker of {run.name}: its placement, decided at its launch, is {_groups(run)}. "
-        "Give one of these groups, or launch a run with another --name and --place."
+        f"--modules {modules} is not a worker of {run.name}: its placement is {_groups(run)}. Give one of these "
+        "groups, or launch a run with another --name and --place."
     )
 
 
 def _groups(run: Run) -> str:
-    return " | ".join(",".join(placed) for placed in run.spec.placement)
+    from modtrain.scheduling.placement import format_placement
+
+    return format_placement(run.spec.placement)

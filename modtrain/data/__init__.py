@@ -1,1 +1,1 @@
-"""Data sets, and the loaders that turn them into batches. Import from the files: nothing is loaded here."""
+"""Data sets, and the batches made of them. Import from the files: this one loads nothing."""

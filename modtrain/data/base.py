@@ -1,4 +1,4 @@
-"""Data, Batches and Batch: what a recipe trains and is evaluated on."""
+"""Data, Batches and Batch: what a recipe is trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Batch = Mapping[str, "Tensor"]
 
 
 class Batches(Protocol):
-    """Training data that can be entered anywhere: the batches are a pure function of (seed, epoch, position)."""
+    """Training data, as a pure function of (seed, epoch, position): an epoch can be entered at any position."""
 
     def __len__(self) -> int:
         """Batches in an epoch, at least 1."""
 
     def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches number `start` and later of an epoch, on the CPU."""
+        """Batches number `start` and later of an epoch, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a recipe trains and is judged on."""
+    """Training data and test data of a recipe."""
 
     train: Batches
     test: Any = None
-    """Whatever the recipe's `evaluate` understands."""
+    """Passed to the recipe's `evaluate` as it is; None where there is nothing to evaluate on."""
     description: str = ""
-    """One line for a person: name, sizes, counts."""
+    """One line for the log: name, sizes, counts."""

@@ -1,7 +1,7 @@
-"""A node-local cache of tensors that can be made again: `~/.cache/modtrain`, or `$XDG_CACHE_HOME/modtrain`.
+"""Node-local cache of tensors that can be computed again: `~/.cache/modtrain`, or `$XDG_CACHE_HOME/modtrain`.
 
-A file appears by one rename and is verified whenever it is read; one that is broken is made again. Where the folder
-cannot be used, the tensors are made every time. Deliberately not here: anything that another node or a run depends on.
+A file appears by one rename and is verified at every read; a broken one is replaced. Where the folder cannot be used,
+the tensors are computed every time. No run and no other node depends on the cache.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cached(name: str, make: Callable[[], Tensors]) -> Tensors:
-    """What `make` returns, from the cache where it is there. `name` must say everything that the result depends on."""
+    """The result of `make`, from the cache if it is there. `name` must contain everything that it depends on."""
     path = cache_folder() / f"{name}.tensors"
-    found = _read(path)
-    if found is not None:
-        return found
-    with _alone(path):
-        found = _read(path)
-        if found is None:
-            found = make()
-            _write(path, found)
-        return found
+    tensors = _read(path)
+    if tensors is not None:
+        return tensors
+    with _locked(path):
+        tensors = _read(path)
+        if tensors is None:
+            tensors = make()
+            _write(path, tensors)
+        return tensors
 
 
 def cache_folder() -> Path:
-    """Where this user's caches live, by the XDG base directory specification."""
+    """Folder of this user's cache, by the XDG base directory specification."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():
         return base / "modtrain"
     try:
         return Path.home() / ".cache" / "modtrain"
-    except RuntimeError:  # a user without a home, as in some containers
+    except RuntimeError:  # no home folder, as in some containers
         return Path(tempfile.gettempdir()) / f"modtrain-{os.getuid()}"
 
 
 def _read(path: Path) -> Tensors | None:
-    """The tensors in a cache file; None where there is none or it does not verify."""
+    """The tensors in a cache file; None if it does not exist or does not verify."""
     try:
         content = memoryview(filesystem.read_file(path))
     except OSError:
         return None
     digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
-        log.warning("The cache file %s is broken; making it again.", path)
+        log.warning("The cache file %s is broken and will be replaced.", path)
         return None
     return safetensors.torch.load(bytes(payload))
 
@@ -71,18 +71,18 @@ def _write(path: Path, tensors: Tensors) -> None:
     try:
         filesystem.replace_file(path, hashlib.sha256(payload).digest() + payload)
     except OSError as error:
-        log.info("Not cached: %s", error)
+        log.info("%s was not cached: %s", path.name, error)
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One worker of a node makes the file, the others wait for it; without a lock everybody makes it."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, so that one worker of a node writes it. Where locks do not work, each of them does."""
     lock = filelock.FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        log.info("No lock on the cache: %s", error)
+        log.info("The cache cannot be locked: %s", error)
     try:
         yield
     finally:

@@ -1,7 +1,4 @@
-"""Unpaired data for recipes that translate between two domains: folders of images, or the built-in fruits.
-
-Deliberately not here: how a folder is read (`folders.py`, `images.py`) and how batches are made (`loader.py`).
-"""
+"""Unpaired data for recipes that translate between two domains: folders of images, or the built-in fruits."""
 
 from __future__ import annotations
 
@@ -14,21 +11,21 @@ from torch import Tensor
 from modtrain.data.base import Data
 from modtrain.data.fruits.dataset import fruits
 from modtrain.data.images import Pictures, load
-from modtrain.data.unpaired_batches import UnpairedBatches, as_float
+from modtrain.data.unpaired_batches import as_float, unpaired_batches
 from modtrain.data.unpaired_folders import Paths, unpaired_folders
 from modtrain.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedTest:
-    """Held-out images. With a mask `b[i]` is the true translation of `a[i]`; without one they are unrelated."""
+    """Test images. With a mask `b[i]` is the true translation of `a[i]`; without one they are unrelated."""
 
     pixels_a: Tensor
     """uint8 (M, 3, size, size)."""
     pixels_b: Tensor
     """uint8 (K, 3, size, size); K is M where there is a mask."""
     mask: Tensor | None = None
-    """bool (M, 1, size, size): where a translation has to change something. Elsewhere `a` and `b` are equal."""
+    """bool (M, 1, size, size): the pixels that a translation has to change. Elsewhere `a` and `b` are equal."""
 
     @property
     def a(self) -> Tensor:
@@ -54,8 +51,8 @@ def unpaired(
 ) -> Data:
     """Training batches and an `UnpairedTest`, from the folders of `dataroot` or, without one, from the fruits.
 
-    For training images are resized to `load_size`, and a random crop of `crop_size` is shown; test images are resized
-    to `crop_size`. A data set without test images can be trained on: its `test` is None. Raises InputError.
+    Training images are resized to `load_size` and cropped at random to `crop_size`; test images are resized to
+    `crop_size`. Without test images `test` is None. Raises InputError.
     """
     _check_sizes(load_size, crop_size, batch_size)
     if dataroot is None:
@@ -63,12 +60,12 @@ def unpaired(
     else:
         train, test, description = _folders(dataroot, load_size, crop_size)
     a, b = train
-    batches = UnpairedBatches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
+    batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
     return Data(train=batches, test=test, description=description)
 
 
 Loaded = tuple[tuple[Pictures, Pictures], UnpairedTest | None, str]
-"""Training pictures of both domains, what to test on, and the description."""
+"""Training pictures of both domains, test images, and the description."""
 
 
 def _check_sizes(load_size: int, crop_size: int, batch_size: int) -> None:
@@ -83,22 +80,22 @@ def _fruits(load_size: int, crop_size: int, count: int, test_count: int, seed: i
         fruits(load_size, train=count, test=0, seed=seed),
         fruits(crop_size, train=0, test=test_count, seed=seed),
     )
-    held_out = UnpairedTest(pixels_a=test.test_a, pixels_b=test.test_b, mask=test.test_mask.bool())
+    test_images = UnpairedTest(pixels_a=test.test_a, pixels_b=test.test_b, mask=test.test_mask.bool())
     counts = f"{count} apples and {count} oranges for training, {test_count} pairs for testing"
-    return (train.train_a, train.train_b), held_out, f"fruits {crop_size}x{crop_size}: {counts}"
+    return (train.train_a, train.train_b), test_images, f"fruits {crop_size}x{crop_size}: {counts}"
 
 
 def _folders(dataroot: Path, load_size: int, crop_size: int) -> Loaded:
-    found = unpaired_folders(dataroot)
-    a, b = load(found.train_a, load_size), load(found.train_b, load_size)
+    folders = unpaired_folders(dataroot)
+    a, b = load(folders.train_a, load_size), load(folders.train_b, load_size)
     test = None
-    tested = "no images for testing (no testA and testB)"
-    if found.test_a:
-        test = UnpairedTest(pixels_a=_stacked(found.test_a, crop_size), pixels_b=_stacked(found.test_b, crop_size))
-        tested = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
-    return (a, b), test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {tested}"
+    test_counts = "no images for testing (no testA and testB)"
+    if folders.test_a:
+        test = UnpairedTest(pixels_a=_stack(folders.test_a, crop_size), pixels_b=_stack(folders.test_b, crop_size))
+        test_counts = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
+    return (a, b), test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {test_counts}"
 
 
-def _stacked(paths: Paths, size: int) -> Tensor:
+def _stack(paths: Paths, size: int) -> Tensor:
     pictures = load(paths, size)
     return torch.stack([pictures[index] for index in range(len(pictures))])

@@ -1,7 +1,4 @@
-"""The folders of an unpaired data set, as the CycleGAN project lays them out, and what is said when they are wrong.
-
-Deliberately not here: reading an image (`images.py`).
-"""
+"""The folders of an unpaired data set in the layout of the CycleGAN project, and the errors where they differ."""
 
 from __future__ import annotations
 
@@ -20,13 +17,14 @@ LAYOUT = {
 }
 TEST = (("testA", "testB"), ("valA", "valB"))
 LISTED = 12
+"""Number of entries of a folder that an error lists."""
 
 Paths = tuple[Path, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedFolders:
-    """The image files of each domain; `test_a` and `test_b` are both empty where there is nothing to evaluate on."""
+    """Image files of each domain. `test_a` and `test_b` are both empty in a data set without test images."""
 
     train_a: Paths
     train_b: Paths
@@ -35,7 +33,7 @@ class UnpairedFolders:
 
 
 def unpaired_folders(dataroot: Path) -> UnpairedFolders:
-    """List the images of a data set. Raises InputError, which shows the layout that is expected and what is there."""
+    """List the images of a data set. Raises InputError, which shows the expected layout and the folder's content."""
     if not dataroot.is_dir():
         raise InputError(_not_a_folder(dataroot))
     if dataroot.name in _expected() and not (dataroot / "trainA").is_dir():
@@ -53,20 +51,20 @@ def unpaired_folders(dataroot: Path) -> UnpairedFolders:
 def _images(dataroot: Path, name: str) -> Paths:
     folder = dataroot / name
     if not folder.is_dir():
-        raise InputError(_wrong_layout(dataroot, f"there is no folder {name}{_meant(dataroot, name)}"))
-    found = images.find(folder)
-    if not found:
+        raise InputError(_wrong_layout(dataroot, f"there is no folder {name}{_suggestion(dataroot, name)}"))
+    files = images.find(folder)
+    if not files:
         allowed = " ".join(sorted(suffix[1:] for suffix in images.SUFFIXES))
         raise InputError(_wrong_layout(dataroot, f"{name} holds no image ({allowed}), only {_listing(folder)}"))
-    return found
+    return files
 
 
 def _expected() -> tuple[str, ...]:
     return (*LAYOUT, "valA", "valB")
 
 
-def _meant(dataroot: Path, name: str) -> str:
-    """What the user may have meant: a folder that is spelled otherwise, or a data set one level below."""
+def _suggestion(dataroot: Path, name: str) -> str:
+    """A folder with a similar name, or a data set one level below; empty if there is none."""
     folders = _subfolders(dataroot)
     for folder in folders:
         if _letters(folder.name) in (_letters(name), _letters(name[-1] + name[:-1])) and folder.name not in _expected():
@@ -84,7 +82,7 @@ def _letters(name: str) -> str:
 def _wrong_layout(dataroot: Path, reason: str) -> str:
     branches = [f"  {'└' if name == list(LAYOUT)[-1] else '├'}── {name}/  {what}" for name, what in LAYOUT.items()]
     tree = "\n".join([f"  {dataroot.name or dataroot}/", *branches])
-    return f"{dataroot} is no unpaired data set: {reason}. Expected:\n{tree}\nFound there: {_listing(dataroot)}."
+    return f"{dataroot} is not an unpaired data set: {reason}. Expected:\n{tree}\nIt contains: {_listing(dataroot)}."
 
 
 def _listing(folder: Path) -> str:
@@ -96,8 +94,8 @@ def _listing(folder: Path) -> str:
 def _not_a_folder(dataroot: Path) -> str:
     if dataroot.exists():
         return f"--dataroot {dataroot} is a file, but must be a folder with trainA and trainB: unpack it first."
-    near = [folder.name for folder in _subfolders(dataroot.absolute().parent)]
-    return f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, near)}"
+    siblings = [folder.name for folder in _subfolders(dataroot.absolute().parent)]
+    return f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, siblings)}"
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,1 +1,1 @@
-"""Image metrics under the names of the field. Import from the files: nothing is loaded here."""
+"""Image metrics by the names of the field. Import from the files: this one loads nothing."""

@@ -1,7 +1,7 @@
-"""Full-reference metrics: how near an image is to the true one. PSNR and SSIM, also inside of a mask only.
+"""Full-reference metrics, PSNR and SSIM: the distance of an image to the true one, optionally inside a mask.
 
-Images are float tensors (N, 3, H, W) in [-1, 1]; a mask is (N, 1, H, W), true where it counts. A result is the mean
-over the images; an image with an empty mask does not count. Deliberately not here: metrics of distributions (FID, KID).
+Images are float tensors (N, 3, H, W) in [-1, 1]; a mask is (N, 1, H, W), true at the pixels that count. A result is the
+mean over the images; images with an empty mask are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Image = NDArray[np.float64]
 
 
 def psnr(images: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB; infinite where two images are equal. Raises ValueError."""
+    """Peak signal-to-noise ratio in dB; infinite if two images are equal. Raises ValueError."""
     _check(images, truth, mask)
     squared = (images.double() - truth.double()) ** 2
     errors = squared.mean((1, 2, 3)).tolist() if mask is None else _masked_means(squared, mask)
@@ -32,7 +32,7 @@ def psnr(images: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
 def ssim(images: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
     """Structural similarity as Wang et al. (2004) define it: Gaussian window, sigma 1.5; 1 for equal images.
 
-    With a mask, the mean of the map inside of it. Images are at least 11 pixels high and wide. Raises ValueError.
+    With a mask it is the mean of the SSIM map inside. Images are at least 11 pixels high and wide. Raises ValueError.
     """
     _check(images, truth, mask)
     pairs = zip(images.double().cpu().numpy(), truth.double().cpu().numpy(), strict=True)
@@ -43,7 +43,7 @@ def ssim(images: Tensor, truth: Tensor, mask: Tensor | None = None) -> float:
 
 
 def _similarity(image: Image, truth: Image) -> tuple[float, Image]:
-    """The index of an image, and its map."""
+    """SSIM of an image, and its map."""
     compare: Callable[..., tuple[float, Image]] = structural_similarity
     window: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     score, local = compare(image, truth, data_range=DATA_RANGE, channel_axis=0, full=True, **window)
@@ -58,7 +58,7 @@ def _check(images: Tensor, truth: Tensor, mask: Tensor | None) -> None:
 
 
 def _masked_means(values: Tensor, mask: Tensor) -> list[float]:
-    """The mean of each image's values inside its mask."""
+    """Mean of each image's values inside its mask, without images whose mask is empty."""
     inside = mask.bool()
     return [float(value[:, keep[0]].mean()) for value, keep in zip(values, inside, strict=True) if keep.any()]
 

@@ -1,7 +1,4 @@
-"""Sample grids: images side by side as one picture for a person.
-
-Deliberately not here: writing files (`evaluate.py`).
-"""
+"""Sample grids: images side by side in one picture."""
 
 from __future__ import annotations
 
@@ -10,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SMALLEST = 96
-"""Pixels that an image's edge gets at least: smaller images are enlarged by a whole factor, so that no pixel blurs."""
+MIN_SIDE = 96
+"""Pixels: smaller images are enlarged by a whole factor, so that no pixel is blurred."""
 GAP = 2
+"""White pixels between images."""
 
 
 def sample_grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
-    """The first images of each row, (N, 3, H, W) in [-1, 1], below each other: uint8 (height, width, 3) on the CPU."""
+    """One picture of the first images of each row, (N, 3, H, W) in [-1, 1]: uint8 (height, width, 3) on the CPU."""
     height, width = rows[0].shape[-2:]
-    factor = max(1, -(-SMALLEST // min(height, width)))
+    factor = max(1, -(-MIN_SIDE // min(height, width)))
     count = min(columns, *(len(row) for row in rows))
     tall, wide = factor * height + GAP, factor * width + GAP
     picture = torch.full((3, len(rows) * tall - GAP, count * wide - GAP), 255, dtype=torch.uint8)
@@ -30,5 +28,5 @@ def sample_grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] to 0..255; what is beyond is clipped."""
+    """[-1, 1] to 0..255; values outside are clipped."""
     return image.float().nan_to_num().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

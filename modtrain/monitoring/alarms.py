@@ -43,11 +43,11 @@ NEWEST = 3
 """Lines that a spike does not fill, and that tell where a curve begins: 60 steps."""
 
 DO_BY_EXIT_CODE = {
-    2: "Correct it, then launch the run again.",
-    4: "Nothing is lost: the other worker goes on. See that only one launch of this run is alive.",
-    5: "A run keeps its settings: begin another one. What is published of this one is sound.",
-    6: "Free some space or mend the folder (`modtrain doctor {path}`), then `modtrain launch {path}`.",
-    7: "See what its peer does; `modtrain launch {path}` starts both again.",
+    2: "Correct it, then run `modtrain launch {path}`.",
+    4: "Nothing is lost: the other worker continues. Make sure that only one launch of this run is alive.",
+    5: "The settings of a run do not change: start a new run. The published checkpoints of this one are intact.",
+    6: "Free some space or repair the folder (`modtrain doctor {path}`), then run `modtrain launch {path}`.",
+    7: "See what its peer does; `modtrain launch {path}` restarts both.",
 }
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from modtrain.monitoring.alarms import find_alarms
@@ -20,10 +21,11 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
 from modtrain.storage.history import RecentHistory
-from modtrain.storage.liveness import PATIENCE_S, Liveness
+from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
+from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import RunSnapshot, build_snapshot
+from modtrain.storage.run_snapshot import RunSnapshot, build_snapshot, has_submitted_jobs
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
@@ -58,6 +60,8 @@ class RunSummary:
         self._recent_at = float("-inf")
         self._signatures: dict[str, Signature] = {}
         self._stop: StopRequest | None = None
+        self._launcher, self._is_submitted = NO_PROCESS, False
+        self._launcher_pid: int | None = None
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
 
@@ -71,7 +75,7 @@ class RunSummary:
         """
         changed = [self._read_heartbeat(module) for module in self.run.modules]
         alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
-        changed += [self.evaluations.refresh(), self._read_stop(has_stop_file)]
+        changed += [self.evaluations.refresh(), self._read_stop(has_stop_file), self._read_launch()]
         changed += [ranking != self._ranking, alive != self._alive, not self.row]
         if not any(changed) and not alive and not (closely and self._unchecked):
             return False
@@ -91,7 +95,14 @@ class RunSummary:
 
     def snapshot(self) -> RunSnapshot:
         """Everything that decides the state of the run, as it was read last."""
-        return build_snapshot(self.run, self.liveness, self.newest, self._stop)
+        return build_snapshot(
+            self.run,
+            self.liveness,
+            self.newest,
+            self._stop,
+            launcher=self._launcher_pid,
+            is_submitted=self._is_submitted,
+        )
 
     def result(self, metric: str) -> float | None:
         """The value by which a sweep ranks this trial: of the newest evaluation, or `module.scalar` of training."""
@@ -122,30 +133,28 @@ class RunSummary:
 
     def _read_heartbeat(self, module: str) -> bool:
         """Whether the heartbeat changed."""
-        before, found = self.liveness.report(module), signature(self.run.heartbeat_path(module))
-        if not self.liveness.is_alive(module) and found == self._signatures.get(f"heartbeat {module}"):
-            return False
-        self._signatures[f"heartbeat {module}"] = found
-        if found != ABSENT:
-            self.liveness.refresh(self.run, [module])
+        before = self.liveness.report(module)
+        is_new = self._is_new(f"heartbeat {module}", self.run.heartbeat_path(module))
+        if (is_new or self.liveness.is_alive(module)) and not self.liveness.refresh(self.run, [module]):
+            self._signatures[f"heartbeat {module}"] = ABSENT  # read again when storage answers
         return self.liveness.report(module) != before
 
     def _read_newest(self, module: str) -> None:
-        path = self.run.published_path(module)
-        found = signature(path)
-        if found == self._signatures.get(f"published {module}", ABSENT):
-            return
-        self._signatures[f"published {module}"] = found
-        newest = newest_published(path, module) or self.newest[module].checkpoint
-        self.newest[module] = Newest(newest, self.newest[module].damaged)
-        self._unchecked.add(module)
+        path, before = self.run.published_path(module), self.newest[module]
+        if self._is_new(f"published {module}", path):
+            self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
+            self._unchecked.add(module)
 
     def _check_newest(self) -> None:
-        """Replace versions by intact ones; storage that does not answer is asked again at the next refresh."""
+        """Replace versions by intact ones; storage that does not answer is asked again at the next refresh.
+
+        A listing that an NFS client remembers may lack the newest version, and a killed writer its line in the log.
+        """
         for module in sorted(self._unchecked):
             with contextlib.suppress(OSError):
-                newest = self.run.store(module).newest_intact()
-                self.newest[module] = newest if newest.damaged else Newest(self.newest[module].checkpoint)
+                newest, logged = self.run.store(module).newest_intact(), self.newest[module].checkpoint
+                is_newer = newest.checkpoint and (logged is None or newest.checkpoint.version > logged.version)
+                self.newest[module] = newest if newest.damaged or is_newer else Newest(logged)
                 self._unchecked.discard(module)
 
     def _read_curves(self, may_read: bool, *, live: bool) -> None:
@@ -159,13 +168,32 @@ class RunSummary:
 
     def _read_stop(self, has_file: bool) -> bool:
         """Whether the stop request changed."""
-        found = signature(self.run.path / layout.STOP_FILE) if has_file else ABSENT
-        if found == self._signatures.get("stop", ABSENT):
-            return False
-        before, self._signatures["stop"], self._stop = self._stop, found, None
-        with contextlib.suppress(OSError):
-            self._stop = parse_stop_file(self.run.path) if found != ABSENT else None
+        before = self._stop
+        if not has_file:
+            self._signatures["stop"], self._stop = ABSENT, None
+        elif self._is_new("stop", self.run.path / layout.STOP_FILE):
+            try:
+                self._stop = parse_stop_file(self.run.path)
+            except OSError:
+                self._signatures["stop"] = ABSENT  # read again when storage answers
         return self._stop != before
+
+    def _read_launch(self) -> bool:
+        """Whether the launcher or the jobs of a run changed; of a finished run neither matters."""
+        if self.row.get("state") == "finished":
+            return False
+        before = self._launcher_pid, self._is_submitted
+        if self._is_new("launcher", launcher_path(self.run.path)):
+            self._launcher = read_launcher(self.run.path)
+        if self._is_new("jobs", self.run.jobs_path / layout.JOBS_FILE):
+            self._is_submitted = has_submitted_jobs(self.run)
+        self._launcher_pid = self._launcher.pid if self._launcher.is_running() else None
+        return before != (self._launcher_pid, self._is_submitted)
+
+    def _is_new(self, name: str, path: Path) -> bool:
+        """Whether a file is another one than at the last refresh."""
+        before, self._signatures[name] = self._signatures.get(name, ABSENT), signature(path)
+        return before != self._signatures[name]
 
     def _build_row(self) -> Row:
         status = build_status(self.snapshot())

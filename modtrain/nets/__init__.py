@@ -1,1 +1,1 @@
-"""Network blocks and adversarial losses that recipes share. Whole networks live in the recipe that describes them."""
+"""Network blocks and adversarial losses that recipes share. Complete networks are in the recipes."""

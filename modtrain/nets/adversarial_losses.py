@@ -1,6 +1,6 @@
-"""The two sides of the adversarial game on logits: LSGAN, vanilla and hinge, and the zero-centred gradient penalty.
+"""Adversarial losses on logits (LSGAN, vanilla, hinge) and the zero-centred gradient penalty.
 
-Logits are discriminator outputs of any shape, without a sigmoid. Not here: networks, and how the losses are weighted.
+Logits are discriminator outputs of any shape, without a sigmoid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GanMode = Literal["lsgan", "vanilla", "hinge"]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, gan_mode: GanMode) -> Tensor:
-    """What the discriminator minimises; a scalar. CycleGAN's factor 1/2 is included in all three.
+    """Loss of the discriminator, a scalar. CycleGAN's factor 1/2 is included in all three.
 
     `lsgan`: Mao et al. 2017, equation 9 (targets 1 and 0); `vanilla`: Goodfellow et al. 2014; `hinge`: Miyato et al.
     2018, equation 16.
@@ -28,7 +28,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, gan_mode: GanMode) -> Tensor:
 
 
 def generator_loss(fake: Tensor, gan_mode: GanMode) -> Tensor:
-    """What the generator minimises; a scalar: the same three papers, `vanilla` in its non-saturating form."""
+    """Loss of the generator, a scalar, from the same papers; `vanilla` in its non-saturating form."""
     if gan_mode == "lsgan":
         return (fake - 1).square().mean()
     if gan_mode == "vanilla":

@@ -1,7 +1,7 @@
 """Convolutions and normalisation: reflection-padded, dense or depthwise-separable, and the c-d-u layers of CycleGAN.
 
 Feature maps are (N, C, H, W). The letters are those of Johnson et al. 2016 and CycleGAN (Zhu et al. 2017, section 7.2):
-`c7s1-k`, `dk` and `uk`. Not here: networks; they are in the recipes.
+`c7s1-k`, `dk` and `uk`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Norm = Literal["instance", "none"]
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
-    """Instance normalisation with a learnt scale and shift (Ulyanov et al. 2016), or nothing."""
+    """Instance normalisation with a learnt scale and shift (Ulyanov et al. 2016), or the identity."""
     return nn.InstanceNorm2d(channels, affine=True) if norm == "instance" else nn.Identity()
 
 

@@ -1,6 +1,6 @@
-"""The PatchGAN head (pix2pix, Isola et al. 2017, section 3.2.2): a verdict for every patch, not one for the image.
+"""The PatchGAN discriminator (pix2pix, Isola et al. 2017, section 3.2.2): one logit for each patch of its input.
 
-Input is whatever is judged: an image or an encoding, (N, C, H, W). Not here: losses on the verdicts (`adversarial.py`).
+The input is an image or an encoding, (N, C, H, W).
 """
 
 from __future__ import annotations

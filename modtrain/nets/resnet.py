@@ -1,7 +1,4 @@
-"""The residual block of CycleGAN's generator (Zhu et al. 2017, section 7.2, `Rk`), dense or depthwise-separable.
-
-Not here: downsampling or bottleneck blocks; no recipe needs them.
-"""
+"""The residual block of CycleGAN's generator (Zhu et al. 2017, section 7.2, `Rk`), dense or depthwise-separable."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class ResnetBlock(nn.Module):
         start_at_zero(self.branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps to feature maps of the same shape."""
+        """(N, C, H, W) to the same shape."""
         return x + self.branch(x)  # type: ignore[no-any-return]
 
 

@@ -1,8 +1,7 @@
-"""What a recipe is: named modules, each with how it is built, its loss, and the peers that it reads.
+"""Recipe, Module, Reads and Evaluation: what is trained, as one file that reads like its paper.
 
-A recipe is one file that reads like its paper. This file says what it holds, what a loss may
-touch (`Nets`), and checks that the graph of reads makes sense. Deliberately not here: values from a config
-(`params.py`), the loop (`worker.py`), the frozen copies themselves (`peers.py`).
+The types and shapes of everything that a recipe gives or gets are stated here and in `modtrain.data.base` (Data,
+Batches, Batch) and `modtrain.recipes.nets_view` (Nets). The graph of reads is checked when a Recipe is created.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Params = Any
-"""A recipe's own frozen dataclass (plain or pydantic)."""
+"""An object of a recipe's own Params class: a frozen dataclass, plain or of pydantic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,93 +32,134 @@ class Evaluation:
     """What a recipe's `evaluate` returns."""
 
     metrics: dict[str, float]
+    """Named values in the order in which they are shown; the first one is the run's metric. Infinity is allowed."""
     grid: Tensor | None = None
-    """A picture for a person, uint8 of shape (height, width, 3)."""
+    """Sample images as one picture: uint8 of shape (height, width, 3), on any device."""
 
 
 @dataclass(frozen=True)
 class Reads:
-    """An edge of the graph: a module's loss uses the newest version of a peer, or its `last` n versions."""
+    """An edge of the graph of modules: the loss of a module uses a peer."""
 
     peer: str
+    """Name of the module that is read."""
     last: int | Callable[[Params], int] = 1
+    """How many of its newest versions are read (`Nets.average` takes the mean over them), at least 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One separately trained part of a model.
-
-    `loss(nets, batch, params)` returns `{"loss": scalar, ...}`; other scalars are logged. `schedule(progress, params)`
-    is the factor on every learning rate of the optimizer at `progress` in [0, 1); while it is 0 the module is not
-    computed at all (a head start, a finished module). `updates` is the number of steps a batch. `ema` is the decay of
-    an exponential moving average of the weights for evaluation and inference. A frozen copy runs in `eval()` unless
-    `frozen_mode="train"`: a recipe with batch normalisation must choose.
-    """
+    """One separately trained part of a model. Where a field may be a function, it is called with the parameters."""
 
     build: Callable[[Params], Net]
+    """`build(params)` returns the network, a torch.nn.Module on the CPU. Weights with requires_grad=False stay fixed.
+
+    It is called for the module itself and for every frozen copy. Before the module itself is built, torch's generator
+    is seeded by the run's seed and the module's name, so its initial weights do not depend on the placement.
+    """
     loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
+    """`loss(nets, batch, params)` returns scalar tensors of shape () by name; "loss" is the one that is minimised.
+
+    The others are logged; none may be called step, epoch, lr, at or seconds. `batch` is on the worker's device. The
+    worker calls `backward()` on "loss" and steps the optimizer; no other module's weights get a gradient.
+    """
     optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
+    """`optimizer(parameters, params)` returns a torch.optim.Optimizer over the module's own trainable parameters."""
     reads: Sequence[str | Reads] = ()
+    """The peers that the loss uses: names, or `Reads(name, last=n)` for an ensemble of the newest n versions."""
     schedule: Callable[[float, Params], float] | None = None
+    """`schedule(progress, params)`: factor on every learning rate at `progress` in [0, 1) of the run's steps.
+
+    While it is 0 the module rests: its loss is not computed (a head start for others, or a finished module). None
+    stands for 1 throughout.
+    """
     updates: int | Callable[[Params], int] = 1
+    """Optimisation steps on each batch, at least 1."""
     ema: float | Callable[[Params], float] | None = None
+    """Decay in [0, 1) of an exponential moving average of the weights, for evaluation and inference; 0 or None: none.
+
+    Peers always get the raw weights.
+    """
     frozen_mode: str = "eval"
+    """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
 
     def edges(self) -> tuple[Reads, ...]:
-        """The peers that the loss reads."""
+        """`reads` with every name as a Reads."""
         return tuple(Reads(edge) if isinstance(edge, str) else edge for edge in self.reads)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What is trained. A run uses `epochs`, `exchange_every` (steps), `max_staleness` (epochs) unless it is told.
-
-    Of the metrics of `evaluate` more is better, but for those that are named in `lower_is_better`.
-    """
+    """What is trained: named modules, the data, and how the result is applied and evaluated."""
 
     params: type[Any]
+    """The recipe's Params class: a frozen dataclass, plain or of pydantic, nested for groups, with all defaults.
+
+    A config, `--set` and a sweep may change its fields: numbers, text, booleans, literals, lists and tuples of them.
+    """
     data: Callable[[Path | None, Params], Data]
+    """`data(dataroot, params)` returns the Data to train on; `dataroot` is the folder of --dataroot or None."""
     modules: Mapping[str, Module]
+    """The modules by name (a Python name), in the order in which a worker trains them on each batch."""
     check_dataroot: Callable[[Path], object] | None = None
-    """Raises InputError where a --dataroot has not the layout that `data` needs; quick, asked before a run is made."""
+    """`check_dataroot(dataroot)` raises InputError where the folder has not the layout that `data` needs.
+
+    It has to be quick: it is called before a run is created. Its result is ignored.
+    """
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
+    """`apply(nets, images, params)`: images (N, 3, H, W), float32 in [-1, 1], to images (N, 3, H', W') in [-1, 1].
+
+    All modules are in `nets`, as moving averages where there are any, in eval mode and without gradients. It should
+    take any H and W; `modtrain apply` and `modtrain.load(run).apply` call it, with N = 1 for an image file.
+    """
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
+    """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
     lower_is_better: tuple[str, ...] = ()
+    """The metrics of `evaluate` of which a lower value is better; of all others a higher one is."""
     epochs: int = 10
+    """Default number of epochs of a run."""
     exchange_every: int | None = None
+    """Default number of steps between exchanges inside an epoch; None exchanges at the ends of epochs only."""
     max_staleness: int | None = None
+    """Default bound, in epochs, on how far a peer may be behind; None never waits, 0 is lockstep."""
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
         check_directions(self.lower_is_better, measured=self.evaluate is not None)
 
     def last(self, module: str, peer: str, params: Params) -> int:
-        """How many of the newest versions of `peer` the loss of `module` reads."""
+        """Number of newest versions of `peer` that the loss of `module` reads."""
         edge = next(edge for edge in self.modules[module].edges() if edge.peer == peer)
         return int(resolve(edge.last, params))
 
     def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
-        """The peers outside of `modules` that their losses read, each with the most versions that an edge asks for."""
-        inside, wanted = tuple(modules), dict[str, int]()
+        """Peers outside `modules` that their losses read, each with the largest number of versions of an edge."""
+        inside, peers = tuple(modules), dict[str, int]()
         for module in inside:
             for edge in self.modules[module].edges():
                 if edge.peer not in inside:
-                    wanted[edge.peer] = max(wanted.get(edge.peer, 1), self.last(module, edge.peer, params))
-        return wanted
+                    peers[edge.peer] = max(peers.get(edge.peer, 1), self.last(module, edge.peer, params))
+        return peers
+
+    def read_by_others(self, modules: Iterable[str]) -> set[str]:
+        """Those of `modules` that the loss of a module outside of them reads."""
+        inside = set(modules)
+        outside = [module for name, module in self.modules.items() if name not in inside]
+        return inside & {edge.peer for module in outside for edge in module.edges()}
 
 
 def resolve(value: T | Callable[[Params], T], params: Params) -> T:
-    """A field of a recipe that is either a value or a function of the parameters."""
+    """Value of a field that is either a value or a function of the parameters."""
     return value(params) if callable(value) else value
 
 
 def check_graph(modules: Mapping[str, Module]) -> None:
-    """Raise InputError where the modules are not a graph that can be trained."""
+    """InputError where the modules are not a graph that can be trained."""
     if not modules:
-        raise InputError("The recipe has no modules; give it at least one, as modules={'name': Module(...)}.")
+        raise InputError("The recipe has no modules; give it at least one, as in modules={'name': Module(...)}.")
     for name, module in modules.items():
         if not name.isidentifier() or name.startswith("_") or hasattr(Nets, name):
-            raise InputError(f"Module name {name!r} cannot be used; take a Python name such as 'discriminator'.")
+            raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
         if module.frozen_mode not in ("eval", "train"):
             raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
         peers = [edge.peer for edge in module.edges()]
@@ -127,22 +167,24 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             if peer not in modules:
                 known = [other for other in modules if other != name]
                 raise InputError(
-                    f"{name!r} reads {peer!r}, which is no module of the recipe; there are "
+                    f"{name!r} reads {peer!r}, which is not a module of the recipe; it has "
                     f"{', '.join(known) or 'no others'}.{did_you_mean(peer, known)}"
                 )
             if peer == name:
-                raise InputError(f"{name!r} reads itself; a loss always has its own module, remove it from `reads`.")
+                raise InputError(
+                    f"{name!r} reads itself; a loss can always use its own module: remove it from `reads`."
+                )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
 
 
 def check_directions(lower_is_better: object, *, measured: bool) -> None:
-    """Raise InputError where these are no names of metrics, or nothing is `measured`."""
+    """InputError where these are not names of metrics, or the recipe has no `evaluate` (`measured`)."""
     names = lower_is_better if isinstance(lower_is_better, tuple | list) else [None]
     if not all(isinstance(name, str) and name for name in names):
         raise InputError(
-            f"lower_is_better = {lower_is_better!r} is not allowed; name metrics of `evaluate`, as lower_is_better="
-            "('fid',)."
+            f"lower_is_better = {lower_is_better!r} is not allowed; name metrics of `evaluate`, as in "
+            "lower_is_better=('fid',)."
         )
     if names and not measured:
-        raise InputError(f"lower_is_better names {', '.join(map(str, names))}, but no `evaluate` measures anything.")
+        raise InputError(f"lower_is_better names {', '.join(map(str, names))}, but the recipe has no `evaluate`.")

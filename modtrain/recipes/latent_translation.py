@@ -1,7 +1,7 @@
 """Unpaired translation on the encoding: "Improving Cycle-GAN using Intel AI DevCloud" (Mohan Nikam, Intel, June 2018).
 
 Apples (domain A) become oranges (domain B). One encoder-decoder serves both domains, one translator works on its
-encoding, and one discriminator judges the encoding, never the image. The article's sentences and where they are here:
+encoding, and one discriminator judges the encoding, never the image. The sentences of the article and their functions:
 
 - "this pair can even be trained separately ... governed by the reconstruction loss": `encoder_decoder_loss`;
 - "deviation loss, which is defined as the difference between the encodings of an image and the output of the generator
@@ -106,7 +106,7 @@ class DiscriminatorParams:
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Params:
-    """Everything that may be varied. The defaults are the built-in demo; `jobs/` holds the article's full size."""
+    """All parameters. The defaults are those of the built-in demo; `jobs/` holds the article's full size."""
 
     batch_size: Count = Field(default=8, description="images of each domain in a batch")
     load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
@@ -139,7 +139,7 @@ class EncoderDecoder(nn.Module):
 
 
 def build_encoder_decoder(params: Params) -> EncoderDecoder:
-    """One for both domains."""
+    """The encoder-decoder of both domains."""
     return EncoderDecoder(params.encoder_decoder.width, params.encoder_decoder.norm)
 
 
@@ -157,7 +157,7 @@ def build_discriminator(params: Params) -> nn.Module:
 
 
 def encodings(nets: Nets, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The encodings of a batch's images of A and of B, made once for all modules of a worker."""
+    """The encodings of a batch's images of A and of B, computed once for all modules of a worker."""
     both = nets.once("encodings", lambda: nets.encoder_decoder.encode(torch.cat((batch["a"], batch["b"]))))
     return both[: len(batch["a"])], both[len(batch["a"]) :]
 
@@ -170,7 +170,7 @@ def encoder_decoder_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, 
 
 
 def translator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
-    """Fool every discriminator that is read, and change nothing else: adversarial plus weighted deviation losses."""
+    """Adversarial loss, averaged over the discriminators that are read, plus weighted deviation losses."""
     p, gan_mode = params.translator, params.discriminator.gan_mode
     encoding_a, encoding_b = encodings(nets, batch)
     fake = nets.once("fake", lambda: nets.translator(encoding_a))
@@ -187,7 +187,7 @@ def deviation_loss(encoding: Tensor, translation: Tensor, deviation: Deviation) 
 
 
 def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
-    """Tell encodings of B from translated encodings of A; smooth on both where a gradient penalty asks for it."""
+    """Encodings of B are real, translated encodings of A are fake; with a gradient penalty on one or both."""
     p = params.discriminator
     encoding_a, real = (encoding.detach() for encoding in encodings(nets, batch))
     fake = nets.once("fake", lambda: nets.translator(encoding_a)).detach()
@@ -211,7 +211,7 @@ def adam(parameters: Iterable[nn.Parameter], p: Trained) -> Adam:
 def schedule(progress: float, p: Trained) -> float:
     """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` linearly down to 0 at `finished_at`.
 
-    The encoder-decoder starts first and is finished first: until then the encoding drifts under the other two.
+    The encoder-decoder starts and finishes first, since the encoding drifts under the other two until then.
     """
     if progress < p.starts_at:
         return 0.0
@@ -229,8 +229,8 @@ def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluatio
     """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth.
 
     `reconstruction_psnr`: A and B encoded and decoded; `target_kept_psnr`: B through the translator against B. With the
-    truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside of the
-    mask), `background_psnr` and `background_ssim` (the translated against the given A, outside of it).
+    truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside the
+    mask), `background_psnr` and `background_ssim` (the translated against the given A, outside it).
     """
     if test is None:
         raise InputError("The data has no test images; add testA and testB to see how well it is translated.")

@@ -1,4 +1,4 @@
-"""A run's recipe, parameters and data, loaded from what its `run.json` names."""
+"""Recipe, parameters and data of a run, loaded as its `run.json` specifies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of a name, module or file; InputError where there is none."""
+    """The recipe of a name, an importable module or a Python file; InputError where there is none."""
     recipe = plugins.load("recipe", recipe_name(name))
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name} defines `recipe`, but it is a {type(recipe).__name__}, not a Recipe.")

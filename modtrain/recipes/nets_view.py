@@ -1,4 +1,4 @@
-"""Nets: the networks of one worker as a loss sees them."""
+"""Nets: the networks of one worker as a loss function gets them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 class Nets:
-    """The networks of one worker as a loss sees them: `nets.translator` is the live module, or its newest frozen copy.
+    """The networks by name: `nets.translator` is the live torch.nn.Module, or its newest frozen copy.
 
-    A loss may touch its own module and the peers that it declares under `reads`; anything else is an error. Between two
-    batches `once` forgets what it kept.
+    A module of the same worker is live, one of another worker a frozen copy; gradients pass through both to the module
+    in training. A loss may use its own module and the peers that it declares under `reads`; anything else raises
+    InputError. In `apply` and `evaluate` all modules may be used.
     """
 
     def __init__(self, versions: Mapping[str, Sequence[Net]], lasts: Mapping[str, Mapping[str, int]]) -> None:
-        """`versions`: each module's networks, newest first; `lasts`: how many of each peer a module's loss reads."""
+        """`versions`: networks of each module, newest first. `lasts`: by module, its peers and how many versions."""
         self._versions = versions
         self._lasts = lasts
         self._module: str | None = None
@@ -30,39 +31,39 @@ class Nets:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return self._every(name)[0]
+        return self._versions_of(name)[0]
 
     def average(self, name: str, loss: Callable[[Any], Tensor]) -> Tensor:
-        """The mean of `loss(net)` over the versions of a peer that the edge reads (one if it is live here)."""
-        versions = self._every(name)
+        """Mean of `loss(net)`, a tensor, over the versions of a peer that `reads` asks for; one if it is live."""
+        versions = self._versions_of(name)
         return sum((loss(net) for net in versions[1:]), start=loss(versions[0])) / len(versions)
 
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, shared by the losses of one batch: a tensor that several modules of a worker need.
+        """Result of `compute()`, a tensor, computed once a batch for all losses of a worker that use the same `key`.
 
-        The module in training gets the graph where it is itself one of the networks inside `compute`; every other loss
-        gets the values alone. So on one worker the fake of the generator's loss serves the discriminator's.
+        The module in training gets it with its graph if it is one of the networks used inside `compute`; every other
+        one gets it detached. So the fake made for the generator's loss serves the discriminator's loss.
         """
         kept = self._kept.get(key)
         if kept is None or self._module in kept[1]:
             self._touched.append(set())
             kept = self._kept[key] = (compute(), frozenset(self._touched.pop()))
         value, inside = kept
-        for name in inside:  # what is shared was read, too: the same must hold where the modules are apart
-            self._every(name)
+        for name in inside:  # a shared tensor uses these networks, so `reads` must have them: they may be apart
+            self._versions_of(name)
         return value if self._module in inside else value.detach()
 
     def enter(self, module: str | None) -> None:
-        """From here on the loss of `module` is computed; None allows every network (evaluation, inference)."""
+        """Select the module whose loss is computed next; None allows every network (evaluation, inference)."""
         self._module = module
 
     def forget(self) -> None:
-        """Drop what `once` kept: the batch or a network has changed."""
+        """Drop the results of `once`: the batch has changed."""
         self._kept.clear()
 
-    def _every(self, name: str) -> Sequence[Net]:
+    def _versions_of(self, name: str) -> Sequence[Net]:
         if name not in self._versions and self._module is None:
-            raise AttributeError(f"no module {name!r} here; there are {', '.join(self._versions)}")
+            raise AttributeError(f"There is no module {name!r}; there are {', '.join(self._versions)}.")
         for touched in self._touched:
             touched.add(name)
         if self._module is None or name == self._module:
@@ -70,7 +71,7 @@ class Nets:
         lasts = self._lasts[self._module]
         if name not in lasts:
             raise InputError(
-                f"The loss of {self._module!r} touches {name!r}, which it does not declare: it reads "
+                f"The loss of {self._module!r} uses {name!r}, which it does not declare: it reads "
                 f"{', '.join(lasts) or 'nothing'}. Add {name!r} to the `reads` of {self._module!r} in the recipe."
             )
         return self._versions[name][: lasts[name]]

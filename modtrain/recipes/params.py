@@ -1,7 +1,7 @@
-"""A recipe's `Params` from outside: a config's mapping and `--set a.b=value` become one validated frozen object.
+"""Parameters from outside: a config's mapping and `--set a.b=value` become one validated, frozen Params object.
 
-Values are read as YAML in its present form: `1e-4` is a number, and only `true` and `false` are truth values, so that
-`norm=no` stays text. Deliberately not here: what a parameter means or defaults to; that stands once, in the recipe.
+Values are YAML 1.2: `1e-4` is a number, and only `true` and `false` are booleans, so `norm=no` stays text. Meaning and
+default of a parameter stand once, in the recipe.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.strict_yaml import read_yaml
 
 REQUIRED = dataclasses.MISSING
-"""The default of a parameter that has none."""
+"""Marks a parameter without a default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One line of `modtrain recipes`: a parameter's dotted name, type, default and meaning."""
+    """A parameter's dotted name, type, default and meaning, as `modtrain recipes` lists them."""
 
     name: str
     type: str
@@ -44,13 +44,15 @@ def parameters(params: type[Any], prefix: str = "") -> Iterator[Parameter]:
             yield from parameters(hint, name + ".")
         else:
             default, meaning = _default(item)
-            noted = [note.description for note in get_args(annotated[item.name])[1:] if isinstance(note, FieldInfo)]
-            meaning = meaning or next(filter(None, noted), "")
+            descriptions = [
+                note.description for note in get_args(annotated[item.name])[1:] if isinstance(note, FieldInfo)
+            ]
+            meaning = meaning or next(filter(None, descriptions), "")
             yield Parameter(name=name, type=type_name(hint), default=default, meaning=meaning)
 
 
 def type_name(hint: Any) -> str:
-    """A type as a person writes it: `float`, `dense | separable`, `int | null`."""
+    """A type in the words of a config file: `float`, `dense | separable`, `int | null`."""
     if hint is type(None):
         return "null"
     if get_origin(hint) in (Union, types.UnionType):
@@ -61,7 +63,7 @@ def type_name(hint: Any) -> str:
 
 
 def build_params(params: type[Any], values: Mapping[str, Any]) -> Any:
-    """The Params object of nested `values`; InputError names each wrong one, and what is allowed."""
+    """The Params object of nested `values`; InputError names each wrong value and what is allowed."""
     _check_names([parameter.name for parameter in parameters(params)], values)
     try:
         built = TypeAdapter(params).validate_python(dict(values))
@@ -77,7 +79,7 @@ def as_values(params: Any) -> dict[str, Any]:
 
 
 def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """`values` with every `a.b=value` of `settings` put in; values are YAML (1e-4, true, null, [1, 2], text)."""
+    """`values` with each `a.b=value` of `settings` applied; values are YAML (1e-4, true, null, [1, 2], text)."""
     result = dict(values)
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -95,7 +97,7 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """All leaves by their dotted names."""
+    """All leaves of nested mappings, by dotted names."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -103,19 +105,19 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def sentence(error: Any) -> str:
-    """What is wrong with one value, from an item of pydantic's `ValidationError.errors()`."""
+    """One error message from an item of pydantic's `ValidationError.errors()`."""
     name = ".".join(str(part) for part in error["loc"]) or "The parameters"
     if error["type"] == "missing":
         return f"{name} has no default: give it, as in --set {name}=..."
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{name} = {error['input']!r} is not allowed: {said[:1].lower()}{said[1:]}."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 
 def _default(item: dataclasses.Field[Any]) -> tuple[Any, str]:
     default, meaning = item.default, str(item.metadata.get("meaning", ""))
     if isinstance(default, FieldInfo):
-        found = default.get_default(call_default_factory=True, validated_data={})
-        return REQUIRED if found is PydanticUndefined else found, default.description or meaning
+        value = default.get_default(call_default_factory=True, validated_data={})
+        return REQUIRED if value is PydanticUndefined else value, default.description or meaning
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory(), meaning
     return default, meaning
@@ -138,12 +140,12 @@ def _same_last_part(name: str, known: list[str]) -> str:
 
 
 def _check_values(given: Mapping[str, Any], built: Mapping[str, Any]) -> None:
-    """What pydantic would let pass and nobody means: NaN, infinity, and true where a number is wanted."""
-    taken = flatten(built)
+    """Refuse what pydantic accepts: NaN, infinity, and a boolean for a number."""
+    accepted = flatten(built)
     for name, value in flatten(given).items():
-        if isinstance(value, bool) and name in taken and not isinstance(taken[name], bool | str):
+        if isinstance(value, bool) and name in accepted and not isinstance(accepted[name], bool | str):
             raise InputError(f"{name} = {str(value).lower()} is not allowed: it takes a number.")
-    for name, value in taken.items():
+    for name, value in accepted.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{name} = {value} is not allowed: it must be a finite number.")
 

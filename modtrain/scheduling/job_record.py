@@ -1,4 +1,4 @@
-"""The record of a run's jobs (`jobs/jobs.json`): which job each worker is, and what its backend says about it now."""
+"""The record of a run's jobs (`jobs/jobs.json`), and the present state of those jobs."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class JobId:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What was submitted last."""
+    """The last submission of a run."""
 
     backend: str | None = None
     options: BackendOptions = field(default_factory=BackendOptions)
     jobs: Mapping[int, JobId] = field(default_factory=dict)
-    """By worker. A live job of an earlier launch stays on its own backend."""
+    """By worker. A live job of an earlier submission stays on its own backend."""
 
     def write(self, run: Run) -> None:
         """Write the record into the run's folder."""
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
-        # A dependency holds for one submission: later the scheduler may have forgotten that other job.
+        # A dependency holds for one submission: the scheduler forgets the job that it names.
         profile = self.options.profile.model_dump(exclude_unset=True, exclude={"dependency"}, mode="json")
         values = {"backend": self.backend, "address": self.options.address, "profile": profile, "jobs": jobs}
         filesystem.replace_file(_path(run), json.dumps(values, indent=2).encode())
@@ -67,14 +67,14 @@ def backend_of(job: JobId, record: Record) -> Backend:
 
 
 def still_trains(run: Run, module: str, job: JobId, state: JobState) -> bool:
-    """Whether a live job trains or will train: not if its worker has reported its end and the job is shutting down."""
+    """Whether a live job trains or will train: not where its worker has reported its end and only the job remains."""
     report = run.read_report(module)
     is_own = report.job in Journal(job.id).links
     return state.live and not (is_own and state.phase == "running" and report.state in ("stopped", "failed"))
 
 
 def job_states(run: Run) -> dict[int, JobState]:
-    """The state of each submitted job by worker; each backend is asked once."""
+    """The state of each submitted job, by worker; each backend is asked once."""
     record = read_record(run)
     states: dict[int, JobState] = {}
     for backend, numbers in _by_backend(record):
@@ -85,16 +85,16 @@ def job_states(run: Run) -> dict[int, JobState]:
 
 
 def worker_jobs(run: Run) -> dict[int, WorkerJob]:
-    """The same with the ids of the jobs that continued each, for a `RunSnapshot`."""
+    """The states of the jobs with the ids of those that continued each, for a `RunSnapshot`."""
     record = read_record(run)
     return {
-        number: WorkerJob(phase=state.phase, reason=state.why, ids=tuple(Journal(record.jobs[number].id).links))
+        number: WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(Journal(record.jobs[number].id).links))
         for number, state in job_states(run).items()
     }
 
 
 def cancel_jobs(run: Run) -> int:
-    """End every live job of the run through its backend; how many there were."""
+    """End every live job of the run through its backend; the number of jobs."""
     record, ended = read_record(run), 0
     for backend, numbers in _by_backend(record):
         ids = [record.jobs[number].id for number in numbers]
@@ -107,7 +107,7 @@ def cancel_jobs(run: Run) -> int:
 
 
 def withdraw_pending(run: Run) -> set[int]:
-    """Take jobs that have not begun out of a scheduler's queue: they have nothing to publish. The workers' numbers."""
+    """Remove jobs that have not started from a scheduler's queue, having nothing to publish; the workers' numbers."""
     record, withdrawn = read_record(run), set[int]()
     for backend, numbers in _by_backend(record):
         if backend.unattended:
@@ -119,7 +119,7 @@ def withdraw_pending(run: Run) -> set[int]:
 
 
 def is_known(backend: str) -> bool:
-    """Whether a backend may be asked about a run's jobs: reading a folder runs no code that the folder names."""
+    """Whether a backend is installed; a run's folder must not name code that reading it would execute."""
     return backend in plugins.known("backend")
 
 

@@ -1,13 +1,11 @@
-"""The text of a job script, from a Jinja2 template: readable, complete by itself, every value quoted.
+"""The text of a job script, from a Jinja2 template: readable, self-contained, every value quoted.
 
-A site's own template (`template:` of a profile) gets the same names, and may include or extend ours; a name that does
-not exist is an error. Deliberately not here: what the directives are (`backends/slurm.py`, `backends/pbs.py`).
+A site's own template (`template:` of a profile) gets the same names, and may include or extend ours; an unknown name
+or block is an error. The directives come from `backends/slurm.py` and `backends/pbs.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -15,53 +13,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modtrain.errors import InputError, did_you_mean
+from modtrain.scheduling.restarts import MAX_PAUSE_S, MAX_RESTARTS, QUICK_FAILURE_S
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "backends" / "templates"
-MAX_QUICK_DEATHS = 16
-"""How often in a row a script starts a worker again that was killed within a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """What a template is given; every field is a name in it."""
+    """The values of a template; every field is a name in it."""
 
     about: str
     """What this job is, for the comment at the top."""
     submit: str
-    """The command that submits it by hand."""
+    """Command that submits the script by hand."""
     path: Path
     log: Path
+    """Log of the worker; for an array, the folder of the logs."""
     journal: Path
-    """Takes a line when the worker starts, ends, or is continued by another job."""
+    """File with a line for each start, end and continuation of the worker."""
     marker: str
-    """What begins a directive: #SBATCH, #PBS."""
+    """Prefix of a directive: #SBATCH, #PBS."""
     directives: Sequence[str]
     command: Sequence[str]
     tasks: Sequence[int] = ()
-    """Of an array: the task of each index, given to the command as `--task`. Log and journal have one in their name."""
+    """For an array: the task of each index, passed as `--task`. Log and journal are named after it."""
     environment: dict[str, str] = field(default_factory=dict)
     tools: Path | None = None
-    """The folder of the scheduler's commands, for a node whose login shell does not find them."""
+    """Folder of the scheduler's commands, for nodes whose login shell does not find them."""
     umask: str = "0022"
-    """Of the person who submits: what the job writes is for the same readers."""
+    """Of the submitting process, so that what the job writes has the same readers."""
     prologue: Sequence[str] = ()
     epilogue: Sequence[str] = ()
     limit_s: int | None = None
-    """The walltime; None where it is not known."""
+    """Walltime; None where it is not known."""
     publish_before_s: int = 0
     chain: int = 1
-    max_quick_deaths: int = MAX_QUICK_DEATHS
+    max_restarts: int = MAX_RESTARTS
+    quick_failure_s: int = QUICK_FAILURE_S
+    max_pause_s: int = MAX_PAUSE_S
 
 
-def render(script: Script, template: str, own: str | None = None) -> str:
-    """The script's text by one of our templates, or by a site's `own`; InputError where that one is wrong."""
+def render(script: Script, template: str, site_template: str | None = None) -> str:
+    """The script's text by one of our templates, or by a site's own; InputError where that one is wrong."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, *([Path(own).parent] if own else [])]),
+        loader=jinja2.FileSystemLoader([TEMPLATES, *([Path(site_template).parent] if site_template else [])]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,22 +69,22 @@ def render(script: Script, template: str, own: str | None = None) -> str:
     )
     environment.filters |= {"sh": quoted, "comment": comment}
     values = {item.name: getattr(script, item.name) for item in fields(script)}
-    if own is None:
+    if site_template is None:
         return environment.get_template(template).render(values)
     try:
-        text = Path(own).read_text(encoding="utf-8")
-        _blocks(text, environment, own)
+        text = Path(site_template).read_text(encoding="utf-8")
+        _block_names(text, environment, site_template)
         return environment.from_string(text).render(values)
     except InputError:
         raise
-    except Exception as error:  # a template is a program of the site's
-        raise InputError(f"The job script template {own}{_said(error, values)}") from None
+    except Exception as error:  # a template is a program, and can fail in any way
+        raise InputError(f"The job script template {site_template}{_explanation(error, values)}") from None
 
 
-def _blocks(text: str, environment: Environment, own: str) -> set[str]:
-    """The blocks of a template and of those that it extends.
+def _block_names(text: str, environment: Environment, site_template: str) -> set[str]:
+    """Names of the blocks of a template and of those that it extends.
 
-    InputError for one that nothing above has, and that is in no other: it would be left out without a word.
+    InputError for a block that replaces none of its base template and is not nested in one: Jinja2 would ignore it.
     """
     from jinja2 import nodes
 
@@ -93,53 +93,37 @@ def _blocks(text: str, environment: Environment, own: str) -> set[str]:
     names, extends = {block.name for block in blocks}, tree.find(nodes.Extends)
     if extends is None or environment.loader is None:
         return names
-    if not isinstance(extends.template, nodes.Const):  # known only when it is rendered
+    if not isinstance(extends.template, nodes.Const):  # an expression has no value before rendering
         return names
     base = str(extends.template.value)
-    above = _blocks(environment.loader.get_source(environment, base)[0], environment, base)
-    inner = {nested.name for block in blocks for nested in block.find_all(nodes.Block)}
-    for name in sorted(names - above - inner):
-        has, near = ", ".join(sorted(above)) or "none", did_you_mean(name, above)
-        raise InputError(f"The job script template {own} has a block {name!r}; {base} has {has}.{near}")
-    return names | above
+    inherited = _block_names(environment.loader.get_source(environment, base)[0], environment, base)
+    nested = {inner.name for block in blocks for inner in block.find_all(nodes.Block)}
+    for name in sorted(names - inherited - nested):
+        allowed, suggestion = ", ".join(sorted(inherited)) or "none", did_you_mean(name, inherited)
+        raise InputError(
+            f"The job script template {site_template} has a block {name!r}; {base} has {allowed}.{suggestion}"
+        )
+    return names | inherited
 
 
-def _said(error: Exception, names: Iterable[str]) -> str:
-    """What is wrong with a template."""
+def _explanation(error: Exception, names: Iterable[str]) -> str:
+    """What is wrong with a template, as the end of a sentence that begins with its path."""
     import jinja2
 
     if isinstance(error, jinja2.TemplateNotFound):
-        return f" asks for {error.name}, which is neither beside it nor one of ours."
+        return f" names the template {error.name}, which is neither in its folder nor one of modtrain's."
     if isinstance(error, OSError):
         return f" cannot be read: {error.strerror}."
     line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
-    known = f" It may use {', '.join(names)}." if isinstance(error, jinja2.UndefinedError) else ""
-    return f"{line}: {' '.join(str(error).split()).rstrip('.')}.{known}"
+    allowed = f" It may use {', '.join(names)}." if isinstance(error, jinja2.UndefinedError) else ""
+    return f"{line}: {' '.join(str(error).split()).rstrip('.')}.{allowed}"
 
 
 def quoted(value: object) -> str:
-    """One word of a shell, whatever is in it."""
+    """The value as one word of a shell, whatever characters it has."""
     return shlex.quote(str(value))
 
 
 def comment(value: object) -> str:
-    """One printable line, whatever is in it: a comment must not end early."""
+    """The value as one printable line, so that no line break can end a comment."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
-
-
-def job_name(name: str, belongs_to: Path, longest: int) -> str:
-    """A name that every scheduler takes: letters, digits and `._-`, at most so long, another for each run's folder."""
-    mark = hashlib.sha256(f"{belongs_to}\0{name}".encode()).hexdigest()[:4]
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
-    plain = plain if plain[:1].isalpha() else f"m{plain}"
-    return f"{plain[: longest - 5]}-{mark}"
-
-
-def without(directives: Iterable[str], left_out: Sequence[str]) -> list[str]:
-    """The directives but those that begin with one of `left_out` (`--mem`, `-l walltime`), word by word."""
-
-    def words(text: str) -> list[str]:
-        return [word for word in re.split(r"[\s=]+", text) if word]
-
-    begun = [words(entry) for entry in left_out]
-    return [line for line in directives if not any(words(line)[: len(entry)] == entry for entry in begun)]

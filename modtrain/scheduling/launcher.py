@@ -1,71 +1,45 @@
-"""launch: place the modules, submit what has no live job, watch, start killed workers again.
+"""Launch: the jobs of a run on a backend. Submits what is missing, watches it, and restarts killed workers.
 
-Launching an existing run again resumes it: only what is not running and not finished is submitted. Deliberately not
-here: how a command is run (`backends/`), training (`worker.py`, which is never imported here), and the terminal
-(`cli/`).
+Launching an existing run resumes it: only workers that are neither running nor finished are submitted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import BackendSilent, FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
-    Deaths,
     Job,
     JobState,
     Resources,
     ScriptBackend,
-    python_path,
-    wants_restart,
 )
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim
-from modtrain.scheduling.new_run import prepare
-from modtrain.scheduling.resume import choose_backend, choose_options, previous_launch
+from modtrain.scheduling.member import Member
+from modtrain.scheduling.new_run import RunPlan, find_target, plan_run
+from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.restarts import wants_restart
+from modtrain.scheduling.resume import BackendChoice, choose_launch
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)
 
 FINISHED = 0
-STOPPED = (StopRequested.exit_code, Preempted.exit_code, Interrupted.exit_code)
-"""Exit codes of workers that published and left because they were asked to."""
-
-
-@dataclass
-class Member:
-    """One worker of a launched run and its job."""
-
-    number: int
-    modules: list[str]
-    id: str | None = None
-    backend: str = ""
-    """Where its job runs: a live job of an earlier launch stays where it is."""
-    phase: str = "pending"
-    """What its backend said of the job last."""
-    exit_code: int | None = None
-    over: bool = False
-    restarts: int = 0
-    begun: float = field(default_factory=time.monotonic)
-    again_at: float | None = None
-    deaths: Deaths = field(default_factory=Deaths)
-
-    @property
-    def name(self) -> str:
-        """For people: the modules."""
-        return "+".join(self.modules)
+Notify = Callable[[str], None]
+"""Takes one message for the user."""
 
 
 class Launch:
@@ -81,10 +55,10 @@ class Launch:
         beside: int = 0,
         worker_options: tuple[str, ...] = (),
     ) -> None:
-        """Nothing is started yet: `start` does.
+        """Nothing is submitted before `start`.
 
-        Several launches may share their `backends`, by name, and run at the same time: `beside` is how many jobs of all
-        of them there are. `worker_options` are for every worker.
+        Launches that run at the same time may share their `backends`, by name; `beside` is the number of jobs of all of
+        them. `worker_options` are added to the command of every worker.
         """
         self.run, self.backend_name, self.options = run, backend, options
         self._beside, self._worker_options = beside, worker_options
@@ -93,11 +67,12 @@ class Launch:
             self._backends[backend] = plugins.load("backend", backend)(options)
         self.backend = self._backends[backend]
         self.members = [Member(number, list(modules)) for number, modules in enumerate(run.spec.placement)]
+        self._is_silent = False
 
     def start(self) -> list[Member]:
-        """Submit every worker that has no live job and is not finished; those that were submitted.
+        """Submit every worker that has no live job and is not finished; the submitted ones.
 
-        InputError where another launch, or somebody by hand, runs a worker that cannot be watched from here.
+        InputError where another process launches the run, or a worker runs that no known job belongs to.
         """
         self.run.jobs_path.mkdir(exist_ok=True)
         claim(self.run)
@@ -108,30 +83,24 @@ class Launch:
             self.run.clear_stop()
             self._submit(missing)
         except BaseException:
-            for member in self.members:  # a launch that fails to start ends no job of an earlier one
+            for member in self.members:  # a launch that fails to start must not end the jobs of an earlier one
                 member.id = member.id if member in missing else None
             raise
         return [member for member in missing if member.id is not None]
 
     def scripts(self) -> list[Path]:
-        """Write the job scripts of every worker and submit nothing: for schedulers."""
+        """Write the job scripts of every worker and submit nothing; for batch schedulers."""
         self.run.jobs_path.mkdir(exist_ok=True)
-        self._note_how()
+        self._record_options()
         return cast(ScriptBackend, self.backend).scripts([self._job(member) for member in self.members])
 
-    def watch(self, tell: Callable[[str], None]) -> Iterator[list[Member]]:
-        """Again and again the members, until all are over; killed workers are started again meanwhile."""
-        asked, silent = float("-inf"), False
+    def watch(self, notify: Notify) -> Iterator[list[Member]]:
+        """Yield the members repeatedly until all are over, and restart killed workers meanwhile."""
+        asked_at = float("-inf")
         while True:
-            if time.monotonic() - asked >= self.backend.poll_s:
-                asked = time.monotonic()
-                try:
-                    self.hear({name: self._backends[name].status(ids) for name, ids in self.asks().items()}, tell)
-                    silent = False
-                except BackendSilent as error:
-                    if not silent:  # once: the jobs go on meanwhile
-                        tell(str(error))
-                    silent = True
+            if time.monotonic() - asked_at >= self.backend.poll_s:
+                asked_at = time.monotonic()
+                self._ask(notify)
             yield self.members
             if self.over:
                 self.release()
@@ -140,84 +109,99 @@ class Launch:
 
     @property
     def over(self) -> bool:
-        """Whether every worker is."""
+        """Whether every worker is over."""
         return all(member.over for member in self.members)
 
-    def asks(self) -> dict[str, list[str]]:
-        """The ids of the jobs that are to be asked about, by backend."""
-        found: dict[str, list[str]] = {}
+    def job_ids(self) -> dict[str, list[str]]:
+        """The ids of the jobs that are not known to be over, by backend."""
+        ids: dict[str, list[str]] = {}
         for member in self.members:
-            if member.id is not None and not member.over:
-                found.setdefault(member.backend, []).append(member.id)
-        return found
+            if member.is_watched:
+                ids.setdefault(member.backend, []).append(str(member.id))
+        return ids
 
-    def hear(self, told: Mapping[str, Mapping[str, JobState]], tell: Callable[[str], None]) -> None:
-        """Take the answers, by backend and id, and start again what has to be."""
+    def update(self, states: Mapping[str, Mapping[str, JobState]], notify: Notify) -> None:
+        """Take the states of the jobs, by backend and id, and restart the workers that are due."""
         for member in self.members:
-            if member.id is not None and not member.over and member.id in told.get(member.backend, {}):
-                self._look_at(member, told[member.backend][member.id], tell)
-        self._submit([m for m in self.members if m.again_at is not None and time.monotonic() >= m.again_at])
+            if member.is_watched and (state := states.get(member.backend, {}).get(str(member.id))) is not None:
+                self._update_member(member, state, notify)
+        self._submit([member for member in self.members if member.is_due])
 
     def cancel(self) -> None:
-        """End every job now; what is published stays."""
+        """End every job now. What is published stays."""
         self.release()
         for member in self.members:
             if not member.over:
-                member.over, member.exit_code = True, -signal.SIGKILL
+                member.end(-signal.SIGKILL)
+
+    def release(self) -> None:
+        """End what still runs, and free what the jobs held."""
+        for name, backend in self._backends.items():
+            backend.cancel([member.id for member in self.members if member.id and member.backend == name])
 
     def outcome(self) -> int:
-        """The exit code of the whole: 0 finished, else the worst reason of a worker."""
+        """The exit code of the whole launch: 0 finished, else that of a failed worker, else that of a stopped one."""
         codes = [1 if member.exit_code is None else member.exit_code for member in self.members]
         failed = [code for code in codes if code != FINISHED and code not in STOPPED]
         stopped = [code for code in codes if code in STOPPED]
         code = (failed or stopped or [FINISHED])[0]
         return code if 0 <= code < 256 else 1
 
-    def trouble(self, member: Member) -> str:
-        """What a worker said last of its end, else how it ended."""
-        return self.run.read_report(member.modules[0]).trouble or _said(member.exit_code)
-
-    def last_line(self, member: Member) -> str | None:
-        """The last line of a job's output; None where there is none."""
-        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
-        return lines[-1].removeprefix("modtrain: ") if lines else None
+    def failure(self, member: Member) -> str:
+        """Why a worker failed: what it reported, else the last line of its job's output, else its exit code."""
+        report = self.run.read_report(member.modules[0])
+        if report.trouble and report != member.earlier_reports.get(member.modules[0]):
+            return report.trouble
+        return self._last_line(member) or _describe_exit(member.exit_code)
 
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
         return self.run.jobs_path / f"{member.number}.log"
 
-    def _look_at(self, member: Member, state: JobState, tell: Callable[[str], None]) -> None:
+    def _ask(self, notify: Notify) -> None:
+        """Ask the backends about the jobs; that one does not answer is reported once, since the jobs continue."""
+        try:
+            states = {name: self._backends[name].status(ids) for name, ids in self.job_ids().items()}
+        except BackendSilent as error:
+            if not self._is_silent:
+                notify(str(error))
+            self._is_silent = True
+            return
+        self._is_silent = False
+        self.update(states, notify)
+
+    def _last_line(self, member: Member) -> str | None:
+        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
+        return lines[-1].removeprefix("modtrain: ") if lines else None
+
+    def _update_member(self, member: Member, state: JobState, notify: Notify) -> None:
         member.phase = state.phase
         if state.live:
             return
-        member.exit_code = self._exit_code(member, state)
-        pause_s = self._pause_s(member, self._backends[member.backend])
-        if pause_s is not None:
-            member.restarts += 1
-            member.id, member.again_at = None, time.monotonic() + pause_s
-            tell(f"{member.name} was ended ({_said(member.exit_code)}); starting it again from its newest checkpoint.")
+        exit_code = self._exit_code(member, state)
+        if self._is_restarted(member, exit_code) and (pause_s := member.restart_pause_s()) is not None:
+            member.restart_after(pause_s)
+            notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
-        member.over = True
-        if member.exit_code not in (FINISHED, FencedOut.exit_code, *STOPPED):
-            self._stop_the_others(member, tell)
+        member.end(exit_code)
+        if exit_code not in (FINISHED, FencedOut.exit_code, *STOPPED):
+            self._stop_the_others(member, notify)
 
-    def _pause_s(self, member: Member, backend: Backend) -> float | None:
-        """Seconds until a worker that has ended is started again; None where it is not."""
-        obeyed = member.exit_code == StopRequested.exit_code  # a request that was taken back since
-        again = obeyed or (wants_restart(member.exit_code) and not backend.restarts)
-        if not again or self.run.stop_request() is not None:
-            return None
-        return member.deaths.pause_s(time.monotonic() - member.begun)
+    def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
+        """Whether a worker that ended with this exit code is restarted by this launch."""
+        obeyed = exit_code == StopRequested.exit_code  # a request that was withdrawn since
+        wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].restarts)
+        return wanted and self.run.stop_request() is None
 
-    def _stop_the_others(self, failed: Member, tell: Callable[[str], None]) -> None:
-        """Nobody should wait for a peer that will never publish again: the others publish and leave."""
-        if any(not member.over for member in self.members) and self.run.stop_request() is None:
-            trouble = self.trouble(failed)
-            self.run.request_stop(trouble, kind="worker_failed", sender=failed.name)
-            tell(f"{failed.name} failed ({trouble}); the others publish and leave.")
+    def _stop_the_others(self, failed: Member, notify: Notify) -> None:
+        """Have the other workers publish and exit: the failed one publishes nothing more that they could wait for."""
+        if not self.over and self.run.stop_request() is None:
+            reason = self.failure(failed)
+            self.run.request_stop(reason, kind="worker_failed", sender=failed.name)
+            notify(f"{failed.name} failed: {reason.rstrip('.')}. The other workers publish and exit.")
 
     def _exit_code(self, member: Member, state: JobState) -> int | None:
-        """How a worker ended; its checkpoints and its last word say it where its backend did not see it."""
+        """How a worker ended; where the backend did not see it, by its checkpoints and its last report."""
         stop = self.run.stop_request()
         cancelled = StopRequested.exit_code if stop is not None and stop.kind == "cancelled" else None
         if state.exit_code is not None and (cancelled is None or state.exit_code >= 0):
@@ -228,87 +212,104 @@ class Launch:
         return cancelled if reported is None else reported
 
     def _submit(self, members: list[Member]) -> None:
-        """Start workers, but not against a stop request."""
+        """Submit the jobs of these workers, unless a stop was requested."""
         if not members:
             return
         if self.run.stop_request() is not None:
             for member in members:
-                member.over, member.again_at, member.exit_code = True, None, StopRequested.exit_code
+                member.end(StopRequested.exit_code)
             return
-        self._note_how(anew=False)  # first: what is refused now is gone on with in the same way
+        self._record_options(replace=False)  # before: a corrected command continues from what was refused
+        for member in members:
+            with contextlib.suppress(OSError):  # only needed to recognize the reports of the new worker
+                member.earlier_reports = {module: self.run.read_report(module) for module in member.modules}
         ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
-            member.id, member.backend, member.exit_code, member.over = id, self.backend_name, None, False
-            member.begun, member.again_at = time.monotonic(), None
+            member.run_as(id, self.backend_name)
+        self._record_jobs(ids)
+
+    def _record_jobs(self, submitted: list[str]) -> None:
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
         try:
             Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
         except OSError:
-            self.backend.cancel(ids)  # nobody would find them again
+            self.backend.cancel(submitted)  # without the record they could not be found again
             raise
 
-    def _note_how(self, *, anew: bool = True) -> None:
-        """Write down by which backend and with which options; jobs of another one must still be found."""
-        if not (last := read_record(self.run)).jobs or (anew and last.backend == self.backend_name):
-            Record(backend=self.backend_name, options=self.options, jobs=last.jobs).write(self.run)
+    def _record_options(self, *, replace: bool = True) -> None:
+        """Record the backend and its options, unless jobs are recorded that only another backend knows."""
+        record = read_record(self.run)
+        if not record.jobs or (replace and record.backend == self.backend_name):
+            Record(backend=self.backend_name, options=self.options, jobs=record.jobs).write(self.run)
 
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))
-        alone = ("--unattended",) if self.backend.unattended else ()  # nobody else may be there at the run's end
+        unattended = ("--unattended",) if self.backend.unattended else ()  # no launcher will evaluate the run
         options = ("--modules", ",".join(member.modules), "--threads", str(threads))
         return Job(
             name=f"{self.run.name}.{member.name}",
-            command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or alone)),
+            command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or unattended)),
             log=self.log_path(member),
-            resources=Resources(cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, beside=self._beside),
+            resources=Resources(
+                cpus=threads, gpus=0.0 if self.run.spec.device == "cpu" else 1.0, concurrent_jobs=self._beside
+            ),
             environment=python_path(),
         )
 
     def _adopt(self) -> None:
-        """Take over the jobs of an earlier launch that still live; a finished worker is not started again."""
+        """Take over the live jobs of an earlier launch, and note the workers that are finished."""
         record = read_record(self.run)
-        for job in record.jobs.values():
-            if job.backend not in self._backends:
-                self._backends[job.backend] = backend_of(job, record)
-        there = {m.number: record.jobs[m.number] for m in self.members if m.number in record.jobs}
-        told = {
-            name: self._backends[name].status([j.id for j in there.values() if j.backend == name])
-            for name in {job.backend for job in there.values()}
-        }
+        for previous in record.jobs.values():
+            if previous.backend not in self._backends:
+                self._backends[previous.backend] = backend_of(previous, record)
+        states = self._recorded_states(record)
         for member in self.members:
-            found = there.get(member.number)
-            if found and still_trains(self.run, member.modules[0], found, told[found.backend][found.id]):
-                member.id, member.backend = found.id, found.backend
+            job = record.jobs.get(member.number)
+            if job is not None and still_trains(self.run, member.modules[0], job, states[member.number]):
+                member.id, member.backend = job.id, job.backend
             elif self.run.is_finished(member.modules):
-                member.over, member.exit_code = True, FINISHED
+                member.end(FINISHED)
 
-    def release(self) -> None:
-        """End what still lives and free what the jobs held."""
-        for name, backend in self._backends.items():
-            backend.cancel([member.id for member in self.members if member.id and member.backend == name])
+    def _recorded_states(self, record: Record) -> dict[int, JobState]:
+        """The state of the recorded job of each worker; each backend is asked once."""
+        jobs = {number: job for number, job in record.jobs.items() if number < len(self.members)}
+        states = {
+            name: self._backends[name].status([job.id for job in jobs.values() if job.backend == name])
+            for name in {job.backend for job in jobs.values()}
+        }
+        return {number: states[job.backend][job.id] for number, job in jobs.items()}
 
 
-def launch(config: Config, *, tell: Callable[[str], None] = log.info) -> Run:
-    """Create the run, or go on with it, train it to its end, and return it. ModtrainError where a worker failed."""
-    previous = previous_launch(run := prepare(config))
-    backend = choose_backend(config, previous)
-    started = Launch(run, backend, choose_options(config, backend, previous))
+def launch(config: Config, *, notify: Notify = log.info) -> Run:
+    """Create the run or resume it, train it to its end, and return it. ModtrainError where a worker failed."""
+    plan = plan_run(find_target(config))
+    started = create_launch(plan, choose_launch(config, plan.target.run))
     started.start()
-    for _ in started.watch(tell):
+    for _ in started.watch(notify):
         pass
-    failed = [m for m in started.members if m.exit_code not in (FINISHED, *STOPPED)]
+    failed = [member for member in started.members if member.exit_code not in (FINISHED, *STOPPED)]
     if failed:
-        worker_log = run.log_path(failed[0].modules[0])
-        raise ModtrainError(f"{failed[0].name} failed: {started.trouble(failed[0])} See {worker_log}.")
-    return run
+        worker_log = started.run.log_path(failed[0].modules[0])
+        raise ModtrainError(f"{failed[0].name} failed: {started.failure(failed[0])} See {worker_log}.")
+    return started.run
+
+
+def create_launch(plan: RunPlan, choice: BackendChoice, *, submits: bool = True) -> Launch:
+    """The launch of a planned run, which is created if there is none; nothing is submitted yet.
+
+    InputError, and no folder, where the launch `submits` and the backend cannot take jobs from this machine.
+    """
+    if submits and plan.target.run is None:
+        choice.backend.check()
+    return Launch(plan.write(), choice.name, choice.options, backends={choice.name: choice.backend})
 
 
 def worker_command(command: str, folder: Path) -> tuple[str, ...]:
-    """What a job runs, but for its options."""
+    """The command of a job, without its options."""
     return (sys.executable, "-m", "modtrain", command, str(folder))
 
 
-def _said(exit_code: int | None) -> str:
+def _describe_exit(exit_code: int | None) -> str:
     if exit_code is None:
-        return "nobody saw how"
+        return "exit code unknown"
     return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"

@@ -1,6 +1,6 @@
-"""One launcher a run, and one worker a module: what a launch checks before it submits anything.
+"""Checks before a launch submits anything: one launcher per run, and one worker per module.
 
-These checks prevent mistakes; the store's fence keeps a run correct without them.
+They prevent mistakes. The fence of the checkpoint store keeps a run correct without them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Protocol
 
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
-from modtrain.storage.layout import JOBS, LAUNCHER_FILE
-from modtrain.storage.liveness import launcher_pid, live_modules
+from modtrain.storage.liveness import launcher_path, launcher_pid, live_modules
 from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 
 EXIT_S = 10.0
-"""How long a start waits for workers of a launcher that was just killed: they end with it, but not at once."""
+"""Longest wait for the workers of a launcher that was just killed: they end with it, but not at once."""
 
 
 class Launchable(Protocol):
@@ -32,20 +31,20 @@ class Launchable(Protocol):
 
 
 def claim(folder: Launchable) -> None:
-    """Record this process as the launcher; InputError where another process of this machine is."""
+    """Record this process as the launcher; InputError where another process of this machine is the launcher."""
     if (other := launcher_pid(folder.path)) not in (None, os.getpid()):
         raise InputError(
-            f"{folder.name} is launched already, by process {other}. Watch it with `modtrain status {folder.path}`, "
-            f"or stop it with `modtrain stop {folder.path}`."
+            f"{folder.name} is already launched by process {other}. Watch it with `modtrain status {folder.path}`, or "
+            f"stop it with `modtrain stop {folder.path}`."
         )
     identity = json.dumps(ProcessIdentity.current().as_json()).encode()
-    filesystem.replace_file(folder.path / JOBS / LAUNCHER_FILE, identity)
+    filesystem.replace_file(launcher_path(folder.path), identity)
 
 
 def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
-    """InputError where one of the modules has a live worker without a job that this launch knows.
+    """InputError where one of the modules has a live worker whose job this launch does not know.
 
-    A second worker of the module would be fenced out by it, or fence it out.
+    Of two workers of one module, one would be fenced out.
     """
 
     def are_free() -> bool | None:
@@ -54,7 +53,7 @@ def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
     if filesystem.wait_until(are_free, timeout_s=EXIT_S) is None and (alive := live_modules(run, modules)):
         process = run.read_report(alive[0]).process
         raise InputError(
-            f"{run.name} is being trained already ({alive[0]} by process {process.pid} on {process.host}), by no job "
-            "that can be seen from here, such as one that was submitted by hand. Wait for it, end it with "
-            f"`modtrain stop {run.path}`, or name its cluster (--address)."
+            f"{run.name} is already being trained ({alive[0]} by process {process.pid} on {process.host}) by a job "
+            "that this launch does not know, such as one submitted by hand. Wait for it, stop it with `modtrain stop "
+            f"{run.path}`, or give the address of its cluster (--address)."
         )

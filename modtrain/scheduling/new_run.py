@@ -1,6 +1,7 @@
-"""prepare: the run that a config names, new or existing, with its modules placed on workers.
+"""The run that a config names: found in its folder, or drafted with its modules placed on workers, then created.
 
-Deliberately not here: starting anything (`launch.py`).
+target = find_target(config)    # folder, recipe, existing run
+run = plan_run(target).write()  # settings compared, or modules placed; then the folder is created
 """
 
 from __future__ import annotations
@@ -9,83 +10,114 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe
-from modtrain.scheduling import job_record, placement
-from modtrain.scheduling.backends.base import python_path
-from modtrain.scheduling.config import Config, differences, new_spec
+from modtrain.scheduling import placement
+from modtrain.scheduling.config import Config, new_spec
+from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.resume import check_settings, has_begun
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE
-from modtrain.storage.liveness import live_modules
+from modtrain.storage.manifest import check_name
 from modtrain.storage.run import Run, RunSpec
 
 
-def prepare(config: Config, *, named_by_folder: bool = False) -> Run:
-    """The run that a config names: a new one, or the one of that name, if it was begun with the same settings.
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The folder that a config names, its recipe, and the run in it."""
 
-    One in which nothing was ever published, and nothing runs or is queued, takes the config's settings: what failed
-    before its first step, or was only a dry run, is corrected by the corrected command. Not so where the run was
-    `named_by_folder`, since that command says nothing of its settings.
+    config: Config
+    path: Path
+    recipe: Recipe
+    run: Run | None
+    """The run in the folder, if there is one."""
+    resumes: bool
+    """Whether that run is resumed. False for a new run, and for one in which nothing has begun: it is replaced."""
+
+    def with_settings(self, settings: Iterable[str]) -> Target:
+        """The same target with settings `a.b=value` of the recipe's parameters."""
+        return replace(self, config=self.config.with_settings(settings))
+
+
+def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
+    """Open what the config names; InputError where its root, name or recipe is wrong.
+
+    An existing run in which nothing was published, and nothing runs or is queued, takes the settings of the config, so
+    that a corrected command repairs it. Not so for a run that is `named_by_folder`: that command has no settings.
     """
-    path = Path(config.root).expanduser() / (config.name or new_name(config))
-    if not (path / RUN_FILE).exists():
-        return Run.create(path, draft(config, load_recipe(config.recipe)).spec)
-    run = Run.open(path)
-    if not named_by_folder and not _has_begun(run):
-        return run.replace_spec(draft(config, load_recipe(config.recipe)).spec)
-    other = differences(config, load_recipe(run.spec.recipe), run.spec)
-    if other:
-        raise InputError(
-            f"{run.path} exists and was begun with other settings: {'; '.join(other)}. Leave them out to go on "
-            "with it, or choose another --name."
-        )
-    return run
+    if config.name is not None:
+        check_name(config.name)
+    path = _root(config) / (config.name or new_name(config))
+    run = Run.open(path) if (path / RUN_FILE).exists() else None
+    resumes = run is not None and (named_by_folder or has_begun(run))
+    recipe = (
+        run.spec.recipe if run is not None and resumes and "recipe" not in config.model_fields_set else config.recipe
+    )
+    return Target(config=config, path=path, recipe=load_recipe(recipe), run=run, resumes=resumes)
 
 
-def _has_begun(run: Run) -> bool:
-    if any(run.store(module).versions() for module in run.modules):
-        return True
-    if live_modules(run):
-        return True
-    try:
-        return any(state.live for state in job_record.job_states(run).values())
-    except ModtrainError:  # nobody can say
-        return True
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A new run before it is created, and the step costs in seconds that decided its placement, if any did."""
+
+    spec: RunSpec
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run as it is, or as it will be once `write` has created it."""
+
+    target: Target
+    draft: Draft
+
+    @property
+    def run(self) -> Run:
+        """The run; its folder may not exist yet."""
+        return Run(self.target.path.resolve(), self.draft.spec)
+
+    def write(self) -> Run:
+        """Create the run, or replace the settings of one that has not begun; an existing one is returned as it is."""
+        target = self.target
+        if target.run is None:
+            return Run.create(target.path, self.draft.spec)
+        return target.run if target.resumes else target.run.replace_spec(self.draft.spec)
+
+
+def plan_run(target: Target) -> RunPlan:
+    """Decide everything about the run and write nothing; InputError where a resumed run has other settings."""
+    if target.run is None or not target.resumes:
+        return RunPlan(target=target, draft=draft(target.config, target.recipe))
+    check_settings(target.config, target.recipe, target.run)
+    return RunPlan(target=target, draft=Draft(spec=target.run.spec))
 
 
 def new_name(config: Config) -> str:
     """A name that no run in the root has: the recipe's with a number."""
-    root = Path(config.root).expanduser()
+    root = _root(config)
     if root.exists() and not root.is_dir():
-        raise InputError(f"--root {root} is a file, but must be a folder; runs are made in it.")
-    stem, there = Path(config.recipe).stem, filesystem.names(root)
-    return next(name for number in range(1, len(there) + 2) if (name := f"{stem}-{number}") not in there)
+        raise InputError(f"--root {root} is a file, but must be a folder; runs are created in it.")
+    stem, names = Path(config.recipe).stem, filesystem.names(root)
+    return next(name for number in range(1, len(names) + 2) if (name := f"{stem}-{number}") not in names)
 
 
 def unfinished(config: Config) -> Run | None:
-    """The newest run that `new_name` named for this recipe, if it has not reached its end."""
+    """The newest run that `new_name` named for this recipe, if it is not finished."""
     number = int(new_name(config).rpartition("-")[2]) - 1
-    path = Path(config.root).expanduser() / f"{Path(config.recipe).stem}-{number}"
+    path = _root(config) / f"{Path(config.recipe).stem}-{number}"
     if not (path / RUN_FILE).exists():
         return None
     run = Run.open(path)
     return None if run.is_finished(run.modules) else run
 
 
-@dataclass(frozen=True)
-class Draft:
-    """What a new run would be, and the step costs that decided its placement (none where they did not)."""
-
-    spec: RunSpec
-    costs: dict[str, float]
-
-
 def draft(config: Config, recipe: Recipe) -> Draft:
-    """Decide everything of a new run and write nothing; InputError where the config cannot be trained."""
+    """A new run with its modules placed on workers; nothing is written. InputError where it cannot be trained."""
     if config.dataroot:
         check_dataroot(Path(config.dataroot).expanduser(), recipe)
     modules, costs = list(recipe.modules), dict[str, float]()
@@ -96,25 +128,29 @@ def draft(config: Config, recipe: Recipe) -> Draft:
         if placement.needs_costs(modules, nodes):
             costs = measured_costs(new_spec(config, recipe, [modules]))
         placed = placement.place(modules, nodes, costs)
-    return Draft(new_spec(config, recipe, placed), costs)
+    return Draft(spec=new_spec(config, recipe, placed), costs=costs)
 
 
 def check_dataroot(path: Path, recipe: Recipe) -> None:
-    """A folder that is not there, or not laid out as the recipe needs it, must not leave a run behind."""
+    """InputError where the folder of the data does not exist, or does not have the layout that the recipe needs."""
     if not path.is_dir():
         beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
-        what = "is a file, but must be a folder" if path.exists() else "does not exist"
-        raise InputError(f"--dataroot {path} {what}.{did_you_mean(path.name, beside)}")
+        problem = "is a file, but must be a folder" if path.exists() else "does not exist"
+        raise InputError(f"--dataroot {path} {problem}.{did_you_mean(path.name, beside)}")
     if recipe.check_dataroot:
         recipe.check_dataroot(path)
 
 
 def measured_costs(spec: RunSpec) -> dict[str, float]:
-    """Seconds a step by module, measured by a process of its own (`costs.py`)."""
+    """Seconds a step by module, measured in a process of its own (`training/step_costs.py`)."""
     command = [sys.executable, "-m", "modtrain.training.step_costs"]
     environment = os.environ | python_path()
-    found = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True, env=environment)
-    if found.returncode:
-        said = found.stderr.strip().splitlines() or ["no reason given"]
-        raise InputError(f"The costs of the modules could not be measured: {said[-1]}")
-    return {name: float(cost) for name, cost in json.loads(found.stdout.strip().splitlines()[-1]).items()}
+    result = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True, env=environment)
+    if result.returncode:
+        reasons = result.stderr.strip().splitlines() or ["no reason given"]
+        raise InputError(f"The costs of the modules could not be measured: {reasons[-1]}")
+    return {name: float(cost) for name, cost in json.loads(result.stdout.strip().splitlines()[-1]).items()}
+
+
+def _root(config: Config) -> Path:
+    return Path(config.root).expanduser()

@@ -1,7 +1,7 @@
-"""Placement: which modules share a worker. Inside a worker they see each other live, across workers frozen copies.
+"""Placement: which modules share a worker. Within a worker they see each other live, across workers as frozen copies.
 
-The slowest worker decides how fast a run is, so modules are grouped to make it as fast as measured costs allow.
-Deliberately not here: the measuring (`costs.py`), and which machine a worker gets (`backends/`).
+The slowest worker limits a run, so modules are grouped to make it as fast as the measured step costs allow
+(`training/step_costs.py`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Placement = list[list[str]]
 
 
 def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Placement:
-    """The grouping of the modules on `nodes` workers whose slowest worker is fastest; ties keep the recipe's order.
+    """Group the modules on `nodes` workers so that the slowest worker is fastest; ties keep the recipe's order.
 
-    `costs` are seconds a step by module; they are only needed where 1 < nodes < the number of modules.
+    `costs` are seconds per step by module, used only where 1 < nodes < number of modules.
     """
     if nodes < 1:
-        raise InputError(f"--nodes {nodes} is not allowed; take 1 (joint training) to {len(modules)} (a module each).")
+        raise InputError(f"--nodes {nodes} is not allowed; use 1 (joint training) to {len(modules)} (one module each).")
     if nodes > len(modules):
         raise InputError(
             f"--nodes {nodes} is more than the recipe's {len(modules)} modules ({', '.join(modules)}), and one module "
-            f"cannot be spread over several nodes yet; take at most --nodes {len(modules)}."
+            f"cannot be spread over several nodes yet; use at most --nodes {len(modules)}."
         )
     if nodes == 1:
         return [list(modules)]
@@ -33,12 +33,15 @@ def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Pla
 
 
 def needs_costs(modules: Sequence[str], nodes: int) -> bool:
-    """Whether the costs decide anything."""
+    """Whether `place` uses step costs for this number of nodes."""
     return 1 < nodes < len(modules)
 
 
 def parse(text: str, modules: Sequence[str]) -> Placement:
-    """`translator | encoder_decoder, discriminator` by hand: workers by `|`, modules by commas, each exactly once."""
+    """Placement from text such as `translator | encoder_decoder, discriminator`: `|` separates workers, commas modules.
+
+    InputError unless every module is named exactly once.
+    """
     groups = [[name.strip() for name in group.split(",") if name.strip()] for group in text.split("|")]
     named = [name for group in groups for name in group]
     for name in named:
@@ -51,19 +54,24 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
         example = " | ".join(modules)
         raise InputError(
             f"--place must name every module exactly once, as in {example!r}; "
-            + (f"look at {', '.join(wrong)}." if wrong else "a worker has no modules.")
+            + (f"check {', '.join(wrong)}." if wrong else "a worker has no modules.")
         )
     order = list(modules).index
     return [sorted(group, key=order) for group in groups]
 
 
+def format_placement(placement: Placement) -> str:
+    """A placement as `--place` takes it."""
+    return " | ".join(",".join(modules) for modules in placement)
+
+
 def _loads(groups: Placement, costs: Mapping[str, float]) -> list[float]:
-    """Seconds a step of each worker, slowest first: of two groupings the better one is smaller."""
+    """Seconds per step of each worker, slowest first, so that the better of two groupings compares smaller."""
     return sorted((sum(costs[module] for module in group) for group in groups), reverse=True)
 
 
 def _partitions(modules: list[str], count: int) -> Iterator[Placement]:
-    """Every way to put the modules into `count` non-empty groups."""
+    """Every partition of the modules into `count` non-empty groups."""
     if len(modules) < count or count == 0:
         return
     if len(modules) == count:

@@ -1,7 +1,6 @@
-"""Profile: what a cluster wants to be told about every job, from a YAML file, a config and the command line.
+"""Profile: a cluster's job options, from a YAML file, a config and the command line.
 
-`cluster/` holds commented examples. Deliberately not here: how a scheduler spells any of it (`backends/slurm.py`,
-`backends/pbs.py`), and the text of a job script (`jobscript.py`).
+`cluster/` has commented examples; `backends/slurm.py` and `backends/pbs.py` turn the options into directives.
 """
 
 from __future__ import annotations
@@ -18,16 +17,15 @@ from modtrain.recipes.params import sentence
 from modtrain.storage.strict_yaml import read_mapping
 
 ALIASES = {"partition": "queue", "memory": "memory_gb", "directive": "directives"}
-"""Other names that people type."""
-_UNITS_S = (1, 60, 3600)
+"""Accepted synonyms."""
 
 
 def walltime_s(text: str) -> int:
-    """Seconds of `HH:MM:SS` or `D-HH:MM:SS`. Bare numbers are refused: Slurm means minutes by them, PBS seconds."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
-    if not found or not any(map(int, found.groups("0"))):
+    """Seconds of `HH:MM:SS` or `D-HH:MM:SS`; ValueError for a plain number: minutes to Slurm, seconds to PBS."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text)
+    if not match or not any(map(int, match.groups("0"))):
         raise ValueError("write it as HH:MM:SS or D-HH:MM:SS, such as 02:30:00")
-    days, hours, minutes, seconds = map(int, found.groups("0"))
+    days, hours, minutes, seconds = map(int, match.groups("0"))
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
@@ -38,17 +36,17 @@ def _walltime(text: str) -> str:
 
 def _one_line(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise ValueError("it must be one line of text that can be printed")
+        raise ValueError("it must be one line of printable text")
     return text
 
 
 def _plain(text: str) -> str:
     if re.search(r"\s", text):
-        raise ValueError("it must not hold blanks")
+        raise ValueError("it must not contain blanks")
     return _one_line(text)
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -56,16 +54,18 @@ Word = Annotated[
     str, BeforeValidator(lambda value: str(value) if type(value) is int else value), AfterValidator(_plain)
 ]
 Line = Annotated[str, AfterValidator(_one_line)]
-Lines = Annotated[tuple[Line, ...], BeforeValidator(lambda value: tuple(_listed(value)))]
+Lines = Annotated[tuple[Line, ...], BeforeValidator(lambda value: tuple(_as_list(value)))]
 
 
 class Profile(BaseModel):
-    """One cluster's job options. None leaves the choice to the cluster."""
+    """Job options of one cluster; None leaves the choice to the scheduler."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     backend: Line | None = Field(None, description="the backend that this profile is for: slurm or pbs")
-    dialect: Literal["pbspro", "torque"] | None = Field(None, description="of PBS: pbspro or torque [asked of qsub]")
+    dialect: Literal["pbspro", "torque"] | None = Field(
+        None, description="of PBS: pbspro or torque [from qsub --version]"
+    )
     queue: Word | None = Field(None, description="queue, which Slurm calls partition")
     account: Word | None = Field(None, description="account or project to charge")
     qos: Word | None = Field(None, description="quality of service")
@@ -77,22 +77,22 @@ class Profile(BaseModel):
     memory_gb: float | None = Field(None, gt=0, description="memory of each worker in GiB")
     gpus: int | None = Field(None, ge=0, description="GPUs of each worker")
     constraint: Word | None = Field(None, description="a feature that the node must have")
-    exclude: Word | None = Field(None, description="nodes to stay away from (Slurm)")
-    mail: Word | None = Field(None, description="address to write to")
-    mail_on: Word | None = Field(None, description="when: END,FAIL for Slurm, abe for PBS")
-    dependency: Word | None = Field(None, description="what to wait for, such as afterok:8812")
-    array_limit: int = Field(1000, ge=0, description="tasks in one array at most; 0: no arrays [1000]")
+    exclude: Word | None = Field(None, description="nodes not to run on (Slurm)")
+    mail: Word | None = Field(None, description="address for mail about jobs")
+    mail_on: Word | None = Field(None, description="events to mail about: END,FAIL for Slurm, abe for PBS")
+    dependency: Word | None = Field(None, description="jobs to wait for, such as afterok:8812")
+    array_limit: int = Field(1000, ge=0, description="largest number of tasks in one array; 0: no arrays [1000]")
     chain: int = Field(
         1, ge=1, le=1000, description="jobs submitted one after the other; 1: a job continues itself [1]"
     )
     publish_before_s: float = Field(120.0, gt=0, description="seconds before the time limit to publish and leave [120]")
-    poll_s: float = Field(10.0, gt=0, description="seconds between two questions to the scheduler [10]")
-    directives: Lines = Field((), description="one more directive, such as --directive=--exclusive; repeatable")
-    leave_out: Lines = Field((), description="a directive that this site does not take, such as --mem; repeatable")
+    poll_s: float = Field(10.0, gt=0, description="seconds between two queries of the scheduler [10]")
+    directives: Lines = Field((), description="an additional directive, such as --directive=--exclusive; repeatable")
+    leave_out: Lines = Field((), description="a directive that this site refuses, such as --mem; repeatable")
     prologue: Lines = Field((), description="a line to run before the worker, such as 'module load cuda'; repeatable")
-    epilogue: Lines = Field((), description="a line to run after it; repeatable")
+    epilogue: Lines = Field((), description="a line to run after the worker; repeatable")
     python: Line | None = Field(None, description="the Python of the nodes [this one]")
-    template: Line | None = Field(None, description="a job script template of the site's own")
+    template: Line | None = Field(None, description="a job script template of the site")
 
     @property
     def limit_s(self) -> int | None:
@@ -100,29 +100,29 @@ class Profile(BaseModel):
         return None if self.walltime is None else walltime_s(self.walltime)
 
     def with_values(self, values: Mapping[str, Any], source: str) -> Profile:
-        """This profile with other values over it; lists grow. InputError names `source` and what is wrong."""
+        """This profile with `values` set; lists are extended. InputError names `source` and the wrong value."""
         known = list(type(self).model_fields)
         named = {ALIASES.get(name.replace("-", "_"), name.replace("-", "_")): value for name, value in values.items()}
         for name in named:
             if name not in known:
                 raise InputError(
-                    f"{source} has {name!r}, which is no job option; there are {', '.join(known)}."
+                    f"{source} has {name!r}, which is not a job option; the options are {', '.join(known)}."
                     f"{did_you_mean(name, known)}"
                 )
-        mine = self.model_dump(exclude_unset=True)
+        merged = self.model_dump(exclude_unset=True)
         for name, value in named.items():
-            if isinstance(mine.get(name), tuple):
-                mine[name] = [*mine[name], *(line for line in _listed(value) if line not in mine[name])]
+            if isinstance(merged.get(name), tuple):
+                merged[name] = [*merged[name], *(line for line in _as_list(value) if line not in merged[name])]
             elif value is not None:
-                mine[name] = value
+                merged[name] = value
         try:
-            return Profile(**mine)
+            return Profile(**merged)
         except ValidationError as error:
             raise InputError(f"{source}: {' '.join(sentence(item) for item in error.errors())}") from None
 
 
 def read_profile(path: Path) -> Profile:
-    """The profile in a YAML file; a template is meant relative to it."""
+    """The profile in a YAML file; the path of a template is relative to that file."""
     values = read_mapping(path, "profile", "queue: long")
     if isinstance(values.get("template"), str):
         values["template"] = str((path.parent / Path(values["template"]).expanduser()).resolve())
@@ -130,18 +130,18 @@ def read_profile(path: Path) -> Profile:
 
 
 def options() -> list[tuple[str, str]]:
-    """Every job option as the command line spells it, with its meaning."""
-    hidden = ("backend",)
-    spelled = {"directives": "directive"}
-    fields = Profile.model_fields.items()
-    return [(f"--{spelled.get(n, n).replace('_', '-')}", f.description or "") for n, f in fields if n not in hidden]
+    """Every job option of the command line, such as `--memory-gb`, with its description."""
+    fields = {"directive" if name == "directives" else name: field for name, field in Profile.model_fields.items()}
+    return [
+        (f"--{name.replace('_', '-')}", field.description or "") for name, field in fields.items() if name != "backend"
+    ]
 
 
-def only(profile: Profile, understood: Sequence[str], backend: str) -> None:
-    """InputError where a profile says something that a backend has no use for."""
-    odd = [name for name in profile.model_fields_set if name not in understood and name != "backend"]
-    if odd:
+def check_supported(profile: Profile, supported: Sequence[str], backend: str) -> None:
+    """InputError where a profile sets a job option that a backend does not support."""
+    unsupported = [name for name in profile.model_fields_set if name not in supported and name != "backend"]
+    if unsupported:
         raise InputError(
-            f"{', '.join(sorted(odd))} cannot be asked of --backend {backend}; it takes {', '.join(understood)} alone, "
-            "and slurm and pbs take every job option."
+            f"--backend {backend} does not support {', '.join(sorted(unsupported))}; it takes {', '.join(supported)} "
+            "only. The backends slurm and pbs take every job option."
         )

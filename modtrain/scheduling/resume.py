@@ -1,15 +1,26 @@
-"""The rules of resuming: which backend and options a run or sweep continues with, for Python and the command line."""
+"""The rules of resuming, for Python and the command line: settings, backend and job options of an existing run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from modtrain.scheduling.backends.base import BackendOptions
-from modtrain.scheduling.config import Config
-from modtrain.scheduling.job_record import read_record
+from modtrain import plugins
+from modtrain.errors import InputError, ModtrainError
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import recipe_name
+from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.scheduling.backends.base import Backend, BackendOptions
+from modtrain.scheduling.config import Config, resolved_path
+from modtrain.scheduling.job_record import job_states, read_record
+from modtrain.scheduling.placement import format_placement, parse
 from modtrain.scheduling.profile import Profile, read_profile
-from modtrain.storage.run import Run
+from modtrain.storage.liveness import live_modules
+from modtrain.storage.run import Run, RunSpec
+
+_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
+"""Options that say where a run is executed, or that are compared separately."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +33,57 @@ class PreviousLaunch:
     """Whether any job was submitted. What was refused so far may be corrected by the next command."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackendChoice:
+    """The backend of a launch with its options."""
+
+    name: str
+    options: BackendOptions
+    backend: Backend
+
+
+def has_begun(run: Run) -> bool:
+    """Whether anything was published, runs, or is queued; true as well where the scheduler does not answer."""
+    if any(run.store(module).versions() for module in run.modules) or live_modules(run):
+        return True
+    try:
+        return any(state.live for state in job_states(run).values())
+    except ModtrainError:
+        return True
+
+
+def check_settings(config: Config, recipe: Recipe, run: Run) -> None:
+    """InputError where the config has other settings than the run."""
+    if other := differences(config, recipe, run.spec):
+        raise InputError(
+            f"{run.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or choose "
+            "another --name."
+        )
+
+
+def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
+    """Settings of the config that an existing run does not have, one phrase each; unset ones never differ."""
+    given = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in _NOT_COMPARED}
+    if "track" in given:
+        given["track"] = [recipe_name(name) for name in given["track"]]
+    for name, resolve in (("recipe", recipe_name), ("dataroot", resolved_path)):
+        if given.get(name):
+            given[name] = resolve(given[name])
+    current = spec.model_dump()
+    other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
+    other |= _other_parameters(config, recipe, spec)
+    other |= _other_placement(config, recipe, spec)
+    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
+
+
+def choose_launch(config: Config, run: Run | None) -> BackendChoice:
+    """The backend and options with which a run is launched, new or resumed."""
+    previous = previous_launch(run) if run is not None else PreviousLaunch()
+    name = choose_backend(config, previous)
+    options = choose_options(config, name, previous)
+    return BackendChoice(name=name, options=options, backend=plugins.load("backend", name)(options))
+
+
 def previous_launch(run: Run) -> PreviousLaunch:
     """How a run was launched last; nothing where it never was."""
     record = read_record(run)
@@ -32,15 +94,15 @@ def choose_backend(config: Config, previous: PreviousLaunch) -> str:
     """The backend that is named, or that the named profile is for, else the previous one, else the default."""
     if "backend" in config.model_fields_set:
         return config.backend
-    named = _named_profile(config)
-    return (named.backend if named else None) or previous.backend or config.backend
+    profile = _named_profile(config)
+    return (profile.backend if profile else None) or previous.backend or config.backend
 
 
 def choose_options(config: Config, backend: str, previous: PreviousLaunch) -> BackendOptions:
     """The options of the backend: the named profile, else the previous one; then the job options of the config.
 
-    The previous options hold for the same backend only. A command that names a backend or a profile starts from
-    scratch while no job was submitted, so that it can correct what was refused.
+    The previous options hold for the same backend only. While no job was submitted, a command that names a backend or
+    a profile ignores them, so that it can correct what was refused.
     """
     is_named = "backend" in config.model_fields_set or config.profile is not None
     is_same = previous.backend == backend and (previous.has_jobs or not is_named)
@@ -48,6 +110,21 @@ def choose_options(config: Config, backend: str, previous: PreviousLaunch) -> Ba
     profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
     options = BackendOptions(address=config.address, profile=profile)
     return options if options.address else replace(options, address=before.address)
+
+
+def _other_parameters(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, tuple[Any, Any]]:
+    new = flatten(as_values(build_params(recipe.params, config.params)))
+    old = flatten(spec.params)
+    given = [name for name in flatten(config.params) if name in new]
+    return {name: (old.get(name), new[name]) for name in given if old.get(name) != new[name]}
+
+
+def _other_placement(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, tuple[Any, Any]]:
+    if config.place and (new := parse(config.place, list(recipe.modules))) != spec.placement:
+        return {"place": (format_placement(spec.placement), format_placement(new))}
+    if config.nodes and config.nodes != len(spec.placement):
+        return {"nodes": (len(spec.placement), config.nodes)}
+    return {}
 
 
 def _named_profile(config: Config) -> Profile | None:

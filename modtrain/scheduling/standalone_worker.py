@@ -1,7 +1,7 @@
-"""A worker whom nobody watches: it does for its run what a launcher would do.
+"""A batch worker without a launcher. It performs the launcher's tasks for its run.
 
-A worker of a scheduler's job tells the others when it fails, comes back later for a peer that is still queued, and
-evaluates the run if it is the one that ends it. Deliberately not here: training (`worker.py`, `process.py`).
+It requests a stop of the other workers when it fails, exits to be continued later where a peer's job is still queued,
+and evaluates the run if it finishes it. Training itself is in `training/worker_process.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from modtrain.errors import FencedOut, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError
 from modtrain.scheduling import job_record
 from modtrain.scheduling.backends.base import JobState
 from modtrain.storage.liveness import live_modules
@@ -17,9 +17,6 @@ from modtrain.storage.run import Run
 from modtrain.training.worker_process import work
 
 log = logging.getLogger(__name__)
-
-LEFT = (StopRequested, Preempted, Interrupted, FencedOut)
-"""Ways to leave that are no reason for the others to leave."""
 
 
 def train(
@@ -31,15 +28,15 @@ def train(
     evaluate_every: int | None = None,
     ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states,
 ) -> None:
-    """Train `modules` to the run's end, as `process.work` does; the first worker evaluates every so many epochs.
+    """Train `modules` to the end of the run; the first worker evaluates it every `evaluate_every` epochs.
 
-    Preempted also where a peer was late: its job may be queued for hours, and this node need not wait for it. `ask` is
-    as for `all_may_come`.
+    Raises Preempted also where a peer is late: its job may be queued for hours, and this node must not be held until
+    then. `ask` returns the state of each worker's job, by number.
     """
 
     def after_epoch(epoch: int) -> None:
         if evaluate_every and epoch % evaluate_every == 0 and modules[0] in run.spec.placement[0]:
-            _judge(run)
+            _evaluate(run)
 
     try:
         work(
@@ -48,43 +45,40 @@ def train(
             threads=threads,
             leave_after_s=leave_after_s,
             after_epoch=after_epoch,
-            may_come=lambda: all_may_come(run, ask),
+            may_come=lambda: are_all_expected(run, ask),
         )
-    except LEFT:
+    except (*ON_REQUEST, FencedOut):  # the other workers can continue
         raise
     except Exception as error:
-        if run.stop_request() is None:  # no peer is to wait for a version that will not come
+        if run.stop_request() is None:  # no peer may wait for a version that will not come
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
     if run.is_finished(run.modules):
-        from modtrain.training.evaluation import (
-            conclude,  # torchvision takes as long to load as torch: not before every start
-        )
+        from modtrain.training.evaluation import conclude  # loads torchvision, which takes seconds
 
         conclude(run)
 
 
-def all_may_come(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states) -> bool:
-    """Whether every worker that is not finished has a live job, as far as anybody can say.
+def are_all_expected(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states) -> bool:
+    """Whether every worker that is not finished has a live job, or is alive without one; true where it is not known.
 
-    One whose job is over and that said nothing, since its node or its Python is broken, would be waited for for ever.
-    `ask` knows the jobs of the run's workers, by number: those of a trial may be tasks of an array.
+    A worker whose job has ended without a report, since its node or Python is broken, would be waited for forever.
     """
     try:
-        found = ask(run)
+        states = ask(run)
     except ModtrainError as error:
-        log.warning("Who is still to come cannot be asked: %s", error)
+        log.warning("The state of the other workers' jobs is unknown: %s", error)
         return True
-    missing = [m for n, state in found.items() if not state.live for m in run.spec.placement[n]]
+    missing = [module for number, state in states.items() if not state.live for module in run.spec.placement[number]]
     missing = [module for module in missing if not run.is_finished([module])]
     return live_modules(run, missing) == missing
 
 
-def _judge(run: Run) -> None:
-    """An evaluation that fails costs no training: the last one, at the end, says why."""
+def _evaluate(run: Run) -> None:
+    """Evaluate the run; a failure is logged and does not end the training."""
     from modtrain.training.evaluation import evaluate
 
     try:
         evaluate(run, device=run.spec.device)
     except Exception as error:  # a full disk, the GPU's memory, the recipe
-        log.warning("Not evaluated: %s", error, exc_info=not isinstance(error, ModtrainError | OSError))
+        log.warning("The evaluation failed: %s", error, exc_info=not isinstance(error, ModtrainError | OSError))

@@ -6,7 +6,6 @@ it has not changed for `patience_s`, as measured by this process.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +15,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import HEARTBEAT_S
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
 from modtrain.storage.manifest import read_json
-from modtrain.storage.process_identity import ProcessIdentity
+from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity
 from modtrain.storage.run import Run
 from modtrain.storage.worker_report import NO_REPORT, WorkerReport
 
@@ -36,11 +35,18 @@ class Liveness:
         self._changed_at: dict[str, float] = {}
         self._has_changed: set[str] = set()
 
-    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> None:
-        """Read the heartbeats of all modules, or of these, without waiting; what cannot be read stays as it was."""
+    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> bool:
+        """Read the heartbeats of all modules, or of these, without waiting; whether each could be read.
+
+        One that cannot be read stays as it was.
+        """
+        failed = False
         for module in run.modules if modules is None else modules:
-            with contextlib.suppress(OSError):
+            try:
                 self.observe(module, run.read_report(module))
+            except OSError:
+                failed = True
+        return not failed
 
     def observe(self, module: str, report: WorkerReport) -> None:
         """Take a heartbeat that was read; a missing one does not replace one that was present."""
@@ -97,7 +103,21 @@ def live_modules(run: Run, modules: Iterable[str] | None = None) -> list[str]:
 
 def launcher_pid(folder: Path) -> int | None:
     """The process of this machine that launched the run or sweep in a folder and watches it, if there is one."""
-    with contextlib.suppress(ModtrainError):  # a hint only: the store's fence holds without it
-        identity = ProcessIdentity.parse(read_json(folder / JOBS / LAUNCHER_FILE))
-        return identity.pid if identity.is_running() else None
-    return None
+    launcher = read_launcher(folder)
+    return launcher.pid if launcher.is_running() else None
+
+
+def read_launcher(folder: Path) -> ProcessIdentity:
+    """The process that launched the run or sweep last; `NO_PROCESS` where that is not known.
+
+    A hint only, so a failing read is no error: the store's fence keeps two launches apart without it.
+    """
+    try:
+        return ProcessIdentity.parse(read_json(launcher_path(folder)))
+    except ModtrainError:
+        return NO_PROCESS
+
+
+def launcher_path(folder: Path) -> Path:
+    """The file that names the launcher of a run or sweep."""
+    return folder / JOBS / LAUNCHER_FILE

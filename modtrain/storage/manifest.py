@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     StorageError where it cannot be read, InputError where it is not a JSON object: neither means that it is empty.
     """
     try:
-        values = json.loads(filesystem.read_file(path, most=MOST_JSON_BYTES))
+        values = json.loads(filesystem.read_file(path, most=MOST_JSON_BYTES, follow=False))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modtrain.storage import filesystem
+from modtrain.errors import InputError
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.layout import JOBS_FILE
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
+from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
 from modtrain.storage.worker_report import WorkerReport
@@ -53,7 +54,7 @@ class RunSnapshot:
     launcher: int | None
     """Process of this machine that launched the run and watches it."""
     is_submitted: bool
-    """Whether a job of the run was ever submitted."""
+    """Whether a job of the run was ever submitted; a dry run submits none."""
     jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
     """By worker; empty where no backend was asked."""
 
@@ -72,7 +73,15 @@ def read_snapshot(
         liveness.settle(run)
     liveness.refresh(run)
     newest = {module: run.store(module).newest_intact() for module in run.modules}
-    return build_snapshot(run, liveness, newest, run.stop_request(), jobs=jobs)
+    return build_snapshot(
+        run,
+        liveness,
+        newest,
+        run.stop_request(),
+        launcher=launcher_pid(run.path),
+        is_submitted=has_submitted_jobs(run),
+        jobs=jobs,
+    )
 
 
 def build_snapshot(
@@ -81,22 +90,35 @@ def build_snapshot(
     newest: Mapping[str, Newest],
     stop: StopRequest | None,
     *,
+    launcher: int | None,
+    is_submitted: bool,
     jobs: Mapping[int, WorkerJob] | None = None,
 ) -> RunSnapshot:
-    """The snapshot of what was read already; only the launcher and the list of jobs are read."""
+    """The snapshot of what was read already."""
+    modules = {
+        module: ModuleSnapshot(
+            report=liveness.report(module),
+            is_alive=liveness.is_alive(module),
+            newest=newest[module].checkpoint,
+            damaged=newest[module].damaged,
+        )
+        for module in run.modules
+    }
+    # The tasks of a sweep's arrays are recorded in the sweep's folder: where one worker reports, the others have jobs.
+    is_task = run.spec.trial is not None and any(module.report for module in modules.values())
     return RunSnapshot(
         run=run,
-        modules={
-            module: ModuleSnapshot(
-                report=liveness.report(module),
-                is_alive=liveness.is_alive(module),
-                newest=newest[module].checkpoint,
-                damaged=newest[module].damaged,
-            )
-            for module in run.modules
-        },
+        modules=modules,
         stop=stop,
-        launcher=launcher_pid(run.path),
-        is_submitted=JOBS_FILE in filesystem.names(run.jobs_path),
+        launcher=launcher,
+        is_submitted=is_submitted or is_task,
         jobs=jobs or {},
     )
+
+
+def has_submitted_jobs(run: Run) -> bool:
+    """Whether `jobs.json` names a job of the run, which that of a dry run does not; StorageError if unreadable."""
+    try:
+        return bool(read_json(run.jobs_path / JOBS_FILE).get("jobs"))
+    except InputError:
+        return True  # damaged, but a launch wrote it

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
+from modtrain.errors import OUTCOMES
+from modtrain.storage import worker_report
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 
 RunState = Literal[
@@ -42,7 +44,7 @@ DESCRIPTIONS: dict[RunState, str] = {
 }
 """What each state means, for every view."""
 
-LIVE: frozenset[str] = frozenset({"starting", "running", "waiting", "resting"})
+LIVE: frozenset[str] = frozenset(worker_report.LIVE)
 """A process trains, or is about to."""
 PENDING: frozenset[str] = LIVE | {"queued"}
 """Something of the run is still to come without any further command."""
@@ -64,8 +66,6 @@ BY_URGENCY: tuple[RunState, ...] = (
     "finished",
 )
 """The order of states in lists, those that need attention first."""
-_LEFT_ON_REQUEST = ("stopped", "preempted")
-_EXIT_STATES: dict[int, RunState] = {0: "finished", 3: "stopped", 75: "preempted", 130: "stopped"}
 
 
 def worker_state(snapshot: RunSnapshot, worker: int) -> WorkerState:
@@ -88,7 +88,7 @@ def run_state(snapshot: RunSnapshot, workers: Sequence[WorkerState] | None = Non
     if "failed" in present:
         return "failed"
     if live := present & LIVE:
-        return "starting" if live == {"starting"} and present == live else "running"
+        return "starting" if live == {"starting"} else "running"
     if snapshot.stop is not None and snapshot.stop.kind == "pruned":
         return "pruned"
     if "lost" in present:
@@ -126,21 +126,31 @@ def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> WorkerState | None:
     if job.phase == "running" and not module.is_alive:
         return "starting"  # the last report is an earlier job's
     if job.phase == "ended" and job.exit_code is not None and not report.is_over:
-        return _EXIT_STATES.get(job.exit_code, "failed")
+        return _exit_state(job.exit_code)
     return None
 
 
+def _exit_state(code: int) -> WorkerState | None:
+    """The state of a worker that ended without a last report; None where a signal killed it (a shell adds 128)."""
+    if code == 0:
+        return "finished"
+    if code in OUTCOMES:
+        return cast(WorkerState, OUTCOMES[code])
+    return None if code < 0 or code > 128 else "failed"
+
+
 def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) -> WorkerState:
+    """The state by the worker's last report, and by the stop request."""
     report, stop = module.report, snapshot.stop
-    cancelled = stop is not None and stop.kind == "cancelled"
     if module.is_alive:
-        return report.state  # type: ignore[return-value]
-    if report.state == "failed" or (failed_worker(snapshot) == worker and report.state not in _LEFT_ON_REQUEST):
+        return cast(WorkerState, report.state)
+    left = report.state in ("stopped", "preempted")
+    if report.state == "failed" or (failed_worker(snapshot) == worker and not left):
         return "failed"
-    if cancelled:
+    if stop is not None and stop.kind == "cancelled":
         return "cancelled"
-    if report.state in _LEFT_ON_REQUEST:
-        return report.state  # type: ignore[return-value]
+    if left:
+        return cast(WorkerState, report.state)
     if report:
         return "lost"
     return _not_begun(snapshot, snapshot.jobs.get(worker))

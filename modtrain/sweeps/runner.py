@@ -27,12 +27,12 @@ from modtrain.scheduling.backends.base import (
     BackendOptions,
     Resources,
     ScriptBackend,
-    python_path,
 )
 from modtrain.scheduling.job_record import JobId, Record, backend_of, is_known, read_record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.launcher_lock import claim
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.python_path import python_path
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.layout import JOBS
 from modtrain.storage.liveness import launcher_pid
@@ -84,8 +84,8 @@ def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: in
         name=sweep.name,
         command=(*worker_command("trial", sweep.path), *options),
         tasks=tasks,
-        at_once=at_once * sweep.workers if at_once else None,
-        together=sweep.workers,
+        max_running=at_once * sweep.workers if at_once else None,
+        group_size=sweep.workers,
         folder=sweep.path / JOBS,
         resources=Resources(cpus=threads),
         environment=python_path(),

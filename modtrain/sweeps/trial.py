@@ -12,7 +12,7 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord, metric_by_epoch, read_evaluations
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import JobPhase, RunSnapshot, WorkerJob, build_snapshot, read_snapshot
+from modtrain.storage.run_snapshot import JobPhase, RunSnapshot, WorkerJob, read_snapshot
 from modtrain.storage.run_state import PENDING, RunState, failed_worker, run_state
 
 NewestOf = Callable[[str], Checkpoint | None]
@@ -40,11 +40,8 @@ def read_trial(run: Run, metric: str | None, job: JobPhase | None = None) -> Tri
     """The trial of a run; `job` is the phase of its jobs, None where no backend was asked."""
     if job is None:
         return build_trial(read_snapshot(run), metric)
-    liveness = Liveness()
-    liveness.refresh(run)
-    newest = {module: run.store(module).newest_intact() for module in run.modules}
     jobs = {worker: WorkerJob(phase=job) for worker in range(len(run.spec.placement))}
-    return build_trial(build_snapshot(run, liveness, newest, run.stop_request(), jobs=jobs), metric)
+    return build_trial(read_snapshot(run, Liveness(), jobs=jobs), metric)
 
 
 def build_trial(snapshot: RunSnapshot, metric: str | None) -> Trial:

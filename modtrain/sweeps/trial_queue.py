@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from modtrain import plugins
-from modtrain.errors import BackendSilent, Diverged, FencedOut, InputError, ModtrainError
+from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Backend, BackendOptions
-from modtrain.scheduling.launcher import STOPPED, Launch, Member
+from modtrain.scheduling.launcher import Launch
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.storage.run_state import ENDED
@@ -155,7 +155,7 @@ class Queue:
         """One question to each backend for the jobs of all trials."""
         ids: dict[str, list[str]] = {}
         for launch in self.running.values():
-            for name, its in launch.asks().items():
+            for name, its in launch.job_ids().items():
                 ids.setdefault(name, []).extend(its)
         try:
             told = {name: self._backends[name].status(its) for name, its in ids.items()}
@@ -166,7 +166,7 @@ class Queue:
             return
         self._silent = False
         for number, launch in list(self.running.items()):
-            launch.hear(told, _about(number, tell))
+            launch.update(told, _about(number, tell))
             self._judge(number, launch, tell)
             if launch.over:
                 launch.release()
@@ -209,7 +209,7 @@ class Queue:
         broken = [m for m in launch.members if m.exit_code not in (0, FencedOut.exit_code, *STOPPED)]
         if trial.state not in ENDED and broken and launch.run.stop_request() is None:
             # The worker did not come so far as to report it, and later readers are to know.
-            reason = _failure_message(launch, broken[0])
+            reason = launch.failure(broken[0])
             launch.run.request_stop(reason, kind="worker_failed", sender=broken[0].name)
             trial = self.sweep.trial(trial.number, "ended")
         self.trials[trial.number] = trial
@@ -288,13 +288,6 @@ def _result(trial: Trial) -> float | None:
 
 def _ended(reason: str) -> StopRequest:
     return StopRequest(kind="ended", reason=reason, sender="modtrain sweep")
-
-
-def _failure_message(launch: Launch, member: Member) -> str:
-    """What the worker reported; where it reported nothing, the last line of its job's output."""
-    if not launch.run.read_report(member.modules[0]) and (line := launch.last_line(member)):
-        return line
-    return launch.trouble(member)
 
 
 def _about(number: int, tell: Callable[[str], None]) -> Callable[[str], None]:

@@ -1,7 +1,4 @@
-"""Trainee: one module in training: its network, optimizer and average, and its custody in the store.
-
-Deliberately not here: the loop and the only `backward()` (`worker.py`).
-"""
+"""Learner: one module in training: network, optimizer, moving average, training curve, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +15,20 @@ from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.metrics_writer import Curve
+from modtrain.training.metrics_writer import MetricsWriter
+
+SCHEDULE_POINTS = 100
+"""Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
 
 
-class Trainee:
-    """One module that this worker trains and publishes."""
+class Learner:
+    """One module that a worker trains and publishes."""
 
     def __init__(self, run: Run, recipe: Recipe, params: Any, name: str, *, device: str, writer: str) -> None:
-        """Build it with its initial weights, which depend on the run's seed and its name alone."""
+        """Build the module with its initial weights, which depend only on the run's seed and the module's name.
+
+        `writer` is the id that its checkpoints carry.
+        """
         self.name, self.module, self.params = name, recipe.modules[name], params
         torch.manual_seed(derived_seed(run.spec.seed, name))
         self.net = self.module.build(params).to(device)
@@ -41,7 +44,9 @@ class Trainee:
         self.reads = {edge.peer: recipe.last(name, edge.peer, params) for edge in self.module.edges()}
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
-        self.curve = Curve(name, run.module_path(name) / "metrics.jsonl")
+        self.resting = False
+        """Whether the schedule was 0 at the last progress that was set."""
+        self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
         self.publisher = Publisher(self.store, writer, keep=retained(run, recipe, params, name))
 
@@ -51,11 +56,18 @@ class Trainee:
             weight.requires_grad_(required)
 
     def set_progress(self, progress: float) -> bool:
-        """Set the learning rates for `progress` in [0, 1); False where the schedule rests this module."""
+        """Set the learning rates for `progress` in [0, 1); False where the schedule is 0 and the module rests."""
         factor = self.module.schedule(progress, self.params) if self.module.schedule else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        return factor != 0
+        self.resting = factor == 0
+        return not self.resting
+
+    def trains_after(self, progress: float) -> bool:
+        """Whether the schedule is not 0 somewhere between `progress` and the end, looked up at SCHEDULE_POINTS."""
+        schedule = self.module.schedule
+        later = (point / SCHEDULE_POINTS for point in range(SCHEDULE_POINTS) if point / SCHEDULE_POINTS > progress)
+        return schedule is None or any(schedule(point, self.params) != 0 for point in later)
 
     @property
     def lr(self) -> float:
@@ -64,40 +76,40 @@ class Trainee:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the exponential moving average towards the weights; faster while it is young."""
+        """Move the exponential moving average towards the weights, faster during the first updates."""
         if self.average is None or self.decay is None:
             return
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
-        ours, theirs = self.average.state_dict(), self.net.state_dict()
-        for name, value in ours.items():
+        current = self.net.state_dict()
+        for name, value in self.average.state_dict().items():
             if value.is_floating_point():
-                value.lerp_(theirs[name], 1 - decay)
+                value.lerp_(current[name], 1 - decay)
             else:
-                value.copy_(theirs[name])
+                value.copy_(current[name])
 
     def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> Checkpoint:
-        """Publish the weights, and with `full` all that resuming needs. Diverged, FencedOut, OSError."""
+        """Publish the weights, and with `full` all that resuming needs. Raises Diverged, FencedOut, OSError."""
         for name, value in self.net.state_dict().items():
             if not torch.isfinite(value).all():
                 raise Diverged(
                     f"The weight {name!r} of {self.name} is NaN or Inf at step {step}; it was not published. "
                     "Lower the learning rate (--set), or look at metrics.jsonl."
                 )
-        files = {WEIGHTS: serialization.weights(self.net)}
+        files = {WEIGHTS: serialization.pack_weights(self.net)}
         if full:
             files[STATE] = self._state(step)
             if self.average is not None:
-                files[EMA] = serialization.weights(self.average)
+                files[EMA] = serialization.pack_weights(self.average)
         checkpoint = self.publisher.publish(
-            files, epoch=epoch, step=step, metrics=self.curve.means, peers=self.lineage, final=final
+            files, epoch=epoch, step=step, metrics=self.metrics.means, peers=self.lineage, final=final
         )
         if full:
             self.published_step = step
         return checkpoint
 
     def resumable(self) -> dict[int, Checkpoint]:
-        """The full checkpoints by step; of two at the same step the newer."""
+        """Full checkpoints by step; of two at the same step the newer."""
         return {c.step: c for c in reversed(list(self.store.newest(where=lambda c: c.full)))}
 
     def read(self, checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -105,9 +117,9 @@ class Trainee:
         return {name: self.store.read(checkpoint, name) for name in checkpoint.files}
 
     def resume(self, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
-        """Go on from the files of a full checkpoint; InputError where they do not fit the recipe (any more)."""
+        """Continue from the files of a full checkpoint; InputError where they do not fit the recipe."""
         try:
-            saved = serialization.unpack(files[STATE])
+            saved = serialization.unpack_state(files[STATE])
             serialization.load_weights(self.net, files[WEIGHTS])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.averaged = saved["averaged"]
@@ -116,15 +128,15 @@ class Trainee:
             serialization.set_rng_state(saved["rng"])
         except (CorruptCheckpoint, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(
-                f"Version {checkpoint.version} of {self.name} is sound but does not fit the recipe as it is now "
-                f"({error}). Put the recipe back as it was, or begin a run with another --name."
+                f"Version {checkpoint.version} of {self.name} is intact but does not fit the recipe as it is now "
+                f"({error}). Restore the recipe, or start a run with another --name."
             ) from error
-        self.curve.means = checkpoint.metrics
+        self.metrics.means = checkpoint.metrics
         self.published_step = checkpoint.step
         self.lineage = checkpoint.peers
 
     def _state(self, step: int) -> bytes:
-        return serialization.pack(
+        return serialization.pack_state(
             {
                 "step": step,
                 "optimizer": self.optimizer.state_dict(),
@@ -135,12 +147,12 @@ class Trainee:
 
 
 def retained(run: Run, recipe: Recipe, params: Any, name: str) -> int:
-    """How many versions of a module must stay: what an edge may ask for, and what staleness allows, and some slack."""
+    """How many versions of a module are kept: the most that an edge reads or staleness allows, and two more."""
     readers = [reader for reader, module in recipe.modules.items() if name in {edge.peer for edge in module.edges()}]
-    asked = [recipe.last(reader, name, params) for reader in readers]
-    return max([1, *asked, run.spec.max_staleness or 0]) + 2
+    counts = [recipe.last(reader, name, params) for reader in readers]
+    return max([1, *counts, run.spec.max_staleness or 0]) + 2
 
 
 def derived_seed(seed: int, name: str) -> int:
-    """A seed for one purpose: the same on every machine."""
+    """A seed for one purpose, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")

@@ -1,7 +1,7 @@
-"""The training curve of a module: losses gathered without stopping the device, checked, and written to metrics.jsonl.
+"""MetricsWriter: the training curve of a module, gathered without stopping the device, checked, and written.
 
-NaN and Inf are found here, at the latest before the next publish, and the loss and the step are named. Deliberately not
-here: plotting, and metrics on held-out data (`evaluate.py`).
+It is written to `metrics.jsonl`. NaN and Inf are found here, at the latest before the next publish, and the error names
+the loss and the step.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch import Tensor
 
 from modtrain.errors import Diverged
 from modtrain.storage import filesystem
-from modtrain.training.timers import Kind
+from modtrain.training.timers import Phase
 
 log = logging.getLogger(__name__)
 
-PLACE = frozenset({"step", "epoch", "lr", "at", "seconds"})
-"""What a line says besides the losses: none of them may be called so."""
+POSITION = frozenset({"step", "epoch", "lr", "at", "seconds"})
+"""Fields of a line besides the losses; no loss may have one of these names."""
 
 
-class Curve:
+class MetricsWriter:
     """Losses of one module since the last line of its `metrics.jsonl`."""
 
     def __init__(self, module: str, path: Path) -> None:
@@ -38,13 +38,13 @@ class Curve:
         self.means: dict[str, float] = {}
         """The means over the last interval, each over the steps that had it."""
 
-    def goes_on(self, step: int) -> None:
-        """Training goes on from this step: what an earlier life wrote of later ones does not count any more."""
+    def resume(self, step: int) -> None:
+        """Mark that training continues at this step: lines that an earlier process wrote beyond it are void."""
         if self._path.exists():
             self._append({"goes_on_from": step, "at": time.time()})
 
     def add(self, step: int, losses: Mapping[str, Tensor]) -> None:
-        """Keep the losses of a step, without waiting for the device."""
+        """Keep the losses of a step (scalars), without waiting for the device."""
         self._pending.append((step, {name: value.detach() for name, value in losses.items()}))
 
     def check(self) -> bool:
@@ -54,7 +54,7 @@ class Curve:
         """
         if not self._pending:
             return False
-        found: dict[str, list[float]] = {}
+        values_by_name: dict[str, list[float]] = {}
         entries = [(step, name, value.float()) for step, losses in self._pending for name, value in losses.items()]
         values = torch.stack([value for _, _, value in entries]).tolist()
         for (step, name, _), value in zip(entries, values, strict=True):
@@ -63,14 +63,14 @@ class Curve:
                     f"{name!r} of {self._module} became {value} at step {step}; nothing of it was published. "
                     "Lower the learning rate (--set), or look at the losses before it in metrics.jsonl."
                 )
-            found.setdefault(name, []).append(value)
-        self.means = {name: statistics.fmean(its) for name, its in found.items()}
+            values_by_name.setdefault(name, []).append(value)
+        self.means = {name: statistics.fmean(column) for name, column in values_by_name.items()}
         self._step = self._pending[-1][0] + 1
         self._pending.clear()
         return True
 
-    def write(self, epoch: float, lr: float, seconds: Mapping[Kind, float]) -> dict[str, Any]:
-        """One line of what was checked, and of where the worker's seconds went meanwhile; storage may fail."""
+    def write(self, epoch: float, lr: float, seconds: Mapping[Phase, float]) -> dict[str, Any]:
+        """Append the line of the last `check`, with the worker's seconds by phase; failing storage costs the line."""
         line = {"step": self._step, "epoch": epoch, "lr": lr, "at": time.time(), "seconds": seconds, **self.means}
         self._append(line)
         return line

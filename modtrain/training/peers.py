@@ -1,7 +1,4 @@
-"""Peers: the frozen copies of other workers' modules, refreshed at exchange points, with the versions that were read.
-
-Deliberately not here: publishing, and who is alive (`status.py`).
-"""
+"""Peers: frozen copies of other workers' modules, refreshed at exchange points, with the versions that were read."""
 
 from __future__ import annotations
 
@@ -36,10 +33,10 @@ class _Peer:
 
 
 class Peers:
-    """What the modules of one worker read of the other workers."""
+    """The modules of other workers that the modules of one worker read."""
 
     def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Iterable[str], device: str) -> None:
-        """Nothing is read yet: `refresh` does."""
+        """Nothing is read before the first `refresh`."""
         self._run = run
         self._peers = {
             name: _Peer(count, _builder(recipe, name, params, device))
@@ -47,11 +44,11 @@ class Peers:
         }
 
     def nets(self) -> dict[str, list[nn.Module]]:
-        """The frozen networks of each peer, newest first. The lists stay the same objects over refreshes."""
+        """The frozen networks of each peer, newest first."""
         return {name: [net for _, net in peer.versions] for name, peer in self._peers.items()}
 
     def lineage(self, reads: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """Of each peer that a module `reads` (and so many versions): those loaded, newest first, the newest's epoch."""
+        """Versions loaded of each peer in `reads` (peer: how many), newest first, and the epoch of the newest."""
         loaded = {name: self._peers[name] for name in reads if name in self._peers}
         return {
             name: {"versions": [c.version for c, _ in peer.versions[: reads[name]]], "epoch": peer.epoch}
@@ -59,10 +56,10 @@ class Peers:
         }
 
     def refresh(self, *, at_least: int, poll: Callable[[str], None]) -> None:
-        """Load what is newer; wait until every peer has completed `at_least` epochs.
+        """Load newer versions, and wait until every peer has completed `at_least` epochs.
 
-        `poll(waiting_for)` is called again and again while waiting; it raises what ends the wait early. PeerTimeout
-        after the run's `peer_timeout_s`.
+        `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
+        PeerTimeout after the run's `peer_timeout_s`.
         """
         for name, peer in self._peers.items():
             self._wait_for(name, peer, at_least, poll)
@@ -76,7 +73,7 @@ class Peers:
             return None
 
         if filesystem.wait_until(arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
-            raise PeerTimeout(self._overdue(name, peer, at_least))
+            raise PeerTimeout(self._timeout_message(name, peer, at_least))
 
     def _load(self, name: str, peer: _Peer) -> None:
         newest = peer.versions[0][0].version if peer.versions else -1
@@ -90,19 +87,20 @@ class Peers:
                 continue
             peer.versions.insert(0, (checkpoint, net))
 
-    def _overdue(self, name: str, peer: _Peer, needed: int) -> str:
+    def _timeout_message(self, name: str, peer: _Peer, needed: int) -> str:
         report = self._run.read_report(name)
         process = report.process
-        who = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
-        at = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
+        worker = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
+        reached = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
         return (
-            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {at} ({who}). "
-            f"See {self._run.module_path(name) / 'worker.log'}, or launch {self._run.name} again to restart it."
+            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {reached} ({worker}). "
+            f"See {self._run.log_path(name)}, "
+            f'or run "modtrain launch {self._run.path}" to restart it.'
         )
 
 
 def freeze(net: nn.Module, mode: str) -> nn.Module:
-    """A network whose weights nobody trains; gradients still pass through it to its input."""
+    """Freeze a network's weights and set its `mode`, eval or train; gradients still pass through to its input."""
     return net.requires_grad_(False).train(mode == "train")
 
 

@@ -1,6 +1,6 @@
 """Tensors in and out of a checkpoint's files: weights as safetensors, the owner's state as a weights-only pickle.
 
-Loading what a peer published runs no code. Deliberately not here: where the files lie and when they are published.
+Loading what a peer published runs no code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from modtrain.errors import CorruptCheckpoint
 
 
-def weights(net: nn.Module) -> bytes:
+def pack_weights(net: nn.Module) -> bytes:
     """Parameters and buffers of a network, as safetensors, copied to host memory."""
-    return tensors(net.state_dict())
+    return pack_tensors(net.state_dict())
 
 
-def tensors(values: Mapping[str, Tensor]) -> bytes:
-    """Named tensors as safetensors; each is stored on its own, also where two share memory."""
+def pack_tensors(values: Mapping[str, Tensor]) -> bytes:
+    """Named tensors as safetensors; each is stored separately, even where two share memory."""
     return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in values.items()})
 
 
@@ -38,18 +38,18 @@ def load_weights(net: nn.Module, content: bytes) -> None:
 
 
 def fingerprint(net: nn.Module) -> str:
-    """sha256 of a network's weights: equal if and only if every parameter and buffer is."""
-    return hashlib.sha256(weights(net)).hexdigest()
+    """sha256 of a network's weights; equal exactly where every parameter and buffer is equal."""
+    return hashlib.sha256(pack_weights(net)).hexdigest()
 
 
-def pack(state: Mapping[str, Any]) -> bytes:
+def pack_state(state: Mapping[str, Any]) -> bytes:
     """The owner's state (optimizer, RNG, position): tensors and plain values only."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, Any]:
+def unpack_state(content: bytes) -> dict[str, Any]:
     """The owner's state; nothing in it is executed (`weights_only`). CorruptCheckpoint where it cannot be read."""
     try:
         return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
@@ -58,12 +58,12 @@ def unpack(content: bytes) -> dict[str, Any]:
 
 
 def rng_state() -> dict[str, Any]:
-    """torch's generators, on the CPU and on every GPU: what a loss draws its noise from."""
+    """State of torch's random generators on the CPU and on every GPU."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put torch's generators back; those of the GPUs only where there are as many as then."""
+    """Restore torch's random generators; those of the GPUs only where their number is the same."""
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,7 +1,7 @@
-"""Why a worker should leave: a signal, the end of its job's time, or the run's `stop` file.
+"""Shutdown: why a worker has to exit: a signal, the end of its job's time limit, or the run's stop request.
 
-Asked at batch boundaries and while waiting.
-A handler only sets a flag: publishing inside of one hangs real systems.
+Checked at batch boundaries and while waiting. The signal handler only sets a flag: publishing inside of a handler hangs
+real systems.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -19,73 +20,90 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 
 STOP_POLL_S = 1.0
+"""Seconds between two looks for a stop request on shared storage, at least."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
 
 
 def process_age_s() -> float:
-    """How long ago this process was started: importing may have taken its time. 0 where nobody knows."""
+    """Seconds since this process was started, imports included; 0 where that is unknown."""
     started = process_started(os.getpid())
     if started is None:
         return 0.0
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK"))
 
 
-class Leaving:
-    """The reason to leave, once there is one."""
+@dataclass(frozen=True)
+class ShutdownReason:
+    """One reason to exit."""
+
+    kind: type[ModtrainError]
+    cause: str
+    advice: str = ""
+
+    def error(self, storage_error: OSError | None = None) -> ModtrainError:
+        """The exception to raise after publishing, or after storage has refused to publish with `storage_error`."""
+        outcome = "published and left"
+        if storage_error is not None:
+            outcome = f"left, but publishing failed ({storage_error}); the steps since the last checkpoint are lost"
+        return self.kind(f"{self.cause}: {outcome}{self.advice}.")
+
+
+class Shutdown:
+    """Collects the reasons to exit; a `with` block in which it handles SIGTERM, SIGUSR2 and SIGINT."""
 
     def __init__(self, run: Run, leave_after_s: float | None = None) -> None:
-        """`leave_after_s` is what a job's time limit leaves, counted from the start of this process.
+        """`leave_after_s` is what a job's time limit allows, counted from the start of this process.
 
-        One that has come late, since it took so long to start, trains a batch all the same: so every job goes on a bit.
+        A process whose start took longer than that still trains one batch, so that every job makes progress.
         """
         self._run = run
         self.no_time = leave_after_s is not None and leave_after_s <= 0
-        """Whether the limit leaves nothing at all, however quick the start is."""
+        """Whether the limit allows no training at all, however quick the start is."""
         self._deadline = None if leave_after_s is None else time.monotonic() - process_age_s() + leave_after_s
-        self._last = self._longest = 0.0
+        self._last_check = self._longest_gap_s = 0.0
         self._signal: signal.Signals | None = None
-        self._asked = 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._stop_checked_at = 0.0
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Leaving:
-        if threading.current_thread() is threading.main_thread():  # Python sets handlers nowhere else
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+    def __enter__(self) -> Shutdown:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def reason(self) -> ModtrainError | None:
-        """What a worker that leaves now should raise after it has published; None to go on."""
-        again = f"published and left; launch {self._run.name} again to go on."
+    def reason(self) -> ShutdownReason | None:
+        """Why to publish and exit now; None to continue training."""
+        advice = f"; launch {self._run.name} again to go on"
         if self._signal is signal.SIGINT:
-            return Interrupted(f"Interrupted: {again}")
-        due = self._due()
-        if due is None and time.monotonic() - self._asked < STOP_POLL_S:
+            return ShutdownReason(Interrupted, "Interrupted", advice)
+        cause = self._preemption_cause()
+        if cause is None and time.monotonic() - self._stop_checked_at < STOP_POLL_S:
             return None
-        self._asked = time.monotonic()
-        stop = self._run.stop_request()  # goes before: a job that is to stop must not be continued
+        self._stop_checked_at = time.monotonic()
+        stop = self._run.stop_request()  # has priority: a job that is to stop must not be continued
         if stop is not None:
-            return StopRequested(f"Stopped on request ({stop}): published and left.")
-        return Preempted(f"{due}: {again}") if due else None
+            return ShutdownReason(StopRequested, f"Stopped on request ({stop})")
+        return ShutdownReason(Preempted, cause, advice) if cause else None
 
     def time_left_s(self) -> float:
-        """Until the job's time ends; infinite where it has no limit."""
+        """Seconds until the job's time limit; infinite without one."""
         return math.inf if self._deadline is None else self._deadline - time.monotonic()
 
-    def _due(self) -> str | None:
-        no_time = self._no_time_for_another()
+    def _preemption_cause(self) -> str | None:
+        no_time = self._no_time_for_another_batch()
         if self._signal is not None:
-            return f"Told to leave by {self._signal.name}"
+            return f"Received {self._signal.name}"
         return "The job's time ends" if no_time else None
 
-    def _no_time_for_another(self) -> bool:
-        """Whether the longest time between two questions so far, a batch and its publishing, does not fit again."""
+    def _no_time_for_another_batch(self) -> bool:
+        """Whether the longest gap between two checks so far (a batch with its publishing) exceeds the time left."""
         now = time.monotonic()
-        self._longest = max(self._longest, now - self._last) if self._last else 0.0
-        self._last = now
-        return self.time_left_s() <= self._longest
+        self._longest_gap_s = max(self._longest_gap_s, now - self._last_check) if self._last_check else 0.0
+        self._last_check = now
+        return self.time_left_s() <= self._longest_gap_s
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)

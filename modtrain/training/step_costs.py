@@ -1,8 +1,7 @@
-"""Step costs: how long one optimisation step of each module takes here, as a worker of its own would do it.
+"""Step costs: seconds of one optimisation step of each module on this machine, as a worker of its own would need.
 
-Placement uses ratios of these, so a few steps on the launching machine will do. `python -m modtrain.costs` reads a
-run.json on its standard input and writes the costs as JSON: the launcher's own process never trains. Deliberately not
-here: the decision.
+Placement only uses ratios of these, so a few steps on the launching machine are enough. Run as a process of its own,
+`python -m modtrain.training.step_costs`: reads a run.json from standard input and writes the costs as JSON.
 """
 
 from __future__ import annotations
@@ -22,38 +21,39 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
-from modtrain.training.learner import Trainee
+from modtrain.training.devices import choose_device
+from modtrain.training.learner import Learner
 from modtrain.training.worker import train_step
-from modtrain.training.worker_process import choose_device
 
 STEPS = 3
+"""Measured steps of each module, after one that is not measured."""
 
 
 def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
-    """Median seconds of a step by module, on this machine's device with as many threads as torch takes."""
-    params, device = params_of(run.spec, recipe), choose_device(run.spec.device, 0)
-    trainees = [Trainee(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
-    most = max([1, *(last for trainee in trainees for last in trainee.reads.values())])
-    nets = Nets({t.name: [t.net] * most for t in trainees}, {t.name: t.reads for t in trainees})
+    """Median seconds of a step by module, on the run's device and with torch's default number of threads."""
+    params, device = params_of(run.spec, recipe), choose_device(run.spec.device)
+    learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
+    most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
+    nets = Nets({t.name: [t.net] * most_versions for t in learners}, {t.name: t.reads for t in learners})
     with closing(data_of(run.spec, recipe, params).train.epoch(0, seed=0)) as batches:
         batch = {name: value.to(device) for name, value in next(batches).items()}
-    return {trainee.name: _median_s(trainee, nets, batch) for trainee in trainees}
+    return {learner.name: _median_s(learner, nets, batch) for learner in learners}
 
 
-def _median_s(trainee: Trainee, nets: Nets, batch: dict[str, torch.Tensor]) -> float:
+def _median_s(learner: Learner, nets: Nets, batch: dict[str, torch.Tensor]) -> float:
     seconds = []
     for _ in range(STEPS + 1):
         nets.forget()
-        begun = time.perf_counter()
-        for _ in range(trainee.updates):
-            losses = train_step(trainee, nets, batch)
+        start = time.perf_counter()
+        for _ in range(learner.updates):
+            losses = train_step(learner, nets, batch)
         float(losses["loss"].detach())  # waits for the device
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 
 
 def main() -> None:
-    """The costs of the run on standard input; in a folder of its own, since a trainee takes its store over."""
+    """Measure the run on standard input, in a temporary folder, since a learner takes its checkpoint store over."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), RunSpec.model_validate_json(sys.stdin.read()))
         try:

@@ -1,7 +1,7 @@
-"""Stopwatch: what a worker's seconds went into: compute, data, waiting for peers, exchange with the shared folder.
+"""PhaseTimer: seconds of a worker by phase: compute, data, waiting for peers, exchange with the shared folder.
 
-It only reads a clock: the device is never stopped for it. What the device still computes when a loss is read counts as
-compute, since that is where the worker waits for it. Deliberately not here: where the seconds are written (`curve.py`).
+It only reads a clock and never waits for the device. What the device still computes when a loss is read counts as
+compute, since that is where the worker waits for it.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
-Kind = Literal["compute", "data", "waiting", "exchange"]
-KINDS: tuple[Kind, ...] = ("compute", "data", "waiting", "exchange")
+Phase = Literal["compute", "data", "waiting", "exchange"]
+PHASES: tuple[Phase, ...] = ("compute", "data", "waiting", "exchange")
 
 
-class Stopwatch:
-    """Every second counts as one kind: as compute where nothing else is said."""
+class PhaseTimer:
+    """Attributes every second to one phase: to compute unless another one is entered."""
 
     def __init__(self) -> None:
-        """It runs from now on."""
-        self._kind: Kind = "compute"
+        """Start timing."""
+        self._phase: Phase = "compute"
         self._since = time.monotonic()
-        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._seconds = dict.fromkeys(PHASES, 0.0)
 
-    def turn(self, kind: Kind) -> None:
-        """What follows is of this kind: until the next turn, or to the end of the `during` around it."""
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase; it lasts until the next `enter`, or to the end of the surrounding `during`."""
         now = time.monotonic()
-        self._seconds[self._kind] += now - self._since
-        self._kind, self._since = kind, now
+        self._seconds[self._phase] += now - self._since
+        self._phase, self._since = phase, now
 
     @contextlib.contextmanager
-    def during(self, kind: Kind) -> Iterator[None]:
-        """What happens inside is of this kind; afterwards it is again as before."""
-        before = self._kind
-        self.turn(kind)
+    def during(self, phase: Phase) -> Iterator[None]:
+        """A phase for the body of a `with`; afterwards the phase before it continues."""
+        before = self._phase
+        self.enter(phase)
         try:
             yield
         finally:
-            self.turn(before)
+            self.enter(before)
 
     def fetching(self, values: Iterable[T]) -> Iterator[T]:
-        """The same values; the time that each takes to come is `data`."""
+        """The same values; the time until each arrives counts as `data`."""
         source = iter(values)
         while True:
             with self.during("data"):
@@ -52,8 +52,8 @@ class Stopwatch:
                     return
             yield value
 
-    def lap(self) -> dict[Kind, float]:
-        """The seconds since the lap before, by kind."""
-        self.turn(self._kind)
-        lap, self._seconds = self._seconds, dict.fromkeys(KINDS, 0.0)
-        return {kind: round(seconds, 4) for kind, seconds in lap.items()}
+    def lap(self) -> dict[Phase, float]:
+        """Seconds by phase since the previous lap."""
+        self.enter(self._phase)
+        lap, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
+        return {phase: round(seconds, 4) for phase, seconds in lap.items()}

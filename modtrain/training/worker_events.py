@@ -1,7 +1,7 @@
-"""Logbook: the lives of a worker, one line each time it begins, has waited for a peer, and leaves.
+"""WorkerEvents: when a worker started, waited for a peer, and exited, one line each.
 
-It is written to `workers.jsonl` of each of its modules; the heartbeat says how it is now, this how it was. Storage that
-fails costs only the line. Deliberately not here: reading it (`history.py`).
+Written to `workers.jsonl` of each of its modules. The heartbeat holds the present state, these lines the past ones.
+Storage that fails costs only the line.
 """
 
 from __future__ import annotations
@@ -21,62 +21,63 @@ from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)
 
-FILE = "workers.jsonl"
+
 SHORTEST_WAIT_S = 0.5
-"""A shorter wait is not worth a line."""
+"""Waits shorter than this are not recorded."""
 
 
-class Logbook:
-    """What one worker writes about itself. Times are Unix times by its own clock."""
+class WorkerEvents:
+    """The event lines of one worker. Times are Unix times by its own clock."""
 
     def __init__(self, run: Run, modules: Iterable[str], device: str) -> None:
         """Nothing is written yet."""
-        self._paths = [run.module_path(module) / FILE for module in modules]
+        self._paths = [run.workers_path(module) for module in modules]
         self._device = device
         self._writer = ""
-        self._awaited: tuple[str, float] | None = None
+        self._wait: tuple[str, float] | None = None
+        """The peer that is waited for, and the monotonic time at which that began."""
         self.epoch = 0
         self.step: int | None = None
-        """Where the worker is, as far as it has said so."""
+        """Where training is, for the lines; None before `record_start`."""
 
-    def began(self, writer: str, step: int) -> None:
-        """The worker goes on from a step; `writer` is what its checkpoints bear."""
+    def record_start(self, writer: str, step: int) -> None:
+        """Training starts or continues at a step; `writer` is the writer id of the checkpoints to come."""
         self._writer, self.step = writer, step
-        whereabouts = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id(), "device": self._device}
-        self._write("began", **whereabouts, step=step)
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id(), "device": self._device}
+        self._write("began", **process, step=step)
 
     @contextlib.contextmanager
-    def waits(self, epoch: int, step: int) -> Iterator[None]:
-        """Inside, `awaits` says for whom; each wait is written when it is over, however it ends."""
+    def waiting(self, epoch: int, step: int) -> Iterator[None]:
+        """A stretch in which `record_wait` may be called; it records each wait when it ends, however it ends."""
         self.epoch, self.step = epoch, step
         try:
             yield
         finally:
-            self._waited()
+            self._end_wait()
 
-    def awaits(self, peer: str) -> None:
+    def record_wait(self, peer: str) -> None:
         """The worker waits for this peer, still or from now on."""
-        if self._awaited is None or self._awaited[0] != peer:
-            self._waited()
-            self._awaited = peer, time.monotonic()
+        if self._wait is None or self._wait[0] != peer:
+            self._end_wait()
+            self._wait = peer, time.monotonic()
 
-    def left(self, state: str, exit_code: int, trouble: str | None) -> None:
-        """The worker's last line, if it has begun: one that had nothing to do has no life to tell of."""
+    def record_exit(self, state: str, exit_code: int, trouble: str | None) -> None:
+        """The worker exits. A worker that found its modules finished has written no start and writes no exit."""
         if not self._writer and exit_code == 0:
             return
         self._write("left", state=state, exit_code=exit_code, trouble=trouble, step=self.step)
 
-    def _waited(self) -> None:
-        if self._awaited is None:
+    def _end_wait(self) -> None:
+        if self._wait is None:
             return
-        (peer, since), self._awaited = self._awaited, None
+        (peer, since), self._wait = self._wait, None
         seconds = time.monotonic() - since
         if seconds >= SHORTEST_WAIT_S:
-            more = {"for": peer, "seconds": round(seconds, 3), "epoch": self.epoch, "step": self.step}
-            self._write("waited", **more)
+            fields = {"for": peer, "seconds": round(seconds, 3), "epoch": self.epoch, "step": self.step}
+            self._write("waited", **fields)
 
-    def _write(self, what: str, **more: Any) -> None:
-        line = json.dumps({"what": what, "at": time.time(), "writer": self._writer, **more})
+    def _write(self, what: str, **fields: Any) -> None:
+        line = json.dumps({"what": what, "at": time.time(), "writer": self._writer, **fields})
         for path in self._paths:
             try:
                 filesystem.append_line(path, line)

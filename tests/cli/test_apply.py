@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
-from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.storage.run import Run
+from modtrain.training.inference import load
 from modtrain.training.worker_process import work
 from tests.support import SUPPORT
 from tests.support.command import Said, Terminal
@@ -39,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Of every kind, in a tree."""
+    """Images of several kinds, in a tree."""
     (tmp_path / "in/deep").mkdir(parents=True)
     rng = np.random.default_rng(0)
     rgb = Image.fromarray(rng.integers(0, 255, (7, 9, 3), dtype=np.uint8))
@@ -63,36 +64,31 @@ def test_evaluate_gives_the_same_numbers_again(run: Run, type_: Terminal) -> Non
     assert first["versions"] == {"painter": 2, "critic": 2}
     assert first["metrics"]["perfect"] is None  # JSON knows no infinity
     assert shape(Path(first["grid"])) == (8, 16, 3)
-    said = type_("evaluate", run.path)
-    assert "score " in said.out
-    assert "painter v2" in said.out
+    result = type_("evaluate", run.path)
+    assert "score " in result.out
+    assert "painter v2" in result.out
 
 
-def test_evaluate_writes_one_line_a_time(run: Run, type_: Terminal) -> None:
+def test_every_evaluation_appends_one_line(run: Run, type_: Terminal) -> None:
     type_("evaluate", run.path)
     lines = (run.path / "evaluation/metrics.jsonl").read_text().splitlines()
     assert all({"versions", "metrics", "at"} <= set(json.loads(line)) for line in lines)
 
 
-def test_evaluate_judges_the_newest_full_version_by_its_average(run: Run, type_: Terminal) -> None:
+def test_evaluate_takes_the_moving_average_of_the_newest_full_version(run: Run, type_: Terminal) -> None:
     newest = run.store("painter").latest()
     assert newest is not None
     assert "ema.safetensors" in newest.files
-    from modtrain.training.evaluation import published_nets
-
-    recipe = recipe_of(run.spec)
-    nets, checkpoints = published_nets(run, recipe, params_of(run.spec, recipe), device="cpu")
-    assert checkpoints["painter"].version == newest.version
-    import safetensors.torch
-
+    model = load(run, device="cpu")
+    assert model.versions["painter"] == newest.version
     average = safetensors.torch.load(run.store("painter").read(newest, "ema.safetensors"))
-    assert torch.equal(nets.painter.weight, average["weight"])
+    assert torch.equal(model.nets.painter.weight, average["weight"])
 
 
 def test_a_folder_is_translated_with_its_tree(run: Run, images: Path, tmp_path: Path, type_: Terminal) -> None:
-    said = type_("apply", run.path, images, "--out", tmp_path / "out")
-    assert said.code == 0, said.err
-    assert said.out.startswith("4 of 4 images in ")
+    result = type_("apply", run.path, images, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert result.out.startswith("4 of 4 images in ")
     out = tmp_path / "out"
     assert {str(path.relative_to(out)): shape(path) for path in out.rglob("*.png")} == {
         "a.png": (7, 9, 3),
@@ -102,25 +98,25 @@ def test_a_folder_is_translated_with_its_tree(run: Run, images: Path, tmp_path: 
     }
 
 
-def test_results_go_into_the_run_unless_told_otherwise(run: Run, images: Path, type_: Terminal) -> None:
+def test_results_go_into_the_run_by_default(run: Run, images: Path, type_: Terminal) -> None:
     assert type_("apply", run.path, images / "a.jpg").code == 0
     assert (run.path / "evaluation/applied/a.png").is_file()
 
 
 def test_a_broken_image_is_named_and_the_rest_is_done(run: Run, images: Path, tmp_path: Path, type_: Terminal) -> None:
     (images / "broken.jpg").write_bytes(b"no image at all")
-    said = type_("apply", run.path, images, "--out", tmp_path / "out")
-    assert said.code == 1
-    assert "Left out: " in said.err
-    assert "broken.jpg cannot be read as an image" in said.err
-    assert said.out.startswith("4 of 5 images")
+    result = type_("apply", run.path, images, "--out", tmp_path / "out")
+    assert result.code == 1
+    assert "Left out: " in result.err
+    assert "broken.jpg cannot be read as an image" in result.err
+    assert result.out.startswith("4 of 5 images")
 
 
 def test_inputs_are_never_overwritten(run: Run, images: Path, type_: Terminal) -> None:
     before = {path: path.read_bytes() for path in images.rglob("*.*")}
-    said = type_("apply", run.path, images, "--out", images)
-    assert said.code == 2
-    assert "is an input and would be overwritten" in said.err
+    result = type_("apply", run.path, images, "--out", images)
+    assert result.code == 2
+    assert "is an input and would be overwritten" in result.err
     twice = type_("apply", run.path, images / "deep/grey.png", images / "a.jpg", "--out", images / "deep")
     assert "is an input and would be overwritten" in twice.err
     assert {path: path.read_bytes() for path in images.rglob("*.*")} == before
@@ -134,21 +130,21 @@ def test_two_images_of_one_name_are_refused(run: Run, images: Path, tmp_path: Pa
 @pytest.mark.parametrize("source", ["nothing.png", "empty"])
 def test_a_source_without_images_is_an_error(run: Run, tmp_path: Path, type_: Terminal, source: str) -> None:
     (tmp_path / "empty").mkdir()
-    said: Said = type_("apply", run.path, tmp_path / source)
-    assert said.code == 2
-    assert str(tmp_path / source) in said.err
+    result: Said = type_("apply", run.path, tmp_path / source)
+    assert result.code == 2
+    assert str(tmp_path / source) in result.err
 
 
-def test_an_error_in_the_recipe_is_said_with_its_line(run: Run, tmp_path: Path, type_: Terminal) -> None:
+def test_an_error_in_the_recipe_names_its_line(run: Run, tmp_path: Path, type_: Terminal) -> None:
     Image.new("RGB", (13, 5)).save(tmp_path / "thirteen.png")
-    said = type_("apply", run.path, tmp_path / "thirteen.png", "--out", tmp_path / "out")
-    assert said.code == 2
-    assert "painting.py, line" in said.err
-    assert "in apply: ValueError: thirteen" in said.err
+    result = type_("apply", run.path, tmp_path / "thirteen.png", "--out", tmp_path / "out")
+    assert result.code == 2
+    assert "painting.py, line" in result.err
+    assert "in apply: ValueError: thirteen" in result.err
 
 
-def test_a_run_that_never_published_cannot_be_judged(tmp_path: Path, type_: Terminal) -> None:
+def test_a_run_that_never_published_cannot_be_evaluated(tmp_path: Path, type_: Terminal) -> None:
     made = make_run(tmp_path / "new", PAINTING, [["painter", "critic"]])
-    said = type_("evaluate", made.path)
-    assert said.code == 2
-    assert "no readable checkpoint of painter yet" in said.err
+    result = type_("evaluate", made.path)
+    assert result.code == 2
+    assert "no readable checkpoint of painter yet" in result.err

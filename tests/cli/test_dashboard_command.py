@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from modtrain.cli.dashboard import _link, _print_link
+from modtrain.cli.dashboard import _link, _print_addresses
 from modtrain.dashboard.access import Access
 from modtrain.dashboard.server import PORT, listen, read_token
 from modtrain.errors import InputError
@@ -216,14 +216,14 @@ def test_the_ssh_command_leads_to_the_address_that_it_listens_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, link: str, near: str
 ) -> None:
     assert _link(host, 8787, Access()) == link
-    _print_link(tmp_path, host, 8787, link, moved=False)
+    _print_addresses(tmp_path, host, 8787, link, moved=False)
     assert f" -L 8787:{near}:8787 " in capsys.readouterr().out
 
 
 def test_a_root_that_does_not_exist_is_an_error(tmp_path: Path, terminal: Terminal) -> None:
     output = terminal("dashboard", tmp_path / "nothing")
     assert output.code == 2
-    assert "There is no folder" in output.err
+    assert "is not a folder" in output.err
 
 
 def test_a_port_beyond_the_last_one_is_an_error() -> None:

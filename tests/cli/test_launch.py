@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from modtrain.cli import main
-from modtrain.monitoring.status import status
+from modtrain.monitoring.status import read_status
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from tests.support import SUPPORT
@@ -69,12 +69,12 @@ def training(path: Path) -> bool:
     if not (path / "run.json").exists():
         return False
     run = Run.open(path)
-    return all(run.heartbeat(module).get("step", 0) > 0 for module in run.modules)
+    return all((run.read_report(module).step or 0) > 0 for module in run.modules)
 
 
 def test_a_launch_prints_lines_then_metrics_the_grid_and_the_time(finished: tuple[Path, str]) -> None:
     out = finished[1]
-    assert out.startswith("finished  painting.py, 2 epochs, 2 workers by local\n")
+    assert out.startswith("finished  painting.py, 2 epochs, 2 workers on local\n")
     for expected in ("painter    ", "critic    ", "finished\n", "score  ", "not finite", "took  "):
         assert expected in out
     grid = next(line.split(None, 1)[1].strip() for line in out.splitlines() if line.startswith("grid"))
@@ -123,7 +123,7 @@ def test_options_that_contradict_the_run_are_listed(
 def test_a_worker_takes_exactly_one_group_of_the_placement(finished: tuple[Path, str], type_: Terminal) -> None:
     said = type_("worker", finished[0], "--modules", "painter,critic")
     assert said.code == 2
-    assert "its placement, decided at its launch, is painter | critic" in said.err
+    assert "its placement is painter | critic" in said.err
     assert "Did you mean 'painter'?" in type_("worker", finished[0], "--modules", "paintr").err
     assert "Give --modules" in type_("worker", finished[0]).err
 
@@ -141,8 +141,8 @@ def test_a_run_that_has_only_begun_can_be_looked_at(
     (tmp_path / "half/modules/painter/checkpoints/00000000").mkdir(parents=True)
     (tmp_path / "half/modules/painter/heartbeat.json").write_text("{torn")
     found = json.loads(type_("status", tmp_path / "half", "--json").out)
-    assert (found["state"], found["modules"]["painter"]["state"]) == ("stopped", "not started")
-    assert "not started" in type_("status", tmp_path / "half").out
+    assert (found["state"], found["modules"]["painter"]["state"]) == ("created", "created")
+    assert "created" in type_("status", tmp_path / "half").out
 
 
 def test_nan_ends_the_launch_with_its_own_code_and_the_reason(
@@ -175,9 +175,9 @@ def test_detached_it_returns_at_once_and_stop_ends_it(
     assert json.loads(type_("status", path, "--json").out)["state"] == "running"
     again = type_("launch", path)
     assert again.code == 2
-    assert "is launched already" in again.err
+    assert "is already launched" in again.err
     assert "Asked the workers of detached" in type_("stop", path, "--reason", "enough").out
-    wait_for(lambda: status(Run.open(path))["state"] == "stopped")
+    wait_for(lambda: read_status(Run.open(path))["state"] == "stopped")
     wait_for(lambda: "Stopped (enough)" in (path / "jobs/launch.log").read_text())
 
 
@@ -187,18 +187,18 @@ def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callab
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.code == 130, said.out + said.err
-    assert "Asked every worker to publish and leave." in said.out
-    assert f"`modtrain launch {root / 'interrupted'}` goes on." in said.out
+    assert "Stop requested: the workers publish and exit." in said.out
+    assert f"`modtrain launch {root / 'interrupted'}` resumes it." in said.out
     step = Run.open(root / "interrupted").store("generator").latest()
     assert step is not None
     assert step.full
 
     process = start("launch", root / "interrupted")
-    wait_for(lambda: Run.open(root / "interrupted").heartbeat("generator").get("state") == "training")
+    wait_for(lambda: Run.open(root / "interrupted").read_report("generator").state == "running")
     process.send_signal(signal.SIGTERM)
     said = ended(process)
     assert said.code == 75, said.out + said.err
-    assert "by local" in said.out  # as it was begun
+    assert "on local" in said.out  # as it was launched before
     newest = Run.open(root / "interrupted").store("generator").latest()
     assert newest is not None
     assert newest.step >= step.step
@@ -207,7 +207,7 @@ def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callab
 def test_a_second_ctrl_c_ends_the_workers_at_once(root: Path, launch: Callable[..., tuple[object, ...]]) -> None:
     process = start(*launch("impatient", "--nodes", 1, *LONG))
     wait_for(lambda: training(root / "impatient"))
-    pid = Run.open(root / "impatient").heartbeat("generator")["pid"]
+    pid = Run.open(root / "impatient").read_report("generator").process.pid
     os.kill(pid, signal.SIGSTOP)  # it cannot obey
     process.send_signal(signal.SIGINT)
     wait_for(lambda: (root / "impatient/stop").exists())
@@ -215,7 +215,7 @@ def test_a_second_ctrl_c_ends_the_workers_at_once(root: Path, launch: Callable[.
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.code == 130, said.out + said.err
-    assert "Ending every worker now" in said.out
+    assert "Ending all workers now" in said.out
     assert wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 

@@ -93,7 +93,7 @@ def test_a_wrong_module_is_refused_with_those_that_there_are(run: Run, terminal:
 def test_a_run_that_has_said_nothing_yet_is_no_error(run: Run, terminal: Terminal) -> None:
     said = terminal("log", run.path)
     assert (said.code, said.out) == (0, "")
-    assert "No worker of run has logged anything." in said.err
+    assert "The workers of run have no log." in said.err
 
 
 def test_what_a_terminal_would_obey_is_not_printed_and_a_last_line_without_end_is(run: Run, terminal: Terminal) -> None:

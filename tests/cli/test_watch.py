@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from modtrain.bench.catalog import make
-from modtrain.cli.catalog_table import UNSEARCHED, Lines, picture
-from modtrain.cli.status import Following, outcome
+from modtrain.bench.sample_runs import make
+from modtrain.cli.catalog_table import UNSEARCHED, Lines, render
+from modtrain.cli.status import RunView, exit_code_of
 from modtrain.errors import BackendSilent
 from modtrain.monitoring.catalog import Catalog
 from modtrain.scheduling.backends.base import JobState
@@ -40,7 +40,7 @@ def modtrain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 def training(run: Run) -> subprocess.Popen[str]:
     """A worker that has come so far as to train."""
     process = start_worker(run, "generator,discriminator")
-    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("step") or None, timeout_s=120)
+    assert filesystem.wait_until(lambda: run.read_report("generator").step or None, timeout_s=120)
     return process
 
 
@@ -69,19 +69,19 @@ def test_watching_a_run_whose_worker_dies_says_what_to_do(tmp_path: Path, tiny_r
     run = make_run(tmp_path / "run", tiny_recipe, BOTH, epochs=1000, params={"pause_s": 0.05})
     worker = training(run)
     watching = start("status", run.path, "--watch")
-    lines_until(watching, lambda line: "training" in line)
+    lines_until(watching, lambda line: "running" in line)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     said = ended(watching)
     assert said.code == 1
-    assert "died without a word" in said.out
+    assert "died without a report" in said.out
     assert f"modtrain launch {run.path}" in said.out
 
 
 def test_watching_a_run_ends_with_the_code_of_what_failed(
     tmp_path: Path, tiny_recipe: Path, modtrain: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.cli.status.SURE_S", 0.0)
+    monkeypatch.setattr("modtrain.cli.status.SETTLED_S", 0.0)
     run = make_run(tmp_path / "run", tiny_recipe, BOTH, params={"nan_at": 4})
     with pytest.raises(Exception, match="nan"):
         finish(run)
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_watching_and_nothing_else(tmp_path: Path, tiny_recipe: Path
     worker = training(run)
     command, *rest = words
     watching = start(command, tmp_path / rest[0], *rest[1:])
-    lines_until(watching, lambda line: "run" in line or "training" in line)
+    lines_until(watching, lambda line: "run" in line or "running" in line)
     watching.send_signal(signal.SIGINT)
     said = ended(watching)
     assert said.code in (130, -signal.SIGINT), "a shell says 130 to both"
@@ -116,8 +116,9 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
     said = lines_until(watching, lambda line: line.startswith("run  running"))
     assert "torn  " in said
     assert said.index("torn") < said.index("run  running"), "what is broken comes first"
-    beat = {**run.heartbeat("translator"), "state": "failed", "exit_code": 5, "trouble": "'loss' became nan"}
-    (run.module_path("translator") / "heartbeat.json").write_text(json.dumps(beat))
+    heartbeat = run.heartbeat_path("translator")
+    failed = {"state": "failed", "exit_code": 5, "trouble": "'loss' became nan"}
+    heartbeat.write_text(json.dumps(json.loads(heartbeat.read_text()) | failed))
     lines_until(watching, lambda line: line.startswith("! run: translator failed: 'loss' became nan."))
     watching.send_signal(signal.SIGINT)
     assert ended(watching).code == 130
@@ -130,7 +131,7 @@ def test_that_not_all_is_searched_is_said_once(tmp_path: Path) -> None:
     assert list(lines.new(rows, True)) == []
     for unsearched in (True, False):
         out = Console(file=io.StringIO(), width=300)
-        out.print(picture("runs", rows, unsearched, 300, 50))
+        out.print(render("runs", rows, unsearched, 300, 50))
         assert (UNSEARCHED in out.file.getvalue()) == unsearched  # type: ignore[attr-defined]
 
 
@@ -147,8 +148,8 @@ def test_that_not_all_is_searched_is_said_once(tmp_path: Path) -> None:
 )
 def test_the_exit_code_of_a_run_is_that_of_the_cause(states: dict[str, int | None], code: int) -> None:
     workers = [{"state": state, "exit_code": its} for state, its in states.items()]
-    assert outcome({"workers": workers, "stop": None}) == code
-    assert outcome({"workers": workers[::-1], "stop": None}) == code
+    assert exit_code_of({"workers": workers, "stop": None}) == code
+    assert exit_code_of({"workers": workers[::-1], "stop": None}) == code
 
 
 def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Terminal) -> None:
@@ -160,7 +161,7 @@ def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Termi
     assert (row["path"], row["state"], row["alarms"]) == ("run", "finished", [])
     assert json.loads(modtrain("status", run.path, "--json").out)["alarms"] == []
     said = modtrain("status", run.path, "--json", "--watch")
-    assert (said.code, "take one of them" in said.err) == (2, True)
+    assert (said.code, "use one of them" in said.err) == (2, True)
     assert modtrain("watch", tmp_path / "missing").code == 2
 
 
@@ -186,7 +187,7 @@ def test_on_a_terminal_what_is_shown_is_renewed_in_place(tmp_path: Path) -> None
         os.close(theirs)
         read_until(ours, "1 running")
         run.request_stop("lunch")
-        said = read_until(ours, "A stop was asked for (lunch)")
+        said = read_until(ours, "A stop was requested (lunch)")
         assert "\x1b[1A" in said, "the lines before are written over"
         watching.send_signal(signal.SIGINT)
         read_until(ours, "\x1b[?25h")
@@ -231,9 +232,9 @@ def test_numbers_are_never_cut_however_long_a_name_is(tmp_path: Path, width: int
     make(tmp_path / ("long-" * 20 + "name"), live=False)
     make(tmp_path / "short", live=False)
     catalog = Catalog(tmp_path)
-    catalog.look()
+    catalog.refresh()
     out = Console(file=io.StringIO(), width=width)
-    out.print(picture("runs", catalog.rows()["runs"], False, width, 50))
+    out.print(render("runs", catalog.rows()["runs"], False, width, 50))
     assert isinstance(out.file, io.StringIO)
     _, _, head, *rows = out.file.getvalue().splitlines()
     assert head.split()[:4] == ["run", "state", "done", "epoch"]
@@ -249,7 +250,7 @@ def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> 
     beat = run.module_path("translator") / "heartbeat.json"
     beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
     catalog = Catalog(tmp_path)
-    catalog.look()
+    catalog.refresh()
     (row,) = catalog.rows()["runs"]
     assert row["left_s"] is None
     assert {module["name"]: module["state"] for module in row["modules"]}["translator"] == "lost"
@@ -262,7 +263,7 @@ def test_a_scheduler_that_is_silent_for_once_changes_nothing(
     (run.path / "jobs").mkdir()
     record = {"backend": "slurm", "jobs": {"0": {"backend": "slurm", "id": f"{run.path}/jobs/0.journal@7"}}}
     (run.path / "jobs" / "jobs.json").write_text(json.dumps(record))
-    answers = iter([{0: JobState(phase="pending", why="Resources")}])
+    answers = iter([{0: JobState(phase="pending", reason="Resources")}])
 
     def asked(run: Run) -> dict[int, JobState]:
         try:
@@ -270,12 +271,12 @@ def test_a_scheduler_that_is_silent_for_once_changes_nothing(
         except StopIteration:
             raise BackendSilent("squeue does not answer.") from None
 
-    monkeypatch.setattr("modtrain.scheduling.job_record.states", asked)
+    monkeypatch.setattr("modtrain.scheduling.job_record.job_states", asked)
     monkeypatch.setattr("modtrain.cli.status.JOBS_S", 0.0)
-    following = Following(run)
-    looks = [following.look() for _ in range(3)]
-    assert [look["workers"][0]["state"] for look in looks] == ["queued"] * 3
-    assert following.is_silent
+    view = RunView(run)
+    statuses = [view.refresh() for _ in range(3)]
+    assert [status["workers"][0]["state"] for status in statuses] == ["queued"] * 3
+    assert view.backend_is_silent
 
 
 def test_nobody_is_told_to_launch_what_is_launched(tmp_path: Path) -> None:
@@ -285,8 +286,8 @@ def test_nobody_is_told_to_launch_what_is_launched(tmp_path: Path) -> None:
     (run.path / "jobs").mkdir()
     claim(run)
     catalog = Catalog(tmp_path)
-    catalog.look()
+    catalog.refresh()
     (row,) = catalog.rows()["runs"]
-    for alarms in (row["alarms"], Following(run).look()["alarms"]):
+    for alarms in (row["alarms"], RunView(run).refresh()["alarms"]):
         said = next(alarm["do"] for alarm in alarms if alarm["module"] == "translator")
-        assert said.startswith("Its launcher starts it again")
+        assert said.startswith("Its launcher restarts it")

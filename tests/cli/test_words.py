@@ -36,7 +36,7 @@ def test_help_lists_every_command_whole_and_the_exit_codes(type_: Terminal) -> N
         assert f"  {command} " in said.out
         assert type_(command, "--help").out.startswith(f"Usage: modtrain {command}")
     assert type_().out == said.out
-    assert "75 told to leave" in said.out
+    assert "75 preempted" in said.out
 
 
 def test_help_needs_nothing_heavy() -> None:
@@ -76,7 +76,7 @@ def test_the_version_is_printed(type_: Terminal) -> None:
         ("launch PAINTING", "is a recipe: give it as --recipe"),
         ("launch nothing.yaml", "The config nothing.yaml cannot be read: No such file or directory."),
         ("launch runs/nothing", "There is no run in runs/nothing"),
-        ("launch --recipe PAINTING --name new --resume", "There is no run runs/new to go on with"),
+        ("launch --recipe PAINTING --name new --resume", "There is no run runs/new to resume"),
         ("status runs/nothing", "There is no run in runs/nothing"),
         ("worker runs/nothing", "There is no run in runs/nothing"),
         ("recipes nothing", "There is no recipe 'nothing'"),

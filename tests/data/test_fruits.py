@@ -1,4 +1,4 @@
-"""The built-in data set and its cache, as a user sees them."""
+"""The built-in data set and its cache."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def inside(pictures: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [16, 48, 65, 128])
-def test_pictures_have_the_size_that_was_asked_for(size: int) -> None:
-    made = fruits(size, train=3, test=2)
-    assert made.train_a.shape == made.train_b.shape == (3, 3, size, size)
-    assert made.test_a.shape == made.test_b.shape == (2, 3, size, size)
-    assert made.test_mask.shape == (2, 1, size, size)
-    assert all(getattr(made, name).dtype == torch.uint8 for name in vars(made))
+def test_pictures_have_the_requested_size(size: int) -> None:
+    data = fruits(size, train=3, test=2)
+    assert data.train_a.shape == data.train_b.shape == (3, 3, size, size)
+    assert data.test_a.shape == data.test_b.shape == (2, 3, size, size)
+    assert data.test_mask.shape == (2, 1, size, size)
+    assert all(getattr(data, name).dtype == torch.uint8 for name in vars(data))
 
 
 def test_an_apple_and_its_true_orange_differ_on_the_fruit_and_nowhere_else() -> None:
-    made = fruits(48, **SMALL)
-    differs = (made.test_a != made.test_b).any(1, keepdim=True)
-    assert not (differs & ~made.test_mask.bool()).any()
-    assert (differs & made.test_mask.bool()).sum() > 0.95 * made.test_mask.sum()
+    data = fruits(48, **SMALL)
+    differs = (data.test_a != data.test_b).any(1, keepdim=True)
+    assert not (differs & ~data.test_mask.bool()).any()
+    assert (differs & data.test_mask.bool()).sum() > 0.95 * data.test_mask.sum()
 
 
 def test_the_fruit_covers_a_fifth_to_a_half_of_every_picture() -> None:
@@ -61,16 +61,16 @@ def test_the_fruit_covers_a_fifth_to_a_half_of_every_picture() -> None:
 
 
 def test_oranges_are_orange_and_apples_are_red_to_green() -> None:
-    made = fruits(48, train=1, test=100)
-    red, green, blue = inside(made.test_b, made.test_mask).tolist()
+    data = fruits(48, train=1, test=100)
+    red, green, blue = inside(data.test_b, data.test_mask).tolist()
     assert red > 1.5 * green > 2 * blue
-    each = (made.test_a * made.test_mask).sum((2, 3)).float()
+    each = (data.test_a * data.test_mask).sum((2, 3)).float()
     redness = each[:, 0] / each[:, 1]
     assert redness.min() < 1.1
     assert redness.max() > 2.5
 
 
-def test_the_same_arguments_make_the_same_pictures_and_another_seed_makes_others(own_cache: Path) -> None:
+def test_the_same_arguments_give_the_same_pictures_and_another_seed_gives_others(own_cache: Path) -> None:
     first = fruits(32, **SMALL)
     for file in own_cache.iterdir():
         file.unlink()
@@ -79,22 +79,22 @@ def test_the_same_arguments_make_the_same_pictures_and_another_seed_makes_others
 
 
 def test_training_apples_and_oranges_are_scenes_of_their_own() -> None:
-    made = fruits(32, **SMALL)
-    a, b = (pictures[:, :, :3, :3].flatten(1).float() for pictures in (made.train_a, made.train_b))
+    data = fruits(32, **SMALL)
+    a, b = (pictures[:, :, :3, :3].flatten(1).float() for pictures in (data.train_a, data.train_b))
     assert torch.cdist(a, b).min() > 0
 
 
-def test_training_and_testing_show_different_parts_of_the_photographs() -> None:
+def test_training_and_test_pictures_show_different_parts_of_the_photographs() -> None:
     widths = [photograph.width for photograph in backgrounds.photographs()]
     for testing in (False, True):
-        for crop in backgrounds.choose(500, rng=np.random.default_rng(0), testing=testing):
+        for crop in backgrounds.draw_crops(500, rng=np.random.default_rng(0), testing=testing):
             line = round(widths[crop.photograph] * backgrounds.TRAIN_SHARE)
             assert crop.left >= line if testing else crop.left + crop.side <= line
 
 
 def test_no_network_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("tried the network")
+        raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     backgrounds.photographs.cache_clear()
@@ -120,9 +120,9 @@ def test_impossible_numbers_are_an_input_error(wrong: dict[str, int]) -> None:
         fruits(**wrong)
 
 
-def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_call_reads_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("painted again")
+        raise AssertionError("the pictures were painted again")
 
     first = fruits(32, **SMALL)
     monkeypatch.setattr("modtrain.data.fruits.dataset._paint_all", refuse)
@@ -130,7 +130,7 @@ def test_the_second_time_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1], lambda content: b"x" + content])
-def test_a_broken_cache_file_is_made_again(
+def test_a_broken_cache_file_is_replaced(
     own_cache: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = fruits(32, **SMALL)
@@ -159,11 +159,11 @@ def test_a_full_disk_under_the_cache_costs_only_time(own_cache: Path, monkeypatc
     assert not list(own_cache.glob("*.tensors"))
 
 
-def test_workers_of_one_node_make_the_pictures_once(own_cache: Path) -> None:
-    made = list[int]()
+def test_workers_of_one_node_compute_a_cache_file_once(own_cache: Path) -> None:
+    calls = list[int]()
 
     def make() -> dict[str, Tensor]:
-        made.append(1)
+        calls.append(1)
         time.sleep(0.1)
         return {"x": torch.ones(3)}
 
@@ -172,7 +172,7 @@ def test_workers_of_one_node_make_the_pictures_once(own_cache: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made == [1]
+    assert calls == [1]
 
 
 def test_a_recipe_gets_fruits_without_a_dataroot() -> None:

@@ -1,4 +1,4 @@
-"""PSNR and SSIM agree with scikit-image's, and a mask means what it says."""
+"""PSNR and SSIM agree with scikit-image, also inside a mask; sample grids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def left_half(images: Tensor) -> Tensor:
     return mask
 
 
-def test_psnr_is_the_mean_over_images_of_what_scikit_image_says(pair: tuple[Tensor, Tensor]) -> None:
+def test_psnr_is_the_mean_of_scikit_images_over_all_images(pair: tuple[Tensor, Tensor]) -> None:
     images, truth = (tensor.numpy().astype(np.float64) for tensor in pair)
     each = [
         scikit_image.peak_signal_noise_ratio(true, image, data_range=2)
@@ -42,26 +42,26 @@ def test_psnr_is_the_mean_over_images_of_what_scikit_image_says(pair: tuple[Tens
     assert psnr(*pair) == pytest.approx(np.mean(each), abs=1e-9)
 
 
-def test_psnr_inside_a_mask_is_that_of_the_part_alone(pair: tuple[Tensor, Tensor]) -> None:
+def test_psnr_inside_a_mask_equals_that_of_the_cropped_part(pair: tuple[Tensor, Tensor]) -> None:
     images, truth = pair
     assert psnr(images, truth, left_half(images)) == pytest.approx(psnr(images[..., :15], truth[..., :15]), abs=1e-9)
 
 
-def test_what_happens_outside_of_the_mask_does_not_count(pair: tuple[Tensor, Tensor]) -> None:
+def test_pixels_outside_the_mask_do_not_count(pair: tuple[Tensor, Tensor]) -> None:
     images, truth = pair
     changed = torch.where(left_half(images), images, torch.ones(()))
     assert psnr(changed, truth, left_half(images)) == psnr(images, truth, left_half(images))
     assert psnr(changed, truth, ~left_half(images)) < psnr(images, truth, ~left_half(images))
 
 
-def test_ssim_is_the_mean_over_images_of_what_scikit_image_says(pair: tuple[Tensor, Tensor]) -> None:
+def test_ssim_is_the_mean_of_scikit_images_over_all_images(pair: tuple[Tensor, Tensor]) -> None:
     images, truth = (tensor.numpy().astype(np.float64) for tensor in pair)
     wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 2, "channel_axis": 0}
     each = [scikit_image.structural_similarity(image, true, **wang) for image, true in zip(images, truth, strict=True)]
     assert ssim(*pair) == pytest.approx(np.mean(each), abs=1e-9)
 
 
-def test_ssim_inside_a_mask_sees_only_damage_near_the_mask(pair: tuple[Tensor, Tensor]) -> None:
+def test_ssim_inside_a_mask_depends_only_on_pixels_near_the_mask(pair: tuple[Tensor, Tensor]) -> None:
     _, truth = pair
     damaged = truth.clone()
     damaged[..., 25:] = 1.0

@@ -1,19 +1,21 @@
-"""Alarms: what is wrong is said with what to do, and what is not wrong is not said."""
+"""Alarms: what is wrong in a run, with what to do about it, and no false alarm."""
 
 from __future__ import annotations
 
 import math
 import random
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modtrain.errors import Diverged
-from modtrain.monitoring.alarms import WINDOW, Alarm, alarms
-from modtrain.monitoring.status import status
+from modtrain.monitoring.alarms import WINDOW, Alarm, find_alarms
+from modtrain.monitoring.status import read_status
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History
 from tests.support.runs import finish, make_run, start_worker
 
@@ -21,32 +23,58 @@ from tests.support.runs import finish, make_run, start_worker
 class Handwritten:
     """A history of curves and versions, by module."""
 
-    def __init__(self, curves: dict[str, list[float]] | None = None, versions: dict[str, list[Any]] | None = None):
+    def __init__(
+        self, curves: dict[str, list[float]] | None = None, versions: dict[str, list[Checkpoint]] | None = None
+    ) -> None:
         self._curves, self._versions = curves or {}, versions or {}
 
     def losses(self, module: str) -> list[float]:
         return self._curves.get(module, [])
 
-    def versions(self, module: str) -> list[dict[str, Any]]:
+    def versions(self, module: str) -> Sequence[Checkpoint]:
         return self._versions.get(module, [])
 
 
-def found(**modules: dict[str, Any]) -> dict[str, Any]:
-    """A run of a generator and a discriminator that train, as `status` says it."""
-    told: dict[str, Any] = {"run": "r", "path": "/runs/my run", "state": "running", "stop": None, "workers": []}
-    told["modules"] = {}
+def version(number: int, interval_s: float) -> Checkpoint:
+    return Checkpoint(
+        module="generator",
+        version=number,
+        epoch=number,
+        step=number,
+        full=True,
+        final=False,
+        files={},
+        metrics={},
+        peers={},
+        writer="w",
+        published_at=interval_s * number,
+    )
+
+
+def status_of(**modules: dict[str, Any]) -> dict[str, Any]:
+    """The status of a run of a generator and a discriminator that train, with changes by module."""
+    status: dict[str, Any] = {
+        "run": "r",
+        "path": "/runs/my run",
+        "state": "running",
+        "stop": None,
+        "launcher": None,
+        "workers": [],
+        "modules": {},
+    }
     for number, name in enumerate(("generator", "discriminator")):
-        says = {"state": "training", **modules.get(name, {})}
+        values = {"state": "running", **modules.get(name, {})}
         worker = {"modules": [name], "host": "node1", "pid": 7, "job": None, "waiting_for": None, "trouble": None}
-        told["workers"].append({**worker, **{k: v for k, v in says.items() if k not in ("epoch", "peers", "damaged")}})
-        module = {"version": 3, "epoch": 5, "peers": {}, "worker": number, "age_s": 1.0}
-        told["modules"][name] = {**module, **says}
-    return told
+        of_worker = {key: value for key, value in values.items() if key not in ("epoch", "peers", "damaged")}
+        status["workers"].append({**worker, "waited_s": None, "exit_code": None, **of_worker})
+        module = {"version": 3, "epoch": 5, "peers": {}, "worker": number, "age_s": 1.0, "damaged": []}
+        status["modules"][name] = {**module, **values}
+    return status
 
 
-def only(said: list[Alarm]) -> Alarm:
-    assert len(said) == 1, said
-    return said[0]
+def only(alarms: list[Alarm]) -> Alarm:
+    assert len(alarms) == 1, alarms
+    return alarms[0]
 
 
 def noisy(*levels: tuple[int, float], spread: float = 0.2) -> list[float]:
@@ -55,111 +83,120 @@ def noisy(*levels: tuple[int, float], spread: float = 0.2) -> list[float]:
     return [level * (1 + spread * draw.uniform(-1, 1)) for count, level in levels for _ in range(count)]
 
 
-def test_a_run_that_is_well_has_no_alarm(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_healthy_run_has_no_alarm(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], epochs=40)
     finish(run)
     history = History(run)
-    history.look()
+    history.refresh()
     assert len(history.curve("generator")) >= 20
-    assert alarms(status(run), history) == []
+    assert find_alarms(read_status(run), history) == []
 
 
-def test_a_killed_worker_is_said_with_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_killed_worker_is_an_alarm_with_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(
         tmp_path / "my run", tiny_recipe, [["generator", "discriminator"]], epochs=1000, params={"pause_s": 0.05}
     )
     process = start_worker(run, "generator,discriminator")
-    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("step") or None, timeout_s=120)
+    assert filesystem.wait_until(lambda: run.read_report("generator").step or None, timeout_s=120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    alarm = only(alarms(status(run)))
+    alarm = only(find_alarms(read_status(run)))
     assert alarm.level == "bad"
-    assert "died without a word" in alarm.says
+    assert "died without a report" in alarm.says
     assert f"modtrain launch '{run.path}'" in alarm.do
-    watched = only(alarms({**status(run), "launcher": 7}))
-    assert "Its launcher starts it again" in watched.do
+    watched = only(find_alarms({**read_status(run), "launcher": 7}))
+    assert "Its launcher restarts it" in watched.do
     assert "modtrain launch" not in watched.do, "it would be refused"
 
 
-def test_a_loss_that_is_nan_is_said_with_its_reason(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_loss_that_is_nan_is_an_alarm_with_its_reason(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params={"nan_at": 4})
     with pytest.raises(Diverged):
         finish(run)
-    alarm = only(alarms(status(run)))
-    assert (alarm.level, "nan at step 4" in alarm.says, "begin another one" in alarm.do) == ("bad", True, True)
+    alarm = only(find_alarms(read_status(run)))
+    assert (alarm.level, "nan at step 4" in alarm.says, "start a new run" in alarm.do) == ("bad", True, True)
     assert alarm.says.count("earning rate") == 1, "advice is not repeated"
     assert "earning rate" not in alarm.do
 
 
-def test_a_damaged_version_is_said(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_damaged_version_is_an_alarm(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]])
     finish(run)
     meta = run.store("generator").folder(3) / "meta.json"
     meta.write_bytes(meta.read_bytes().replace(b'"epoch":3', b'"epoch":2'))
-    alarm = only(alarms(status(run)))
+    alarm = only(find_alarms(read_status(run)))
     assert "Version 3 of generator is damaged" in alarm.says
     assert "version 2" in alarm.says
 
 
-def test_trouble_with_publishing_and_a_stop_are_said() -> None:
-    says = found(generator={"trouble": "publishing failed 2 times: No space left on device"})
-    says["stop"] = "lunch"
-    bad, warn = alarms(says)
+def test_trouble_with_publishing_and_a_stop_request_are_alarms() -> None:
+    status = status_of(generator={"trouble": "publishing failed 2 times: No space left on device"})
+    status["stop"] = "lunch"
+    bad, warn = find_alarms(status)
     assert (bad.level, "No space left" in bad.says, "doctor" in bad.do) == ("bad", True, True)
     assert (warn.level, warn.module, "lunch" in warn.says) == ("warn", None, True)
     assert "'/runs/my run'" in warn.do
 
 
-def test_a_consequence_is_less_than_its_cause() -> None:
-    says = found(
+def test_a_failure_that_follows_from_another_one_is_only_a_warning() -> None:
+    status = status_of(
         generator={"state": "failed", "exit_code": 7, "trouble": "Waited 600 s for discriminator"},
         discriminator={"state": "failed", "exit_code": 1, "trouble": "RuntimeError: no memory"},
     )
-    assert [(alarm.module, alarm.level) for alarm in alarms(says)] == [("discriminator", "bad"), ("generator", "warn")]
+    assert [(alarm.module, alarm.level) for alarm in find_alarms(status)] == [
+        ("discriminator", "bad"),
+        ("generator", "warn"),
+    ]
 
 
 @pytest.mark.parametrize(
     ("waited_s", "state", "level"),
     [
-        (10.0, "training", None),
-        (400.0, "training", "warn"),
+        (10.0, "running", None),
+        (400.0, "running", "warn"),
         (1.0, "lost", "bad"),
         (1.0, "stopped", "bad"),
-        (1.0, "not started", None),
-        (400.0, "not started", "warn"),
+        (1.0, "created", None),
+        (400.0, "queued", "warn"),
     ],
 )
-def test_a_wait_is_said_where_it_is_long_or_in_vain(waited_s: float, state: str, level: str | None) -> None:
+def test_a_wait_is_an_alarm_where_it_is_long_or_in_vain(waited_s: float, state: str, level: str | None) -> None:
     waits = {"state": "waiting", "waiting_for": "discriminator", "waited_s": waited_s}
-    said = [
+    alarms = [
         alarm
-        for alarm in alarms(found(generator=waits, discriminator={"state": state}))
+        for alarm in find_alarms(status_of(generator=waits, discriminator={"state": state}))
         if "waits" in alarm.says or "waited" in alarm.says
     ]
-    assert [alarm.level for alarm in said] == ([level] if level else [])
+    assert [alarm.level for alarm in alarms] == ([level] if level else [])
 
 
-def test_what_is_a_long_wait_is_told_by_the_peer_s_epochs() -> None:
-    waits = found(generator={"state": "waiting", "waiting_for": "discriminator", "waited_s": 400.0})
-    slow = [{"version": v, "full": True, "writer": "w", "published_at": 300.0 * v} for v in range(6)]
-    assert alarms(waits, Handwritten(versions={"discriminator": slow})) == []
-    quick = [{"version": v, "full": True, "writer": "w", "published_at": 10.0 * v} for v in range(6)]
-    assert "waited 7 min for discriminator" in only(alarms(waits, Handwritten(versions={"discriminator": quick}))).says
+def test_how_long_a_wait_may_take_depends_on_the_peer_s_epochs() -> None:
+    waits = status_of(generator={"state": "waiting", "waiting_for": "discriminator", "waited_s": 400.0})
+    slow = [version(number, 300.0) for number in range(6)]
+    assert find_alarms(waits, Handwritten(versions={"discriminator": slow})) == []
+    quick = [version(number, 10.0) for number in range(6)]
+    assert (
+        "waited 7 min for discriminator"
+        in only(find_alarms(waits, Handwritten(versions={"discriminator": quick}))).says
+    )
 
 
-def test_an_old_peer_is_said_while_it_trains() -> None:
+def test_an_old_peer_is_an_alarm_while_it_trains() -> None:
     old = {"peers": {"discriminator": {"version": 1, "epoch": 1}}, "epoch": 6}
-    assert "epoch 6 and trains against discriminator of epoch 1" in only(alarms(found(generator=old))).says
-    assert alarms(found(generator=old, discriminator={"state": "finished"})) == []
-    assert alarms(found(generator={**old, "epoch": 3})) == []
+    assert "epoch 6 and trains against discriminator of epoch 1" in only(find_alarms(status_of(generator=old))).says
+    assert find_alarms(status_of(generator=old, discriminator={"state": "finished"})) == []
+    assert find_alarms(status_of(generator={**old, "epoch": 3})) == []
 
 
-def test_a_version_that_is_overdue_is_said() -> None:
-    versions = {"generator": [{"version": v, "writer": "w", "published_at": 100.0 * v} for v in range(6)]}
+def test_an_overdue_version_is_an_alarm() -> None:
+    versions = {"generator": [version(number, 100.0) for number in range(6)]}
     history = Handwritten(versions=versions)
-    assert alarms(found(generator={"age_s": 250.0}), history) == []
-    assert "nothing for 10 min; it used to take 100 s" in only(alarms(found(generator={"age_s": 600.0}), history)).says
-    assert alarms(found(generator={"age_s": 600.0, "state": "finished"}), history) == []
+    assert find_alarms(status_of(generator={"age_s": 250.0}), history) == []
+    assert (
+        "nothing for 10 min; it used to take 100 s"
+        in only(find_alarms(status_of(generator={"age_s": 600.0}), history)).says
+    )
+    assert find_alarms(status_of(generator={"age_s": 600.0, "state": "finished"}), history) == []
 
 
 HEALTHY = [
@@ -176,36 +213,36 @@ HEALTHY = [
 
 @pytest.mark.parametrize("curves", HEALTHY)
 def test_curves_that_may_be_healthy_are_no_alarm(curves: dict[str, list[float]]) -> None:
-    assert alarms(found(), Handwritten(curves)) == []
+    assert find_alarms(status_of(), Handwritten(curves)) == []
 
 
-def test_a_discriminator_that_has_won_is_said() -> None:
+def test_a_discriminator_that_has_won_is_an_alarm() -> None:
     curves = {"generator": noisy((60, 0.3), (90, 0.95)), "discriminator": noisy((60, 0.5), (30, 0.1), (60, 0.01))}
-    alarm = only(alarms(found(), Handwritten(curves)))
+    alarm = only(find_alarms(status_of(), Handwritten(curves)))
     assert (alarm.module, alarm.level) == ("discriminator", "warn")
     assert "while that of generator rises" in alarm.says
     assert "learning rate of discriminator" in alarm.do
 
 
 @pytest.mark.parametrize("value", [0.0, 0.693147])
-def test_a_loss_that_does_not_change_at_all_is_said(value: float) -> None:
+def test_a_loss_that_does_not_change_at_all_is_an_alarm(value: float) -> None:
     curves = {"generator": [*noisy((50, 0.3)), *[value] * WINDOW], "discriminator": noisy((100, 0.5))}
-    assert "has not changed" in only(alarms(found(), Handwritten(curves))).says
+    assert "has not changed" in only(find_alarms(status_of(), Handwritten(curves))).says
 
 
-def test_a_loss_that_shoots_up_is_said() -> None:
+def test_a_loss_that_shoots_up_is_an_alarm() -> None:
     curves = {"generator": noisy((100, 0.3), (4, 40.0)), "discriminator": noisy((104, 0.5))}
-    assert "shoots up" in only(alarms(found(), Handwritten(curves))).says
+    assert "shoots up" in only(find_alarms(status_of(), Handwritten(curves))).says
 
 
 def test_every_alarm_says_what_to_do() -> None:
     curves = {"generator": noisy((100, 0.3), (4, 40.0)), "discriminator": [0.1] * 100}
-    for alarm in alarms(found(generator={"state": "lost"}), Handwritten(curves)):
+    for alarm in find_alarms(status_of(generator={"state": "lost"}), Handwritten(curves)):
         assert alarm.says.endswith(".")
         assert alarm.do.endswith(".")
 
 
-def test_a_folder_s_name_is_no_template(tmp_path: Path) -> None:
-    told = found(generator={"state": "failed", "trouble": "lost its way"}) | {"path": "/runs/a{b}"}
-    alarm = alarms(told)[0]
+def test_braces_in_a_folder_s_name_stay_as_they_are(tmp_path: Path) -> None:
+    status = status_of(generator={"state": "failed", "trouble": "lost its way"}) | {"path": "/runs/a{b}"}
+    alarm = find_alarms(status)[0]
     assert (alarm.says, "a{b}" in alarm.do) == ("generator failed: lost its way.", True)

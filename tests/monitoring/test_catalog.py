@@ -1,4 +1,4 @@
-"""The catalog: every run and sweep below a folder has its line, whatever lies beside it."""
+"""The catalog: every run and sweep below a folder has its row, whatever is beside it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from modtrain.bench.catalog import make, publish, version
+from modtrain.bench.sample_runs import make, publish, version
 from modtrain.errors import InputError
-from modtrain.monitoring import summary as glance
 from modtrain.monitoring.catalog import Catalog
-from modtrain.monitoring.summary import Glance
+from modtrain.monitoring.summary import RunSummary
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -39,22 +38,23 @@ HOSTILE = [
 
 
 def rows(catalog: Catalog) -> dict[str, dict[str, Any]]:
-    catalog.look()
+    catalog.refresh()
     return {row["path"]: row for row in catalog.rows()["runs"]}
 
 
-def say(run: Run, module: str, **says: Any) -> None:
-    said = {"host": "elsewhere", "pid": 1, "started": 1, "state": "training", "counter": 1, "at": 1e9 + 200, **says}
-    (run.module_path(module) / "heartbeat.json").write_text(json.dumps(said))
+def beat(run: Run, module: str, **fields: Any) -> None:
+    """The heartbeat of a worker on another machine."""
+    report = {"host": "elsewhere", "pid": 1, "started": 1, "state": "running", "counter": 1, "at": 1e9 + 200}
+    run.heartbeat_path(module).write_text(json.dumps({**report, **fields}))
 
 
-def test_a_run_is_a_line_from_its_beginning_to_its_end(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_run_has_a_row_from_its_creation_to_its_end(tmp_path: Path, tiny_recipe: Path) -> None:
     catalog = Catalog(tmp_path)
     assert rows(catalog) == {}
     run = make_run(tmp_path / "fruits" / "apples", tiny_recipe, [["generator", "discriminator"]], epochs=2)
     row = rows(catalog)["fruits/apples"]
-    assert (row["state"], row["progress"], row["epoch"], row["epochs"], row["metric"]) == ("waiting", 0.0, 0, 2, None)
-    assert [m["state"] for m in row["modules"]] == ["not started"] * 2
+    assert (row["state"], row["progress"], row["epoch"], row["epochs"], row["metric"]) == ("created", 0.0, 0, 2, None)
+    assert [m["state"] for m in row["modules"]] == ["created"] * 2
     before = catalog.revision
     finish(run)
     row = rows(catalog)["fruits/apples"]
@@ -66,77 +66,75 @@ def test_a_run_is_a_line_from_its_beginning_to_its_end(tmp_path: Path, tiny_reci
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
-def test_a_look_at_what_has_not_changed_is_no_news_and_reads_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refresh_reads_nothing_where_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [make(tmp_path / f"run-{number}", live=False) for number in range(3)]
     catalog = Catalog(tmp_path)
     first, revision = rows(catalog), catalog.revision
     opened: list[Any] = []
-    monkeypatch.setattr(filesystem, "read_small", lambda path, **_: opened.append(path))
-    monkeypatch.setattr("modtrain.monitoring.summary.newest_line", lambda path, module: opened.append(path))
+    monkeypatch.setattr(filesystem, "open_regular", lambda path, **_: opened.append(path))
     assert rows(catalog).keys() == first.keys()
     assert (opened, catalog.revision) == ([], revision)
     monkeypatch.undo()
     with (made[1].path / "evaluation" / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"epochs": {}, "metrics": {"ssim": 0.95}}) + "\n")
+        file.write(json.dumps({"versions": {}, "epochs": {}, "metrics": {"ssim": 0.95}}) + "\n")
     assert rows(catalog)["run-1"]["metric"] == {"name": "ssim", "value": 0.95}
     assert catalog.revision > revision
 
 
 def test_the_metric_of_a_run_is_the_best_value_of_the_first_one(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=False)
-    lines = [{"epochs": {}, "metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
+    lines = [{"versions": {}, "epochs": {}, "metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"metrics": {"ssim"'
     (run.path / "evaluation" / "metrics.jsonl").write_text("[]\nnot json\n" + text)
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}
 
 
-def test_where_less_is_better_the_best_value_is_the_lowest(tmp_path: Path) -> None:
+def test_where_lower_is_better_the_best_value_is_the_lowest(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=False)
-    told(run, lower_is_better=["fid"])
-    lines = [{"epochs": {}, "metrics": {"fid": value}} for value in (310.0, 22.0, 80.0)]
+    change_manifest(run, lower_is_better=["fid"])
+    lines = [{"versions": {}, "epochs": {}, "metrics": {"fid": value}} for value in (310.0, 22.0, 80.0)]
     (run.path / "evaluation" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "fid", "value": 22.0}
 
 
-def test_the_age_of_a_living_worker_s_version_is_told_by_its_own_clock(tmp_path: Path) -> None:
+def test_the_age_of_a_live_worker_s_version_is_by_its_own_clock(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
     catalog = Catalog(tmp_path)
     for module in run.modules:
-        say(run, module, at=1e9 + 99 + 42)  # its clock stands in 2001
+        beat(run, module, at=1e9 + 99 + 42)  # its clock stands in 2001
     ages = [m["age_s"] for m in rows(catalog)["run"]["modules"]]
     assert all(42 <= age < 120 for age in ages)
     for module in run.modules:
-        say(run, module, at=1e9, counter=2)  # and may be put back
+        beat(run, module, at=1e9, counter=2)  # and may be put back
     assert all(0 <= m["age_s"] < 60 for m in rows(catalog)["run"]["modules"])
     for module in run.modules:
-        say(run, module, state="finished", counter=3)
+        beat(run, module, state="finished", counter=3)
     assert all(m["age_s"] > 1e8 for m in rows(catalog)["run"]["modules"])
 
 
 def test_a_worker_elsewhere_that_falls_silent_is_lost_and_an_alarm(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
+    publish(run, 100)  # its newest version is not the last one
     for module in run.modules:
-        say(run, module)
+        beat(run, module)
     catalog = Catalog(tmp_path, patience_s=0.2)
     assert rows(catalog)["run"]["state"] == "running"
     catalog.settle()
     row = rows(catalog)["run"]
-    assert row["state"] == "failed"
+    assert row["state"] == "lost"
     assert {alarm["level"] for alarm in row["alarms"]} == {"bad"}
     assert "modtrain launch" in row["alarms"][0]["do"]
 
 
-def test_the_curves_of_a_live_run_are_looked_at_too(tmp_path: Path) -> None:
+def test_the_curves_of_a_live_run_raise_alarms_too(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
     lines = [{"step": s, "epoch": 0, "lr": 1e-3, "at": 1e9 + s, "loss": 0.5 if s < 100 else 0.0} for s in range(200)]
     (run.module_path("translator") / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    said = rows(Catalog(tmp_path))["run"]["alarms"]
-    assert any("The loss of translator has not changed" in alarm["says"] for alarm in said)
+    alarms = rows(Catalog(tmp_path))["run"]["alarms"]
+    assert any("The loss of translator has not changed" in alarm["says"] for alarm in alarms)
 
 
-def test_a_stop_is_seen_and_taken_back(tmp_path: Path) -> None:
+def test_a_stop_request_is_an_alarm_until_it_is_withdrawn(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
     catalog = Catalog(tmp_path)
     quiet = rows(catalog)["run"]["alarms"]
@@ -158,14 +156,14 @@ def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
     json.dumps(catalog.rows(), allow_nan=False).encode()
 
 
-def told(run: Run, **values: Any) -> None:
-    """What `run.json` says is something else now."""
+def change_manifest(run: Run, **values: Any) -> None:
+    """Change fields of `run.json`."""
     spec = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**spec, **values}))
 
 
-def broken(root: Path) -> dict[str, Path]:
-    """Runs that are none, by what is wrong with them."""
+def broken_runs(root: Path) -> dict[str, Path]:
+    """Folders of broken runs, by what is wrong with them."""
     made = {name: root / name for name in ("empty", "torn", "folder", "pipe", "huge", "link", "foreign", "deep")}
     for path in made.values():
         path.mkdir()
@@ -181,16 +179,16 @@ def broken(root: Path) -> dict[str, Path]:
     return made
 
 
-def test_a_broken_run_says_why_and_hides_no_other(tmp_path: Path) -> None:
+def test_a_broken_run_has_a_row_with_its_problem_and_hides_no_other(tmp_path: Path) -> None:
     make(tmp_path / "good", live=False)
-    made = broken(tmp_path)
+    made = broken_runs(tmp_path)
     catalog = Catalog(tmp_path)
-    found = rows(catalog)
-    assert found["good"]["problem"] is None
-    assert found.keys() == {"good", *made}
+    by_path = rows(catalog)
+    assert by_path["good"]["problem"] is None
+    assert by_path.keys() == {"good", *made}
     for name in made:
-        assert found[name]["problem"]
-        assert (found[name]["state"], found[name]["modules"]) == (None, [])
+        assert by_path[name]["problem"]
+        assert (by_path[name]["state"], by_path[name]["modules"]) == (None, [])
         with pytest.raises(InputError):
             catalog.run(name)
     revision = catalog.revision
@@ -200,7 +198,7 @@ def test_a_broken_run_says_why_and_hides_no_other(tmp_path: Path) -> None:
     assert rows(catalog)["torn"]["problem"] is None
 
 
-def test_what_breaks_a_line_itself_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_cannot_be_built_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "good", live=False)
     odd = make(tmp_path / "odd", live=False)
     for module in odd.modules:
@@ -210,25 +208,25 @@ def test_what_breaks_a_line_itself_costs_no_other(tmp_path: Path, monkeypatch: p
         (odd.module_path(module) / "heartbeat.json").unlink()
     catalog = Catalog(tmp_path)
     assert rows(catalog).keys() == {"good", "odd"}
-    with_ages = Glance.with_ages
+    with_ages = RunSummary.with_ages
 
-    def foreign(glance: Glance) -> dict[str, Any]:
-        return with_ages(glance) if glance.path == "good" else {}["?"]
+    def foreign(summary: RunSummary) -> dict[str, Any]:
+        return with_ages(summary) if summary.path == "good" else {}["?"]
 
-    monkeypatch.setattr(Glance, "with_ages", foreign)
-    found = rows(catalog)
-    assert found["good"]["problem"] is None
-    assert found["odd"]["problem"] == catalog.row("odd")["problem"] == "It cannot be read (KeyError: '?')."
+    monkeypatch.setattr(RunSummary, "with_ages", foreign)
+    by_path = rows(catalog)
+    assert by_path["good"]["problem"] is None
+    assert by_path["odd"]["problem"] == catalog.row("odd")["problem"] == "It cannot be read (KeyError: '?')."
 
 
-def test_a_foreign_trial_or_sweep_costs_no_other_line(sweep: Sweep) -> None:
+def test_a_foreign_trial_or_sweep_costs_no_other_row(sweep: Sweep) -> None:
     root = sweep.path.parent
     good, odd = (sweep.begin(number) for number in (0, 1))
     make(root / "beside", live=False)
     for trial in ({"number": "x", "values": {}}, {"number": 1, "values": 5}, {"values": {}}):
-        told(odd, trial=trial)
+        change_manifest(odd, trial=trial)
         row = rows(Catalog(root))["rates"]
-        assert (row["problem"], row["counts"]) == (None, {"waiting": 2, "failed": 1})
+        assert (row["problem"], row["counts"]) == (None, {"created": 2, "failed": 1})
         with pytest.raises(InputError, match="trial"):
             sweep.run(1)
     (good.path / "run.json").rename(good.path / "run.jsn")
@@ -236,22 +234,22 @@ def test_a_foreign_trial_or_sweep_costs_no_other_line(sweep: Sweep) -> None:
     for recipe in (5, None):
         spec["config"]["recipe"] = recipe
         (sweep.path / "sweep.json").write_text(json.dumps(spec))
-        found = rows(Catalog(root))
-        assert set(found) == {"beside", "rates", "rates/trial-0001"}
-        assert f"its recipe is {recipe}" in found["rates"]["problem"]
-        assert found["rates"]["recipe"] is None
+        by_path = rows(Catalog(root))
+        assert set(by_path) == {"beside", "rates", "rates/trial-0001"}
+        assert f"its recipe is {recipe}" in by_path["rates"]["problem"]
+        assert by_path["rates"]["recipe"] is None
 
 
-def test_a_folder_of_a_sweep_that_is_none_of_its_trials_is_a_run_of_its_own(sweep: Sweep) -> None:
-    begun = sweep.begin(0)
+def test_a_folder_in_a_sweep_that_is_not_one_of_its_trials_is_a_run_of_its_own(sweep: Sweep) -> None:
+    trial = sweep.begin(0)
     for name in ("trial-0000-kept", "trial-0009", "trial-1", "old"):
-        shutil.copytree(begun.path, sweep.path / name)
-    found = rows(Catalog(sweep.path.parent))
-    assert set(found) == {"rates", *(f"rates/{name}" for name in ("trial-0000-kept", "trial-0009", "trial-1", "old"))}
-    assert found["rates"]["counts"] == {"waiting": 3}
+        shutil.copytree(trial.path, sweep.path / name)
+    by_path = rows(Catalog(sweep.path.parent))
+    assert set(by_path) == {"rates", *(f"rates/{name}" for name in ("trial-0000-kept", "trial-0009", "trial-1", "old"))}
+    assert by_path["rates"]["counts"] == {"created": 3}
 
 
-def test_a_data_set_beside_the_runs_hides_none_and_what_is_not_searched_is_said(
+def test_a_data_set_beside_the_runs_hides_none_and_unsearched_folders_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modtrain.monitoring.catalog.MOST_FOLDERS", 30)
@@ -267,7 +265,7 @@ def test_a_data_set_beside_the_runs_hides_none_and_what_is_not_searched_is_said(
     assert (catalog.rows()["unsearched"], catalog.revision > revision) == (True, True)
 
 
-def test_foreign_files_in_a_run_cost_only_what_they_should_have_told(tmp_path: Path) -> None:
+def test_foreign_files_in_a_run_cost_only_their_own_facts(tmp_path: Path) -> None:
     secret = tmp_path / "secret.json"
     secret.write_text('{"state": "secret", "metrics": {"secret": 1}}\n')
     root = tmp_path / "root"
@@ -290,14 +288,14 @@ def test_foreign_files_in_a_run_cost_only_what_they_should_have_told(tmp_path: P
         "at": "now",
         "pid": "x",
     }
-    say(wrong, "translator", **values)
+    beat(wrong, "translator", **values)
     catalog = Catalog(root)
-    found = rows(catalog)
-    assert "secret" not in json.dumps(found)
-    assert found.keys() == {"linked", "piped", "wrong"}
-    assert found["linked"]["metric"] is None
-    assert found["linked"]["modules"][1]["version"] is None
-    assert found["piped"]["modules"][0]["version"] == 99
+    by_path = rows(catalog)
+    assert "secret" not in json.dumps(by_path)
+    assert by_path.keys() == {"linked", "piped", "wrong"}
+    assert by_path["linked"]["metric"] is None
+    assert by_path["linked"]["modules"][1]["version"] == 99, "the newest intact one"
+    assert by_path["piped"]["modules"][0]["version"] == 99
 
 
 def test_links_and_loops_are_not_followed(tmp_path: Path) -> None:
@@ -339,7 +337,7 @@ def test_a_run_that_becomes_a_link_is_shown_no_more(tmp_path: Path) -> None:
         catalog.run("run")
 
 
-def test_a_folder_that_cannot_be_listed_is_a_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_has_a_row_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "good", live=False)
     (tmp_path / "closed").mkdir()
     scandir = os.scandir
@@ -350,9 +348,9 @@ def test_a_folder_that_cannot_be_listed_is_a_line_too(tmp_path: Path, monkeypatc
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    found = rows(Catalog(tmp_path))
-    assert found["good"]["problem"] is None
-    assert "Permission denied" in found["closed"]["problem"]
+    by_path = rows(Catalog(tmp_path))
+    assert by_path["good"]["problem"] is None
+    assert "Permission denied" in by_path["closed"]["problem"]
 
 
 def test_the_root_may_be_a_run_itself(tmp_path: Path) -> None:
@@ -370,19 +368,19 @@ def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
     return Sweep.create(tmp_path / "root" / "rates", spec)
 
 
-def test_a_sweep_is_one_line_with_its_best_trial(sweep: Sweep) -> None:
+def test_a_sweep_is_one_row_with_its_best_trial(sweep: Sweep) -> None:
     from modtrain.training.evaluation import evaluate
 
     catalog = Catalog(sweep.path.parent)
-    assert rows(catalog)["rates"]["counts"] == {"waiting": 3}
+    assert rows(catalog)["rates"]["counts"] == {"created": 3}
     for number in (0, 1):
         run = sweep.begin(number)
         finish(run)
         evaluate(run)
-    sweep.begin(2).request_stop("pruned: it was among the worst")
-    found = rows(catalog)
-    assert set(found) == {"rates"}
-    row = found["rates"]
+    sweep.begin(2).request_stop("it was among the worst", kind="pruned")
+    by_path = rows(catalog)
+    assert set(by_path) == {"rates"}
+    row = by_path["rates"]
     assert (row["trials"], row["counts"]) == (3, {"finished": 2, "pruned": 1})
     assert (row["state"], row["progress"]) == ("finished", 1.0)
     results = {number: sweep.trial(number).result or 0.0 for number in (0, 1)}
@@ -397,36 +395,36 @@ def test_a_sweep_is_one_line_with_its_best_trial(sweep: Sweep) -> None:
     assert rows(catalog)["rates"]["metric"]["trial"] == worst
 
 
-def test_a_broken_sweep_says_why_and_its_trials_stand_alone(sweep: Sweep) -> None:
+def test_a_broken_sweep_has_a_row_with_its_problem_and_its_trials_have_their_own(sweep: Sweep) -> None:
     sweep.begin(0)
     (sweep.path / "sweep.json").write_text("{")
-    found = rows(Catalog(sweep.path.parent))
-    assert "damaged" in found["rates"]["problem"]
-    assert found["rates/trial-0000"]["problem"] is None
+    by_path = rows(Catalog(sweep.path.parent))
+    assert "damaged" in by_path["rates"]["problem"]
+    assert by_path["rates/trial-0000"]["problem"] is None
 
 
-def test_a_trial_that_was_not_judged_at_its_end_has_no_result_wherever_it_is_asked_for(sweep: Sweep) -> None:
+def test_a_trial_that_was_not_evaluated_at_its_end_has_no_result_in_any_view(sweep: Sweep) -> None:
     run = make(sweep.path / "trial-0000", live=False)  # of 100 epochs
-    judged = run.path / "evaluation" / "metrics.jsonl"
+    evaluations = run.path / "evaluation" / "metrics.jsonl"
     for epoch, result in ((50, None), (100, 0.9)):
         line = {"versions": {}, "epochs": dict.fromkeys(run.modules, epoch), "metrics": {"mean": 0.9}, "at": 1.0}
-        judged.write_text(json.dumps(line) + "\n")
+        evaluations.write_text(json.dumps(line) + "\n")
         assert sweep.trial(0).result == result
         best = rows(Catalog(sweep.path.parent))["rates"]["metric"]
         assert (best["value"] if best else None) == result
 
 
-def test_many_threads_may_look_at_once(tmp_path: Path) -> None:
+def test_many_threads_may_refresh_at_once(tmp_path: Path) -> None:
     for number in range(5):
         make(tmp_path / f"run-{number}", live=number == 0)
     catalog, counts = Catalog(tmp_path), list[int]()
 
-    def look() -> None:
+    def refresh() -> None:
         for _ in range(5):
-            catalog.look()
+            catalog.refresh()
             counts.append(len(catalog.rows()["runs"]))
 
-    threads = [threading.Thread(target=look) for _ in range(8)]
+    threads = [threading.Thread(target=refresh) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -434,7 +432,7 @@ def test_many_threads_may_look_at_once(tmp_path: Path) -> None:
     assert counts == [5] * 40
 
 
-def test_a_run_whose_modules_would_lie_elsewhere_is_none(tmp_path: Path) -> None:
+def test_a_run_whose_modules_would_be_outside_of_its_folder_is_broken(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "at": 1, "loss": 42}')
@@ -449,29 +447,29 @@ def test_a_run_whose_modules_would_lie_elsewhere_is_none(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("line", ["5", '{"metrics": {"mean": "abc"}, "epochs": {}}', "[" * 5000])
 def test_a_foreign_line_among_a_trial_s_evaluations_breaks_no_sweep(sweep: Sweep, line: str) -> None:
-    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
-    judged.parent.mkdir(exist_ok=True)
-    judged.write_text(line + "\n")
+    evaluations = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    evaluations.parent.mkdir(exist_ok=True)
+    evaluations.write_text(line + "\n")
     assert [trial.result for trial in ranked(sweep, trials(sweep))] == [None] * sweep.spec.trials
     assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
 
 
-def test_a_number_that_no_float_holds_is_none(sweep: Sweep) -> None:
+def test_a_number_that_fits_no_float_counts_as_missing(sweep: Sweep) -> None:
     huge = "9" * 400
-    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
-    judged.parent.mkdir(exist_ok=True)
-    judged.write_text(f'{{"at": 1, "versions": {{}}, "epochs": {{}}, "metrics": {{"mean": {huge}}}}}\n')
+    evaluations = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    evaluations.parent.mkdir(exist_ok=True)
+    evaluations.write_text(f'{{"at": 1, "versions": {{}}, "epochs": {{}}, "metrics": {{"mean": {huge}}}}}\n')
     assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
     spec = (sweep.path / "sweep.json").read_text()
     (sweep.path / "sweep.json").write_text(spec.replace(f'"trials": {sweep.spec.trials}', f'"trials": {huge}'))
     assert "trials" in rows(Catalog(sweep.path.parent))[sweep.name]["problem"]
 
 
-def test_storage_that_answers_again_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_answers_again_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make(tmp_path / "run", live=False)
     os.truncate(run.store("translator").folder(99) / "weights.safetensors", 0)
     fails = True
-    real_file, real_check = filesystem.read_small, glance.newest_whole
+    real_file, real_check = filesystem.read_small, CheckpointStore.newest_intact
 
     def read(path: Path, **options: Any) -> bytes:
         if fails and path.name == "run.json":
@@ -487,29 +485,29 @@ def test_storage_that_answers_again_is_believed(tmp_path: Path, monkeypatch: pyt
     catalog = Catalog(tmp_path)
     assert "cannot be read: Input/output error" in rows(catalog)["run"]["problem"]
     monkeypatch.setattr(filesystem, "read_small", real_file)
-    monkeypatch.setattr(glance, "newest_whole", check)
+    monkeypatch.setattr(CheckpointStore, "newest_intact", check)
     assert rows(catalog)["run"]["problem"] is None
     assert rows(catalog)["run"]["alarms"] == []
     fails = False
     assert "Version 99 of translator is damaged" in rows(catalog)["run"]["alarms"][0]["says"]
 
 
-def test_every_run_has_its_turn_to_be_looked_at_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_run_has_its_turn_to_be_checked_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [make(tmp_path / f"run-{number:02d}", live=True) for number in range(12)]
     for run in made:
         os.truncate(run.store("translator").folder(99) / "weights.safetensors", 0)
-    real, times = glance.newest_whole, list[float]()
+    real, times = CheckpointStore.newest_intact, list[float]()
 
     def slow(store: CheckpointStore) -> Any:
         times.append(0.04)
         return real(store)
 
-    monkeypatch.setattr(glance, "newest_whole", slow)
+    monkeypatch.setattr(CheckpointStore, "newest_intact", slow)
     began = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: began + sum(times))
     catalog = Catalog(tmp_path)
     for number in range(15):
         for run in made[:4]:
             publish(run, 100 + number)
-        catalog.look()
+        catalog.refresh()
     assert all(row["alarms"] for path, row in rows(catalog).items() if path >= "run-04")

@@ -1,4 +1,4 @@
-"""The shared network blocks: shapes, costs, and the adversarial losses against values worked out by hand."""
+"""The shared network blocks: shapes and costs; the adversarial losses against values computed by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_separable_is_about_nine_times_cheaper_at_the_width_of_the_article() -> 
 
 @pytest.mark.parametrize("conv", get_args(Conv))
 @pytest.mark.parametrize("norm", get_args(Norm))
-def test_a_residual_block_starts_as_the_identity_and_can_leave_it(conv: Conv, norm: Norm) -> None:
+def test_a_residual_block_starts_as_the_identity_and_gets_gradients(conv: Conv, norm: Norm) -> None:
     block = ResnetBlock(8, conv=conv, norm=norm)
     x = torch.randn(2, 8, 6, 6)
     torch.testing.assert_close(block(x), x)
@@ -74,7 +74,7 @@ def test_an_image_is_padded_with_its_reflection_to_a_multiple() -> None:
     assert pad_to_multiple(images[..., :1, :2], 4).shape == (1, 1, 8, 8)
 
 
-def test_patchgan_judges_patches() -> None:
+def test_patchgan_gives_a_logit_for_each_patch() -> None:
     assert patchgan(256, ((256, 2), (512, 1)))(torch.zeros(1, 256, 64, 64)).shape == (1, 1, 30, 30)
 
 
@@ -127,7 +127,7 @@ def test_the_gradient_penalty_of_a_linear_discriminator_is_half_its_squared_norm
     torch.testing.assert_close(linear.weight.grad, linear.weight.detach())
 
 
-def test_the_gradient_penalty_of_a_quadratic_discriminator_depends_on_where_it_is_taken() -> None:
+def test_the_gradient_penalty_of_a_quadratic_discriminator_depends_on_the_samples() -> None:
     samples = torch.tensor([[1.0, 2.0], [3.0, 0.0]], requires_grad=True)
     scale = torch.tensor(0.5, requires_grad=True)
     penalty = gradient_penalty(scale * samples.square().sum(1), samples)

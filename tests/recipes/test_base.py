@@ -1,4 +1,4 @@
-"""What a recipe may be, and what a loss sees of the other modules."""
+"""What a recipe may be, and how a loss uses the other modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def module(**values: Any) -> Module:
 
 
 @pytest.mark.parametrize(
-    ("modules", "said"),
+    ("modules", "message"),
     [
         ({}, "no modules"),
         ({"a b": module()}, "Module name 'a b' cannot be used"),
@@ -30,8 +30,8 @@ def module(**values: Any) -> Module:
         ({"a": module(frozen_mode="test")}, "allowed are 'eval' and 'train'"),
     ],
 )
-def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapping[str, Module], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapping[str, Module], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check_graph(modules)
 
 
@@ -40,13 +40,13 @@ def recipe(**values: Any) -> Recipe:
 
 
 @pytest.mark.parametrize("names", ["fid", {"fid"}, (5,), ("",), None])
-def test_of_which_metrics_less_is_better_is_said_by_their_names(names: Any) -> None:
-    with pytest.raises(InputError, match="as lower_is_better="):
+def test_lower_is_better_takes_a_tuple_of_names_and_nothing_else(names: Any) -> None:
+    with pytest.raises(InputError, match="as in lower_is_better="):
         recipe(evaluate=lambda nets, test, params: None, lower_is_better=names)
 
 
-def test_where_nothing_is_measured_nothing_is_better() -> None:
-    with pytest.raises(InputError, match="names fid, but no `evaluate`"):
+def test_lower_is_better_needs_an_evaluate() -> None:
+    with pytest.raises(InputError, match="names fid, but the recipe has no `evaluate`"):
         recipe(lower_is_better=("fid",))
     assert recipe(evaluate=lambda nets, test, params: None, lower_is_better=("fid",)).lower_is_better == ("fid",)
 
@@ -61,6 +61,14 @@ def test_a_worker_reads_the_most_versions_that_one_of_its_modules_asks_for() -> 
     assert recipe.reads(["one", "two"], 8) == {"judge": 8}
     assert recipe.reads(["one"], 8) == {"judge": 1}
     assert recipe.reads(["one", "two", "judge"], 8) == {}
+
+
+def test_a_worker_exchanges_inside_an_epoch_only_what_other_workers_read() -> None:
+    modules = {"maker": module(reads=("judge",)), "judge": module(reads=("maker",)), "coder": module(reads=("judge",))}
+    recipe = Recipe(params=int, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
+    assert recipe.read_by_others(["maker"]) == {"maker"}
+    assert recipe.read_by_others(["maker", "judge"]) == {"judge"}
+    assert recipe.read_by_others(["coder"]) == recipe.read_by_others(["maker", "judge", "coder"]) == set()
 
 
 class Counting(nn.Linear):
@@ -83,7 +91,7 @@ def shared(nets: Nets) -> Tensor:
     return nets.once("fake", lambda: nets.generator(torch.ones(1, 2)))
 
 
-def test_what_the_generator_makes_for_its_loss_serves_the_judge_without_its_graph(nets: Nets) -> None:
+def test_a_value_that_the_generator_computes_for_its_loss_serves_the_judge_without_its_graph(nets: Nets) -> None:
     nets.enter("generator")
     with_graph = shared(nets)
     nets.enter("judge")
@@ -101,7 +109,7 @@ def test_a_generator_that_comes_after_the_judge_still_gets_its_graph(nets: Nets)
     assert shared(nets).grad_fn is not None
 
 
-def test_what_is_shared_is_made_anew_for_the_next_batch(nets: Nets) -> None:
+def test_a_shared_value_is_computed_again_for_the_next_batch(nets: Nets) -> None:
     nets.enter("judge")
     shared(nets)
     shared(nets)
@@ -129,13 +137,13 @@ def test_average_is_over_the_versions_that_the_edge_asks_for(nets: Nets) -> None
     assert torch.allclose(mean, sum(judge(x).sum() for judge in every) / 2)  # type: ignore[arg-type]
 
 
-def test_touching_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> None:
+def test_using_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> None:
     nets.enter("generator")
-    with pytest.raises(InputError, match=r"'generator' touches 'other'.*`reads` of 'generator'"):
+    with pytest.raises(InputError, match=r"'generator' uses 'other'.*`reads` of 'generator'"):
         nets.other(torch.ones(1, 1))
 
 
 def test_outside_of_training_every_module_may_be_used(nets: Nets) -> None:
     assert nets.other(torch.ones(1, 1)).shape == (1, 1)
-    with pytest.raises(AttributeError, match=r"no module 'nothing' here; there are generator, judge, other"):
+    with pytest.raises(AttributeError, match=r"no module 'nothing'; there are generator, judge, other"):
         nets.nothing  # noqa: B018

@@ -1,4 +1,4 @@
-"""Parameters from outside: what is accepted, and what the one sentence says where it is not."""
+"""Parameters from outside: what is accepted, and the error message where it is not."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Needy:
     must: int
 
 
-def said(values: dict[str, Any]) -> str:
+def error_of(values: dict[str, Any]) -> str:
     with pytest.raises(InputError) as caught:
         build_params(Params, values)
     return str(caught.value)
 
 
 def test_every_parameter_is_described_with_its_type_default_and_meaning() -> None:
-    found = {p.name: (p.type, p.default, p.meaning) for p in parameters(Params)}
-    assert found == {
+    by_name = {p.name: (p.type, p.default, p.meaning) for p in parameters(Params)}
+    assert by_name == {
         "widths": ("tuple[int, ...]", (8, 16), ""),
         "name": ("str | null", None, ""),
         "flip": ("bool", True, ""),
@@ -86,10 +86,10 @@ def test_values_become_one_object_and_plain_values_again() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(values: dict[str, Any], sentence: str) -> None:
-    assert sentence in said(values)
+    assert sentence in error_of(values)
 
 
-def test_settings_are_put_in_over_what_is_there() -> None:
+def test_settings_replace_values() -> None:
     before = {"net": {"lr": 1, "norm": "none"}, "steps": 1}
     after = with_settings(before, ["net.lr=1e-4", "name=a=b", "widths=[1, 2]", "steps=null", "flip=false"])
     assert after == {
@@ -131,22 +131,22 @@ def test_a_setting_inside_of_a_value_is_refused() -> None:
         ("{a: [1, null]}", {"a": [1, None]}),
     ],
 )
-def test_yaml_is_read_as_people_mean_it(text: str, value: object) -> None:
+def test_yaml_is_version_1_2_except_for_texts_that_look_like_dates_and_times(text: str, value: object) -> None:
     assert read_yaml(text) == value
     assert type(read_yaml(text)) is type(value)
 
 
-def test_a_name_that_stands_twice_is_no_yaml() -> None:
+def test_a_name_given_twice_is_an_error() -> None:
     with pytest.raises(yaml.YAMLError, match="'a' is given twice"):
         read_yaml("a: 1\nb: 2\na: 3\n")
 
 
-def test_a_meaning_may_stand_in_the_annotation() -> None:
+def test_the_meaning_may_be_in_the_annotation() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Annotating:
         lr: Annotated[float, Field(gt=0, description="learning rate")] = 1e-3
 
-    (found,) = parameters(Annotating)
-    assert (found.name, found.type, found.default, found.meaning) == ("lr", "float", 1e-3, "learning rate")
+    (lr,) = parameters(Annotating)
+    assert (lr.name, lr.type, lr.default, lr.meaning) == ("lr", "float", 1e-3, "learning rate")
     with pytest.raises(InputError, match=r"lr = 0 is not allowed"):
         build_params(Annotating, {"lr": 0})

@@ -1,47 +1,30 @@
-"""The README's tutorial, exactly as it stands there: copied to a file, launched for real, and it learns the ring."""
+"""The tutorial of the README, verbatim: copied to a file, launched with real workers, and it learns the ring."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from modtrain.cli import app
 from modtrain.storage.run import Run
 from tests.support.command import typed
+from tests.support.markdown import ROOT, blocks, commands
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """What the README shows between fences of a language."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [content for written, content in found if written == language]
-
-
-def commands() -> list[list[str]]:
-    """Every `modtrain ...` line of the README, in words and without the program's name."""
-    lines = [line for block in blocks("") for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("modtrain ")]
+PAGE = ROOT / "modtrain" / "recipes" / "README.md"
 
 
 def launch(folder: Path, *more: str) -> Run:
-    """The README's `modtrain launch` for the ring, in `folder`; only the backend is chosen for the test."""
-    (recipe,) = [block for block in blocks("python") if "recipe = Recipe(" in block]
-    (folder / "my_gan.py").write_text(recipe)
-    command = next(words for words in commands() if words[:3] == ["launch", "--recipe", "./my_gan.py"])
+    """Run the tutorial's `modtrain launch` in `folder`, on the local backend."""
+    (folder / "my_gan.py").write_text(blocks(PAGE, "python")[0])
+    command = next(words for words in commands(PAGE) if words[:3] == ["launch", "--recipe", "./my_gan.py"])
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     started = [sys.executable, "-m", "modtrain", *command, "--backend", "local", *more]
-    # Beside other tests a thread that waits must not spin: a joint worker has a thread for each core.
+    # A joint worker has a thread for each core; beside other tests, a thread that waits must not spin.
     environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(started, cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,16 +33,16 @@ def launch(folder: Path, *more: str) -> Run:
 
 
 def evaluation(run: Run) -> dict[str, Any]:
-    """What the launch has measured at its end."""
-    found = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert Path(found["grid"]).stat().st_size > 1000
-    return dict(found["metrics"])
+    """The metrics of the evaluation at the end of the launch."""
+    line = json.loads((run.path / "evaluation" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert Path(line["grid"]).stat().st_size > 1000
+    return dict(line["metrics"])
 
 
 def alarms_of(run: Run) -> list[dict[str, Any]]:
-    """As `modtrain status` tells them."""
-    found: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
-    return found
+    """The alarms of `modtrain status`."""
+    alarms: list[dict[str, Any]] = json.loads(typed("status", run.path, "--json").out)["alarms"]
+    return alarms
 
 
 def test_the_ring_is_learned_by_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +55,8 @@ def test_the_ring_is_learned_by_two_workers(tmp_path: Path, monkeypatch: pytest.
     assert newest is not None
     assert newest.final
     assert len(newest.peers["discriminator"]["versions"]) == 3
-    (script,) = [block for block in blocks("python") if "Run.open" in block]
     monkeypatch.chdir(tmp_path)
-    exec(compile(script, "README.md", "exec"), {})
+    exec(compile(blocks(PAGE, "python")[1], str(PAGE), "exec"), {})
 
 
 def test_the_ring_is_learned_jointly(tmp_path: Path) -> None:
@@ -92,22 +74,3 @@ def test_a_discriminator_that_wins_is_an_alarm(tmp_path: Path) -> None:
     (alarm,) = alarms_of(run)
     assert alarm["module"] == "discriminator"
     assert alarm["says"].startswith("discriminator has won: ")
-
-
-def test_the_readme_shows_only_commands_and_options_that_exist() -> None:
-    shown = commands()
-    assert {words[0] for words in shown} >= {"launch", "status", "evaluate", "apply", "recipes"}
-    of_recipes = {"--load-size", "--crop-size"}
-    for command, *words in shown:
-        help = CliRunner().invoke(app, [command, "--help"])
-        assert help.exit_code == 0, help.output
-        options = {word.partition("=")[0] for word in words if word.startswith("--")} - of_recipes
-        for option in options:
-            assert f"{option} " in help.output, f"`modtrain {command}` has no {option}"
-
-
-def test_the_readme_lists_every_command_that_there_is() -> None:
-    for command in app.registered_commands:
-        name = command.name or str(getattr(command.callback, "__name__", "")).replace("_", "-")
-        assert f"`modtrain {name} " in README
-        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0

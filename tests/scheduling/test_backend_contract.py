@@ -1,4 +1,4 @@
-"""What every backend promises, tested with real commands on each."""
+"""The contract of a backend, tested with real commands on every one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,9 @@ import pytest
 
 from modtrain import plugins
 from modtrain.errors import InputError
-from modtrain.scheduling.backends.base import (
-    RESTARTS,
-    Backend,
-    BackendOptions,
-    Deaths,
-    Job,
-    JobState,
-    python_path,
-    wants_restart,
-)
+from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState
+from modtrain.scheduling.python_path import python_path
+from tests.support.command import until
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
@@ -45,13 +37,13 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
 @pytest.fixture
 def backend(kind: tuple[str, BackendOptions]) -> Backend:
     name, options = kind
-    made: Backend = plugins.load("backend", name)(options)
-    return made
+    backend: Backend = plugins.load("backend", name)(options)
+    return backend
 
 
 @pytest.fixture
 def submit(backend: Backend, tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Submits Python code as a job, its log in a folder whose name has spaces and quotes; cancels all at the end."""
+    """Submits Python code as a job with its log in a folder with spaces and quotes in its name; finally cancels all."""
     ids: list[str] = []
 
     def one(code: str, *arguments: str, name: str = "job") -> str:
@@ -68,26 +60,22 @@ def submit(backend: Backend, tmp_path: Path) -> Iterator[Callable[..., str]]:
 def log(tmp_path: Path) -> Callable[..., list[str]]:
     def lines(name: str = "job", *, at_least: int = 0, timeout_s: float = 60.0) -> list[str]:
         path = tmp_path / "a 'run' of \"mine\"" / f"{name}.log"
-        deadline = time.monotonic() + timeout_s
-        while True:
-            found = path.read_text().splitlines() if path.exists() else []
-            if len(found) >= at_least:
-                return found
-            assert time.monotonic() < deadline, f"{path} has only {found}"
-            time.sleep(0.05)
+        until(lambda: len(lines_of(path)) >= at_least, timeout_s)
+        return lines_of(path)
 
     return lines
 
 
-def until_over(backend: Backend, id: str, timeout_s: float = 60.0) -> JobState:
-    deadline = time.monotonic() + timeout_s
-    while (state := backend.status([id])[id]).live:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return state
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
-def lives(pid: int) -> bool:
+def until_ended(backend: Backend, id: str, timeout_s: float = 60.0) -> JobState:
+    until(lambda: not backend.status([id])[id].live, timeout_s)
+    return backend.status([id])[id]
+
+
+def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
@@ -95,22 +83,22 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("exit_code", [0, 3, 5])
-def test_a_job_that_is_over_tells_its_exit_code(backend: Backend, submit: Any, exit_code: int) -> None:
+def test_an_ended_job_has_its_exit_code(backend: Backend, submit: Any, exit_code: int) -> None:
     id = submit(f"raise SystemExit({exit_code})", name=f"job{exit_code}")
-    assert until_over(backend, id) == JobState(phase="ended", exit_code=exit_code)
+    assert until_ended(backend, id) == JobState(phase="ended", exit_code=exit_code)
 
 
-def test_arguments_arrive_as_they_are_and_output_is_appended_to_the_log(
+def test_arguments_are_passed_unchanged_and_output_is_appended_to_the_log(
     backend: Backend, submit: Any, log: Any, tmp_path: Path
 ) -> None:
-    odd = ["a b", "it's", '"$HOME"', "", "ä\n"]
+    words = ["a b", "it's", '"$HOME"', "", "ä\n"]
     code = "import json, sys; print(json.dumps(sys.argv[1:])); print('trouble', file=sys.stderr)"
-    until_over(backend, submit(code, *odd))
-    until_over(backend, submit(code, *odd))
-    assert sorted(log()) == sorted(2 * [json.dumps(odd), "trouble"])
+    until_ended(backend, submit(code, *words))
+    until_ended(backend, submit(code, *words))
+    assert sorted(log()) == sorted(2 * [json.dumps(words), "trouble"])
 
 
-def test_a_killed_command_ends_with_the_signal_or_is_started_again_as_promised(
+def test_a_killed_command_is_restarted_by_a_backend_that_restarts_and_else_ends_with_the_signal(
     backend: Backend, submit: Any, log: Any
 ) -> None:
     id = submit(SLEEP)
@@ -119,17 +107,15 @@ def test_a_killed_command_ends_with_the_signal_or_is_started_again_as_promised(
         assert log(at_least=2)[0] != log()[1]
         assert backend.status([id])[id].live
     else:
-        assert until_over(backend, id) == JobState(phase="ended", exit_code=-9)
+        assert until_ended(backend, id) == JobState(phase="ended", exit_code=-9)
 
 
-def test_a_cancelled_job_is_gone_with_its_process_and_cancelling_again_is_no_error(
-    backend: Backend, submit: Any, log: Any
-) -> None:
+def test_a_cancelled_job_has_no_process_and_can_be_cancelled_again(backend: Backend, submit: Any, log: Any) -> None:
     id = submit(SLEEP)
     pid = int(log(at_least=1)[0])
     for _ in range(2):
         backend.cancel([id])
-        assert not lives(pid)
+        assert not is_running(pid)
         assert not backend.status([id])[id].live
 
 
@@ -139,16 +125,16 @@ def test_another_process_finds_a_job_by_its_id_and_can_cancel_it(
     id = submit(SLEEP)
     pid = int(log(at_least=1)[0])
     other = (
-        "import sys; from modtrain import plugins; from modtrain.backends.base import BackendOptions\n"
+        "import sys; from modtrain import plugins; from modtrain.scheduling.backends.base import BackendOptions\n"
         "kind, address, id = sys.argv[1:]\n"
         "backend = plugins.load('backend', kind)(BackendOptions(address=address or None))\n"
-        "found = backend.status([id, id + '0']); print(found[id].phase, found[id + '0'].live)\n"
+        "states = backend.status([id, id + '0']); print(states[id].phase, states[id + '0'].live)\n"
         "backend.cancel([id]); print(backend.status([id])[id].live)\n"
     )
     command = [sys.executable, "-c", other, kind[0], kind[1].address or "", id]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | python_path())
-    assert said.stdout.split() == ["running", "False", "False"], said
-    assert not lives(pid)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | python_path())
+    assert done.stdout.split() == ["running", "False", "False"], done
+    assert not is_running(pid)
 
 
 @pytest.mark.parametrize("id", ["", "nobody", "nobody@/nowhere/0.log", "otherhost:1:2"])
@@ -162,34 +148,12 @@ def test_each_of_many_jobs_gets_at_least_one_core(backend: Backend) -> None:
     assert backend.cores(1000) == 1
 
 
-def test_a_command_that_does_not_exist_is_said_or_ends(backend: Backend, tmp_path: Path) -> None:
+def test_a_command_that_does_not_exist_is_refused_or_ends_with_an_error(backend: Backend, tmp_path: Path) -> None:
     job = Job(name=f"{tmp_path.name}.none", command=("/no/such/program",), log=tmp_path / "none.log")
     try:
         (id,) = backend.submit([job])
     except InputError as error:
         assert "/no/such/program" in str(error)  # noqa: PT017
         return
-    assert until_over(backend, id).exit_code in (1, 127)
+    assert until_ended(backend, id).exit_code in (1, 127)
     backend.cancel([id])
-
-
-@pytest.mark.parametrize(
-    ("exit_code", "again"),
-    [(0, False), (1, False), (3, False), (4, False), (5, False), (130, False), (75, True), (-9, True), (137, True)],
-)
-def test_what_was_killed_or_preempted_is_started_again_and_nothing_else(exit_code: int, again: bool) -> None:
-    assert wants_restart(exit_code) is again
-
-
-def test_a_command_that_dies_at_once_is_started_again_at_growing_intervals_and_given_up_in_the_end() -> None:
-    deaths = Deaths()
-    pauses = [deaths.pause_s(1.0) for _ in range(RESTARTS + 1)]
-    assert pauses[:5] == [0.0, 1.0, 2.0, 4.0, 8.0]
-    assert pauses[-2:] == [30.0, None]
-
-
-def test_a_long_life_ends_a_row_of_deaths() -> None:
-    deaths = Deaths()
-    for _ in range(RESTARTS):
-        deaths.pause_s(1.0)
-    assert deaths.pause_s(1000.0) == 0.0

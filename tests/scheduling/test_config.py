@@ -11,7 +11,8 @@ import pytest
 
 from modtrain.errors import InputError
 from modtrain.recipes.loading import load_recipe
-from modtrain.scheduling.config import Config, differences, new_spec, read_config
+from modtrain.scheduling.config import Config, new_spec, read_config
+from modtrain.scheduling.resume import differences
 from modtrain.storage.run import RunSpec
 
 
@@ -56,7 +57,7 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
         ("peer_timeout_s: .inf", "peer_timeout_s = inf is not allowed"),
         ("peer_timeout_s: .nan", "peer_timeout_s = nan is not allowed"),
         ("name: [a]", "name = ['a'] is not allowed"),
-        ("device: gpu", "take auto, cpu, cuda, cuda:1 or mps"),
+        ("device: gpu", "use auto, cpu, cuda, cuda:1 or mps"),
         ("params: [1, 2]", "it holds names and values of parameters"),
         ("params: 3", "it holds names and values of parameters"),
         ("epochs: 1\nepochs: 2", "'epochs' is given twice"),

@@ -1,6 +1,6 @@
-"""Job scripts as they are written: any name is safe in them, and a site's own template; none of it needs a scheduler.
+"""Job scripts: every name is safe in them, sites can extend their template, and they continue a worker correctly.
 
-They are run by bash here, with stand-ins for Python and for the scheduler's commands where those have to fail.
+They are run by bash without a scheduler: Python and the scheduler's commands are replaced by small scripts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.backends.pbs import PbsBackend
 from modtrain.scheduling.backends.slurm import SlurmBackend
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff
 from tests.support.command import Terminal
+from tests.support.executable import executable
 
 NAMES = (
     "plain",
@@ -46,7 +48,7 @@ exit "${{EXIT:-0}}"
 
 @dataclass(frozen=True)
 class Site:
-    """A folder with a Python that only tells how it was called, and a scheduler of a few lines."""
+    """A folder with a Python that records its calls, and a scheduler of a few lines."""
 
     path: Path
 
@@ -56,49 +58,47 @@ class Site:
 
     def command(self, name: str, text: str) -> None:
         """Put a command on the PATH of the scripts."""
-        (self.path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-        (self.path / "bin" / name).chmod(0o755)
+        executable(self.path / "bin" / name, text)
 
     def calls(self) -> list[tuple[str, str, list[str]]]:
-        """How the Python was called: its deadline, a variable with an odd value, and its arguments."""
+        """The calls of Python: its deadline, a variable with a hostile value, and its arguments."""
         texts = [path.read_text() for path in sorted((self.path / "calls").iterdir())]
         return [(after, weird, words) for after, weird, *words in (text[:-1].split("\0") for text in texts)]
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Of a job: nearly nothing."""
+        """An almost empty environment, as of a job."""
         path = f"{self.path / 'bin'}:{os.environ['PATH']}"
         return {"PATH": path, "HOME": str(self.path / "home"), "SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7"} | more
 
     def run(self, script: Path, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a script as a scheduler would, but not in its folder."""
+        """Run a script as a scheduler does, but in another folder than its own."""
         environment = self.environment(**more)
         return subprocess.run(
             ["bash", str(script)], env=environment, cwd=self.path, capture_output=True, text=True, timeout=60
         )
 
     def files(self) -> set[str]:
-        """Everything below that is not of the jobs or of the site itself."""
+        """Relative paths of all files."""
         return {str(p.relative_to(self.path)) for p in self.path.rglob("*")}
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    made = Site(tmp_path)
+    site = Site(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "precious").write_text("still here")
     (tmp_path / "bin").mkdir()
     (tmp_path / "calls").mkdir()
-    made.python.write_text(STAND_IN.format(calls=tmp_path / "calls"))
-    made.python.chmod(0o755)
-    made.command("squeue", "echo 2099-01-01T00:00:00")
-    made.command("qstat", "exit 1")
-    made.command("module", 'echo "module $*"')
-    return made
+    executable(site.python, STAND_IN.format(calls=tmp_path / "calls"))
+    site.command("squeue", "echo 2099-01-01T00:00:00")
+    site.command("qstat", "exit 1")
+    site.command("module", 'echo "module $*"')
+    return site
 
 
 def backend(site: Site, kind: str = "slurm", **values: Any) -> BatchBackend:
-    made, more, _ = DIALECTS[kind]
-    return made(BackendOptions(profile=Profile(python=str(site.python), **{**more, **values})))
+    backend_class, options, _ = DIALECTS[kind]
+    return backend_class(BackendOptions(profile=Profile(python=str(site.python), **{**options, **values})))
 
 
 def job(site: Site, name: str = "plain", *words: str) -> Job:
@@ -111,27 +111,32 @@ def job(site: Site, name: str = "plain", *words: str) -> Job:
 
 def array(site: Site, name: str, tasks: Sequence[int]) -> Array:
     command, folder = ("python", "-m", "modtrain", "trial", name), site.path / name / "jobs"
-    return Array(name=name, command=command, tasks=tasks, at_once=2, folder=folder, environment={"WEIRD": name})
+    return Array(name=name, command=command, tasks=tasks, max_running=2, folder=folder, environment={"WEIRD": name})
 
 
 def every_script(site: Site, kind: str) -> Iterator[tuple[str, Path, Sequence[int]]]:
-    """Chains, arrays of one and of several tasks, with and without the site's own lines, for each name."""
-    for (number, name), own, form in product(enumerate(NAMES), ([], PROLOGUE), ("job", "chain", "one", "several")):
-        there = Site(site.path / f"{kind}-{number}-{form}-{len(own)}")
-        lines = {
-            "prologue": own,
-            "epilogue": own,
+    """Jobs, chains and arrays of one or several tasks, with and without the site's own lines, for each name."""
+    for (number, name), site_lines, form in product(
+        enumerate(NAMES), ([], PROLOGUE), ("job", "chain", "one", "several")
+    ):
+        folder = Site(site.path / f"{kind}-{number}-{form}-{len(site_lines)}")
+        values = {
+            "prologue": site_lines,
+            "epilogue": site_lines,
             "walltime": None if form == "one" else "01:00:00",
             "chain": 3 if form == "chain" else 1,
         }
-        made = backend(site, kind, **lines, account="a#b" if kind == "slurm" else "ab")
+        slurm_or_pbs = backend(site, kind, **values, account="a#b" if kind == "slurm" else "ab")
         tasks = {"one": [5], "several": [5, 7]}.get(form, [])
-        found = made.arrays(array(there, name, tasks)) if tasks else made.scripts([job(there, name)])
-        yield name, found[0], tasks
+        if tasks:
+            scripts = slurm_or_pbs.arrays(array(folder, name, tasks))
+        else:
+            scripts = slurm_or_pbs.scripts([job(folder, name)])
+        yield name, scripts[0], tasks
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-def test_every_script_passes_bash_and_shellcheck_and_gives_every_name_on_as_it_is(site: Site, kind: str) -> None:
+def test_every_script_passes_shellcheck_and_passes_every_name_on_unchanged(site: Site, kind: str) -> None:
     scripts = list(every_script(site, kind))
     for _, script, _ in scripts:
         assert subprocess.run(["bash", "-n", script], capture_output=True, text=True).stderr == ""
@@ -155,7 +160,7 @@ def test_every_script_passes_bash_and_shellcheck_and_gives_every_name_on_as_it_i
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
-def test_nothing_that_a_name_holds_becomes_a_directive(site: Site, kind: str) -> None:
+def test_no_part_of_a_name_becomes_a_directive(site: Site, kind: str) -> None:
     marker = f"{DIALECTS[kind][0].marker} "
     counts: dict[tuple[bool, bool], set[int]] = {}
     for _, script, tasks in every_script(site, kind):
@@ -163,10 +168,10 @@ def test_nothing_that_a_name_holds_becomes_a_directive(site: Site, kind: str) ->
         first_of_bash = next(number for number, line in enumerate(lines) if not line.startswith("#"))
         form = (bool(tasks), len(tasks) > 1)
         counts.setdefault(form, set()).add(sum(line.startswith(marker) for line in lines[:first_of_bash]))
-    assert [len(found) for found in counts.values()] == [1, 1, 1], counts
+    assert [len(numbers) for numbers in counts.values()] == [1, 1, 1], counts
 
 
-def test_a_script_is_complete_by_itself_and_says_what_it_is_and_how_to_submit_it(site: Site) -> None:
+def test_a_script_states_its_purpose_its_directives_and_how_to_submit_it(site: Site) -> None:
     (script,) = backend(site, walltime="00:30:00", cpus=2, queue="long", memory_gb=0.5).scripts([job(site)])
     text = script.read_text()
     assert text.startswith("#!/bin/bash\n#SBATCH --job-name=plain.generator-")
@@ -182,12 +187,14 @@ def test_a_script_is_complete_by_itself_and_says_what_it_is_and_how_to_submit_it
         assert f"#SBATCH {expected}\n" in text
 
 
-def test_what_a_site_leaves_out_is_left_out_and_what_it_adds_is_there(site: Site) -> None:
+def test_a_site_can_leave_out_directives_and_add_others(site: Site) -> None:
     values: dict[str, Any] = {"memory_gb": 4, "walltime": "01:00:00", "directives": ["--exclusive"]}
     (script,) = backend(site, **values, leave_out=["--mem", "--requeue"]).scripts([job(site)])
-    told = [line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")]
-    assert "--exclusive" in told
-    assert not [option for option in told if option.startswith(("--mem", "--requeue"))]
+    directives = [
+        line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")
+    ]
+    assert "--exclusive" in directives
+    assert not [option for option in directives if option.startswith(("--mem", "--requeue"))]
 
 
 TEMPLATE = """{% extends "slurm.sh.j2" %}
@@ -197,19 +204,19 @@ echo {{ about | sh }} "on this site"
 """
 
 
-def test_a_site_may_bring_its_own_template_and_build_on_ours(site: Site) -> None:
-    own = site.path / "slurm.sh.j2"  # as ours is called
+def test_a_site_s_template_can_extend_ours(site: Site) -> None:
+    own = site.path / "slurm.sh.j2"  # the name of ours
     own.write_text(TEMPLATE)
     (script,) = backend(site, template=str(own)).scripts([job(site, NAMES[1])])
     assert site.run(script).returncode == 0
     assert f"{NAMES[1]}.generator: one worker of a modtrain run. on this site" in (script.parent / "0.log").read_text()
 
 
-def test_a_site_s_template_may_have_blocks_of_its_own_for_templates_that_build_on_it(site: Site) -> None:
-    """Where they lie in a block of ours, or replace one that does."""
+def test_a_site_s_template_can_define_blocks_for_templates_that_extend_it(site: Site) -> None:
+    """Blocks nested in one of ours, or replacing such a block."""
     base = "{% block on_start %}echo base{% block greeting %}{% endblock %}{% endblock %}"
     (site.path / "base.sh.j2").write_text("{% extends 'slurm.sh.j2' %}" + base)
-    inner = "{% block greeting %}; echo hello {% block whom %}world{% endblock %}{% endblock %}"
+    inner = "{% block greeting %}; echo hello {% block name %}world{% endblock %}{% endblock %}"
     own = site.path / "own.sh.j2"
     own.write_text("{% extends 'base.sh.j2' %}" + inner)
     (script,) = backend(site, template=str(own)).scripts([job(site)])
@@ -221,7 +228,7 @@ def test_a_site_s_template_may_have_blocks_of_its_own_for_templates_that_build_o
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{{ partition }}", "'partition' is undefined"),
         ("{% if %}", "line 1"),
@@ -231,14 +238,14 @@ def test_a_site_s_template_may_have_blocks_of_its_own_for_templates_that_build_o
         (None, "No such file"),
     ],
 )
-def test_a_template_that_is_wrong_is_one_sentence(site: Site, text: str | None, said: str) -> None:
+def test_an_error_in_a_template_is_one_sentence(site: Site, text: str | None, message: str) -> None:
     own = site.path / "own.sh.j2"
     if text is not None:
         own.write_text(f"#!/bin/bash\n{text}" if text != "{% if %}" else text)
-    with pytest.raises(InputError, match=said) as wrong:
+    with pytest.raises(InputError, match=message) as error:
         backend(site, template=str(own)).scripts([job(site)])
-    assert "own.sh.j2" in str(wrong.value)
-    assert "\n" not in str(wrong.value)
+    assert "own.sh.j2" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 SITE = """
@@ -250,7 +257,7 @@ prologue: [module load one]
 """
 
 
-def test_a_site_s_profile_and_the_command_line_over_it_decide_the_script(
+def test_the_command_line_overrides_the_profile_of_a_site(
     tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     type_, profile = Terminal(capsys, monkeypatch), tmp_path / "site.yaml"
@@ -258,22 +265,22 @@ def test_a_site_s_profile_and_the_command_line_over_it_decide_the_script(
     words = ("launch", "--recipe", tiny_recipe, "--root", tmp_path, "--name", "run", "--nodes", 1, "--backend", "slurm")
     words = (*words, "--profile", profile, "--queue", "short", "--prologue", "module load two", "--dry-run")
     (tmp_path / "own.sh.j2").write_text("{% extends 'slurm.sh.j2' %}{% block on_start %}{{ nodes }}{% endblock %}")
-    said = type_(*words)
-    assert (said.code, len(said.err.splitlines())) == (2, 1)
-    assert "own.sh.j2: 'nodes' is undefined. It may use about, submit, path," in said.err
+    result = type_(*words)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "own.sh.j2: 'nodes' is undefined. It may use about, submit, path," in result.err
     (tmp_path / "own.sh.j2").write_text(TEMPLATE)
-    said = type_(*words)
-    assert said.code == 0, said.err
+    result = type_(*words)
+    assert result.code == 0, result.err
     script = (tmp_path / "run" / "jobs" / "0.sh").read_text()
-    assert script in said.out
+    assert script in result.out
     for expected in ("#SBATCH --partition=short\n", "#SBATCH --exclusive\n", "\nmodule load one\nmodule load two\n"):
         assert expected in script
     assert "--requeue" not in script
     assert "on this site" in script
 
 
-def asked(site: Site, answers: Sequence[str]) -> None:
-    """A scheduler that gives these answers, one each time it is asked, and the last one for ever; `!` is a failure."""
+def set_answers(site: Site, answers: Sequence[str]) -> None:
+    """Make squeue give these answers, one per call, and the last one again and again; `!` is a failure."""
     (site.path / "answers").write_text("\n".join(answers) + "\n")
     site.command(
         "squeue",
@@ -293,112 +300,115 @@ def requeued(site: Site) -> list[str]:
     [
         ("RUNNING None", True),
         ("COMPLETING TimeLimit", True),
-        ("COMPLETING None\n2026-11-24T04:37:37", True),  # when it was preempted
+        ("COMPLETING None\n2026-11-24T04:37:37", True),  # the time of its preemption
         ("COMPLETING None\nN/A", False),
         ("PENDING None\nN/A", False),
     ],
 )
-def test_a_worker_that_wants_to_go_on_is_requeued_unless_its_job_was_cancelled(
-    site: Site, state: str, again: bool
-) -> None:
-    asked(site, ["N/A", *state.splitlines()])
+def test_the_job_of_a_preempted_worker_is_requeued_unless_it_was_cancelled(site: Site, state: str, again: bool) -> None:
+    set_answers(site, ["N/A", *state.splitlines()])
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script, EXIT="75").returncode == 75
     assert requeued(site) == (["requeue 7"] if again else [])
 
 
-def test_only_a_worker_that_wants_to_go_on_is_requeued(site: Site) -> None:
-    asked(site, ["N/A", "RUNNING None"])
+def test_the_job_of_a_worker_that_finished_stopped_or_failed_is_not_requeued(site: Site) -> None:
+    set_answers(site, ["N/A", "RUNNING None"])
     (script,) = backend(site).scripts([job(site)])
     assert [site.run(script, EXIT=code).returncode for code in ("0", "3", "5")] == [0, 3, 5]
     assert requeued(site) == []
 
 
-def test_a_controller_that_has_no_time_for_a_moment_is_asked_again(site: Site) -> None:
-    asked(site, ["!", "2099-01-01T00:00:00", "!", "RUNNING None"])
+def test_queries_of_a_busy_controller_are_repeated(site: Site) -> None:
+    set_answers(site, ["!", "2099-01-01T00:00:00", "!", "RUNNING None"])
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script, EXIT="75").returncode == 75
     assert requeued(site) == ["requeue 7"]
     assert float(site.calls()[-1][0]) > 1e6
 
 
-def test_a_task_of_an_array_asks_about_itself_and_requeues_itself_alone(site: Site) -> None:
-    """The last task has the number of the whole array as its own."""
-    asked(site, ["N/A", "RUNNING None"])
+def test_a_task_of_an_array_queries_and_requeues_only_itself(site: Site) -> None:
+    """The last task of an array has the array's id as its own."""
+    set_answers(site, ["N/A", "RUNNING None"])
     (script,) = backend(site).arrays(array(site, "sweep", [4, 5, 6]))
     assert site.run(script, SLURM_ARRAY_TASK_ID="2", EXIT="75").returncode == 75
     assert requeued(site) == ["requeue 7_2"]
     assert all("--jobs=7_2 " in call for call in (site.path / "squeue.calls").read_text().splitlines())
 
 
-def test_the_worker_is_told_how_long_it_may_stay(site: Site) -> None:
+def test_the_worker_gets_the_time_that_is_left(site: Site) -> None:
     in_an_hour = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3600))
-    asked(site, [in_an_hour])
+    set_answers(site, [in_an_hour])
     (script,) = backend(site, publish_before_s=600).scripts([job(site)])
     assert site.run(script, MODTRAIN_LEAVE_AFTER="1").returncode == 0
     assert 2900 < float(site.calls()[-1][0]) <= 3000
-    asked(site, ["UNLIMITED"])
+    set_answers(site, ["UNLIMITED"])
     site.run(script, MODTRAIN_LEAVE_AFTER="1")
     assert site.calls()[-1][0] == ""
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"),
+    ("qstat", "seconds"),
     [
         ("    Resource_List.select = 1:ncpus=1\n    Resource_List.walltime = 26:10:09\n", 94209),  # PBS Pro
         ("\tResource_List.walltime = 00:10:00\n\tResource_List.nodect = 1\n", 600),  # Torque's commands on Slurm
-        ("    Resource_List.walltime = 119304647:05:00\n", None),  # ... where there is no limit
+        ("    Resource_List.walltime = 119304647:05:00\n", None),  # ... without a limit
         ("    resources_used.walltime = 00:10:00\n", None),
     ],
 )
 @pytest.mark.parametrize("kind", ["pbspro", "torque"])
-def test_a_time_limit_that_only_the_queue_of_a_pbs_job_sets_is_asked_for(
-    site: Site, kind: str, told: str, seconds: int | None
+def test_a_pbs_job_reads_a_time_limit_that_only_its_queue_sets(
+    site: Site, kind: str, qstat: str, seconds: int | None
 ) -> None:
-    (site.path / "told").write_text(f"Job Id: 7.server\n{told}")
-    site.command("qstat", f'[ "$*" = "-f 7.server" ] && cat {site.path}/told')
+    (site.path / "qstat").write_text(f"Job Id: 7.server\n{qstat}")
+    site.command("qstat", f'[ "$*" = "-f 7.server" ] && cat {site.path}/qstat')
     (script,) = backend(site, kind, publish_before_s=100).scripts([job(site)])
     assert site.run(script, PBS_JOBID="7.server").returncode == 0
     after = site.calls()[-1][0]
     assert (after == "") if seconds is None else (seconds - 160 < float(after) <= seconds - 100)
 
 
-def test_a_worker_that_is_killed_is_started_again_within_its_job_and_given_up_in_the_end(site: Site) -> None:
-    site.python.write_text("#!/bin/bash\necho alive\nkill -9 $$\n")
-    site.command("sleep", "exec /bin/sleep 0")
+def test_a_killed_worker_is_restarted_within_its_job_with_the_pauses_of_every_backend_and_then_given_up(
+    site: Site,
+) -> None:
+    executable(site.python, "echo alive\nkill -9 $$")
+    site.command("sleep", f'echo "$1" >>"{site.path}/pauses"')
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script).returncode == 137
-    assert (script.parent / "0.log").read_text().count("alive\n") == 17
+    backoff = RestartBackoff()
+    pauses = [backoff.pause_s(0.0) for _ in range(MAX_RESTARTS)]
+    assert [float(line) for line in (site.path / "pauses").read_text().split()] == pauses
+    assert (script.parent / "0.log").read_text().count("alive\n") == MAX_RESTARTS + 1
     assert " 137 " in (script.parent / "0.journal").read_text()
 
 
-def test_a_worker_that_is_killed_when_no_time_is_left_is_continued_by_the_next_job(site: Site) -> None:
+def test_a_worker_that_is_killed_near_the_time_limit_continues_in_the_next_job(site: Site) -> None:
     over = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3))
-    asked(site, [over, "RUNNING None"])
+    set_answers(site, [over, "RUNNING None"])
     site.python.write_text("#!/bin/bash\necho alive\n/bin/sleep 3\nkill -9 $$\n")
     (script,) = backend(site, publish_before_s=1).scripts([job(site)])
     assert "-lt 60" in script.read_text()
-    script.write_text(script.read_text().replace("-lt 60", "-lt 0"))  # as if it had lived for more than a minute
+    script.write_text(script.read_text().replace("-lt 60", "-lt 0"))  # as if it had run for more than a minute
     assert site.run(script).returncode == 75
     assert requeued(site) == ["requeue 7"]
     assert (script.parent / "0.log").read_text().count("alive\n") == 1
 
 
-def test_a_torn_line_of_a_journal_hides_nothing_else(site: Site) -> None:
+def test_torn_lines_of_a_journal_are_skipped(site: Site) -> None:
     journal = site.path / "0.journal"
     journal.write_text("started 7 n1 1\nended 7 75 2\nended 7 7x 3\nended 7 \n")
-    found = Journal(f"{journal}@7")
-    assert (found.exit_code, found.closed) == (75, True)
+    read = Journal(f"{journal}@7")
+    assert (read.exit_code, read.closed) == (75, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["prologue", "worker"])
-def test_a_signal_reaches_the_worker_whenever_it_comes_and_the_job_goes_on(
+def test_a_signal_reaches_the_worker_at_any_time_and_the_job_is_requeued(
     site: Site, number: signal.Signals, when: str
 ) -> None:
-    asked(site, ["N/A", "RUNNING None"])
+    set_answers(site, ["N/A", "RUNNING None"])
     site.python.write_text(
-        "#!/bin/bash\ntrap 'echo obeyed; exit 75' USR2\necho training\nwhile :; do sleep 0.05; done\n"
+        "#!/bin/bash\ntrap 'echo publishing; exit 75' USR2\necho training\nwhile :; do sleep 0.05; done\n"
     )
     slow = ["echo preparing", "sleep 0.5"] if when == "prologue" else []
     (script,) = backend(site, prologue=slow).scripts([job(site)])
@@ -408,22 +418,22 @@ def test_a_signal_reaches_the_worker_whenever_it_comes_and_the_job_goes_on(
             time.sleep(0.01)
         running.send_signal(number)
         assert running.wait(timeout=30) == 75
-    assert ("obeyed" in log.read_text()) == (when == "worker")
+    assert ("publishing" in log.read_text()) == (when == "worker")
     assert requeued(site) == ["requeue 7"]
 
 
-def test_a_worker_that_cannot_leave_before_its_time_limit_gets_one_more_try_and_no_more(site: Site) -> None:
-    asked(site, ["N/A", "COMPLETING TimeLimit"])
+def test_a_job_that_overruns_its_time_limit_is_requeued_only_once(site: Site) -> None:
+    set_answers(site, ["N/A", "COMPLETING TimeLimit"])
     site.python.write_text("#!/bin/bash\nkill -TERM $PPID\nsleep 0.1\nkill -9 $$\n")
     (script,) = backend(site).scripts([job(site)])
     assert [site.run(script).returncode for _ in range(2)] == [75, 75]
     assert requeued(site) == ["requeue 7"]
-    assert "again before the worker could leave" in (script.parent / "0.log").read_text()
+    assert "again at its time limit before the worker could leave" in (script.parent / "0.log").read_text()
 
 
 CHAINS = {
     "the first": ([], True),
-    "after one that wants to go on": (["continued 6 7 0", "started 6 n1 1", "ended 6 75 2"], True),
+    "after one that was preempted": (["continued 6 7 0", "started 6 n1 1", "ended 6 75 2"], True),
     "after one that finished": (["continued 6 7 0", "started 6 n1 1", "ended 6 0 2"], False),
     "after one that failed": (["started 6 n1 1", "ended 6 5 2", "continued 6 7 0"], False),
     "after one that had nothing to do": (
@@ -440,24 +450,24 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("case", CHAINS)
-def test_a_link_of_a_chain_begins_unless_there_is_nothing_to_go_on_with(site: Site, case: str) -> None:
+def test_a_job_of_a_chain_starts_its_worker_unless_there_is_nothing_to_continue(site: Site, case: str) -> None:
     lines, begins = CHAINS[case]
     (script,) = backend(site, chain=3).scripts([job(site)])
     (script.parent / "0.journal").write_text("".join(f"{line}\n" for line in lines))
     assert site.run(script).returncode == 0
     assert bool(site.calls()) is begins
-    assert ("nothing to go on with" in (script.parent / "0.log").read_text()) is not begins
+    assert ("nothing to continue" in (script.parent / "0.log").read_text()) is not begins
 
 
-def test_resources_of_a_job_are_asked_for(site: Site) -> None:
+def test_the_resources_of_a_job_become_directives(site: Site) -> None:
     one = Job(name="x", command=("python",), log=site.path / "x" / "0.log", resources=Resources(cpus=3))
     (script,) = backend(site, gpus=2, constraint="a100", mail="me@here").scripts([one])
     for expected in ("--cpus-per-task=3", "--gres=gpu:2", "--constraint=a100", "--mail-type=END,FAIL"):
         assert f"#SBATCH {expected}\n" in script.read_text()
 
 
-def test_every_job_option_is_spelled_as_slurm_does(site: Site) -> None:
-    asked = {
+def test_every_job_option_becomes_a_directive_of_slurm(site: Site) -> None:
+    values = {
         "queue": "long",
         "account": "physics",
         "qos": "high",
@@ -472,9 +482,11 @@ def test_every_job_option_is_spelled_as_slurm_does(site: Site) -> None:
         "dependency": "afterok:12",
         "directives": ["--exclusive"],
     }
-    (script,) = backend(site, **asked).scripts([job(site)])
-    told = {line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")}
-    assert told >= {
+    (script,) = backend(site, **values).scripts([job(site)])
+    directives = {
+        line.removeprefix("#SBATCH ") for line in script.read_text().splitlines() if line.startswith("#SBATCH ")
+    }
+    assert directives >= {
         "--partition=long",
         "--account=physics",
         "--qos=high",

@@ -1,4 +1,4 @@
-"""What `jobs/` holds works as it stands: configs are read, planned and trained, scripts by hand are run."""
+"""Every file in `jobs/` works unchanged: configs are read, planned and trained, scripts are run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from modtrain.cli import app
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import as_values, flatten, parameters
 from modtrain.scheduling.config import new_spec, read_config
@@ -26,9 +24,11 @@ from modtrain.scheduling.placement import place
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from tests.scheduling.test_ray_cluster import THREE
+from tests.support.command import typed
+from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs
 from tests.support.slurm import Slurm
+from tests.support.three import recipe_of_three
 
 ROOT = Path(__file__).parents[2]
 JOBS, CLUSTER = ROOT / "jobs", ROOT / "cluster"
@@ -38,7 +38,7 @@ SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.pbs")])
 PROFILES = sorted(CLUSTER.glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 PBSDSH = """#!/bin/sh
-# pbsdsh -n NODE -- PROGRAM ARGUMENT...: on a node there is no environment, and no folder but home
+# pbsdsh -n NODE -- PROGRAM ARGUMENT...: starts it in the home folder with an almost empty environment
 [ "$1" = -n ] && [ "$3" = -- ] || exit 2
 node=$2; shift 3
 cd "$HOME" && exec env -i PATH=/usr/bin:/bin HOME="$HOME" PBS_NODENUM="$node" "$@"
@@ -51,28 +51,22 @@ def modtrain(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
 
 
-def told(*arguments: str | Path) -> str:
-    """What a command prints that works."""
+def output_of(*arguments: str | Path) -> str:
+    """Run a command that succeeds, in a process of its own; its output."""
     done = modtrain(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def typed(*words: str | Path) -> None:
-    """A command that works, in this process: nothing has to be loaded again."""
-    said = CliRunner().invoke(app, [str(word) for word in words])
-    assert said.exit_code == 0, said.output + repr(said.exception)
-
-
-def executable(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
+def in_process(*words: str | Path) -> None:
+    """Run a command that succeeds, in this process."""
+    result = typed(*words)
+    assert result.code == 0, result.out + result.err
 
 
 @pytest.fixture(scope="session")
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two photographs' worth of noise for training in each domain, and one to test on, larger than the crop."""
+    """Two images of noise for training in each domain and one for testing, larger than the crop."""
     root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
     for folder, count in {"trainA": 2, "trainB": 2, "testA": 1, "testB": 1}.items():
         (root / folder).mkdir()
@@ -83,25 +77,25 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """The command `modtrain` as a file, as an installation has it."""
+    """The program `modtrain`, as in an installation."""
     command = f'exec {shlex.quote(sys.executable)} -m modtrain "$@"'
     return executable(tmp_path / "modtrain", f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(ROOT))}\n{command}\n")
 
 
 @pytest.fixture
 def swept(tiny_recipe: Path) -> Callable[..., Sweep]:
-    """Makes the sweep that the scripts by hand are for, of trials with two workers each; submits nothing."""
+    """Makes the sweep that the scripts run, with two workers per trial, without submitting it."""
 
     def make(root: Path, rates: str, *where: str | Path) -> Sweep:
         what = ("--recipe", tiny_recipe, "--vary", f"lr={rates}", "--epochs", "1", "--name", "devcloud")
-        typed("sweep", *what, "--root", root, *where, "--dry-run")
+        in_process("sweep", *what, "--root", root, *where, "--dry-run")
         return Sweep.open(root / "devcloud")
 
     return make
 
 
 def finished_trials(sweep: Sweep) -> int:
-    return int(json.loads(told("sweep-status", sweep.path, "--json"))["counts"].get("finished", 0))
+    return int(json.loads(output_of("sweep-status", sweep.path, "--json"))["counts"].get("finished", 0))
 
 
 def is_finished(path: Path) -> bool:
@@ -110,7 +104,7 @@ def is_finished(path: Path) -> bool:
 
 
 def is_training(path: Path, *modules: str) -> bool:
-    return (path / "run.json").exists() and all(Run.open(path).heartbeat(module).get("step") for module in modules)
+    return (path / "run.json").exists() and all(Run.open(path).read_report(module).step for module in modules)
 
 
 def at_full_size(params: dict[str, Any]) -> bool:
@@ -118,7 +112,7 @@ def at_full_size(params: dict[str, Any]) -> bool:
     return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 256)
 
 
-def test_the_readme_of_the_folder_names_every_file_and_no_other() -> None:
+def test_the_readme_of_the_folder_names_exactly_its_files() -> None:
     named = re.findall(r"^\| `([^`]+)` \|", (JOBS / "README.md").read_text(), re.MULTILINE)
     assert sorted(named) == sorted(path.name for path in JOBS.iterdir() if path.name != "README.md")
     assert {path.name for path in CONFIGS} >= {"latent-translation-256.yaml"}
@@ -126,7 +120,7 @@ def test_the_readme_of_the_folder_names_every_file_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_configuration_is_read_and_fits_its_recipe(path: Path) -> None:
+def test_a_config_fits_its_recipe(path: Path) -> None:
     config = read_config(path, {}, [])
     recipe = load_recipe(config.recipe)
     spec = new_spec(config, recipe, place(list(recipe.modules), config.nodes or len(recipe.modules), {}))
@@ -136,20 +130,20 @@ def test_a_configuration_is_read_and_fits_its_recipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_command_in_its_first_lines_would_be_accepted(path: Path, dataroot: Path, tmp_path: Path) -> None:
+def test_the_command_in_the_first_lines_of_a_config_is_accepted(path: Path, dataroot: Path, tmp_path: Path) -> None:
     (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
     verb, named, *options = command.replace("~/data/apple2orange", str(dataroot)).split()[2:]
     assert ROOT / named == path
-    typed(verb, path, *options, "--root", tmp_path, "--dry-run")
+    in_process(verb, path, *options, "--root", tmp_path, "--dry-run")
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.timeout(900)  # about 30 s of CPU time, and the cores may be busy
 def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> None:
-    """Two real steps, jointly: the first is the encoder-decoder's head start, in the second all three train."""
+    """Two joint steps: the encoder-decoder alone in the first, all three modules in the second."""
     config = JOBS / "latent-translation-256.yaml"
     options = ("--nodes", "1", "--backend", "local", "--device", "cpu", "--epochs", "1", "--name", "full")
-    told("launch", config, *options, "--dataroot", dataroot, "--root", tmp_path)
+    output_of("launch", config, *options, "--dataroot", dataroot, "--root", tmp_path)
     run = Run.open(tmp_path / "full")
     assert at_full_size(run.spec.params)
     for module in run.modules:
@@ -157,7 +151,7 @@ def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> No
         first, *_, last = (store.meta(version) for version in store.versions())
         assert (first.step, last.step, last.final) == (0, 2, True)
         assert first.files["weights.safetensors"]["sha256"] != last.files["weights.safetensors"]["sha256"]
-    state = json.loads(told("status", run.path, "--json"))
+    state = json.loads(output_of("status", run.path, "--json"))
     assert state["state"] == "finished"
     assert all(module["metrics"]["loss"] > 0 for module in state["modules"].values())
 
@@ -168,7 +162,7 @@ def test_the_article_s_experiment_is_an_array_of_nine_on_every_scheduler(path: P
     words = shlex.split(command.removeprefix("#     modtrain"))
     assert (words[1], words[3]) == ("jobs/devcloud-sweep.yaml", "cluster/torque.yaml")
     words[1], words[3], words[5] = str(SWEEP), str(path), str(tmp_path)
-    typed(*words, "--dry-run")
+    in_process(*words, "--dry-run")
     (script,) = (tmp_path / "devcloud" / "jobs").glob("*.sh")
     array = {"slurm": "#SBATCH --array=0-8%9", "pbspro": "#PBS -J 0-8%9", "torque": "#PBS -t 0-8%9"}[path.stem]
     shape = {
@@ -181,28 +175,32 @@ def test_the_article_s_experiment_is_an_array_of_nine_on_every_scheduler(path: P
 
 
 @pytest.mark.parametrize("script", [path for path in SCRIPTS if "sweep" in path.name], ids=lambda path: path.name)
-def test_a_script_by_hand_says_which_task_is_which_rate_and_module(script: Path, tmp_path: Path) -> None:
-    typed("sweep", SWEEP, "--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--name", "devcloud", "--dry-run")
+def test_a_script_names_the_learning_rate_and_module_of_each_task(script: Path, tmp_path: Path) -> None:
+    in_process(
+        "sweep", SWEEP, "--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--name", "devcloud", "--dry-run"
+    )
     sweep = Sweep.open(tmp_path / "devcloud")
     text = script.read_text()
     rates = re.findall(r"0\.\d+", text)
     table = re.findall(r"^#     (\w+)" + 3 * r" +(?:task |TASK=)(\d)" + "$", text, re.MULTILINE)
-    said = {int(task): (module, rate) for module, *tasks in table for task, rate in zip(tasks, rates, strict=True)}
-    meant = {}
+    documented = {
+        int(task): (module, rate) for module, *tasks in table for task, rate in zip(tasks, rates, strict=True)
+    }
+    actual = {}
     for task in range(9):
         trial, worker = divmod(task, sweep.workers)
-        meant[task] = (*sweep.spec.placement[worker], str(sweep.values(trial)["lr"]))
-    assert said == meant
+        actual[task] = (*sweep.spec.placement[worker], str(sweep.values(trial)["lr"]))
+    assert documented == actual
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_by_hand_is_sound_and_changes_to_a_folder_of_its_own_choice(script: Path) -> None:
+def test_a_script_passes_bash_and_shellcheck_and_changes_to_an_absolute_folder(script: Path) -> None:
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     assert subprocess.run(["shellcheck", script]).returncode == 0
     assert '\ncd "$RUNS" || exit' in script.read_text()
 
 
-def test_the_array_by_hand_trains_a_sweep_on_slurm(
+def test_the_array_script_trains_a_sweep_on_slurm(
     slurm: Slurm, swept: Callable[..., Sweep], installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = tmp_path / 'it\'s "all" $HOME'
@@ -216,21 +214,21 @@ def test_the_array_by_hand_trains_a_sweep_on_slurm(
     assert finished_trials(sweep) == 1
 
 
-def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
+def test_a_job_of_two_nodes_trains_on_slurm_and_resumes_after_the_warning_signal(
     slurm: Slurm, tiny_recipe: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = tmp_path / "slow.py"
     slow.write_text(tiny_recipe.read_text().replace("pause_s: float = 0.0", "pause_s: float = 0.3"))
-    given = {"RUNS": tmp_path / "my runs", "MODTRAIN": installed, "RECIPE": slow}
-    for name, value in {**given, "FIRST": "generator", "SECOND": "discriminator"}.items():
+    variables = {"RUNS": tmp_path / "my runs", "MODTRAIN": installed, "RECIPE": slow}
+    for name, value in {**variables, "FIRST": "generator", "SECOND": "discriminator"}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
     job = slurm.run("sbatch", "--parsable", JOBS / "two-nodes.sbatch")
     assert slurm.until_running(job).node == "n[1-2]"
     path = tmp_path / "my runs" / "two-nodes"
     assert filesystem.wait_until(lambda: is_training(path, "generator", "discriminator") or None, timeout_s=120)
-    slurm.run("scancel", "--signal=USR2", job)  # what --signal=USR2@300 sends
-    slurm.until(job, lambda found: found.restarts == 1)
+    slurm.run("scancel", "--signal=USR2", job)  # as --signal=USR2@300 does
+    slurm.until(job, lambda job: job.restarts == 1)
     ended = slurm.until_over(job, timeout_s=120)
     assert (ended.state, ended.exit_code) == ("COMPLETED", 0)
     assert is_finished(path)
@@ -238,16 +236,16 @@ def test_a_job_of_two_nodes_trains_on_slurm_and_goes_on_after_a_warning(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # three Ray nodes start on two cores
-def test_a_job_of_three_nodes_is_a_ray_cluster_that_trains_on_slurm(
+def test_a_slurm_job_of_three_nodes_trains_on_a_ray_cluster(
     slurm: Slurm, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, config = tmp_path / "three.py", tmp_path / "my config.yaml"
-    recipe.write_text(THREE.format(tiny=str(tiny_recipe)))
+    config = tmp_path / "my config.yaml"
+    recipe_of_three(tmp_path / "three.py", tiny_recipe)
     config.write_text("recipe: three.py\nepochs: 2\n")
-    given = {"RUNS": tmp_path / "my runs", "CHECKOUT": ROOT, "CONFIG": config, "MODTRAIN_PYTHON": sys.executable}
+    variables = {"RUNS": tmp_path / "my runs", "CHECKOUT": ROOT, "CONFIG": config, "MODTRAIN_PYTHON": sys.executable}
     for name in [name for name in os.environ if name.startswith("RAY_")]:
         monkeypatch.delenv(name)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
     job = slurm.run("sbatch", "--parsable", JOBS / "ray.sbatch")
@@ -256,16 +254,16 @@ def test_a_job_of_three_nodes_is_a_ray_cluster_that_trains_on_slurm(
     assert is_finished(tmp_path / "my runs" / "on-ray")
 
 
-def test_the_array_by_hand_and_a_job_of_two_nodes_train_on_pbs_pro(
+def test_the_array_script_and_a_job_of_two_nodes_train_on_pbs_pro(
     pbs_pro: FakePbs, swept: Callable[..., Sweep], tiny_recipe: Path, installed: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "my runs"
     sweep = swept(runs, "0.005", "--profile", CLUSTER / "pbspro.yaml")
-    given = f"RUNS={runs},MODTRAIN={installed}"
+    variables = f"RUNS={runs},MODTRAIN={installed}"
     program = executable(tmp_path / "pbsdsh", PBSDSH)
-    modules = f"{given},PBSDSH={program},RECIPE={tiny_recipe},FIRST=generator,SECOND=discriminator"
+    modules = f"{variables},PBSDSH={program},RECIPE={tiny_recipe},FIRST=generator,SECOND=discriminator"
     jobs = [
-        pbs_pro.run("qsub", "-v", given, "-J", "0-1", str(JOBS / "devcloud-sweep.pbs")),
+        pbs_pro.run("qsub", "-v", variables, "-J", "0-1", str(JOBS / "devcloud-sweep.pbs")),
         pbs_pro.run("qsub", "-v", modules, str(JOBS / "two-nodes.pbs")),
     ]
     for job in jobs:
@@ -276,13 +274,13 @@ def test_the_array_by_hand_and_a_job_of_two_nodes_train_on_pbs_pro(
     assert is_finished(runs / "two-nodes")
 
 
-def test_plain_jobs_by_hand_train_a_sweep_through_torque_s_commands(
+def test_plain_jobs_train_a_sweep_by_torque_s_commands(
     slurm: Slurm, swept: Callable[..., Sweep], installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = swept(tmp_path / "runs", "0.005", "--profile", CLUSTER / "torque.yaml")
     monkeypatch.chdir(tmp_path)
     shutil.copy(JOBS / "devcloud-sweep-torque.pbs", tmp_path)
-    given = f"RUNS={tmp_path / 'runs'},MODTRAIN={installed}"
-    jobs = [slurm.run("qsub", "-v", f"TASK={task},{given}", "devcloud-sweep-torque.pbs") for task in range(2)]
+    variables = f"RUNS={tmp_path / 'runs'},MODTRAIN={installed}"
+    jobs = [slurm.run("qsub", "-v", f"TASK={task},{variables}", "devcloud-sweep-torque.pbs") for task in range(2)]
     assert {(slurm.until_over(job, timeout_s=120).exit_code) for job in jobs} == {0}
     assert finished_trials(sweep) == 1

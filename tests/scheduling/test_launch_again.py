@@ -19,16 +19,18 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions, python_path
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.launcher import Launch, launch
-from modtrain.scheduling.new_run import prepare
+from modtrain.scheduling.new_run import find_target, plan_run
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.python_path import python_path
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.scheduling.test_launch_killed import LONG, is_final, pid_after, to_the_end
 from tests.support.command import ended, start
+from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, start_worker
+from tests.support.three import recipe_of_three
 
 PLACEMENT = [["generator"], ["discriminator"]]
 
@@ -58,12 +60,12 @@ def test_a_launcher_that_took_over_tells_how_far_the_workers_are(tmp_path: Path,
     second = start("launch", run.path, "--backend", "local")
     assert second.stdout
     told = ""
-    while "generator" not in told or "training" not in told:
+    while "generator" not in told or "running" not in told:
         told = second.stdout.readline()
         assert told, second.communicate()
     run.request_stop("seen")
     assert ended(second).code == 3
-    assert {module: run.heartbeat(module)["pid"] for module in run.modules} == pids
+    assert {module: run.read_report(module).process.pid for module in run.modules} == pids
 
 
 def test_a_launch_on_another_backend_adopts_what_lives_on_the_first(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_run_that_a_live_process_launches_is_refused(tmp_path: Path, tiny_reci
         us = {"host": socket.gethostname(), "pid": other.pid, "started": process_started(other.pid)}
         (run.path / "jobs").mkdir()
         (run.path / "jobs" / "launcher.json").write_text(json.dumps(us))
-        with pytest.raises(InputError, match=f"launched already, by process {other.pid}"):
+        with pytest.raises(InputError, match=f"already launched by process {other.pid}"):
             local(run).start()
         other.kill()
     started = local(run)
@@ -103,12 +105,12 @@ def test_a_run_that_a_live_process_launches_is_refused(tmp_path: Path, tiny_reci
 def test_a_worker_that_was_started_by_hand_is_not_doubled(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.scheduling.launcher_lock.LEAVING_S", 0.1)
+    monkeypatch.setattr("modtrain.scheduling.launcher_lock.EXIT_S", 0.1)
     run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT, params=LONG)
     with start_worker(run, "generator") as worker:
         try:
             pid_after(run, "generator", steps=0)
-            with pytest.raises(InputError, match="trained already"):
+            with pytest.raises(InputError, match="already being trained"):
                 local(run).start()
         finally:
             worker.kill()
@@ -128,7 +130,7 @@ def test_a_stopped_run_goes_on_when_it_is_launched_again(tmp_path: Path, tiny_re
     assert not is_final(run)
     again = local(run)
     again.start()
-    assert run.stop_requested() is None
+    assert run.stop_request() is None
     to_the_end(again)
     assert again.outcome() == 0
     assert is_final(run)
@@ -147,9 +149,9 @@ def test_a_stop_while_the_jobs_are_being_submitted_is_obeyed(
 
 def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path: Path, tiny_recipe: Path) -> None:
     config: dict[str, Any] = {"recipe": str(tiny_recipe), "root": str(tmp_path), "name": "run", "nodes": 1}
-    made = prepare(Config(**config))
+    made = plan_run(find_target(Config(**config))).write()
     finish(made)
-    assert prepare(Config(**config)).spec == made.spec
+    assert plan_run(find_target(Config(**config))).run == made
     with pytest.raises(InputError, match=r"epochs is 3, not 4; lr is 0.01, not 0.5"):
         launch(Config(**config, epochs=4, params={"lr": 0.5}))
 
@@ -199,38 +201,20 @@ def test_a_finished_run_is_over_at_once(tmp_path: Path, tiny_recipe: Path) -> No
     assert started.outcome() == 0
 
 
-THREE = """
-from pathlib import Path
-import dataclasses, importlib.util, sys, time
-spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
-tiny = importlib.util.module_from_spec(spec)
-sys.modules["tiny"] = tiny
-spec.loader.exec_module(tiny)
-
-def slow(nets, batch, params):
-    time.sleep(0.2)
-    return {{"loss": nets.costly(batch["real"]).square().mean()}}
-
-costly = dataclasses.replace(tiny.recipe.modules["discriminator"], loss=slow, reads=())
-recipe = dataclasses.replace(tiny.recipe, modules={{"costly": costly, **tiny.recipe.modules}})
-"""
-
-
 def test_modules_are_grouped_by_costs_that_another_process_measures(tmp_path: Path, tiny_recipe: Path) -> None:
     recipe = tmp_path / "three.py"
-    recipe.write_text(THREE.format(tiny=str(tiny_recipe)))
-    run = prepare(Config(recipe=str(recipe), root=str(tmp_path / "runs"), nodes=2))
-    assert run.spec.placement == [["costly"], ["generator", "discriminator"]]
+    recipe_of_three(recipe, tiny_recipe)
+    plan = plan_run(find_target(Config(recipe=str(recipe), root=str(tmp_path / "runs"), nodes=2)))
+    assert plan.run.spec.placement == [["costly"], ["generator", "discriminator"]]
 
 
 ON_RAY = """
 import sys
 import tempfile
-from modtrain.config import Config
-from modtrain.launch import Launch
-from modtrain.backends.base import BackendOptions
-from modtrain.profile import Profile
-from modtrain.run import Run
+from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.profile import Profile
+from modtrain.storage.run import Run
 
 run = Run.open(sys.argv[1])
 launch = Launch(run, "ray", BackendOptions(profile=Profile(cpus=1)))
@@ -266,7 +250,7 @@ def test_ray_without_a_cluster_is_an_instance_of_our_own_that_nobody_else_reache
     assert said == ""
     assert list(Path(temporary).glob("modtrain-ray-*")) == []
     shutil.rmtree(temporary)
-    assert [run.heartbeat(module)["state"] for module in run.modules] == ["stopped", "stopped"]
+    assert [run.read_report(module).state for module in run.modules] == ["stopped", "stopped"]
 
 
 def listening(temporary: str) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,9 @@ import pytest
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.profile import Profile
-from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
+from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, weights_of
-
-LONG = {"pause_s": 0.05, "batches": 20}
-"""Parameters that make the tiny recipe last for three seconds."""
-
 
 RAY_SLOWLY = ["local", pytest.param("ray", marks=pytest.mark.slow)]
 LOCAL_SLOWLY = [pytest.param("local", marks=pytest.mark.slow), "ray"]
@@ -32,31 +27,6 @@ def launched(request: pytest.FixtureRequest) -> Callable[[Run], Launch]:
     name: str = request.param
     address = request.getfixturevalue("raylets").address if name == "ray" else None
     return lambda run: Launch(run, name, BackendOptions(address=address, profile=Profile(cpus=1)))
-
-
-def pid_after(run: Run, module: str, steps: int, timeout_s: float = 180.0) -> int:
-    """The live process that trains a module, once it has made some steps."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        beat = run.heartbeat(module)
-        if beat and beat.get("step", 0) >= steps and process_started(beat["pid"]) == beat["started"]:
-            return int(beat["pid"])
-        assert time.monotonic() < deadline, beat
-        time.sleep(0.05)
-
-
-def to_the_end(launch: Launch, timeout_s: float = 90.0) -> list[str]:
-    """What was told meanwhile."""
-    told: list[str] = []
-    deadline = time.monotonic() + timeout_s
-    for members in launch.watch(told.append):
-        assert time.monotonic() < deadline, (members, told)
-    return told
-
-
-def is_final(run: Run) -> bool:
-    found = [run.store(module).latest() for module in run.modules]
-    return all(checkpoint is not None and checkpoint.final for checkpoint in found)
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
@@ -89,7 +59,7 @@ def test_every_worker_may_be_killed_and_the_run_still_finishes(
     to_the_end(launch)
     assert launch.outcome() == 0
     assert is_final(run)
-    assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
+    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
@@ -104,7 +74,7 @@ def test_a_worker_that_diverges_makes_the_others_publish_and_leave_and_its_exit_
     told = to_the_end(launch)
     assert launch.outcome() == 5
     assert [member.exit_code for member in launch.members] == [5, 3]
-    assert "generator failed" in (run.stop_requested() or "")
+    assert "generator failed" in str(run.stop_request())
     assert any("generator failed" in sentence for sentence in told)
 
 

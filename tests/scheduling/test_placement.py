@@ -32,12 +32,12 @@ def test_modules_of_a_group_keep_the_order_of_the_recipe() -> None:
         assert group == [module for module in MODULES if module in group]
 
 
-def test_more_nodes_than_modules_is_said_clearly() -> None:
+def test_more_nodes_than_modules_is_an_error() -> None:
     with pytest.raises(InputError, match=r"--nodes 4 is more than the recipe's 3 modules .*at most --nodes 3"):
         place(MODULES, 4, {})
 
 
-def test_no_node_is_not_allowed() -> None:
+def test_zero_nodes_is_an_error() -> None:
     with pytest.raises(InputError, match="--nodes 0 is not allowed"):
         place(MODULES, 0, {})
 
@@ -51,15 +51,15 @@ def test_a_placement_by_hand_is_read_with_or_without_spaces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("translater | encoder_decoder,discriminator", "Did you mean 'translator'"),
-        ("translator | encoder_decoder", "look at discriminator"),
-        ("translator | translator,encoder_decoder,discriminator", "look at translator"),
+        ("translator | encoder_decoder", "check discriminator"),
+        ("translator | translator,encoder_decoder,discriminator", "check translator"),
         ("translator || encoder_decoder,discriminator", "a worker has no modules"),
-        ("", "look at encoder_decoder, translator, discriminator"),
+        ("", "check encoder_decoder, translator, discriminator"),
     ],
 )
-def test_a_placement_by_hand_that_is_wrong_is_explained(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_an_error_in_a_placement_by_hand_is_explained(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         parse(text, MODULES)

@@ -1,4 +1,4 @@
-"""The profiles of `cluster/` work as they stand, and so does what the README says about clusters."""
+"""The profiles in `cluster/` work unchanged, and so do the commands and examples about clusters and sweeps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import pytest
 from modtrain.scheduling.profile import Profile, options, read_profile
 from modtrain.storage.run import Run
 from tests.support.command import Terminal, ended, start
+from tests.support.markdown import ROOT, blocks, commands, name_of
 
-ROOT = Path(__file__).parents[2]
+CLUSTERS, SWEEPS = ROOT / "cluster" / "README.md", ROOT / "modtrain" / "sweeps" / "README.md"
 PROFILES = sorted((ROOT / "cluster").glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-ASKED = {
+EXPECTED = {
     "slurm": {"#SBATCH --time=04:00:00", "#SBATCH --cpus-per-task=2", "#SBATCH --mem=4096M"},
     "pbspro": {"#PBS -l walltime=04:00:00", "#PBS -l select=1:ncpus=2:mem=4096mb"},
     "torque": {"#PBS -l walltime=06:00:00", "#PBS -l nodes=1:ppn=2"},
 }
-"""What the comments of each profile say becomes of its lines."""
-AROUND = ("\nsource ~/venv/bin/activate\n", "  /shared/venv/bin/python\n", '\necho "left on $(hostname)"\n')
-"""What those of `prologue`, `python` and `epilogue` say."""
+"""Directives of the options that are switched on in each profile."""
+SITE_LINES = ("\nsource ~/venv/bin/activate\n", "  /shared/venv/bin/python\n", '\necho "left on $(hostname)"\n')
+"""Lines of a script for the options `prologue`, `python` and `epilogue` in the comments."""
 
 
 @pytest.fixture
@@ -32,19 +33,19 @@ def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def switched_on(path: Path, to: Path) -> Path:
-    """The profile with every option that is off; a list keeps its lines."""
+    """The profile with all options switched on."""
     to.write_text(re.sub(r"^# (?=\w+:|  - )", "", path.read_text(), flags=re.MULTILINE))
     return to
 
 
-def test_every_job_option_stands_in_a_profile() -> None:
-    there = {name for path in PROFILES for name in re.findall(r"^(?:# )?(\w+):", path.read_text(), re.MULTILINE)}
-    assert there >= set(Profile.model_fields)
-    assert {path.stem for path in PROFILES} == set(ASKED)
+def test_every_job_option_is_in_a_profile() -> None:
+    documented = {name for path in PROFILES for name in re.findall(r"^(?:# )?(\w+):", path.read_text(), re.MULTILINE)}
+    assert documented >= set(Profile.model_fields)
+    assert {path.stem for path in PROFILES} == set(EXPECTED)
 
 
 @by_name
-def test_an_option_that_is_off_can_be_switched_on_and_becomes_what_its_comment_says(
+def test_an_option_that_is_switched_on_becomes_the_directive_in_its_comment(
     path: Path, type_: Terminal, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     site = switched_on(path, tmp_path / "site.yaml")
@@ -53,21 +54,21 @@ def test_an_option_that_is_off_can_be_switched_on_and_becomes_what_its_comment_s
     assert read_profile(site).model_fields_set >= off | read_profile(path).model_fields_set
     site.write_text(re.sub(r"^(template|leave_out):.*\n", "", site.read_text(), flags=re.MULTILINE))
     what = ("--recipe", tiny_recipe, "--place", "generator,discriminator", "--root", tmp_path, "--name", "run")
-    said = type_("launch", *what, "--profile", site, "--dry-run")
-    assert said.code == 0, said.err
+    result = type_("launch", *what, "--profile", site, "--dry-run")
+    assert result.code == 0, result.err
     script = (tmp_path / "run" / "jobs" / "0.sh").read_text()
-    promised = re.findall(r" # (--[\w-]+|-[A-Za-z](?: \w+=)?)", site.read_text())
-    assert len(promised) > 7
-    for directive in promised:
+    directives = re.findall(r" # (--[\w-]+|-[A-Za-z](?: \w+=)?)", site.read_text())
+    assert len(directives) > 7
+    for directive in directives:
         assert f"\n{'#SBATCH' if path.stem == 'slurm' else '#PBS'} {directive}" in script
-    assert [part for part in AROUND if part not in script] == []
+    assert [part for part in SITE_LINES if part not in script] == []
 
 
 @by_name
-def test_a_profile_as_it_stands_launches_a_run_to_its_end(
+def test_an_unchanged_profile_launches_a_run_to_its_end(
     path: Path, tiny_recipe: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a real Slurm, through Torque's commands on it, and on the PBS Pro of the tests."""
+    """On a real Slurm, by Torque's commands on it, and on a fake PBS Pro."""
     if path.stem == "pbspro":
         monkeypatch.setenv("PATH", request.getfixturevalue("pbs_pro").env["PATH"])
     else:
@@ -75,44 +76,35 @@ def test_a_profile_as_it_stands_launches_a_run_to_its_end(
     (command,) = re.findall(rf"^#     modtrain (launch --profile cluster/{path.stem}.yaml .*)$", path.read_text(), re.M)
     words = [{"~/runs": str(tmp_path), f"cluster/{path.stem}.yaml": str(path)}.get(w, w) for w in shlex.split(command)]
     what = ("--recipe", tiny_recipe, "--epochs", "1", "--nodes", "1")
-    said = ended(start(*words, *what, "--poll-s", "0.5", "--wait"))
-    assert said.code == 0, said.out + said.err
+    result = ended(start(*words, *what, "--poll-s", "0.5", "--wait"))
+    assert result.code == 0, result.out + result.err
     run = Run.open(tmp_path / "apples")
     assert run.is_finished(run.modules)
-    assert set((run.path / "jobs" / "0.sh").read_text().splitlines()) >= ASKED[path.stem]
+    assert set((run.path / "jobs" / "0.sh").read_text().splitlines()) >= EXPECTED[path.stem]
 
 
-def on_a_cluster() -> str:
-    """The README's section."""
-    text = (ROOT / "README.md").read_text()
-    return text[text.index("\n## On a cluster\n") : text.index("\n## Commands\n")]
-
-
-def blocks() -> list[str]:
-    """Its code, commands that go on in a second line as one."""
-    return [block.replace("\\\n", " ") for block in re.findall(r"^```\w*\n(.*?)^```$", on_a_cluster(), re.M | re.S)]
-
-
-def test_the_readme_names_every_job_option() -> None:
-    missing = [option for option, _ in options() if not re.search(rf"`{option}[` =,]", on_a_cluster())]
+def test_the_documentation_names_every_job_option() -> None:
+    missing = [option for option, _ in options() if not re.search(rf"`{option}[` =,]", CLUSTERS.read_text())]
     assert missing == []
 
 
-def test_the_launches_and_sweeps_of_the_readme_would_be_accepted(
-    type_: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", [CLUSTERS, SWEEPS], ids=name_of)
+def test_the_launches_and_sweeps_of_the_documentation_would_be_accepted(
+    page: Path, type_: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    found = [line for block in blocks() for line in re.findall(r"^modtrain (?:launch|sweep) .*$", block, re.MULTILINE)]
-    assert len(found) > 6
-    for line in found:
-        words = shlex.split(line.replace("~/runs", str(tmp_path)), comments=True)[1:]
-        said = type_(*words, *([] if "--dry-run" in words else ["--dry-run"]))
-        assert said.code == 0, f"{line}: {said.err}"
+    planned = [words for words in commands(page) if words[0] in ("launch", "sweep")]
+    assert len(planned) >= 3
+    for words in planned:
+        moved = [word.replace("~/runs", str(tmp_path)) for word in words]
+        result = type_(*moved, *([] if "--dry-run" in words else ["--dry-run"]))
+        assert result.code == 0, f"{words}: {result.err}"
 
 
-def test_the_template_and_the_space_of_the_readme_are_read(type_: Terminal, tiny_recipe: Path, tmp_path: Path) -> None:
-    (template,) = [block for block in blocks() if block.startswith("{%")]
-    (space,) = [block for block in blocks() if block.startswith("translator.lr:")]
+def test_the_template_and_the_space_of_the_documentation_are_read(
+    type_: Terminal, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    (template,), (space,) = blocks(CLUSTERS, "jinja"), blocks(SWEEPS, "yaml")
     site, varied = tmp_path / "site.sh.j2", tmp_path / "space.yaml"
     site.write_text(template)
     varied.write_text(space)

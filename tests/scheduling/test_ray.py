@@ -1,4 +1,4 @@
-"""The ray backend on several nodes: spreading, a node that dies, and what does not fit."""
+"""The ray backend on several nodes: spreading, lost nodes, and jobs that do not fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ import pytest
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.ray import RayBackend
-from modtrain.scheduling.backends.ray.cluster import bundle_for, share
+from modtrain.scheduling.backends.ray.resources import bundle_for, share
 from modtrain.storage.process_identity import process_started
-from tests.conftest import NODE
+from tests.support.command import until
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 
 NODE_OF = """
 import os, time
@@ -25,7 +25,7 @@ raylet = open(f"/proc/{os.getppid()}/stat").read().rpartition(")")[2].split()[1]
 print(raylet, flush=True)
 time.sleep(600)
 """
-"""Says which raylet the actor is a child of: its node."""
+"""Prints the raylet that is the parent of the actor, which identifies its node."""
 
 
 def jobs(folder: Path, count: int, **resources: Any) -> list[Job]:
@@ -41,17 +41,19 @@ def jobs(folder: Path, count: int, **resources: Any) -> list[Job]:
     ]
 
 
-def nodes_of(job: Job, at_least: int = 1, timeout_s: float = 60.0) -> list[str]:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = job.log.read_text().split() if job.log.exists() else []
-        if len(found) >= at_least:
-            return found
-        assert time.monotonic() < deadline, f"{job.log} has only {found}"
-        time.sleep(0.1)
+def output_of(job: Job) -> list[str]:
+    return job.log.read_text().split() if job.log.exists() else []
 
 
-def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets: Any, tmp_path: Path) -> None:
+def nodes_of(job: Job, at_least: int = 1) -> list[str]:
+    """The words of a job's log, as soon as there are enough."""
+    until(lambda: len(output_of(job)) >= at_least, timeout_s=60)
+    return output_of(job)
+
+
+def test_workers_are_spread_over_the_nodes_and_a_lost_node_s_worker_moves_to_another(
+    raylets: Any, tmp_path: Path
+) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     until_all_is_free(raylets)
     wanted = jobs(tmp_path, 3)
@@ -65,27 +67,12 @@ def test_workers_are_spread_over_the_nodes_and_one_of_a_lost_node_moves(raylets:
         raylets.add_node(**NODE)
         assert nodes_of(wanted[moved], at_least=2)[1] != at_first[moved]
         assert [len(nodes_of(job)) for job in wanted] == [2 if number == moved else 1 for number in range(3)]
-        deadline = time.monotonic() + 30
-        while backend.status(ids) != dict.fromkeys(ids, JobState(phase="running")):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: backend.status(ids) == dict.fromkeys(ids, JobState(phase="running")), timeout_s=30)
     finally:
         backend.cancel(ids)
 
 
-def until_all_is_free(raylets: Any) -> None:
-    """The raylets take a moment to give back what the jobs of the test before held."""
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(address=raylets.address, log_to_driver=False, logging_level="ERROR")
-    deadline = time.monotonic() + 30
-    while ray.available_resources().get("CPU") != 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: Any, tmp_path: Path) -> None:
+def test_a_command_dies_with_its_actor_and_is_restarted_by_the_next_actor(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(600)"
     job = Job(name=tmp_path.name, command=(sys.executable, "-c", code), log=tmp_path / "0.log")
@@ -100,10 +87,6 @@ def test_a_command_dies_with_its_actor_and_is_started_again_by_another(raylets: 
         backend.cancel(ids)
 
 
-def raylet_of(node: Any) -> str:
-    return str(node.all_processes["raylet"][0].process.pid)
-
-
 def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     until_all_is_free(raylets)
@@ -115,9 +98,7 @@ def test_more_workers_than_cpus_share_them(raylets: Any, tmp_path: Path) -> None
         backend.cancel(ids)
 
 
-def test_a_job_that_is_running_is_not_submitted_again_and_one_that_is_over_takes_its_place_again(
-    raylets: Any, tmp_path: Path
-) -> None:
+def test_a_running_job_is_not_submitted_again_and_an_ended_one_gets_its_node_back(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     first, second = jobs(tmp_path, 2)
     ids = backend.submit([first, second])
@@ -131,7 +112,7 @@ def test_a_job_that_is_running_is_not_submitted_again_and_one_that_is_over_takes
         backend.cancel(ids)
 
 
-def test_a_run_of_the_same_name_elsewhere_is_not_mistaken_for_ours(raylets: Any, tmp_path: Path) -> None:
+def test_a_run_of_the_same_name_in_another_folder_is_an_error_and_left_alone(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     (ours,) = jobs(tmp_path, 1)
     theirs = Job(name=ours.name, command=ours.command, log=tmp_path / "elsewhere" / "0.log")
@@ -145,7 +126,7 @@ def test_a_run_of_the_same_name_elsewhere_is_not_mistaken_for_ours(raylets: Any,
         backend.cancel(ids)
 
 
-def test_a_cluster_that_is_full_is_said_instead_of_waited_for(
+def test_a_full_cluster_is_an_error_after_a_limited_wait(
     raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modtrain.scheduling.backends.ray.PLACE_S", 1.0)
@@ -153,24 +134,22 @@ def test_a_cluster_that_is_full_is_said_instead_of_waited_for(
     ids = backend.submit(jobs(tmp_path, 4))
     (tmp_path / "other").mkdir()
     try:
-        with pytest.raises(InputError, match="no place for 4 workers"):
+        with pytest.raises(InputError, match="no room for 4 workers"):
             backend.submit(jobs(tmp_path / "other", 4))
     finally:
         backend.cancel(ids)
 
 
-def test_an_instance_of_our_own_cannot_be_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_workers_of_an_instance_of_the_launch_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(InputError, match="--address"):
         RayBackend(BackendOptions(keep=True)).submit(jobs(tmp_path, 1))
 
 
-def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted_together(
-    raylets: Any, tmp_path: Path
-) -> None:
+def test_jobs_submitted_one_by_one_are_spread_like_jobs_submitted_together(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     until_all_is_free(raylets)
-    wanted = jobs(tmp_path, 3, beside=3)
+    wanted = jobs(tmp_path, 3, concurrent_jobs=3)
     ids = [id for job in wanted for id in backend.submit([job])]
     try:
         assert len({nodes_of(job)[0] for job in wanted}) == 3
@@ -181,7 +160,7 @@ def test_jobs_that_are_submitted_one_by_one_are_spread_as_if_they_were_submitted
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from modtrain.backends.base import BackendOptions, Job
+from modtrain.scheduling.backends.base import BackendOptions, Job
 from modtrain.scheduling.backends.ray import RayBackend
 address, name, log = sys.argv[1:]
 command = (sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
@@ -196,13 +175,10 @@ def test_the_commands_of_a_launcher_that_is_killed_end(raylets: Any, tmp_path: P
         (pid,) = nodes_of(Job(name=words[1], command=(), log=Path(words[2])))
         os.killpg(launcher.pid, signal.SIGKILL)
         launcher.wait()
-    deadline = time.monotonic() + 30
-    while process_started(int(pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not process_started(int(pid)), timeout_s=30)
 
 
-def test_a_cluster_that_does_not_answer_is_said_and_found_again_when_it_does(
+def test_a_cluster_that_does_not_answer_is_an_error_until_it_answers_again(
     raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modtrain.scheduling.backends.ray.STATUS_S", 0.5)
@@ -222,19 +198,19 @@ def test_a_cluster_that_does_not_answer_is_said_and_found_again_when_it_does(
 
 INSTANCE = """
 import sys
-from modtrain.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.backends.ray import RayBackend
 print(RayBackend(BackendOptions()).cores(1))
 """
 
 
-def test_an_instance_of_our_own_starts_wherever_temporary_files_are_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_instance_of_the_launch_starts_with_a_long_temporary_folder_and_leaves_no_files(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     assert len(str(tmp_path)) > 40
     command = [sys.executable, "-c", INSTANCE]
-    said = subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    assert int(said.stdout) >= 1
+    done = subprocess.run(command, env=environment | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -242,32 +218,34 @@ def test_an_instance_of_our_own_starts_wherever_temporary_files_are_and_leaves_n
     ("available", "count", "wanted", "part"),
     [([16], 3, 4, 4), ([2], 3, 1, 2 / 3), ([1, 1], 3, 1, 0.5), ([8, 1], 3, 4, 8 / 3), ([0], 1, 1, 0), ([], 1, 1, 0)],
 )
-def test_the_largest_part_that_fits_is_taken(available: list[float], count: int, wanted: float, part: float) -> None:
+def test_the_largest_share_that_fits_every_job_is_used(
+    available: list[float], count: int, wanted: float, part: float
+) -> None:
     assert share(available, count, wanted) == pytest.approx(part)
 
 
-def test_so_much_is_reserved_that_the_loss_of_a_node_leaves_room(tmp_path: Path) -> None:
+def test_reservations_leave_room_for_the_workers_of_a_lost_node(tmp_path: Path) -> None:
     assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 3, cpus=16)) == {"CPU": 8}
     assert bundle_for([16], [0], jobs(tmp_path, 3, cpus=5)) == {"CPU": 5}
-    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, beside=4)) == {"CPU": 8}
+    assert bundle_for([16, 16, 16], [0, 0, 0], jobs(tmp_path, 1, cpus=16, concurrent_jobs=4)) == {"CPU": 8}
 
 
 @pytest.mark.parametrize(
     ("gpus", "count", "part"), [([4], 3, 1), ([2], 3, 0.5), ([1, 1], 3, 0.5), ([1], 3, 0.3333), ([0], 3, None)]
 )
-def test_gpus_are_shared_in_turn(tmp_path: Path, gpus: list[float], count: int, part: float | None) -> None:
+def test_gpus_are_shared_equally(tmp_path: Path, gpus: list[float], count: int, part: float | None) -> None:
     bundle = bundle_for([8.0] * len(gpus), gpus, jobs(tmp_path, count, gpus=1.0))
     assert bundle.get("GPU") == part
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
-def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
+def test_an_address_where_nothing_listens_is_an_error_at_once(address: str) -> None:
     backend = RayBackend(BackendOptions(address=address))
     for ask in (backend.check, lambda: backend.cores(1), lambda: backend.status(["run.module@/run/jobs/0.log"])):
         with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
             ask()
 
 
-def test_a_cluster_without_a_cpu_is_refused(tmp_path: Path) -> None:
+def test_a_cluster_without_a_cpu_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no CPU"):
         bundle_for([0.0], [0.0], jobs(tmp_path, 1))

@@ -1,7 +1,7 @@
-"""Ray on several nodes: whole launches that lose a node or the head, and the scripts in cluster/ray, for real.
+"""Ray on several nodes: launches that lose a node or the head, and the scripts in cluster/ray.
 
-All nodes are on this one machine, each with its own raylet. Those that the scripts start listen on its network, for
-whoever has their token.
+All nodes are on this machine, each with its own raylet. Those that the scripts start listen on its network and accept
+clients with their token.
 """
 
 from __future__ import annotations
@@ -21,28 +21,16 @@ import pytest
 
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.conftest import NODE
-from tests.scheduling.test_launch_killed import is_final, pid_after
-from tests.scheduling.test_ray import raylet_of, until_all_is_free
 from tests.support.command import Said, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.launches import is_final, pid_after
+from tests.support.raylets import NODE, raylet_of, until_all_is_free
 from tests.support.slurm import Slurm
+from tests.support.three import recipe_of_three
 
 SCRIPTS = Path(__file__).parents[2] / "cluster" / "ray"
 SLOWLY = ("--epochs", 20, "--set", "batches=10", "--set", "pause_s=0.05", "--exchange-every", 5)
-"""Ten seconds of training, a full checkpoint every half second: one worker may start some seconds before another."""
-THREE = """
-import dataclasses, importlib.util, sys
-spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
-tiny = sys.modules["tiny"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tiny)
-
-def alone(nets, batch, params):
-    return {{"loss": nets.third(batch["real"]).square().mean()}}
-
-third = dataclasses.replace(tiny.recipe.modules["discriminator"], loss=alone, reads=())
-recipe = dataclasses.replace(tiny.recipe, modules={{"third": third, **tiny.recipe.modules}})
-"""
+"""Ten seconds of training with a full checkpoint every half second, as workers may start seconds apart."""
 CONFIG = """
 recipe: {recipe}
 root: runs
@@ -51,8 +39,8 @@ params: {{batches: {batches}, pause_s: 0.05}}
 """
 
 
-def made(path: Path) -> Run:
-    """The run in a folder, as soon as a launch has made it."""
+def new_run(path: Path) -> Run:
+    """The run in a folder, as soon as a launch has created it."""
     until((path / "run.json").exists)
     return Run.open(path)
 
@@ -64,44 +52,44 @@ def node_of(pid: int) -> str:
     return str(pid)
 
 
-def check_went_on(run: Run, module: str) -> None:
-    """Several workers have published it, one after the other, and each went on where the one before it had got to."""
+def check_resumed(run: Run, module: str) -> None:
+    """Assert that several workers have published the module, each resuming where the previous one left."""
     history = run.store(module).history()
     steps: dict[str, list[int]] = {}
     for checkpoint in history:
         steps.setdefault(checkpoint.writer, []).append(checkpoint.step)
-    first, *others = steps.values()
+    previous, *others = steps.values()
     assert others
-    for theirs in others:
-        assert 0 < theirs[0] <= first[-1]
-        first = theirs
+    for following in others:
+        assert 0 < following[0] <= previous[-1]
+        previous = following
 
 
-def check_one_sentence(said: Said) -> None:
-    """Told to a person, not to a programmer."""
-    assert "Traceback" not in said.out + said.err
-    assert len([line for line in said.err.splitlines() if line.strip()]) == 1, said.err
+def check_one_sentence(result: Said) -> None:
+    """Assert that the error is one line and no traceback."""
+    assert "Traceback" not in result.out + result.err
+    assert len([line for line in result.err.splitlines() if line.strip()]) == 1, result.err
 
 
-def test_a_worker_of_a_node_that_is_lost_moves_to_another_one_and_resumes(
+def test_the_worker_of_a_lost_node_moves_to_another_node_and_resumes(
     raylets: Any, tmp_path: Path, tiny_recipe: Path
 ) -> None:
     until_all_is_free(raylets)
     where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
     launcher = start("launch", "--recipe", tiny_recipe, *where, *SLOWLY)
-    run = made(tmp_path / "run")
+    run = new_run(tmp_path / "run")
     at_first = {node_of(pid_after(run, module, steps=12)): module for module in run.modules}
     assert len(at_first) == 2
     lost = next(node for node in raylets.worker_nodes if raylet_of(node) in at_first)
     moved = at_first[raylet_of(lost)]
     raylets.remove_node(lost, allow_graceful=False)
     try:
-        said = ended(launcher)
+        result = ended(launcher)
     finally:
         raylets.add_node(**NODE)
-    assert said.code == 0, said
+    assert result.code == 0, result
     assert is_final(run)
-    check_went_on(run, moved)
+    check_resumed(run, moved)
 
 
 @pytest.mark.slow
@@ -110,31 +98,31 @@ def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
 ) -> None:
     until_all_is_free(raylets)
     where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
-    said = ended(start("launch", "--recipe", tiny_recipe, "--detach", *where, *SLOWLY))
-    assert said.code == 0, said
-    assert "in the background" in said.out
+    result = ended(start("launch", "--recipe", tiny_recipe, "--detach", *where, *SLOWLY))
+    assert result.code == 0, result
+    assert "in the background" in result.out
     run = Run.open(tmp_path / "run")
-    launcher = int(said.out.partition("(process ")[2].partition(")")[0])
+    launcher = int(result.out.partition("(process ")[2].partition(")")[0])
     assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
     until(lambda: is_final(run) and not process_started(launcher))
-    assert [run.heartbeat(module)["state"] for module in run.modules] == ["finished", "finished"]
+    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
 
 
 @dataclass(frozen=True)
 class Machines:
-    """Ray nodes by cluster/ray/start, as on several machines: each has a folder of its own."""
+    """Ray nodes started by cluster/ray/start as on several machines: each has a folder of its own."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """That of a person who has the token."""
+        """The environment of a user with the token."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.folder / "a token" / "file")}
         return others | token | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
     def start(self, machine: str, what: str, *options: str) -> str:
-        """A node; the address of its cluster."""
+        """Start a node; the address of its cluster."""
         words = [
             str(SCRIPTS / "start"),
             what,
@@ -144,25 +132,25 @@ class Machines:
             sys.executable,
             *options,
         ]
-        # A pipe would stay open for as long as the node lives.
-        with open(self.folder / f"{machine}.said", "w+") as said:
-            done = subprocess.run([*words, "--", "--num-cpus", "1"], stdout=said, stderr=said, env=self.environment)
-            said.seek(0)
-            text = said.read()
+        # A pipe would stay open as long as the node runs.
+        with open(self.folder / f"{machine}.output", "w+") as output:
+            done = subprocess.run([*words, "--", "--num-cpus", "1"], stdout=output, stderr=output, env=self.environment)
+            output.seek(0)
+            text = output.read()
         assert done.returncode == 0, text
         return text.partition("of the cluster ")[2].split()[0].rstrip(".")
 
     def processes(self, machine: str) -> list[int]:
-        """Everything of Ray on a machine."""
+        """Pids of all Ray processes of a machine."""
         mark = f"{self.folder / machine}/".encode()
         pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
         return [pid for pid in pids if mark in _read(Path(f"/proc/{pid}/cmdline"))]
 
     def lose(self, machine: str, workers: dict[str, int]) -> list[str]:
-        """Without a word, and with those of the workers (by module) that run on it; their modules."""
-        there = self.processes(machine)
-        lost = {module: pid for module, pid in workers.items() if int(node_of(pid)) in there}
-        for pid in (*there, *lost.values()):
+        """Kill all processes of a machine, with the workers (pids by module) that run on it; the modules of those."""
+        nodes = self.processes(machine)
+        lost = {module: pid for module, pid in workers.items() if int(node_of(pid)) in nodes}
+        for pid in (*nodes, *lost.values()):
             os.kill(pid, signal.SIGKILL)
         return list(lost)
 
@@ -181,17 +169,17 @@ def _read(path: Path) -> bytes:
 
 @pytest.fixture
 def machines() -> Iterator[Machines]:
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, as Ray's sockets need it
-    there = Machines(folder)
-    yield there
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, as required by Ray's sockets
+    machines = Machines(folder)
+    yield machines
     for machine in folder.glob("machine*"):
         if machine.is_dir():
-            there.stop(machine.name)
+            machines.stop(machine.name)
     shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("others", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_run_whose_cluster_lost_its_head_is_finished_by_the_same_command_on_another_cluster(
+def test_a_run_whose_cluster_lost_its_head_finishes_by_the_same_command_on_another_cluster(
     others: int, machines: Machines, tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith("RAY_")]:
@@ -204,30 +192,30 @@ def test_a_run_whose_cluster_lost_its_head_is_finished_by_the_same_command_on_an
     for number in range(others):
         machines.start(f"machine{number + 1}", os.environ["RAY_ADDRESS"])
     launcher = start(*command)
-    run = made(tmp_path / "run")
+    run = new_run(tmp_path / "run")
     pids = {module: pid_after(run, module, steps=12) for module in run.modules}
     lost = machines.lose("machine0", pids)
     assert len(lost) == 2 - others
-    said = ended(launcher)
-    assert said.code == 8
-    check_one_sentence(said)
-    assert f"The Ray cluster at {os.environ['RAY_ADDRESS']} is lost" in said.err
+    result = ended(launcher)
+    assert result.code == 8
+    check_one_sentence(result)
+    assert f"The Ray cluster at {os.environ['RAY_ADDRESS']} is lost" in result.err
     until(lambda: not any(process_started(pid) for pid in pids.values()), timeout_s=30)
     until(lambda: not machines.processes("machine1"), timeout_s=30)
 
     monkeypatch.setenv("RAY_ADDRESS", machines.start("machine9", "head", "--port", "0"))
-    said = ended(start(*command))
-    assert said.code == 0, said
+    result = ended(start(*command))
+    assert result.code == 0, result
     assert is_final(run)
     for module in lost:
-        check_went_on(run, module)
-    assert "gone" in machines.stop("machine9")
+        check_resumed(run, module)
+    assert "have ended" in machines.stop("machine9")
     assert not machines.processes("machine9")
     assert not (machines.folder / "machine9").exists()
 
 
 @pytest.mark.parametrize("name", ["start", "stop", "common.sh", "ray.sbatch", "ray.pbs"])
-def test_the_scripts_are_sound(name: str) -> None:
+def test_the_scripts_pass_bash_and_shellcheck(name: str) -> None:
     for check in (["bash", "-n"], ["shellcheck", "--external-sources", f"--source-path={SCRIPTS}"]):
         done = subprocess.run([*check, str(SCRIPTS / name)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -236,19 +224,19 @@ def test_the_scripts_are_sound(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["start"], "say 'start head', or the address"),
+        (["start"], "use 'start head', or the address"),
         (["start", "node1"], "'node1' is neither 'head' nor HOST:PORT"),
         (["start", "head", "--prot", "6379"], "there is no option --prot"),
         (["start", "head", "--port"], "--port needs a value"),
         (["start", "head", "--port", "x"], "--port 'x' must be a number"),
         (["start", "head", "--dir", "/tmp/with a space"], "must be a short absolute path"),
-        (["start", "head", "--python", "/bin/false"], "/bin/false has no modtrain"),
+        (["start", "head", "--python", "/bin/false"], "/bin/false lacks modtrain"),
         (["start", "node1:6379"], "there is no token in {home}/.ray/auth_token"),
         (["start", "head", "--network", "999."], "this machine has no address that begins with '999.'"),
-        (["stop", "now"], "it takes nothing but --dir DIR"),
+        (["stop", "now"], "the only option is --dir DIR"),
     ],
 )
-def test_what_the_scripts_cannot_do_is_one_sentence(words: list[str], sentence: str, machines: Machines) -> None:
+def test_an_error_of_the_scripts_is_one_sentence(words: list[str], sentence: str, machines: Machines) -> None:
     home = machines.folder / "home"
     home.mkdir()
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(home)}
@@ -263,96 +251,96 @@ def test_what_the_scripts_cannot_do_is_one_sentence(words: list[str], sentence: 
 
 @pytest.fixture
 def submitted_from(tmp_path: Path, tiny_recipe: Path) -> Callable[[int], Path]:
-    """A folder with a space that holds a config of three modules with so many batches an epoch."""
+    """Makes a folder with a space in its name and a config of three modules, with `batches` batches per epoch."""
 
-    def made(batches: int) -> Path:
+    def make(batches: int) -> Path:
         folder = tmp_path / "submitted from"
         folder.mkdir()
-        (folder / "three.py").write_text(THREE.format(tiny=str(tiny_recipe)))
-        (folder / "my config.yaml").write_text(CONFIG.format(recipe=folder / "three.py", batches=batches))
+        recipe = recipe_of_three(folder / "three.py", tiny_recipe)
+        (folder / "my config.yaml").write_text(CONFIG.format(recipe=recipe, batches=batches))
         return folder
 
-    return made
+    return make
 
 
 def clean(environment: dict[str, str]) -> dict[str, str]:
-    """Without what other tests say to Ray."""
+    """The environment without the variables that other tests set for Ray."""
     others = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
     return others | {"MODTRAIN_PYTHON": sys.executable}
 
 
 def sbatch(slurm: Slurm, folder: Path, *options: str) -> str:
-    """Submit ray.sbatch on three nodes; the job's number."""
+    """Submit ray.sbatch on three nodes; the job's id."""
     command = ["sbatch", "--parsable", str(SCRIPTS / "ray.sbatch"), "my config.yaml", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=clean(slurm.environment))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def told(folder: Path) -> str:
+def output_of(folder: Path) -> str:
     return "".join(log.read_text() for log in folder.glob("ray-*.log"))
 
 
 def folder_of(raylet: str) -> Path:
-    """What a Ray node of a job keeps in /tmp."""
+    """Folder in /tmp of a Ray node of a job."""
     command = _read(Path(f"/proc/{raylet}/cmdline")).decode()
     return Path("/tmp") / command.partition("=/tmp/")[2].partition("/")[0]
 
 
 def processes_of(slurm: Slurm, job: str) -> list[int]:
-    """What of a job runs, wherever Slurm has lost sight of it."""
+    """Pids of all processes of a job, including those that Slurm does not track."""
     marks = {f"SLURM_CONF={slurm.folder}/slurm.conf".encode(), f"SLURM_JOB_ID={job}".encode()}
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [pid for pid in pids if marks <= set(_read(Path(f"/proc/{pid}/environ")).split(b"\0"))]
 
 
 @pytest.mark.slow
-def test_a_job_of_three_slurm_nodes_is_a_ray_cluster_that_trains_three_modules_and_leaves_nothing(
+def test_a_slurm_job_of_three_nodes_trains_three_modules_on_ray_and_leaves_nothing(
     slurm: Slurm, submitted_from: Callable[[int], Path]
 ) -> None:
     folder = submitted_from(10)
     job = sbatch(slurm, folder)
-    run = made(folder / "runs" / f"job-{job}")
+    run = new_run(folder / "runs" / f"job-{job}")
     nodes = {node_of(pid_after(run, module, steps=1)) for module in run.modules}
     folders = {folder_of(node) for node in nodes}
     assert len(folders) == 3
     assert all(folder.is_dir() for folder in folders)
     assert processes_of(slurm, job)
-    assert slurm.until_over(job).state == "COMPLETED", told(folder)
+    assert slurm.until_over(job).state == "COMPLETED", output_of(folder)
     assert is_final(run)
     until(lambda: not processes_of(slurm, job))
     assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.slow
-def test_before_its_time_limit_the_job_s_workers_publish_and_it_is_requeued_and_goes_on(
+def test_before_its_time_limit_a_job_publishes_is_requeued_and_resumes(
     slurm: Slurm, submitted_from: Callable[[int], Path]
 ) -> None:
     folder = submitted_from(20)
     job = sbatch(slurm, folder)
-    run = made(folder / "runs" / f"job-{job}")
+    run = new_run(folder / "runs" / f"job-{job}")
     for module in run.modules:
         pid_after(run, module, steps=20)
     slurm.run("scancel", "--batch", "--signal=USR2", job)  # what --signal=B:USR2@120 does
-    slurm.until(job, lambda found: found.restarts == 1)
-    assert slurm.until_over(job, timeout_s=120).state == "COMPLETED", told(folder)
+    slurm.until(job, lambda job: job.restarts == 1)
+    assert slurm.until_over(job, timeout_s=120).state == "COMPLETED", output_of(folder)
     assert is_final(run)
     for module in run.modules:
-        check_went_on(run, module)
+        check_resumed(run, module)
 
 
 @pytest.mark.slow
-def test_a_job_outlives_one_of_its_ray_nodes(slurm: Slurm, submitted_from: Callable[[int], Path]) -> None:
+def test_a_job_survives_the_loss_of_a_ray_node(slurm: Slurm, submitted_from: Callable[[int], Path]) -> None:
     folder = submitted_from(20)
     job = sbatch(slurm, folder)
-    run = made(folder / "runs" / f"job-{job}")
+    run = new_run(folder / "runs" / f"job-{job}")
     nodes = {node_of(pid_after(run, module, steps=25)): module for module in run.modules}
     head = {raylet for raylet in nodes if b"--head" in _read(Path(f"/proc/{raylet}/cmdline"))}
     lost = next(raylet for raylet in nodes if raylet not in head)
     os.kill(int(lost), signal.SIGKILL)
-    assert slurm.until_over(job, timeout_s=120).state == "COMPLETED", told(folder)
+    assert slurm.until_over(job, timeout_s=120).state == "COMPLETED", output_of(folder)
     assert is_final(run)
-    check_went_on(run, nodes[lost])
+    check_resumed(run, nodes[lost])
 
 
 @pytest.mark.slow
@@ -361,13 +349,13 @@ def test_a_pbs_job_of_one_node_trains_all_modules(tmp_path: Path, submitted_from
     with fake_pbs(tmp_path / "pbs", Cluster(nodes=1, ncpus=3)) as pbs:
         job = qsub(pbs, folder, "-l", "select=1:ncpus=3")
         assert pbs.wait(job, "F", timeout_s=120) == "F"
-        assert pbs.shown(job)["Exit_status"] == "0", told(folder)
+        assert pbs.shown(job)["Exit_status"] == "0", output_of(folder)
     assert is_final(Run.open(folder / "runs" / "my config"))
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".ray")) == []
 
 
 PBSDSH = """#!/bin/bash
-# Runs a command once for every slot of the job, as on its host, in an environment that has next to nothing.
+# Runs a command once per slot of the job, under the name of its host, in an almost empty environment.
 [ "$1" = -- ] && shift
 here=$(hostname) first=
 while read -r host; do
@@ -392,11 +380,11 @@ def test_a_pbs_job_of_three_hosts_has_a_ray_node_on_each(tmp_path: Path, submitt
             path.write_text(text.replace("{stubs}", str(tmp_path / "stubs")))
             path.chmod(0o755)
         job = qsub(pbs, folder)
-        run = made(folder / "runs" / "my config")
+        run = new_run(folder / "runs" / "my config")
         folders = {folder_of(node_of(pid_after(run, module, steps=1))) for module in run.modules}
         assert len(folders) == 3
         assert pbs.wait(job, "F", timeout_s=120) == "F"
-        assert pbs.shown(job)["Exit_status"] == "0", told(folder)
+        assert pbs.shown(job)["Exit_status"] == "0", output_of(folder)
     assert is_final(run)
     assert not any(folder.exists() for folder in folders)
 
@@ -406,22 +394,22 @@ def test_a_pbs_job_submits_itself_again_before_its_time_limit(
     tmp_path: Path, submitted_from: Callable[[int], Path]
 ) -> None:
     folder = submitted_from(60)
-    script = folder / "ray.pbs"  # as somebody edits it
+    script = folder / "ray.pbs"  # as a user edits it
     text = (SCRIPTS / "ray.pbs").read_text()
     script.write_text(text.replace("select=3:ncpus=2", "select=1:ncpus=2").replace("=01:00:00", "=00:00:48"))
     with fake_pbs(tmp_path / "pbs", Cluster(nodes=1, ncpus=2)) as pbs:
         job = int(qsub(pbs, folder, script=script).partition(".")[0])
-        run = made(folder / "runs" / "my config")
+        run = new_run(folder / "runs" / "my config")
         while pbs.wait(str(job), "F", timeout_s=120) and not is_final(run):
-            assert pbs.shown(str(job))["Exit_status"] == "0", told(folder)
+            assert pbs.shown(str(job))["Exit_status"] == "0", output_of(folder)
             job += 1
-    check_went_on(run, "third")
+    check_resumed(run, "third")
 
 
 def qsub(pbs: FakePbs, folder: Path, *options: str, script: Path = SCRIPTS / "ray.pbs") -> str:
     """Submit ray.pbs; the job's id."""
-    given = {"CONFIG": "my config.yaml", "PYTHON": sys.executable, "AGAIN": str(script)}
-    values = ",".join(f"MODTRAIN_{name}={value}" for name, value in given.items())
+    variables = {"CONFIG": "my config.yaml", "PYTHON": sys.executable, "AGAIN": str(script)}
+    values = ",".join(f"MODTRAIN_{name}={value}" for name, value in variables.items())
     command = ["qsub", *options, "-v", values, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=clean(os.environ | pbs.env))
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,4 @@
-"""The store in quiet times: what is published, read, kept and remembered.
-
-Not here: faults (`test_store_faults.py`) and rivals (`test_store_writers.py`).
-"""
+"""The checkpoint store without faults or rival writers: publishing, reading, pruning and the log of versions."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def test_what_is_published_is_read_back_with_its_lineage(store: CheckpointStore)
     assert not checkpoint.full
 
 
-def test_a_store_that_has_nothing_yet_says_so_without_an_error(store: CheckpointStore) -> None:
+def test_an_empty_store_has_no_versions_and_raises_no_error(store: CheckpointStore) -> None:
     assert (store.versions(), store.newest(), store.latest(), store.history()) == ([], [], None, [])
     assert store.read_newest(WEIGHTS) == []
 
@@ -62,7 +59,7 @@ def test_a_reader_gets_the_newest_versions_above_its_own_newest_first(store: Che
     assert [c.version for c, _ in store.read_newest(WEIGHTS, count=2, where=lambda c: c.epoch % 2 == 1)] == [3, 1]
 
 
-def test_versions_without_the_file_that_is_asked_for_are_left_out(store: CheckpointStore) -> None:
+def test_versions_without_the_requested_file_are_left_out(store: CheckpointStore) -> None:
     publisher = Publisher(store, "w")
     publish(publisher, 1, full=True)
     publish(publisher, 1)
@@ -84,7 +81,7 @@ def test_the_newest_versions_two_full_ones_and_the_final_one_are_kept_and_histor
     assert len(os.listdir(store.checkpoints)) == 5
 
 
-def test_a_version_that_was_superseded_just_now_is_kept_for_those_who_are_about_to_read_it(
+def test_a_version_that_was_superseded_just_now_is_kept_for_its_readers(
     store: CheckpointStore,
 ) -> None:
     publish(Publisher(store, "w", keep=1, grace_s=60), 5)
@@ -132,16 +129,16 @@ def test_a_version_that_belongs_to_another_module_is_not_loaded(store: Checkpoin
 
 
 @pytest.mark.parametrize("file", ["meta.json", WEIGHTS])
-def test_nobody_waits_for_a_pipe_where_a_file_should_be(store: CheckpointStore, file: str) -> None:
+def test_a_pipe_in_place_of_a_file_blocks_no_reader(store: CheckpointStore, file: str) -> None:
     publish(Publisher(store, "w"), 2)
     (store.folder(1) / file).unlink()
     os.mkfifo(store.folder(1) / file)
     assert [(checkpoint.version, content) for checkpoint, content in store.read_newest(WEIGHTS)] == [(0, b"weights 0")]
-    with pytest.raises(CorruptCheckpoint, match="no plain file"):
+    with pytest.raises(CorruptCheckpoint, match="not a regular file"):
         store.verify(1)
 
 
-def test_names_that_are_no_versions_are_left_alone(store: CheckpointStore) -> None:
+def test_folders_that_are_not_versions_are_left_alone(store: CheckpointStore) -> None:
     publish(Publisher(store, "w", keep=1, grace_s=0), 2)
     for name in ("notes", "7", "00000009.old"):
         (store.checkpoints / name).mkdir()

@@ -1,8 +1,10 @@
-"""The file system calls: what appears whole, what a kill tore, what is waited for."""
+"""Publishing a folder, replacing and opening files, torn lines, and waiting."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from modtrain.storage import filesystem
 
 
-def test_a_folder_is_published_whole_and_leaves_no_other_name(tmp_path: Path) -> None:
+def test_a_folder_is_published_complete_and_leaves_no_other_name(tmp_path: Path) -> None:
     filesystem.publish_folder(tmp_path / "new", "one", {"a": b"1", "b": b""})
     assert filesystem.names(tmp_path / "new") == ["one"]
     assert {file.name: file.read_bytes() for file in (tmp_path / "new" / "one").iterdir()} == {"a": b"1", "b": b""}
@@ -49,7 +51,7 @@ def test_what_is_published_can_be_read_by_the_group_as_the_umask_says(tmp_path: 
     assert (tmp_path / "one" / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_a_replaced_file_is_the_old_or_the_new_one_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_replacing_a_file_leaves_nothing_beside_it_also_where_it_fails(tmp_path: Path) -> None:
     filesystem.replace_file(tmp_path / "beat", b"old")
     filesystem.replace_file(tmp_path / "beat", b"new")
     assert (tmp_path / "beat").read_bytes() == b"new"
@@ -68,7 +70,7 @@ def test_a_line_that_a_kill_tore_costs_only_itself(tmp_path: Path) -> None:
     assert filesystem.read_lines(path) == ["one", "tw", "three"]
 
 
-def test_what_does_not_exist_has_no_lines_and_no_names(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_lines_and_a_missing_folder_no_names(tmp_path: Path) -> None:
     assert filesystem.read_lines(tmp_path / "lines") == []
     assert filesystem.names(tmp_path / "folder") == []
 
@@ -83,9 +85,9 @@ def test_removing_temporaries_touches_nothing_that_is_published(tmp_path: Path) 
     assert os.listdir(tmp_path / "one") == ["a"]
 
 
-def test_waiting_ends_with_the_answer_or_after_the_time_that_was_given() -> None:
-    answers = iter([None, None, "here"])
-    assert filesystem.wait_until(lambda: next(answers), timeout_s=5) == "here"
+def test_a_wait_ends_with_the_answer_or_after_its_timeout() -> None:
+    answers = iter([None, None, "answer"])
+    assert filesystem.wait_until(lambda: next(answers), timeout_s=5) == "answer"
     started = time.monotonic()
     assert filesystem.wait_until(lambda: None, timeout_s=0.05) is None
     assert 0.05 <= time.monotonic() - started < 2
@@ -93,3 +95,57 @@ def test_waiting_ends_with_the_answer_or_after_the_time_that_was_given() -> None
 
 def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount() -> None:
     assert filesystem.file_system(Path("/proc/self"))[0] == "proc"
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "socket"])
+def test_only_a_regular_file_is_opened_and_a_pipe_blocks_nothing(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "entry"
+    (tmp_path / "target").write_bytes(b"content")
+    if kind == "link":
+        path.symlink_to(tmp_path / "target")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    with pytest.raises(OSError, match=str(path)) as caught, filesystem.opened(path):
+        pass
+    assert caught.value.errno in filesystem.NOT_REGULAR
+    if kind == "link":
+        assert filesystem.read_file(path) == b"content"
+
+
+def test_no_link_on_the_way_to_a_file_is_followed_unless_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_bytes(b"secret")
+    (tmp_path / "module").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotADirectoryError):
+        filesystem.read_file(tmp_path / "module" / "secret", follow=False)
+    assert filesystem.read_file(tmp_path / "module" / "secret", follow=True) == b"secret"
+
+
+def test_a_file_that_is_larger_than_allowed_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(11))
+    assert filesystem.read_file(tmp_path / "large", most=11) == bytes(11)
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        filesystem.read_file(tmp_path / "large", most=10)
+
+
+def test_a_stale_handle_is_opened_again_and_any_other_error_is_raised_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    real, errors = os.read, [errno.ESTALE, errno.ESTALE, errno.EIO]
+
+    def fail(descriptor: int, size: int) -> bytes:
+        if errors:
+            raise OSError(errors[0], os.strerror(errors.pop(0)))
+        return real(descriptor, size)
+
+    monkeypatch.setattr(os, "read", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        filesystem.read_file(tmp_path / "file")
+    assert errors == []
+    errors.append(errno.ESTALE)
+    assert filesystem.read_file(tmp_path / "file") == b"content"

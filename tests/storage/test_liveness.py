@@ -1,10 +1,9 @@
-"""Pulse: who lives, told without waiting and without comparing two machines' clocks."""
+"""Whether workers are alive, without comparing two machines' clocks."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import time
 from pathlib import Path
@@ -12,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from modtrain.errors import StopRequested
-from modtrain.monitoring.alarms import alarms
-from modtrain.monitoring.status import status
-from modtrain.storage import liveness as module_under_test
-from modtrain.storage.liveness import Pulse, settle
+from modtrain.monitoring.alarms import find_alarms
+from modtrain.monitoring.status import Status, build_status, read_status
+from modtrain.scheduling.launcher_lock import claim
+from modtrain.storage import liveness as liveness_module
+from modtrain.storage import run_snapshot
+from modtrain.storage.liveness import Liveness, launcher_path, launcher_pid, live_modules
 from modtrain.storage.process_identity import process_started
-from modtrain.storage.run import CANCELLED, Run
-from modtrain.training.shutdown import Leaving
+from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support.runs import make_run
 
 
@@ -28,102 +28,115 @@ def run(tmp_path: Path, tiny_recipe: Path) -> Run:
     return make_run(tmp_path / "run", tiny_recipe, [["generator"], ["discriminator"]])
 
 
-def beat(run: Run, module: str, **says: Any) -> None:
-    path = run.module_path(module)
-    path.mkdir(parents=True, exist_ok=True)
-    said = {"host": "elsewhere", "pid": 1, "started": 1, "state": "training", "counter": 1, **says}
-    (path / "heartbeat.json").write_text(json.dumps(said))
+def beat(run: Run, module: str, **fields: Any) -> None:
+    path = run.heartbeat_path(module)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    report = {"host": "elsewhere", "pid": 1, "started": 1, "state": "running", "counter": 1, **fields}
+    path.write_text(json.dumps(report))
 
 
-def test_a_worker_elsewhere_is_lost_only_after_a_silence_that_we_have_seen_ourselves(run: Run) -> None:
+def status_by(run: Run, liveness: Liveness) -> Status:
+    return build_status(read_snapshot(run, liveness))
+
+
+def states(run: Run, liveness: Liveness) -> dict[str, str]:
+    return {name: module["state"] for name, module in status_by(run, liveness)["modules"].items()}
+
+
+def test_a_worker_elsewhere_is_lost_only_after_a_silence_that_this_process_observed(run: Run) -> None:
     beat(run, "generator", at=0.0)  # by a clock that stands in 1970
-    pulse = Pulse(patience_s=0.2)
-    assert pulse.look(run)[1] == {"generator": "training", "discriminator": "not started"}
-    assert pulse.unsure() == ["generator"]
-    settle(pulse, run)
-    assert pulse.look(run)[1]["generator"] == "lost"
-    assert (pulse.silent_s("generator") or 0) >= 0.2
-    assert pulse.silent_s("discriminator") is None
+    liveness = Liveness(patience_s=0.2)
+    assert states(run, liveness) == {"generator": "running", "discriminator": "created"}
+    assert liveness.uncertain() == ["generator"]
+    liveness.settle(run)
+    assert states(run, liveness)["generator"] == "lost"
+    assert (liveness.silent_s("generator") or 0) >= 0.2
+    assert liveness.silent_s("discriminator") is None
     beat(run, "generator", counter=2)
-    assert pulse.look(run)[1]["generator"] == "training"
-    assert pulse.unsure() == []
+    assert states(run, liveness)["generator"] == "running"
+    assert liveness.uncertain() == []
 
 
-def test_a_look_waits_for_nothing(run: Run) -> None:
+def test_a_snapshot_with_a_reader_s_own_liveness_waits_for_nothing(run: Run) -> None:
     beat(run, "generator")
-    begun = time.monotonic()
-    Pulse().look(run)
-    assert time.monotonic() - begun < 1
+    started = time.monotonic()
+    read_snapshot(run, Liveness())
+    assert time.monotonic() - started < 1
 
 
-def test_a_process_of_this_machine_is_known_at_once(run: Run) -> None:
+def test_a_process_of_this_machine_is_known_to_be_alive_or_dead_at_once(run: Run) -> None:
     pid = os.getpid()
     beat(run, "generator", host=socket.gethostname(), pid=pid, started=process_started(pid))
     beat(run, "discriminator", host=socket.gethostname(), pid=pid, started=1)
-    assert Pulse().look(run)[1] == {"generator": "training", "discriminator": "lost"}
+    assert states(run, Liveness()) == {"generator": "running", "discriminator": "lost"}
 
 
-@pytest.mark.parametrize("content", ["", "5", "[[1]]", '"x"', "{", "[" * 9999, "null", '{"pid": {}, "state": []}'])
-def test_a_foreign_heartbeat_is_none(run: Run, content: str) -> None:
+def test_a_heartbeat_that_is_missing_for_once_stays_what_it_was(run: Run) -> None:
     beat(run, "generator")
-    (run.module_path("generator") / "heartbeat.json").write_text(content)
-    assert Pulse().look(run)[1]["discriminator"] == "not started"
+    liveness = Liveness()
+    assert states(run, liveness)["generator"] == "running"
+    run.heartbeat_path("generator").unlink()
+    assert states(run, liveness)["generator"] == "running"
 
 
-def test_a_heartbeat_that_is_a_pipe_or_a_folder_or_huge_keeps_nobody_waiting(run: Run) -> None:
-    for module in run.modules:
-        run.module_path(module).mkdir(parents=True)
-    os.mkfifo(run.module_path("generator") / "heartbeat.json")
-    with (run.module_path("discriminator") / "heartbeat.json").open("wb") as file:
-        file.truncate(2 << 30)
-    assert set(Pulse().look(run)[1].values()) == {"not started"}
-
-
-def test_a_beat_that_cannot_be_read_for_once_stays_what_it_was(run: Run) -> None:
+def test_a_heartbeat_that_storage_does_not_give_for_once_stays_what_it_was(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beat(run, "generator")
-    pulse = Pulse()
-    pulse.look(run)
-    (run.module_path("generator") / "heartbeat.json").unlink()
-    assert pulse.look(run)[1]["generator"] == "training"
+    liveness = Liveness()
+    assert liveness.refresh(run)
+
+    def fail(descriptor: int, size: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", fail)
+        assert not liveness.refresh(run)
+    assert liveness.report("generator").state == "running"
+    assert liveness.is_alive("generator")
 
 
-def test_status_takes_a_moment_to_tell_a_dead_worker_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_under_test, "ONE_LOOK_S", 0.2)
-    monkeypatch.setattr("modtrain.monitoring.status.ONE_LOOK_S", 0.2)
+def test_status_takes_a_moment_to_recognise_a_dead_worker_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_snapshot, "SHORT_PATIENCE_S", 0.2)
     beat(run, "generator")
-    assert status(run)["modules"]["generator"]["state"] == "lost"
+    assert read_status(run)["modules"]["generator"]["state"] == "lost"
 
 
-def test_a_run_whose_workers_were_killed_by_a_cancel_is_stopped_and_not_in_trouble(run: Run) -> None:
+def test_only_modules_with_a_live_worker_are_live(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness_module, "SHORT_PATIENCE_S", 0.2)
+    pid = os.getpid()
+    beat(run, "generator", host=socket.gethostname(), pid=pid, started=process_started(pid))
+    beat(run, "discriminator")
+    assert live_modules(run) == ["generator"]
+    assert live_modules(run, ["discriminator"]) == []
+
+
+def test_the_launcher_of_a_run_is_known_while_its_process_runs(run: Run) -> None:
+    run.jobs_path.mkdir()
+    assert launcher_pid(run.path) is None
+    claim(run)
+    assert launcher_pid(run.path) == os.getpid()
+    identity = json.loads(launcher_path(run.path).read_text())
+    for foreign in ({**identity, "started": 1}, {**identity, "host": "elsewhere"}, {"pid": "x"}, [1]):
+        launcher_path(run.path).write_text(json.dumps(foreign))
+        assert launcher_pid(run.path) is None, foreign
+
+
+def test_workers_that_a_cancel_killed_are_cancelled_and_no_alarm(run: Run) -> None:
     for module in run.modules:
         beat(run, module, host=socket.gethostname(), pid=os.getpid(), started=1)
-    assert status(run)["state"] == "failed"
-    run.request_stop(CANCELLED)
-    found = status(run)
-    assert (found["state"], {worker["state"] for worker in found["workers"]}) == ("stopped", {"stopped"})
-    assert alarms(found) == []
+    status = read_status(run)
+    assert status["state"] == "lost"
+    assert {alarm.level for alarm in find_alarms(status)} == {"bad"}
+    run.request_stop("cancelled", kind="cancelled")
+    status = read_status(run)
+    assert (status["state"], {worker["state"] for worker in status["workers"]}) == ("cancelled", {"cancelled"})
+    assert find_alarms(status) == []
 
 
-def test_a_worker_that_is_to_stop_does_so_though_its_job_s_time_ends_or_it_is_told_to_leave(run: Run) -> None:
-    run.request_stop("lunch")
-    with Leaving(run) as leaving:
-        os.kill(os.getpid(), signal.SIGUSR2)
-        assert isinstance(leaving.reason(), StopRequested)
-    with Leaving(run, leave_after_s=0.001) as leaving:
-        assert isinstance(leaving.reason(), StopRequested)
-
-
-def test_a_worker_that_failed_before_it_could_say_so_is_told_by_whoever_watched_it(run: Run) -> None:
-    run.request_stop("discriminator failed: No space left on device")
-    found = status(run)
-    assert found["state"] == "failed"
-    (alarm,) = alarms(found)
+def test_a_worker_that_failed_before_it_could_report_is_named_by_the_stop_request(run: Run) -> None:
+    run.request_stop("No space left on device", kind="worker_failed", sender="discriminator")
+    status = read_status(run)
+    assert status["state"] == "failed"
+    (alarm,) = find_alarms(status)
     assert (alarm.module, alarm.says) == ("discriminator", "discriminator failed: No space left on device.")
-
-
-def test_what_was_stopped_before_it_began_does_not_run(run: Run) -> None:
-    (run.path / "jobs").mkdir()
-    (run.path / "jobs" / "0.log").touch()
-    assert status(run)["state"] == "running", "a worker may take its time to say so"
-    run.request_stop("lunch")
-    assert status(run)["state"] == "stopped"

@@ -28,6 +28,6 @@ def test_an_old_checkpoint_verifies_and_loads(path: Path) -> None:
     checkpoint = store.verify(1)
     assert checkpoint.final
     assert [old.version for old in store.history()] == [0, 1]
-    saved = serialization.unpack(store.read(checkpoint, "state.pt"))
+    saved = serialization.unpack_state(store.read(checkpoint, "state.pt"))
     assert saved["step"] == 10
     assert set(saved) == {"step", "optimizer", "averaged", "rng"}

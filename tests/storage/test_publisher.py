@@ -1,7 +1,4 @@
-"""The store with several writers of one module, and with readers while versions come and go.
-
-Not here: storage that fails (`test_store_faults.py`).
-"""
+"""The checkpoint store with several writers of one module, and with readers while versions come and go."""
 
 from __future__ import annotations
 
@@ -34,17 +31,17 @@ def follow_up(owner: Publisher, *, final: bool = False) -> None:
     owner.publish({WEIGHTS: files(version)[WEIGHTS]}, epoch=0, step=version, final=final)
 
 
-def test_of_three_workers_that_publish_one_module_at_once_the_losers_leave_and_no_version_is_lost_doubled_or_torn(
+def test_of_three_workers_that_publish_one_module_at_once_the_losers_exit_and_no_version_is_lost_doubled_or_torn(
     memory: Path,
 ) -> None:
     store = CheckpointStore(memory / "translator")
     workers = [start("race", store.path, name, 4.0) for name in ("one", "two", "three")]
-    told = [line for worker in workers for line in finish(worker)]
-    published = {line["published"]: line for line in told if "published" in line}
+    lines = [line for worker in workers for line in finish(worker)]
+    published = {line["published"]: line for line in lines if "published" in line}
     history = {checkpoint.version: checkpoint.seal().decode() for checkpoint in store.history()}
-    assert len(published) == sum("published" in line for line in told), "a version was published twice"
+    assert len(published) == sum("published" in line for line in lines), "a version was published twice"
     assert {version: line["seal"] for version, line in published.items()}.items() <= history.items()
-    assert sum("fenced" in line for line in told) > 3
+    assert sum("fenced" in line for line in lines) > 3
     assert len({line["writer"] for line in published.values()}) == 3
     assert problems(store) == []
 
@@ -63,52 +60,52 @@ def test_a_stopped_worker_that_wakes_up_after_its_successor_has_published_is_fen
     old.stdin.write("p")
     old.stdin.flush()
     os.kill(pid, signal.SIGCONT)
-    [last_words] = finish(old)
-    assert "published by another worker" in last_words["fenced"]
+    [line] = finish(old)
+    assert "published by another worker" in line["fenced"]
     newest = store.latest()
     assert newest is not None
     assert (newest.version, newest.writer) == (5, "successor")
     assert problems(store) == []
 
 
-def test_a_worker_held_anywhere_in_a_publish_until_its_number_was_taken_and_pruned_never_shows_readers_anything_old(
+def test_a_worker_paused_anywhere_in_a_publish_until_its_number_was_taken_and_pruned_shows_readers_nothing_old(
     memory: Path,
 ) -> None:
     held = scenario("pause", memory / "translator", 2)
-    assert {"fsync", "write", "getdents64"} <= {told["call"] for told in held}
-    for told in held:
-        assert told["newest_is_successors"], told
-        assert told["went_on"], told
-        assert told["problems"] == [], told
-        assert told["ended"] == FENCED or (told["ended"] == PUBLISHED and told["by_old"] == [0, 1, 2]), told
-        assert set(told["seen"]) == {"successor"}, told
-    assert sum(told["ended"] == FENCED for told in held) > 20
+    assert {"fsync", "write", "getdents64"} <= {attempt["call"] for attempt in held}
+    for attempt in held:
+        assert attempt["newest_is_successors"], attempt
+        assert attempt["went_on"], attempt
+        assert attempt["problems"] == [], attempt
+        assert attempt["ended"] == FENCED or (attempt["ended"] == PUBLISHED and attempt["by_old"] == [0, 1, 2]), attempt
+        assert set(attempt["seen"]) == {"successor"}, attempt
+    assert sum(attempt["ended"] == FENCED for attempt in held) > 20
 
 
-def test_what_a_cleaner_finds_half_published_appears_whole_or_not_at_all(memory: Path) -> None:
+def test_a_publish_that_a_cleanup_interrupts_appears_complete_or_not_at_all(memory: Path) -> None:
     tries = scenario("cleaning", memory / "folder", 1)
-    assert {told["published"] for told in tries} == {True, False}
-    for told in tries:
-        assert told["there"] == ({"published": 3} if told["published"] else {}), told
+    assert {attempt["published"] for attempt in tries} == {True, False}
+    for attempt in tries:
+        assert attempt["there"] == ({"published": 3} if attempt["published"] else {}), attempt
 
 
-def test_a_worker_that_took_over_before_the_old_one_published_is_the_one_that_leaves(tmp_path: Path) -> None:
+def test_a_worker_that_took_over_before_the_old_one_published_is_the_one_that_exits(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "translator")
     old, new = Publisher(store, "same name"), Publisher(store, "same name")
     old.publish(files(0), epoch=0, step=0)
-    with pytest.raises(FencedOut, match=r"Version 0 of translator was published by another worker.*so this one leaves"):
+    with pytest.raises(FencedOut, match=r"Version 0 of translator was published by another worker.*this worker exits"):
         new.publish(files(1), epoch=0, step=0)
 
 
-def test_a_publish_whose_success_is_reported_as_an_error_is_recognised_and_not_taken_for_a_rivals(
+def test_a_publish_whose_success_is_reported_as_an_error_is_recognised_and_not_taken_for_another_worker_s(
     memory: Path,
 ) -> None:
     tries = scenario("lost", memory / "translator", ["EIO", "ETIMEDOUT", "ENOENT", "EEXIST"])
-    assert {told["call"] for told in tries} <= {"rename", "renameat", "renameat2"}
-    assert [told for told in tries if told["ended"] != PUBLISHED or told["problems"]] == []
+    assert {attempt["call"] for attempt in tries} <= {"rename", "renameat", "renameat2"}
+    assert [attempt for attempt in tries if attempt["ended"] != PUBLISHED or attempt["problems"]] == []
 
 
-def test_a_publish_that_only_the_server_knows_to_have_succeeded_is_recognised_when_it_can_be_seen(
+def test_a_publish_that_succeeded_only_on_the_server_is_recognised_as_soon_as_it_is_visible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "server").mkdir()
@@ -143,9 +140,9 @@ def test_readers_never_get_an_error_and_never_go_back_while_the_owner_publishes_
         follow_up(owner)
     follow_up(owner, final=True)
     for reader in readers:
-        told = finish(reader, 60)
-        seen = [line["version"] for line in told if "version" in line]
-        assert all(line.get("right", False) for line in told), told[-3:]
+        lines = finish(reader, 60)
+        seen = [line["version"] for line in lines if "version" in line]
+        assert all(line.get("right", False) for line in lines), lines[-3:]
         assert seen == sorted(set(seen))
         assert len(seen) > 20
 
@@ -159,9 +156,9 @@ def test_two_clients_with_stale_caches_see_versions_later_but_never_a_wrong_or_a
         while owner.last < 39:
             follow_up(owner, final=owner.last == 38)
             time.sleep(0.05)
-        told = finish(reader, 60)
-        assert all(line.get("right", False) for line in told), told[-3:]
-        seen = [line["version"] for line in told]
+        lines = finish(reader, 60)
+        assert all(line.get("right", False) for line in lines), lines[-3:]
+        seen = [line["version"] for line in lines]
         assert (seen[-1], seen) == (39, sorted(set(seen)))
 
 

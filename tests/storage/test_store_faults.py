@@ -1,7 +1,4 @@
-"""The store against real faults: kills and errors at its system calls, full disks, flipped bytes.
-
-Not here: two writers, and readers at the same time (`test_store_writers.py`).
-"""
+"""The checkpoint store against real faults: kills and errors at its system calls, full disks, flipped bytes."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from tests.support.store_faults.checks import files, problems
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory: what the tests below kill is the process, not the machine."""
+    """A file system in memory: the tests below kill the process, not the machine."""
     with mounts.tmpfs(tmp_path / "memory", "size=200m") as path:
         yield path
 
 
 def assert_survived(kills: list[dict[str, Any]]) -> None:
-    """Each of them was a kill, and after each everything was as it must be."""
+    """Each attempt was killed, and the store was sound after each."""
     assert [kill for kill in kills if not kill["killed"]] == []
     assert [kill for kill in kills if kill["problems"]] == []
 
@@ -37,7 +34,7 @@ def assert_survived(kills: list[dict[str, Any]]) -> None:
 CHANGING = "mkdir mkdirat write fsync rename renameat renameat2 unlinkat rmdir"
 
 
-def test_a_publish_killed_at_any_call_that_changes_something_leaves_only_whole_versions_and_the_next_writer_goes_on(
+def test_a_publish_killed_at_any_changing_call_leaves_only_complete_versions_and_the_next_writer_continues(
     memory: Path,
 ) -> None:
     kills = scenario("kill", memory / "m", "steady", 1, CHANGING)
@@ -46,13 +43,13 @@ def test_a_publish_killed_at_any_call_that_changes_something_leaves_only_whole_v
     assert len(kills) > 60
 
 
-def test_a_worker_killed_while_it_mends_what_a_killed_one_left_leaves_it_to_the_next_one(memory: Path) -> None:
+def test_a_worker_killed_while_it_cleans_up_after_a_killed_one_leaves_that_to_the_next_one(memory: Path) -> None:
     assert_survived(scenario("kill", memory / "m", "mending", 9))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_publish_killed_at_every_system_call_leaves_only_whole_versions_and_the_next_writer_goes_on(
+def test_a_publish_killed_at_every_system_call_leaves_only_complete_versions_and_the_next_writer_continues(
     memory: Path,
 ) -> None:
     kills = [
@@ -62,23 +59,25 @@ def test_a_publish_killed_at_every_system_call_leaves_only_whole_versions_and_th
     assert len(kills) >= 1000
 
 
-def test_a_publish_that_storage_refuses_anywhere_leaves_nothing_and_the_next_one_works(memory: Path) -> None:
+def test_a_publish_that_storage_refuses_at_any_call_leaves_nothing_and_the_next_one_works(memory: Path) -> None:
     tries = scenario("errors", memory / "m", ["ENOSPC", "EIO", "EDQUOT", "ESTALE"])
-    refused = [told for told in tries if told["returned"] == 10]
-    assert {told["error"] for told in refused} == {"ENOSPC", "EIO", "EDQUOT", "ESTALE"}
-    assert {told["call"] for told in refused} >= {"mkdir", "openat", "write", "fsync", "close", "rename"}
-    assert all(told["versions"] == [0] and told["left"] == [] and told["read"] == [0] for told in refused)
-    assert all(told["read"] == [1] for told in tries if told["returned"] == 0)
-    assert [told for told in tries if told["returned"] not in (0, 10) or told["next"] or told["problems"]] == []
+    refused = [attempt for attempt in tries if attempt["returned"] == 10]
+    assert {attempt["error"] for attempt in refused} == {"ENOSPC", "EIO", "EDQUOT", "ESTALE"}
+    assert {attempt["call"] for attempt in refused} >= {"mkdir", "openat", "write", "fsync", "close", "rename"}
+    assert all(attempt["versions"] == [0] and attempt["left"] == [] and attempt["read"] == [0] for attempt in refused)
+    assert all(attempt["read"] == [1] for attempt in tries if attempt["returned"] == 0)
+    assert [
+        attempt for attempt in tries if attempt["returned"] not in (0, 10) or attempt["next"] or attempt["problems"]
+    ] == []
 
 
-def test_a_reader_whose_storage_fails_anywhere_gets_good_versions_or_none_and_never_an_error(memory: Path) -> None:
+def test_a_reader_whose_storage_fails_at_any_call_gets_good_versions_or_none_and_never_an_error(memory: Path) -> None:
     reads = scenario("reading", memory / "m", ["ESTALE", "EIO"])
-    assert [told for told in reads if told["error"] == "ESTALE" and told["read"] != [2, 1]] == []
-    assert [told for told in reads if told["read"] not in ([2, 1], [1, 0], [2, 0], [])] == []
+    assert [attempt for attempt in reads if attempt["error"] == "ESTALE" and attempt["read"] != [2, 1]] == []
+    assert [attempt for attempt in reads if attempt["read"] not in ([2, 1], [1, 0], [2, 0], [])] == []
 
 
-def test_a_worker_on_a_full_disk_goes_on_publishing_as_soon_as_there_is_room(tmp_path: Path) -> None:
+def test_a_worker_on_a_full_disk_continues_to_publish_as_soon_as_there_is_room(tmp_path: Path) -> None:
     with mounts.tmpfs(tmp_path / "small", "size=1m") as path:
         store = CheckpointStore(path / "translator")
         publisher = Publisher(store, "worker", keep=1, grace_s=0)
@@ -95,7 +94,7 @@ def test_a_worker_on_a_full_disk_goes_on_publishing_as_soon_as_there_is_room(tmp
         assert problems(store) == []
 
 
-def test_a_worker_without_free_inodes_goes_on_publishing_as_soon_as_there_are_some(tmp_path: Path) -> None:
+def test_a_worker_without_free_inodes_continues_to_publish_as_soon_as_there_are_some(tmp_path: Path) -> None:
     with mounts.tmpfs(tmp_path / "small", "nr_inodes=20") as path:
         store = CheckpointStore(path / "translator")
         publisher = Publisher(store, "worker", keep=1, grace_s=0)
@@ -113,7 +112,7 @@ def test_a_worker_without_free_inodes_goes_on_publishing_as_soon_as_there_are_so
 
 
 def flips(path: Path, file: str) -> Iterator[tuple[int, CheckpointStore]]:
-    """Version 1 of a store with each byte of one of its files flipped, in turn, and then whole again."""
+    """Version 1 of a store with each byte of one of its files flipped in turn."""
     store = CheckpointStore(path / "translator")
     publisher = Publisher(store, "worker")
     for version in range(2):
@@ -129,7 +128,7 @@ def flips(path: Path, file: str) -> Iterator[tuple[int, CheckpointStore]]:
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, EMA, STATE, META])
-def test_a_version_with_any_byte_flipped_is_never_loaded_and_the_one_before_it_is_used_and_it_is_said(
+def test_a_version_with_any_byte_flipped_is_never_loaded_and_the_one_before_it_is_used_with_a_warning(
     file: str, memory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = WEIGHTS if file == META else file
@@ -141,15 +140,15 @@ def test_a_version_with_any_byte_flipped_is_never_loaded_and_the_one_before_it_i
         with caplog.at_level(logging.WARNING):
             [(checkpoint, content)] = store.read_newest(read)
         assert (checkpoint.version, content) == (0, files(0, 16)[read]), f"byte {place} of {file}"
-        [said] = caplog.messages
-        assert said.startswith("Skipped version 1 of translator:")
-        assert file in said
+        [message] = caplog.messages
+        assert message.startswith("Skipped version 1 of translator:")
+        assert file in message
         places += 1
     assert places > 20
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, META])
-def test_a_version_that_lacks_a_file_or_its_end_is_skipped_and_it_is_said(
+def test_a_version_that_lacks_a_file_or_its_end_is_skipped_with_a_warning(
     file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = CheckpointStore(tmp_path / "translator")

@@ -1,4 +1,4 @@
-"""A recipe for tests: a generator and a discriminator of vectors that read each other, and nothing about images."""
+"""A recipe for tests: a generator and a discriminator of vectors that read each other; it has no images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Across workers a module sees frozen published copies, as old as the run allows; within a worker it sees live ones."""
+"""Peers of other workers are frozen published copies, as old as the run allows; those of the same worker are live."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from modtrain.errors import InputError, PeerTimeout
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.shutdown import Leaving
+from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
-from modtrain.training.worker_events import Logbook
+from modtrain.training.worker_events import WorkerEvents
 from tests.support import SUPPORT
 from tests.support.runs import finish, make_run, weights_of
 
@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def train_apart(run: Run) -> None:
-    """Every worker of the run at once, as threads of this process."""
+    """Run every worker of the run at once, as threads of this process."""
     errors: list[BaseException] = []
 
     def one(modules: list[str]) -> None:
@@ -57,9 +57,9 @@ def train_apart(run: Run) -> None:
 def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> None:
     recipe = plugins.load("recipe", name)
     run = make_run(tmp_path / "run", name, [[module] for module in recipe.modules], params=SMALL[name], epochs=1)
-    with Leaving(run) as leaving:
+    with Shutdown(run) as shutdown:
         workers = [
-            Worker(run, [module], Heartbeat(run, [module]), leaving, Logbook(run, [module], "cpu"), device="cpu")
+            Worker(run, [module], Heartbeat(run, [module]), shutdown, WorkerEvents(run, [module], "cpu"), device="cpu")
             for module in recipe.modules
         ]
         for worker in workers:
@@ -67,15 +67,15 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
         initial = weights_of(run)
         for worker in workers:
             worker.peers.refresh(at_least=0, poll=lambda _: None)
-            worker.nets = worker._nets()
-            for batch in worker._batches():
+            worker.nets = worker._build_nets()
+            for batch in worker._batches(0):
                 worker._train_on(batch)
-                if worker.step == 3:
+                if worker.position.step == 3:
                     break
             for peer, nets in worker.peers.nets().items():
                 assert [serialization.fingerprint(net) for net in nets] == [initial[peer]], f"{peer} changed"
                 assert not any(weight.requires_grad or weight.grad is not None for weight in nets[0].parameters())
-            own = worker.trainees[0]
+            own = worker.learners[0]
             assert serialization.fingerprint(own.net) != initial[own.name], f"{own.name} did not learn"
 
 
@@ -120,7 +120,7 @@ def test_modules_of_one_worker_have_no_frozen_peers(tmp_path: Path, tiny_recipe:
     assert all(checkpoint.peers == {} for checkpoint in run.store("generator").history())
 
 
-def test_waiting_for_a_peer_has_a_deadline_and_says_whom_it_waited_for(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_waiting_for_a_peer_has_a_deadline_and_names_the_peer(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.5)
     with pytest.raises(PeerTimeout, match=r"Waited 0\.5 s for discriminator .* published nothing \(never started\)"):
         finish(run, "generator")
@@ -135,16 +135,16 @@ def test_a_stop_request_ends_a_wait(tmp_path: Path, tiny_recipe: Path) -> None:
     timer.join()
 
 
-def test_a_loss_that_touches_a_module_it_does_not_read_is_told_so(tmp_path: Path) -> None:
+def test_a_loss_that_uses_a_module_it_does_not_read_is_an_error_that_names_reads(tmp_path: Path) -> None:
     source = (SUPPORT / "tiny.py").read_text()
     path = tmp_path / "undeclared.py"
     path.write_text(source.replace('reads=("generator",),', ""))
     run = make_run(tmp_path / "run", path, [["generator", "discriminator"]])
-    with pytest.raises(InputError, match=r"'discriminator' touches 'generator'.*`reads` of 'discriminator'"):
+    with pytest.raises(InputError, match=r"'discriminator' uses 'generator'.*`reads` of 'discriminator'"):
         finish(run)
 
 
-def test_joint_training_exchanges_with_nobody_inside_an_epoch(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_joint_training_publishes_nothing_inside_an_epoch(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], exchange_every=2, epochs=2)
     finish(run)
     assert [checkpoint.step for checkpoint in run.store("generator").history()] == [0, 10, 20]

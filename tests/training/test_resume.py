@@ -1,4 +1,4 @@
-"""Killed, stopped or preempted, and started again: the run ends as if nothing had happened."""
+"""A run that is killed, stopped or preempted and started again ends bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wait_for_step(run: Run, step: int) -> None:
 
 
 def in_the_middle(run: Run, step: int, number: signal.Signals) -> subprocess.Popen[str]:
-    """A worker that got a signal when it had published this step, after its end."""
+    """A worker that is sent a signal once it has published this step; returned after its exit."""
     process = start_worker(run, BOTH)
     wait_for_step(run, step)
     process.send_signal(number)
@@ -64,10 +64,10 @@ def test_a_joint_run_killed_in_the_middle_ends_bit_identical(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
-def test_a_signal_publishes_in_mid_epoch_and_the_run_goes_on_from_there(
+def test_a_signal_publishes_in_mid_epoch_and_the_run_continues_from_there(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], number: signal.Signals, code: int
 ) -> None:
-    run = slow_run(tmp_path / "told", tiny_recipe)
+    run = slow_run(tmp_path / "signalled", tiny_recipe)
     assert in_the_middle(run, 5, number).returncode == code
     left = run.store("generator").latest()
     assert left is not None
@@ -96,10 +96,10 @@ def test_a_finished_run_launched_again_trains_nothing(tmp_path: Path, tiny_recip
     run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     finish(run)
     versions = run.store("generator").versions()
-    lives = (run.module_path("generator") / "workers.jsonl").read_text()
+    events = (run.module_path("generator") / "workers.jsonl").read_text()
     finish(run)
     assert run.store("generator").versions() == versions
-    assert (run.module_path("generator") / "workers.jsonl").read_text() == lives
+    assert (run.module_path("generator") / "workers.jsonl").read_text() == events
     assert "Finished already" in (run.module_path("generator") / "worker.log").read_text()
 
 
@@ -116,7 +116,7 @@ def test_modules_of_one_worker_resume_from_the_newest_step_that_all_of_them_have
     assert "Resumed at step 25" in (run.module_path("generator") / "worker.log").read_text()
 
 
-def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_said(
+def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_logged(
     tmp_path: Path, tiny_recipe: Path, uninterrupted: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 5}, epochs=6)
@@ -133,7 +133,7 @@ def test_a_damaged_newest_checkpoint_costs_one_epoch_and_is_said(
     assert weights_of(run) == uninterrupted
 
 
-def test_two_workers_of_one_module_cannot_both_stay(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_of_two_workers_of_one_module_one_exits(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"pause_s": 0.2, "batches": 1}, epochs=1000)
     both = [start_worker(run, BOTH), start_worker(run, BOTH)]
 
@@ -148,10 +148,10 @@ def test_two_workers_of_one_module_cannot_both_stay(tmp_path: Path, tiny_recipe:
     assert history == list(range(len(history))), "no version is lost or doubled"
 
 
-def test_a_worker_that_starts_too_late_for_its_time_limit_goes_on_by_a_batch_and_the_run_ends_bit_identical(
+def test_a_worker_that_starts_too_late_for_its_time_limit_trains_one_batch_and_the_run_ends_bit_identical(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:
-    """This process is older than the limit, as a worker is whose imports took so long."""
+    """This process is older than the limit, like a worker whose imports took too long."""
     for name in ("whole", "late"):
         make_run(tmp_path / name, tiny_recipe, TOGETHER, params={"batches": 3}, epochs=2)
     finish(Run.open(tmp_path / "whole"))
@@ -160,7 +160,7 @@ def test_a_worker_that_starts_too_late_for_its_time_limit_goes_on_by_a_batch_and
     while not late.is_finished(late.modules):
         with contextlib.suppress(Preempted):
             work(late, late.modules, threads=1, leave_after_s=0.01)
-        steps.append(late.heartbeat("generator")["step"])
+        steps.append(late.read_report("generator").step)
     assert steps == [1, 2, 3, 4, 5, 6]
     assert weights_of(late) == weights_of(Run.open(tmp_path / "whole"))
 

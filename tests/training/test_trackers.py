@@ -1,4 +1,4 @@
-"""TensorBoard's files say what metrics.jsonl says; W&B and MLflow, too, if asked for; none disturbs training."""
+"""TensorBoard, and on request W&B and MLflow, get the values of metrics.jsonl; none of them disturbs training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BOTH = "generator,discriminator"
 
 
 def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows of a folder of event files: steps and values by scalar."""
+    """Steps and values by scalar that TensorBoard shows of a folder of event files."""
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
     return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -46,13 +46,13 @@ def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def measured(run: Run, module: str) -> dict[str, list[tuple[int, float]]]:
     """The same of metrics.jsonl."""
     history = History(run)
-    history.look()
-    found = dict[str, list[tuple[int, float]]]()
+    history.refresh()
+    points_by_name = dict[str, list[tuple[int, float]]]()
     curve = history.curve(module)
     for name, column in {**curve.scalars, "lr": curve.position["lr"]}.items():
         points = zip(curve.position["step"], column, strict=True)
-        found[name] = [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
-    return found
+        points_by_name[name] = [(step, pytest.approx(value, rel=1e-6)) for step, value in points]
+    return points_by_name
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +71,20 @@ def test_tensorboard_shows_the_numbers_of_metrics_jsonl(finished: Run) -> None:
 
 def test_tensorboard_shows_the_evaluation_and_its_final_metric(finished: Run) -> None:
     history = History(finished)
-    history.look()
-    [judged] = history.evaluations()
-    found = shown(finished.path / "events" / "evaluation")
-    assert found == {"mean": [(100, pytest.approx(judged["metrics"]["mean"], rel=1e-6))]}
+    history.refresh()
+    [evaluation] = history.evaluations()
+    curves = shown(finished.path / "events" / "evaluation")
+    assert curves == {"mean": [(100, pytest.approx(evaluation.metrics["mean"], rel=1e-6))]}
 
 
 def test_tensorboard_shows_the_parameters_with_the_metrics_of_all_folders_below(finished: Run) -> None:
     events = EventAccumulator(str(finished.path / "events"))
     events.Reload()
     content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    told = HParamsPluginData.FromString(content).session_start_info.hparams
-    assert told["lr"].number_value == 0.02
-    assert told["epochs"].number_value == 2
-    assert told["recipe"].string_value == finished.spec.recipe
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["lr"].number_value == 0.02
+    assert hparams["epochs"].number_value == 2
+    assert hparams["recipe"].string_value == finished.spec.recipe
 
 
 def test_a_sample_grid_is_an_image(tmp_path: Path, finished: Run) -> None:
@@ -125,9 +125,9 @@ def test_a_worker_that_was_killed_leaves_no_zigzag(tmp_path: Path, tiny_recipe: 
     files = list(path.iterdir())
     assert len(files) == 2, "each process writes a file of its own"
     for module in run.modules:
-        found = shown(run.path / "events" / module)["loss"]
-        assert [step for step, _ in found] == sorted({step for step, _ in found})
-        assert dict(measured(run, module)["loss"]).items() <= dict(found).items()
+        points = shown(run.path / "events" / module)["loss"]
+        assert [step for step, _ in points] == sorted({step for step, _ in points})
+        assert dict(measured(run, module)["loss"]).items() <= dict(points).items()
 
 
 def test_training_does_not_notice_a_full_disk_below_events_and_points_come_again_when_there_is_room(
@@ -141,12 +141,12 @@ def test_training_does_not_notice_a_full_disk_below_events_and_points_come_again
         (disk / "filler").unlink()
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-        assert log(run).count(b"tensorboard fails") == 1, "it is said once"
+        assert log(run).count(b"tensorboard fails") == 1, "it is logged once"
         for module in run.modules:
             assert len(measured(run, module)["loss"]) == 12
-            found = shown(disk / module)["loss"]
-            assert found[-1][0] == 240
-            assert found == measured(run, module)["loss"][-len(found) :]
+            points = shown(disk / module)["loss"]
+            assert points[-1][0] == 240
+            assert points == measured(run, module)["loss"][-len(points) :]
 
 
 def test_a_record_for_which_there_was_no_room_leaves_the_file_readable(tmp_path: Path, finished: Run) -> None:
@@ -167,7 +167,7 @@ def test_a_record_for_which_there_was_no_room_leaves_the_file_readable(tmp_path:
 
 
 def fill(path: Path) -> None:
-    """Take all the space that is left."""
+    """Use up all the space that is left."""
     with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         file.writelines(iter(lambda: bytes(4096), b""))
 
@@ -197,7 +197,7 @@ class Broken:
 
 
 class Stuck(Broken):
-    """A tracker that does not answer before it is released."""
+    """A tracker that blocks until it is released."""
 
     released: ClassVar[threading.Event]
 
@@ -210,7 +210,7 @@ def with_tracker(monkeypatch: pytest.MonkeyPatch, tracker: type[Any]) -> None:
     monkeypatch.setattr(plugins, "load", lambda kind, name: tracker if name == "own" else real(kind, name))
 
 
-def test_a_tracker_that_raises_is_said_once_and_training_ends_as_without_it(
+def test_a_tracker_that_raises_is_logged_once_and_training_ends_as_without_it(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = runs.make_run(tmp_path / "plain", tiny_recipe, TOGETHER, params={"batches": 40})
@@ -220,26 +220,26 @@ def test_a_tracker_that_raises_is_said_once_and_training_ends_as_without_it(
     with caplog.at_level(logging.WARNING):
         runs.finish(run)
     assert runs.weights_of(run) == runs.weights_of(plain)
-    assert [said for said in caplog.messages if "own" in said] == [
-        "own fails; training goes on without it, and it is tried again: out of order"
+    assert [message for message in caplog.messages if "own" in message] == [
+        "own fails; training continues without it, and it is tried again: out of order"
     ]
     assert shown(run.path / "events" / "generator") == measured(run, "generator"), "TensorBoard gets it all the same"
 
 
-def test_a_tracker_that_hangs_costs_a_moment_at_the_end_and_nothing_before(
+def test_a_tracker_that_hangs_costs_a_bounded_time_at_the_end_and_none_before(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with_tracker(monkeypatch, Stuck)
     monkeypatch.setattr(Stuck, "released", threading.Event(), raising=False)
-    monkeypatch.setattr(base, "ENDING_S", 0.5)
-    monkeypatch.setattr(base, "PENDING", 3)
+    monkeypatch.setattr(base, "FINISH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(base, "MOST_PENDING", 3)
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 100}, track=["own"])
     with caplog.at_level(logging.WARNING):
         runs.finish(run)
     assert run.is_finished(run.modules)
     assert "own does not end" in caplog.text
     assert caplog.text.count("own is slower than training") == 1
-    Stuck.released.set()  # no other test is to have it around
+    Stuck.released.set()  # ends its thread
 
 
 def test_a_process_does_not_wait_at_its_end_for_the_package_of_a_tracker_that_hangs(
@@ -247,11 +247,11 @@ def test_a_process_does_not_wait_at_its_end_for_the_package_of_a_tracker_that_ha
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "import atexit, time\n"
-        "from modtrain.tracking import base\n"
-        "base.LEAVING_S = 0.5\n"
+        "from modtrain.training.trackers import base\n"
+        "base.EXIT_TIMEOUT_S = 0.5\n"
         "class tracker:\n"
         "    def __init__(self, subject): atexit.register(time.sleep, 1000)\n"
-        "    def scalars(self, *told, **more): time.sleep(1000)\n"
+        "    def scalars(self, *values, **more): time.sleep(1000)\n"
     )
     values = {"track": [str(tmp_path / "mine.py")], "params": {"nan_at": 25}}
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, **values)
@@ -276,11 +276,11 @@ def test_wandb_writes_a_run_of_its_own_offline_without_a_login(
     [folder] = (run.path / "tracking" / "wandb").glob("offline-run-*")
     [file] = folder.glob("run-*.wandb")
     content = file.read_bytes()
-    for told in (b"generator/loss", b"discriminator/on_real", b"run", b"opponents"):
-        assert told in content
+    for name in (b"generator/loss", b"discriminator/on_real", b"run", b"opponents"):
+        assert name in content
 
 
-def test_wandb_that_is_to_go_online_without_a_key_asks_nobody_and_says_so(
+def test_wandb_that_is_to_go_online_without_a_key_does_not_prompt_and_says_what_to_set(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -294,7 +294,7 @@ def test_wandb_that_is_to_go_online_without_a_key_asks_nobody_and_says_so(
     assert "set WANDB_API_KEY, or run `wandb login` once" in output
 
 
-def test_mlflow_has_the_values_in_a_file_store_and_a_worker_that_comes_again_continues_its_run(
+def test_mlflow_has_the_values_in_a_file_store_and_a_restarted_worker_continues_its_run(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -305,8 +305,8 @@ def test_mlflow_has_the_values_in_a_file_store_and_a_worker_that_comes_again_con
         assert process.returncode == 0, output
         assert "fails" not in output
     [loss] = (run.path / "tracking" / "mlruns" / "0").glob("*/metrics/generator/loss")
-    written = [line.split() for line in loss.read_text().splitlines()]
-    assert [(int(step), float(value)) for _, value, step in written] == measured(run, "generator")["loss"]
+    lines = [line.split() for line in loss.read_text().splitlines()]
+    assert [(int(step), float(value)) for _, value, step in lines] == measured(run, "generator")["loss"]
     assert (loss.parents[2] / "params" / "batches").read_text() == "20"
     assert "end_time" in (loss.parents[2] / "meta.yaml").read_text()
 
@@ -327,7 +327,7 @@ def test_a_file_of_the_users_own_is_a_tracker_wherever_the_worker_runs(
 ) -> None:
     (tmp_path / "mine.py").write_text(
         "class tracker:\n"
-        "    def __init__(self, subject): self.file = subject.run.path / 'told'\n"
+        "    def __init__(self, subject): self.file = subject.run.path / 'calls'\n"
         "    def scalars(self, module, values, *, step, at):\n"
         "        self.file.open('a').write(f'{module} {step}\\n')\n"
         "    def close(self, state): self.file.open('a').write(state)\n"
@@ -338,8 +338,8 @@ def test_a_file_of_the_users_own_is_a_tracker_wherever_the_worker_runs(
     process = runs.start_worker(run, BOTH)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    told = [f"{module} {step}" for step in (10, 20, 30) for module in TOGETHER[0]]
-    assert (run.path / "told").read_text().splitlines() == [*told, "finished"]
+    calls = [f"{module} {step}" for step in (10, 20, 30) for module in TOGETHER[0]]
+    assert (run.path / "calls").read_text().splitlines() == [*calls, "finished"]
 
 
 def test_a_config_may_name_one_tracker_or_several(tiny_recipe: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_config_may_name_one_tracker_or_several(tiny_recipe: Path) -> None:
     assert Config.model_validate({"track": ["mlflow", "wandb"]}).track == ["mlflow", "wandb"]
 
 
-def test_launching_and_looking_load_no_tracker(finished: Run) -> None:
+def test_launching_and_reading_load_no_tracker(finished: Run) -> None:
     code = (
         "import sys, runpy; sys.argv = ['modtrain', *sys.argv[1:]]\n"
         "try: runpy.run_module('modtrain', run_name='__main__')\n"
@@ -369,25 +369,25 @@ def test_a_new_file_comes_after_those_of_machines_whose_clocks_are_ahead(tmp_pat
     assert [path.name.split(".")[3] for path in sorted(tmp_path.iterdir())] == ["9000000000", "9000000001"]
 
 
-def test_defaults_stand_in_run_json(finished: Run) -> None:
-    said = json.loads((finished.path / "run.json").read_text())
-    assert said["defaults"]["lr"] == 0.01
-    assert said["params"]["lr"] == 0.02
+def test_run_json_holds_the_defaults(finished: Run) -> None:
+    spec = json.loads((finished.path / "run.json").read_text())
+    assert spec["defaults"]["lr"] == 0.01
+    assert spec["params"]["lr"] == 0.02
 
 
 def test_tensorboard_itself_shows_all_of_it_from_the_folder_of_the_runs(finished: Run, tmp_path: Path) -> None:
-    with (tmp_path / "said").open("w+") as said:
+    with (tmp_path / "output").open("w+") as output:
         command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(finished.path.parent), "--port", "0"]
-        process = subprocess.Popen([*command, "--host", "127.0.0.1"], stderr=said, stdout=said)
+        process = subprocess.Popen([*command, "--host", "127.0.0.1"], stderr=output, stdout=output)
         try:
-            address = filesystem.wait_until(lambda: address_in(tmp_path / "said"), timeout_s=120)
-            assert address, (tmp_path / "said").read_text()
-            found = filesystem.wait_until(lambda: sessions(address) or None, timeout_s=120)
+            address = filesystem.wait_until(lambda: address_in(tmp_path / "output"), timeout_s=120)
+            assert address, (tmp_path / "output").read_text()
+            groups = filesystem.wait_until(lambda: sessions(address) or None, timeout_s=120)
         finally:
             process.kill()
             process.wait()
-    assert found
-    [group] = found
+    assert groups
+    [group] = groups
     assert group["hparams"]["lr"] == 0.02
     metrics = {(each["name"]["group"], each["name"]["tag"]): each["value"] for each in group["metricValues"]}
     assert metrics["generator", "loss"] == measured(finished, "generator")["loss"][-1][1]
@@ -395,24 +395,24 @@ def test_tensorboard_itself_shows_all_of_it_from_the_folder_of_the_runs(finished
 
 
 def address_in(path: Path) -> str | None:
-    found = re.search(r"http://127\.0\.0\.1:\d+/", path.read_text())
-    return found[0] if found else None
+    match = re.search(r"http://127\.0\.0\.1:\d+/", path.read_text())
+    return match[0] if match else None
 
 
 def sessions(address: str) -> list[dict[str, Any]]:
-    """The rows of the page HParams, once it has the metrics, too."""
+    """The rows of the page HParams, once it has the metrics."""
     columns = [{"group": "generator", "tag": "loss"}, {"group": "evaluation", "tag": "mean"}]
-    asked = {
+    query = {
         "experimentName": "",
         "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
         "colParams": [{"metric": column} for column in columns],
         "startIndex": 0,
         "sliceSize": 10,
     }
-    query = request.Request(f"{address}data/plugin/hparams/session_groups", json.dumps(asked).encode())
-    query.add_header("Content-Type", "application/json")
+    post = request.Request(f"{address}data/plugin/hparams/session_groups", json.dumps(query).encode())
+    post.add_header("Content-Type", "application/json")
     try:
-        with request.urlopen(query, timeout=60) as answer:
+        with request.urlopen(post, timeout=60) as answer:
             groups: list[dict[str, Any]] = json.load(answer).get("sessionGroups", [])
     except OSError:
         return []

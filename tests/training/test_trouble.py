@@ -1,4 +1,4 @@
-"""NaN, a full disk, and a damaged peer: nothing bad is published, and the user is told."""
+"""NaN and storage that fails: nothing bad is published, and the error says what happened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from modtrain.errors import Diverged, InputError, StorageError
-from modtrain.monitoring.status import status
+from modtrain.monitoring.status import read_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
 from tests.support import runs
@@ -32,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Take all the space that is left."""
+    """Use up all the space that is left."""
     with path.open("wb", buffering=0) as file:
         block = bytes(4096)
         with pytest.raises(OSError, match="No space left"):
@@ -44,9 +44,9 @@ def test_nan_in_a_loss_stops_the_module_with_loss_and_step_named(tmp_path: Path,
     with pytest.raises(Diverged, match=r"'loss' of generator became nan at step 13"):
         runs.finish(run)
     assert run.store("generator").history()[-1].step == 10, "nothing was published after the last sound exchange"
-    found = status(run)
-    assert found["state"] == "failed"
-    assert "step 13" in found["workers"][0]["trouble"]
+    state = read_status(run)
+    assert state["state"] == "failed"
+    assert "step 13" in state["workers"][0]["trouble"]
 
 
 def test_an_infinite_weight_is_never_published(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -79,7 +79,7 @@ def test_training_survives_a_full_disk_and_publishes_when_there_is_room_again(
 def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
     small_disk: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.training.worker.RETRY_S", 0.01)
+    monkeypatch.setattr("modtrain.training.publishing.RETRY_S", 0.01)
     run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, epochs=50)
     fill(small_disk / "filler")
     with pytest.raises(StorageError, match=r"No space left on device.*modtrain doctor"):
@@ -123,7 +123,7 @@ def test_nan_is_found_in_a_loss_that_only_some_steps_have(tmp_path: Path, tiny_r
 
 
 @pytest.mark.parametrize("name", ["step", "lr", "at", "epoch", "seconds"])
-def test_a_loss_may_not_be_called_as_what_a_line_of_the_curve_says_besides(
+def test_a_loss_may_not_have_the_name_of_another_field_of_the_curve(
     name: str, tmp_path: Path, tiny_recipe: Path
 ) -> None:
     recipe = changed(tmp_path / "named.py", tiny_recipe, ON_REAL, f'"{name}": on_real.mean()}}')
@@ -132,7 +132,7 @@ def test_a_loss_may_not_be_called_as_what_a_line_of_the_curve_says_besides(
         runs.finish(run)
 
 
-def test_an_evaluation_in_the_middle_that_storage_refuses_costs_no_training(
+def test_an_evaluation_during_training_that_storage_refuses_does_not_stop_training(
     tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, epochs=3)
@@ -140,11 +140,11 @@ def test_an_evaluation_in_the_middle_that_storage_refuses_costs_no_training(
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="evaluation"):  # of the one at the end
         standalone_worker.train(run, run.modules, threads=1, evaluate_every=1)
     assert run.is_finished(run.modules)
-    assert run.stop_requested() is None
+    assert run.stop_request() is None
     assert caplog.text.count("Not evaluated: ") == 2
 
 
-def test_a_worker_that_leaves_while_the_disk_is_full_says_what_is_lost(small_disk: Path, tiny_recipe: Path) -> None:
+def test_a_worker_that_exits_while_the_disk_is_full_says_what_is_lost(small_disk: Path, tiny_recipe: Path) -> None:
     values = {"params": {"batches": 40, "pause_s": 0.05}, "epochs": 50}
     run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, **values)
     process = runs.start_worker(run, "generator,discriminator")
@@ -160,7 +160,7 @@ def test_a_worker_that_leaves_while_the_disk_is_full_says_what_is_lost(small_dis
     assert "published and left" not in output
 
 
-def test_the_last_word_of_a_worker_whose_storage_failed_has_the_exit_code_of_its_process(
+def test_the_heartbeat_of_a_worker_whose_storage_failed_has_the_exit_code_of_its_process(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:
     recipe = changed(
@@ -175,5 +175,5 @@ def test_the_last_word_of_a_worker_whose_storage_failed_has_the_exit_code_of_its
     run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
     process = runs.start_worker(run, "generator,discriminator")
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == run.heartbeat("generator")["exit_code"] == StorageError.exit_code, output
-    assert "the disk is gone" in run.heartbeat("generator")["trouble"]
+    assert process.returncode == run.read_report("generator").exit_code == StorageError.exit_code, output
+    assert "the disk is gone" in run.read_report("generator").trouble

@@ -1,4 +1,4 @@
-"""What a worker writes about its life: when it began, for whom it waited, how it left, and where its seconds went."""
+"""The events of a worker (start, waits for peers, exit) and its seconds by phase."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ APART = [["generator"], ["discriminator"]]
 TOGETHER = [["generator", "discriminator"]]
 
 
-def told(run: Run) -> History:
+def history_of(run: Run) -> History:
     history = History(run)
-    history.look()
+    history.refresh()
     return history
 
 
@@ -30,20 +30,20 @@ def test_a_wait_for_a_peer_is_written_with_its_peer_and_seconds_and_counts_as_wa
 ) -> None:
     run = runs.make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, params={"batches": 3})
     waiting = runs.start_worker(run, "generator")
-    assert filesystem.wait_until(lambda: run.heartbeat("generator").get("state") == "waiting" or None, timeout_s=120)
+    assert filesystem.wait_until(lambda: run.read_report("generator").state == "waiting" or None, timeout_s=120)
     awaited = runs.start_worker(run, "discriminator")
     for process in (waiting, awaited):
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-    history = told(run)
-    began, *waits, left = history.doings("generator")
+    history = history_of(run)
+    began, *waits, left = history.events("generator")
     assert (began["what"], began["host"], began["pid"], began["step"]) == (
         "began",
         socket.gethostname(),
         waiting.pid,
         0,
     )
-    assert began["writer"] == history.versions("generator")[0]["writer"]
+    assert began["writer"] == history.versions("generator")[0].writer
     assert (left["what"], left["state"], left["exit_code"], left["step"]) == ("left", "finished", 0, 9)
     first = waits[0]
     assert (first["what"], first["for"], first["epoch"], first["step"]) == ("waited", "discriminator", 0, 0)
@@ -53,14 +53,14 @@ def test_a_wait_for_a_peer_is_written_with_its_peer_and_seconds_and_counts_as_wa
     assert sum(spent["exchange"]) > 0
 
 
-def test_each_life_has_its_lines_in_every_module_of_the_worker(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_every_start_of_a_worker_has_its_lines_in_each_of_its_modules(tmp_path: Path, tiny_recipe: Path) -> None:
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"nan_at": 15})
     for _ in range(2):
         with pytest.raises(Diverged):
             runs.finish(run)
-    history = told(run)
+    history = history_of(run)
     for module in run.modules:
-        doings = history.doings(module)
+        doings = history.events(module)
         assert [(line["what"], line["step"]) for line in doings[:2]] == [("began", 0), ("left", 20)]
         assert [line["what"] for line in doings] == ["began", "left", "began", "left"]
         assert doings[2]["step"] == 10, "it resumed from the newest sound checkpoint"
@@ -69,21 +69,21 @@ def test_each_life_has_its_lines_in_every_module_of_the_worker(tmp_path: Path, t
         assert len({line["writer"] for line in doings}) == 2
 
 
-def test_a_worker_that_cannot_begin_says_how_it_left(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_a_worker_that_cannot_start_records_its_exit(tmp_path: Path, tiny_recipe: Path) -> None:
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, params={"batches": 0})
     with pytest.raises(InputError):
         runs.finish(run)
-    [left] = told(run).doings("generator")
+    [left] = history_of(run).events("generator")
     assert (left["what"], left["state"], left["exit_code"], left["step"]) == ("left", "failed", 2, None)
 
 
-def test_storage_that_refuses_the_lines_costs_only_them(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_storage_that_refuses_the_lines_does_not_stop_training(tmp_path: Path, tiny_recipe: Path) -> None:
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     for module in run.modules:
         (run.module_path(module) / "workers.jsonl").mkdir(parents=True)
     runs.finish(run)
     assert run.is_finished(run.modules)
-    assert told(run).doings("generator") == []
+    assert history_of(run).events("generator") == []
 
 
 def test_every_line_of_the_curve_has_the_seconds_since_the_line_before(tmp_path: Path, tiny_recipe: Path) -> None:

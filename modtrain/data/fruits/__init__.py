@@ -1,1 +1,1 @@
-"""The built-in data set of apples and oranges, rendered."""
+"""The built-in data set: rendered apples and oranges."""

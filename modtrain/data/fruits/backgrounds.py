@@ -1,8 +1,7 @@
-"""Square crops of the photographs that ship inside scikit-image: what the built-in pictures are painted over.
+"""Square crops of the photographs in scikit-image, the backgrounds of the built-in pictures.
 
-The files are read from the installed package, never fetched. Every photograph is cut in two by a vertical line: crops
-for training come from the left part, crops for testing from the right one, so that no pixel is in both. Deliberately
-not here: what is painted on them (`rendering.py`).
+The files are read from the installed package, never downloaded. A vertical line divides each photograph: crops for
+training come from the left part, crops for testing from the right one, so that no pixel is in both.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ TINTS = {
     "gravel.png": (1.0, 0.93, 0.80),
     "brick.png": (1.0, 0.74, 0.60),
 }
-"""The grey photographs get the colour of what they show."""
+"""Colours of the grey photographs: factors on red, green and blue."""
 
 TRAIN_SHARE = 0.6
-SMALLEST_CROP = 120
+MIN_CROP = 120
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a photograph, in its pixels."""
+    """A square of a photograph, in pixels of the photograph."""
 
     photograph: int
     left: int
@@ -44,18 +43,18 @@ class Crop:
 
 @functools.cache
 def photographs() -> tuple[Image.Image, ...]:
-    """All photographs in RGB, always in the same order. Raises InputError where one is missing."""
+    """All photographs in RGB, always in the same order. Raises InputError if one is missing."""
     folder = _folder()
     missing = [name for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS) if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"scikit-image's folder {folder} lacks {', '.join(missing)}, which the built-in data set is painted over: "
+            f"scikit-image's folder {folder} lacks {', '.join(missing)}, backgrounds of the built-in data set; "
             "install scikit-image with pip, or give --dataroot."
         )
     return tuple(_read(folder / name) for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS))
 
 
-def choose(count: int, *, rng: np.random.Generator, testing: bool) -> list[Crop]:
+def draw_crops(count: int, *, rng: np.random.Generator, testing: bool) -> list[Crop]:
     """Random crops from the photographs' training or testing part."""
     sizes = [photograph.size for photograph in photographs()]
     which = rng.integers(len(sizes), size=count)
@@ -75,10 +74,10 @@ def cut(crops: list[Crop], size: int) -> NDArray[np.float32]:
 
 
 def _folder() -> Path:
-    found = importlib.util.find_spec("skimage")
-    if found is None or found.origin is None:
-        raise InputError("the built-in data set needs scikit-image: pip install scikit-image, or give --dataroot.")
-    return Path(found.origin).parent / "data"
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise InputError("The built-in data set needs scikit-image: pip install scikit-image, or give --dataroot.")
+    return Path(spec.origin).parent / "data"
 
 
 def _read(path: Path) -> Image.Image:
@@ -91,11 +90,11 @@ def _read(path: Path) -> Image.Image:
 
 
 def _crop(index: int, size: tuple[int, int], place: NDArray[np.float64], testing: bool) -> Crop:
-    """`place` are four uniform numbers: side, left, top, mirrored."""
+    """`place` holds four uniform numbers: side, left, top, mirrored."""
     width, height = size
     line = round(width * TRAIN_SHARE)
     first, last = (line, width) if testing else (0, line)
     largest = min(last - first, height)
-    side = round(SMALLEST_CROP + (largest - SMALLEST_CROP) * place[0])
+    side = round(MIN_CROP + (largest - MIN_CROP) * place[0])
     left = first + round((last - first - side) * place[1])
     return Crop(index, left, round((height - side) * place[2]), side, bool(place[3] < 0.5))

@@ -1,9 +1,8 @@
 """The built-in data set: apples (domain A) and oranges (domain B), painted over real photographs.
 
-The training pictures are unpaired: every one is a scene of its own. Each scene of the test split is painted twice, so
-that every apple has its *true* orange: the same place, size, tilt, background, shadow and light. A translation can thus
-be scored exactly; outside of the mask both pictures are equal. Everything is a function of the arguments. Deliberately
-not here: how a fruit is painted (`rendering.py`), and augmentation (`loader.py`).
+The training pictures are unpaired: each is a scene of its own. Each scene of the test split is painted twice, so that
+every apple has its *true* orange with the same place, size, tilt, background, shadow and light. A translation can thus
+be scored exactly; outside of the mask both pictures are equal. Everything is a function of the arguments.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from modtrain.data.fruits import backgrounds, rendering
 from modtrain.errors import InputError
 
 FORMAT = 1
-"""Counts up whenever the same arguments make other pictures: it is part of the cache's key."""
+"""Part of the cache's key; to be raised when the same arguments give other pictures."""
 
-SMALLEST_SIZE = 16
+MIN_SIZE = 16
 PIXELS_AT_ONCE = 2**18
 
 
@@ -39,10 +38,10 @@ class Fruits:
 
 
 def fruits(size: int, *, train: int = 800, test: int = 64, seed: int = 0) -> Fruits:
-    """`train` apples and as many oranges to train on, and `test` pairs. Raises InputError."""
-    if size < SMALLEST_SIZE or min(train, test, seed) < 0:
+    """`train` apples and as many oranges for training, and `test` pairs of size x size pixels. Raises InputError."""
+    if size < MIN_SIZE or min(train, test, seed) < 0:
         raise InputError(
-            f"fruits need a size of at least {SMALLEST_SIZE} pixels and no negative number: "
+            f"fruits need a size of at least {MIN_SIZE} pixels and no negative number: "
             f"got size={size}, train={train}, test={test}, seed={seed}."
         )
     name = f"fruits-{FORMAT}-size{size}-train{train}-test{test}-seed{seed}"
@@ -59,8 +58,8 @@ def _paint_all(size: int, train: int, test: int, seed: int) -> Tensors:
 def _paint(
     size: int, count: int, rng: np.random.Generator, *, testing: bool, apples: bool = False, oranges: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same scenes with apples, with oranges, and where these are; what was not asked for is left black."""
-    crops, scenes = backgrounds.choose(count, rng=rng, testing=testing), _scenes(count, rng)
+    """The same scenes with apples, with oranges, and the mask; a fruit that is not requested leaves its array zero."""
+    crops, scenes = backgrounds.draw_crops(count, rng=rng, testing=testing), _scenes(count, rng)
     a, b = np.zeros((2, count, 3, size, size), np.uint8)
     mask = np.zeros((count, 1, size, size), np.uint8)
     step = max(1, PIXELS_AT_ONCE // size**2)
@@ -68,20 +67,20 @@ def _paint(
         chosen = slice(first, first + step)
         part = scenes.part(chosen)
         ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
-        seen = rendering.surface(part, size)
+        surface = rendering.surface(part, size)
         if apples:
-            body, stem = rendering.apple(part, seen)
+            body, stem = rendering.apple(part, surface)
             a[chosen] = _bytes(stem.over(body.over(ground)))
             mask[chosen] |= (body.coverage > 0) | (stem.coverage > 0)
         if oranges:
-            fruit = rendering.orange(part, seen)
+            fruit = rendering.orange(part, surface)
             b[chosen] = _bytes(fruit.over(ground))
             mask[chosen] |= fruit.coverage > 0
     return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(mask)
 
 
 def _scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:
-    """Random scenes: the fruit lies wholly in the picture, the light comes from above."""
+    """Random scenes: the whole fruit is in the picture, the light comes from above."""
 
     def uniform(low: float, high: float) -> rendering.Array:
         return rng.uniform(low, high, (count, 1, 1, 1)).astype(np.float32)

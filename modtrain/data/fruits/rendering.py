@@ -1,8 +1,8 @@
-"""Paints one apple or one orange into each of N pictures: vectorised shading of an outline, no ray is followed.
+"""Paint one apple or one orange into each of N pictures by vectorised shading of an outline, without ray tracing.
 
 A fruit is a disc whose edge is a function of the angle; its normals are those of a sphere, bent by bumps; the light is
 ambient, diffuse and a highlight. Edges are antialiased by their distance in pixels, textures never get finer than the
-pixels. Everything has the shape (N, channels, size, size). Deliberately not here: which scenes there are (`fruits.py`).
+pixels. Everything has the shape (N, channels, size, size).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
-"""In fact float32 throughout: numpy's annotations lose that in most operations."""
+"""float32 throughout; numpy's annotations lose that in most operations."""
 
 NOISE_SIDE = 512
 """A power of two."""
@@ -39,9 +39,9 @@ class Scenes:
     tone: Array
     """Standard normal: the colour's deviation from its mean."""
     blush: Array
-    """Radians: the side of the apple that saw the sun."""
+    """Radians: direction of the side of the apple that ripened in the sun."""
     texture: Array
-    """0 to 1: where in the noise the skin lies."""
+    """0 to 1: offset of the skin in the noise."""
 
     def part(self, chosen: slice) -> Scenes:
         """Some of the scenes."""
@@ -50,13 +50,13 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Surface:
-    """The picture seen from the fruit: x to its right and y to its top in radii; `pixels` are those of a radius."""
+    """The picture in the fruit's frame: x to its right and y to its top in radii; `pixels` is the radius in pixels."""
 
     x: Array
     y: Array
     pixels: Array
     light: Array
-    """Unit vectors (N, 3, 1, 1) in the fruit's frame, z to the eye."""
+    """Unit vectors (N, 3, 1, 1) in the fruit's frame, z towards the viewer."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Layer:
 
 
 def surface(scenes: Scenes, size: int) -> Surface:
-    """The frame of every scene's fruit."""
+    """The frame of the fruit in each scene."""
     across, down = _pixel_centres(size)
     right, up = (across - scenes.x) / scenes.radius, (scenes.y - down) / scenes.radius
     cos, sin = np.cos(scenes.tilt), np.sin(scenes.tilt)
@@ -83,7 +83,7 @@ def surface(scenes: Scenes, size: int) -> Surface:
 
 
 def with_shadow(background: Array, scenes: Scenes) -> Array:
-    """The background with the fruit's soft shadow on the ground, and darker right where it touches."""
+    """The background with the fruit's soft shadow on the ground, and a darker one where it touches."""
     across, down = _pixel_centres(background.shape[-1])
     right, below = (across - scenes.x) / scenes.radius, (down - scenes.y) / scenes.radius
     cast = np.exp(-(((right + 0.55 * scenes.light_x) / 1.05) ** 2) - ((below - 0.85) / 0.30) ** 2)
@@ -92,39 +92,39 @@ def with_shadow(background: Array, scenes: Scenes) -> Array:
     return shade
 
 
-def apple(scenes: Scenes, seen: Surface) -> tuple[Layer, Layer]:
+def apple(scenes: Scenes, surface: Surface) -> tuple[Layer, Layer]:
     """The apple's body, and its stem to paint over it."""
-    body = _apple_outline(seen)
-    distance, normal = _sphere(seen, body)
-    hollow = np.exp(-((seen.x / 0.34) ** 2) - ((seen.y - 0.70) / 0.17) ** 2)
-    bend = np.concatenate([seen.x / 0.34, (seen.y - 0.70) / 0.20, np.zeros_like(seen.x)], 1)
+    body = _apple_outline(surface)
+    distance, normal = _sphere(surface, body)
+    hollow = np.exp(-((surface.x / 0.34) ** 2) - ((surface.y - 0.70) / 0.17) ** 2)
+    bend = np.concatenate([surface.x / 0.34, (surface.y - 0.70) / 0.20, np.zeros_like(surface.x)], 1)
     normal = _unit(normal - 1.3 * hollow * bend)
-    colour = _apple_skin(scenes, seen, hollow)
-    lit = _lit(colour * (1 - 0.35 * hollow), normal, seen, scenes, gloss=0.55, sharpness=38.0)
-    return Layer(lit, _coverage(distance, seen)), _stem(scenes, seen)
+    colour = _apple_skin(scenes, surface, hollow)
+    lit = _lit(colour * (1 - 0.35 * hollow), normal, surface, scenes, gloss=0.55, sharpness=38.0)
+    return Layer(lit, _coverage(distance, surface)), _stem(scenes, surface)
 
 
-def orange(scenes: Scenes, seen: Surface) -> Layer:
+def orange(scenes: Scenes, surface: Surface) -> Layer:
     """The orange, with its green button."""
-    distance, normal = _sphere(seen, np.float32(1.0) - 0.035 * seen.y**2)
-    wavelength = np.maximum(0.085, 3.0 / seen.pixels)
-    u, v = seen.x / wavelength / 16, seen.y / wavelength / 16
+    distance, normal = _sphere(surface, np.float32(1.0) - 0.035 * surface.y**2)
+    wavelength = np.maximum(0.085, 3.0 / surface.pixels)
+    u, v = surface.x / wavelength / 16, surface.y / wavelength / 16
     bumps = np.concatenate(
-        [noise(u, v, scenes.texture, 16), noise(u, v, scenes.texture + 0.37, 16), np.zeros_like(seen.x)], 1
+        [noise(u, v, scenes.texture, 16), noise(u, v, scenes.texture + 0.37, 16), np.zeros_like(surface.x)], 1
     )
-    colour = _orange_skin(scenes, seen)
-    up = seen.y - 0.60
-    button = np.sqrt(seen.x**2 + (up / 0.72) ** 2)
+    colour = _orange_skin(scenes, surface)
+    up = surface.y - 0.60
+    button = np.sqrt(surface.x**2 + (up / 0.72) ** 2)
     dimple = np.exp(-((button / 0.24) ** 2))
-    bend = np.concatenate([seen.x, up, np.zeros_like(up)], 1) / 0.24
+    bend = np.concatenate([surface.x, up, np.zeros_like(up)], 1) / 0.24
     normal = _unit(normal + 0.055 * bumps - 0.7 * dimple * bend)
-    lit = _lit(colour * (1 - 0.12 * dimple), normal, seen, scenes, gloss=0.26, sharpness=14.0)
+    lit = _lit(colour * (1 - 0.12 * dimple), normal, surface, scenes, gloss=0.26, sharpness=14.0)
     green = _colour(0.36, 0.42, 0.14) * scenes.light * (0.75 + 0.25 * dimple)
-    return Layer(Layer(green, _coverage(button - 0.105, seen)).over(lit), _coverage(distance, seen))
+    return Layer(Layer(green, _coverage(button - 0.105, surface)).over(lit), _coverage(distance, surface))
 
 
 def noise(u: Array, v: Array, where: Array, octave: int) -> Array:
-    """Smooth noise of mean 0 and deviation 1; u and v run through it once in [0, 1), `octave` waves each way."""
+    """Smooth noise of mean 0 and deviation 1 that repeats for u and v in [0, 1), with `octave` waves each way."""
     row, column = (((place + shift * where) * NOISE_SIDE).astype(np.int32) for place, shift in ((v, 1.0), (u, 1.7)))
     sampled: Array = _noise(octave)[row & (NOISE_SIDE - 1), column & (NOISE_SIDE - 1)]
     return sampled
@@ -132,7 +132,7 @@ def noise(u: Array, v: Array, where: Array, octave: int) -> Array:
 
 @functools.cache
 def _noise(octave: int) -> Array:
-    """A square of noise that tiles: white noise without the waves that are much longer or shorter than the octave."""
+    """A square of noise that tiles: white noise, band-pass filtered around the octave."""
     white = np.fft.rfft2(np.random.default_rng(octave).standard_normal((NOISE_SIDE, NOISE_SIDE)))
     rows, columns = np.fft.fftfreq(NOISE_SIDE, 1 / NOISE_SIDE)[:, None], np.arange(NOISE_SIDE // 2 + 1)
     waves = np.hypot(rows, columns) / octave
@@ -151,9 +151,9 @@ def _light_z(scenes: Scenes) -> Array:
     return z
 
 
-def _apple_outline(seen: Surface) -> Array:
+def _apple_outline(surface: Surface) -> Array:
     """Radius of the apple's edge at each pixel's angle: broad shoulders, a dip at the stem, narrower below."""
-    angle = np.abs(np.arctan2(seen.x, seen.y))
+    angle = np.abs(np.arctan2(surface.x, surface.y))
     shoulders = 0.06 * np.exp(-(((angle - 0.95) / 0.50) ** 2))
     dip = 0.15 * np.exp(-((angle / 0.36) ** 2))
     flanks = 0.045 * np.exp(-(((angle - 2.35) / 0.42) ** 2))
@@ -162,56 +162,56 @@ def _apple_outline(seen: Surface) -> Array:
     return outline
 
 
-def _sphere(seen: Surface, edge: Array) -> tuple[Array, Array]:
+def _sphere(surface: Surface, edge: Array) -> tuple[Array, Array]:
     """Distance to the outline in radii (inside is negative), and the normals of a sphere blown into that outline."""
-    far = np.sqrt(seen.x**2 + seen.y**2)
+    far = np.sqrt(surface.x**2 + surface.y**2)
     inside = np.minimum(far / edge, 0.999)
-    direction = np.concatenate([seen.x, seen.y], 1) / np.maximum(far, 1e-6)
+    direction = np.concatenate([surface.x, surface.y], 1) / np.maximum(far, 1e-6)
     normal = np.concatenate([direction * inside, np.sqrt(1 - inside**2)], 1)
     return far - edge, normal
 
 
-def _apple_skin(scenes: Scenes, seen: Surface, hollow: Array) -> Array:
+def _apple_skin(scenes: Scenes, surface: Surface, hollow: Array) -> Array:
     """Red over green-yellow: redder on the sunny side, in streaks from pole to pole, with pale dots."""
-    up = 0.70 - seen.y
-    around, away = np.arctan2(seen.x, up) / np.float32(2 * np.pi), np.sqrt(seen.x**2 + up**2)
+    up = 0.70 - surface.y
+    around, away = np.arctan2(surface.x, up) / np.float32(2 * np.pi), np.sqrt(surface.x**2 + up**2)
     streaks = noise(around, away * 0.06, scenes.texture, 16) * 0.55 + noise(around, away * 0.3, scenes.texture, 4) * 0.6
-    sunny = seen.x * np.cos(scenes.blush) + seen.y * np.sin(scenes.blush)
+    sunny = surface.x * np.cos(scenes.blush) + surface.y * np.sin(scenes.blush)
     red = _step(2.6 * (scenes.ripeness - 0.42) + 0.65 * sunny + 0.35 * streaks - 0.9 * hollow)
     ripe = _colour(0.74, 0.075, 0.085) + scenes.tone * _colour(0.045, 0.02, 0.02)
     unripe = _colour(0.70, 0.73, 0.20) + scenes.tone * _colour(0.06, 0.01, 0.03)
     skin = unripe + (ripe - unripe) * red
-    fineness = np.minimum(1.0, seen.pixels * 3 / 64)
-    dots = np.maximum(noise(seen.x * 0.8 * fineness, seen.y * 0.8 * fineness, scenes.texture, 32) - 1.4, 0)
+    fineness = np.minimum(1.0, surface.pixels * 3 / 64)
+    dots = np.maximum(noise(surface.x * 0.8 * fineness, surface.y * 0.8 * fineness, scenes.texture, 32) - 1.4, 0)
     return Layer(_colour(0.93, 0.80, 0.50), np.minimum(0.30 * dots * fineness, 0.5)).over(skin)
 
 
-def _orange_skin(scenes: Scenes, seen: Surface) -> Array:
+def _orange_skin(scenes: Scenes, surface: Surface) -> Array:
     """Orange, a little yellower in patches, with finely dotted pores."""
-    patches = noise(seen.x * 0.18, seen.y * 0.18, scenes.texture, 4)
+    patches = noise(surface.x * 0.18, surface.y * 0.18, scenes.texture, 4)
     skin = _colour(0.98, 0.48, 0.03) + (0.30 * patches + 0.5 * scenes.tone) * _colour(0.010, 0.040, 0.01)
-    wavelength = np.maximum(0.055, 2.4 / seen.pixels)
-    pores = np.maximum(-noise(seen.x / wavelength / 32, seen.y / wavelength / 32, scenes.texture, 32) - 0.6, 0)
+    wavelength = np.maximum(0.055, 2.4 / surface.pixels)
+    pores = np.maximum(-noise(surface.x / wavelength / 32, surface.y / wavelength / 32, scenes.texture, 32) - 0.6, 0)
     porous: Array = skin * (1 - 0.05 * pores)
     return porous
 
 
-def _stem(scenes: Scenes, seen: Surface) -> Layer:
+def _stem(scenes: Scenes, surface: Surface) -> Layer:
     """A brown stem, bent, a bit thicker at its end."""
-    along = np.clip((seen.y - 0.66) / 0.52, 0, 1)
-    aside = seen.x - np.sin(scenes.blush * 3) * 0.16 * along**2
-    beyond = np.maximum(np.maximum(0.66 - seen.y, seen.y - 1.18), 0)
-    width = np.maximum(0.042 + 0.03 * along**2, 0.75 / seen.pixels)
-    shine = np.clip(0.8 + 0.5 * aside / width * np.sign(seen.light[:, :1]), 0.3, 1.3)
+    along = np.clip((surface.y - 0.66) / 0.52, 0, 1)
+    aside = surface.x - np.sin(scenes.blush * 3) * 0.16 * along**2
+    beyond = np.maximum(np.maximum(0.66 - surface.y, surface.y - 1.18), 0)
+    width = np.maximum(0.042 + 0.03 * along**2, 0.75 / surface.pixels)
+    shine = np.clip(0.8 + 0.5 * aside / width * np.sign(surface.light[:, :1]), 0.3, 1.3)
     colour = _colour(0.36, 0.23, 0.11) * shine * scenes.light
-    return Layer(colour, _coverage(np.sqrt(aside**2 + beyond**2) - width, seen))
+    return Layer(colour, _coverage(np.sqrt(aside**2 + beyond**2) - width, surface))
 
 
-def _lit(colour: Array, normal: Array, seen: Surface, scenes: Scenes, *, gloss: float, sharpness: float) -> Array:
+def _lit(colour: Array, normal: Array, surface: Surface, scenes: Scenes, *, gloss: float, sharpness: float) -> Array:
     """The skin under the scene's light: ambient, a soft terminator, light from the ground, and a highlight."""
-    facing = (normal * seen.light).sum(1, keepdims=True)
+    facing = (normal * surface.light).sum(1, keepdims=True)
     diffuse = np.clip((facing + 0.25) / 1.25, 0, 1)
-    half = _unit(seen.light + np.array([0, 0, 1], np.float32).reshape(1, 3, 1, 1))
+    half = _unit(surface.light + np.array([0, 0, 1], np.float32).reshape(1, 3, 1, 1))
     highlight = gloss * np.clip((normal * half).sum(1, keepdims=True), 0, 1) ** sharpness
     rim = 0.55 + 0.45 * np.sqrt(normal[:, 2:])
     shaded = colour * (0.30 + 0.95 * diffuse) * rim + highlight * _colour(1.0, 0.98, 0.94)
@@ -219,9 +219,9 @@ def _lit(colour: Array, normal: Array, seen: Surface, scenes: Scenes, *, gloss: 
     return lit
 
 
-def _coverage(distance: Array, seen: Surface) -> Array:
+def _coverage(distance: Array, surface: Surface) -> Array:
     """Antialiasing: how much of a pixel lies inside an outline that is `distance` radii away."""
-    return np.clip(0.5 - distance * seen.pixels, 0, 1)
+    return np.clip(0.5 - distance * surface.pixels, 0, 1)
 
 
 def _step(value: Array) -> Array:

@@ -1,1 +1,1 @@
-"""Where commands run: one file a backend."""
+"""Backends, one file or package each: where the commands of a run are executed."""

@@ -1,26 +1,17 @@
-"""What a backend is: it starts, watches and cancels commands. It carries a command, never data.
+"""The contract of a backend: it starts, watches and cancels commands, and never carries data.
 
-A backend is one file with `backend = <its class>`; the class is built from `BackendOptions`. Deliberately not here: any
-base class, and what the commands do.
+A backend is one file that ends with `backend = <its class>`; the class is called with `BackendOptions`. What a command
+has achieved is read from the run's folder, not from the backend.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from modtrain.errors import FINAL_EXIT_CODES, Preempted
 from modtrain.scheduling.profile import Profile
-
-RESTARTS = 16
-"""How often in a row a command that dies soon after its start is started again."""
-QUICK_DEATH_S = 60.0
-"""A command that lived longer than this is no part of such a row."""
-LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +20,9 @@ class Resources:
 
     cpus: int = 1
     gpus: float = 0.0
-    """Taken where there are any."""
-    beside: int = 0
-    """How many jobs are to run at the same time, where there are more than those that are submitted together."""
+    """Used by backends that count GPUs, on nodes that have any; may be a fraction."""
+    concurrent_jobs: int = 0
+    """Jobs that are to run at the same time, where that is more than are submitted in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,27 +30,29 @@ class Job:
     """One command to run on some node."""
 
     name: str
+    """Unique among live jobs; a batch scheduler shows it shortened."""
     command: tuple[str, ...]
+    """Program and arguments, passed on without a shell's interpretation."""
     log: Path
-    """Takes what the command prints, appended. No two jobs share one."""
+    """File to which standard output and standard error are appended; one per job."""
     resources: Resources = Resources()
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What the command's environment has besides that of its node."""
+    """Variables added to the environment of the node."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Array:
-    """Many jobs that differ in a number: the command is given `--task N`."""
+    """Jobs that differ in one number: each runs the command with `--task N`."""
 
     name: str
     command: tuple[str, ...]
     tasks: Sequence[int]
-    at_once: int | None
-    """How many run at the same time, at most."""
-    together: int = 1
-    """So many tasks in a row belong together: they are never split."""
+    max_running: int | None
+    """Tasks that run at the same time, at most; None for no limit."""
+    group_size: int = 1
+    """Consecutive tasks that are submitted in the same array, however it is split."""
     folder: Path
-    """Takes the scripts, and a log for each task."""
+    """Folder of the job scripts and of one log per task."""
     resources: Resources = Resources()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,12 +62,24 @@ Phase = Literal["pending", "running", "ended", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """Where a job is. `exit_code` is negative for the signal that ended it, None while unknown."""
+    """State of one job at the time of a `Backend.status` call.
+
+    | phase   | meaning                                                                     | live | exit_code         |
+    |---------|-----------------------------------------------------------------------------|------|-------------------|
+    | pending | accepted and without a process: queued, held, requeued, or being restarted  | yes  | None              |
+    | running | its command, or the job script around it, has a process                     | yes  | None              |
+    | ended   | over, and the backend does not start it again                               | no   | code, -N for      |
+    |         |                                                                             |      | signal N, or None |
+    | unknown | the backend has no such job: never submitted, of another host or cluster,   | no   | None              |
+    |         | or forgotten                                                                |      |                   |
+
+    The exit code of an ended job is None where the backend did not observe it.
+    """
 
     phase: Phase
     exit_code: int | None = None
-    why: str = ""
-    """The scheduler's reason, or where it runs, for people."""
+    reason: str = ""
+    """For display: why the scheduler has not started the job, or the nodes on which it runs."""
 
     @property
     def live(self) -> bool:
@@ -84,90 +89,63 @@ class JobState:
 
 @dataclass(frozen=True, kw_only=True)
 class BackendOptions:
-    """What the command line says to a backend."""
+    """Options of the command line that are for the backend."""
 
     address: str | None = None
-    """Of a cluster, where the backend has one."""
+    """Address of a cluster, for backends that join one."""
     keep: bool = False
-    """Jobs outlive this process."""
+    """Whether jobs outlive this process."""
     profile: Profile = field(default_factory=Profile)
-    """What a cluster wants to be told about every job."""
+    """Job options of the cluster."""
 
 
 class Backend(Protocol):
-    """Lists throughout, so that arrays and one status call for everything stay possible."""
+    """Starts, watches and cancels jobs. Every method takes a list, so that one call to the scheduler serves all jobs.
+
+    An id is a string that any process with the same options can use later. It names the job for good: a job that its
+    backend requeues, restarts or continues in another one keeps its first id.
+    """
 
     restarts: bool
-    """Whether the backend itself starts a killed job again."""
+    """Whether the backend itself restarts a killed job; else the launcher submits it again."""
     unattended: bool
-    """Whether nobody has to watch: a launch is over when its jobs are submitted."""
+    """Whether jobs need no launcher: a launch is complete when they are submitted."""
     poll_s: float
-    """Seconds between two questions for the status of jobs."""
+    """Seconds between two `status` calls."""
 
     def check(self) -> None:
-        """InputError where no job could be submitted from here: asked before anything is written."""
+        """Raise InputError where no job can be submitted from this machine. Called before anything is written."""
 
     def cores(self, jobs: int) -> int:
-        """CPU cores that each of so many jobs can have, at least 1."""
+        """CPU cores for each of `jobs` jobs that run at the same time, at least 1."""
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Start the jobs; their ids, in order. InputError where they can never be placed."""
+        """Submit the jobs and return their ids in the same order, without waiting until they run.
+
+        InputError where a job is refused or can never be placed; BackendSilent where the scheduler does not answer.
+        """
 
     def status(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        """Where each job is, asked once for all; `unknown` for an id that the backend does not know.
+        """State of each job, by id; every id gets an answer, `unknown` where the backend has no such job.
 
-        BackendSilent where nobody answers: that says nothing about the jobs.
+        BackendSilent where the scheduler does not answer: the jobs may be in any state.
         """
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """End the jobs now and free what they held; one that is over or unknown is no error."""
+        """Kill the jobs, wait a limited time until they are gone, and free what they held.
+
+        Ids of ended or unknown jobs are ignored.
+        """
 
 
 class ScriptBackend(Backend, Protocol):
-    """A batch scheduler: a job is a script, and many like ones are an array."""
+    """A batch scheduler: each job is a script, and similar jobs can form an array. `submit` takes all jobs or none."""
 
     def scripts(self, jobs: Sequence[Job]) -> list[Path]:
-        """Write the jobs' scripts and submit nothing."""
+        """Write the job scripts without submitting them; their paths in order."""
 
     def arrays(self, array: Array) -> list[Path]:
-        """Write an array's scripts, as many as the site's limit makes necessary, and submit nothing."""
+        """Write the scripts of an array, split at the site's limit, without submitting them."""
 
     def submit_array(self, array: Array) -> dict[int, str]:
-        """Submit an array; the id of each task."""
-
-
-class Deaths:
-    """Counts how often in a row a command died soon after its start, and says how long to pause before the next."""
-
-    def __init__(self) -> None:
-        self.in_a_row = 0
-
-    def pause_s(self, lived_s: float) -> float | None:
-        """Seconds to wait before the command is started again, doubling; None to give up."""
-        self.in_a_row = self.in_a_row + 1 if lived_s < QUICK_DEATH_S else 1
-        if self.in_a_row > RESTARTS:
-            return None
-        return 0.0 if self.in_a_row == 1 else min(2.0 ** (self.in_a_row - 2), LONGEST_PAUSE_S)
-
-
-def wants_restart(exit_code: int | None) -> bool:
-    """Whether a command that ended so should be started again: killed by a signal, or told to leave and continue.
-
-    A shell in between reports a signal as 128 + its number.
-    """
-    if exit_code is None or exit_code < 0 or exit_code == Preempted.exit_code:
-        return True
-    return exit_code > 128 and exit_code not in FINAL_EXIT_CODES
-
-
-def python_path() -> dict[str, str]:
-    """The environment that gives another Python the import path of this one, whatever its working folder is.
-
-    Left out is what every Python of this installation has by itself.
-    """
-    installed = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
-    inherited = [Path(entry).absolute() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    there = filter(os.path.exists, sys.path)  # an editable install adds the name of a hook, which is no path
-    found = [Path(entry).absolute() for entry in there]
-    ours = [str(entry) for entry in found if entry in inherited or not str(entry).startswith(installed)]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(ours))}
+        """Submit an array; the job id by task number, without the tasks that did not fit into the site's limits."""

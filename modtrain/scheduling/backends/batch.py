@@ -1,18 +1,18 @@
-"""What batch schedulers share: a job is a script beside its log, submitted by one command and asked about by another.
+"""What batch schedulers share: a job is a script beside its log, with one command to submit it and one to ask about it.
 
-A script keeps a journal beside its log: when its worker started and ended, and which job goes on with it. It says how
-a job ended long after the scheduler has forgotten, and finds the job that continues one. Deliberately not here:
-directives, commands and states (`slurm.py`, `pbs.py`), and the script's text (`jobscript.py`).
+Each script keeps a journal beside its log (`journal.py`). Directives, commands and states are in `slurm.py` and
+`pbs.py`; the text of a script is in `job_script.py` and `templates/`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,35 +20,33 @@ from pathlib import Path
 from modtrain.errors import BackendSilent, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Array, BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.journal import Journal
-from modtrain.scheduling.job_script import Script, render, without
+from modtrain.scheduling.job_script import Script, render
+from modtrain.scheduling.scheduler_command import missing_command, run
 from modtrain.storage import filesystem
 
 log = logging.getLogger(__name__)
 
-TASTE = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
-"""Variables by which a person has a scheduler's commands show or ask things otherwise."""
-ANSWER_S = 60.0
 CANCEL_S = 90.0
-"""How long a cancelled job may take to be gone: sites give it 30 s between SIGTERM and SIGKILL."""
-CLOSE_S = 10.0
-"""How long after that its script may take to write its last line."""
+"""Longest wait for a cancelled job to end: sites allow 30 s between SIGTERM and SIGKILL."""
+JOURNAL_S = 10.0
+"""Longest wait after that for the last line of its journal."""
 
 
 class BatchBackend:
-    """A scheduler by its commands. An id is `<journal>@<scheduler's id>`: it tells its job from everywhere."""
+    """A scheduler by its commands. The id of a job is `<journal>@<scheduler's id>`."""
 
     restarts = True
     unattended = True
     marker: str
-    """What begins a directive in a script."""
+    """Prefix of a directive in a script."""
     template: str
     submit_command: tuple[str, ...]
     cancel_command: tuple[str, ...]
-    silence: tuple[str, ...] = ()
-    """What the submitting command says where nobody answers it."""
+    unreachable: tuple[str, ...] = ()
+    """Parts of the submitting command's message where it cannot reach its server."""
 
     def __init__(self, options: BackendOptions) -> None:
-        """Nothing is asked of the scheduler before it is needed."""
+        """Check the options; the scheduler is not asked yet. InputError for what no batch scheduler takes."""
         self.profile = options.profile
         self.poll_s = options.profile.poll_s
         if options.address:
@@ -64,15 +62,15 @@ class BatchBackend:
 
     @property
     def name(self) -> str:
-        """As `--backend` takes it."""
+        """Value of `--backend`."""
         return self.template.partition(".")[0]
 
-    def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
-        """What the scheduler is told about a job, without the marker; `alone` where no other of its name may run."""
+    def directives(self, name: str, log: Path, resources: Resources, *, exclusive_name: bool) -> Iterator[str]:
+        """Directives of a job, without the marker; with `exclusive_name` no two jobs of this name run together."""
         raise NotImplementedError
 
-    def array_directive(self, last: int, at_once: int | None) -> str:
-        """What makes a script an array of the indices 0 to `last`."""
+    def array_directive(self, last: int, max_running: int | None) -> str:
+        """Directive that makes a script an array of the indices 0 to `last`."""
         raise NotImplementedError
 
     def task_id(self, id: str, index: int) -> str:
@@ -83,23 +81,23 @@ class BatchBackend:
         """Options of the submitting command that make a job wait for the end of another one."""
         raise NotImplementedError
 
-    def ask(self, ids: Sequence[str]) -> Mapping[str, JobState]:
-        """What the scheduler knows of these jobs of its, asked once; those that it does not know are left out."""
+    def query(self, ids: Sequence[str]) -> Mapping[str, JobState]:
+        """States of the jobs with these scheduler's ids, by one call; those that it does not know are left out."""
         raise NotImplementedError
 
     def cancelled_by(self, id: str) -> list[str]:
-        """The scheduler's ids that end a job, whichever of them it has now."""
+        """Arguments of the cancelling command that end a job and every job that continues it."""
         return Journal(id).links
 
     def check(self) -> None:
-        """The scheduler's command must be here, and the site's template be sound."""
+        """InputError where the submitting command is missing or the site's template is wrong."""
         sample = Job(name="sample", command=("true",), log=Path("/sample.log"))
-        render(self._script(sample), f"{self.name}.sh.j2", self.profile.template)
+        render(self._script(sample), self.template, self.profile.template)
         if shutil.which(self.submit_command[0]) is None:
-            raise _not_here(self.submit_command[0])
+            raise missing_command(self.submit_command[0])
 
     def cores(self, jobs: int) -> int:
-        """What the profile says."""
+        """Cores of each worker as the profile sets them, else 1."""
         return self.profile.cpus or 1
 
     def scripts(self, jobs: Sequence[Job]) -> list[Path]:
@@ -107,15 +105,15 @@ class BatchBackend:
         return [self._write(self._script(job)) for job in jobs]
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Submit a script for each job, all or none; InputError with the scheduler's words where it takes one not."""
+        """Submit a script for each job, all or none; InputError with the scheduler's message where it refuses one."""
         ids: list[str] = []
-        taken: list[str] = []
+        submitted: list[str] = []
         try:
             for job, script in zip(jobs, self.scripts(jobs), strict=True):
-                ids.append(_id(self._submit_chain(script, _journal(job.log), taken), _journal(job.log)))
+                ids.append(_id(self._submit_chain(script, _journal(job.log), submitted), _journal(job.log)))
         except BaseException:
-            if taken:
-                run([*self.cancel_command, *taken])
+            if submitted:
+                run([*self.cancel_command, *submitted])
             raise
         return ids
 
@@ -124,57 +122,59 @@ class BatchBackend:
         return [self._write(script) for script in self._array_scripts(array)]
 
     def submit_array(self, array: Array) -> dict[int, str]:
-        """Submit an array; the id of each task that was taken: a site may not let in all of a large one at once."""
+        """Submit an array; the id of each task that was accepted, as a site may limit how many jobs are queued.
+
+        InputError where the scheduler refuses the first part.
+        """
         ids: dict[int, str] = {}
         id = ""
         for script in self._array_scripts(array):
-            # A limit counts in one array alone: with one, the next array begins when this one is through.
+            # A limit of running tasks counts within one array, so each further array waits for the end of the last one.
             try:
-                id = self._submit(self._write(script), *(self.after(id) if id and array.at_once else []))
+                id = self._submit(self._write(script), *(self.after(id) if id and array.max_running else []))
             except ModtrainError as error:
                 if not ids:
                     raise
-                log.warning("Only %d of %d tasks are submitted; go on later. %s", len(ids), len(array.tasks), error)
+                log.warning("Submitted %d of %d tasks; submit the rest later. %s", len(ids), len(array.tasks), error)
                 return ids
             except BaseException:
-                self.cancel(list(ids.values()))  # nobody would find them again
+                self.cancel(list(ids.values()))  # no record of them exists yet
                 raise
-            alone = len(script.tasks) == 1
-            found = {task: id if alone else self.task_id(id, index) for index, task in enumerate(script.tasks)}
-            ids |= {task: _id(its, _journal(array.folder / f"{task}.log")) for task, its in found.items()}
+            ids |= self._task_ids(script, id, array.folder)
         return ids
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
-        """The state of each job or of the one that goes on with it; how it ended by its journal."""
-        asked: dict[str, None] = {}
+        """The state of each job or of the one that continues it; how it ended is read from its journal."""
+        queried: dict[str, None] = {}
         states: Mapping[str, JobState] = {}
         while True:
             journals = {id: Journal(id) for id in dict.fromkeys(ids)}
             links = dict.fromkeys(link for journal in journals.values() for link in journal.links)
-            if links.keys() <= asked.keys():  # read after the scheduler was asked: nobody went on meanwhile
+            if links.keys() <= queried.keys():  # no job was continued in another one since the query
                 return {id: journal.state(states) for id, journal in journals.items()}
-            asked, states = links, self.ask(list(links))
+            queried, states = links, self.query(list(links))
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Cancel the jobs, and those that they may just have submitted to go on with them, and see them gone."""
+        """Cancel the jobs, including those that were submitted meanwhile to continue them, and wait for their end."""
+        cancelled: set[str] = set()
 
-        def gone() -> bool | None:
+        def all_gone() -> bool | None:
             live = {id: state for id, state in self.status(ids).items() if state.live}
-            # Again where one waits though it was told: its own script was just requeueing it.
-            again = told - {name for id, s in live.items() if s.phase == "pending" for name in self.cancelled_by(id)}
-            new = [name for id in live for name in self.cancelled_by(id) if name not in again]
+            # A job that is pending again was just being requeued by its own script: cancel it once more.
+            again = {arg for id, state in live.items() if state.phase == "pending" for arg in self.cancelled_by(id)}
+            new = [arg for id in live for arg in self.cancelled_by(id) if arg in again or arg not in cancelled]
             if new:
-                told.update(new)
+                cancelled.update(new)
                 run([*self.cancel_command, *dict.fromkeys(new)])
             return None if live else True
 
-        told: set[str] = set()
-        filesystem.wait_until(gone, timeout_s=CANCEL_S)
-        # Some schedulers call a job completed while its processes still live.
-        filesystem.wait_until(lambda: all(Journal(id).closed for id in ids if told) or None, timeout_s=CLOSE_S)
+        filesystem.wait_until(all_gone, timeout_s=CANCEL_S)
+        if cancelled:  # some schedulers report a job as completed while its processes still run
+            filesystem.wait_until(lambda: all(Journal(id).closed for id in ids) or None, timeout_s=JOURNAL_S)
 
-    def _script(self, job: Job, *, alone: bool = True) -> Script:
+    def _script(self, job: Job, *, exclusive_name: bool = True) -> Script:
         path = job.log.with_suffix(".sh")
+        program = shutil.which(self.submit_command[0])
         return Script(
             about=f"{job.name}: one worker of a modtrain run.",
             submit=shlex.join([*self.submit_command, str(path)]),
@@ -182,10 +182,12 @@ class BatchBackend:
             log=job.log,
             journal=_journal(job.log),
             marker=self.marker,
-            directives=self._told(self.directives(job.name, job.log, job.resources, alone=alone)),
-            command=self._by_python(job.command),
+            directives=self._site_directives(
+                self.directives(job.name, job.log, job.resources, exclusive_name=exclusive_name)
+            ),
+            command=[self.profile.python or job.command[0], *job.command[1:]],
             environment=dict(job.environment),
-            tools=Path(found).parent if (found := shutil.which(self.submit_command[0])) else None,
+            tools=Path(program).parent if program else None,
             umask=f"{_umask():04o}",
             prologue=self.profile.prologue,
             epilogue=self.profile.epilogue,
@@ -197,79 +199,77 @@ class BatchBackend:
     def _array_scripts(self, array: Array) -> Iterator[Script]:
         if self.profile.chain > 1:
             raise InputError("--chain is not for arrays; take --array-limit 0, which submits plain jobs.")
-        size = self.profile.array_limit // array.together * array.together
-        taken = sum(1 for name in filesystem.names(array.folder) if name.endswith(".sh"))
+        size = self.profile.array_limit // array.group_size * array.group_size
+        existing = sum(1 for name in filesystem.names(array.folder) if name.endswith(".sh"))
+        about = f"{array.name}: tasks of a modtrain sweep, each one worker of one of its trials."
         for part, start in enumerate(range(0, len(array.tasks), size)):
             tasks = array.tasks[start : start + size]
-            log = array.folder / f"array-{taken + part}.log"
-            plain = self._script(
-                Job(
-                    name=array.name,
-                    command=array.command,
-                    log=log,
-                    resources=array.resources,
-                    environment=array.environment,
-                ),
-                alone=False,
+            job = Job(
+                name=array.name,
+                command=array.command,
+                log=array.folder / f"array-{existing + part}.log",
+                resources=array.resources,
+                environment=array.environment,
             )
-            told = list(plain.directives)
-            told += [self.array_directive(len(tasks) - 1, array.at_once)] if len(tasks) > 1 else []
-            about = f"{array.name}: tasks of a modtrain sweep, each one worker of one of its trials."
-            yield replace(plain, about=about, directives=told, tasks=tasks, log=array.folder)
+            script = self._script(job, exclusive_name=False)
+            directives = list(script.directives)
+            directives += [self.array_directive(len(tasks) - 1, array.max_running)] if len(tasks) > 1 else []
+            yield replace(script, about=about, directives=directives, tasks=tasks, log=array.folder)
 
-    def _told(self, directives: Iterable[str]) -> list[str]:
-        """Less what the site does not take, and with what it wants besides."""
-        return [*without(directives, self.profile.leave_out), *self.profile.directives]
+    def _task_ids(self, script: Script, id: str, folder: Path) -> dict[int, str]:
+        """The id of each task of a submitted array; a single task is a plain job."""
+        single = len(script.tasks) == 1
+        jobs = {task: id if single else self.task_id(id, index) for index, task in enumerate(script.tasks)}
+        return {task: _id(job, _journal(folder / f"{task}.log")) for task, job in jobs.items()}
 
-    def _by_python(self, command: Sequence[str]) -> list[str]:
-        return [self.profile.python or command[0], *command[1:]]
+    def _site_directives(self, directives: Iterable[str]) -> list[str]:
+        """The directives without those that the site refuses, and with its additional ones."""
+        return [*_without(directives, self.profile.leave_out), *self.profile.directives]
 
     def _write(self, script: Script) -> Path:
         script.path.parent.mkdir(parents=True, exist_ok=True)
-        own = self.profile.template
-        filesystem.replace_file(script.path, render(script, f"{self.name}.sh.j2", own).encode())
+        filesystem.replace_file(script.path, render(script, self.template, self.profile.template).encode())
         return script.path
 
-    def _submit_chain(self, script: Path, journal: Path, taken: list[str]) -> str:
-        """Submit a job, and those that the profile wants to follow it; the id of the first. `taken` gets all."""
+    def _submit_chain(self, script: Path, journal: Path, submitted: list[str]) -> str:
+        """Submit a job and the profile's `chain` after it; the id of the first. All ids are added to `submitted`."""
         first = last = self._submit(script)
-        taken.append(first)
+        submitted.append(first)
         for _ in range(self.profile.chain - 1):
             following = self._submit(script, *self.after(last))
-            taken.append(following)
+            submitted.append(following)
             filesystem.append_line(journal, f"continued {last} {following} 0")
             last = following
         return first
 
-    def _submit(self, script: Path, *more: str) -> str:
-        # By its plain name alone: Torque's commands on Slurm paste what they are given into a line of a shell.
-        found = run([*self.submit_command, *more, script.name], folder=script.parent)
-        said = found.stdout.strip().splitlines()
-        if found.returncode or not said:
-            words = " ".join((found.stderr or found.stdout).split()) or "it gave no reason"
-            error = BackendSilent if any(sign in words for sign in self.silence) else InputError
-            raise error(f"{self.submit_command[0]} did not take {script}: {words.rstrip('.')}.")
-        return said[-1].strip().partition(";")[0]  # Slurm puts the cluster behind it where there are several
+    def _submit(self, script: Path, *options: str) -> str:
+        """Submit a script and return the scheduler's id."""
+        # By its file name alone: Torque's commands on Slurm paste their argument into a line of a shell.
+        answer = run([*self.submit_command, *options, script.name], folder=script.parent)
+        lines = answer.stdout.strip().splitlines()
+        if answer.returncode or not lines:
+            message = " ".join((answer.stderr or answer.stdout).split()) or "it gave no reason"
+            error = BackendSilent if any(part in message for part in self.unreachable) else InputError
+            raise error(f"{self.submit_command[0]} refused {script}: {message.rstrip('.')}.")
+        return lines[-1].strip().partition(";")[0]  # Slurm appends `;<cluster>` where there are several clusters
 
 
-def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A scheduler's command; InputError where it is not installed here, BackendSilent where it hangs."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(TASTE)} | {"LC_ALL": "C"}
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ANSWER_S, cwd=folder, env=plain
-        )
-    except FileNotFoundError:
-        raise _not_here(command[0]) from None
-    except subprocess.TimeoutExpired:
-        raise BackendSilent(f"{command[0]} did not answer within {ANSWER_S:.0f} s; try again later.") from None
+def job_name(name: str, folder: Path, max_length: int) -> str:
+    """A name that every scheduler accepts: letters, digits and `._-`, and a hash that makes it unique to `folder`."""
+    mark = hashlib.sha256(f"{folder}\0{name}".encode()).hexdigest()[:4]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-")
+    plain = plain if plain[:1].isalpha() else f"m{plain}"
+    return f"{plain[: max_length - 5]}-{mark}"
 
 
-def _not_here(command: str) -> InputError:
-    return InputError(
-        f"{command} is not on this machine: submit from a login node of the cluster, or take --dry-run to get the job "
-        "scripts."
-    )
+def _without(directives: Iterable[str], left_out: Sequence[str]) -> list[str]:
+    """The directives that do not begin with an entry of `left_out` (`--mem`, `-l walltime`), compared word by word."""
+
+    def words(text: str) -> list[str]:
+        return [word for word in re.split(r"[\s=]+", text) if word]
+
+    prefixes = [words(entry) for entry in left_out]
+    return [line for line in directives if not any(words(line)[: len(prefix)] == prefix for prefix in prefixes)]
 
 
 def _umask() -> int:

@@ -1,7 +1,15 @@
-"""The journal of a job: what its script wrote when its worker started and ended, and which job went on with it.
+"""The journal of a job: lines that its script writes when the worker starts, ends, or continues in another job.
 
-It says how a job ended long after the scheduler has forgotten. Deliberately not here: writing it, which the script does
-(`templates/worker.sh.j2`), and asking schedulers (`batch.py`).
+It gives the exit code of a job long after the scheduler has forgotten it, and the ids of the jobs that continue it.
+`templates/worker.sh.j2` writes it.
+
+| line                      | meaning                                                  |
+|---------------------------|----------------------------------------------------------|
+| `started JOB HOST TIME`   | the script has started its worker                        |
+| `ended JOB CODE TIME`     | the worker has left with this exit code                  |
+| `continued JOB NEXT TIME` | job NEXT continues where JOB leaves                      |
+| `renamed JOB NEW TIME`    | the scheduler now knows JOB under another id             |
+| `overran JOB 0 TIME`      | JOB reached its time limit before its worker could leave |
 """
 
 from __future__ import annotations
@@ -15,47 +23,62 @@ from modtrain.scheduling.backends.base import JobState
 from modtrain.storage import filesystem
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z._\[\]-]*")
-"""A scheduler's id. Journals lie on shared storage: nothing else of them is given to a command."""
+"""A scheduler's id. Journals are on shared storage, so only text of this form is passed to a command."""
 _CODE = re.compile(r"[0-9]{1,3}")
 
 
 class Journal:
-    """What the script of a job wrote: the jobs that went on with it, and how the last of them ended."""
+    """What the scripts of a job and of those that continue it wrote."""
 
     def __init__(self, id: str) -> None:
+        """Read the journal that the backend's id `<path>@<scheduler's id>` names; empty where there is none."""
         path, _, first = id.rpartition("@")
         self.links = [first] if _ID.fullmatch(first) and path.startswith("/") else []
-        lines = [line.split(" ") for line in filesystem.read_lines(Path(path))] if self.links else []
-        ended: dict[str, int] = {}
-        for kind, job, value, *_ in (line for line in lines if len(line) == 4):
-            if kind in ("continued", "renamed") and not _ID.fullmatch(value):
-                continue
-            if kind == "ended" and not _CODE.fullmatch(value):  # torn, or by a template of a site's own
-                continue
-            if kind == "continued" and job in self.links:
-                self.links.append(value)
-            elif kind == "renamed" and job in self.links:
-                self.links[self.links.index(job)] = value
-            elif kind in ("started", "ended"):
-                ended.pop(job, None)
-                ended |= {job: int(value)} if kind == "ended" else {}
-        known = [ended[link] for link in self.links if link in ended]
-        self.exit_code: int | None = known[-1] if known else None
-        open_ = [line for line in lines if line[0] == "started" and line[1:2] and line[1] in self.links]
-        self.closed = not open_ or open_[-1][1] in ended
+        """The scheduler's ids: the job, then each one that continues it."""
+        self._lines = [line.split(" ") for line in filesystem.read_lines(Path(path))] if self.links else []
+        self._ended: dict[str, int] = {}
+        for fields in self._lines:
+            if len(fields) == 4:
+                self._read(*fields)
+        codes = [self._ended[link] for link in self.links if link in self._ended]
+        self.exit_code: int | None = codes[-1] if codes else None
+        """Of the last worker that ended, as a shell reports it; None while the journal has none."""
+
+    def _read(self, kind: str, job: str, value: str, _time: str) -> None:
+        """Take one line into account; a torn or foreign one is skipped."""
+        if kind == "continued" and _ID.fullmatch(value) and job in self.links:
+            self.links.append(value)
+        elif kind == "renamed" and _ID.fullmatch(value) and job in self.links:
+            self.links[self.links.index(job)] = value
+        elif kind == "started":
+            self._ended.pop(job, None)
+        elif kind == "ended" and _CODE.fullmatch(value):
+            self._ended[job] = int(value)
+
+    @property
+    def started(self) -> bool:
+        """Whether any of the jobs has written a line."""
+        return self.exit_code is not None or any(line[1:2] and line[1] in self.links for line in self._lines)
+
+    @property
+    def closed(self) -> bool:
         """Whether no script is between its first line and its last one."""
-        self.started = bool(known) or any(line[1:2] and line[1] in self.links for line in lines)
+        starts = [line[1] for line in self._lines if line[0] == "started" and line[1:2] and line[1] in self.links]
+        return not starts or starts[-1] in self._ended
 
     def state(self, states: Mapping[str, JobState]) -> JobState:
-        """Of the whole: live while one of the jobs is; else ended, if anybody knows of it."""
-        found = [states[link] for link in self.links if link in states]
+        """State of the job and those that continue it, from the scheduler's `states` by id.
+
+        Live while one of them is; else ended, if the scheduler or the journal knows of it; else unknown.
+        """
+        known = [states[link] for link in self.links if link in states]
         for phase in ("running", "pending"):
-            for state in found:
+            for state in known:
                 if state.phase == phase:
                     return state
-        if not found and not self.started:
+        if not known and not self.started:
             return JobState(phase="unknown")
-        codes = [state.exit_code for state in found if state.exit_code is not None]
+        codes = [state.exit_code for state in known if state.exit_code is not None]
         code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)
         signalled = code is not None and code > 128 and code not in FINAL_EXIT_CODES
         return JobState(phase="ended", exit_code=128 - code if code is not None and signalled else code)

@@ -1,6 +1,6 @@
-"""Jobs as processes of this machine, each in a session of its own: a launcher's Ctrl-C, or death, does not reach them.
+"""Jobs as processes of this machine, each in its own session: neither Ctrl-C nor the launcher's death ends them.
 
-Deliberately not here: restarting (`launch.py` does it for backends that do not).
+Killed jobs are restarted by the launcher (`launcher.py`).
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from collections.abc import Sequence
 
 from modtrain.errors import InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
-from modtrain.scheduling.profile import only
+from modtrain.scheduling.profile import check_supported
 from modtrain.storage import filesystem
 from modtrain.storage.process_identity import process_started
 
 CANCEL_S = 10.0
 _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
-"""What this process has started, by id. Only the parent learns an exit code, and it must not forget to ask."""
+"""Processes that this one started, by id: only their parent can read their exit codes, and it must reap them."""
 
 
 class LocalBackend:
-    """Processes. An id is `host:pid:start time`, which names a process for ever."""
+    """Processes. An id is `host:pid:start time`, which is never reused."""
 
     restarts = False
     unattended = False
     poll_s = 0.5
 
     def __init__(self, options: BackendOptions) -> None:
-        only(options.profile, ("cpus",), "local")
+        check_supported(options.profile, ("cpus",), "local")
         if options.address:
             raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
 
     def check(self) -> None:
-        """There is always this machine."""
+        """Nothing is needed but this machine."""
 
     def cores(self, jobs: int) -> int:
-        """The share of the cores that this process may use."""
+        """Equal share of the cores that this process may use."""
         return max(1, len(os.sched_getaffinity(0)) // jobs)
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
@@ -47,11 +47,11 @@ class LocalBackend:
         return [self._start(job) for job in jobs]
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
-        """Running, or ended with the exit code where this process started it."""
+        """Running or ended; the exit code is known where this process started the job."""
         return {id: self._state(id) for id in ids}
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Kill the jobs' process groups and see them gone."""
+        """Kill the jobs' process groups and wait until the jobs are gone."""
         for id in ids:
             if self._state(id).live:
                 with contextlib.suppress(ProcessLookupError):
@@ -94,4 +94,4 @@ def _pid(id: str) -> int:
 
 
 backend = LocalBackend
-"""What `--backend local` means."""
+"""Loaded by `--backend local`."""

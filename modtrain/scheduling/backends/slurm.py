@@ -1,6 +1,6 @@
 """Jobs of Slurm, by `sbatch`, `squeue` and `scancel`.
 
-Deliberately not here: `sacct`, which many sites do not have; how a job ended stands in its journal.
+`sacct` is not used, as many sites do not have it: the exit code of a job is in its journal.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from modtrain.errors import BackendSilent, Preempted
 from modtrain.scheduling.backends.base import JobState, Phase, Resources
-from modtrain.scheduling.backends.batch import BatchBackend, run
-from modtrain.scheduling.job_script import job_name
+from modtrain.scheduling.backends.batch import BatchBackend, job_name
+from modtrain.scheduling.scheduler_command import run
 
-LONGEST_NAME = 120
+MAX_NAME_LENGTH = 120
 PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 ENDED = frozenset(
     {
@@ -33,34 +33,35 @@ ENDED = frozenset(
         "TIMEOUT",
     }
 )
-"""Every other state (RUNNING, COMPLETING, SUSPENDED, ...) is a job that still has processes."""
-TAKEN_AWAY = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
-"""Ends that are no fault of the worker: it can go on, whether or not it had the time to say how it ended."""
+"""In every other state (RUNNING, COMPLETING, SUSPENDED, ...) a job has processes."""
+EXTERNAL_ENDS = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
+"""Ends that the worker did not cause, so that it can be resumed."""
 
 
 class SlurmBackend(BatchBackend):
-    """One job a worker. A job that leaves before its time limit is requeued by its own script."""
+    """One job per worker. A job that leaves before its time limit is requeued by its own script."""
 
     marker = "#SBATCH"
     template = "slurm.sh.j2"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    silence = ("Unable to contact slurm controller", "Socket timed out")
+    unreachable = ("Unable to contact slurm controller", "Socket timed out")
 
-    def directives(self, name: str, log: Path, resources: Resources, *, alone: bool) -> Iterator[str]:
-        """Of one worker. A second job of the same name waits for the end of the first (singleton)."""
+    def directives(self, name: str, log: Path, resources: Resources, *, exclusive_name: bool) -> Iterator[str]:
+        """Of one worker; with `exclusive_name` a second job of the same name waits for the first (singleton)."""
         profile = self.profile
-        yield f"--job-name={job_name(name, log.parent, LONGEST_NAME)}"
+        yield f"--job-name={job_name(name, log.parent, MAX_NAME_LENGTH)}"
         yield f"--output={_file(log)}"
         yield "--open-mode=append"
         yield "--nodes=1"
         yield "--ntasks=1"
         yield f"--cpus-per-task={resources.cpus}"
         yield "--requeue"
-        first = profile.dependency or ""
-        waits = [*(["singleton"] if alone and "?" not in first else []), *([first] if first else [])]  # ?: one of them
+        dependency = profile.dependency or ""
+        # `?` separates alternatives, which cannot be combined with a further condition.
+        singleton = ["singleton"] if exclusive_name and "?" not in dependency else []
         for option, value in {
-            "--dependency": ",".join(waits) or None,
+            "--dependency": ",".join([*singleton, *([dependency] if dependency else [])]) or None,
             "--partition": profile.queue,
             "--account": profile.account,
             "--qos": profile.qos,
@@ -75,41 +76,41 @@ class SlurmBackend(BatchBackend):
         }.items():
             if value is not None:
                 yield f"{option}={_word(value)}"
-        if profile.limit_s is None:  # else the script knows its deadline
+        if profile.limit_s is None:  # else the script computes its deadline
             yield f"--signal=B:USR2@{min(int(profile.publish_before_s), 65535)}"
 
-    def array_directive(self, last: int, at_once: int | None) -> str:
+    def array_directive(self, last: int, max_running: int | None) -> str:
         """`--array=0-15%4`."""
-        return f"--array=0-{last}" + (f"%{at_once}" if at_once else "")
+        return f"--array=0-{last}" + (f"%{max_running}" if max_running else "")
 
     def task_id(self, id: str, index: int) -> str:
         """`8812_3`."""
         return f"{id}_{index}"
 
     def after(self, id: str) -> list[str]:
-        """`--dependency=afterany:8812`, over the script's own."""
+        """`--dependency=afterany:8812`, which replaces the script's own."""
         return [f"--dependency=afterany:{id}"]
 
-    def ask(self, ids: Sequence[str]) -> dict[str, JobState]:
-        """One `squeue` for all jobs of this user."""
-        found = run(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r"])
-        if found.returncode:
-            raise BackendSilent(f"squeue does not answer: {' '.join(found.stderr.split())}")
+    def query(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """States by one `squeue` for all jobs of this user."""
+        answer = run(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r"])
+        if answer.returncode:
+            raise BackendSilent(f"squeue does not answer: {' '.join(answer.stderr.split())}")
         states = {}
         wanted = set(ids)
-        for line in found.stdout.splitlines():
+        for line in answer.stdout.splitlines():
             id, state, nodes, reason = line.strip().split("|", 3)
             if id in wanted:
                 phase: Phase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
-                code = 0 if state == "COMPLETED" else Preempted.exit_code if state in TAKEN_AWAY else None
-                states[id] = JobState(phase=phase, exit_code=code, why=nodes or reason)
+                code = 0 if state == "COMPLETED" else Preempted.exit_code if state in EXTERNAL_ENDS else None
+                states[id] = JobState(phase=phase, exit_code=code, reason=nodes or reason)
         return states
 
 
 def _file(path: Path) -> str:
-    """A path as a directive takes it: Slurm expands `%` (not beside a backslash) and reads quotes.
+    """A path as the value of a directive: Slurm expands `%` (unless the path has a backslash) and reads quotes.
 
-    A line break cannot be told; the script writes to its log by itself, so what comes before that is lost.
+    A directive cannot hold a line break. The output is then discarded until the script opens its log by itself.
     """
     text = str(path) if str(path).isprintable() else "/dev/null"
     literal = text.replace("\\", "\\\\") if "\\" in text else text.replace("%", "%%")
@@ -117,7 +118,7 @@ def _file(path: Path) -> str:
 
 
 def _word(text: str) -> str:
-    """A value as a directive takes it: a `#` would begin a comment."""
+    """A value of a directive: an unquoted `#` would begin a comment."""
     return _quoted(text) if re.search(r"[\s\"'\\#]", text) else text
 
 
@@ -126,4 +127,4 @@ def _quoted(text: str) -> str:
 
 
 backend = SlurmBackend
-"""What `--backend slurm` means."""
+"""Loaded by `--backend slurm`."""

@@ -1,1 +1,1 @@
-"""tracking: where a run's scalars and pictures go besides its own files: always TensorBoard, if asked W&B or MLflow."""
+"""Trackers: TensorBoard always, W&B and MLflow on request, besides the run's own files."""

@@ -1,8 +1,7 @@
-"""MLflow: an MLflow run a worker, found again by a tag when the worker comes again.
+"""MLflow: one MLflow run for each worker, found by a tag when the worker is restarted.
 
-Nothing goes to the network unasked: without MLFLOW_TRACKING_URI it is a file store in `<run>/tracking/mlruns`, in which
-each worker writes files of its own: many workers on NFS are no place for one SQLite file. Deliberately not here:
-MLflow's models and autologging.
+Without MLFLOW_TRACKING_URI nothing goes to the network: it is a file store in `<run>/tracking/mlruns`, in which each
+worker writes files of its own, since many workers on NFS cannot share one SQLite file.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from modtrain.training.trackers.base import FOLDER, Subject, settings
 
 TAG = "modtrain.worker"
 STATES = {"finished": "FINISHED", "stopped": "KILLED", "preempted": "KILLED"}
-LONGEST = 500
-"""Characters of a parameter."""
-AT_ONCE = 100
-"""Parameters that MLflow takes in one call."""
+MOST_CHARACTERS = 500
+"""Characters of a parameter's value that MLflow accepts."""
+BATCH = 100
+"""Parameters that MLflow accepts in one call."""
 
 
 class MLflow:
@@ -34,54 +33,54 @@ class MLflow:
         from mlflow.entities import Metric
 
         self._metric: Any = Metric
-        given, local = os.environ.get("MLFLOW_TRACKING_URI"), subject.run.path / FOLDER / "mlruns"
-        if not given:
+        uri, local = os.environ.get("MLFLOW_TRACKING_URI"), subject.run.path / FOLDER / "mlruns"
+        if not uri:
             local.parent.mkdir(exist_ok=True)
-        self._client: Any = MlflowClient(tracking_uri=given or local.as_uri())
-        experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "modtrain") if given else "0"
-        self._id: str = self._found(experiment, subject) or self._made(experiment, subject)
+        self._client: Any = MlflowClient(tracking_uri=uri or local.as_uri())
+        experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "modtrain") if uri else "0"
+        self._id: str = self._resume(experiment, subject) or self._create(experiment, subject)
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """Named `module/scalar`."""
+        """Log metrics named `module/scalar`."""
         when = int(at * 1000)
         metrics = [self._metric(f"{module}/{name}", value, when, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """The sample grid as an artifact."""
+        """Log the sample grid as an artifact."""
         self._client.log_artifact(self._id, str(path), "samples")
 
     def close(self, state: str) -> None:
-        """Say how it ended."""
+        """Set the final status."""
         self._client.set_terminated(self._id, STATES.get(state, "FAILED"))
 
     def _experiment(self, name: str) -> str:
-        """Another worker may make it at the same time."""
+        """The id of an experiment; another worker may create it at the same time."""
         from mlflow.exceptions import MlflowException
 
-        if (found := self._client.get_experiment_by_name(name)) is None:
+        if (experiment := self._client.get_experiment_by_name(name)) is None:
             try:
                 return str(self._client.create_experiment(name))
             except MlflowException:
-                found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id)
+                experiment = self._client.get_experiment_by_name(name)
+        return str(experiment.experiment_id)
 
-    def _found(self, experiment: str, subject: Subject) -> str | None:
-        found = self._client.search_runs([experiment], f"tags.`{TAG}` = '{subject.key}'", max_results=1)
-        if not found:
+    def _resume(self, experiment: str, subject: Subject) -> str | None:
+        runs = self._client.search_runs([experiment], f"tags.`{TAG}` = '{subject.key}'", max_results=1)
+        if not runs:
             return None
-        self._client.update_run(found[0].info.run_id, status="RUNNING")
-        return str(found[0].info.run_id)
+        self._client.update_run(runs[0].info.run_id, status="RUNNING")
+        return str(runs[0].info.run_id)
 
-    def _made(self, experiment: str, subject: Subject) -> str:
+    def _create(self, experiment: str, subject: Subject) -> str:
         from mlflow.entities import Param
 
         tags = {TAG: subject.key, "modtrain.run": subject.run.name}
-        made = self._client.create_run(experiment, tags=tags, run_name=f"{subject.run.name} {subject.name}")
-        given = [Param(name, str(value)[:LONGEST]) for name, value in settings(subject.run).items()]
-        for first in range(0, len(given), AT_ONCE):
-            self._client.log_batch(made.info.run_id, params=given[first : first + AT_ONCE])
-        return str(made.info.run_id)
+        run = self._client.create_run(experiment, tags=tags, run_name=f"{subject.run.name} {subject.name}")
+        params = [Param(name, str(value)[:MOST_CHARACTERS]) for name, value in settings(subject.run).items()]
+        for first in range(0, len(params), BATCH):
+            self._client.log_batch(run.info.run_id, params=params[first : first + BATCH])
+        return str(run.info.run_id)
 
 
 tracker = MLflow

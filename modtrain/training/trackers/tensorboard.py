@@ -1,9 +1,9 @@
 """TensorBoard: a run's curves, sample grids and parameters as event files below `<run>/events`.
 
-Each module's worker writes `events/<module>/`, the evaluation `events/evaluation/`; the parameters stand in a file of
-their own above them, so that the HParams page has a line for each run with all of its metrics. A record appears by one
-write and is taken back where that fails: what is in a file can always be read to its end. Deliberately not here:
-torch's SummaryWriter, which loads half of torch and leaves half records on a full disk.
+Each module's worker writes `events/<module>/`, the evaluation `events/evaluation/`; the parameters are in a file of
+their own above them, so that the HParams page has one row for each run with all of its metrics. A record is written by
+one call and removed where that fails, so a file can always be read to its end; torch's SummaryWriter leaves partial
+records on a full disk.
 """
 
 from __future__ import annotations
@@ -37,44 +37,44 @@ class TensorBoard:
     package: ClassVar[str] = "tensorboard"
 
     def __init__(self, subject: Subject) -> None:
-        """Points of an earlier life that lie behind `subject.step` are not shown any more. Nothing is written yet."""
+        """Points of an earlier process beyond `subject.step` will be hidden. Nothing is written yet."""
         self._subject = subject
         self._folder = subject.run.path / EVENTS
         self._files = {name: EventFile(self._folder / name) for name in subject.modules}
-        self._begun: set[str] = set()
+        self._started: set[str] = set()
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """One event with all values."""
-        if module not in self._begun:
-            self._begin(module, at)
-        shown = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._files[module].append(Event(summary=Summary(value=shown), step=step, wall_time=at))
+        """Append one event with all values."""
+        if module not in self._started:
+            self._start(module, at)
+        values_of_event = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._files[module].append(Event(summary=Summary(value=values_of_event), step=step, wall_time=at))
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """The PNG as it is."""
+        """Append the PNG file as it is."""
         content = filesystem.read_file(path)
         width, height = struct.unpack(">II", content[16:24])
         image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
-        shown = Summary(value=[Summary.Value(tag="samples", image=image)])
+        summary = Summary(value=[Summary.Value(tag="samples", image=image)])
         for file in self._files.values():
-            file.append(Event(summary=shown, step=step, wall_time=at))
+            file.append(Event(summary=summary, step=step, wall_time=at))
 
     def close(self, state: str) -> None:
-        """Nothing is open."""
+        """Nothing to do: no file is kept open."""
 
-    def _begin(self, module: str, at: float) -> None:
+    def _start(self, module: str, at: float) -> None:
         write_settings(self._subject.run, self._folder)
         if self._subject.step is not None:
             start = SessionLog(status=SessionLog.START)
             self._files[module].append(Event(session_log=start, step=self._subject.step + 1, wall_time=at))
-        self._begun.add(module)
+        self._started.add(module)
 
 
 tracker = TensorBoard
 
 
 class EventFile:
-    """The event file of this process in a folder: the newest there, since TensorBoard leaves a file for a newer one."""
+    """The event file of this process in a folder; the newest one, since TensorBoard reads no file after a newer one."""
 
     def __init__(self, folder: Path) -> None:
         """Nothing is written yet."""
@@ -101,9 +101,9 @@ class EventFile:
             os.close(descriptor)
 
     def _name(self, at: float) -> str:
-        """One process has one name. Clocks of machines differ: a new file comes after all that are there."""
+        """One name for one process. A new file sorts after all existing ones, whatever the machines' clocks."""
         ours = f"{socket.gethostname()}.{os.getpid()}.{process_started(os.getpid())}"
-        stamps = {name: int(found[1]) for name in filesystem.names(self._folder) if (found := _STAMP.search(name))}
+        stamps = {name: int(match[1]) for name in filesystem.names(self._folder) if (match := _STAMP.search(name))}
         newest = max(stamps, key=lambda name: stamps[name], default="")
         return newest if newest.endswith(f".{ours}") else f"events.out.tfevents.{self._after(stamps, at):010d}.{ours}"
 
@@ -113,23 +113,23 @@ class EventFile:
 
 
 def write_settings(run: Run, folder: Path) -> None:
-    """The parameters, for TensorBoard's HParams page; the metrics are those of the folders below."""
+    """Write the parameters for TensorBoard's HParams page; the metrics are those of the folders below."""
     path = folder / f"events.out.tfevents.{int(run.spec.created_at):010d}.settings"
     if path.exists():
         return
-    told = HParamsPluginData(version=0)
-    told.session_start_info.start_time_secs = run.spec.created_at
+    data = HParamsPluginData(version=0)
+    data.session_start_info.start_time_secs = run.spec.created_at
     for name, value in settings(run).items():
         if isinstance(value, bool):
-            told.session_start_info.hparams[name].bool_value = value
+            data.session_start_info.hparams[name].bool_value = value
         elif isinstance(value, int | float):
-            told.session_start_info.hparams[name].number_value = value
+            data.session_start_info.hparams[name].number_value = value
         else:
-            told.session_start_info.hparams[name].string_value = value
+            data.session_start_info.hparams[name].string_value = value
     value = Summary.Value(tag="_hparams_/session_start_info")
     value.metadata.plugin_data.plugin_name = "hparams"
-    value.metadata.plugin_data.content = told.SerializeToString()
-    value.tensor.dtype = 1  # DT_FLOAT: a tensor of nothing, as TensorBoard's own writer adds
+    value.metadata.plugin_data.content = data.SerializeToString()
+    value.tensor.dtype = 1  # DT_FLOAT: the placeholder tensor that TensorBoard's own writer adds
     value.tensor.tensor_shape.SetInParent()
     value.tensor.float_val.append(0.0)
     content = io.BytesIO()

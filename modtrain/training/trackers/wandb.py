@@ -1,7 +1,6 @@
-"""Weights & Biases: a W&B run a worker, in a group that bears the run's name; a worker that comes again continues it.
+"""Weights & Biases: one W&B run for each worker, in a group named as the run; a restarted worker continues its run.
 
-Nothing goes to the network unasked: without WANDB_API_KEY or WANDB_MODE it is offline, in `<run>/tracking/wandb`, for
-`wandb sync`. Deliberately not here: W&B's own sweeps, system metrics and code saving.
+Without WANDB_API_KEY or WANDB_MODE nothing goes to the network: it writes to `<run>/tracking/wandb`, for `wandb sync`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ class WandB:
     package: ClassVar[str] = "wandb"
 
     def __init__(self, subject: Subject) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or wandb reports its own errors to its makers
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb sends its own errors to its vendor
         import wandb
 
-        logging.raiseExceptions = False  # W&B logs to a file of its own: on a full disk each line became a traceback
+        logging.raiseExceptions = False  # else every line of W&B's own log prints a traceback on a full disk
         self._wandb: Any = wandb
         if (mode := _mode()) == "online":
             _log_in(wandb)
@@ -51,15 +50,15 @@ class WandB:
         self._run.define_metric("*", step_metric="step")
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """Named `module/scalar`, over our own step: W&B's only counts calls."""
+        """Log `module/scalar` over the training step; W&B's own step only counts calls."""
         self._run.log({f"{module}/{name}": value for name, value in values.items()} | {"step": step})
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """The sample grid as an image."""
+        """Log the sample grid as an image."""
         self._run.log({"samples": self._wandb.Image(str(path)), "step": step})
 
     def close(self, state: str) -> None:
-        """Write the rest."""
+        """Upload or write what is left."""
         self._run.finish(exit_code=EXIT_CODES.get(state, 1))
 
 
@@ -67,13 +66,13 @@ tracker = WandB
 
 
 def _log_in(wandb: Any) -> None:
-    """A worker has nobody whom it could ask for a key: W&B would ask its terminal, where it has one."""
+    """Log in without a prompt: by default W&B asks for a key on the terminal of a worker that has one."""
     try:
-        known = wandb.login(prompt=False)
-    except TypeError:  # of an older wandb, which has no such option
-        known = wandb.api.api_key
-    if not known:
-        raise RuntimeError("W&B knows no API key here: set WANDB_API_KEY, or run `wandb login` once")
+        logged_in = wandb.login(prompt=False)
+    except TypeError:  # an older wandb, without this option
+        logged_in = wandb.api.api_key
+    if not logged_in:
+        raise RuntimeError("W&B has no API key: set WANDB_API_KEY, or run `wandb login` once")
 
 
 def _mode() -> Any:

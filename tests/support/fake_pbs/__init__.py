@@ -1,8 +1,8 @@
 """A fake PBS Pro for tests: `qsub`, `qstat` and `qdel` that check what they are given and really run the scripts.
 
-It is no scheduler to learn from and no daemon: its state is one file, and each running job has one small process
-beside it, the last of which ends with the context. What the real one knows and the fake does not play is refused with
-exit code 99, never guessed. It follows OpenPBS 20 to 23: its manual pages and what its commands print and return.
+Its state is one file, and each running job has one small process beside it, the last of which ends with the context.
+It has the options that modtrain writes and reads; another one of the real commands is refused with exit code 99. It
+follows OpenPBS 20 to 23: its manual pages and what its commands print and return.
 
     with fake_pbs(tmp_path / "pbs") as pbs:
         subprocess.run(["qsub", "job.sh"], env=os.environ | pbs.env)

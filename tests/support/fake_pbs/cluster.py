@@ -1,6 +1,5 @@
 """What the fake PBS Pro remembers: its shape, its jobs, and one file of state that is changed under a lock.
 
-It is the server's memory and nothing else: who may start is decided in scheduling.py, what runs in supervisor.py.
 Only the standard library is used, so that a command starts in some hundredths of a second.
 """
 
@@ -22,8 +21,8 @@ SERVER = "fakepbs"
 VERSION = "23.06.06"
 FIRST_NUMBER = 100
 HOST = socket.gethostname()
-ID = re.compile(rf"(\d+)(?:\[(\d*|\d+-\d+)\])?(?:\.{SERVER})?(?:@{SERVER})?")
-ID_FORM = re.compile(r"\d+(\[[\d-]*\])?(\.[\w.-]+)?(@[\w.-]+)?")
+ID = re.compile(rf"(\d+)(?:\[(\d*)\])?(?:\.{SERVER})?")
+ID_FORM = re.compile(r"\d+(\[\d*\])?(\.[\w.-]+)?")
 
 
 class Refused(Exception):
@@ -35,7 +34,7 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The fake was taken down: whoever still works for it leaves."""
+    """The fake was taken down; its programs end."""
 
 
 def not_simulated(what: str) -> Refused:
@@ -56,7 +55,6 @@ class Cluster:
     accounts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     kill_delay_s: float = 10.0
-    max_array_size: int = 10_000
 
     def save(self, home: Path) -> None:
         """Write the shape into the fake's folder, where every command reads it."""
@@ -84,7 +82,6 @@ class Task:
     started_s: float = 0.0
     ended_s: float = 0.0
     comment: str = ""
-    substate: int = 10
     deleted: bool = False
 
     @property
@@ -100,21 +97,18 @@ class Job:
     number: int
     name: str
     queue: str
-    owner: str
     attributes: dict[str, str]
+    project: str
+    joined: bool
     resources: dict[str, str]
     chunks: list[dict[str, int]]
-    placement: str
     walltime_s: float | None
     variables: dict[str, str]
     directory: str
     output: str
-    error: str
-    umask: int
     shell: str
     rerunable: bool
     depend: list[list[str]]
-    arguments: list[str]
     created_s: float
     range: str = ""
     limit: int | None = None
@@ -181,7 +175,7 @@ class State:
     jobs: dict[int, Job] = field(default_factory=dict)
 
     def find(self, identifier: str) -> tuple[Job, list[str]]:
-        """The job, and the indices of the subjobs that the identifier names (none: the job or the whole array).
+        """The job, and the index of the subjob that the identifier names (none: the job or the whole array).
 
         An unknown one is refused as every PBS command does it.
         """
@@ -189,12 +183,9 @@ class State:
         job = self.jobs.get(int(match[1])) if match else None
         if match is None or job is None or job.array != (match[2] is not None):
             raise Refused(f"Unknown Job Id {full(identifier)}", 153)
-        first, _, last = (match[2] or "").partition("-")
-        indices = [str(index) for index in range(int(first), int(last or first) + 1)] if first else []
-        found = [index for index in indices if index in job.tasks]
-        if indices and not found:
+        if match[2] and match[2] not in job.tasks:
             raise Refused(f"Unknown Job Id {full(identifier)}", 153)
-        return job, found
+        return job, [match[2]] if match[2] else []
 
 
 def full(identifier: str) -> str:
@@ -230,7 +221,7 @@ def locked(home: Path) -> Iterator[State]:
 
 def create(home: Path, cluster: Cluster) -> None:
     """Lay out the folder of a new fake."""
-    for name in ("bin", "home", "spool", "tmp", "aux", "undelivered"):
+    for name in ("bin", "home", "spool", "tmp", "aux"):
         (home / name).mkdir(parents=True)
     cluster.save(home)
     (home / "home" / ".bash_profile").write_text(f"PATH={shlex.quote(str(home / 'bin'))}:$PATH\n")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-import pwd
-import re
 import sys
 import time
 from pathlib import Path
 
-from . import options, rules
 from .cluster import HOST, SERVER, Cluster, Job, Refused, State, Task, locked
-from .options import Request, Usage
+from .request import USAGE, Request, Usage, array, dependencies, resources, seconds, variables
 from .scheduling import schedule
 
-PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "MAIL", "SHELL", "TZ")
-NAMED = {"A": "Account_Name", "j": "Join_Path", "k": "Keep_Files", "m": "Mail_Points", "M": "Mail_Users"}
-DEFAULTS = {"c": "u", "j": "n", "k": "n", "m": "a", "p": "0", "P": "_pbs_project_default"}
+PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TZ")
 
 
 def main(home: Path, arguments: list[str]) -> None:
@@ -24,7 +19,7 @@ def main(home: Path, arguments: list[str]) -> None:
     try:
         _submit(home, arguments)
     except Usage as error:
-        raise Refused(f"{error}\n{options.USAGE}", 2) from error
+        raise Refused(f"{error}\n{USAGE}", 2) from error
 
 
 def _submit(home: Path, arguments: list[str]) -> None:
@@ -33,19 +28,16 @@ def _submit(home: Path, arguments: list[str]) -> None:
     if len(rest) > 1:
         raise Usage("one script only")
     name, script = _script(rest[0] if rest else "-")
-    prefix = request.options.get("C", os.environ.get("PBS_DPREFIX", "#PBS"))
-    request.read(script, prefix)
-    options.refuse_what_is_not_simulated(request)
+    request.read(script)
     request.options.setdefault("N", name)
-    job = _job(request, Cluster.load(home), arguments)
+    job = _job(request, Cluster.load(home))
     with locked(home) as state:
         _register(state, job)
         copy = home / "spool" / f"{job.number}.SC"
         copy.write_text(script)
         copy.chmod(0o700)
         schedule(home, state)
-    if "z" not in request.options:
-        sys.stdout.write(f"{job.id()}\n")
+    sys.stdout.write(f"{job.id()}\n")
 
 
 def _script(path: str) -> tuple[str, str]:
@@ -53,47 +45,36 @@ def _script(path: str) -> tuple[str, str]:
     if path == "-":
         return "STDIN", sys.stdin.read()
     try:
-        if not Path(path).is_file() and Path(path).exists():
-            raise Refused("script not a file", 1)
         return Path(path).name, Path(path).read_text()
     except OSError as error:
         raise Refused(f"script file:: {error.strerror}", 1) from error
 
 
-def _job(request: Request, cluster: Cluster, arguments: list[str]) -> Job:
+def _job(request: Request, cluster: Cluster) -> Job:
     asked = request.options
-    rules.check_options(asked, cluster)
-    indices, limit = rules.array(asked["J"], cluster) if "J" in asked else ([], None)
-    depend = rules.attributes(request.attributes)
-    queue = rules.queue(asked.get("q", ""), cluster)
+    request.check(cluster)
+    indices, limit = array(asked["J"]) if "J" in asked else ([], None)
+    queue = asked.get("q", cluster.queues[0])
     default = {"walltime": cluster.limits[queue]} if queue in cluster.limits else {}
-    chunks, place, resources = rules.resources(default | request.resources, cluster)
-    user = pwd.getpwuid(os.getuid()).pw_name
-    chosen = DEFAULTS | asked
+    chunks, listed = resources(default | request.resources, cluster)
     return Job(
         number=0,
         name=asked["N"],
         queue=queue,
-        owner=f"{user}@{HOST}",
-        attributes={long: chosen[letter] for letter, long in NAMED.items() if letter in chosen}
-        | {"Checkpoint": chosen["c"], "Priority": str(int(chosen["p"])), "project": chosen["P"]}
-        | ({"group_list": request.attributes["group_list"]} if "group_list" in request.attributes else {})
-        | ({"Remove_Files": asked["R"]} if "R" in asked else {}),
-        resources=resources,
+        attributes={"Account_Name": asked["A"]} if "A" in asked else {},
+        project=asked.get("P", "_pbs_project_default"),
+        joined=asked.get("j") == "oe",
+        resources=listed,
         chunks=chunks,
-        placement=place,
-        walltime_s=rules.seconds(resources["walltime"]) if "walltime" in resources else None,
+        walltime_s=seconds(listed["walltime"]) if "walltime" in listed else None,
         variables=_variables(asked),
         directory=str(Path.cwd()),
-        output=_path(asked.get("o", "")),
-        error=_path(asked.get("e", "")),
-        umask=int(request.attributes.get("umask", "077"), 8),
-        shell=asked.get("S", "").partition("@")[0],
+        output=str(Path.cwd() / asked["o"]) if "o" in asked else "",
+        shell=asked.get("S", ""),
         rerunable=asked.get("r", "y") == "y",
-        depend=depend,
-        arguments=arguments,
+        depend=dependencies(asked["W"]) if "W" in asked else [],
         created_s=time.time(),
-        range=re.sub("%.*", "", asked.get("J", "")),
+        range=asked.get("J", "").partition("%")[0],
         limit=limit,
         user_hold="h" in asked,
         tasks={str(index): Task() for index in indices} or {"": Task()},
@@ -101,34 +82,20 @@ def _job(request: Request, cluster: Cluster, arguments: list[str]) -> Job:
 
 
 def _variables(asked: dict[str, str]) -> dict[str, str]:
-    """What qsub sends along: some of the caller's variables under other names, and those of -v and -V."""
+    """What qsub sends along: some of the caller's variables under other names, and those of -v."""
     own = {f"PBS_O_{name}": os.environ[name] for name in PASSED_ON if name in os.environ}
     own |= {"PBS_O_WORKDIR": str(Path.cwd()), "PBS_O_SYSTEM": "Linux", "PBS_O_HOST": HOST}
-    every = {name: value for name, value in os.environ.items() if not name.startswith("PBS_O_")}
-    named = options.variables(asked["v"], os.environ) if "v" in asked else {}
-    return own | (every if "V" in asked else {}) | named
-
-
-def _path(path: str) -> str:
-    """The absolute path of `-o [host:]path`; a folder keeps the slash that says so."""
-    host, colon, rest = path.partition(":")
-    if colon and re.fullmatch(r"[\w.-]+", host):
-        return rest if rest.startswith("/") else f"~/{rest}"
-    if not path:
-        return ""
-    whole = Path.cwd() / path
-    return f"{whole}/" if path.endswith("/") or whole.is_dir() else str(whole)
+    return own | (variables(asked["v"], os.environ) if "v" in asked else {})
 
 
 def _register(state: State, job: Job) -> None:
     """Give the job its number, and hold it where it must wait for others."""
     job.number = state.next
     state.next += 1
-    job.variables["PBS_O_QUEUE"] = job.queue
-    job.depend = [[kind, *(_known(other) for other in others)] for kind, *others in job.depend]
+    job.depend = [[kind, *(_full(other) for other in others)] for kind, *others in job.depend]
     job.waiting = bool(job.depend)
     state.jobs[job.number] = job
 
 
-def _known(identifier: str) -> str:
+def _full(identifier: str) -> str:
     return identifier if identifier.endswith(f".{SERVER}") else f"{identifier}.{SERVER}"

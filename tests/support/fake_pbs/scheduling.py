@@ -1,8 +1,8 @@
-"""Who may start, and what the end of a job means for the others: the scheduler of the fake PBS Pro.
+"""Which jobs may start, and what the end of a job means for the others: the scheduler of the fake PBS Pro.
 
-First come, first served, by priority: a job that does not fit now keeps the ones behind it waiting, unless it never
+First come, first served: a job that does not fit now keeps the ones behind it waiting, unless it never
 fits. An array does not keep others waiting for its own limit. Everything here runs under the lock of the state; there
-is no process that schedules: whoever changes something calls `schedule`.
+is no process that schedules: what changes the state calls `schedule`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,13 @@ def schedule(home: Path, state: State) -> None:
     while _settle(state):
         pass
     cluster = Cluster.load(home)
-    waiting = [job for job in state.jobs.values() if not job.held and not job.over]
-    for job in sorted(waiting, key=lambda job: -int(job.attributes["Priority"])):
+    for job in [job for job in state.jobs.values() if not job.held and not job.over]:
         if not _start_tasks(home, state, cluster, job):
             return
 
 
 def _start_tasks(home: Path, state: State, cluster: Cluster, job: Job) -> bool:
-    """Start what there is room for; whether the next job may be looked at."""
+    """Start what there is room for; whether the next job may start."""
     running = sum(task.state in "RE" for task in job.tasks.values())
     for index, task in job.tasks.items():
         if task.state != "Q":
@@ -70,24 +69,18 @@ def _used(state: State) -> dict[str, list[int]]:
         for task in job.tasks.values():
             for node, ncpus, ngpus in task.places if task.state in "RE" else []:
                 taken = used.setdefault(node, [0, 0])
-                taken[0] += 10**6 if "excl" in job.placement else ncpus
+                taken[0] += ncpus
                 taken[1] += ngpus
     return used
 
 
 def _placed(job: Job, cluster: Cluster, used: dict[str, list[int]]) -> list[list[Any]] | None:
-    """A node for each chunk, or None: `scatter` takes another one for each, `pack` one for all, `excl` empty ones."""
+    """A node for each chunk, or None; `place=scatter` takes another one for each."""
     free = {
         node: [cluster.ncpus - used.get(node, [0, 0])[0], cluster.ngpus - used.get(node, [0, 0])[1]]
         for node in (f"n{number}" for number in range(1, cluster.nodes + 1))
-        if "excl" not in job.placement or node not in used
     }
-    if job.placement.startswith("pack"):
-        for node in free:
-            if (found := _fill(job, {node: list(free[node])}, scatter=False)) is not None:
-                return found
-        return None
-    return _fill(job, free, scatter="scatter" in job.placement)
+    return _fill(job, free, scatter=job.resources["place"] == "scatter")
 
 
 def _fill(job: Job, free: dict[str, list[int]], scatter: bool) -> list[list[Any]] | None:
@@ -108,7 +101,7 @@ def _fill(job: Job, free: dict[str, list[int]], scatter: bool) -> list[list[Any]
 def _start(home: Path, job: Job, index: str, task: Task, places: list[list[Any]]) -> None:
     now = time.time()
     when = time.strftime("%a %b %d at %H:%M", time.localtime(now))
-    task.state, task.places, task.started_s, task.substate = "R", places, now, 42
+    task.state, task.places, task.started_s = "R", places, now
     task.run_count += 1
     task.comment = f"Job run at {when} on {vnodes(places)}"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
@@ -125,7 +118,7 @@ def _start(home: Path, job: Job, index: str, task: Task, places: list[list[Any]]
             )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    started.returncode = 0  # nobody here waits for it, and that is meant
+    started.returncode = 0  # it outlives this process, which does not wait for it
     task.supervisor = started.pid
 
 
@@ -134,8 +127,8 @@ def vnodes(places: list[list[Any]]) -> str:
     return "+".join(f"({node}:ncpus={ncpus}{f':ngpus={ngpus}' if ngpus else ''})" for node, ncpus, ngpus in places)
 
 
-def delete(home: Path, state: State, job: Job, index: str) -> None:
-    """qdel of one task: a running one is told to end, one that waits is over at once."""
+def delete(job: Job, index: str) -> None:
+    """qdel of one task: a running one gets a signal, one that waits is over at once."""
     task = job.tasks[index]
     if task.over:
         return
@@ -143,7 +136,7 @@ def delete(home: Path, state: State, job: Job, index: str) -> None:
     if task.state in "RE":
         tell(task, DELETE)
         return
-    task.state, task.substate, task.ended_s = ("X" if job.array else "F"), 91, time.time()
+    task.state, task.ended_s = ("X" if job.array else "F"), time.time()
     task.comment = f"{task.comment or 'Not Running'} and terminated"
 
 
@@ -190,5 +183,5 @@ def _abort(job: Job, why: str) -> None:
     job.waiting = False
     job.comment = why
     for task in job.tasks.values():
-        task.state, task.comment, task.substate = ("X" if job.array else "F"), why, 91
+        task.state, task.comment = ("X" if job.array else "F"), why
         task.deleted, task.ended_s = True, time.time()

@@ -1,7 +1,7 @@
 """One process beside every running job: starts its script, holds it to its time, signals it, brings its output back.
 
 It plays the part of MoM, on nodes that are all this machine. A login shell in $HOME runs a copy of the script, with
-no variables but PBS's own and those of -v and -V. SIGTERM goes to every process of the job's session.
+no variables but PBS's own and those of -v. SIGTERM goes to every process of the job's session.
 When the script's own process has ended, what it left running is killed at once.
 """
 
@@ -37,7 +37,7 @@ def main(home: Path, arguments: list[str]) -> None:
             if job is None or state.closed or not stands(home):
                 return
             run = Run(home=home, job=job, index=index, kill_delay_s=Cluster.load(home).kill_delay_s)
-            os.umask(job.umask)
+            os.umask(0o077)
             run.start()
             job.tasks[index].session = run.child.pid
         run.watch()
@@ -74,28 +74,14 @@ class Run:
                 stderr=err,
                 cwd=environment["HOME"],
                 env=environment,
-                umask=self.job.umask,
                 start_new_session=True,
                 preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, []),
             )
         self.began = time.monotonic()
 
     def streams(self) -> tuple[BinaryIO, BinaryIO]:
-        """Where its output goes while it runs: the spool, or with `-k d` the place itself; joined they are one."""
-        join = self.job.attributes["Join_Path"]
-        return self._open("ER" if join == "eo" else "OU"), self._open("OU" if join == "oe" else "ER")
-
-    def _open(self, suffix: str) -> BinaryIO:
-        try:
-            return self.spooled(suffix).open("ab")
-        except OSError:  # a place that cannot be written to directly: the output is brought there in the end
-            return (self.home / "spool" / f"{self.id}.{suffix}").open("ab")
-
-    def spooled(self, suffix: str) -> Path:
-        """The file of one stream while the job runs."""
-        keep = self.job.attributes["Keep_Files"]
-        direct = "d" in keep and {"OU": "o", "ER": "e"}[suffix] in keep
-        return destination(self, suffix) if direct else self.home / "spool" / f"{self.id}.{suffix}"
+        """Where its output goes while it runs: the spool; joined they are one."""
+        return spooled(self, "OU").open("ab"), spooled(self, "OU" if self.job.joined else "ER").open("ab")
 
     def watch(self) -> None:
         """Wait for the end, and bring it about when it is due."""
@@ -185,34 +171,32 @@ def _environment(run: Run) -> dict[str, str]:
     return bare | job.variables | pbs | subjob
 
 
+def spooled(run: Run, suffix: str) -> Path:
+    """The file of one stream while the job runs."""
+    return run.home / "spool" / f"{run.id}.{suffix}"
+
+
 def destination(run: Run, suffix: str) -> Path:
-    """Where a stream belongs: `-o`, a name in the folder it was submitted from, or with `-k` in the home."""
-    job, kind = run.job, {"OU": "o", "ER": "e"}[suffix]
+    """Where a stream belongs: `-o`, or a name in the folder that the job was submitted from."""
+    job = run.job
+    if suffix == "OU" and job.output:
+        return Path(job.output, f"{run.id}.OU") if Path(job.output).is_dir() else Path(job.output)
     subjob = f".{run.index}" if job.array else ""
-    plain = f"{job.name}.{kind}{job.number}{subjob}"
-    keep = job.attributes["Keep_Files"]
-    if kind in keep and "d" not in keep:
-        return run.home / "home" / plain
-    asked = job.output if kind == "o" else job.error
-    asked = asked.replace("^array_index^", run.index)
-    if asked.startswith("~/"):
-        asked = f"{run.home / 'home'}{asked[1:]}"
-    if asked.endswith("/"):
-        return Path(asked) / f"{run.id}.{suffix}"
-    return Path(asked) if asked else Path(job.directory) / plain
+    return Path(job.directory, f"{job.name}.{'o' if suffix == 'OU' else 'e'}{job.number}{subjob}")
 
 
 def _finish(run: Run) -> None:
-    """Bring the output back, say how it ended, and let the next one start."""
+    """Bring the output back, record how the job ended, and let the next one start."""
     again = run.ended_by == "node" and run.job.rerunable
     with locked(run.home) as state:
         if run.job.number in state.jobs:
             state.jobs[run.job.number].tasks[run.index].state = "E"
-    if again:
-        for path in _spool(run):
-            path.unlink(missing_ok=True)
-    else:
-        _deliver(run)
+    for suffix in ("OU", "ER"):
+        source = spooled(run, suffix)
+        if source.exists() and not again:
+            with contextlib.suppress(OSError):  # the real one keeps it on the node then
+                shutil.copyfile(source, destination(run, suffix))
+        source.unlink(missing_ok=True)
     shutil.rmtree(run.home / "tmp" / f"pbs.{run.id}", ignore_errors=True)
     with locked(run.home) as state:
         job = state.jobs.get(run.job.number)
@@ -224,34 +208,16 @@ def _finish(run: Run) -> None:
 def _settle(run: Run, job: Job, task: Task, again: bool) -> None:
     task.ended_s, task.supervisor, task.session = time.time(), 0, 0
     if again and not task.deleted:
-        task.state, task.substate, task.comment = "Q", 10, "Not Running: Requeued, execution node down"
+        task.state, task.comment = "Q", "Not Running: Requeued, execution node down"
         return
     code = run.child.returncode
     task.exit_status = code if code >= 0 else 256 - code
     task.state = "X" if job.array else "F"
     ending = "finished" if task.exit_status == 0 else "failed"
-    task.substate = 92 if task.exit_status == 0 else 93
     if run.ended_by == "walltime":
         task.exit_status, ending = WALLTIME_EXCEEDED, "exceeded resource walltime"
     elif run.ended_by == "deleted" or task.deleted:
-        task.substate, ending = 91, "terminated"
+        ending = "terminated"
     elif run.ended_by == "node":
         task.exit_status, ending = NODE_LOST, "failed: execution node down"
     task.comment += f" and {ending}"
-
-
-def _spool(run: Run) -> list[Path]:
-    return [run.home / "spool" / f"{run.id}.{suffix}" for suffix in ("OU", "ER")]
-
-
-def _deliver(run: Run) -> None:
-    """Copy what is in the spool to where it belongs; where that cannot be, keep it among the undelivered."""
-    for source in _spool(run):
-        if not source.exists():
-            continue
-        target = destination(run, source.suffix[1:])
-        try:
-            shutil.copyfile(source, target)
-        except OSError:
-            shutil.copyfile(source, run.home / "undelivered" / source.name)
-        source.unlink()

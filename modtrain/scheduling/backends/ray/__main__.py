@@ -1,7 +1,4 @@
-"""What the driver's process runs: it answers questions from a pipe until whoever asks is gone.
-
-Deliberately not here: the other end of the pipe (`driver.py`), and the answers (`actors.py`).
-"""
+"""The program of the driver process (`driver.py`): it answers calls from a pipe until the other end is closed."""
 
 from __future__ import annotations
 
@@ -16,21 +13,22 @@ from modtrain.scheduling.backends.ray.actors import Actors
 
 
 def main() -> None:
-    """Read questions, write answers."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a scheduler's SIGTERM is for the launcher, which asks us to leave
-        signal.signal(number, lambda *_: None)  # and not ignored, which all that is started here would inherit
+    """Read the address, then calls as (method of `Actors`, arguments); write each result or error."""
+    # A scheduler's SIGTERM is handled by the launcher, which closes the pipe. A handler, as SIG_IGN would be inherited.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     pipe: Connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, OSError):
         actors = Actors(pipe.recv())
         while True:
-            verb, arguments = pipe.recv()
-            pipe.send(_answer(actors, verb, arguments))
+            method, arguments = pipe.recv()
+            pipe.send(_result(actors, method, arguments))
     cluster.leave()
 
 
-def _answer(actors: Actors, verb: str, arguments: tuple[object, ...]) -> object:
+def _result(actors: Actors, method: str, arguments: tuple[object, ...]) -> object:
     try:
-        return getattr(actors, verb)(*arguments)
+        return getattr(actors, method)(*arguments)
     except ModtrainError as error:
         return error
     except Exception as error:

@@ -1,14 +1,10 @@
-"""The Ray cluster that this process uses, and how much of it each job of a run gets.
-
-Deliberately not here: actors (`keeper.py`) and what is done with them (`actors.py`).
-"""
+"""The Ray cluster of this process: joining one, starting an instance on this machine, leaving."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
-import math
 import os
 import secrets
 import shutil
@@ -17,27 +13,26 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import Job
 from modtrain.scheduling.backends.ray.supervisor import NAMESPACE
 
-ANSWER_S = 10.0
+CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 80 * 2**20
-"""Little more than Ray insists on: nothing is stored there."""
-LONGEST_TEMPORARY = 19
-"""Bytes of a folder's name below which the names of Ray's sockets, which a system allows 107, still fit."""
+"""Slightly more than Ray's minimum: nothing is stored there."""
+MAX_TEMPORARY_BYTES = 19
+"""Longest path of the temporary folder with which the paths of Ray's sockets stay within the system's 107 bytes."""
 _FOLDERS: list[Path] = []
-"""Of instances of our own."""
+"""Of the instances that this process started."""
 
 
 def connect(address: str | None) -> Any:
-    """The module `ray`, connected: to the cluster at `address`, else to an instance of our own on this machine."""
-    for name, value in (_ALWAYS if address else _ALWAYS | _own_instance()).items():
-        os.environ.setdefault(name, value)  # Ray reads some of them when it is imported
+    """The module `ray`, connected to the cluster at `address`, else to an instance started on this machine."""
+    for name, value in (_ENVIRONMENT if address else _ENVIRONMENT | _private_instance()).items():
+        os.environ.setdefault(name, value)  # Ray reads some of them at import
     import ray
 
     if not ray.is_initialized():
@@ -48,7 +43,7 @@ def connect(address: str | None) -> Any:
 
 
 def leave() -> None:
-    """End what belongs to this process: its actors, and an instance of our own."""
+    """End the actors of this process and the instance that it started."""
     ray = sys.modules.get("ray")
     if ray is not None:
         ray.shutdown()
@@ -56,74 +51,37 @@ def leave() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def own_node_lives() -> bool:
-    """Whether the cluster still counts the node that this process belongs to."""
+def own_node_is_alive() -> bool:
+    """Whether the cluster still has the node of this process."""
     import ray
 
     own, nodes = ray.get_runtime_context().get_node_id(), cast(Any, ray.nodes)
     return any(node["NodeID"] == own and node["Alive"] for node in nodes())
 
 
-def capacities(kind: str) -> list[float]:
-    """How much of a resource (`CPU`, `GPU`) each node has, used or not."""
-    import ray
-
-    nodes: Any = ray.nodes
-    return [float(node["Resources"].get(kind, 0.0)) for node in nodes() if node["Alive"]]
-
-
-def share(available: Sequence[float], jobs: int, wanted: float) -> float:
-    """The largest part, at most `wanted`, of which so many fit on nodes of these capacities; 0 where none does."""
-    parts = {wanted} | {capacity / count for capacity in available for count in range(1, jobs + 1)}
-    fitting = (
-        part
-        for part in parts
-        if 0 < part <= wanted and sum(int(capacity / part + 1e-9) for capacity in available) >= jobs
-    )
-    return max(fitting, default=0.0)
-
-
-def bundle_for(cpus: Sequence[float], gpus: Sequence[float], jobs: Sequence[Job]) -> dict[str, float]:
-    """What each job reserves on nodes with these CPUs and GPUs, scaled down until all that run at once fit.
-
-    So little that all still fit when the largest node is lost, since a worker of a lost node must go somewhere.
-    """
-    wanted = max(job.resources.gpus for job in jobs)
-    there = max(len(jobs), *(job.resources.beside for job in jobs))
-    count = next((n for n in range(1, there + 1) if sum(int(gpu) * n for gpu in gpus) >= there), 0)
-    gpu = min(1.0, wanted) / count if count else 0.0
-    hosts = [cpu for cpu, gpus_here in zip(cpus, gpus, strict=True) if not gpu or gpus_here >= 1]
-    survivors = sorted(hosts)[:-1] or hosts
-    cpu = share(survivors, there, max(job.resources.cpus for job in jobs))
-    if not cpu:
-        raise InputError(f"The Ray cluster has no CPU for {there} workers; its nodes have {sum(cpus):g} CPUs.")
-    bundle = {"CPU": cpu, "GPU": gpu}
-    return {kind: math.floor(part * 1e4) / 1e4 for kind, part in bundle.items() if part}
-
-
-_ALWAYS = {
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # training is the work here, not something in the background
+    "RAY_worker_niceness": "0",  # training is not background work
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else the death of an actor is told in the middle of our own output
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else Ray prints the deaths of actors into our output
 }
 
 
 @functools.cache
-def _own_instance() -> dict[str, str]:
-    """For an instance of our own: every port on the loopback interface, and closed to the machine's other users.
+def _private_instance() -> dict[str, str]:
+    """Variables of an instance with all ports on the loopback interface, closed to other users of the machine.
 
-    Ray reads the first when it is imported.
+    Ray reads the first one at import.
     """
     return {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # what Ray calls its choice of the loopback address
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # selects the loopback address
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
 
 
 @contextlib.contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself."""
+    """Restore the handler of SIGTERM, which Ray replaces."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -137,16 +95,16 @@ def _join(address: str) -> None:
         _check_listens(address)
     except OSError as error:
         raise InputError(
-            f"There is no Ray cluster at {address} ({error.strerror or error}). Start one there, or leave --address "
-            "out (and RAY_ADDRESS unset) to run on this machine."
+            f"There is no Ray cluster at {address} ({error.strerror or error}). Start one there, or omit --address and "
+            "unset RAY_ADDRESS to run on this machine."
         ) from None
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"The Ray cluster at {address} did not let us join ({_first_sentence(error)}). Launch on a machine that "
-            "has a node of it, with the same versions of Ray and Python; and if it wants a token, set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to its file."
+            f"The Ray cluster at {address} refused this process ({_first_sentence(error)}). Launch on a machine that "
+            "is one of its nodes, with the same versions of Ray and Python. If it requires a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the token's file."
         ) from None
 
 
@@ -155,16 +113,16 @@ def _first_sentence(error: Exception) -> str:
 
 
 def _check_listens(address: str) -> None:
-    """Ray itself asks an address where nobody listens for many minutes."""
+    """OSError where nothing listens at the address: Ray itself would retry for many minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _start_instance() -> None:
     import ray
 
-    short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY
+    short = len(os.fsencode(tempfile.gettempdir())) <= MAX_TEMPORARY_BYTES
     folder = Path(tempfile.mkdtemp(prefix="modtrain-ray-", dir=None if short else "/tmp"))
     _FOLDERS.append(folder)
     try:
@@ -176,11 +134,11 @@ def _start_instance() -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=str(folder / "r"),  # which Ray opens to everybody on this machine
-            # No idle processes in advance, and no killing of workers because others have filled the machine's memory.
+            _temp_dir=str(folder / "r"),  # Ray makes it readable for every user; its parent is private
+            # Start no idle processes, and kill no worker because other programs fill the machine's memory.
             _system_config={"prestart_worker_first_driver": False, "memory_monitor_refresh_ms": 0},
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModtrainError(
-            f"Ray cannot be started on this machine: {error}. --backend local does without it."
+            f"Ray cannot be started on this machine: {error}. --backend local works without it."
         ) from error

@@ -1,9 +1,8 @@
-"""The process that talks to Ray, and how it is asked.
+"""The driver: a process that talks to Ray, and the calls to it.
 
-Ray ends any process that uses it when its cluster is lost, and takes signals for itself. So nothing of a launch but
-this process joins a cluster, and a lost cluster is an answer that does not come. When whoever started it is gone, it
-leaves, and its workers end. Deliberately not here: what it runs (`__main__.py`), and what is done on the cluster
-(`actors.py`).
+Ray ends any process that uses it when its cluster is lost, and installs its own signal handlers. So only this process
+of a launch joins a cluster, and a lost cluster is a call without an answer. The driver ends when the process that
+started it is gone, and its workers with it. `__main__.py` is its program, `actors.py` executes the calls.
 """
 
 from __future__ import annotations
@@ -18,99 +17,104 @@ from multiprocessing import Pipe
 from typing import IO, Any
 
 from modtrain.errors import BackendSilent, ClusterLost, InputError, ModtrainError
-from modtrain.scheduling.backends.base import python_path
+from modtrain.scheduling.python_path import python_path
 
 JOIN_S = 90.0
 """Longer than Ray takes to start, or to give up an address, on a slow machine."""
-LEAVE_S = 10.0
-_HERE: dict[str | None, Driver] = {}
+CLOSE_S = 10.0
+_DRIVERS: dict[str | None, Driver] = {}
 
 
 class Driver:
-    """A process of its own that has joined the cluster at `address`, or started an instance for us alone."""
+    """A process that has joined the cluster at `address`, or started an instance of its own."""
 
     def __init__(self, address: str | None) -> None:
-        """InputError where no cluster at the address lets us in."""
+        """InputError where there is no cluster at the address, or it refuses this process."""
         self.address = address
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process lives
-        self._pipe, its = Pipe()
-        with its:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - for the lifetime of the process
+        self._pipe, far_end = Pipe()
+        with far_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "modtrain.scheduling.backends.ray", str(its.fileno())],
-                pass_fds=(its.fileno(),),
+                [sys.executable, "-m", "modtrain.scheduling.backends.ray", str(far_end.fileno())],
+                pass_fds=(far_end.fileno(),),
                 stdin=subprocess.DEVNULL,
-                stdout=self._words,
-                stderr=self._words,
-                start_new_session=True,  # a terminal's Ctrl-C is the launcher's
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,  # a terminal's Ctrl-C is for the launcher
                 env=os.environ | python_path(),
             )
         self._pipe.send(address)
-        self._asked = self._answered = 0
-        atexit.register(self.leave)
+        self._calls = self._results = 0
+        atexit.register(self.close)
         self._join()
 
-    def ask(self, verb: str, *arguments: object, within_s: float) -> Any:
-        """What `Actors` returns, or raises. BackendSilent where it has not within so long, ClusterLost for good."""
+    def call(self, method: str, *arguments: object, timeout_s: float) -> Any:
+        """Call a method of `Actors`: return its result or raise its error.
+
+        BackendSilent without a result within `timeout_s`, ClusterLost where the driver has ended.
+        """
         try:
-            if self._waited(within_s):
-                self._pipe.send((verb, arguments))
-                self._asked += 1
-            if not self._waited(within_s):
-                raise BackendSilent(f"{self._where()} does not answer; waiting for it.")
+            if self._receive(timeout_s):
+                self._pipe.send((method, arguments))
+                self._calls += 1
+            if not self._receive(timeout_s):
+                raise BackendSilent(f"{self._cluster_name()} does not answer; waiting for it.")
         except (EOFError, OSError):
             raise self._lost() from None
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
 
     @property
-    def lives(self) -> bool:
-        """Whether it can be asked."""
+    def running(self) -> bool:
+        """Whether the process can be called."""
         return self._process.poll() is None
 
-    def leave(self) -> None:
-        """End the process, and what of its instance or its workers ends with it."""
-        atexit.unregister(self.leave)
+    def close(self) -> None:
+        """End the process, its actors, and the instance that it started."""
+        atexit.unregister(self.close)
         self._pipe.close()
         try:
-            self._process.wait(LEAVE_S)
+            self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if not self._words.closed:
-            self._last_word = _last_line(self._words)
-            self._words.close()
+        if not self._output.closed:
+            self._last_output = _last_line(self._output)
+            self._output.close()
 
     def _join(self) -> None:
         try:
-            self.ask("join", within_s=JOIN_S)
+            self.call("join", timeout_s=JOIN_S)
         except BackendSilent:
-            self.leave()
-            raise InputError(f"{self._where()} did not let us in within {JOIN_S:.0f} s. Is that Ray?") from None
+            self.close()
+            raise InputError(
+                f"{self._cluster_name()} did not accept this process within {JOIN_S:.0f} s. Is it a Ray cluster?"
+            ) from None
         except ModtrainError:
-            self.leave()
+            self.close()
             raise
 
-    def _waited(self, within_s: float) -> bool:
-        """Whether every question is answered. One is asked at a time, so that none can fill the pipe."""
-        deadline = time.monotonic() + within_s
-        while self._answered < self._asked and self._pipe.poll(max(0.0, deadline - time.monotonic())):
-            self._answer: object = self._pipe.recv()
-            self._answered += 1
-        return self._answered == self._asked
+    def _receive(self, timeout_s: float) -> bool:
+        """Whether every call has its result. Only one is sent at a time, so that calls cannot fill the pipe."""
+        deadline = time.monotonic() + timeout_s
+        while self._results < self._calls and self._pipe.poll(max(0.0, deadline - time.monotonic())):
+            self._result: object = self._pipe.recv()
+            self._results += 1
+        return self._results == self._calls
 
-    def _where(self) -> str:
+    def _cluster_name(self) -> str:
         return f"The Ray cluster at {self.address}" if self.address else "The Ray instance of this launch"
 
     def _lost(self) -> ModtrainError:
-        self.leave()
-        if not self._answered:
+        self.close()
+        if not self._results:
             return ModtrainError(
-                f"Ray cannot be used on this machine: {self._last_word}. --backend local does without."
+                f"Ray cannot be used on this machine: {self._last_output}. --backend local works without it."
             )
         return ClusterLost(
-            f"{self._where()} is lost, and its workers end with it. What they have published is not: launch the run "
-            f"again{', here or on another cluster (--address)' if self.address else ''}, and it goes on."
+            f"{self._cluster_name()} is lost, and its workers with it. What they have published is kept: launch the "
+            f"run again{', here or on another cluster (--address)' if self.address else ''} to continue it."
         )
 
 
@@ -121,7 +125,7 @@ def _last_line(file: IO[bytes]) -> str:
 
 
 def driver(address: str | None) -> Driver:
-    """The one of this process for this cluster. One that was lost is replaced: the cluster may have come back."""
-    if address not in _HERE or not _HERE[address].lives:
-        _HERE[address] = Driver(address)
-    return _HERE[address]
+    """This process's driver for a cluster; a new one where the last one has ended, as the cluster may be back."""
+    if address not in _DRIVERS or not _DRIVERS[address].running:
+        _DRIVERS[address] = Driver(address)
+    return _DRIVERS[address]

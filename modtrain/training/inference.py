@@ -1,0 +1,291 @@
+"""Trained networks of a run, loaded from its published checkpoints, and the recipe's `apply` on images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from modtrain import plugins
+from modtrain.data.images import find, read_rgb
+from modtrain.data.unpaired_batches import as_float
+from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
+from modtrain.metrics.sample_grid import to_uint8
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import params_of, recipe_of
+from modtrain.recipes.nets_view import Nets
+from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.run import Run
+from modtrain.training import serialization
+from modtrain.training.devices import choose_device
+from modtrain.training.peers import freeze
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The trained networks of a run, frozen and in eval mode, with the recipe's way to apply them."""
+
+    run: Run
+    recipe: Recipe
+    params: Any
+    """The run's parameters: an object of the recipe's Params class."""
+    networks: Mapping[str, nn.Module]
+    """Every module by its name, as its moving average where the checkpoint has one."""
+    checkpoints: Mapping[str, Checkpoint]
+    """The checkpoint of which each network was loaded."""
+    device: str
+
+    @property
+    def nets(self) -> Nets:
+        """The networks as a recipe's `apply` and `evaluate` take them."""
+        return Nets({name: [net] for name, net in self.networks.items()}, {})
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each module."""
+        return {name: checkpoint.version for name, checkpoint in self.checkpoints.items()}
+
+    def apply(self, images: str | Path | Image.Image | Tensor) -> Image.Image | Tensor:
+        """Run the recipe's `apply` on one image or a batch.
+
+        The path of an image file, or a PIL image, gives a PIL image (RGB, 8 bits). A float tensor in [-1, 1], of shape
+        (3, H, W) or (N, 3, H, W), gives a tensor of as many dimensions on the same device; its size is up to the recipe
+        (in general that of the input). Random draws of the recipe are seeded by the run: the same input gives the same
+        output, and torch's global generators are left as they were. InputError for anything else.
+        """
+        if isinstance(images, Tensor):
+            _check_tensor(images)
+            batch = images if images.dim() == 4 else images[None]
+            applied = self.apply_batch(batch.to(self.device)).to(images.device)
+            return applied if images.dim() == 4 else applied[0]
+        return self.apply_image(_to_rgb(images))
+
+    def apply_image(self, image: Image.Image) -> Image.Image:
+        """One RGB image to another one."""
+        pixels: Tensor = pil_to_tensor(image)
+        applied = self.apply_batch(as_float(pixels.to(self.device))[None])
+        return Image.fromarray(to_uint8(applied[0]).permute(1, 2, 0).contiguous().cpu().numpy())
+
+    def apply_batch(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] on the model's device to the recipe's results on the same device."""
+        function = self.recipe.apply
+        if function is None:
+            raise InputError(
+                f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
+            )
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(self.run.spec.seed)
+            return call_recipe(self.run, lambda: function(self.nets, images, self.params))
+
+
+def load(
+    run: str | Path | Run,
+    *,
+    version: int | Mapping[str, int] | None = None,
+    best: bool | str = False,
+    device: str = "auto",
+) -> TrainedModel:
+    """The trained networks of a run: `modtrain.load("runs/apples").apply("apple.jpg")` is a PIL image.
+
+    By default every module is loaded at its newest full version that verifies. `version` selects another one: a number
+    for all modules, or a mapping of module to number (modules that it leaves out are loaded at their newest). `best`
+    selects the versions of the best evaluation instead: of the metric that it names, or with True of the first metric
+    of the newest evaluation; less is better for the metrics in the run's `lower_is_better`. `device` is auto, cpu,
+    cuda, cuda:1 or mps.
+
+    InputError where there is no such run, module, version, metric or device, or where a version was pruned meanwhile:
+    a run keeps only its newest versions.
+    """
+    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    if best is not False and version is not None:
+        raise InputError("Give either version or best to load, not both.")
+    recipe = recipe_of(opened.spec)
+    if best is not False:
+        versions, reason = _best_versions(opened, None if best is True else best)
+    else:
+        versions, reason = _selected_versions(opened, version), ""
+    return load_networks(opened, recipe, versions, device=device, reason=reason)
+
+
+def load_networks(
+    run: Run, recipe: Recipe, versions: Mapping[str, int] | None = None, *, device: str = "auto", reason: str = ""
+) -> TrainedModel:
+    """The networks of a run at `versions`, and of modules that are not in it the newest full version that verifies.
+
+    `reason` is appended to the error where one of the versions cannot be read.
+    """
+    params, device = params_of(run.spec, recipe), choose_device(device)
+    networks, checkpoints = {}, {}
+    for name in recipe.modules:
+        version = (versions or {}).get(name)
+        checkpoint, content = _newest(run, name) if version is None else _at_version(run, name, version, reason)
+        networks[name] = _build(run, recipe, name, params, checkpoint, content).to(device)
+        checkpoints[name] = checkpoint
+    return TrainedModel(
+        run=run, recipe=recipe, params=params, networks=networks, checkpoints=checkpoints, device=device
+    )
+
+
+def apply_to_files(
+    run: Run, files: Mapping[Path, Path], *, device: str = "auto", broken: Callable[[Path, str], None]
+) -> Iterator[tuple[Path, Path]]:
+    """Apply the trained modules to image files, one by one, in their own size; yields (source, result) of each.
+
+    `files` maps each source to its result, a PNG file (see `result_paths`). `broken(file, message)` is called for each
+    source that cannot be read as an image.
+    """
+    model = load(run, device=device)
+    for file, result in files.items():
+        try:
+            image = read_rgb(file)
+        except InputError as error:
+            broken(file, str(error))
+            continue
+        content = png(model.apply_image(image))
+        result.parent.mkdir(parents=True, exist_ok=True)
+        filesystem.replace_file(result, content)
+        yield file, result
+
+
+def result_paths(sources: list[Path], target: Path) -> dict[Path, Path]:
+    """The image files of `sources` (files, or folders with everything below), each with its PNG file in `target`.
+
+    The tree of a folder is kept. InputError where a source is missing or holds no image, or where a result would
+    replace an input or another result.
+    """
+    results: dict[Path, Path] = {}
+    for source in sources:
+        files = list(find(source)) if source.is_dir() else [source]
+        if not source.exists() or not files:
+            raise InputError(f"{source} {'holds no image' if source.exists() else 'does not exist'}.")
+        folder = source if source.is_dir() else source.parent
+        results |= {file: (target / file.relative_to(folder)).with_suffix(".png") for file in files}
+    _check_results(results)
+    return results
+
+
+def call_recipe(run: Run, function: Callable[[], T]) -> T:
+    """Call a function of a run's recipe. An exception in a user's recipe file becomes an InputError with its line.
+
+    An exception in a recipe of the package is a defect of the package and stays as it is.
+    """
+    if not plugins.is_file(run.spec.recipe):
+        return function()
+    with plugins.user_code_errors("recipe", run.spec.recipe):
+        return function()
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as the content of a PNG file."""
+    content = BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def _newest(run: Run, module: str) -> tuple[Checkpoint, bytes]:
+    """The newest full version: its average, or its weights where no version has an average.
+
+    Versions inside an epoch hold raw weights alone and are left out, so that the same kind of weights is always taken.
+    """
+    store = run.store(module)
+    for file in (EMA, WEIGHTS):
+        if checkpoints := store.read_newest(file, where=lambda checkpoint: checkpoint.full):
+            return checkpoints[0]
+    raise InputError(f"{run.name} has no readable checkpoint of {module} yet; see `modtrain status {run.path}`.")
+
+
+def _at_version(run: Run, module: str, version: int, reason: str) -> tuple[Checkpoint, bytes]:
+    """One version: its average where it has one, else its weights."""
+    store = run.store(module)
+    try:
+        checkpoint = store.meta(version)
+        return checkpoint, store.read(checkpoint, EMA if EMA in checkpoint.files else WEIGHTS)
+    except CorruptCheckpoint as error:
+        raise InputError(f"Version {version} of {module}{reason} cannot be read: {error}") from error
+    except MissingCheckpoint as error:
+        versions = store.versions()
+        pruned = any(version < other for other in versions)
+        missing = "was pruned: a run keeps only its newest versions" if pruned else "does not exist"
+        available = ", ".join(map(str, versions)) or "none"
+        raise InputError(f"Version {version} of {module}{reason} {missing}. Available: {available}.") from error
+
+
+def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
+    with torch.random.fork_rng():  # initial weights are replaced at once: their draws must not show outside
+        net = freeze(call_recipe(run, lambda: recipe.modules[module].build(params)), "eval")
+    try:
+        serialization.load_weights(net, content)
+    except CorruptCheckpoint as error:
+        raise InputError(
+            f"Version {checkpoint.version} of {module} is intact but does not fit the recipe as it is now ({error}). "
+            "Restore the recipe as it was when the run was created."
+        ) from error
+    return net
+
+
+def _selected_versions(run: Run, version: int | Mapping[str, int] | None) -> dict[str, int]:
+    if version is None:
+        return {}
+    if isinstance(version, int):
+        return dict.fromkeys(run.modules, version)
+    for module in version:
+        if module not in run.modules:
+            near = did_you_mean(module, run.modules)
+            raise InputError(f"{run.name} has no module {module!r}; it has {', '.join(run.modules)}.{near}")
+    return dict(version)
+
+
+def _best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
+    """The versions of the best evaluation, and that evaluation in words for an error."""
+    records = read_evaluations(run.evaluations_path)
+    if not records:
+        raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
+    metrics = list(records[-1].metrics)
+    metric = metric or next(iter(metrics), "")
+    measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
+    if not measured:
+        near = did_you_mean(metric, metrics)
+        raise InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
+    sign = -1 if metric in run.spec.lower_is_better else 1
+    value, best = max(measured, key=lambda pair: sign * pair[0])
+    return dict(best.versions), f" (of the best evaluation, {metric} = {value:g})"
+
+
+def _check_tensor(images: Tensor) -> None:
+    if not images.is_floating_point() or images.dim() not in (3, 4) or images.shape[-3] != 3:
+        raise InputError(
+            f"images is a tensor of {images.dtype} and shape {tuple(images.shape)}; give floats in [-1, 1] of shape "
+            "(3, H, W) or (N, 3, H, W)."
+        )
+    if images.numel() and float(images.abs().amax()) > 1.001:
+        raise InputError(f"images has values up to {float(images.abs().amax()):g}; scale them to [-1, 1].")
+
+
+def _to_rgb(image: str | Path | Image.Image) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, str | Path):
+        return read_rgb(Path(image))
+    raise InputError(f"images is a {type(image).__name__}; give a path, a PIL image or a tensor.")
+
+
+def _check_results(results: Mapping[Path, Path]) -> None:
+    inputs = {file.resolve() for file in results}
+    sources: dict[Path, Path] = {}
+    for file, path in results.items():
+        if path.resolve() in inputs:
+            raise InputError(f"{path} is an input and would be overwritten; give another --out folder.")
+        if path in sources:
+            raise InputError(f"{sources[path]} and {file} would both become {path}; apply to them one after the other.")
+        sources[path] = file

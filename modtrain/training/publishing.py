@@ -1,0 +1,73 @@
+"""Publishing: checkpoints of a worker's learners, with retries where shared storage refuses them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Sequence
+
+from modtrain.errors import StorageError
+from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.run import Run
+from modtrain.training.learner import Learner
+from modtrain.training.timeline import Position
+
+log = logging.getLogger(__name__)
+
+MOST_FAILURES = 8
+"""Failed publishes in a row after which the worker gives up."""
+RETRY_S = 2.0
+"""Seconds before a failed publish is tried again; doubles with every failure, up to a minute."""
+LONGEST_RETRY_S = 60.0
+
+
+class Publishing:
+    """Publishes the learners of one worker and counts the failures. Training continues between two attempts."""
+
+    def __init__(
+        self, run: Run, learners: Sequence[Learner], heartbeat: Heartbeat, *, read_by_peers: Collection[str]
+    ) -> None:
+        """`read_by_peers`: the modules of this worker that others read; only these are published inside an epoch."""
+        self._run, self._learners, self._heartbeat = run, learners, heartbeat
+        self._read_by_peers = read_by_peers
+        self._failures = 0
+        self._retry_at = 0.0
+        self.error: OSError | None = None
+        """Why the last publish failed; None where it succeeded."""
+
+    def publish(self, position: Position, *, full: bool) -> None:
+        """Publish every learner with all that resuming needs (`full`), or the weights that other workers read.
+
+        A refusal of storage is kept in `error` and due for a retry later. FencedOut, Diverged; StorageError after
+        too many failures in a row.
+        """
+        final = full and position.progress == 1
+        try:
+            for learner in self._learners:
+                if full or learner.name in self._read_by_peers:
+                    learner.publish(epoch=position.epoch, step=position.step, full=full, final=final)
+        except OSError as error:
+            self._record_failure(error)
+        else:
+            self._failures, self.error = 0, None
+            self._heartbeat.report(trouble=None)
+
+    def is_complete(self, step: int) -> bool:
+        """Whether every learner has a full checkpoint of a step."""
+        return all(learner.published_step == step for learner in self._learners)
+
+    def is_retry_due(self) -> bool:
+        """Whether the last publish failed and its pause is over."""
+        return self.error is not None and time.monotonic() >= self._retry_at
+
+    def _record_failure(self, error: OSError) -> None:
+        self._failures, self.error = self._failures + 1, error
+        if self._failures >= MOST_FAILURES:
+            raise StorageError(
+                f"Publishing to {self._run.path} failed {self._failures} times in a row: {error}. Free some space or "
+                f'repair the folder (see "modtrain doctor {self._run.path}"), then launch {self._run.name} again.'
+            ) from error
+        pause_s = min(RETRY_S * 2 ** (self._failures - 1), LONGEST_RETRY_S)
+        self._retry_at = time.monotonic() + pause_s
+        log.warning("Publishing failed, trying again in %.0f s: %s", pause_s, error)
+        self._heartbeat.report(trouble=f"publishing failed {self._failures} times: {error}", now=True)

@@ -1,0 +1,59 @@
+"""`python -m modtrain.bench` measures what its help says; the times themselves are not asserted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def bench(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "modtrain.bench", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder)
+
+
+def test_the_queue_is_measured_against_one_trial_and_against_workers_without_a_queue() -> None:
+    result = bench("queue", "--trials", "1", "--seconds", "0.5")
+    assert result.returncode == 0, result.stderr
+    one, same, by_hand = result.stdout.splitlines()
+    assert one.endswith(" s  one trial on one slot")
+    assert re.search(r" s  1 trials on 1 slots: \d+\.\d{3} times one$", same)
+    assert by_hand.endswith(" s  1 workers that are started by hand")
+    assert all(float(line.split()[0]) > 0.5 for line in (one, same, by_hand))
+    assert "1 of 3: one trial on one slot" in result.stderr
+
+
+def test_the_catalog_says_which_scans_found_something_new() -> None:
+    result = bench("catalog", "--runs", "20")
+    assert result.returncode == 0, result.stderr
+    written, *lines = result.stdout.splitlines()
+    assert re.fullmatch(r"20 runs written in \d+\.\d s, \d+ runs/s", written)
+    scans = {line[:42].strip(): line.endswith(", changed") for line in lines if "scan" in line}
+    assert scans == {
+        "first scan": True,
+        "next scan, only heartbeats are new": False,
+        "next scan, 10 runs have published": True,
+        "next scan, 10 runs have a stop request": True,
+        "next scan, 4 s later, nothing is new": False,
+    }
+
+
+def test_open_pages_poll_the_dashboard_and_show_what_is_published() -> None:
+    options = {"runs": 2, "trials": 2, "pages": 4, "seconds": 4, "poll-seconds": 0.5}
+    result = bench("dashboard", *(word for name, value in options.items() for word in (f"--{name}", str(value))))
+    assert result.returncode == 0, result.stderr
+    pages = re.search(r"^4 open pages: (\d+) polls, (\d+) with new data; [\d.]+ polls/s, ", result.stdout, re.MULTILINE)
+    assert pages is not None, result.stdout
+    assert int(pages[1]) > int(pages[2]) > 0, "a poll without news is answered by 304"
+    assert re.search(r"^from publish to page +p50 \d+ ms", result.stdout, re.MULTILINE)
+    assert len(re.findall(r"^memory of the server +\d+ MB$", result.stdout, re.MULTILINE)) == 2
+
+
+def test_the_measurements_need_no_package_of_the_tests(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "for name in ('httpx', 'hypothesis', 'playwright', 'pytest', 'tests', 'torch'): sys.modules[name] = None\n"
+        "import modtrain.bench.__main__"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)

@@ -1,0 +1,37 @@
+"""Which files of tests start first, when pytest-xdist gives whole files to its processes.
+
+The longest go first, so that none of them is left over at the end; what waits for a scheduler comes before what
+computes, so that processes compute while others wait.
+"""
+
+from __future__ import annotations
+
+FIRST = (
+    "scheduling/test_pbs.py",
+    "sweeps/test_array_jobs.py",
+    "recipes/test_tutorial_ring.py",
+    "scheduling/test_ray_cluster.py",
+    "scheduling/test_launch_again.py",
+    "scheduling/test_launch_killed.py",
+    "scheduling/test_slurm.py",
+    "sweeps/test_sweep.py",
+    "scheduling/test_jobs_folder.py",
+    "scheduling/test_profiles.py",
+    "cli/test_launch.py",
+    "bench/test_queue.py",
+    "dashboard/test_browser.py",
+    "training/test_trackers.py",
+    "scheduling/test_ray.py",
+    "training/test_worker_events.py",
+    "scheduling/test_backend_contract.py",
+    "sweeps/test_study.py",
+    "cli/test_sweep_command.py",
+    "scheduling/test_local_slurm.py",
+    "training/test_resume.py",
+)
+RANK = {name: rank for rank, name in enumerate(FIRST)}
+
+
+def rank(name: str) -> int:
+    """The place of a file, by its path below `tests`; files that are quick share the last one."""
+    return RANK.get(name, len(FIRST))

@@ -1,0 +1,180 @@
+"""`modtrain.load`: the trained networks of a run in one line, at any version that is still there, on images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import modtrain
+from modtrain.errors import InputError
+from modtrain.storage import filesystem
+from modtrain.storage.run import Run
+from modtrain.training.evaluation import evaluate
+from modtrain.training.inference import TrainedModel
+from tests.support import SUPPORT, runs
+
+TOGETHER = [["generator", "discriminator"]]
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with versions 0, 1 and 2 of both modules."""
+    run = runs.make_run(tmp_path_factory.mktemp("load") / "painted", SUPPORT / "painting.py", [["painter", "critic"]])
+    runs.finish(run)
+    return run
+
+
+def published(run: Run, module: str, version: int, file: str) -> dict[str, torch.Tensor]:
+    store = run.store(module)
+    return safetensors.torch.load(store.read(store.meta(version), file))
+
+
+def holds(run: Run, module: str, model: TrainedModel, version: int, file: str) -> bool:
+    weights = published(run, module, version, file)
+    return all(torch.equal(value, weights[name]) for name, value in model.networks[module].state_dict().items())
+
+
+def test_one_line_gives_the_networks_of_the_newest_checkpoints_averaged_where_there_is_an_average(painted: Run) -> None:
+    model = modtrain.load(painted.path)
+    assert model.versions == {"painter": 2, "critic": 2}
+    assert holds(painted, "painter", model, 2, "ema.safetensors")
+    assert not holds(painted, "painter", model, 2, "weights.safetensors")
+    assert holds(painted, "critic", model, 2, "weights.safetensors")
+    assert not any(net.training for net in model.networks.values())
+    assert modtrain.load(str(painted.path)).versions == modtrain.load(painted).versions == model.versions
+
+
+def test_a_file_a_picture_and_a_tensor_are_all_applied_alike(painted: Run, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    model = modtrain.load(painted.path, device="cpu")
+    of_path = model.apply(tmp_path / "image.png")
+    of_picture = model.apply(Image.fromarray(pixels).convert("RGBA"))
+    assert isinstance(of_path, Image.Image)
+    assert (of_path.size, of_path.mode) == ((9, 7), "RGB")
+    assert np.array_equal(np.asarray(of_path), np.asarray(of_picture))
+    image = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+    single, batch = model.apply(image), model.apply(torch.stack([image, image]))
+    assert isinstance(single, torch.Tensor)
+    assert isinstance(batch, torch.Tensor)
+    assert (single.shape, batch.shape) == ((3, 7, 9), (2, 3, 7, 9))
+    assert not single.requires_grad
+    expected = torch.tanh(model.networks["painter"](image[None]))[0]
+    assert torch.allclose(single, expected)
+    assert np.allclose(np.asarray(of_path), (single.permute(1, 2, 0) + 1) * 127.5, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(4, 4), r"shape \(4, 4\); give floats in \[-1, 1\] of shape \(3, H, W\) or \(N, 3, H, W\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), "images is a tensor of torch.uint8"),
+        (torch.full((3, 4, 4), 255.0), r"images has values up to 255; scale them to \[-1, 1\]"),
+        (5, "images is a int; give a path, a PIL image or a tensor"),
+        ("no such image.png", "no such image.png cannot be read as an image"),
+    ],
+)
+def test_what_is_not_an_image_is_refused_with_what_is_allowed(painted: Run, images: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        modtrain.load(painted.path, device="cpu").apply(images)  # type: ignore[arg-type]
+
+
+def test_a_version_is_chosen_for_all_modules_or_for_some(painted: Run) -> None:
+    assert modtrain.load(painted.path, version=1).versions == {"painter": 1, "critic": 1}
+    mixed = modtrain.load(painted.path, version={"painter": 0})
+    assert mixed.versions == {"painter": 0, "critic": 2}
+    assert holds(painted, "painter", mixed, 0, "ema.safetensors")
+
+
+def test_a_selection_that_cannot_be_loaded_is_an_error_that_says_what_is_there(painted: Run) -> None:
+    with pytest.raises(InputError, match=r"Version 7 of painter does not exist\. Available: 0, 1, 2\."):
+        modtrain.load(painted.path, version=7)
+    with pytest.raises(InputError, match="has no module 'paintr'; it has painter, critic"):
+        modtrain.load(painted.path, version={"paintr": 1})
+    with pytest.raises(InputError, match="either version or best"):
+        modtrain.load(painted.path, version=1, best=True)
+    with pytest.raises(InputError, match="--device cuda:99 is not available"):
+        modtrain.load(painted.path, device="cuda:99")
+    with pytest.raises(InputError, match="is no run"):
+        modtrain.load(painted.path.parent)
+
+
+def test_a_recipe_without_apply_still_gives_its_networks(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, epochs=1)
+    with pytest.raises(InputError, match="no readable checkpoint of generator yet"):
+        modtrain.load(run.path)
+    runs.finish(run)
+    model = modtrain.load(run.path, device="cpu")
+    assert model.networks["generator"](torch.zeros(1, 4)).shape == (1, 4)
+    with pytest.raises(InputError, match="has no `apply`; add one"):
+        model.apply(torch.zeros(3, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Versions 0 to 2, of which version 1 has the highest score and version 2 the lowest."""
+    path = tmp_path_factory.mktemp("best") / "run"
+    run = runs.make_run(path, SUPPORT / "painting.py", [["painter", "critic"]])
+    runs.finish(run)
+    evaluate(run)
+    [line] = read_lines(run)
+    scores = {0: 0.5, 1: 0.9, 2: 0.1}
+    write_lines(
+        run,
+        [
+            {
+                **line,
+                "versions": dict.fromkeys(run.modules, version),
+                "metrics": {"score": score, "perfect": None, "error": score},
+            }
+            for version, score in scores.items()
+        ],
+    )
+    return run
+
+
+def test_the_best_evaluation_decides_by_the_first_metric(evaluated: Run) -> None:
+    assert modtrain.load(evaluated.path, best=True).versions == {"painter": 1, "critic": 1}
+
+
+def test_less_is_better_where_the_run_says_so(evaluated: Run) -> None:
+    lower = Run(evaluated.path, evaluated.spec.model_copy(update={"lower_is_better": ["error"]}))
+    assert modtrain.load(lower, best="error").versions == {"painter": 2, "critic": 2}
+    assert modtrain.load(lower, best="score").versions == {"painter": 1, "critic": 1}
+
+
+@pytest.mark.parametrize("metric", ["perfect", "scor"])
+def test_a_metric_without_a_value_is_an_error_that_names_the_others(evaluated: Run, metric: str) -> None:
+    with pytest.raises(InputError, match=f"has a value of '{metric}'; metrics: score, perfect, error"):
+        modtrain.load(evaluated.path, best=metric)
+
+
+def test_a_run_without_an_evaluation_says_how_to_get_one(painted: Run) -> None:
+    with pytest.raises(InputError, match="has no evaluation yet; run `modtrain evaluate "):
+        modtrain.load(painted.path, best=True)
+
+
+def test_the_best_version_may_have_been_pruned_which_is_an_error(evaluated: Run, tmp_path: Path) -> None:
+    pruned = Run.open(shutil.copytree(evaluated.path, tmp_path / "pruned"))
+    filesystem.retire_folder(pruned.store("critic").folder(1))
+    message = (
+        r"Version 1 of critic \(of the best evaluation, score = 0\.9\) was pruned: a run keeps only its newest "
+        r"versions\. Available: 0, 2\."
+    )
+    with pytest.raises(InputError, match=message):
+        modtrain.load(pruned.path, best=True)
+
+
+def read_lines(run: Run) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run.path / "evaluation/metrics.jsonl").read_text().splitlines()]
+
+
+def write_lines(run: Run, lines: list[dict[str, object]]) -> None:
+    (run.path / "evaluation/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

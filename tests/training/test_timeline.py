@@ -1,0 +1,92 @@
+"""Every step has one epoch, batch, stage and progress, whatever the lengths of the stages and their epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modtrain.training.timeline import Stretch, Timeline
+
+stretches = st.lists(
+    st.builds(
+        Stretch,
+        stage=st.sampled_from(["train", "4", "8-fade", "8"]),
+        epochs=st.integers(0, 5),
+        steps_per_epoch=st.integers(1, 7),
+    ),
+    min_size=1,
+    max_size=4,
+).filter(lambda drawn: any(stretch.epochs for stretch in drawn))
+
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def walk(timeline: Timeline) -> Iterator[tuple[int, int, int, str, int, int]]:
+    """Every batch of a run, counted one by one: step, epoch, batch, stage, step of the stage, steps of the stage."""
+    step = epoch = 0
+    for stretch in timeline.stretches:
+        step_of_stage = 0
+        for _ in range(stretch.epochs):
+            for batch in range(stretch.steps_per_epoch):
+                yield step, epoch, batch, stretch.stage, step_of_stage, stretch.epochs * stretch.steps_per_epoch
+                step, step_of_stage = step + 1, step_of_stage + 1
+            epoch += 1
+
+
+@quick
+@given(stretches)
+def test_a_position_is_what_counting_the_batches_one_by_one_gives(drawn: list[Stretch]) -> None:
+    timeline = Timeline(stretches=tuple(drawn))
+    batches = list(walk(timeline))
+    assert timeline.steps == len(batches)
+    assert timeline.epochs == batches[-1][1] + 1
+    for step, epoch, batch, stage, step_of_stage, steps_of_stage in batches:
+        position = timeline.at(step)
+        assert (position.step, position.epoch, position.batch, position.stage) == (step, epoch, batch, stage)
+        assert position.progress == step / len(batches) < 1
+        assert position.stage_progress == step_of_stage / steps_of_stage < 1
+        assert position.is_epoch_boundary == timeline.is_epoch_boundary(step) == (batch == 0)
+        assert epoch <= position.epochs < epoch + 1
+
+
+@quick
+@given(stretches)
+def test_an_epoch_ends_where_the_next_one_begins(drawn: list[Stretch]) -> None:
+    timeline = Timeline(stretches=tuple(drawn))
+    last_steps = {epoch: step for step, epoch, *_ in walk(timeline)}
+    assert [timeline.end_of_epoch(epoch) for epoch in range(timeline.epochs)] == [
+        last_steps[epoch] + 1 for epoch in range(timeline.epochs)
+    ]
+    with pytest.raises(ValueError, match=f"there is no epoch {timeline.epochs}"):
+        timeline.end_of_epoch(timeline.epochs)
+
+
+@quick
+@given(stretches, st.integers(0, 3))
+def test_the_end_of_a_run_and_every_step_beyond_is_the_end_of_its_last_epoch(drawn: list[Stretch], beyond: int) -> None:
+    timeline = Timeline(stretches=tuple(drawn))
+    end = timeline.at(timeline.steps + beyond)
+    assert (end.step, end.epoch, end.batch, end.epochs) == (timeline.steps, timeline.epochs, 0, timeline.epochs)
+    assert end.progress == end.stage_progress == 1
+    assert end.is_epoch_boundary
+
+
+@quick
+@given(stretches, st.none() | st.integers(1, 9))
+def test_weights_are_exchanged_every_so_many_steps_but_not_where_an_epoch_ends_anyway(
+    drawn: list[Stretch], every: int | None
+) -> None:
+    timeline = Timeline(stretches=tuple(drawn), exchange_every=every)
+    expected = {step for step, _, batch, *_ in walk(timeline) if every and step % every == 0 and batch}
+    assert {step for step in range(timeline.steps + 1) if timeline.is_exchange_point(step)} == expected
+
+
+def test_the_timeline_of_one_stage_has_the_epochs_of_the_run() -> None:
+    timeline = Timeline.of_one_stage(epochs=3, steps_per_epoch=10, exchange_every=4)
+    assert (timeline.steps, timeline.epochs, timeline.end_of_epoch(1)) == (30, 3, 20)
+    assert timeline.at(25).epochs == 2.5
+    assert [step for step in range(31) if timeline.is_exchange_point(step)] == [4, 8, 12, 16, 24, 28]
