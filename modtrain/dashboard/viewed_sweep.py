@@ -105,7 +105,7 @@ class _BegunTrial:
         if not safe_files.lies(path, RUN_FILE):
             raise InputError(f"{RUN_FILE} is no plain file.")
         run = Run.open(path)
-        return cls(run, number, _metric_files(run, sweep.spec.metric or ""))
+        return cls(run, number, metric_files(run, sweep.spec.metric or ""))
 
     def read(self, row: Mapping[str, Any], summary_of: SummaryOf, metric: str | None) -> tuple[Trial, Curves]:
         """Read what is new."""
@@ -148,7 +148,7 @@ class _ByEpoch(Generic[T]):
         return self._curves
 
 
-def _metric_files(run: Run, metric: str) -> list[_ByEpoch[Any]]:
+def metric_files(run: Run, metric: str) -> list[_ByEpoch[Any]]:
     """The evaluations, and the published versions where the sweep's metric is one of training."""
 
     def of_evaluation(record: EvaluationRecord) -> tuple[int, Mapping[str, float | None]]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from modtrain.dashboard.page_data import Source
+from modtrain.dashboard.viewed_sweep import metric_files
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
@@ -22,6 +23,7 @@ from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.storage.run_state import DESCRIPTIONS
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from modtrain.sweeps.trial import values_by_epoch
 from tests.support.command import Terminal
 from tests.support.runs import finish, make_run
 from tests.support.serving import served
@@ -126,6 +128,23 @@ def test_of_a_sweep_between_two_trials(
     assert {state: count for state, count in status["counts"].items() if count} == row["counts"]
     states = {trial["number"]: trial["state"] for trial in status["trials"]}
     assert {trial["number"]: trial["state"] for trial in page["trials"]} == states
+
+
+def test_the_curves_of_a_trial_are_the_values_that_pruning_compares(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "one", tiny_recipe, [[*MODULES]], epochs=5)
+    run.evaluation_path.mkdir()
+    with run.evaluations_path.open("w") as file:
+        for epochs, value in (((4, 4), 0.8), ((5, 4), 0.5), ((5, 5), 0.6), ((5, 5), 0.7)):
+            by_module = dict(zip(MODULES, epochs, strict=True))
+            line = {"versions": by_module, "epochs": by_module, "metrics": {"mean": value}, "at": 1.0}
+            file.write(json.dumps(line) + "\n")
+    for module in MODULES:
+        publisher = Publisher(run.store(module), "a-writer")
+        for epoch in (1, 2):
+            publisher.publish({"state.pt": b"s"}, epoch=epoch, step=10 * epoch, metrics={"loss": 1 / epoch})
+    for metric, values in (("mean", {4: 0.8, 5: 0.6}), ("generator.loss", {1: 1.0, 2: 0.5})):
+        curves = {name: curve for file in metric_files(run, metric) for name, curve in file.read().items()}
+        assert curves[metric] == values_by_epoch(run, metric) == values
 
 
 def test_the_page_has_the_descriptions_of_all_states(tmp_path: Path) -> None:

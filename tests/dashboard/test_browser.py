@@ -1,4 +1,4 @@
-"""The dashboard as a person sees it, in a real Chromium: live runs, alarms, keyboard, sweeps, proxies, exports."""
+"""The dashboard in a real Chromium: live runs, alarms, keyboard, sweeps, proxies, exports."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ expect.set_options(timeout=60_000)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def live(root: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def doomed(root: Path) -> Iterator[tuple[Run, subprocess.Popen[str]]]:
-    """One worker that nobody would start again, and its run."""
+    """A worker that is not restarted, and its run."""
     place = [["encoder"], ["translator", "critic"]]
     run = make_run(root / "doomed", TRIO, place, epochs=5000, params={"pause_s": 0.2})
     worker = start_worker(run, "encoder")
@@ -88,14 +88,14 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
     for number in range(3):
         finish(sweep.begin(number))
         conclude(sweep.begin(number))
-    with served(root, refresh_s=0.5) as found:
-        yield found
+    with served(root, refresh_s=0.5) as server:
+        yield server
 
 
 @pytest.fixture
 def seen(browser: Browser, one: Served) -> Iterator[Tab]:
-    with tab(browser, one.url + "/") as found:
-        yield found
+    with tab(browser, one.url + "/") as opened:
+        yield opened
 
 
 def test_the_scripts_make_no_markup_of_text_and_know_no_other_host() -> None:
@@ -121,7 +121,8 @@ def published(run: Run, least: int) -> None:
     eventually(ready, timeout_s=120)
 
 
-def test_a_live_run_of_three_workers_grows_before_the_eye(seen: Tab, live: Run) -> None:
+def test_a_live_run_of_three_workers_grows_without_a_reload(seen: Tab, live: Run) -> None:
+    published(live, 0)  # the processes have started
     page = seen.open()
     page.get_by_role("link", name="trio", exact=True).click()
     expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
@@ -282,14 +283,14 @@ def test_data_that_cannot_be_drawn_is_reported_and_the_page_goes_on(seen: Tab, l
     page = seen.page
     with page.expect_response("**/data/run/trio"):
         page.goto(f"{seen.origin}run/trio/")
-    said = page.get_by_role("alert")
-    expect(said).to_contain_text("This page could not be drawn")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This page could not be drawn")
     expect(page.locator(".live .word")).to_have_text("live")
     broken = False
-    expect(said).to_be_empty()
+    expect(alert).to_be_empty()
     assert versions(page) > 0
     broken = True
-    expect(said).to_contain_text("could not be drawn")
+    expect(alert).to_contain_text("could not be drawn")
     expect(page.locator(".live .word")).to_have_text("live")
     assert versions(page) > 0, "what was drawn before still stands"
     assert seen.complaints, "and a developer sees where"
@@ -385,17 +386,17 @@ def test_a_foreign_heartbeat_leaves_the_rest_of_the_page(seen: Tab, root: Path, 
     seen.is_clean()
 
 
-def told(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
+def page_with(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
     """A page with these data."""
     data = {**one.data(address), **changes}
     seen.page.route(f"**/data/{address}", lambda route: route.fulfill(json=data))
     return seen.open("" if address == "runs" else f"{address}/")
 
 
-def test_a_row_without_sense_does_not_keep_the_page_from_its_news(seen: Tab, one: Served) -> None:
+def test_a_foreign_row_does_not_keep_the_page_from_updating(seen: Tab, one: Served) -> None:
     rows = one.data("runs")["runs"]
     foreign = {**rows[0], "path": "foreign", "name": "foreign", "recipe": 5}
-    page = told(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
+    page = page_with(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
     expect(page.get_by_role("row").filter(has_text="foreign")).to_contain_text("5")
     expect(page.get_by_text("not all were searched")).to_be_visible()
     seen.is_clean()
@@ -411,7 +412,7 @@ def test_a_lost_worker_has_no_rate_and_one_that_waits_is_drawn(seen: Tab, one: S
     ]
     first, second = (dict(lane) for lane in data["lanes"])
     second["waits"] = [{"from": data["at"] - 65, "to": None, "for": "generator"}]
-    page = told(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
+    page = page_with(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
     row = page.locator("tbody tr").filter(has_text=lost["name"]).first
     expect(row).to_contain_text(re.compile("last report 9 Sept? 2001"))
     expect(row).not_to_contain_text("/s")
@@ -420,7 +421,7 @@ def test_a_lost_worker_has_no_rate_and_one_that_waits_is_drawn(seen: Tab, one: S
     seen.is_clean()
 
 
-def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one: Served) -> None:
+def test_a_log_of_two_modules_is_shown_once_and_defaults_are_named(seen: Tab, one: Served) -> None:
     lines = ["12:00 epoch 1", "12:01 epoch 2", "12:02 epoch 3"]
     logs = [
         {"module": "generator", "lines": lines[:2], "size": 28},
@@ -433,7 +434,7 @@ def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one
         {"name": "lr", "value": 0.5, "default": 0.5, "differs": False},
         {"name": "dataroot", "value": "fruits", "default": None, "differs": False},
     ]
-    page = told(seen, one, "run/done", config=config, logs=logs)
+    page = page_with(seen, one, "run/done", config=config, logs=logs)
     expect(page.get_by_text("2 settings differ from the default.")).to_be_visible()
     expect(page.locator(".logs pre")).to_have_count(1)
     expect(page.locator(".logs summary .module")).to_have_text(["generator", "discriminator"])
@@ -446,7 +447,7 @@ def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one
 
 
 def test_trials_beyond_the_table_are_counted(seen: Tab, one: Served) -> None:
-    page = told(seen, one, "sweep/rates", more_pending=812)
+    page = page_with(seen, one, "sweep/rates", more_pending=812)
     expect(page.get_by_text("and 812 more trials that have not begun")).to_be_visible()
     seen.is_clean()
 
@@ -461,7 +462,7 @@ def test_scrolling_by_touch_leaves_the_lanes_growing(seen: Tab, live: Run) -> No
     seen.is_clean()
 
 
-def test_a_checkpoint_says_what_it_saw_and_verifies(seen: Tab, root: Path) -> None:
+def test_a_checkpoint_has_its_lineage_and_verifies(seen: Tab, root: Path) -> None:
     page = seen.open("checkpoint/done/discriminator/1/")
     expect(page.locator(".lineage")).to_contain_text("no frozen peer")
     page.get_by_role("button", name="Verify").click()
@@ -527,14 +528,14 @@ OVERPRINTED = """(texts) => {
 
 
 def trial(number: int, result: float | None, **values: Any) -> dict[str, Any]:
-    judged = {} if result is None else {"mean": result}
-    told = {"number": number, "path": f"rates/trial-{number}", "state": "finished", "epoch": 2, "why": ""}
-    return {**told, "values": values, "result": result, "metrics": judged}
+    metrics = {} if result is None else {"mean": result}
+    settled = {"number": number, "path": f"rates/trial-{number}", "state": "finished", "epoch": 2, "why": ""}
+    return {**settled, "values": values, "result": result, "metrics": metrics}
 
 
 def test_the_metric_of_a_sweep_is_named_before_any_trial_has_it(seen: Tab, one: Served) -> None:
     sweep = {**one.data("sweep/rates")["sweep"], "metric": None}
-    page = told(seen, one, "sweep/rates", sweep=sweep, trials=[trial(0, None, lr=0.1)], curves=[])
+    page = page_with(seen, one, "sweep/rates", sweep=sweep, trials=[trial(0, None, lr=0.1)], curves=[])
     expect(page.locator(".facts")).to_contain_text("the highest mean")
     expect(page.get_by_role("columnheader", name="mean")).to_have_attribute("aria-sort", "descending")
     expect(page.get_by_role("columnheader", name="Why")).to_have_count(0)
@@ -546,7 +547,7 @@ def test_the_ticks_of_parallel_coordinates_are_readable(seen: Tab, one: Served) 
     results = [0.9075, 0.9038, 0.1, 0.904, 0.2, 0.3, 0.4, 0.5]
     trials = [trial(n, result, seed=30 + n, lr=5e-4 * (1 + n % 2)) for n, result in enumerate(results)]
     sweep = {**one.data("sweep/rates")["sweep"], "metric": {"name": "mean", "value": 0.9075, "trial": 0}}
-    page = told(seen, one, "sweep/rates", varies=["seed", "lr"], trials=trials, sweep=sweep)
+    page = page_with(seen, one, "sweep/rates", varies=["seed", "lr"], trials=trials, sweep=sweep)
     expect(page.locator(".tickname.best")).to_have_text("0.9075")
     ticks = page.locator(".tickname").all_text_contents()
     assert {"30", "32", "34", "36", "0.0005", "0.001"} <= set(ticks), ticks
@@ -561,7 +562,7 @@ def test_the_ticks_of_parallel_coordinates_are_readable(seen: Tab, one: Served) 
 def test_reasons_make_no_row_tall_on_a_phone_and_headers_stand_in_one_line(seen: Tab, one: Served) -> None:
     why = "halving at epoch 4 keeps the best 1 of 4 trials; this one has 0.2837, the best 0.6819"
     trials = [trial(0, 0.5, lr=0.1), {**trial(1, 0.2, lr=0.2), "state": "pruned", "why": why}]
-    page = told(seen, one, "sweep/rates", trials=trials)
+    page = page_with(seen, one, "sweep/rates", trials=trials)
     tops = page.locator("thead th").evaluate_all(
         """(heads) => heads.map((th) => {
           const range = document.createRange();
@@ -627,7 +628,7 @@ def test_a_square_grid_leaves_no_empty_box(seen: Tab, one: Served) -> None:
     square = "<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'><rect width='64' height='64'/></svg>"
     seen.page.route("**/grid/**", lambda route: route.fulfill(body=square, content_type="image/svg+xml"))
     grid = {"file": "grid.svg", "at": 1.0, "versions": {}, "epochs": {}, "metrics": {}}
-    page = told(seen, one, "run/done", grids=[grid])
+    page = page_with(seen, one, "run/done", grids=[grid])
     expect(page.locator("img.grid")).to_have_css("aspect-ratio", "64 / 64")
     box = page.locator("img.grid").bounding_box()
     assert box
@@ -644,7 +645,7 @@ def long_curves(count: int = 40) -> list[dict[str, Any]]:
 
 
 def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one: Served) -> None:
-    page = told(seen, one, "run/done", curves=long_curves())
+    page = page_with(seen, one, "run/done", curves=long_curves())
     chips = page.locator(".legend .chip .glyph")
     expect(chips).to_have_count(2)
     assert len(set(chips.evaluate_all("(all) => all.map((one) => getComputedStyle(one.firstChild).fill)"))) == 2
@@ -661,7 +662,7 @@ def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one
 
 def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
     row = {"module": "generator", "peer": "discriminator", "step": [5, 10], "at": [1e9, 1e9 + 9], "behind": [5, 0]}
-    page = told(seen, one, "run/done", staleness=[row])
+    page = page_with(seen, one, "run/done", staleness=[row])
     page.locator(".aboutline").get_by_label("along").select_option("at")
     page.locator(".chart[aria-label=Staleness]").scroll_into_view_if_needed()
     chart = page.locator(".chart[aria-label=Staleness]")
@@ -684,7 +685,7 @@ def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, o
             for worker in data["workers"]
         ]
         with tab(browser, one.url + "/", viewport={"width": 390, "height": 840}) as seen:
-            page = told(seen, one, "run/done", modules=modules, workers=workers)
+            page = page_with(seen, one, "run/done", modules=modules, workers=workers)
             expect(page.locator("td.c-state").first).to_contain_text(state)
             tops.append(page.get_by_role("heading", name="Samples").evaluate("(h) => h.getBoundingClientRect().top"))
     assert abs(tops[0] - tops[1]) < 3, tops
@@ -705,7 +706,7 @@ def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> Non
         }
         for lane, peer in zip(data["lanes"], ("generator", "discriminator"), strict=True)
     ]
-    page = told(seen, one, "run/done", lanes=lanes, at=1e9 + 300)
+    page = page_with(seen, one, "run/done", lanes=lanes, at=1e9 + 300)
     expect(page.locator("svg.lanes .link").first).to_be_attached()
     view = page.locator(".laneview")
     faint = page.locator("svg.lanes .link").first.evaluate("(link) => Number(getComputedStyle(link).strokeOpacity)")

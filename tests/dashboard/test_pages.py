@@ -1,4 +1,4 @@
-"""What the pages say of runs that were really trained, of a sweep, and of single checkpoints."""
+"""The pages of trained runs, of a sweep, and of single checkpoints."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def one(run: Run, tiny_recipe: Path) -> Iterator[Served]:
         from modtrain.training.evaluation import conclude
 
         conclude(sweep.begin(number))
-    with served(root) as found:
-        yield found
+    with served(root) as server:
+        yield server
 
 
 def test_the_page_of_all_runs_has_a_row_of_each(one: Served) -> None:
@@ -193,7 +193,7 @@ def test_a_checkpoint_page_has_its_lineage(one: Served, run: Run) -> None:
     assert [user["version"] for user in data["used_by"]] == users
     assert (data["previous"], data["next"]) == (1, None)
     assert one.get("/data/checkpoint/apart/generator/9").status_code == 404
-    assert one.get("/data/checkpoint/apart/nobody/1").status_code == 404
+    assert one.get("/data/checkpoint/apart/unknown/1").status_code == 404
 
 
 def test_weights_are_what_was_published(one: Served, run: Run) -> None:
@@ -371,7 +371,7 @@ def test_the_root_may_be_a_sweep_itself(one: Served) -> None:
 
 
 def test_an_unknown_page_says_so_in_words(one: Served) -> None:
-    for address in ("/run/nobody/", "/sweep/nobody/", "/nothing", "/run/deeper/"):
+    for address in ("/run/unknown/", "/sweep/unknown/", "/nothing", "/run/deeper/"):
         answer = one.get(address)
         assert answer.status_code == 404
         assert "There is no" in answer.text

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Served:
-    """A dashboard that answers."""
+    """A running dashboard with a client."""
 
     def __init__(self, root: Path, running: uvicorn.Server, pages: PageCache, port: int) -> None:
         self.root, self.server, self.pages, self.port = root, running, pages, port
@@ -47,12 +47,12 @@ def served(root: Path, access: Access | None = None, *, refresh_s: float = 0.2, 
     running, pages = server(root, access or Access(), refresh_s=refresh_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
     thread.start()
-    found = Served(root, running, pages, listening.getsockname()[1])
+    one = Served(root, running, pages, listening.getsockname()[1])
     try:
         eventually(lambda: running.started or None)
-        yield found
+        yield one
     finally:
-        found.client.close()
+        one.client.close()
         if not running.should_exit:
             running.handle_exit(2, None)
         thread.join(timeout=60)
@@ -61,26 +61,26 @@ def served(root: Path, access: Access | None = None, *, refresh_s: float = 0.2, 
 
 
 def eventually(ready: Callable[[], T | None], timeout_s: float = 60) -> T:
-    """What `ready` returns at last; the test fails where it never does."""
+    """The first result of `ready` that is not None; the test fails at the timeout."""
     deadline = time.monotonic() + timeout_s
-    while (found := ready()) is None:
+    while (result := ready()) is None:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def raw(port: int, request: bytes) -> bytes:
-    """The answer to bytes that no client would send."""
+    """The response to bytes that no client would send."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
-        found = b""
+        content = b""
         while piece := connection.recv(65536):
-            found += piece
-        return found
+            content += piece
+        return content
 
 
 def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list[list[str]] | None = None) -> Run:
-    """A run that was really trained, in this process, and judged."""
+    """A run that was trained and evaluated in this process."""
     from modtrain.training.evaluation import conclude
     from tests.support.runs import finish, make_run
 
@@ -92,12 +92,12 @@ def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list
 
 
 def copied(run: Run, path: Path) -> Path:
-    """The same run in another folder: its name may be one that nobody could give it."""
+    """A copy of the run in another folder, under any name."""
     shutil.copytree(run.path, path)
     return path
 
 
 def embedded(page: str) -> dict[str, Any]:
-    """The data in a page's script element, read as a browser would find it."""
+    """The data in a page's script element, extracted as a browser does."""
     text = page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
     return dict(json.loads(text))
