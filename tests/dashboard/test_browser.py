@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from modtrain.dashboard.access import Access
 from modtrain.dashboard.assets import STATIC
+from modtrain.dashboard.delta import delta
 from modtrain.dashboard.static_export import export
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
@@ -265,6 +266,22 @@ def test_a_page_without_news_gets_empty_answers(seen: Tab) -> None:
     assert statuses[0] == 200
     assert set(statuses[1:]) == {304}
     seen.is_clean()
+
+
+CHANGES: list[tuple[Any, Any]] = [
+    ({"a": 1, "b": [1, 2], "c": {"d": None}}, {"a": 1, "b": [1, 2, 3], "c": {"d": 2.5, "e": "x"}}),
+    ({"gone": 1, "lines": ["a", "b", "c"]}, {"lines": ["b", "c", "d"]}),
+    ([{"name": "x", "step": 1}, {"name": "y", "at": [1, 2]}], [{"name": "x", "step": 2}, {"name": "y", "at": [1, 5]}]),
+    ([{"n": 1}, {"n": 2}, {"n": 3}], [{"n": 2}, {"n": 3}, {"n": 4, "to": None}]),
+    ([1, 2, 3], []),
+    ({"to": None}, {"to": [None]}),
+]
+
+
+def test_the_browser_applies_an_update_as_the_server_means_it(seen: Tab) -> None:
+    page = seen.open()
+    for old, new in CHANGES:
+        assert page.evaluate("([old, change]) => modtrain.applyDelta(old, change)", [old, delta(old, new)]) == new
 
 
 def test_data_that_cannot_be_drawn_is_reported_and_the_page_goes_on(seen: Tab, live: Run) -> None:

@@ -261,7 +261,7 @@ def test_the_sweep_page_ranks_its_trials_and_says_what_varies(one: Served) -> No
 
 @pytest.fixture
 def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
-    """Two of three trials are finished, and judged."""
+    """Two of three trials are finished and evaluated."""
     spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1, nodes=1), {"lr": [0.005, 0.01, 0.02]}, metric="mean")
     made = Sweep.create(tmp_path / "runs" / "rates", spec)
     for number in (0, 1):
@@ -314,13 +314,13 @@ def test_a_trial_that_cannot_be_read_says_why_and_costs_no_other(sweep: Sweep) -
     assert found[0]["values"] == {"lr": 0.005}
     second.write_text(before)
     assert shown_in(source)[1][1] == ("finished", 0.5)
-    judged = sweep.run_path(1) / "evaluation"
-    judged.rename(judged.with_name("moved"))
-    judged.symlink_to(judged.with_name("moved"))
+    evaluation = sweep.run_path(1) / "evaluation"
+    evaluation.rename(evaluation.with_name("moved"))
+    evaluation.symlink_to(evaluation.with_name("moved"))
     source = Source(sweep.path.parent)
     assert shown_in(source)[1][1] == ("finished", None)
     (why,) = (trial["why"] for trial in source.sweep("rates")["trials"] if trial["number"] == 1)
-    assert "which is not followed" in why
+    assert "is a link, which is not opened" in why
 
 
 def test_no_link_inside_of_a_trial_is_followed(sweep: Sweep, tmp_path: Path) -> None:
