@@ -121,8 +121,8 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers send a cookie to every port of a host, so each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{bound} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, bound, access)
-    server = serve.server(root, dataclasses.replace(access, cookie=name))
-    server.watch.start(wait_s=FIRST_SCAN_S)
+    server, page_cache = serve.server(root, dataclasses.replace(access, cookie=name))
+    page_cache.start(wait_s=FIRST_SCAN_S)
     _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:

@@ -1,5 +1,9 @@
 """A read-only web page over a folder of runs and sweeps; `modtrain dashboard ROOT` serves or exports it.
 
-It reads what the workers wrote and writes nothing below ROOT. Deliberately not here: what a run's state is
-(`status.py`), what has been told over time (`history.py`), and which runs there are (`catalog.py`).
+Nothing is written below ROOT. What is read stays in memory in three layers:
+
+1. `Catalog` (`monitoring/catalog.py`): the rows of all runs and sweeps, refreshed by reading only what changed.
+2. `Source` (`page_data.py`): histories and curves of the viewed runs, trials and metrics of the viewed sweeps.
+3. `PageCache` (`page_cache.py`): the last versions of the data of each viewed page. A browser polls with the tag of
+   its version and gets 304, or the delta from it (`delta.py`).
 """

@@ -1,6 +1,6 @@
-"""Who may look: the Host header, the token (a link once, then a cookie), and headers that every answer has.
+"""Access control: the Host header, the token (once in a link, then a cookie), and the headers of every response.
 
-Only GET and HEAD. The prefix that a proxy kept is taken off here. Deliberately not here: what is answered (`app.py`).
+Only GET and HEAD are allowed. A prefix that a proxy kept is removed from the path.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 WRONG_S = 0.5
-"""How long a wrong token waits for its answer."""
+"""Seconds before a wrong token is refused."""
 MOST_WRONG = 20
-"""Of which so many wait at the same time."""
+"""Refusals that wait at the same time."""
 LONGEST_BYTES = 8192
-"""Of an address."""
+"""Longest address."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """Who may look, and under which names."""
+    """Under which names and with which token the dashboard can be reached."""
 
     hosts: frozenset[str] = frozenset()
     any_address: bool = False
-    """Every IP address is a name of ours: only names of hosts can be made to lead here by somebody else."""
+    """Every IP address is accepted as Host: only host names can be redirected by an attacker (DNS rebinding)."""
     token: str | None = None
     prefix: str = ""
-    """Without a slash at its end."""
+    """Without a trailing slash."""
     cookie: str = "modtrain"
 
     @property
     def secret(self) -> str:
-        """What the cookie holds: proof of the token, not the token."""
+        """The value of the cookie: derived from the token, which it does not reveal."""
         return hmac.new((self.token or "").encode(), b"modtrain dashboard cookie", hashlib.sha256).hexdigest()
 
 
 class Guard:
-    """ASGI around the pages."""
+    """ASGI middleware around the pages."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
         self._wrong = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer what is refused; pass the rest on, with its path still encoded and without the prefix."""
+        """Refuse, or pass the request on with its path still encoded and without the prefix."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -81,9 +81,9 @@ class Guard:
             says = f"This dashboard does not answer for the host {host!r}. Use the link that it printed"
             return problem(scope, 421, "Wrong host", f"{says}, or start it with --allow-host NAME.")
         if scope["method"] not in ("GET", "HEAD"):
-            return problem(scope, 405, "Only for reading", "The dashboard changes nothing: only GET and HEAD.")
+            return problem(scope, 405, "Read-only", "The dashboard is read-only: use GET or HEAD.")
         if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_BYTES:
-            return problem(scope, 414, "Too long", "No run has so long an address.")
+            return problem(scope, 414, "Too long", f"An address has at most {LONGEST_BYTES} bytes.")
         return None
 
     async def _unknown(self, scope: Scope) -> ASGIApp | None:
@@ -97,7 +97,7 @@ class Guard:
         if self._has_cookie(scope):
             return None
         if not given:
-            return problem(scope, 403, "Who are you?", "Open the link with the token that the dashboard printed.")
+            return problem(scope, 403, "Token required", "Open the link with the token that the dashboard printed.")
         if self._wrong >= MOST_WRONG:
             return problem(scope, 429, "Too many tries", "Too many wrong tokens at the same time; try again later.")
         self._wrong += 1
@@ -110,7 +110,7 @@ class Guard:
         )
 
     def _has_cookie(self, scope: Scope) -> bool:
-        """Among those of everything else on this host, each read by itself: an odd one costs no other."""
+        """Each cookie of this host is parsed by itself: a malformed one does not affect the others."""
         secret = self._access.secret.encode()
         pairs = [pair.partition("=") for line in Headers(scope=scope).getlist("cookie") for pair in line.split(";")]
         own = [value.strip() for name, _, value in pairs if name.strip() == self._access.cookie]
@@ -128,7 +128,7 @@ class Guard:
 
 
 def name_of(host: str) -> str:
-    """A Host header without its port, or an address as it is given on the command line."""
+    """The host of a Host header or of a command-line option, without its port."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     if host.count(":") > 1:
@@ -137,7 +137,7 @@ def name_of(host: str) -> str:
 
 
 def own_names(host: str, allowed: Iterable[str]) -> frozenset[str]:
-    """The names under which a server that listens on `host` answers, beside localhost and loopback addresses."""
+    """The names of a server that listens on `host`, beside localhost and loopback addresses."""
     names = {name_of(name) for name in (host, *allowed)}
     if not is_loopback(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -153,7 +153,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _without(prefix: str, path: str) -> str:
-    """Proxies keep the prefix or take it off; both are understood."""
+    """Proxies keep the prefix or remove it; both work."""
     return path.removeprefix(prefix) if prefix and path.startswith(prefix + "/") else path
 
 

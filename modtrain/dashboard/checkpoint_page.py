@@ -1,7 +1,6 @@
-"""The checkpoint page's data: what is in one version of a module, what it saw and what saw it, and whether it is
-sound.
+"""The checkpoint page's data: the files of one version of a module, its lineage, and the result of verifying it.
 
-Deliberately not here: loading weights. Nothing is read but `meta.json`, until somebody asks to verify.
+No weights are loaded; only `meta.json` is read, until a reader verifies the version.
 """
 
 from __future__ import annotations
@@ -14,60 +13,52 @@ from typing import Any
 
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.urls import is_name, quoted, shown
-from modtrain.errors import CorruptCheckpoint
-from modtrain.storage.checkpoint import META, Checkpoint
+from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
+from modtrain.storage.checkpoint import META
 from modtrain.storage.history import History
+from modtrain.storage.layout import CHECKPOINTS, MODULES
 from modtrain.storage.run import Run
 
 Values = dict[str, Any]
-_TOLD = ("epoch", "step", "full", "final", "writer", "published_at", "metrics")
+_META = ("epoch", "step", "full", "final", "writer", "published_at", "metrics")
 
 
 def checkpoint_page(run: Run, path: str, module: str, version: int, history: History) -> Values:
-    """Of a version that is there, or was; NotThere where nobody published it."""
+    """A version that is present, or was; NotThere where it was never published."""
     published = {each.version: vars(each) for each in history.versions(module)}
     meta, problem = _meta(run, module, version, published)
     others = sorted({*published, *run.store(module).versions()})
-    parts = ("modules", module, "checkpoints", run.store(module).folder(version).name)
+    parts = _folder(run, module, version)
     return {
         "run": {"path": quoted(path), "name": shown(run.name)},
         "modules": run.modules,
         "module": module,
         "version": version,
         "present": safe_files.lies(run.path, *parts, META),
-        "meta": {name: meta.get(name) for name in _TOLD},
-        "files": [_file(run.path, parts, name, of) for name, of in _files(meta).items()],
-        "saw": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],
-        "seen_by": _seen_by(run, module, version, history),
+        "meta": {name: meta.get(name) for name in _META},
+        "files": [_file(run.path, parts, name, expected) for name, expected in _files(meta).items()],
+        "trained_against": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],
+        "used_by": _used_by(run, module, version, history),
         "previous": max((other for other in others if other < version), default=None),
         "next": min((other for other in others if other > version), default=None),
         "problem": problem,
     }
 
 
+def _folder(run: Run, module: str, version: int) -> tuple[str, ...]:
+    return MODULES, module, CHECKPOINTS, run.store(module).folder(version).name
+
+
 def _meta(run: Run, module: str, version: int, published: Mapping[int, Values]) -> tuple[Values, str | None]:
-    """What the version says of itself, else what its line said; and what is wrong with it."""
+    """The meta.json of a version, else its line of `published.jsonl`; and what is wrong with it."""
     try:
-        return vars(_unsealed(run, module, version)), None
+        return vars(run.store(module).meta(version, follow=False)), None
     except CorruptCheckpoint as error:
         return published.get(version, {}), str(error)
-    except safe_files.NotThere:
+    except MissingCheckpoint:
         if version not in published:
             raise safe_files.NotThere(f"{module} of {shown(run.name)} has no version {version}.") from None
         return published[version], None
-
-
-def _unsealed(run: Run, module: str, version: int) -> Checkpoint:
-    """What a version says of itself, as its store reads it; CorruptCheckpoint, NotThere."""
-    path = run.store(module).folder(version) / META
-    content = safe_files.read(run.path, "modules", module, "checkpoints", path.parent.name, META)
-    try:
-        checkpoint = Checkpoint.unseal(content, path)
-    except RecursionError as error:
-        raise CorruptCheckpoint(f"{path} is damaged: {error}.") from error
-    if (checkpoint.version, checkpoint.module) != (version, module):
-        raise CorruptCheckpoint(f"{path} belongs to {checkpoint.module} version {checkpoint.version}.")
-    return checkpoint
 
 
 def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -77,18 +68,23 @@ def _files(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {name: of for name, of in files.items() if isinstance(of, dict) and is_name(os.fsencode(name))}
 
 
-def _file(root: Path, parts: tuple[str, ...], name: str, of: Mapping[str, Any]) -> Values:
+def _file(root: Path, parts: tuple[str, ...], name: str, expected: Mapping[str, Any]) -> Values:
     present = safe_files.lies(root, *parts, name)
-    told = {"name": name, "size": of.get("size"), "sha256": of.get("sha256"), "present": present}
-    return {**told, "download": present and may_download(name)}
+    return {
+        "name": name,
+        "size": expected.get("size"),
+        "sha256": expected.get("sha256"),
+        "present": present,
+        "download": present and may_download(name),
+    }
 
 
 def may_download(name: str) -> bool:
-    """Weights run no code when they are loaded; a state.pt is its owner's alone."""
+    """Weights run no code when they are loaded; a `state.pt` is only for its worker."""
     return name.endswith(".safetensors")
 
 
-def _seen_by(run: Run, module: str, version: int, history: History) -> list[Values]:
+def _used_by(run: Run, module: str, version: int, history: History) -> list[Values]:
     return [
         {"module": other, "version": checkpoint.version, "epoch": checkpoint.epoch}
         for other in run.modules
@@ -98,18 +94,20 @@ def _seen_by(run: Run, module: str, version: int, history: History) -> list[Valu
 
 
 def verify(run: Run, module: str, version: int) -> Values:
-    """Read every file of a version and say of each whether it is what `meta.json` names; NotThere."""
-    parts = ("modules", module, "checkpoints", run.store(module).folder(version).name)
+    """Read every file of a version and compare it with `meta.json`; NotThere."""
+    parts = _folder(run, module, version)
     try:
-        meta = _unsealed(run, module, version)
+        meta = run.store(module).meta(version, follow=False)
     except CorruptCheckpoint as error:
         return {"files": [{"name": META, "ok": False, "says": str(error)}]}
+    except MissingCheckpoint:
+        raise safe_files.NotThere(f"{module} version {version} is no longer on disk.") from None
     checked = [_checked(run.path, parts, name, expected) for name, expected in _files(vars(meta)).items()]
-    return {"files": [{"name": META, "ok": True, "says": "its seal is right"}, *checked]}
+    return {"files": [{"name": META, "ok": True, "says": "its checksum is right"}, *checked]}
 
 
 def _checked(root: Path, parts: tuple[str, ...], name: str, expected: Mapping[str, Any]) -> Values:
-    """By blocks, and nothing where the size is wrong already."""
+    """Read block by block; nothing is read where the size is wrong."""
     try:
         with safe_files.opened(root, *parts, name) as descriptor:
             size = os.fstat(descriptor).st_size
@@ -119,7 +117,7 @@ def _checked(root: Path, parts: tuple[str, ...], name: str, expected: Mapping[st
             for block in safe_files.blocks(descriptor, size):
                 digest.update(block)
     except safe_files.NotThere:
-        return {"name": name, "ok": False, "says": "it is not there"}
+        return {"name": name, "ok": False, "says": "it is missing"}
     except OSError as error:
         return {"name": name, "ok": False, "says": f"it cannot be read: {error.strerror}"}
     ok = digest.hexdigest() == expected.get("sha256")

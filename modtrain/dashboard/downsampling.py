@@ -1,6 +1,6 @@
-"""A curve of any length as at most so many points, with its extremes: what the eye would see of it.
+"""Downsampling: a curve of any length as at most so many points, with its extremes.
 
-Deliberately not here: smoothing, which the page does, of means: smoothed extremes would lie.
+The page smooths the means, not the extremes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def kept(values: Sequence[float], most: int = MOST) -> list[int]:
-    """The indices of the points that stay: the first, the last, and of each stretch the lowest and the highest."""
+    """The indices of the points that stay: the first, the last, and of each stretch the lowest and the highest.
+
+    The length of a stretch is a power of two, so that the earlier points stay the same as a curve grows.
+    """
     count = len(values)
     if count <= most:
         return list(range(count))
-    stretches = (most - 2) // 2
-    found = {0, count - 1}
-    for number in range(stretches):
-        stretch = range(number * count // stretches, (number + 1) * count // stretches)
-        found |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
-    return sorted(found)
+    width = 2
+    while 2 * -(-count // width) + 2 > most:
+        width *= 2
+    indices = {0, count - 1}
+    for begin in range(0, count, width):
+        stretch = range(begin, min(begin + width, count))
+        indices |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
+    return sorted(indices)
 
 
 class Stretches:
-    """So many points in stretches of equal length, a power of two, so that only the last one changes as points come."""
+    """Points in stretches of equal length, a power of two, so that only the last one changes as points are added."""
 
     def __init__(self, count: int, most: int = MOST) -> None:
         self.width = 1

@@ -1,7 +1,4 @@
-"""Answers in words: what is wrong and what to do; and the answer to a link with the right token.
-
-Deliberately not here: when they are given (`guard.py`, `app.py`).
-"""
+"""Error pages, and the page that sets the cookie after a link with the right token."""
 
 from __future__ import annotations
 
@@ -18,12 +15,12 @@ from modtrain.dashboard.urls import shown
 
 @functools.cache
 def templates() -> jinja2.Environment:
-    """The pages' templates; everything that is put in is escaped."""
+    """The pages' templates; every value is escaped."""
     return jinja2.Environment(loader=jinja2.PackageLoader("modtrain.dashboard"), autoescape=True)
 
 
 def problem(scope: Scope, code: int, title: str, says: str) -> Response:
-    """A page for a person; for a program its code says enough."""
+    """A page that names the problem, with an HTTP status code."""
     words: dict[str, Any] = {"title": title, "says": shown(says), "base": scope.get("base", "")}
     headers = {"cache-control": "no-store"}
     if code == 405:
@@ -32,11 +29,11 @@ def problem(scope: Scope, code: int, title: str, says: str) -> Response:
 
 
 def welcome(scope: Scope, cookie: str, secret: str, token: str) -> Response:
-    """Give the cookie and lead to the page without the token in its address.
+    """Set the cookie and lead to the page without the token in its address.
 
-    A page rather than a redirect: a browser that comes from elsewhere would not send a SameSite=Strict cookie to the
-    end of one. The cookie has no Path, so that it is for the folder that the browser sees, whatever a proxy in front
-    makes of it: so the link has to lead to the top.
+    A page rather than a redirect: after a link from another site a browser would not send a SameSite=Strict cookie to
+    the target of a redirect. The cookie has no Path, so that it applies to the folder that the browser sees, behind
+    any proxy: therefore the link must lead to the top.
     """
     base = scope["base"]
     to = "./" if not base else f"{base}?token={quote(token, safe='')}"

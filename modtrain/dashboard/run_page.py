@@ -1,11 +1,9 @@
-"""The run page's data: rows, lanes, curves, staleness, time, grids and logs of one run, as plain values.
-
-A pure function of what has been read. Deliberately not here: reading again and again (`watch.py`), and drawing.
-"""
+"""The run page's data: modules, workers, lanes, curves, staleness, time, grids and logs of one run, as plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import bisect
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,135 +12,167 @@ import numpy as np
 from modtrain.dashboard import safe_files, timeline
 from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.urls import quoted, shown
+from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.curves import Columns
 from modtrain.storage.evaluations import EvaluationRecord
 from modtrain.storage.history import History
+from modtrain.storage.layout import MODULES, WORKER_LOG
 from modtrain.storage.run import Run, RunSpec
-from modtrain.storage.worker_report import WorkerReport
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
+from modtrain.storage.run_state import LIVE
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
 DIGITS = {"step": 0, "epoch": 4, "at": 1}
-"""After the point, of where a value stands."""
+"""Decimal places of the positions of points."""
 _SETTINGS = (
     "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "seed", "device", "peer_timeout_s", "placement",
 )  # fmt: skip
-_OURS = ("seed", "device", "peer_timeout_s")
-"""Those with a default that is the same for every recipe."""
+_COMMON_DEFAULTS = ("seed", "device", "peer_timeout_s")
+"""Settings whose default is the same for every recipe."""
+_HEAD = ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")
+_MODULE = (
+    "version", "epoch", "epochs", "step", "steps", "state", "worker", "peers", "metrics", "losses", "damaged",
+)  # fmt: skip
+_WORKER = (
+    "worker", "modules", "state", "host", "pid", "job", "device", "steps_per_s", "left_s", "waiting_for", "trouble",
+)  # fmt: skip
 
 Values = dict[str, Any]
 
 
-def run_page(
-    run: Run,
-    found: Mapping[str, Any],
-    history: History,
-    reports: Mapping[str, WorkerReport],
-    silent_s: Mapping[str, float | None],
-    drawn: Drawn,
-) -> Values:
-    """All but the run's row and its alarms; `found` is what `status.summary` said."""
-    modules = [name for name in run.modules if name in found["modules"]]
+def head(row: Values, status: Mapping[str, Any], run: Run, sweep: str | None) -> Values:
+    """The header: the catalog's row with the numbers of `status`; `sweep` is the path of the sweep of a trial."""
+    spec = run.spec
+    settings = {"seed": spec.seed, "device": spec.device, "placement": spec.placement, "versions": spec.versions}
+    names = ("kind", "path", "name", "metric", "created_at", "problem")
     return {
-        "modules": [{"name": name, **found["modules"][name]} for name in modules],
-        "workers": [{**worker, "beat_age_s": silent_s.get(worker["modules"][0])} for worker in found["workers"]],
-        "lanes": [
-            timeline.lane(run, name, history, found["modules"][name]["state"], reports[name]) for name in modules
-        ],
-        "curves": [*(curve for name in modules for curve in drawn.curves(name, history)), *judged(history)],
-        "staleness": timeline.staleness(modules, history),
-        "time": [seconds(worker, history) for worker in found["workers"]],
-        "grids": grids(run, history),
-        "evaluations": [_judged(line) for line in history.evaluations()[-MOST_EVALUATIONS:]],
-        "config": config(run),
-        "logs": [log_of(run, name) for name in modules],
+        **{name: row[name] for name in names},
+        **{name: status[name] for name in _HEAD},
+        **settings,
+        "sweep": None if sweep is None else quoted(sweep),
     }
 
 
-class Drawn:
-    """The curves of one run, kept: they are made anew only where a module has new lines."""
+def run_page(
+    snapshot: RunSnapshot,
+    status: Mapping[str, Any],
+    history: History,
+    rows: Sequence[Mapping[str, Any]],
+    heartbeat_at: Mapping[str, float | None],
+) -> Values:
+    """All but the header, the curves and the alarms.
 
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[object, list[Values]]] = {}
+    `status` is that of the snapshot, `rows` are the modules of the catalog's row, `heartbeat_at` is when the heartbeat
+    of each module changed, by this machine's clock.
+    """
+    run = snapshot.run
+    versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
+    newest_at = {row["name"]: row["newest_at"] for row in rows}
+    modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
+    return {
+        "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
+        "workers": [_worker(worker, snapshot, heartbeat_at) for worker in status["workers"]],
+        "lanes": [
+            timeline.lane(
+                name,
+                versions[name],
+                run.store(name).versions(),
+                history.events(name),
+                modules[name]["state"],
+                snapshot.modules[name].report,
+            )
+            for name in run.modules
+        ],
+        "staleness": timeline.staleness(versions),
+        "time": [seconds(worker, history) for worker in status["workers"]],
+        "grids": grids(run, history),
+        "evaluations": [_evaluation(record) for record in history.evaluations()[-MOST_EVALUATIONS:]],
+        "config": config(run),
+        "logs": [log_of(run, name) for name in run.modules],
+    }
 
-    def curves(self, module: str, history: History) -> list[Values]:
-        """A curve for each scalar of a module, and its learning rate."""
-        found = history.curve(module)
-        stamp = len(found), *(list(found.position[name][-1:]) for name in ("step", "at"))
-        if (kept := self._kept.get(module)) is None or kept[0] != stamp:
-            kept = self._kept[module] = stamp, curves(module, found)
-        return kept[1]
+
+def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[Checkpoint]:
+    """The published versions up to those of the snapshot: the history is read later and may have newer ones."""
+    last = max((module.newest.version if module.newest else -1, *module.damaged))
+    versions = history.versions(name)
+    return versions[: bisect.bisect_right(versions, last, key=lambda checkpoint: checkpoint.version)]
 
 
-def facts(run: Run, found: Mapping[str, Any], sweep: str | None) -> Values:
-    """What the run page says of the run beyond its row; `sweep` is the path of the sweep that it is a trial of."""
-    spec = run.spec
-    told = {"seed": spec.seed, "device": spec.device, "placement": spec.placement, "versions": spec.versions}
-    return {**told, "stop": found["stop"], "sweep": None if sweep is None else quoted(sweep)}
+def _worker(worker: Mapping[str, Any], snapshot: RunSnapshot, heartbeat_at: Mapping[str, float | None]) -> Values:
+    """A worker with the time of its last heartbeat: by this machine's clock while it lives, else by its own."""
+    first, is_live = worker["modules"][0], worker["state"] in LIVE
+    return {
+        **{key: worker[key] for key in _WORKER},
+        "heartbeat_at": heartbeat_at[first] if is_live else None,
+        "last_report_at": None if is_live else snapshot.modules[first].report.at,
+    }
+
+
+def all_curves(run: Run, history: History) -> list[Values]:
+    """The training curves of each module, and those of the evaluations."""
+    evaluations = Columns()
+    for row in history.evaluation_rows():
+        evaluations.add(row)
+    of_evaluations = [curve for curve in curves("evaluation", evaluations) if curve["name"] != "lr"]
+    return [*(curve for name in run.modules for curve in curves(name, history.curve(name))), *of_evaluations]
 
 
 def curves(module: str, columns: Columns) -> list[Values]:
     """A curve for each scalar of a module, and its learning rate."""
-    place = {name: np.array(columns.position[name]) for name in DIGITS}
-    named = {**columns.scalars, "lr": columns.position["lr"]}
-    values = {name: np.array(column) for name, column in named.items()}
-    return [_curve(module, name, place, column) for name, column in values.items() if np.isfinite(column).any()]
+    position = {name: np.array(columns.position[name]) for name in DIGITS}
+    scalars = {name: np.array(column) for name, column in {**columns.scalars, "lr": columns.position["lr"]}.items()}
+    return [_curve(module, name, position, values) for name, values in scalars.items() if np.isfinite(values).any()]
 
 
-def _curve(module: str, name: str, place: Mapping[str, Numbers], values: Numbers) -> Values:
+def _curve(module: str, name: str, position: Mapping[str, Numbers], values: Numbers) -> Values:
     """At most so many points; of a longer curve the means of stretches, with the extremes of each."""
-    there = np.isfinite(values)
-    stretches, values = Stretches(there.sum()), values[there]
-    means = {what: np.round(stretches.means(column[there]), DIGITS[what]) for what, column in place.items()}
-    told = {"module": module, "name": name, **{what: column.tolist() for what, column in means.items()}}
+    finite = np.isfinite(values)
+    stretches, values = Stretches(finite.sum()), values[finite]
+    means = {key: np.round(stretches.means(column[finite]), DIGITS[key]).tolist() for key, column in position.items()}
+    curve = {"module": module, "name": name, **means, "value": _short(stretches.means(values))}
     if stretches.width == 1:
-        return {**told, "value": _short(values)}
+        return curve
     low, high = stretches.extremes(values)
-    return {**told, "value": _short(stretches.means(values)), "low": _short(low), "high": _short(high)}
+    return {**curve, "low": _short(low), "high": _short(high)}
 
 
 def _short(values: Numbers) -> list[float]:
-    """More digits than anybody sees would be most of the page."""
+    """Six digits: more cannot be seen in a chart and would be most of the page."""
     return [float(f"{value:.6g}") for value in values]
 
 
-def judged(history: History) -> list[Values]:
-    """A curve for each metric of the evaluations, over the step of the oldest checkpoint that was judged."""
-    columns = Columns()
-    for line in history.evaluation_rows():
-        columns.add(line)
-    return [curve for curve in curves("evaluation", columns) if curve["name"] != "lr"]
-
-
 def seconds(worker: Mapping[str, Any], history: History) -> Values:
-    """What a worker's time went into. Its modules say the same, but one that rests says less."""
-    spent = dict.fromkeys(("compute", "data", "waiting", "exchange"), 0.0)
-    told = [history.curve(module).seconds for module in worker["modules"]]
-    sums = [spent | {kind: float(np.nansum(column)) for kind, column in its.items() if kind in spent} for its in told]
+    """The seconds that a worker spent, by activity: of its module that reports most, since one that rests has less."""
+    none = dict.fromkeys(("compute", "data", "waiting", "exchange"), 0.0)
+    columns = [history.curve(module).seconds for module in worker["modules"]]
+    sums = [none | {kind: round(float(np.nansum(each[kind])), 1) for kind in none.keys() & each} for each in columns]
     most = max(sums, key=lambda each: sum(each.values()))
     return {"worker": worker["worker"], "modules": worker["modules"], **most}
 
 
 def grids(run: Run, history: History) -> list[Values]:
-    """The newest sample grids that are there, oldest first: pictures and nothing else, since an export copies them."""
-    there = {name for name in filesystem.names(run.evaluation_path) if name.endswith(".png")}
-    by_file = {Path(line.grid).name: line for line in history.evaluations() if line.grid}
-    found = [{"file": shown(file), **_judged(line)} for file, line in by_file.items() if file in there]
-    return found[-MOST_EVALUATIONS:]
+    """The newest sample grids present, oldest first: only pictures, since an export copies them."""
+    present = {name for name in filesystem.names(run.evaluation_path) if name.endswith(".png")}
+    by_file = {Path(record.grid).name: record for record in history.evaluations() if record.grid}
+    of_present = [{"file": shown(file), **_evaluation(record)} for file, record in by_file.items() if file in present]
+    return of_present[-MOST_EVALUATIONS:]
 
 
-def _judged(record: EvaluationRecord) -> Values:
+def _evaluation(record: EvaluationRecord) -> Values:
     return {name: getattr(record, name) for name in ("at", "versions", "epochs", "metrics")}
 
 
 def config(run: Run) -> list[Values]:
     """Every setting, with its default where it has one: the recipe's where run.json holds it."""
-    usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _OURS}}
+    usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _COMMON_DEFAULTS}}
     settings = [_setting(n, getattr(run.spec, n), usual if n in usual else None) for n in _SETTINGS]
     defaults = getattr(run.spec, "defaults", None)
-    known = None if defaults is None else dict(_flat(defaults))
-    return settings + [_setting(name, value, known) for name, value in _flat(run.spec.params)]
+    known = None if defaults is None else flatten(defaults)
+    return settings + [_setting(name, value, known) for name, value in flatten(run.spec.params).items()]
 
 
 def _setting(name: str, value: Any, known: Mapping[str, Any] | None) -> Values:
@@ -150,17 +180,10 @@ def _setting(name: str, value: Any, known: Mapping[str, Any] | None) -> Values:
     return {"name": name, "value": value, "default": default, "differs": known is not None and default != value}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [(prefix + name, value)]
-    return found
-
-
 def log_of(run: Run, module: str) -> Values:
     """The end of a module's log."""
     try:
-        lines, size = safe_files.last_lines(run.path, "modules", module, "worker.log", lines=LOG_LINES)
+        lines, size = safe_files.last_lines(run.path, MODULES, module, WORKER_LOG, lines=LOG_LINES)
     except safe_files.NotThere:
         lines, size = [], 0
     return {"module": module, "lines": lines, "size": size}

@@ -1,9 +1,7 @@
-"""What of ROOT may be opened: plain files in plain folders. No link is followed, no pipe or device is opened.
+"""Opening files below ROOT: only regular files in real folders. No link is followed, no pipe or device is opened.
 
-Each component is opened in the folder before it, from the very top, so that nobody can put a link there in between:
-what is asked for below a run's folder is not found where that has become a link to somebody else's. Lines of modtrain's
-own kinds, such as curves, are read by their whole path after `strange` has looked (`tail.py`). Deliberately not here:
-what the files mean.
+Each component is opened relative to the one before it (`filesystem.open_regular`), so that no link can be put in
+between. Files that the readers of `storage` open are checked first with `strange`.
 """
 
 from __future__ import annotations
@@ -16,20 +14,31 @@ from pathlib import Path
 
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
+from modtrain.storage.layout import (
+    CHECKPOINTS,
+    EVALUATION,
+    HEARTBEAT_FILE,
+    METRICS_FILE,
+    MODULES,
+    PUBLISHED_FILE,
+    RUN_FILE,
+    STOP_FILE,
+    WORKERS_FILE,
+)
 
 BLOCK_BYTES = 1 << 18
-_OF_RUN = ("run.json", "stop", "modules", "evaluation", "evaluation/metrics.jsonl")
-_OF_MODULE = ("heartbeat.json", "metrics.jsonl", "published.jsonl", "workers.jsonl", "checkpoints")
-_FOLDERS = ("modules", "evaluation", "checkpoints")
+_OF_RUN = (RUN_FILE, STOP_FILE, MODULES, EVALUATION, f"{EVALUATION}/{METRICS_FILE}")
+_OF_MODULE = (HEARTBEAT_FILE, METRICS_FILE, PUBLISHED_FILE, WORKERS_FILE, CHECKPOINTS)
+_FOLDERS = (MODULES, EVALUATION, CHECKPOINTS)
 
 
 class NotThere(InputError):
-    """No plain file or folder of that name lies there."""
+    """There is no regular file or folder of that name."""
 
 
 @contextlib.contextmanager
 def opened(root: Path, *parts: str) -> Iterator[int]:
-    """A descriptor of the plain file at `root/parts...`, to be read; NotThere. `root` is a resolved path."""
+    """A read-only descriptor of the regular file at `root/parts...`; NotThere. `root` is a resolved path."""
     descriptor = open_file(root, *parts)
     try:
         yield descriptor
@@ -38,7 +47,7 @@ def opened(root: Path, *parts: str) -> Iterator[int]:
 
 
 def open_file(root: Path, *parts: str) -> int:
-    """The same; whoever asks closes it."""
+    """The same; the caller closes it."""
     names = [name for part in parts for name in part.split("/") if name]
     if {".", ".."} & {*names}:
         raise NotThere(f"There is no {'/'.join(names)!r} here that can be shown.")
@@ -49,7 +58,7 @@ def open_file(root: Path, *parts: str) -> int:
 
 
 def lies(root: Path, *parts: str) -> bool:
-    """Whether a plain file lies there."""
+    """Whether there is a regular file."""
     try:
         os.close(open_file(root, *parts))
     except NotThere:
@@ -58,7 +67,7 @@ def lies(root: Path, *parts: str) -> bool:
 
 
 def read(root: Path, *parts: str, most: int = 1 << 24) -> bytes:
-    """The content of a small plain file; NotThere, also where it is longer than `most` bytes."""
+    """The content of a small regular file; NotThere, also where it is longer than `most` bytes."""
     with opened(root, *parts) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > most:
@@ -86,22 +95,22 @@ def last_lines(root: Path, *parts: str, lines: int, most: int = 1 << 16) -> tupl
 
 
 def strange(run: Path, modules: list[str]) -> str | None:
-    """What in a run's folder is a link, a pipe or a device, in a sentence: it is not opened, and the run not shown.
+    """A sentence about the first link, pipe or device among the files of a run; None where there is none.
 
-    None where everything that readers open is a plain file or folder, or not there.
+    Such a run is not shown.
     """
     if Path(os.path.realpath(run)) != run:
-        return "its folder is a link by now, which is not followed; put the real folder in its place."
+        return "its folder is a link, and links are not followed; put the real folder in its place."
     for name in _OF_RUN:
-        if said := _strange(run / name):
-            return said
+        if problem := _strange(run / name):
+            return problem
     for module in modules:
-        folder = run / "modules" / module
-        if said := _strange(folder, is_folder=True):
-            return said
+        folder = run / MODULES / module
+        if problem := _strange(folder, is_folder=True):
+            return problem
         for name in _OF_MODULE:
-            if said := _strange(folder / name):
-                return said
+            if problem := _strange(folder / name):
+                return problem
     return None
 
 
@@ -112,5 +121,5 @@ def _strange(path: Path, *, is_folder: bool = False) -> str | None:
         return None
     if (stat.S_ISDIR if is_folder or path.name in _FOLDERS else stat.S_ISREG)(mode):
         return None
-    kind = "a link" if stat.S_ISLNK(mode) else "no plain file or folder"
-    return f"{path.name!r} in it is {kind}, which is not followed; put the real file or folder in its place."
+    kind = "a link" if stat.S_ISLNK(mode) else "not a regular file or folder"
+    return f"{path.name!r} in it is {kind}, which is not opened; put the real file or folder in its place."

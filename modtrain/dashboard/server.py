@@ -1,7 +1,4 @@
-"""Serve the dashboard on a port of this machine, until Ctrl-C.
-
-Deliberately not here: what is served (`app.py`), and what is printed (`cli/showing.py`).
-"""
+"""The HTTP server of the dashboard, its socket and its token."""
 
 from __future__ import annotations
 
@@ -10,38 +7,24 @@ import secrets
 import socket
 import stat
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.page_cache import LOOK_S, Watch
+from modtrain.dashboard.page_cache import REFRESH_S, PageCache
 from modtrain.dashboard.routes import create_app
 from modtrain.errors import InputError
 
 PORT = 8787
 TRIES = 100
-"""Ports after the first one that are tried where nobody asked for a certain one."""
+"""Ports that are tried, from `PORT` on, where none is given."""
 SHORTEST = 16
 """Characters of a token."""
 
 
-class Server(uvicorn.Server):
-    """One that ends open streams at the first Ctrl-C."""
-
-    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
-        super().__init__(config)
-        self.watch = watch
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Tell those who wait for news that there are none any more."""
-        self.watch.end()
-        super().handle_exit(sig, frame)
-
-
-def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
-    """A server of a folder of runs; `run(sockets=[...])` serves."""
-    app, watch = create_app(root.resolve(), access, look_s=look_s)
+def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> tuple[uvicorn.Server, PageCache]:
+    """A server of a folder of runs, started by `run(sockets=[...])`, and its pages."""
+    app, pages = create_app(root.resolve(), access, refresh_s=refresh_s)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -56,13 +39,13 @@ def server(root: Path, access: Access, *, look_s: float = LOOK_S) -> Server:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )
-    return Server(config, watch)
+    return uvicorn.Server(config), pages
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket on this port, or on the next free one where nobody asked for a certain one; InputError."""
+    """A socket on a port, for None on the first free one from `PORT` on; InputError."""
     if port is not None and not 0 <= port <= 65535:
-        raise InputError(f"There is no port {port}; take one from 1024 to 65535.")
+        raise InputError(f"Port {port} is not allowed: use one from 1024 to 65535.")
     for number in [port] if port is not None else range(PORT, PORT + TRIES):
         try:
             return socket.create_server((host, number), family=_family(host), backlog=256)
@@ -70,18 +53,18 @@ def listen(host: str, port: int | None) -> socket.socket:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
             if error.errno == errno.EADDRINUSE:
-                raise InputError(f"Port {port} of {host} is taken; leave --port out to take a free one.") from None
+                raise InputError(f"Port {port} of {host} is in use; leave --port out to use a free one.") from None
             raise InputError(f"Cannot listen on port {number} of {host}: {error.strerror or error}.") from None
-    raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all taken; give --port.")
+    raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all in use; give --port.")
 
 
 def new_token() -> str:
-    """One that nobody guesses."""
+    """A random token."""
     return secrets.token_urlsafe(24)
 
 
 def read_token(path: Path) -> str:
-    """The token in a file that nobody else can read; InputError."""
+    """The token in a file that only its owner can read; InputError."""
     try:
         mode = path.stat().st_mode
         token = path.read_text().strip() if stat.S_ISREG(mode) else ""

@@ -1,7 +1,6 @@
-"""The same pages as files that open from disk: data in each page, grids beside it, no weights.
+"""Export: the same pages as files that open from disk, with the data in each page and no weights.
 
-A page appears whole. The folder remembers what an export wrote there, so that the next one replaces just that.
-Deliberately not here: what a page looks like (`templates`), and where its data comes from (`source.py`).
+A page appears whole. The folder records what an export wrote, so that the next one replaces only that.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from typing import Any
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.assets import STATIC, plotly
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.payload import made
+from modtrain.dashboard.payload import build_version
 from modtrain.dashboard.routes import html
 from modtrain.dashboard.urls import base_of, is_name, quoted, shown, unquoted
 from modtrain.errors import InputError
+from modtrain.storage.layout import EVALUATION
 
 MARK = "modtrain-export.json"
 MOST_CHECKPOINTS = 5
-"""Of each module, the newest that are there: a page each."""
+"""Of each module, the newest versions present; each has a page."""
 MOST_GRIDS = 24
 """Of each run, the newest."""
 
@@ -42,7 +42,7 @@ class Written:
     pages: int = 0
 
     def write(self, address: str, content: bytes) -> None:
-        """A file, replaced whole; its folders are made."""
+        """Write or replace a file; its folders are created."""
         path = self.target / _place(address)
         if address not in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,10 @@ class Written:
         self.files.add(address)
 
 
-def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda done, of: None) -> Written:
-    """Write every page; `tell` hears of how many runs and sweeps are done. InputError where `target` is not for us."""
+def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> Written:
+    """Write every page; `progress(done, all)` counts runs and sweeps. InputError for a foreign target."""
     before = _check(root, target)
-    written, source = Written(target.resolve()), Source(root.resolve(), look_s=math.inf)
+    written, source = Written(target.resolve()), Source(root.resolve(), refresh_s=math.inf)
     written.target.mkdir(parents=True, exist_ok=True)
     _note(written, before)
     for file in sorted(STATIC.iterdir()):
@@ -64,10 +64,10 @@ def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda d
     data = source.runs()
     rows = data["runs"]
     for number, row in enumerate(rows):
-        tell(number, len(rows))
-        with suppress(InputError):  # it went away meanwhile
+        progress(number, len(rows))
+        with suppress(InputError):  # removed meanwhile
             _subject(written, source, row["kind"], unquoted(row["path"]) or "")
-    tell(len(rows), len(rows))
+    progress(len(rows), len(rows))
     _page(written, "runs", "Runs", "", ".", data)
     _remove(written, before - written.files)
     _note(written, set())
@@ -75,24 +75,26 @@ def export(root: Path, target: Path, tell: Callable[[int, int], None] = lambda d
 
 
 def _subject(written: Written, source: Source, kind: str, path: str) -> None:
-    """The page of a run or a sweep, and those of its parts."""
+    """Write the page of a run or a sweep, and those of its trials or checkpoints."""
     data = source.data(kind, path)
     if kind == "sweep":
         for trial in data["trials"]:
             if trial["state"] in ("created", "queued"):
                 continue  # it has no run yet, and nothing leads to one
-            with suppress(InputError):  # it went away meanwhile
+            with suppress(InputError):  # removed meanwhile
                 _subject(written, source, "run", unquoted(trial["path"]) or "")
     elif data["problem"] is None:
         data["grids"] = [grid for grid in data["grids"][-MOST_GRIDS:] if _grid(written, source, path, grid["file"])]
-        data["pages"] = {lane["module"]: _kept(lane) for lane in data["lanes"]}
-        for module, version in [(module, version) for module, found in data["pages"].items() for version in found]:
-            _checkpoint(written, source, path, module, version, data["pages"])
+        data["pages"] = {lane["module"]: _present(lane) for lane in data["lanes"]}
+        for module, versions in data["pages"].items():
+            for version in versions:
+                _checkpoint(written, source, path, module, version, data["pages"])
     _page(written, kind, shown(path or source.root.name), f"{kind}/{_folder(path)}", quoted(path), data)
 
 
-def _kept(lane: Values) -> list[int]:
-    return [version["version"] for version in lane["versions"] if version["kept"]][-MOST_CHECKPOINTS:]
+def _present(lane: Values) -> list[int]:
+    present = set(lane["present"])
+    return [version["version"] for version in lane["versions"] if version["version"] in present][-MOST_CHECKPOINTS:]
 
 
 def _checkpoint(written: Written, source: Source, path: str, module: str, version: int, pages: Values) -> None:
@@ -106,7 +108,7 @@ def _checkpoint(written: Written, source: Source, path: str, module: str, versio
 
 def _grid(written: Written, source: Source, path: str, file: str) -> bool:
     try:
-        content = safe_files.read(source.root, path, "evaluation", file)
+        content = safe_files.read(source.root, path, EVALUATION, file)
     except (safe_files.NotThere, OSError):
         return False
     written.write(f"grid/{_folder(path)}{quoted(file)}", content)
@@ -114,7 +116,7 @@ def _grid(written: Written, source: Source, path: str, file: str) -> bool:
 
 
 def _page(written: Written, kind: str, title: str, address: str, path: str, data: Values) -> None:
-    text = html(kind, title, made(data), base=base_of(address), path=path, live=False)
+    text = html(kind, title, build_version(data).payload, base=base_of(address), path=path, live=False)
     written.write(f"{address}index.html", text.encode())
     written.pages += 1
 
@@ -124,7 +126,7 @@ def _folder(path: str) -> str:
 
 
 def _place(address: str) -> Path:
-    """Where an address lies: a browser reads it percent-decoded from the disk."""
+    """The path of an address: a browser reads it percent-decoded from disk."""
     path = unquoted(address)
     if path is None:
         raise InputError(f"{address!r} cannot be written.")
@@ -132,7 +134,7 @@ def _place(address: str) -> Path:
 
 
 def _check(root: Path, target: Path) -> set[str]:
-    """What an earlier export wrote into the folder; InputError where it holds anything else."""
+    """The files of an earlier export in the folder; InputError where it contains anything else."""
     if target.resolve().is_relative_to(root.resolve()):
         raise InputError(f"--export {target} lies in {root}, where nothing is written; take a folder elsewhere.")
     if not os.path.lexists(target):
@@ -150,13 +152,13 @@ def _check(root: Path, target: Path) -> set[str]:
 
 
 def _note(written: Written, more: set[str]) -> None:
-    """Also before anything is written, so that an export that was broken off can be made again."""
+    """Also before the first page, so that an interrupted export can be repeated."""
     content = json.dumps({"what": "written by modtrain dashboard --export", "files": sorted(written.files | more)})
     _replace(written.target / MARK, content.encode())
 
 
 def _remove(written: Written, old: set[str]) -> None:
-    """What an earlier export wrote and this one did not, with the folders that are empty then."""
+    """Remove what an earlier export wrote and this one did not, with folders that become empty."""
     for address in old:
         path = unquoted(address)
         if path is None or not all(is_name(os.fsencode(part)) for part in path.split("/")):

@@ -1,7 +1,4 @@
-"""The sweep page's data: its trials, best first, with what varies and the metric of each over its epochs.
-
-A pure function of what has been read. Deliberately not here: what came of a trial (`outcome.py`).
-"""
+"""The sweep page's data: its trials, best first, with what varies and the metric of each over its epochs."""
 
 from __future__ import annotations
 
@@ -23,33 +20,44 @@ Values = dict[str, Any]
 def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping[int, Mapping[str, Any]]) -> Values:
     """All but the sweep's row; `curves` holds by trial and metric the values by epoch.
 
-    `more_waiting` is how many trials wait beside those that are listed.
+    `more_pending` is how many trials have not begun beside those in the list.
     """
-    found = rank(sweep, trials)
+    by_rank = rank(sweep, trials)
     return {
-        "more_waiting": max(0, sweep.spec.trials - len(found)),
-        "varies": list(dict.fromkeys(name for trial in found for name in trial.values)),
-        "trials": [_trial(sweep, path, trial) for trial in found],
+        "more_pending": max(0, sweep.spec.trials - len(by_rank)),
+        "varies": list(dict.fromkeys(name for trial in by_rank for name in trial.values)),
+        "trials": [_trial(sweep, path, trial) for trial in by_rank],
         "curves": [
             _curve(trial.number, name, values)
-            for trial in found
+            for trial in by_rank
             for name, values in curves.get(trial.number, {}).items()
         ],
     }
 
 
 def facts(sweep: Sweep) -> Values:
-    """What the page says of the sweep beyond its row."""
+    """The settings of the sweep."""
     spec = sweep.spec
-    told = {"metric_name": spec.metric, "maximize": spec.maximize}
-    return {**told, "sampler": spec.sampler, "prune": spec.prune, "seed": spec.seed}
+    return {
+        "metric_name": spec.metric,
+        "maximize": spec.maximize,
+        "sampler": spec.sampler,
+        "prune": spec.prune,
+        "seed": spec.seed,
+    }
 
 
 def _trial(sweep: Sweep, path: str, trial: Trial) -> Values:
-    place = f"{path}/{sweep.run_path(trial.number).name}".lstrip("/")
-    told = {"number": trial.number, "path": quoted(place), "state": trial.state, "values": dict(trial.values)}
-    judged = {"result": trial.result, "metrics": dict(trial.metrics), "epoch": trial.epoch, "why": trial.why}
-    return {**told, **judged}
+    return {
+        "number": trial.number,
+        "path": quoted(f"{path}/{sweep.run_path(trial.number).name}".lstrip("/")),
+        "state": trial.state,
+        "values": dict(trial.values),
+        "result": trial.result,
+        "metrics": dict(trial.metrics),
+        "epoch": trial.epoch,
+        "why": trial.why,
+    }
 
 
 def _curve(number: int, name: str, values: Mapping[int, float]) -> Values:

@@ -1,116 +1,115 @@
-"""The lanes of the run page: what each module published when, which worker lived when, who waited, and how old was
-what was used.
-
-Deliberately not here: alarms (`alarms.py`), and drawing.
-"""
+"""The lanes of the run page: the versions, workers and waits of each module over time, and the staleness of peers."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modtrain.dashboard import downsampling
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.history import History
-from modtrain.storage.json_lines import number
-from modtrain.storage.run import Run
+from modtrain.storage.json_lines import Line, number
 from modtrain.storage.run_state import LIVE
 from modtrain.storage.worker_report import WorkerReport
 
 MOST_VERSIONS = 2_000
 """Of each module, the newest ones."""
-MOST_DOINGS = 1_000
-"""The same, of its workers' lives, and of their waits."""
+MOST_SPANS = 1_000
+"""Of each module, the newest workers, and the newest waits."""
 
 Values = dict[str, Any]
 
 
-def lane(run: Run, module: str, history: History, state: str, report: WorkerReport) -> Values:
-    """One module along the time axis; `heard_at` is when a worker that is over spoke last, by its own clock."""
-    there = set(run.store(module).versions())
-    published = history.versions(module)
-    signs = sorted(checkpoint.published_at for checkpoint in published)
+def lane(
+    module: str,
+    versions: Sequence[Checkpoint],
+    present: Sequence[int],
+    events: Sequence[Line],
+    state: str,
+    report: WorkerReport,
+) -> Values:
+    """One module along the time axis; `present` are the versions on disk."""
+    published = sorted(checkpoint.published_at for checkpoint in versions)
     return {
         "module": module,
-        "versions": [_version(line, there) for line in published[-MOST_VERSIONS:]],
-        "lives": lives(history.events(module), state, report, signs),
-        "waits": waits(history.events(module), state, report, signs),
-        "heard_at": None if state in LIVE else report.at,
+        "versions": [_version(checkpoint) for checkpoint in versions[-MOST_VERSIONS:]],
+        "present": list(present[-MOST_VERSIONS:]),
+        "workers": workers(events, state, report, published),
+        "waits": waits(events, state, report, published),
     }
 
 
-def _version(checkpoint: Checkpoint, present: set[int]) -> Values:
+def _version(checkpoint: Checkpoint) -> Values:
     values = {name: getattr(checkpoint, name) for name in ("version", "epoch", "step", "full", "final")}
     peers = {peer: used["versions"] for peer, used in checkpoint.peers.items()}
-    loss, kept = number(checkpoint.metrics.get("loss")), checkpoint.version in present
-    return {**values, "at": checkpoint.published_at, "kept": kept, "loss": loss, "peers": peers}
+    return {**values, "at": checkpoint.published_at, "loss": number(checkpoint.metrics.get("loss")), "peers": peers}
 
 
-def waits(doings: Sequence[Values], state: str, report: WorkerReport, published: list[float]) -> list[Values]:
-    """For whom the workers waited, and when; one that waits still has no end yet."""
-    found = [_wait(line) for line in doings if line["what"] == "waited"]
+def waits(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
+    """When the workers waited and for which peer; a wait that goes on has no end."""
+    spans = [_wait(event) for event in events if event["what"] == "waited"]
     at = report.at
     if report.state == "waiting" and at is not None:
         # A wait begins after a publish, or after the one for another peer; a worker that died in it wrote no line.
-        begun = max((sign for sign in [*published, *(line["at"] for line in doings)] if sign <= at), default=at)
-        found.append({"from": begun, "to": None if state == "waiting" else at, "for": report.waiting_for})
-    return found[-MOST_DOINGS:]
+        times = [*published, *(event["at"] for event in events)]
+        begin = max((time for time in times if time <= at), default=at)
+        spans.append({"from": begin, "to": None if state == "waiting" else at, "for": report.waiting_for})
+    return spans[-MOST_SPANS:]
 
 
-def _wait(line: Values) -> Values:
-    begun = line["at"] - (number(line.get("seconds")) or 0.0)
-    return {"from": begun, "to": line["at"], "for": line.get("for")}
+def _wait(event: Line) -> Values:
+    seconds = number(event.get("seconds")) or 0.0
+    return {"from": event["at"] - seconds, "to": event["at"], "for": event.get("for")}
 
 
-def lives(doings: Sequence[Values], state: str, report: WorkerReport, published: list[float]) -> list[Values]:
-    """The workers of a module one after the other; one that died without a word ends with its last sign of life."""
-    found: list[Values] = []
-    signs = sorted([*published, *(line["at"] for line in doings)])
-    for line in doings:
-        if line["what"] == "began":
-            _end_open(found, "lost", signs, line["at"])
-            told = {name: line.get(name) for name in ("host", "job", "pid", "device")}
-            found.append({"from": line["at"], "to": None, **told, "how": None})
-        elif line["what"] == "left" and found and found[-1]["to"] is None:
-            found[-1] |= {"to": line["at"], "how": line.get("state")}
+def workers(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
+    """The workers of a module, oldest first; one that died without a report ends with its last sign of life."""
+    spans: list[Values] = []
+    signs = sorted([*published, *(event["at"] for event in events)])
+    for event in events:
+        if event["what"] == "began":
+            _end_last(spans, "lost", signs, event["at"])
+            process = {name: event.get(name) for name in ("host", "job", "pid", "device")}
+            spans.append({"from": event["at"], "to": None, **process, "end": None})
+        elif event["what"] == "left" and spans and spans[-1]["to"] is None:
+            spans[-1] |= {"to": event["at"], "end": event.get("state")}
     if state not in (*LIVE, "queued", "created"):
-        beaten = report.at
-        _end_open(found, state, published if beaten is None else sorted([*published, beaten]), float("inf"))
-    return found[-MOST_DOINGS:]
+        signs = sorted(published if report.at is None else [*published, report.at])
+        _end_last(spans, state, signs, float("inf"))
+    return spans[-MOST_SPANS:]
 
 
-def _end_open(found: list[Values], how: str, signs: list[float], before: float) -> None:
-    """`signs` are sorted."""
-    if found and found[-1]["to"] is None:
-        begun, place = found[-1]["from"], bisect.bisect_left(signs, before)
-        found[-1] |= {"to": max(begun, signs[place - 1]) if place else begun, "how": how}
+def _end_last(spans: list[Values], end: str, signs: Sequence[float], before: float) -> None:
+    """End the last span, if it has no end, at the last of the sorted signs before a time."""
+    if spans and spans[-1]["to"] is None:
+        begin, place = spans[-1]["from"], bisect.bisect_left(signs, before)
+        spans[-1] |= {"to": max(begin, signs[place - 1]) if place else begin, "end": end}
 
 
-def staleness(modules: list[str], history: History) -> list[Values]:
+def staleness(versions: Mapping[str, Sequence[Checkpoint]]) -> list[Values]:
     """How many steps each module was ahead of the version of each peer that it used, at each publish."""
-    step_of = {m: {version.version: version.step for version in history.versions(m)} for m in modules}
+    step_of = {module: {each.version: each.step for each in published} for module, published in versions.items()}
     points: dict[tuple[str, str], list[tuple[Checkpoint, int]]] = {}
-    for module in modules:
-        for line in without_retrained(history.versions(module)):
-            for peer, used in line.peers.items():
+    for module, published in versions.items():
+        for checkpoint in without_retrained(published):
+            for peer, used in checkpoint.peers.items():
                 step = step_of.get(peer, {}).get(next(iter(used["versions"]), -1))
                 if step is not None:
-                    points.setdefault((module, peer), []).append((line, line.step - step))
-    return [_curve(module, peer, of) for (module, peer), of in points.items()]
+                    points.setdefault((module, peer), []).append((checkpoint, checkpoint.step - step))
+    return [_curve(module, peer, of_pair) for (module, peer), of_pair in points.items()]
 
 
 def without_retrained(versions: Sequence[Checkpoint]) -> list[Checkpoint]:
-    """Without those that a restart went back behind: a later version has reached their step again."""
-    found: list[Checkpoint] = []
-    for line in versions:
-        while found and found[-1].step >= line.step:
-            found.pop()
-        found.append(line)
-    return found
+    """The versions without those whose steps were trained again after a restart."""
+    kept: list[Checkpoint] = []
+    for checkpoint in versions:
+        while kept and kept[-1].step >= checkpoint.step:
+            kept.pop()
+        kept.append(checkpoint)
+    return kept
 
 
 def _curve(module: str, peer: str, points: list[tuple[Checkpoint, int]]) -> Values:
     kept = [points[index] for index in downsampling.kept([behind for _, behind in points])]
-    steps, times = [line.step for line, _ in kept], [line.published_at for line, _ in kept]
+    steps, times = [checkpoint.step for checkpoint, _ in kept], [checkpoint.published_at for checkpoint, _ in kept]
     return {"module": module, "peer": peer, "step": steps, "at": times, "behind": [behind for _, behind in kept]}

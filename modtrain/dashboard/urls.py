@@ -1,7 +1,6 @@
 """Addresses of pages: a run's path below ROOT as part of a URL and back, by its bytes, so that every name works.
 
-Every link is relative: a proxy in front may add a prefix that nobody here knows. Deliberately not here: what lies at a
-path (`inside.py`).
+Every link is relative, since a proxy in front may add a prefix.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ def quoted(path: str) -> str:
 
 
 def unquoted(address: str) -> str | None:
-    """The path that an address means; None where no folder can be called so (`..`, an encoded slash)."""
+    """The path of an address; None where it is not a path of names (`..`, an encoded slash)."""
     segments = [] if address in ("", ".") else [unquote_to_bytes(segment) for segment in address.split("/")]
     sound = all(is_name(segment) for segment in segments)
     return "/".join(os.fsdecode(segment) for segment in segments) if sound else None
 
 
 def is_name(segment: bytes) -> bool:
-    """Whether a file or folder can be called so, and is then one below its folder."""
+    """Whether this can be the name of a file in its folder."""
     return segment not in (b"", b".", b"..") and not {0, ord("/")} & set(segment)
 
 
 def shown(name: str) -> str:
-    """A name, or a sentence with names in it, as text: bytes that are no UTF-8 as `\\xff`."""
+    """A name, or a sentence with names in it, as text; bytes that are not UTF-8 as `\\xff`."""
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half a character, as foreign JSON may hold

@@ -54,7 +54,7 @@ class Checkpoint:
             if values["format"] != FORMAT:
                 raise CorruptCheckpoint(f"{where} has format {values['format']}; this modtrain reads {FORMAT}.")
             return Checkpoint(**values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptCheckpoint(f"{where} is damaged: {error}.") from error
 
 

@@ -35,46 +35,45 @@ def begun(root: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str],
     process = start("dashboard", root, *options)
     try:
         assert process.stdout is not None
-        said = ""
-        while "Ctrl-C" not in said:
+        output = ""
+        while "Ctrl-C" not in output:
             line = process.stdout.readline()
             assert line, ended(process).err
-            said += line
-        link = re.search(r"http://\S+", said)
+            output += line
+        link = re.search(r"http://\S+", output)
         assert link is not None
-        yield process, said
+        yield process, output
     finally:
         process.kill()
         process.communicate()
 
 
-def link_of(said: str) -> str:
-    return re.search(r"http://\S+", said)[0]  # type: ignore[index]
+def link_of(output: str) -> str:
+    return re.search(r"http://\S+", output)[0]  # type: ignore[index]
 
 
 def test_it_prints_a_link_that_opens_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    with begun(tmp_path) as (process, said):
-        link = link_of(said)
+    with begun(tmp_path) as (process, output):
+        link = link_of(output)
         port = httpx.URL(link).port
         assert link == f"http://127.0.0.1:{port}/"
-        assert f"ssh -L {port}:127.0.0.1:{port} " in said
+        assert f"ssh -L {port}:127.0.0.1:{port} " in output
         assert httpx.get(link, timeout=60).status_code == 200
-        with httpx.stream("GET", link + "events/runs", timeout=60) as events:
-            lines = events.iter_lines()  # kept: whoever drops it closes the page
-            next(lines)
-            process.send_signal(signal.SIGINT)
-            found = ended(process)
-        assert found.code in (0, 130)
-        assert "Traceback" not in found.err
-        assert found.err == ""
+        with httpx.Client(timeout=60) as page:
+            assert page.get(link + "data/runs").status_code == 200
+            process.send_signal(signal.SIGINT)  # the connection of the page is still open
+            result = ended(process)
+        assert result.code in (0, 130)
+        assert "Traceback" not in result.err
+        assert result.err == ""
 
 
-def test_a_token_stands_in_the_link_alone(tmp_path: Path) -> None:
-    with begun(tmp_path, "--token") as (_, said):
-        link = link_of(said)
+def test_a_token_is_printed_in_the_link_alone(tmp_path: Path) -> None:
+    with begun(tmp_path, "--token") as (_, output):
+        link = link_of(output)
         token = httpx.URL(link).params["token"]
         assert len(token) >= 32
-        assert said.count(token) == 1
+        assert output.count(token) == 1
         assert httpx.get(link, timeout=60).status_code == 200
         assert httpx.get(link.partition("?")[0], timeout=60).status_code == 403
 
@@ -89,7 +88,7 @@ TOKENS = (
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_a_token_of_ones_own_gives_a_link_that_opens(tmp_path: Path, token: str) -> None:
+def test_a_token_from_a_file_gives_a_link_that_opens(tmp_path: Path, token: str) -> None:
     """`openssl rand -base64 24` has + and / in it."""
     file = tmp_path / "token"
     file.write_text(token + "\n")
@@ -103,14 +102,14 @@ def test_a_token_of_ones_own_gives_a_link_that_opens(tmp_path: Path, token: str)
 
 @pytest.fixture
 def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What $BROWSER was told, and the file that it was sent to, if any, in a folder."""
+    """A folder with the arguments of $BROWSER, and the file that it was sent to, if any."""
     seen = tmp_path / "seen"
     seen.mkdir()
     script = tmp_path / "browser"
     copy = (
         f'case "$1" in file:*) file="${{1#file://}}"; cp "$file" {seen}/page; stat -c %a "$file" > {seen}/mode;; esac'
     )
-    script.write_text(f'#!/bin/sh\n{copy}\necho "$@" > {seen}/.told\nmv {seen}/.told {seen}/told\n')
+    script.write_text(f'#!/bin/sh\n{copy}\necho "$@" > {seen}/.arguments\nmv {seen}/.arguments {seen}/arguments\n')
     script.chmod(0o700)
     monkeypatch.setenv("BROWSER", f"{script} %s")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -118,51 +117,51 @@ def browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_browser_is_sent_to_the_link_without_a_word_of_the_token(
+def test_a_browser_is_sent_to_the_link_without_the_token_in_its_arguments(
     tmp_path: Path, browser: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "runs").mkdir()
-    with begun(tmp_path / "runs", "--open", "--token") as (process, said):
-        told = until(lambda: (browser / "told").exists() and (browser / "told").read_text().strip())
-        token = httpx.URL(link_of(said)).params["token"]
-        assert token not in told, "whoever asks ps for it reads it"
-        assert f'url={link_of(said)}"' in (browser / "page").read_text()
+    with begun(tmp_path / "runs", "--open", "--token") as (process, output):
+        arguments = until(lambda: (browser / "arguments").exists() and (browser / "arguments").read_text().strip())
+        token = httpx.URL(link_of(output)).params["token"]
+        assert token not in arguments, "`ps` shows it to all"
+        assert f'url={link_of(output)}"' in (browser / "page").read_text()
         assert (browser / "mode").read_text().strip() == "600"
-        file = Path(told.removeprefix("file://"))
+        file = Path(arguments.removeprefix("file://"))
         assert file.exists()
-        until(lambda: httpx.get(link_of(said), timeout=60).status_code == 200)
+        until(lambda: httpx.get(link_of(output), timeout=60).status_code == 200)
         process.send_signal(number)
-        found = ended(process)
-        assert found.code in (0, 130, 128 + number)
-        assert found.err == ""
+        result = ended(process)
+        assert result.code in (0, 130, 128 + number)
+        assert result.err == ""
         assert not file.exists()
 
 
-def test_a_browser_without_a_token_is_sent_straight_there(tmp_path: Path, browser: Path) -> None:
+def test_a_browser_is_sent_directly_to_a_link_without_a_token(tmp_path: Path, browser: Path) -> None:
     (tmp_path / "runs").mkdir()
-    with begun(tmp_path / "runs", "--open") as (_, said):
-        told = until(lambda: (browser / "told").exists() and (browser / "told").read_text().strip())
-        assert told == link_of(said)
+    with begun(tmp_path / "runs", "--open") as (_, output):
+        arguments = until(lambda: (browser / "arguments").exists() and (browser / "arguments").read_text().strip())
+        assert arguments == link_of(output)
         assert not (browser / "page").exists()
 
 
-def test_who_listens_for_others_is_asked_by_its_addresses_and_names_alone(tmp_path: Path) -> None:
-    with begun(tmp_path, "--host", "0.0.0.0", "--token") as (_, said):
-        link = httpx.URL(link_of(said))
+def test_a_server_for_others_answers_under_its_addresses_and_names_alone(tmp_path: Path) -> None:
+    with begun(tmp_path, "--host", "0.0.0.0", "--token") as (_, output):
+        link = httpx.URL(link_of(output))
         near = link.copy_with(host="127.0.0.1")
         for host, code in ((f"10.1.2.3:{link.port}", 200), (link.host, 200), ("evil.example", 421), ("", 421)):
             assert httpx.get(near, headers={"host": host}, timeout=60).status_code == code
 
 
-def test_a_root_that_is_no_text_is_served(tmp_path: Path) -> None:
+def test_a_root_that_is_not_utf_8_is_served(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"od\xffd")
     root.mkdir()
-    with begun(root) as (_, said):
-        assert "od\\xffd: http://" in said
-        assert httpx.get(link_of(said), timeout=60).status_code == 200
+    with begun(root) as (_, output):
+        assert "od\\xffd: http://" in output
+        assert httpx.get(link_of(output), timeout=60).status_code == 200
 
 
-def test_the_next_free_port_is_taken_and_said() -> None:
+def test_the_next_free_port_is_used() -> None:
     with contextlib.ExitStack() as stack:
         taken = stack.enter_context(listen("127.0.0.1", None))
         number = taken.getsockname()[1]
@@ -171,13 +170,13 @@ def test_the_next_free_port_is_taken_and_said() -> None:
         assert other.getsockname()[1] > number
 
 
-def test_a_taken_port_that_was_asked_for_is_an_error(tmp_path: Path, terminal: Terminal) -> None:
+def test_a_given_port_that_is_in_use_is_an_error(tmp_path: Path, terminal: Terminal) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = terminal("dashboard", tmp_path, "--port", port)
-    assert said.code == 2
-    assert f"Port {port}" in said.err
-    assert "--port" in said.err
+        output = terminal("dashboard", tmp_path, "--port", port)
+    assert output.code == 2
+    assert f"Port {port}" in output.err
+    assert "--port" in output.err
 
 
 @pytest.mark.parametrize(
@@ -187,20 +186,20 @@ def test_a_taken_port_that_was_asked_for_is_an_error(tmp_path: Path, terminal: T
         (("--host", "::"), "--token"),
         (("--host", "192.0.2.1", "--token"), "Cannot listen"),
         (("--host", "no such host", "--token"), "Cannot listen"),
-        (("--port", "99999"), "no port 99999"),
+        (("--port", "99999"), "Port 99999"),
         (("--prefix", "node"), "--prefix node"),
         (("--prefix", "/a/../b c"), "--prefix"),
         (("--token-file", "/no/such/file"), "cannot be read"),
     ],
     ids=str,
 )
-def test_what_cannot_be_is_one_sentence(
+def test_a_wrong_option_is_an_error_of_one_sentence(
     tmp_path: Path, terminal: Terminal, options: tuple[str, ...], says: str
 ) -> None:
-    said = terminal("dashboard", tmp_path, *options)
-    assert said.code == 2
-    assert says in said.err
-    assert said.err.count("\n") == 1
+    output = terminal("dashboard", tmp_path, *options)
+    assert output.code == 2
+    assert says in output.err
+    assert output.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_what_cannot_be_is_one_sentence(
         ("node7", "http://node7:8787/", "node7"),
     ],
 )
-def test_what_it_says_leads_to_the_address_that_it_listens_on(
+def test_the_ssh_command_leads_to_the_address_that_it_listens_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str, link: str, near: str
 ) -> None:
     assert _link(host, 8787, Access()) == link
@@ -221,22 +220,22 @@ def test_what_it_says_leads_to_the_address_that_it_listens_on(
     assert f" -L 8787:{near}:8787 " in capsys.readouterr().out
 
 
-def test_a_root_that_is_not_there_is_said(tmp_path: Path, terminal: Terminal) -> None:
-    said = terminal("dashboard", tmp_path / "nothing")
-    assert said.code == 2
-    assert "is not a folder" in said.err
+def test_a_root_that_does_not_exist_is_an_error(tmp_path: Path, terminal: Terminal) -> None:
+    output = terminal("dashboard", tmp_path / "nothing")
+    assert output.code == 2
+    assert "is not a folder" in output.err
 
 
-def test_a_port_below_the_first_allowed_one_is_an_error_in_words() -> None:
-    with pytest.raises(InputError, match="no port"):
+def test_a_port_beyond_the_last_one_is_an_error() -> None:
+    with pytest.raises(InputError, match="Port 70000"):
         listen("127.0.0.1", 70_000)
 
 
-def test_a_folder_that_nobody_can_write_to_is_shown(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_shown(tmp_path: Path) -> None:
     runs, shown = tmp_path / "runs", tmp_path / "shown"
     (runs / "broken").mkdir(parents=True)
     (runs / "broken" / "run.json").write_text("{")
-    with _mounted(shown, ["bindfs", "-r", str(runs), str(shown)]), begun(shown) as (_, said):
-        rows = httpx.get(link_of(said) + "data/runs", timeout=60).json()["runs"]
+    with _mounted(shown, ["bindfs", "-r", str(runs), str(shown)]), begun(shown) as (_, output):
+        rows = httpx.get(link_of(output) + "data/runs", timeout=60).json()["runs"]
         assert [row["path"] for row in rows] == ["broken"]
-        assert httpx.get(link_of(said) + "run/broken/", timeout=60).status_code == 200
+        assert httpx.get(link_of(output) + "run/broken/", timeout=60).status_code == 200

@@ -1,4 +1,4 @@
-"""Who may look: hosts, tokens, cookies, methods, and the headers that every answer has."""
+"""Access: hosts, tokens, cookies, methods, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TOKEN = "a-token-of-many-letters"
 
 @pytest.fixture(scope="module")
 def open_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("runs")) as found:
-        yield found
+    with served(tmp_path_factory.mktemp("runs")) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
 def closed_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("runs"), Access(token=TOKEN, cookie="modtrain-1")) as found:
-        yield found
+    with served(tmp_path_factory.mktemp("runs"), Access(token=TOKEN, cookie="modtrain-1")) as one:
+        yield one
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_no_host_at_all_is_none_of_ours(tmp_path: Path, host: str) -> None:
 def test_who_listens_for_others_answers_by_every_address_and_its_own_names_alone(
     tmp_path: Path, host: str, code: int
 ) -> None:
-    """A name can be made to lead here by whoever owns it; an address cannot."""
+    """The owner of a name can make it resolve to this machine; an address cannot be redirected."""
     access = _access("0.0.0.0", True, None, None, [])
     with served(tmp_path, access) as one:
         answer = one.get("/data/runs", params={"token": access.token}, headers={"host": host})
@@ -93,7 +93,7 @@ def test_who_listens_for_this_machine_alone_answers_by_no_other_address(tmp_path
         assert one.get("/data/runs", headers={"host": "10.1.2.3"}).status_code == 421
 
 
-def test_whoever_listens_for_others_answers_by_every_address_but_not_by_every_name() -> None:
+def test_a_server_for_others_answers_under_every_address_but_not_under_every_name() -> None:
     assert not is_loopback("0.0.0.0")
     assert is_loopback("127.0.0.1")
     assert is_loopback("::1")
@@ -121,14 +121,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
     return trained(tmp_path_factory.mktemp("trained"), "one", tiny_recipe)
 
 
-@pytest.mark.parametrize("address", ["/events/runs", "/events/run/one"])
-def test_head_of_what_has_no_end_ends(run: Run, address: str) -> None:
+@pytest.mark.parametrize("address", ["/data/runs", "/data/run/one"])
+def test_head_of_data_has_its_tag_and_no_content(run: Run, address: str) -> None:
     with served(run.path.parent) as one:
-        answer = one.client.head(address, timeout=20)
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        assert one.server.watch.viewers == 0
-        assert one.client.head("/events/run/nobody").status_code == 404
+        answer = one.client.head(address, timeout=60)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("application/json")
+        assert answer.headers["etag"]
+        assert one.client.head("/data/run/unknown").status_code == 404
         assert httpx.head(one.url + address, headers={"host": "evil.example"}).status_code == 421
 
 
@@ -176,8 +176,8 @@ def test_an_address_longer_than_any_run_is_refused(open_one: Served) -> None:
     assert open_one.get("/run/" + "a" * 20_000 + "/").status_code in (400, 414)
 
 
-def test_without_a_token_nothing_is_told(closed_one: Served) -> None:
-    for address in ("/", "/data/runs", "/static/page.css", "/events/runs", "/run/a/"):
+def test_without_a_token_nothing_is_shown(closed_one: Served) -> None:
+    for address in ("/", "/data/runs", "/static/page.css", "/data/run/a?since=x", "/run/a/"):
         answer = httpx.get(closed_one.url + address)
         assert answer.status_code == 403
         assert "link" in answer.text
@@ -215,7 +215,7 @@ def test_a_made_up_cookie_opens_nothing(closed_one: Served, value: str) -> None:
 
 
 @pytest.mark.parametrize("odd", ['a={"x":1}', "a", "=", ";;", "a=[1]; b=\u00e4", "_xsrf=2|a|b", "modtrain-1=old"])
-def test_an_odd_cookie_of_somebody_else_costs_nobody_the_own_one(closed_one: Served, odd: str) -> None:
+def test_a_malformed_cookie_of_another_site_does_not_hide_the_own_one(closed_one: Served, odd: str) -> None:
     own = f"modtrain-1={Access(token=TOKEN).secret}"
     for cookies in (f"{odd}; {own}", f"{own};{odd}"):
         answer = httpx.get(closed_one.url + "/data/runs", headers={"cookie": cookies.encode()})

@@ -1,4 +1,4 @@
-"""The dashboard as a person sees it, in a real Chromium: live runs, alarms, keyboard, sweeps, proxies, exports."""
+"""The dashboard in a real Chromium: live runs, alarms, keyboard, sweeps, proxies, exports."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from modtrain.dashboard import events
 from modtrain.dashboard.access import Access
 from modtrain.dashboard.assets import STATIC
+from modtrain.dashboard.delta import delta
 from modtrain.dashboard.static_export import export
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
@@ -31,16 +31,6 @@ from tests.support.serving import Served, copied, eventually, served, trained
 
 TRIO = SUPPORT / "trio.py"
 MODULES = ("encoder", "translator", "critic")
-COUNT_STILLS = """
-const Real = EventSource;
-window.stills = 0;
-window.EventSource = class extends Real {
-  constructor(address) {
-    super(address);
-    this.addEventListener("still", () => (window.stills += 1));
-  }
-};
-"""
 HOSTILE = "<img src=x onerror=alert(1)>\"'&lt;\u202eabc"
 
 expect.set_options(timeout=60_000)
@@ -48,8 +38,8 @@ expect.set_options(timeout=60_000)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +61,7 @@ def live(root: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def doomed(root: Path) -> Iterator[tuple[Run, subprocess.Popen[str]]]:
-    """One worker that nobody would start again, and its run."""
+    """A worker that is not restarted, and its run."""
     place = [["encoder"], ["translator", "critic"]]
     run = make_run(root / "doomed", TRIO, place, epochs=5000, params={"pause_s": 0.2})
     worker = start_worker(run, "encoder")
@@ -99,14 +89,14 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
     for number in range(3):
         finish(sweep.begin(number))
         conclude(sweep.begin(number))
-    with served(root, look_s=0.5) as found:
-        yield found
+    with served(root, refresh_s=0.5) as server:
+        yield server
 
 
 @pytest.fixture
 def seen(browser: Browser, one: Served) -> Iterator[Tab]:
-    with tab(browser, one.url + "/") as found:
-        yield found
+    with tab(browser, one.url + "/") as opened:
+        yield opened
 
 
 def test_the_scripts_make_no_markup_of_text_and_know_no_other_host() -> None:
@@ -132,7 +122,8 @@ def published(run: Run, least: int) -> None:
     eventually(ready, timeout_s=120)
 
 
-def test_a_live_run_of_three_workers_grows_before_the_eye(seen: Tab, live: Run) -> None:
+def test_a_live_run_of_three_workers_grows_without_a_reload(seen: Tab, live: Run) -> None:
+    published(live, 0)  # the processes have started
     page = seen.open()
     page.get_by_role("link", name="trio", exact=True).click()
     expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
@@ -148,7 +139,7 @@ def test_a_live_run_of_three_workers_grows_before_the_eye(seen: Tab, live: Run) 
     seen.is_clean()
 
 
-def test_news_take_no_focus_no_choice_and_no_place_away(seen: Tab, live: Run) -> None:
+def test_an_update_keeps_focus_choices_and_scroll_position(seen: Tab, live: Run) -> None:
     page = seen.open("run/trio/")
     view = page.locator(".laneview")
     view.focus()
@@ -193,7 +184,7 @@ def test_the_slider_changes_the_picture_and_follows_the_newest(seen: Tab, live: 
 
 def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, subprocess.Popen[str]]) -> None:
     run, worker = doomed
-    eventually(lambda: run.heartbeat("encoder").get("state") == "training" or None, timeout_s=120)
+    eventually(lambda: run.read_report("encoder").state == "running" or None, timeout_s=120)
     page = seen.open()
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name="doomed", exact=True))
     expect(row).to_contain_text("running")
@@ -206,52 +197,94 @@ def test_a_worker_that_is_killed_becomes_an_alarm(seen: Tab, doomed: tuple[Run, 
     expect(alarm.locator("code").first).to_contain_text("modtrain launch")
     expect(page.locator(".alarms")).to_have_attribute("aria-live", "polite")
     seen.open()
-    expect(row.locator(".said")).to_contain_text("encoder")
+    expect(row.locator(".alarmlist")).to_contain_text("encoder")
     expect(row).to_have_class("odd")
     seen.is_clean()
 
 
-def test_where_no_events_come_through_the_page_asks_again(seen: Tab, live: Run) -> None:
-    seen.page.clock.install()
-    seen.page.route("**/events/**", lambda route: route.abort())
-    page = seen.open("run/trio/")
-    expect(page.locator(".live")).to_have_attribute("data-state", "polling")
-    before = versions(page)
-    eventually(lambda: (page.clock.fast_forward(5_000), page.wait_for_timeout(500), versions(page))[2] > before or None)
-
-
-def test_a_server_that_goes_and_comes_back_is_said_and_nobody_reloads(
+def test_a_server_that_goes_and_comes_back_is_reported_and_nothing_reloads(
     browser: Browser, root: Path, one: Served
 ) -> None:
     folder = root / "done"
     with contextlib.ExitStack() as stack:
-        with served(folder, look_s=0.5) as first:
+        with served(folder, refresh_s=0.5) as first:
             seen = stack.enter_context(tab(browser, first.url + "/"))
             seen.page.clock.install()
             page = seen.open("run/")
+            page.evaluate("window.stayed = true")
             word = page.locator(".live .word")
-            eventually(lambda: first.server.watch.viewers or None)
+            eventually(lambda: first.pages.viewed or None)
             expect(word).to_have_text("live")
+        page.clock.fast_forward(3_000)
         expect(word).to_have_text(re.compile(r"^no answer since \d\d:\d\d$"))
         assert "fetch" in (page.locator(".live").get_attribute("title") or "")
-        again = stack.enter_context(served(folder, look_s=0.5, port=first.port))
-        page.clock.fast_forward(15_000)
-        expect(word).to_have_text("live", timeout=10_000)
-        assert again.server.watch.viewers == 1, "it hears of news again, and does not just ask for them"
+        again = stack.enter_context(served(folder, refresh_s=0.5, port=first.port))
+        page.clock.fast_forward(16_000)
+        expect(word).to_have_text("live")
+        assert again.pages.viewed
+        assert page.evaluate("window.stayed")
 
 
-def test_a_stream_that_is_refused_is_polling_at_once_and_tried_again(seen: Tab) -> None:
+def wait_for_one_more(page: Page, items: list[Any]) -> None:
+    count = len(items)
+    eventually(lambda: (page.wait_for_timeout(50), len(items) > count)[1] or None, timeout_s=30)
+
+
+def test_an_error_of_the_server_is_reported_and_the_page_asks_again_less_often(seen: Tab) -> None:
     seen.page.clock.install()
-    seen.page.route("**/events/**", lambda route: route.fulfill(status=503, body="not now"))
+    requests: list[str] = []
+
+    def refuse(route: Route) -> None:
+        requests.append(route.request.url)
+        route.fulfill(status=503, body="not now")
+
+    seen.page.route("**/data/run/done*", refuse)
     page = seen.open("run/done/")
     word = page.locator(".live .word")
-    expect(word).to_have_text("live, every 5 s", timeout=10_000)
-    page.unroute("**/events/**")
-    page.clock.fast_forward(15_000)
-    expect(word).to_have_text("live", timeout=10_000)
+    expect(word).to_contain_text("no answer since")
+    for _ in range(4):
+        page.clock.fast_forward(16_000)
+        wait_for_one_more(page, requests)
+    count = len(requests)
+    page.clock.fast_forward(10_000)
+    page.wait_for_timeout(200)
+    assert len(requests) == count, "every 15 s by now"
+    page.unroute("**/data/run/done*")
+    page.clock.fast_forward(16_000)
+    expect(word).to_have_text("live")
 
 
-def test_what_cannot_be_drawn_is_said_and_the_page_goes_on(seen: Tab, live: Run) -> None:
+def test_a_page_without_news_gets_empty_answers(seen: Tab) -> None:
+    seen.page.clock.install()
+    statuses: list[int] = []
+    seen.page.on("response", lambda answer: statuses.append(answer.status) if "/data/" in answer.url else None)
+    page = seen.open("run/done/")
+    expect(page.locator(".live .word")).to_have_text("live")
+    for _ in range(3):
+        page.clock.fast_forward(2_500)
+        wait_for_one_more(page, statuses)
+    assert statuses[0] == 200
+    assert set(statuses[1:]) == {304}
+    seen.is_clean()
+
+
+CHANGES: list[tuple[Any, Any]] = [
+    ({"a": 1, "b": [1, 2], "c": {"d": None}}, {"a": 1, "b": [1, 2, 3], "c": {"d": 2.5, "e": "x"}}),
+    ({"gone": 1, "lines": ["a", "b", "c"]}, {"lines": ["b", "c", "d"]}),
+    ([{"name": "x", "step": 1}, {"name": "y", "at": [1, 2]}], [{"name": "x", "step": 2}, {"name": "y", "at": [1, 5]}]),
+    ([{"n": 1}, {"n": 2}, {"n": 3}], [{"n": 2}, {"n": 3}, {"n": 4, "to": None}]),
+    ([1, 2, 3], []),
+    ({"to": None}, {"to": [None]}),
+]
+
+
+def test_the_browser_applies_an_update_as_the_server_means_it(seen: Tab) -> None:
+    page = seen.open()
+    for old, new in CHANGES:
+        assert page.evaluate("([old, change]) => modtrain.applyDelta(old, change)", [old, delta(old, new)]) == new
+
+
+def test_data_that_cannot_be_drawn_is_reported_and_the_page_goes_on(seen: Tab, live: Run) -> None:
     broken = True
 
     def page_of(route: Route) -> None:
@@ -267,14 +300,14 @@ def test_what_cannot_be_drawn_is_said_and_the_page_goes_on(seen: Tab, live: Run)
     page = seen.page
     with page.expect_response("**/data/run/trio"):
         page.goto(f"{seen.origin}run/trio/")
-    said = page.get_by_role("alert")
-    expect(said).to_contain_text("This page could not be drawn as it is now")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This page could not be drawn")
     expect(page.locator(".live .word")).to_have_text("live")
     broken = False
-    expect(said).to_be_empty()
+    expect(alert).to_be_empty()
     assert versions(page) > 0
     broken = True
-    expect(said).to_contain_text("could not be drawn")
+    expect(alert).to_contain_text("could not be drawn")
     expect(page.locator(".live .word")).to_have_text("live")
     assert versions(page) > 0, "what was drawn before still stands"
     assert seen.complaints, "and a developer sees where"
@@ -346,7 +379,7 @@ def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
     expect(link).to_be_visible()
     torn = page.get_by_role("row").filter(has=page.get_by_role("link", name="torn", exact=True))
     expect(torn).to_contain_text("broken")
-    expect(torn.locator(".said")).not_to_be_empty()
+    expect(torn.locator(".alarmlist")).not_to_be_empty()
     link.click()
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
     expect(page.locator("svg.lanes [data-module]")).to_have_count(2)
@@ -357,9 +390,9 @@ def test_a_name_is_text_and_a_broken_run_breaks_nothing(seen: Tab) -> None:
     seen.is_clean()
 
 
-def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: Path, one: Served) -> None:
+def test_a_foreign_heartbeat_leaves_the_rest_of_the_page(seen: Tab, root: Path, one: Served) -> None:
     odd = Run.open(copied(Run.open(root / "done"), root / "odd")).module_path("generator")
-    (odd / "heartbeat.json").write_text(json.dumps({"state": "training", "steps_per_s": "fast", "left_s": "long"}))
+    (odd / "heartbeat.json").write_text(json.dumps({"state": "running", "steps_per_s": "fast", "left_s": "long"}))
     with (odd / "workers.jsonl").open("a") as file:
         file.write(json.dumps({"what": "began", "at": 1e12}) + "\n")
     eventually(lambda: one.get("/data/run/odd").status_code == 200 or None)
@@ -370,17 +403,17 @@ def test_what_no_worker_would_say_leaves_the_rest_of_the_page(seen: Tab, root: P
     seen.is_clean()
 
 
-def told(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
-    """A page that hears of these data."""
+def page_with(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
+    """A page with these data."""
     data = {**one.data(address), **changes}
     seen.page.route(f"**/data/{address}", lambda route: route.fulfill(json=data))
     return seen.open("" if address == "runs" else f"{address}/")
 
 
-def test_a_row_without_sense_does_not_keep_the_page_from_its_news(seen: Tab, one: Served) -> None:
+def test_a_foreign_row_does_not_keep_the_page_from_updating(seen: Tab, one: Served) -> None:
     rows = one.data("runs")["runs"]
     foreign = {**rows[0], "path": "foreign", "name": "foreign", "recipe": 5}
-    page = told(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
+    page = page_with(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
     expect(page.get_by_role("row").filter(has_text="foreign")).to_contain_text("5")
     expect(page.get_by_text("not all were searched")).to_be_visible()
     seen.is_clean()
@@ -390,20 +423,22 @@ def test_a_lost_worker_has_no_rate_and_one_that_waits_is_drawn(seen: Tab, one: S
     data = one.data("run/done")
     lost, waits = (dict(module) for module in data["modules"])
     lost["state"] = "lost"
-    workers = [{**worker, "state": "lost", "steps_per_s": 3.5, "left_s": 77.0} for worker in data["workers"]]
+    workers = [
+        {**worker, "state": "lost", "steps_per_s": 3.5, "left_s": 77.0, "last_report_at": 1e9}
+        for worker in data["workers"]
+    ]
     first, second = (dict(lane) for lane in data["lanes"])
-    first["heard_at"] = 1e9
     second["waits"] = [{"from": data["at"] - 65, "to": None, "for": "generator"}]
-    page = told(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
+    page = page_with(seen, one, "run/done", modules=[lost, waits], workers=workers, lanes=[first, second])
     row = page.locator("tbody tr").filter(has_text=lost["name"]).first
-    expect(row).to_contain_text(re.compile("last heard 9 Sept? 2001"))
+    expect(row).to_contain_text(re.compile("last report 9 Sept? 2001"))
     expect(row).not_to_contain_text("/s")
     expect(row).not_to_contain_text("left")
     expect(page.locator("svg.lanes .wait.open title")).to_have_text("has waited 1 min 5 s for generator")
     seen.is_clean()
 
 
-def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one: Served) -> None:
+def test_a_log_of_two_modules_is_shown_once_and_defaults_are_named(seen: Tab, one: Served) -> None:
     lines = ["12:00 epoch 1", "12:01 epoch 2", "12:02 epoch 3"]
     logs = [
         {"module": "generator", "lines": lines[:2], "size": 28},
@@ -416,7 +451,7 @@ def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one
         {"name": "lr", "value": 0.5, "default": 0.5, "differs": False},
         {"name": "dataroot", "value": "fruits", "default": None, "differs": False},
     ]
-    page = told(seen, one, "run/done", config=config, logs=logs)
+    page = page_with(seen, one, "run/done", config=config, logs=logs)
     expect(page.get_by_text("2 settings differ from the default.")).to_be_visible()
     expect(page.locator(".logs pre")).to_have_count(1)
     expect(page.locator(".logs summary .module")).to_have_text(["generator", "discriminator"])
@@ -429,7 +464,7 @@ def test_a_log_of_two_modules_is_shown_once_and_defaults_are_said(seen: Tab, one
 
 
 def test_trials_beyond_the_table_are_counted(seen: Tab, one: Served) -> None:
-    page = told(seen, one, "sweep/rates", more_waiting=812)
+    page = page_with(seen, one, "sweep/rates", more_pending=812)
     expect(page.get_by_text("and 812 more trials that have not begun")).to_be_visible()
     seen.is_clean()
 
@@ -444,31 +479,11 @@ def test_scrolling_by_touch_leaves_the_lanes_growing(seen: Tab, live: Run) -> No
     seen.is_clean()
 
 
-def test_a_quiet_stream_is_no_reason_to_ask_again_and_again(
-    seen: Tab, one: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
-    seen.page.clock.install()
-    seen.page.add_init_script(COUNT_STILLS)
-    with seen.page.expect_response("**/data/run/done"):
-        page = seen.open("run/done/")
-    expect(page.locator(".live .word")).to_have_text("live")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/data/" in request.url else None)
-    for _ in range(4):  # by the page's clock two thirds of the time after which a silent stream counts as broken
-        page.evaluate("window.stills = 0")
-        eventually(lambda: (page.wait_for_timeout(50), page.evaluate("window.stills"))[1] or None)
-        page.clock.fast_forward(20_000)
-    page.wait_for_timeout(500)
-    assert asked == []
-    seen.is_clean()
-
-
-def test_a_checkpoint_says_what_it_saw_and_verifies(seen: Tab, root: Path) -> None:
+def test_a_checkpoint_has_its_lineage_and_verifies(seen: Tab, root: Path) -> None:
     page = seen.open("checkpoint/done/discriminator/1/")
     expect(page.locator(".lineage")).to_contain_text("no frozen peer")
     page.get_by_role("button", name="Verify").click()
-    expect(page.get_by_text("All of it is as it was published.")).to_be_visible()
+    expect(page.get_by_text("Every file is intact.")).to_be_visible()
     with page.expect_download() as saved:
         page.get_by_role("link", name="weights.safetensors").click()
     stored = root / "done" / "modules" / "discriminator" / "checkpoints" / "00000001" / "weights.safetensors"
@@ -483,7 +498,7 @@ def test_behind_a_proxy_every_link_leads_somewhere(browser: Browser, one: Served
     prefix = "/rnode/node1/8787"
     access = Access(prefix=prefix, token="a token that is long")
     with contextlib.ExitStack() as stack:
-        hidden = stack.enter_context(served(root, access, look_s=0.5))
+        hidden = stack.enter_context(served(root, access, refresh_s=0.5))
         url = stack.enter_context(proxy(prefix, hidden.port, keeps=keeps))
         seen = stack.enter_context(tab(browser, url))
         page = seen.page
@@ -530,14 +545,14 @@ OVERPRINTED = """(texts) => {
 
 
 def trial(number: int, result: float | None, **values: Any) -> dict[str, Any]:
-    judged = {} if result is None else {"mean": result}
-    told = {"number": number, "path": f"rates/trial-{number}", "state": "finished", "epoch": 2, "why": ""}
-    return {**told, "values": values, "result": result, "metrics": judged}
+    metrics = {} if result is None else {"mean": result}
+    settled = {"number": number, "path": f"rates/trial-{number}", "state": "finished", "epoch": 2, "why": ""}
+    return {**settled, "values": values, "result": result, "metrics": metrics}
 
 
 def test_the_metric_of_a_sweep_is_named_before_any_trial_has_it(seen: Tab, one: Served) -> None:
     sweep = {**one.data("sweep/rates")["sweep"], "metric": None}
-    page = told(seen, one, "sweep/rates", sweep=sweep, trials=[trial(0, None, lr=0.1)], curves=[])
+    page = page_with(seen, one, "sweep/rates", sweep=sweep, trials=[trial(0, None, lr=0.1)], curves=[])
     expect(page.locator(".facts")).to_contain_text("the highest mean")
     expect(page.get_by_role("columnheader", name="mean")).to_have_attribute("aria-sort", "descending")
     expect(page.get_by_role("columnheader", name="Why")).to_have_count(0)
@@ -549,7 +564,7 @@ def test_the_ticks_of_parallel_coordinates_are_readable(seen: Tab, one: Served) 
     results = [0.9075, 0.9038, 0.1, 0.904, 0.2, 0.3, 0.4, 0.5]
     trials = [trial(n, result, seed=30 + n, lr=5e-4 * (1 + n % 2)) for n, result in enumerate(results)]
     sweep = {**one.data("sweep/rates")["sweep"], "metric": {"name": "mean", "value": 0.9075, "trial": 0}}
-    page = told(seen, one, "sweep/rates", varies=["seed", "lr"], trials=trials, sweep=sweep)
+    page = page_with(seen, one, "sweep/rates", varies=["seed", "lr"], trials=trials, sweep=sweep)
     expect(page.locator(".tickname.best")).to_have_text("0.9075")
     ticks = page.locator(".tickname").all_text_contents()
     assert {"30", "32", "34", "36", "0.0005", "0.001"} <= set(ticks), ticks
@@ -564,7 +579,7 @@ def test_the_ticks_of_parallel_coordinates_are_readable(seen: Tab, one: Served) 
 def test_reasons_make_no_row_tall_on_a_phone_and_headers_stand_in_one_line(seen: Tab, one: Served) -> None:
     why = "halving at epoch 4 keeps the best 1 of 4 trials; this one has 0.2837, the best 0.6819"
     trials = [trial(0, 0.5, lr=0.1), {**trial(1, 0.2, lr=0.2), "state": "pruned", "why": why}]
-    page = told(seen, one, "sweep/rates", trials=trials)
+    page = page_with(seen, one, "sweep/rates", trials=trials)
     tops = page.locator("thead th").evaluate_all(
         """(heads) => heads.map((th) => {
           const range = document.createRange();
@@ -592,19 +607,19 @@ def test_a_trial_leads_to_its_sweep_and_one_measurement_is_no_curve(seen: Tab) -
 def test_a_broken_run_is_its_problem_and_nothing_else(seen: Tab) -> None:
     page = seen.open("run/torn/")
     expect(page.locator(".runhead .state")).to_have_text("broken")
-    expect(page.locator(".alarm .do")).to_contain_text("comes back by itself")
+    expect(page.locator(".alarm .do")).to_contain_text("updates by itself")
     expect(page.locator(".card, .facts, .runbar").filter(visible=True)).to_have_count(0)
     seen.is_clean()
 
 
-def test_a_run_that_is_deleted_is_said_to_be_gone(seen: Tab, root: Path, one: Served) -> None:
+def test_a_run_that_is_deleted_is_reported_as_gone(seen: Tab, root: Path, one: Served) -> None:
     folder = copied(Run.open(root / "done"), root / "short-lived")
     eventually(lambda: one.get("/data/run/short-lived").status_code == 200 or None)
     page = seen.open("run/short-lived/")
     expect(page.locator(".live .word")).to_have_text("live")
     folder.rename(root.parent / "away")
-    expect(page.locator(".live .word")).to_have_text("not there any more")
-    expect(page.get_by_role("alert")).to_contain_text("This run is not there any more")
+    expect(page.locator(".live .word")).to_have_text("no longer exists")
+    expect(page.get_by_role("alert")).to_contain_text("This run no longer exists")
     (root.parent / "away").rename(folder)
     expect(page.locator(".live .word")).to_have_text(re.compile("^live"))
     expect(page.get_by_role("alert")).to_be_empty()
@@ -630,7 +645,7 @@ def test_a_square_grid_leaves_no_empty_box(seen: Tab, one: Served) -> None:
     square = "<svg xmlns='http://www.w3.org/2000/svg' width='64' height='64'><rect width='64' height='64'/></svg>"
     seen.page.route("**/grid/**", lambda route: route.fulfill(body=square, content_type="image/svg+xml"))
     grid = {"file": "grid.svg", "at": 1.0, "versions": {}, "epochs": {}, "metrics": {}}
-    page = told(seen, one, "run/done", grids=[grid])
+    page = page_with(seen, one, "run/done", grids=[grid])
     expect(page.locator("img.grid")).to_have_css("aspect-ratio", "64 / 64")
     box = page.locator("img.grid").bounding_box()
     assert box
@@ -647,7 +662,7 @@ def long_curves(count: int = 40) -> list[dict[str, Any]]:
 
 
 def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one: Served) -> None:
-    page = told(seen, one, "run/done", curves=long_curves())
+    page = page_with(seen, one, "run/done", curves=long_curves())
     chips = page.locator(".legend .chip .glyph")
     expect(chips).to_have_count(2)
     assert len(set(chips.evaluate_all("(all) => all.map((one) => getComputedStyle(one.firstChild).fill)"))) == 2
@@ -664,7 +679,7 @@ def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one
 
 def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
     row = {"module": "generator", "peer": "discriminator", "step": [5, 10], "at": [1e9, 1e9 + 9], "behind": [5, 0]}
-    page = told(seen, one, "run/done", staleness=[row])
+    page = page_with(seen, one, "run/done", staleness=[row])
     page.locator(".aboutline").get_by_label("along").select_option("at")
     page.locator(".chart[aria-label=Staleness]").scroll_into_view_if_needed()
     chart = page.locator(".chart[aria-label=Staleness]")
@@ -675,14 +690,19 @@ def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
 def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, one: Served) -> None:
     data = one.data("run/done")
     tops = []
-    for state in ("training", "waiting"):
+    for state in ("running", "waiting"):
         modules = [{**module, "state": state} for module in data["modules"]]
         workers = [
-            {**worker, "beat_age_s": 1.0, "waiting_for": "generator" if state == "waiting" else None, "left_s": None}
+            {
+                **worker,
+                "heartbeat_at": data["at"] - 1,
+                "waiting_for": "generator" if state == "waiting" else None,
+                "left_s": None,
+            }
             for worker in data["workers"]
         ]
         with tab(browser, one.url + "/", viewport={"width": 390, "height": 840}) as seen:
-            page = told(seen, one, "run/done", modules=modules, workers=workers)
+            page = page_with(seen, one, "run/done", modules=modules, workers=workers)
             expect(page.locator("td.c-state").first).to_contain_text(state)
             tops.append(page.get_by_role("heading", name="Samples").evaluate("(h) => h.getBoundingClientRect().top"))
     assert abs(tops[0] - tops[1]) < 3, tops
@@ -690,19 +710,20 @@ def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, o
 
 def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> None:
     data = one.data("run/done")
-    whole = {"full": True, "final": False, "kept": True, "loss": 1.0, "epoch": 1}
+    whole = {"full": True, "final": False, "loss": 1.0, "epoch": 1}
     lanes = [
         {
             **lane,
             "versions": [
                 {**whole, "version": n, "step": n, "at": 1e9 + n, "peers": {peer: [max(0, n - 1)]}} for n in range(300)
             ],
-            "lives": [],
+            "present": [*range(300)],
+            "workers": [],
             "waits": [],
         }
         for lane, peer in zip(data["lanes"], ("generator", "discriminator"), strict=True)
     ]
-    page = told(seen, one, "run/done", lanes=lanes, at=1e9 + 300)
+    page = page_with(seen, one, "run/done", lanes=lanes, at=1e9 + 300)
     expect(page.locator("svg.lanes .link").first).to_be_attached()
     view = page.locator(".laneview")
     faint = page.locator("svg.lanes .link").first.evaluate("(link) => Number(getComputedStyle(link).strokeOpacity)")

@@ -1,4 +1,4 @@
-"""Names, links and files that somebody made on purpose: nothing outside of ROOT is shown, and nothing else breaks."""
+"""Hostile names, links and files: nothing outside of ROOT is shown, and no other run is affected."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from urllib.parse import quote
 import pytest
 
 from modtrain.dashboard import run_page, safe_files, sweep_page
-from modtrain.dashboard.page_data import Source, newest_of
+from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.urls import base_of, quoted, shown, unquoted
 from modtrain.errors import CorruptCheckpoint
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.history import History
-from modtrain.storage.manifest import stop_reason, written
+from modtrain.storage.manifest import as_json
+from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
+from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, new_sweep
 from tests.support.serving import Served, copied, embedded, raw, served, trained
 
-SECRET = "the-secret-of-somebody-else"
+SECRET = "the-secret-of-another-user"
 NAMES = (
     b"<script>alert(1)</script>".replace(b"/", b"\\"),
     b"</script".replace(b"/", b"&#47;") + b">\"'",
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A folder with a ROOT in it, `runs`, and beside that what nobody is to see: the secret is in every file of it."""
+    """A folder with a ROOT in it, `runs`, and beside it private files, each with the secret in it."""
     folder = tmp_path_factory.mktemp("beside")
     elsewhere = folder / "elsewhere"
     betraying(copied(run, elsewhere / "private"))
@@ -74,7 +75,7 @@ def secret(beside: Path) -> Path:
 def betraying(path: Path) -> None:
     """Put the secret into every file of a run, so that it is on a page that shows any of them."""
     run = Run.open(path)
-    (path / "run.json").write_bytes(written(run.spec.model_copy(update={"params": {"note": SECRET}})))
+    (path / "run.json").write_bytes(as_json(run.spec.model_copy(update={"params": {"note": SECRET}})))
     (path / "stop").write_text(SECRET)
     module = run.module_path("generator")
     beat = json.loads((module / "heartbeat.json").read_text())
@@ -83,7 +84,9 @@ def betraying(path: Path) -> None:
     for file, line in {
         "metrics.jsonl": {"step": 1000, "epoch": 1, "lr": 0.1, "at": 1.0, SECRET: 1.0},
         "workers.jsonl": {"what": "began", "at": 1.0, "host": SECRET},
-        "published.jsonl": {**vars(published), "version": 7, "full": SECRET},
+        "published.jsonl": json.loads(
+            dataclasses.replace(published, version=7, peers={SECRET: {"versions": [1], "epoch": 1}}).seal()
+        ),
     }.items():
         with (module / file).open("a") as there:
             there.write(json.dumps(line) + "\n")
@@ -101,8 +104,8 @@ def named(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Iterator[Served
     root = tmp_path_factory.mktemp("runs")
     for name in NAMES:
         copied(run, root / os.fsdecode(name))
-    with served(root) as found:
-        yield found
+    with served(root) as one:
+        yield one
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
@@ -171,7 +174,7 @@ OUTSIDE = (
     "/run/sound/run.json/",
     "/checkpoint/sound/generator/99999999999999999999999999/",
     "/data/checkpoint/sound/generator/-1",
-    "/data/checkpoint/sound/nobody/1",
+    "/data/checkpoint/sound/unknown/1",
 )
 
 
@@ -188,12 +191,12 @@ def linked(beside: Path, run: Run, secret: Path) -> Iterator[Served]:
     (root / "above").symlink_to(secret)
     for place in PLACES:
         link(copied(run, root / named_after(place)), place, secret)
-    with served(root) as found:
-        yield found
+    with served(root) as one:
+        yield one
 
 
 def link(path: Path, place: str, secret: Path) -> None:
-    """Put a link to the same place of somebody else's run into a run."""
+    """Put a link to the same place of another user's run into a run."""
     at = path / place
     if at.is_dir():
         shutil.rmtree(at)
@@ -231,12 +234,12 @@ PARTS = (
 """Addresses of a run, which together show all that the dashboard reads of it."""
 
 
-def test_the_secret_is_on_every_page_of_whom_it_belongs_to(secret: Path) -> None:
-    """So that a page without it was not just made of something else."""
+def test_the_secret_is_on_every_page_of_its_owner(secret: Path) -> None:
+    """Otherwise a page without the secret would prove nothing."""
     with served(secret) as one:
         for part in PARTS:
             assert "verify" in part or SECRET in one.get(part.format("private")).text, part
-        for place, told in {
+        for place, key in {
             "run.json": "config",
             "stop": "run",
             "metrics.jsonl": "curves",
@@ -245,8 +248,8 @@ def test_the_secret_is_on_every_page_of_whom_it_belongs_to(secret: Path) -> None
             "worker.log": "logs",
             "evaluation": "evaluations",
         }.items():
-            assert SECRET in json.dumps(one.data("run/private")[told]), place
-        assert SECRET in json.dumps([lane["lives"] for lane in one.data("run/private")["lanes"]]), "workers.jsonl"
+            assert SECRET in json.dumps(one.data("run/private")[key]), place
+        assert SECRET in json.dumps([lane["workers"] for lane in one.data("run/private")["lanes"]]), "workers.jsonl"
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
@@ -261,7 +264,7 @@ def test_no_address_leads_outside_of_root(linked: Served, address: str) -> None:
 @pytest.mark.parametrize("name", ["whole", "above", "above/private"])
 def test_a_linked_folder_is_no_run(linked: Served, name: str) -> None:
     assert name not in {row["path"] for row in linked.data("runs")["runs"]}
-    for address in (*PARTS, "/events/run/{}"):
+    for address in (*PARTS, "/data/run/{}?since=x"):
         assert linked.get(address.format(name)).status_code == 404
 
 
@@ -290,10 +293,10 @@ def test_a_linked_log_or_grid_costs_only_itself(linked: Served, place: str) -> N
 
 
 @pytest.mark.parametrize("place", ["stop", *(place for place in PLACES[1:] if Path(place).suffix)])
-def test_what_becomes_a_link_between_a_look_and_the_opening_is_not_followed(
+def test_a_file_that_becomes_a_link_after_it_was_checked_is_not_followed(
     tmp_path: Path, run: Run, secret: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Whoever may write to a run may change it at any time: to have asked first what lies there is worth nothing."""
+    """A run can be changed at any time by its owner: a check before the opening is worth nothing."""
     link(copied(run, tmp_path / "runs" / "one"), place, secret)
     real, times = os.stat, [f"st_{when}time{unit}" for when in "amc" for unit in ("", "_ns")]
 
@@ -308,18 +311,18 @@ def test_what_becomes_a_link_between_a_look_and_the_opening_is_not_followed(
     source = Source(tmp_path / "runs")
     data = source.run("one")
     assert data["problem"] is None
-    assert data["run"]["stop"] == ("no reason given" if place == "stop" else None)
+    assert (data["run"]["stop"] is not None) == (place == "stop")
     assert SECRET not in json.dumps([source.runs(), data, source.checkpoint("one", "generator", 1)])
 
 
 @pytest.mark.parametrize("swapped", ["deep", "deep/one"])
 @pytest.mark.parametrize("part", PARTS[2:])
-def test_a_folder_that_becomes_a_link_is_not_gone_through_until_the_next_look(
+def test_a_folder_that_becomes_a_link_is_not_followed_before_the_next_refresh(
     tmp_path: Path, run: Run, secret: Path, swapped: str, part: str
 ) -> None:
     root = tmp_path / "runs"
     copied(run, root / "deep" / "one")
-    with served(root, look_s=60) as one:
+    with served(root, refresh_s=60) as one:
         assert one.get("/data/run/deep/one").status_code == 200
         (tmp_path / "own").mkdir()
         (tmp_path / "own" / "one").symlink_to(secret / "private")
@@ -350,7 +353,12 @@ def test_a_folder_need_not_be_readable_to_be_gone_through(tmp_path: Path, monkey
     (tmp_path / "file").write_text("own")
     flags: list[int] = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda *words, **named: flags.append(words[1]) or real(*words, **named))
+
+    def opened(path: Any, flag: int, *more: Any, **named: Any) -> int:
+        flags.append(flag)
+        return real(path, flag, *more, **named)
+
+    monkeypatch.setattr(os, "open", opened)
     assert safe_files.read(tmp_path, "file") == b"own"
     assert all(each & os.O_PATH for each in flags[:-1])
 
@@ -371,7 +379,7 @@ def test_a_run_that_was_opened_through_a_link_is_not_shown(
     monkeypatch.setattr(source.catalog, "run", lambda path: Run.open(secret / "private"))
     assert SECRET not in json.dumps(source.run("one"))
     with pytest.raises(safe_files.NotThere):
-        source.looked("one")
+        source.viewed_run("one")
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "long", "folder"])
@@ -387,7 +395,9 @@ def test_a_stop_that_is_no_few_words_asks_but_is_not_read(tmp_path: Path, run: R
             (path / "stop").write_bytes(b"\0" * (1 << 20))
         case "folder":
             (path / "stop").mkdir()
-    assert stop_reason(path) == "no reason given"
+    stop = read_stop_request(path)
+    assert stop is not None
+    assert SECRET not in str(stop)
     source = Source(tmp_path / "runs")
     assert [row["problem"] for row in source.runs()["runs"]] == [None]
     assert len(json.dumps(source.run("one"))) < 1 << 20
@@ -397,7 +407,7 @@ def test_a_heartbeat_that_is_a_link_says_nothing(tmp_path: Path, run: Run) -> No
     beat = Run.open(copied(run, tmp_path / "one")).module_path("generator") / "heartbeat.json"
     beat.rename(tmp_path / "moved")
     beat.symlink_to(tmp_path / "moved")
-    assert Run.open(tmp_path / "one").heartbeat("generator") == {}
+    assert not Run.open(tmp_path / "one").read_report("generator")
 
 
 def test_no_more_is_read_of_a_small_file_that_grows_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +432,7 @@ def test_no_more_is_read_of_a_small_file_that_grows_meanwhile(tmp_path: Path, mo
     ],
 )
 @pytest.mark.timeout(120)
-def test_a_pipe_keeps_nobody_waiting(tmp_path: Path, run: Run, place: str) -> None:
+def test_a_pipe_blocks_no_request(tmp_path: Path, run: Run, place: str) -> None:
     path = copied(run, tmp_path / "runs" / "piped") / place
     copied(run, tmp_path / "runs" / "sound")
     path.unlink(missing_ok=True)
@@ -506,7 +516,7 @@ def test_a_number_that_is_none_for_us_breaks_no_page(tmp_path: Path, run: Run, f
     with served(tmp_path / "runs") as one:
         data = one.data("run/huge")
         assert data["run"]["name"] == "huge"
-        assert file == "heartbeat.json" or data["problem"] is None  # of whom nobody knows how it is, that is said
+        assert file == "heartbeat.json" or data["problem"] is None  # a run of unknown state has a problem
         assert one.get("/").status_code == 200
 
 
@@ -526,16 +536,15 @@ def test_a_line_that_lacks_something_costs_no_page(tmp_path: Path, run: Run, fie
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_the_newest_version_is_the_newest_line_that_is_whole(run: Run, field: str) -> None:
-    class Told(History):
-        def versions(self, module: str) -> list[dict[str, Any]]:
-            whole = vars(run.store(module).meta(2))
-            foreign = {**whole, "version": 501, "module": "somebody"}
-            return [whole, {name: value for name, value in whole.items() if name != field} | {"version": 500}, foreign]
-
-    found = newest_of(Told(run), "generator")
-    assert found is not None
-    assert found.version == 2
+def test_the_newest_version_is_that_of_the_newest_intact_line(tmp_path: Path, run: Run, field: str) -> None:
+    meta = run.store("generator").meta(2)
+    lacks = {name: value for name, value in vars(meta).items() if name != field} | {"version": 500, "seal": "?"}
+    foreign = dataclasses.replace(meta, version=501, module="other").seal()
+    file = tmp_path / "published.jsonl"
+    file.write_bytes(b"\n".join([meta.seal(), json.dumps(lacks).encode(), foreign, b""]))
+    newest = newest_published(file, "generator")
+    assert newest is not None
+    assert newest.version == 2
 
 
 @pytest.mark.parametrize("kind", ["deep", "another version", "another module"])
@@ -617,13 +626,13 @@ def test_storage_that_does_not_answer_at_all_is_no_runs_fault(
 
 def test_a_root_that_is_gone_is_not_an_empty_one(tmp_path: Path, run: Run) -> None:
     copied(run, tmp_path / "runs" / "one")
-    with served(tmp_path / "runs", look_s=0) as one:
+    with served(tmp_path / "runs", refresh_s=0) as one:
         assert len(one.data("runs")["runs"]) == 1
         (tmp_path / "runs").rename(tmp_path / "moved")
         for address in ("/", "/data/runs", "/run/one/", "/data/log/one/generator"):
             answer = one.get(address)
             assert answer.status_code == 503
-            assert "runs is not there any more" in answer.text
+            assert "runs does not exist any more" in answer.text
         (tmp_path / "moved").rename(tmp_path / "runs")
         assert len(one.data("runs")["runs"]) == 1
 
@@ -633,7 +642,7 @@ def test_a_sentence_about_a_name_that_is_no_text_is_one(tmp_path: Path, run: Run
     folder = tmp_path / os.fsdecode(root)
     (copied(run, folder / os.fsdecode(b"b\xff")) / "run.json").write_text("{")
     with served(folder) as one:
-        for address in ("/data/log/b%FF/x", "/checkpoint/b%FF/x/1/", "/data/log/nobody/x", "/run/nobody%FF/"):
+        for address in ("/data/log/b%FF/x", "/checkpoint/b%FF/x/1/", "/data/log/unknown/x", "/run/unknown%FF/"):
             assert one.get(address).status_code == 404
         assert "b\\xff" in one.data("run/b%FF")["problem"]
         assert "b\\xff" in one.data("runs")["runs"][0]["problem"]
@@ -641,14 +650,19 @@ def test_a_sentence_about_a_name_that_is_no_text_is_one(tmp_path: Path, run: Run
     assert shown("half a character: \ud800").encode()
 
 
-def test_twenty_who_come_at_once_look_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_requests_at_once_refresh_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(run, tmp_path / "runs" / "one")
-    source, looks = Source(tmp_path / "runs", look_s=60), []
-    real = source.catalog.look
-    monkeypatch.setattr(source.catalog, "look", lambda: looks.append(1) or real())
+    source, refreshes = Source(tmp_path / "runs", refresh_s=60), list[int]()
+    real = source.catalog.refresh
+
+    def refresh() -> None:
+        refreshes.append(1)
+        real()
+
+    monkeypatch.setattr(source.catalog, "refresh", refresh)
     with ThreadPoolExecutor(20) as viewers:
         assert all(data["problem"] is None for data in viewers.map(source.run, ["one"] * 20))
-    assert looks == [1]
+    assert refreshes == [1]
 
 
 def test_a_row_that_cannot_be_made_costs_the_page_of_that_run_alone(
@@ -671,7 +685,7 @@ def test_a_row_that_cannot_be_made_costs_the_page_of_that_run_alone(
 
 
 @pytest.mark.parametrize("error", [OverflowError, AttributeError, KeyError, RecursionError, TypeError])
-def test_what_nobody_thought_of_is_said_on_the_page_of_that_run_alone(
+def test_an_unexpected_error_affects_the_page_of_that_run_alone(
     tmp_path: Path, run: Run, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     copied(run, tmp_path / "runs" / "odd")
@@ -729,54 +743,56 @@ CHANGES = (
 )
 
 
-class Ear:
-    """Hears of every file that this process opens to write, and of every name that it changes, by whatever call."""
+class WriteMonitor:
+    """Records every file that this process opens to write, and every name that it changes."""
 
     def __init__(self) -> None:
         self.root: bytes | None = None
-        self.heard: list[tuple[str, Any]] = []
-        sys.addaudithook(self._hear)  # for ever: it is deaf when nobody listens
+        self.writes: list[tuple[str, Any]] = []
+        sys.addaudithook(self._record)  # cannot be removed; without a root it records nothing
 
-    def _hear(self, event: str, told: tuple[Any, ...]) -> None:
-        if self.root is None or event not in {"open", "os.truncate", *CHANGES} or not told:
+    def _record(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.root is None or event not in {"open", "os.truncate", *CHANGES} or not arguments:
             return
-        path, flags = told[0], told[2] if event == "open" else WRITING
+        path, flags = arguments[0], arguments[2] if event == "open" else WRITING
         if isinstance(path, int) or not flags & WRITING:
             return
         name = os.fsencode(path)
         if not name.startswith(b"/") or name.startswith(self.root):  # one that is relative may lie anywhere
-            self.heard.append((event, path))
+            self.writes.append((event, path))
 
     @contextlib.contextmanager
-    def listening(self, root: Path) -> Iterator[list[tuple[str, Any]]]:
-        self.root, self.heard = os.fsencode(root), []
+    def watching(self, root: Path) -> Iterator[list[tuple[str, Any]]]:
+        self.root, self.writes = os.fsencode(root), []
         try:
-            yield self.heard
+            yield self.writes
         finally:
             self.root = None
 
 
 @pytest.fixture(scope="session")
-def ear() -> Ear:
-    return Ear()
+def monitor() -> WriteMonitor:
+    return WriteMonitor()
 
 
-def test_nothing_is_opened_to_be_written_and_no_name_is_changed(tmp_path: Path, run: Run, ear: Ear) -> None:
-    """Whoever opens a file in ROOT to write is caught, not only whoever changes it."""
+def test_nothing_is_opened_to_be_written_and_no_name_is_changed(
+    tmp_path: Path, run: Run, monitor: WriteMonitor
+) -> None:
+    """A file in ROOT that is opened to write is noticed even if it does not change."""
     root = tmp_path / "runs"
     path = copied(run, root / "one")
     (path / "evaluation" / "grid-1-1.png").write_bytes(b"\x89PNG")
-    with ear.listening(root) as heard, served(root) as one:
-        for address in (*(part.format("one") for part in PARTS), "/", "/sweep/one/", "/run/nobody/"):
+    with monitor.watching(root) as writes, served(root) as one:
+        for address in (*(part.format("one") for part in PARTS), "/", "/sweep/one/", "/run/unknown/"):
             one.get(address)
-    assert heard == []
+    assert writes == []
 
 
 @pytest.mark.parametrize("how", ["open", "os.open", "Path", "in a folder", "append", "mkdir", "rename", "utime"])
-def test_whoever_writes_is_heard(tmp_path: Path, ear: Ear, how: str) -> None:
+def test_every_way_of_writing_is_recorded(tmp_path: Path, monitor: WriteMonitor, how: str) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    with ear.listening(tmp_path) as heard:
+    with monitor.watching(tmp_path) as writes:
         match how:
             case "open":
                 open(file, "w").close()
@@ -797,8 +813,8 @@ def test_whoever_writes_is_heard(tmp_path: Path, ear: Ear, how: str) -> None:
             case "utime":
                 os.utime(file)
         file.exists()
-    assert len(heard) == 1
-    with ear.listening(tmp_path) as heard:
+    assert len(writes) == 1
+    with monitor.watching(tmp_path) as writes:
         (tmp_path / "other").exists()
         os.listdir(tmp_path)
-    assert heard == []
+    assert writes == []

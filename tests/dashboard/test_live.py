@@ -1,15 +1,14 @@
-"""A page that stays open: told of what is new, cheap while nothing is, and never a trace in the folder."""
+"""A page that stays open: updated with what is new, cheap while nothing is, and without a trace in the folder."""
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 import errno
 import json
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from modtrain.dashboard import events, timeline
-from modtrain.dashboard import page_cache as watch
-from modtrain.dashboard.page_cache import MOST, Watch
+from modtrain.dashboard import page_cache, timeline
+from modtrain.dashboard.delta import apply_delta
+from modtrain.dashboard.page_cache import MOST_PAGES, PageCache
 from modtrain.dashboard.safe_files import opened
 from modtrain.storage import filesystem
-from modtrain.storage.history import History
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
+from modtrain.storage.worker_report import WorkerReport
 from tests.support.serving import Served, copied, eventually, served, trained
 
 
@@ -41,59 +40,53 @@ def run(first: Run, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def one(run: Run) -> Iterator[Served]:
-    with served(run.path.parent) as found:
-        yield found
+    with served(run.path.parent) as server:
+        yield server
+
+
+def beat(run: Run, module: str = "generator", **more: Any) -> None:
+    """A heartbeat of a live worker of this machine."""
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": process_started(os.getpid())}
+    content = {**process, "state": "running", **more}
+    filesystem.replace_file(run.heartbeat_path(module), json.dumps(content).encode())
 
 
 def publish(run: Run, module: str = "generator") -> int:
     """One more version, as a worker publishes it."""
-    here = {"host": socket.gethostname(), "pid": os.getpid(), "started": process_started(os.getpid())}
-    filesystem.replace_file(
-        run.module_path(module) / "heartbeat.json", json.dumps({**here, "state": "training"}).encode()
-    )
+    beat(run, module)
     publisher = Publisher(run.store(module), "a-writer", keep=100)
     step = 1000 + publisher.last
     return publisher.publish({"weights.safetensors": b"x" * 100}, epoch=2, step=step, metrics={"loss": 1.5}).version
 
 
-class Listener:
-    """A browser's EventSource: the revisions that it was told."""
+class Viewer:
+    """A page in a browser: it polls with the tag of what it has, and applies what it gets."""
 
     def __init__(self, one: Served, address: str) -> None:
-        self.heard: list[str] = []
-        self.lines: list[str] = []
-        self.headers: httpx.Headers | None = None
-        self._thread = threading.Thread(target=self._listen, args=(one.url + address,))
-        self._over = False
-        self._thread.start()
+        self.one, self.address = one, address
+        self.data: dict[str, Any] = {}
+        self.tag = ""
+        self.sizes: list[int] = []
+        """Bytes of each update."""
+        assert self.poll()
 
-    def _listen(self, url: str) -> None:
-        with httpx.Client(timeout=60) as client, client.stream("GET", url) as answer:
-            self.headers = answer.headers
-            try:
-                for line in answer.iter_lines():
-                    if line.startswith("data: {"):
-                        self.heard.append(line)
-                    self.lines.append(line)
-                    if self._over:
-                        return
-            except httpx.RemoteProtocolError:
-                return  # the server has ended
+    def poll(self) -> bool | None:
+        """Fetch what is new; None where nothing is."""
+        answer = self.one.get(f"/data/{self.address}", params={"since": self.tag})
+        if answer.status_code == 304:
+            assert answer.content == b""
+            return None
+        assert answer.status_code == 200, answer.text
+        content = answer.json()
+        self.data = apply_delta(self.data, content["delta"]) if "delta" in content else content
+        self.tag = answer.headers["etag"].strip('"')
+        self.sizes.append(len(answer.content))
+        return True
 
-
-@pytest.fixture
-def listen(one: Served) -> Iterator[Callable[[str], Listener]]:
-    made: list[Listener] = []
-
-    def begin(address: str) -> Listener:
-        made.append(Listener(one, address))
-        return made[-1]
-
-    yield begin
-    one.server.handle_exit(2, None)
-    for listener in made:
-        listener._thread.join(timeout=60)
-        assert not listener._thread.is_alive(), "Ctrl-C ends open streams, too"
+    @property
+    def newest(self) -> int:
+        """Newest version of the generator on the page of the run."""
+        return int(self.data["lanes"][0]["versions"][-1]["version"])
 
 
 def test_what_has_not_changed_is_not_sent_again(one: Served, run: Run) -> None:
@@ -102,21 +95,20 @@ def test_what_has_not_changed_is_not_sent_again(one: Served, run: Run) -> None:
         tag = first.headers["etag"]
         assert one.get(address, headers={"if-none-match": "something-else"}).status_code == 200
         if address.startswith("/data"):
-            time.sleep(0.25)  # older than a look: it is made anew, and says the same but for the ages
+            time.sleep(0.5)  # older than two refreshes: it is built again and has the same content
             again = one.get(address, headers={"if-none-match": tag})
             assert (again.status_code, again.content) == (304, b"")
     tag = one.get("/data/run/one").headers["etag"]
     version = publish(run)
 
-    def changed() -> dict[str, Any] | None:
+    def has_version() -> bool | None:
         answer = one.get("/data/run/one", headers={"if-none-match": tag})
-        return answer.json() if answer.status_code == 200 else None
+        return (answer.status_code == 200 and answer.json()["lanes"][0]["versions"][-1]["version"] == version) or None
 
-    data = eventually(changed)
-    assert data["lanes"][0]["versions"][-1]["version"] == version
+    eventually(has_version)
 
 
-def test_what_is_long_is_packed_for_whoever_takes_that(one: Served) -> None:
+def test_long_answers_are_compressed_where_the_client_accepts_that(one: Served) -> None:
     packed = one.get("/data/run/one", headers={"accept-encoding": "gzip"})
     plain = one.get("/data/run/one", headers={"accept-encoding": "identity"})
     assert packed.headers["content-encoding"] == "gzip"
@@ -125,212 +117,180 @@ def test_what_is_long_is_packed_for_whoever_takes_that(one: Served) -> None:
     assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
 
 
-@pytest.mark.parametrize("address", ["/events/runs", "/events/run/one"])
-def test_a_new_checkpoint_is_told_to_who_looks(
-    one: Served, run: Run, listen: Callable[[str], Listener], address: str
+@pytest.mark.parametrize("address", ["runs", "run/one"])
+def test_an_update_is_the_new_version_alone_and_gives_the_same_data(one: Served, run: Run, address: str) -> None:
+    viewer = Viewer(one, address)
+    time.sleep(0.5)
+    assert viewer.poll() is None, "nothing is new"
+    version = publish(run)
+    eventually(viewer.poll)
+
+    def is_complete() -> bool | None:
+        viewer.poll()
+        modules = (viewer.data["runs"][0] if address == "runs" else viewer.data)["modules"]
+        return modules[0]["version"] == version or None
+
+    eventually(is_complete)
+    assert max(viewer.sizes[1:]) < max(400, viewer.sizes[0] / 4)
+    whole = one.data(address)
+    assert {**viewer.data, "at": 0} == {**whole, "at": 0}
+
+
+def test_a_viewer_with_an_unknown_version_gets_everything(one: Served) -> None:
+    answer = one.get("/data/run/one", params={"since": "of-another-server"})
+    assert answer.status_code == 200
+    assert "delta" not in answer.json()
+    assert answer.json()["lanes"]
+
+
+def test_a_viewer_that_missed_several_versions_gets_what_changed_since_its_own(
+    run: Run,
 ) -> None:
-    page = listen(address)
-    eventually(lambda: page.heard or None)
-    assert page.headers is not None
-    assert page.headers["content-type"].startswith("text/event-stream")
-    assert page.headers["x-accel-buffering"] == "no"
-    assert "content-encoding" not in page.headers
-    before = len(page.heard)
-    publish(run)
-    eventually(lambda: len(page.heard) > before or None)
-
-
-def test_a_page_that_is_not_there_has_no_events(one: Served) -> None:
-    assert one.get("/events/run/nobody").status_code == 404
-    assert one.get("/events/sweep/one").status_code == 404
-
-
-def test_a_page_hears_that_there_is_no_news(
-    one: Served, listen: Callable[[str], Listener], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.05)
-    page = listen("/events/run/one")
-    still = eventually(lambda: page.lines.index("event: still") if "event: still" in page.lines else None)
-    assert eventually(lambda: page.lines[still + 1 : still + 3] if len(page.lines) > still + 2 else None) == [
-        "data:",  # without it a browser tells its page of no event
-        "",
-    ]
-
-
-def told_after(run: Run, happens: Callable[[Watch, Callable[[], None]], None]) -> str:
-    """What a page that was told of everything so far hears next; `happens` while that was being sent to it."""
-
-    async def hear() -> str:
-        looking, bell = Watch(run.path.parent, look_s=0), events.Bell()
-        looking.page("run", "one")
-        messages = events._messages(looking, bell, ("run", "one"))
-        await anext(messages)
-        happens(looking, bell.ringer())
-        await asyncio.sleep(0.05)
-        try:
-            return await asyncio.wait_for(anext(messages), 10)
-        finally:
-            await messages.aclose()
-
-    return asyncio.run(hear())
-
-
-def test_news_that_come_while_others_are_sent_are_not_forgotten(run: Run) -> None:
-    def news(looking: Watch, ring: Callable[[], None]) -> None:
+    pages = PageCache(run.path.parent, refresh_s=0)
+    old = pages.version("run", "one")
+    for _ in range(page_cache.MOST_VERSIONS - 1):
         publish(run)
-        looking.page("run", "one")
-        ring()
-
-    assert told_after(run, news) == 'data: {"revision": 2}\n\n'
-
-
-def test_news_of_another_page_are_no_reason_to_say_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE_S", 0.2)
-
-    def others(looking: Watch, ring: Callable[[], None]) -> None:
-        def go_on() -> None:
-            ring()
-            loop.call_later(0.05, go_on)
-
-        loop = asyncio.get_running_loop()
-        go_on()
-
-    assert told_after(run, others) == "event: still\ndata:\n\n"
-
-
-def test_of_a_worker_that_only_beats_the_page_hears_now_and_then(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "BEATS_S", 0.1)
+        pages.version("run", "one")
+    update = pages.update("run", "one", old.tag)
+    assert update is not None
+    updated = apply_delta(json.loads(old.payload.content), json.loads(update.content)["delta"])
+    assert {**updated, "at": 0} == {**json.loads(pages.version("run", "one").payload.content), "at": 0}
     publish(run)
-    looking = Watch(run.path.parent, look_s=0)
-    heartbeat = run.module_path("generator") / "heartbeat.json"
-    beats: dict[str, Any] = json.loads(heartbeat.read_text())
+    pages.version("run", "one")
+    too_old = pages.update("run", "one", old.tag)
+    assert too_old is not None
+    assert "delta" not in json.loads(too_old.content)
 
-    def told() -> tuple[int, str]:
-        tag = looking.page("run", "one").tag
-        return looking.revision("run", "one"), tag
 
-    def heard(number: int) -> bool | None:
-        filesystem.replace_file(heartbeat, json.dumps({**beats, "counter": number}).encode())
-        revision, tag = told()
-        return (revision > first[0] and tag != first[1]) or None
+def test_a_page_that_does_not_exist_has_no_updates(one: Served) -> None:
+    assert one.get("/data/run/nobody", params={"since": "x"}).status_code == 404
+    assert one.get("/data/sweep/one", params={"since": "x"}).status_code == 404
+    assert one.get("/events/run/one").status_code == 404
 
-    first, numbers = told(), iter(range(10_000))
-    eventually(lambda: heard(next(numbers)))
-    silent = told()
+
+def test_a_heartbeat_alone_is_a_small_update(run: Run) -> None:
+    pages = PageCache(run.path.parent, refresh_s=0)
+    publish(run)
+    beat(run, counter=1, at=50.0)
+    first = pages.version("run", "one")
+    assert first.data["workers"][0]["heartbeat_at"] == pytest.approx(time.time(), abs=5)
     for _ in range(20):
-        time.sleep(0.02)
-        assert told() == silent, "the age of a worker that is silent grows by itself"
+        assert pages.version("run", "one").tag == first.tag, "the age of a heartbeat is no update"
+    time.sleep(1.1)
+    beat(run, counter=2, at=51.0)
+    update = pages.update("run", "one", first.tag)
+    assert update is not None
+    assert len(update.content) < 400, update.content
 
 
-def test_a_page_that_is_opened_later_says_how_old_things_are_by_then(run: Run) -> None:
-    watch = Watch(run.path.parent, look_s=0)
+def test_the_age_of_a_version_is_no_update(run: Run) -> None:
+    pages = PageCache(run.path.parent, refresh_s=0)
+    first = pages.version("runs")
+    at = first.data["runs"][0]["modules"][0]["newest_at"]
+    assert at == pytest.approx(run.store("generator").meta(2).published_at, abs=1)
+    time.sleep(1.1)
+    later = pages.version("runs")
+    assert later.tag == first.tag
+    assert later.data["at"] > first.data["at"]
 
-    def age_s() -> float:
-        return float(json.loads(watch.page("runs").content)["runs"][0]["modules"][0]["age_s"])
 
-    first, revision = age_s(), watch.revision("runs")
-    eventually(lambda: age_s() > first + 0.2 or None)
-    assert watch.revision("runs") == revision, "nobody is told of that"
-
-
-def test_a_run_that_is_removed_is_not_shown_as_live(one: Served, run: Run, listen: Callable[[str], Listener]) -> None:
-    page = listen("/events/run/one")
-    eventually(lambda: page.heard or None)
-    assert one.get("/data/run/one").status_code == 200
-    before = len(page.heard)
+def test_a_run_that_is_removed_is_gone_and_comes_back(one: Served, run: Run) -> None:
+    viewer = Viewer(one, "run/one")
     run.path.rename(run.path.parents[1] / "elsewhere")
-    eventually(lambda: len(page.heard) > before or None)
-    eventually(lambda: one.get("/data/run/one").status_code == 404 or None)
-    before = len(page.heard)
+    eventually(lambda: one.get("/data/run/one", params={"since": viewer.tag}).status_code == 404 or None)
     (run.path.parents[1] / "elsewhere").rename(run.path)
-    eventually(lambda: len(page.heard) > before or None)
-    assert one.get("/data/run/one").status_code == 200
+    eventually(lambda: one.get("/data/run/one", params={"since": viewer.tag}).status_code in (200, 304) or None)
 
 
-def test_storage_that_fails_while_a_page_is_open_is_said(
-    one: Served, listen: Callable[[str], Listener], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = listen("/events/run/one")
-    eventually(lambda: page.heard or None)
-    before = len(page.heard)
+def test_storage_that_fails_while_a_page_is_open_is_an_error(one: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = Viewer(one, "run/one")
 
     def fails(path: str) -> dict[str, Any]:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(one.server.watch.source, "run", fails)
-        eventually(lambda: len(page.heard) > before or None)
-        answer = one.get("/data/run/one")
-        assert answer.status_code == 503
-        assert os.strerror(errno.EIO) in answer.text
-        before = len(page.heard)
-    eventually(lambda: len(page.heard) > before or None)
-    assert one.get("/data/run/one").status_code == 200
+        patch.setattr(one.pages.source, "run", fails)
+
+        def failed() -> httpx.Response | None:
+            answer = one.get("/data/run/one", params={"since": viewer.tag})
+            return answer if answer.status_code == 503 else None
+
+        assert os.strerror(errno.EIO) in eventually(failed).text
+    eventually(lambda: one.get("/data/run/one", params={"since": viewer.tag}).status_code in (200, 304) or None)
 
 
-def test_only_of_a_worker_that_lives_the_page_says_when_it_was_heard(one: Served, run: Run) -> None:
-    assert [worker["beat_age_s"] for worker in one.data("run/one")["workers"]] == [None]
+def test_only_a_live_worker_has_the_time_of_its_heartbeat(one: Served, run: Run) -> None:
+    assert [worker["heartbeat_at"] for worker in one.data("run/one")["workers"]] == [None]
     publish(run)
-    eventually(lambda: one.data("run/one")["workers"][0]["beat_age_s"] is not None or None)
+    eventually(lambda: one.data("run/one")["workers"][0]["heartbeat_at"] is not None or None)
 
 
-def test_what_was_closed_is_not_looked_at_any_more(one: Served) -> None:
-    watch = one.server.watch
-    with httpx.Client(timeout=60) as client, client.stream("GET", one.url + "/events/run/one") as answer:
-        lines = answer.iter_lines()  # kept: whoever drops it closes the page
-        next(lines)
-        assert watch.viewers == 1
-        lines.close()
-    eventually(lambda: watch.viewers == 0 or None)
+def test_a_page_that_was_closed_is_not_read_any_more(one: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_cache, "VIEWED_S", 0.5)
+    one.get("/data/run/one")
+    assert ("run", "one") in one.pages.viewed
+    eventually(lambda: one.pages.viewed == [] or None)
+    eventually(lambda: len(one.pages.source.viewed_runs) == 0 or None)
+    one.get("/data/run/one")
+    assert one.pages.viewed == [("run", "one")], "it begins again with the next request"
 
 
-def test_many_pages_are_open_at_once(one: Served, run: Run, listen: Callable[[str], Listener]) -> None:
-    pages = [listen("/events/run/one") for _ in range(50)]
-    eventually(lambda: all(page.heard for page in pages) or None)
+def test_many_pages_are_open_at_once(one: Served, run: Run) -> None:
+    viewers = [Viewer(one, "run/one") for _ in range(50)]
     version = publish(run)
-    eventually(lambda: all(len(page.heard) > 1 for page in pages) or None)
 
-    def fetch(_: int) -> int:
-        data = httpx.get(one.url + "/data/run/one", timeout=60).json()
-        return int(data["lanes"][0]["versions"][-1]["version"])
+    def follow(viewer: Viewer) -> int:
+        eventually(lambda: (viewer.poll(), viewer.newest == version)[1] or None)
+        return viewer.newest
 
     with ThreadPoolExecutor(10) as browsers:
-        assert set(browsers.map(fetch, range(50))) == {version}
+        assert set(browsers.map(follow, viewers)) == {version}
 
 
-def test_a_page_is_made_once_for_all_who_ask(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Watch(run.path.parent, look_s=60)
-    made: list[str] = []
-    data = watch.source.data
-    monkeypatch.setattr(watch.source, "data", lambda kind, path: made.append(path) or data(kind, path))
+def test_a_page_and_its_update_are_built_once_for_all_viewers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = PageCache(run.path.parent, refresh_s=60)
+    built: list[str] = []
+    real = pages.source.data
+
+    def data(kind: str, path: str) -> dict[str, Any]:
+        built.append(path)
+        return real(kind, path)
+
+    monkeypatch.setattr(pages.source, "data", data)
     with ThreadPoolExecutor(8) as viewers:
-        pages = list(viewers.map(lambda _: watch.page("run", "one"), range(40)))
-    assert made == ["one"]
-    assert len({id(page) for page in pages}) == 1
+        versions = list(viewers.map(lambda _: pages.version("run", "one"), range(40)))
+    assert built == ["one"]
+    assert len({id(version) for version in versions}) == 1
+    pages = PageCache(run.path.parent, refresh_s=0)
+    old = pages.version("run", "one")
+    publish(run)
+    new = pages.version("run", "one")
+    assert new.since(old) is new.since(old)
 
 
-def test_what_nobody_asks_for_is_forgotten(run: Run) -> None:
-    for number in range(MOST + 10):
+def test_pages_in_memory_are_bounded(run: Run) -> None:
+    for number in range(MOST_PAGES + 10):
         copied(run, run.path.parent / f"more-{number}")
-    watch = Watch(run.path.parent, look_s=60)
-    for number in range(MOST + 10):
-        watch.page("run", f"more-{number}")
-    assert watch.at_hand <= MOST
-    assert watch.source.at_hand < MOST
+    pages = PageCache(run.path.parent, refresh_s=60)
+    for number in range(MOST_PAGES + 10):
+        pages.version("run", f"more-{number}")
+    assert len(pages) <= MOST_PAGES
+    assert len(pages.source.viewed_runs) < MOST_PAGES
 
 
 def listing(root: Path) -> dict[str, tuple[int, ...]]:
     """Everything that writing would change."""
-    found = {}
+    entries: dict[str, tuple[int, ...]] = {}
     for folder, folders, files in os.walk(root):
         for name in [".", *folders, *files]:
             path = os.path.join(folder, name)
-            told = os.lstat(path)
-            found[path] = (told.st_ino, told.st_mode, told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_nlink)
-    return found
+            status = os.lstat(path)
+            times = (status.st_mtime_ns, status.st_ctime_ns)
+            entries[path] = (status.st_ino, status.st_mode, status.st_size, *times, status.st_nlink)
+    return entries
 
 
-def test_looking_leaves_no_trace(one: Served, run: Run) -> None:
+def test_reading_leaves_no_trace(one: Served, run: Run) -> None:
     before = listing(run.path.parent)
     for address in (
         "/",
@@ -350,7 +310,7 @@ def test_looking_leaves_no_trace(one: Served, run: Run) -> None:
 
 
 def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever opens a file in ROOT to write is caught, not only whoever changes it."""
+    """A file in ROOT that is opened to write is noticed even if it does not change."""
     writing: list[Any] = []
     real = os.open
 
@@ -360,76 +320,84 @@ def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.Monkey
         return real(path, flags, *more, **named)
 
     monkeypatch.setattr(os, "open", watched)
-    watch = Watch(run.path.parent, look_s=0)
+    pages = PageCache(run.path.parent, refresh_s=0)
     for kind, path in (("runs", ""), ("run", "one")):
-        watch.page(kind, path)
-    watch.source.verify("one", "generator", 1)
+        pages.version(kind, path)
+    pages.source.verify("one", "generator", 1)
     with opened(run.path, "run.json") as descriptor:
         assert os.read(descriptor, 1)
     assert writing == []
 
 
-def doing(what: str, at: float, **more: Any) -> dict[str, Any]:
+def event(what: str, at: float, **more: Any) -> dict[str, Any]:
     return {"what": what, "at": at, **more}
 
 
-def test_a_wait_that_goes_on_is_shown(run: Run) -> None:
-    beat = {"state": "waiting", "at": 50.0, "waiting_for": "discriminator"}
-    waited = doing("waited", 30.0, seconds=5.0) | {"for": "other"}
+def report(state: str, at: float, **more: Any) -> WorkerReport:
+    return WorkerReport(state=state, at=at, **more)
+
+
+def test_a_wait_that_goes_on_is_shown() -> None:
+    waiting = report("waiting", 50.0, waiting_for="discriminator")
+    waited = event("waited", 30.0, seconds=5.0) | {"for": "other"}
     over = {"from": 25.0, "to": 30.0, "for": "other"}
     goes_on = {"from": 40.0, "to": None, "for": "discriminator"}
-    assert timeline.waits([waited], "waiting", beat, [10.0, 40.0]) == [over, goes_on]
-    assert timeline.waits([waited], "waiting", beat, [10.0])[1]["from"] == 30.0, "one wait comes after the other"
-    assert timeline.waits([], "lost", beat, [40.0]) == [{**goes_on, "to": 50.0}]
-    assert timeline.waits([waited], "training", {"state": "training", "at": 50.0}, [40.0]) == [over]
+    assert timeline.waits([waited], "waiting", waiting, [10.0, 40.0]) == [over, goes_on]
+    assert timeline.waits([waited], "waiting", waiting, [10.0])[1]["from"] == 30.0, "one wait comes after the other"
+    assert timeline.waits([], "lost", waiting, [40.0]) == [{**goes_on, "to": 50.0}]
+    assert timeline.waits([waited], "running", report("running", 50.0), [40.0]) == [over]
 
 
 def test_long_lanes_are_their_newest_part() -> None:
-    most = timeline.MOST_DOINGS
-    waits = [doing("waited", float(second), seconds=1.0) for second in range(20 * most)]
-    assert [wait["to"] for wait in timeline.waits(waits, "training", {}, [])] == [w["at"] for w in waits[-most:]]
-    begun = [doing("began", float(second), host="here") for second in range(20 * most)]
-    lives = timeline.lives(begun, "training", {}, [])
-    assert [life["from"] for life in lives] == [line["at"] for line in begun[-most:]]
-    assert {life["how"] for life in lives[:-1]} == {"lost"}
-    assert lives[-1]["to"] is None
+    most = timeline.MOST_SPANS
+    events = [event("waited", float(second), seconds=1.0) for second in range(20 * most)]
+    waits = timeline.waits(events, "running", WorkerReport(), [])
+    assert [wait["to"] for wait in waits] == [line["at"] for line in events[-most:]]
+    events = [event("began", float(second), host="here") for second in range(20 * most)]
+    workers = timeline.workers(events, "running", WorkerReport(), [])
+    assert [worker["from"] for worker in workers] == [line["at"] for line in events[-most:]]
+    assert {worker["end"] for worker in workers[:-1]} == {"lost"}
+    assert workers[-1]["to"] is None
 
 
 def test_a_worker_that_died_ends_with_its_last_sign_of_life() -> None:
-    doings = [doing("began", 10.0), doing("waited", 14.0), doing("began", 20.0), doing("began", 30.0)]
-    found = timeline.lives(doings, "lost", {"at": 33.0}, [9.0, 12.0, 31.0])
-    assert [(life["from"], life["to"], life["how"]) for life in found] == [
+    events = [event("began", 10.0), event("waited", 14.0), event("began", 20.0), event("began", 30.0)]
+    workers = timeline.workers(events, "lost", report("running", 33.0), [9.0, 12.0, 31.0])
+    assert [(worker["from"], worker["to"], worker["end"]) for worker in workers] == [
         (10.0, 14.0, "lost"),
         (20.0, 20.0, "lost"),
         (30.0, 33.0, "lost"),
     ]
 
 
-def test_staleness_leaves_out_what_was_trained_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staleness_leaves_out_what_was_trained_again(run: Run) -> None:
     steps = {"generator": [0, 25, 50, 100, 125, 150, 100, 125], "discriminator": [10, 50]}
-    peers = {"discriminator": {"versions": [0], "epoch": 0}}
-    history = History(run)
-
-    def versions(module: str) -> list[dict[str, Any]]:
-        used = peers if module == "generator" else {}
-        told = enumerate(steps[module])
-        return [
-            {"version": number, "step": step, "peers": used, "published_at": float(number)} for number, step in told
+    meta = run.store("generator").meta(1)
+    used = {"generator": {"discriminator": {"versions": [0], "epoch": 0}}, "discriminator": {}}
+    versions = {
+        module: [
+            dataclasses.replace(meta, version=number, step=step, peers=used[module], published_at=float(number))
+            for number, step in enumerate(steps[module])
         ]
+        for module in run.modules
+    }
+    (curve,) = timeline.staleness(versions)
+    assert curve["step"] == [0, 25, 50, 100, 125]
+    assert curve["at"] == [0.0, 1.0, 2.0, 6.0, 7.0]
+    assert curve["behind"] == [-10, 15, 40, 90, 115]
 
-    monkeypatch.setattr(history, "versions", versions)
-    (found,) = timeline.staleness(run.modules, history)
-    assert found["step"] == [0, 25, 50, 100, 125]
-    assert found["at"] == [0.0, 1.0, 2.0, 6.0, 7.0]
-    assert found["behind"] == [-10, 15, 40, 90, 115]
 
-
-def test_a_lane_says_when_a_worker_that_is_over_was_heard_and_that_one_waits(one: Served, run: Run) -> None:
-    heard = {lane["module"]: lane["heard_at"] for lane in one.data("run/one")["lanes"]}
-    assert heard == {module: run.heartbeat(module)["at"] for module in run.modules}
+def test_a_worker_that_is_over_has_its_last_report_and_one_that_waits_is_drawn(one: Served, run: Run) -> None:
+    (worker,) = one.data("run/one")["workers"]
+    assert worker["last_report_at"] == run.read_report("generator").at
     publish(run)
-    beat = {**run.heartbeat("generator"), "state": "waiting", "at": time.time(), "waiting_for": "discriminator"}
-    filesystem.replace_file(run.module_path("generator") / "heartbeat.json", json.dumps(beat).encode())
-    lane = eventually(lambda: next((lane for lane in one.data("run/one")["lanes"] if lane["waits"]), None))
-    assert (lane["module"], lane["heard_at"]) == ("generator", None)
+    beat(run, state="waiting", at=time.time(), waiting_for="discriminator")
+
+    def waiting() -> dict[str, Any] | None:
+        data = one.data("run/one")
+        return data if data["lanes"][0]["waits"] else None
+
+    data = eventually(waiting)
+    lane = data["lanes"][0]
+    assert data["workers"][0]["last_report_at"] is None
     assert lane["waits"] == [{"from": lane["versions"][-1]["at"], "to": None, "for": "discriminator"}]

@@ -1,4 +1,4 @@
-"""What the pages say of runs that were really trained, of a sweep, and of single checkpoints."""
+"""The pages of trained runs, of a sweep, and of single checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from modtrain.dashboard.downsampling import kept
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.payload import dumped, made
+from modtrain.dashboard.payload import as_json, build_version
 from modtrain.scheduling.config import Config
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.publisher import Publisher
@@ -50,8 +50,8 @@ def one(run: Run, tiny_recipe: Path) -> Iterator[Served]:
         from modtrain.training.evaluation import conclude
 
         conclude(sweep.begin(number))
-    with served(root) as found:
-        yield found
+    with served(root) as server:
+        yield server
 
 
 def test_the_page_of_all_runs_has_a_row_of_each(one: Served) -> None:
@@ -64,7 +64,7 @@ def test_the_page_of_all_runs_has_a_row_of_each(one: Served) -> None:
     assert row["metric"]["name"] == "mean"
     assert {module["version"] for module in row["modules"]} == {2}
     assert rows["rates"]["kind"] == "sweep"
-    assert rows["rates"]["counts"] == {"finished": 2, "waiting": 1}
+    assert rows["rates"]["counts"] == {"finished": 2, "created": 1}
 
 
 def test_a_page_has_its_data_in_it_and_says_where_the_top_is(one: Served) -> None:
@@ -104,11 +104,11 @@ def used(run: Run, module: str, version: int, peer: str) -> list[int]:
     return list(run.store(module).meta(version).peers[peer]["versions"])
 
 
-def test_a_lane_shows_who_used_what(one: Served, run: Run) -> None:
+def test_a_lane_shows_which_versions_each_version_used(one: Served, run: Run) -> None:
     data = one.data("run/apart")
     lanes = {lane["module"]: lane for lane in data["lanes"]}
     assert [version["version"] for version in lanes["generator"]["versions"]] == [0, 1, 2]
-    assert all(version["kept"] for version in lanes["generator"]["versions"])
+    assert lanes["generator"]["present"] == [0, 1, 2]
     newest = lanes["discriminator"]["versions"][-1]
     assert newest["final"]
     assert newest["peers"] == {"generator": used(run, "discriminator", 2, "generator")}
@@ -179,21 +179,21 @@ def test_a_grid_that_was_drawn_again_is_the_new_one(tmp_path: Path, run: Run) ->
         assert there.get("/grid/drawn/grid-1.png", headers=known).content == b"second"
 
 
-def test_a_checkpoint_tells_what_it_saw_and_what_saw_it(one: Served, run: Run) -> None:
+def test_a_checkpoint_page_has_its_lineage(one: Served, run: Run) -> None:
     data = one.data("checkpoint/apart/generator/2")
     meta = run.store("generator").meta(2)
     assert data["present"]
     assert data["meta"]["step"] == meta.step
     assert {file["name"]: file["sha256"] for file in data["files"]} == {n: f["sha256"] for n, f in meta.files.items()}
     assert {file["name"] for file in data["files"] if file["download"]} == {"weights.safetensors", "ema.safetensors"}
-    assert [(saw["peer"], saw["versions"]) for saw in data["saw"]] == [
+    assert [(used["peer"], used["versions"]) for used in data["trained_against"]] == [
         ("discriminator", used(run, "generator", 2, "discriminator"))
     ]
-    seen = [version for version in (1, 2) if 2 in used(run, "discriminator", version, "generator")]
-    assert [by["version"] for by in data["seen_by"]] == seen
+    users = [version for version in (1, 2) if 2 in used(run, "discriminator", version, "generator")]
+    assert [user["version"] for user in data["used_by"]] == users
     assert (data["previous"], data["next"]) == (1, None)
     assert one.get("/data/checkpoint/apart/generator/9").status_code == 404
-    assert one.get("/data/checkpoint/apart/nobody/1").status_code == 404
+    assert one.get("/data/checkpoint/apart/unknown/1").status_code == 404
 
 
 def test_weights_are_what_was_published(one: Served, run: Run) -> None:
@@ -239,7 +239,8 @@ def test_a_version_that_was_pruned_still_has_its_page(tmp_path: Path, run: Run) 
         assert data["meta"]["epoch"] == 1
         assert not any(file["present"] or file["download"] for file in data["files"])
         lane = next(lane for lane in there.data("run/old")["lanes"] if lane["module"] == "generator")
-        assert [version["kept"] for version in lane["versions"]] == [True, False, True]
+        assert [version["version"] for version in lane["versions"]] == [0, 1, 2]
+        assert lane["present"] == [0, 2]
         assert there.get("/weights/old/generator/1/weights.safetensors").status_code == 404
 
 
@@ -248,7 +249,7 @@ def test_the_sweep_page_ranks_its_trials_and_says_what_varies(one: Served) -> No
     assert data["varies"] == ["lr"]
     results = [trial["result"] for trial in data["trials"]]
     assert results[:2] == sorted(results[:2], reverse=True)
-    assert [trial["state"] for trial in data["trials"]] == ["finished", "finished", "waiting"]
+    assert [trial["state"] for trial in data["trials"]] == ["finished", "finished", "created"]
     assert data["trials"][-1]["values"] == {"lr": 0.02}
     assert {curve["name"] for curve in data["curves"]} == {"mean"}
     assert data["sweep"]["sampler"] == "grid"
@@ -260,7 +261,7 @@ def test_the_sweep_page_ranks_its_trials_and_says_what_varies(one: Served) -> No
 
 @pytest.fixture
 def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
-    """Two of three trials are finished, and judged."""
+    """Two of three trials are finished and evaluated."""
     spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1, nodes=1), {"lr": [0.005, 0.01, 0.02]}, metric="mean")
     made = Sweep.create(tmp_path / "runs" / "rates", spec)
     for number in (0, 1):
@@ -307,19 +308,19 @@ def test_a_trial_that_cannot_be_read_says_why_and_costs_no_other(sweep: Sweep) -
     spec, before = json.loads(first.read_text()), second.read_text()
     first.write_text(json.dumps({**spec, "trial": {"number": 0, "values": 5}}))
     second.write_text("{")
-    assert shown_in(source)[0] == {"failed": 2, "waiting": 1}
+    assert shown_in(source)[0] == {"failed": 2, "created": 1}
     found = {trial["number"]: trial for trial in source.sweep("rates")["trials"]}
     assert all("damaged" in found[number]["why"] for number in (0, 1))
     assert found[0]["values"] == {"lr": 0.005}
     second.write_text(before)
     assert shown_in(source)[1][1] == ("finished", 0.5)
-    judged = sweep.run_path(1) / "evaluation"
-    judged.rename(judged.with_name("moved"))
-    judged.symlink_to(judged.with_name("moved"))
+    evaluation = sweep.run_path(1) / "evaluation"
+    evaluation.rename(evaluation.with_name("moved"))
+    evaluation.symlink_to(evaluation.with_name("moved"))
     source = Source(sweep.path.parent)
     assert shown_in(source)[1][1] == ("finished", None)
     (why,) = (trial["why"] for trial in source.sweep("rates")["trials"] if trial["number"] == 1)
-    assert "which is not followed" in why
+    assert "is a link, which is not opened" in why
 
 
 def test_no_link_inside_of_a_trial_is_followed(sweep: Sweep, tmp_path: Path) -> None:
@@ -333,19 +334,22 @@ def test_no_link_inside_of_a_trial_is_followed(sweep: Sweep, tmp_path: Path) -> 
         shutil.rmtree(here, ignore_errors=True)
         here.symlink_to(elsewhere.store.folder(version))
     assert run.store("generator").meta(1).metrics == {"loss": 0.1}
-    assert shown_in(Source(sweep.path.parent))[1][0] == ("finished", 0.5)
+    source = Source(sweep.path.parent)
+    assert shown_in(source)[1][0] == ("finished", None), "no version of it can be read"
+    curves = {(curve["trial"], curve["name"]): curve["value"] for curve in source.sweep("rates")["curves"]}
+    assert curves[0, "generator.loss"] == [0.5], "as published.jsonl has it"
 
 
-def test_waiting_trials_that_are_not_listed_are_counted(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_pending_trials_that_are_not_listed_are_counted(tmp_path: Path, tiny_recipe: Path) -> None:
     config = Config(recipe=str(tiny_recipe), epochs=1, nodes=1)
     spec = new_sweep(config, {"lr": "0.1..0.2"}, sampler="random", trials=1000)
     sweep = Sweep.create(tmp_path / "many", spec)
     source = Source(tmp_path)
     data = source.sweep("many")
-    assert (len(data["trials"]), data["more_waiting"]) == (200, 800)
+    assert (len(data["trials"]), data["more_pending"]) == (200, 800)
     sweep.begin(999)
     data = source.sweep("many")
-    assert (len(data["trials"]), data["more_waiting"]) == (201, 799)
+    assert (len(data["trials"]), data["more_pending"]) == (201, 799)
 
 
 def test_the_root_may_be_a_run_itself(run: Run) -> None:
@@ -367,7 +371,7 @@ def test_the_root_may_be_a_sweep_itself(one: Served) -> None:
 
 
 def test_an_unknown_page_says_so_in_words(one: Served) -> None:
-    for address in ("/run/nobody/", "/sweep/nobody/", "/nothing", "/run/deeper/"):
+    for address in ("/run/unknown/", "/sweep/unknown/", "/nothing", "/run/deeper/"):
         answer = one.get(address)
         assert answer.status_code == 404
         assert "There is no" in answer.text
@@ -392,13 +396,13 @@ def test_thinning_keeps_the_ends_and_the_extremes() -> None:
     assert kept([1.0, 2.0]) == [0, 1]
 
 
-def test_nan_and_infinity_become_null_and_ages_do_not_change_the_tag() -> None:
-    assert json.loads(dumped({"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}})) == {
+def test_nan_and_infinity_become_null_and_estimated_times_do_not_change_the_tag() -> None:
+    assert json.loads(as_json({"a": [math.nan, math.inf, 1.5], "b": {"c": -math.inf}})) == {
         "a": [None, None, 1.5],
         "b": {"c": None},
     }
     first, second, third = (
-        made({"rows": [{"age_s": age, "step": step}]}) for age, step in ((1.0, 1), (2.5, 1), (2.5, 2))
+        build_version({"rows": [{"newest_at": at, "step": step}]}) for at, step in ((1, 1), (2, 1), (2, 2))
     )
     assert first.tag == second.tag != third.tag
-    assert json.loads(first.content)["rows"] == [{"age_s": 1.0, "step": 1}]
+    assert json.loads(first.payload.content)["rows"] == [{"newest_at": 1, "step": 1}]

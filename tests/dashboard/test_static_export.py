@@ -95,7 +95,7 @@ def test_checkpoints_and_grids_are_there_as_the_page_says(pages: Path) -> None:
     assert not list(pages.rglob(".tmp-*"))
 
 
-def test_trials_that_have_not_begun_are_not_looked_for(
+def test_trials_that_have_not_begun_are_not_read(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1), {"lr": [0.005, 0.01, 0.02]}, metric="mean")
@@ -106,7 +106,7 @@ def test_trials_that_have_not_begun_are_not_looked_for(
     assert export(tmp_path / "runs", tmp_path / "pages").pages == 2
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
-    assert [trial["state"] for trial in trials] == ["waiting"] * 3
+    assert [trial["state"] for trial in trials] == ["created"] * 3
 
 
 def test_a_folder_that_cannot_be_read_costs_its_run_alone(
@@ -162,7 +162,7 @@ def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: R
     assert written.pages == 1 + 1 + 6
 
 
-def test_a_mark_that_somebody_wrote_removes_nothing_elsewhere(tmp_path: Path, run: Run) -> None:
+def test_a_forged_mark_removes_nothing_elsewhere(tmp_path: Path, run: Run) -> None:
     root, target, precious = tmp_path / "runs", tmp_path / "pages", tmp_path / "precious"
     copied(run, root / "one")
     precious.mkdir()

@@ -1,4 +1,4 @@
-"""A real browser in tests: Debian's Chromium, with nothing but one server in its reach, and every complaint kept."""
+"""A real browser in tests: Debian's Chromium, which reaches one server only, with its console messages."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ WAIT_MS = 60_000
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """The browser that `make system-packages` installs."""
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    path = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
     )
-    assert found, "there is no Chromium; `make system-packages` installs Debian's"
+    assert path, "there is no Chromium; `make system-packages` installs Debian's"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=[*QUIET])
+        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET])
         try:
             yield browser
         finally:
@@ -41,7 +41,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Tab:
-    """A page with what went wrong in it, and what it asked for beyond its own origin."""
+    """A page with its errors, and its requests beyond its own origin."""
 
     def __init__(self, page: Page, origin: str) -> None:
         self.page, self.origin = page, origin
@@ -50,7 +50,8 @@ class Tab:
         page.set_default_timeout(WAIT_MS)
         page.add_init_script(VIOLATIONS)
         page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
+            "console",
+            lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None,
         )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
@@ -64,13 +65,13 @@ class Tab:
             route.abort()
 
     def open(self, address: str = "") -> Page:
-        """Go to an address below the origin; its script has drawn it."""
+        """Go to an address below the origin, and wait until it is drawn."""
         self.page.goto(self.origin + address)
         self.page.wait_for_selector("main h1")
         return self.page
 
     def is_clean(self) -> None:
-        """Nothing was complained of, nothing was asked for from elsewhere."""
+        """There were no errors, and no requests beyond the origin."""
         assert self.complaints == []
         assert self.elsewhere == []
 
@@ -79,11 +80,11 @@ class Tab:
 def tab(browser: Browser, origin: str, **options: Any) -> Iterator[Tab]:
     """A fresh profile with one tab; `origin` ends with a slash."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-    found = Tab(context.new_page(), origin)
+    opened = Tab(context.new_page(), origin)
     try:
-        yield found
+        yield opened
     finally:
-        found.page.unroute_all(behavior="ignoreErrors")  # an answer may be on its way through one
+        opened.page.unroute_all(behavior="ignoreErrors")  # a response may be passing through one
         context.close()
 
 

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import uvicorn
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.server import Server, listen, server
+from modtrain.dashboard.page_cache import PageCache
+from modtrain.dashboard.server import listen, server
 from modtrain.storage.run import Run
 
 T = TypeVar("T")
 
 
 class Served:
-    """A dashboard that answers."""
+    """A running dashboard with a client."""
 
-    def __init__(self, root: Path, running: Server, port: int) -> None:
-        self.root, self.server, self.port = root, running, port
+    def __init__(self, root: Path, running: uvicorn.Server, pages: PageCache, port: int) -> None:
+        self.root, self.server, self.pages, self.port = root, running, pages, port
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -39,18 +41,18 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(root: Path, access: Access | None = None, *, look_s: float = 0.2, port: int = 0) -> Iterator[Served]:
+def served(root: Path, access: Access | None = None, *, refresh_s: float = 0.2, port: int = 0) -> Iterator[Served]:
     """A dashboard of a folder, until the block ends."""
     listening = listen("127.0.0.1", port)
-    running = server(root, access or Access(), look_s=look_s)
+    running, pages = server(root, access or Access(), refresh_s=refresh_s)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, name="served")
     thread.start()
-    found = Served(root, running, listening.getsockname()[1])
+    one = Served(root, running, pages, listening.getsockname()[1])
     try:
         eventually(lambda: running.started or None)
-        yield found
+        yield one
     finally:
-        found.client.close()
+        one.client.close()
         if not running.should_exit:
             running.handle_exit(2, None)
         thread.join(timeout=60)
@@ -59,26 +61,26 @@ def served(root: Path, access: Access | None = None, *, look_s: float = 0.2, por
 
 
 def eventually(ready: Callable[[], T | None], timeout_s: float = 60) -> T:
-    """What `ready` returns at last; the test fails where it never does."""
+    """The first result of `ready` that is not None; the test fails at the timeout."""
     deadline = time.monotonic() + timeout_s
-    while (found := ready()) is None:
+    while (result := ready()) is None:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-    return found
+    return result
 
 
 def raw(port: int, request: bytes) -> bytes:
-    """The answer to bytes that no client would send."""
+    """The response to bytes that no client would send."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(request)
-        found = b""
+        content = b""
         while piece := connection.recv(65536):
-            found += piece
-        return found
+            content += piece
+        return content
 
 
 def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list[list[str]] | None = None) -> Run:
-    """A run that was really trained, in this process, and judged."""
+    """A run that was trained and evaluated in this process."""
     from modtrain.training.evaluation import conclude
     from tests.support.runs import finish, make_run
 
@@ -90,12 +92,12 @@ def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list
 
 
 def copied(run: Run, path: Path) -> Path:
-    """The same run in another folder: its name may be one that nobody could give it."""
+    """A copy of the run in another folder, under any name."""
     shutil.copytree(run.path, path)
     return path
 
 
 def embedded(page: str) -> dict[str, Any]:
-    """The data in a page's script element, read as a browser would find it."""
+    """The data in a page's script element, extracted as a browser does."""
     text = page.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
     return dict(json.loads(text))

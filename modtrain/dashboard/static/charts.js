@@ -1,4 +1,4 @@
-/* Charts by Plotly: one look for all, drawn when they come into sight, brought up to date without losing a zoom. */
+/* Charts by Plotly: one style for all, drawn when they become visible, updated without losing a zoom. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -12,7 +12,7 @@
     modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
   };
 
-  /* Plotly reads some markup in its texts; names of modules and metrics are text and nothing else. */
+  /* Plotly interprets some markup in its texts; names of modules and metrics are plain text. */
   M.plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

@@ -1,4 +1,4 @@
-/* The page of one checkpoint: what is in it, what it saw, what saw it, and whether it is sound. */
+/* The page of one checkpoint: its files, its lineage, and whether it is intact. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -12,13 +12,13 @@
         : M.el("span", { class: "muted" }, text);
     M.modules =
       data.modules ??
-      [...new Set([module, ...data.saw.map((one) => one.peer), ...data.seen_by.map((one) => one.module)])].sort();
+      [...new Set([module, ...data.trained_against.map((one) => one.peer), ...data.used_by.map((one) => one.module)])].sort();
 
     const kind = meta.final
-      ? "the last one of this module"
+      ? "final version of this module"
       : meta.full
-        ? "the end of an epoch, with all to go on from"
-        : "inside of an epoch, weights alone";
+        ? "end of an epoch, with the state to resume from"
+        : "within an epoch, weights only";
     const turn = M.el(
       "nav",
       { class: "turn", "aria-label": "Other versions" },
@@ -37,11 +37,11 @@
         turn,
       ),
       M.facts([
-        ["what", kind],
+        ["kind", kind],
         ["epoch", M.number(meta.epoch)],
         ["step", M.number(meta.step)],
         ["published", M.moment(meta.published_at)],
-        ["written by", M.el("code", {}, M.name(meta.writer ?? "–"))],
+        ["writer", M.el("code", {}, M.name(meta.writer ?? "–"))],
       ]),
     );
     const metrics = Object.entries(meta.metrics ?? {});
@@ -77,16 +77,16 @@
                   ),
                 ),
               )
-            : M.el("p", { class: "note" }, "None were written with it."),
+            : M.el("p", { class: "note" }, "It has no metrics."),
         ),
       ),
     ];
     return [nodes.filter(Boolean), () => {}];
   }
 
-  /** What it was trained against on the left, itself in the middle, what was trained against it on the right. */
+  /** The versions it was trained against on the left, itself in the middle, the versions that used it on the right. */
   function lineage(data, to) {
-    const saw = data.saw.map((one) =>
+    const against = data.trained_against.map((one) =>
       M.el(
         "li",
         {},
@@ -100,7 +100,7 @@
       ),
     );
     const by = new Map();
-    for (const one of data.seen_by) by.set(one.module, [...(by.get(one.module) ?? []), one]);
+    for (const one of data.used_by) by.set(one.module, [...(by.get(one.module) ?? []), one]);
     const seen = [...by].map(([module, ones]) =>
       M.el(
         "li",
@@ -121,15 +121,15 @@
       M.el(
         "div",
         {},
-        M.el("h3", {}, "It was trained against"),
-        saw.length ? M.el("ul", {}, saw) : none("no frozen peer: it is the beginning, or its peers share its worker"),
+        M.el("h3", {}, "Trained against"),
+        against.length ? M.el("ul", {}, against) : none("no frozen peers: initial weights, or all peers share its worker"),
       ),
       M.el("div", { class: "self" }, M.glyph(data.module), M.name(data.module), M.el("b", {}, `v${data.version}`)),
       M.el(
         "div",
         {},
-        M.el("h3", {}, "Trained against it"),
-        seen.length ? M.el("ul", {}, seen) : none("nothing so far"),
+        M.el("h3", {}, "Used by"),
+        seen.length ? M.el("ul", {}, seen) : none("no version so far"),
       ),
     );
   }
@@ -152,11 +152,11 @@
       { title: "Size", class: "num", of: (f) => f.size, show: M.bytes },
       { title: "sha256", of: (f) => f.sha256, show: (sum) => M.el("code", { class: "sum", title: sum }, sum ?? "–") },
       {
-        title: "Sound",
+        title: "Intact",
         of: (f) => [f.present, f.ok ?? null, f.says ?? null],
         show: ([present, ok, says]) =>
           ok === null
-            ? M.el("span", { class: "muted" }, present ? "not checked" : "gone")
+            ? M.el("span", { class: "muted" }, present ? "not checked" : "removed")
             : M.el(
                 "span",
                 { class: `state state-${ok ? "finished" : "failed"}` },
@@ -167,32 +167,32 @@
     ];
     const table = M.table(columns, { key: (f) => f.name, label: "Files", text: (f) => f.name });
     table.update(data.files);
-    const said = M.el("span", { role: "status", class: "muted" });
+    const result = M.el("span", { role: "status", class: "muted" });
     const verify = M.el("button", { type: "button", class: "do", onclick: check }, "Verify");
 
     async function check() {
       verify.disabled = true;
-      M.say(said, "reading every file …");
+      M.say(result, "reading every file …");
       try {
         const answer = await fetch(
           `${M.base}data/verify/${data.run.path}/${encodeURIComponent(data.module)}/${data.version}`,
           { cache: "no-store" },
         );
-        if (!answer.ok) throw new Error(`the server says ${answer.status}`);
-        const found = (await answer.json()).files;
+        if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+        const checked = (await answer.json()).files;
         const names = new Set(data.files.map((file) => file.name));
-        const extra = found
+        const extra = checked
           .filter((one) => !names.has(one.name))
           .map((one) => ({ name: one.name, size: null, sha256: null, present: true, download: false }));
         table.update(
-          [...data.files, ...extra].map((file) => ({ ...file, ...found.find((one) => one.name === file.name) })),
+          [...data.files, ...extra].map((file) => ({ ...file, ...checked.find((one) => one.name === file.name) })),
         );
         M.say(
-          said,
-          found.every((one) => one.ok) ? "All of it is as it was published." : "Something is not as it was published.",
+          result,
+          checked.every((one) => one.ok) ? "Every file is intact." : "Some files are damaged.",
         );
       } catch (error) {
-        M.say(said, `Nobody could check it: ${error.message}.`);
+        M.say(result, `Not verified: ${error.message}.`);
       }
       verify.disabled = false;
     }
@@ -201,7 +201,7 @@
       "div",
       {},
       data.files.length ? table.node : M.el("p", { class: "note" }, "Its files are not known."),
-      data.present && M.live ? M.el("p", { class: "verify" }, verify, said) : null,
+      data.present && M.live ? M.el("p", { class: "verify" }, verify, result) : null,
     );
   }
 

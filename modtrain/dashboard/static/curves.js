@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const JUDGED = "evaluation";
+  const EVALUATION = "evaluation";
   const MARKED = 60;
   const RARE = 0.02;
 
@@ -21,7 +21,7 @@
 
   const along = (curve, axis) => (axis === "at" ? M.dates(curve.at) : curve[axis]);
 
-  /** What was measured, behind its smoothed line; of a long curve how far it went up and down around its means. */
+  /** The values behind their smoothed line; of a long curve the band between its extremes. */
   function behind(curve, x, colour, log) {
     const line = { x, mode: "lines", hoverinfo: "skip", line: { color: colour, width: 1 }, opacity: 0.25 };
     if (!curve.low) return [{ ...line, y: curve.value }];
@@ -40,15 +40,15 @@
       x,
       y: smoothed(curve.value, smoothing),
       name: M.plain(curve.module),
-      mode: curve.module === JUDGED && curve.value.length < MARKED ? "lines+markers" : mode,
+      mode: curve.module === EVALUATION && curve.value.length < MARKED ? "lines+markers" : mode,
       line: { color: colour, width: 1.8, dash: M.dash(place) },
       marker: { color: colour, symbol: M.symbol(place), size: 6 },
       hovertemplate: "%{y:.4g}",
     };
   }
 
-  /** What is set or measured once in a while is not smoothed: nobody would find its values again. */
-  const smoothingOf = (curve, view) => (curve.name === "lr" || curve.module === JUDGED ? 0 : view.smoothing);
+  /** The learning rate and evaluations are not smoothed: their exact values matter. */
+  const smoothingOf = (curve, view) => (curve.name === "lr" || curve.module === EVALUATION ? 0 : view.smoothing);
 
   function tracesOf(curves, view) {
     const drawn = curves.map((curve) => {
@@ -59,7 +59,7 @@
     return [...drawn.flatMap(([rough]) => rough), ...drawn.map(([, smooth]) => smooth)];
   }
 
-  /** The vertical axis: all means, and of the extremes all but the rarest, which would press the rest flat. */
+  /** The vertical axis: all means, and the extremes without the rarest, which would flatten the rest. */
   function upright(curves, log) {
     const values = curves.flatMap((curve) => curve.value);
     const axis = M.upright(values, log);
@@ -110,9 +110,9 @@
       M.el("label", {}, M.el("span", {}, "smoothing"), slider, amount),
       M.el("label", {}, log, M.el("span", {}, "log scale")),
     );
-    const nothing = M.el("p", { class: "note" }, "No loss has been written yet.");
-    const judged = M.el("p", { class: "under", hidden: true });
-    const node = M.el("div", {}, controls, nothing, charts, judged);
+    const nothing = M.el("p", { class: "note" }, "No loss has been reported yet.");
+    const single = M.el("p", { class: "under", hidden: true });
+    const node = M.el("div", {}, controls, nothing, charts, single);
     let curves = [];
 
     function toggle(module) {
@@ -121,8 +121,8 @@
     }
 
     function draw() {
-      /* One measurement is a number and no curve. */
-      const once = curves.filter((curve) => curve.module === JUDGED && curve.value.length < 2);
+      /* One point is a number, not a curve. */
+      const once = curves.filter((curve) => curve.module === EVALUATION && curve.value.length < 2);
       const many = curves.filter((curve) => !once.includes(curve));
       const modules = [...new Set(many.map((curve) => curve.module))];
       M.keyed(
@@ -157,11 +157,11 @@
       );
       nothing.hidden = many.length > 0;
       controls.hidden = many.length === 0;
-      judged.hidden = once.length === 0;
-      M.say(judged, `Evaluated once so far, so no curve yet: ${once.map((curve) => curve.name).join(", ")}.`);
+      single.hidden = once.length === 0;
+      M.say(single, `Evaluated once so far, so no curve yet: ${once.map((curve) => curve.name).join(", ")}.`);
     }
 
-    node.update = (news) => ((curves = news), draw());
+    node.update = (next) => ((curves = next), draw());
     return node;
   };
 })();

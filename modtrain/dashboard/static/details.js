@@ -1,4 +1,4 @@
-/* The configuration of a run, what differs first, and the tails of its logs. */
+/* The configuration of a run, settings that differ first, and the ends of its logs. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -44,20 +44,20 @@
     return node;
   };
 
-  /** A worker of several modules says the same in the log of each; one may be read a line later than the other. */
+  /** A worker of several modules writes the same lines to the log of each; one may be read a line later. */
   function once(rows, workers) {
-    const found = [];
+    const logs = [];
     const within = (a, b) => a.lines.length > 0 && b.lines.includes(a.lines.at(-1));
     const same = (a, b) => workers[a.module] === workers[b.module] && (within(a, b) || within(b, a));
     for (const row of rows) {
-      const twin = found.find((other) => same(row, other));
+      const twin = logs.find((other) => same(row, other));
       if (twin) twin.modules.push(row.module);
-      else found.push({ ...row, modules: [row.module] });
+      else logs.push({ ...row, modules: [row.module] });
     }
-    return found;
+    return logs;
   }
 
-  /** The tail of each log; it follows the end as long as its reader is there. `workers`: the worker of each module. */
+  /** The end of each log; it scrolls along while it is scrolled to its end. `workers`: the worker of each module. */
   M.logs = () => {
     const node = M.el("div", { class: "logs" });
     node.update = (rows, workers) =>
@@ -70,7 +70,7 @@
           const pre = details.querySelector("pre");
           const atEnd = pre.scrollHeight - pre.scrollTop - pre.clientHeight < 30;
           const text = row.lines.join("\n");
-          if (!M.marked(pre)) M.say(pre, text || "Nothing was written here.");
+          if (!M.marked(pre)) M.say(pre, text || "This log is empty.");
           if (atEnd) pre.scrollTop = pre.scrollHeight;
           M.say(details.querySelector(".size"), M.bytes(row.size));
           if (details.querySelector(".whole")) details.querySelector(".whole").hidden = row.size === 0;
@@ -84,7 +84,7 @@
       ? M.el(
           "a",
           { class: "whole", href: `${M.base}data/log/${M.path}/${encodeURIComponent(row.module)}` },
-          "more of it as text",
+          "more as text",
         )
       : null;
     const pre = M.el("pre", { tabindex: "0", role: "region", "aria-label": `Log of ${row.modules.join(" and ")}` });

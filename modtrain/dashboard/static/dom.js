@@ -20,7 +20,7 @@
   /** An SVG element. */
   M.svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-  /** A name that somebody else has chosen: set apart, so that no writing direction leaks out of it. */
+  /** A name from outside: isolated, so that its writing direction does not affect the rest. */
   M.name = (text, attributes) => M.el("bdi", attributes, text);
 
   /** Change a text only where it differs, so that a selection stays. */
@@ -28,7 +28,7 @@
     if (node.textContent !== text) node.textContent = text;
   };
 
-  /** Put children in place of what was there, unless they are made from the same values as last time. */
+  /** Replace the children, unless they were made from the same values. */
   M.fresh = (node, values, make) => {
     const seal = JSON.stringify(values ?? null);
     if (node.madeFrom === seal) return;
@@ -59,7 +59,7 @@
     if (focused && focused !== document.activeElement) focused.focus({ preventScroll: true });
   };
 
-  /** Whether a person has marked text in there. */
+  /** Whether text in it is selected. */
   M.marked = (node) => {
     const selection = document.getSelection();
     return !!selection && !selection.isCollapsed && node.contains(selection.anchorNode);
@@ -67,14 +67,14 @@
 
   /** One child for each item, made once by its key and updated in place. */
   M.keyed = (parent, items, key, make, update) => {
-    const there = (parent.byKey ??= new Map());
+    const byKey = (parent.byKey ??= new Map());
     const keys = new Set(items.map(key));
-    for (const known of [...there.keys()]) if (!keys.has(known)) there.delete(known);
+    for (const known of [...byKey.keys()]) if (!keys.has(known)) byKey.delete(known);
     const nodes = items.map((item) => {
-      const its = key(item);
-      if (!there.has(its)) there.set(its, make(item));
-      update?.(there.get(its), item);
-      return there.get(its);
+      const own = key(item);
+      if (!byKey.has(own)) byKey.set(own, make(item));
+      update?.(byKey.get(own), item);
+      return byKey.get(own);
     });
     M.order(parent, nodes);
   };

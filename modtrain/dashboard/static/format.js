@@ -1,4 +1,4 @@
-/* Numbers, times and sizes as people read them. */
+/* Formats numbers, times and sizes. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -28,7 +28,7 @@
     return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
   };
 
-  /* No seconds beyond the first minute: an age is looked at, not timed. */
+  /* No seconds beyond the first minute. */
   const rough = (seconds) => M.duration(seconds < 60 ? seconds : 60 * Math.floor(seconds / 60));
 
   M.bytes = (size) => {
@@ -74,18 +74,18 @@
     return parts.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
   };
 
-  /* Ages grow by themselves, from when their page was fetched; in an export they stand still. */
-  let fetched = performance.now();
-  M.fetchedNow = () => (fetched = performance.now());
-  const grown = (seconds) => seconds + (M.live ? (performance.now() - fetched) / 1000 : 0);
+  /* The server's clock, which the clock of this machine may not agree with; in an export it stands still. */
+  let clock = { server: 0, own: performance.now() };
+  M.setClock = (server) => (clock = { server, own: performance.now() });
+  M.now = () => clock.server + (M.live ? (performance.now() - clock.own) / 1000 : 0);
 
-  /** An element that says how long ago something was, and goes on saying it. */
-  M.age = (seconds, { suffix = " ago", none = NONE } = {}) => {
+  /** An element with the time since `at`, by the server's clock; it is updated every second. */
+  M.age = (at, { suffix = " ago", none = NONE } = {}) => {
     const node = M.el("span", { class: "age" });
-    if (!known(seconds)) return (node.append(none), node);
-    node.since = fetched - seconds * 1000;
+    if (!known(at)) return (node.append(none), node);
+    node.since = at;
     node.suffix = suffix;
-    M.say(node, rough(grown(seconds)) + suffix);
+    M.say(node, rough(M.now() - at) + suffix);
     return node;
   };
 
@@ -93,7 +93,7 @@
     if (!M.live || document.hidden) return;
     for (const node of document.querySelectorAll(".age")) {
       if (node.since === undefined || M.marked(node)) continue;
-      M.say(node, rough((performance.now() - node.since) / 1000) + node.suffix);
+      M.say(node, rough(M.now() - node.since) + node.suffix);
     }
   }, 1000);
 })();

@@ -1,4 +1,4 @@
-/* What all pages share: the head of the page, states and modules as shape, colour and word, alarms, and the start. */
+/* Shared by all pages: the header, states and modules as shape, colour and word, alarms, and the start. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -18,7 +18,7 @@
       `${base}weights/${runPath}/${encodeURIComponent(module)}/${version}/${encodeURIComponent(file)}`,
   };
 
-  /** What lies at the end of an address below ROOT. */
+  /** The last name of an address below ROOT. */
   M.called = (address) => {
     try {
       return decodeURIComponent(address).split("/").at(-1) || "sweep";
@@ -26,6 +26,9 @@
       return address;
     }
   };
+
+  /** Descriptions by state, the most urgent state first. */
+  M.states = JSON.parse(document.getElementById("states").textContent);
 
   /* State: a shape, a colour and a word. */
   const SHAPES = {
@@ -60,7 +63,7 @@
 
   M.state = (state) => {
     const kind = LIKE[state] ?? (SHAPES[state] ? state : "waiting");
-    return M.el("span", { class: `state state-${kind}` }, M.icon(kind), state || "unknown");
+    return M.el("span", { class: `state state-${kind}`, title: M.states[state] }, M.icon(kind), state || "unknown");
   };
 
   /* A module: a shape, a colour, a dash, by its place in the run. */
@@ -74,9 +77,9 @@
     "M-3-5.6h6l3 5.6l-3 5.6h-6l-3-5.6z",
   ];
   M.modules = [];
-  /** Of a module by its name, or by its number where the page shows many runs. */
+  /** Place of a module by its name, or by its number on the page of all runs. */
   M.place = (module) => (typeof module === "number" ? module : placeOf(module)) % MARKS.length;
-  /* What is no module of the run, such as its evaluation, comes after them. */
+  /* The evaluation comes after the modules. */
   const placeOf = (name) => (M.modules.includes(name) ? M.modules.indexOf(name) : M.modules.length);
   M.mark = (module) => MARKS[M.place(module)];
   M.glyph = (module) =>
@@ -97,7 +100,7 @@
     );
   };
 
-  /** How many trials are where: finished, running, pruned, failed, waiting. */
+  /** The trials of a sweep by state. */
   M.trialBar = (counts) => {
     const words = Object.entries(counts).filter(([, n]) => n > 0);
     return M.el(
@@ -111,7 +114,7 @@
     );
   };
 
-  /** A sentence; what stands in backticks in it is to be typed. */
+  /** A sentence; text in backticks is a command. */
   M.sentence = (text) =>
     M.el(
       "bdi",
@@ -119,7 +122,7 @@
       text.split(/`([^`]+)`/).map((piece, n) => (n % 2 ? M.el("code", {}, piece) : piece)),
     );
 
-  /** Alarms, the bad ones first, each with what to do; spoken when they come. */
+  /** Alarms, the bad ones first, each with what to do; announced to screen readers. */
   M.alarms = () => {
     const list = M.el("ul");
     const node = M.el(
@@ -161,10 +164,9 @@
       todo ? M.el("span", { class: "do" }, M.sentence(todo)) : null,
     );
 
-  /** What to do about what cannot be shown. */
-  M.mend = () =>
-    "Nothing more of it can be shown: mend or bring back what is named here, or take the folder away." +
-    (M.live ? " This page comes back by itself." : "");
+  /** What to do about a run or sweep that cannot be read. */
+  M.repair = () =>
+    "Repair or restore the file named here, or remove the folder." + (M.live ? " This page then updates by itself." : "");
 
   /** Facts as a line: [[name, value], ...]. */
   M.facts = (pairs) =>
@@ -189,15 +191,14 @@
     return button;
   }
 
-  const SAYS = {
+  const CONNECTION = {
     live: "live",
-    polling: "live, every 5 s",
     paused: "paused",
     away: "no answer",
-    gone: "not there any more",
+    gone: "no longer exists",
   };
 
-  function liveness() {
+  function connection() {
     const word = M.el("span", { class: "word" });
     const node = M.el(
       "span",
@@ -205,16 +206,16 @@
       M.el("span", { class: "dot", "aria-hidden": "true" }),
       word,
     );
-    node.tell = (state, reached, error) => {
+    node.show = (state, reached, error) => {
       node.dataset.state = state;
       const since = state === "away" ? ` since ${M.when(reached / 1000)}` : "";
-      M.say(word, (SAYS[state] ?? state) + since);
+      M.say(word, (CONNECTION[state] ?? state) + since);
       node.title = error ? String(error.message ?? error) : "";
     };
     return node;
   }
 
-  /** What draws a page anew from its data. Data that it cannot draw are said; the next ones may be others. */
+  /** Draws a page from its data; data that cannot be drawn is reported, and the next may be drawn again. */
   function drawing(build) {
     const main = document.getElementById("main");
     const trouble = M.el("div", { class: "trouble", role: "alert" });
@@ -233,30 +234,31 @@
         console.error(error);
         if (!trouble.isConnected) main.replaceChildren(trouble);
         const why = error.message ?? error;
-        const says = `This page could not be drawn as it is now: ${why}. What stands here may be old.`;
+        const says = `This page could not be drawn: ${why}. What it shows may be old.`;
         trouble.replaceChildren(M.problem(says));
       }
     };
-    /** Say since when it is not there any more; null takes that back. */
+    /** Report since when the page no longer exists; null withdraws that. */
     draw.gone = (since) => {
       if (gone === (since !== null)) return;
       gone = !gone;
-      const says = `This ${page} is not there any more. What stands here is how it was at ${M.when(since / 1000)}.`;
+      const says = `This ${page} no longer exists. It is shown as of ${M.when(since / 1000)}.`;
       trouble.replaceChildren(...(gone ? [M.problem(says)] : []));
     };
     return draw;
   }
 
-  /** Draw a page from its data and keep it new. `build(data)` gives [nodes, update(data)]; crumbs: [[text, href], ...]. */
+  /** Draw a page from its data and keep it up to date. `build(data)` gives [nodes, update(data)]; crumbs: [[text, href], ...]. */
   M.start = (crumbs, build) => {
     const data = JSON.parse(document.getElementById("data").textContent);
-    const alive = liveness();
+    M.setClock(data.at);
+    const status = connection();
     const trail = [["runs", M.links.runs()], ...crumbs(data)];
     document.getElementById("top").append(
       M.el("a", { class: "brand", href: M.links.runs() }, "modtrain"),
       M.el(
         "nav",
-        { "aria-label": "Where this is" },
+        { "aria-label": "Breadcrumbs" },
         M.el(
           "ol",
           { class: "crumbs" },
@@ -270,19 +272,19 @@
         ),
       ),
       M.el("span", { class: "gap" }),
-      alive,
+      status,
       themeButton(),
     );
     const draw = drawing(build);
     const follows = (state, reached, error) => {
-      alive.tell(state, reached, error);
+      status.show(state, reached, error);
       draw.gone(state === "gone" ? reached : null);
     };
     draw(data);
-    if (M.live && page === "checkpoint") alive.hidden = true; /* a checkpoint never changes */
+    if (M.live && page === "checkpoint") status.hidden = true; /* a checkpoint never changes */
     else if (M.live) {
-      alive.tell("live");
+      status.show("live");
       M.follow(M.address, draw, follows);
-    } else alive.tell(`as of ${M.moment(data.at)}`);
+    } else status.show(`as of ${M.moment(data.at)}`);
   };
 })();

@@ -1,5 +1,5 @@
-/* The lanes as a drawing: a module each, along time; marks for versions, lines to what they were trained against, lives
-   and waits. Picking and zooming are in laneview.js. */
+/* The drawing of the lanes: a module each, along time; marks for versions, lines to the versions they were trained
+   against, workers and waits. Picking and zooming are in laneview.js. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -29,8 +29,8 @@
   M.laneOf = (lanes, module) => lanes.find((lane) => lane.module === module);
   M.versionOf = (lanes, module, version) => M.laneOf(lanes, module)?.versions.find((v) => v.version === version);
 
-  const where = (life) =>
-    [life.host, life.job ? `job ${life.job}` : null, life.pid ? `process ${life.pid}` : null, life.device]
+  const where = (worker) =>
+    [worker.host, worker.job ? `job ${worker.job}` : null, worker.pid ? `process ${worker.pid}` : null, worker.device]
       .filter(Boolean)
       .join(" · ");
 
@@ -91,22 +91,22 @@
       });
     }
 
-    function lives(lane, i) {
-      return lane.lives.flatMap((life, n) => {
-        const [from, to] = [Math.max(x(life.from), 0), Math.min(x(life.to ?? data.at), width)];
+    function workers(lane, i) {
+      return lane.workers.flatMap((worker, n) => {
+        const [from, to] = [Math.max(x(worker.from), 0), Math.min(x(worker.to ?? data.at), width)];
         if (to < 0 || from > width) return [];
         const again = n > 0;
-        const text = `${again ? "↻ " : ""}${life.host ?? ""}${life.job ? ` · ${life.job}` : ""}`;
+        const text = `${again ? "↻ " : ""}${worker.host ?? ""}${worker.job ? ` · ${worker.job}` : ""}`;
         const title = M.svg(
           "title",
           {},
-          `${again ? "Restarted on" : "On"} ${where(life)}${life.how ? `; ${life.how}` : ""}`,
+          `${again ? "Restarted on" : "On"} ${where(worker)}${worker.end ? `; ${worker.end}` : ""}`,
         );
         return [
           M.svg(
             "rect",
             {
-              class: `life ${life.to ? "" : "open"}`,
+              class: `life ${worker.to ? "" : "open"}`,
               x: from,
               y: y(i) - BAND / 2,
               width: Math.max(to - from, 2),
@@ -125,13 +125,13 @@
 
     /** A cross where a worker died, over everything else. */
     const endings = (lane, i) =>
-      lane.lives
-        .filter((life) => life.to && life.how && !["finished", "stopped", "preempted"].includes(life.how))
-        .map((life) =>
+      lane.workers
+        .filter((worker) => worker.to && ["lost", "failed"].includes(worker.end))
+        .map((worker) =>
           M.svg(
             "path",
-            { class: "ending", d: `M${x(life.to) - 4} ${y(i) - 4}l8 8m0-8l-8 8` },
-            M.svg("title", {}, `${life.how} on ${where(life)}`),
+            { class: "ending", d: `M${x(worker.to) - 4} ${y(i) - 4}l8 8m0-8l-8 8` },
+            M.svg("title", {}, `${worker.end} on ${where(worker)}`),
           ),
         );
 
@@ -153,14 +153,20 @@
           ),
         );
 
-    function mark(lane, i, v, dense) {
+    function mark(lane, i, v, dense, present) {
       const scale = v.final ? 1.25 : dense * (v.full ? 1 : 0.62);
       const is = picked?.module === lane.module && picked.version === v.version;
       return M.svg("path", {
-        class: `version ${v.full ? "" : "small"} ${v.kept ? "" : "gone"} ${is ? "is" : ""} ${v.final ? "final" : ""}`,
+        class: `version ${v.full ? "" : "small"} ${present.has(v.version) ? "" : "gone"} ${is ? "is" : ""} ${v.final ? "final" : ""}`,
         d: M.mark(lane.module),
         transform: `translate(${x(v.at)} ${y(i)}) scale(${is ? scale + 0.35 : scale})`,
       });
+    }
+
+    function marksIn(lane, i, versions) {
+      const dense = Math.min(1, Math.max(0.4, width / versions.length / 11));
+      const present = new Set(lane.present);
+      return versions.map((v) => mark(lane, i, v, dense, present));
     }
 
     function axis() {
@@ -195,7 +201,7 @@
             "g",
             { class: `m${M.place(lane.module)}` },
             M.svg("path", { class: "ground", d: `M0 ${y(i)}H${width}` }),
-            lives(lane, i),
+            workers(lane, i),
             waits(lane, i),
           ),
         ),
@@ -204,7 +210,7 @@
           M.svg(
             "g",
             { class: `m${M.place(lane.module)}`, "data-module": lane.module },
-            marks[i].map((v) => mark(lane, i, v, Math.min(1, Math.max(0.4, width / marks[i].length / 11)))),
+            marksIn(lane, i, marks[i]),
             endings(lane, i),
             label(lane, i),
           ),
@@ -222,7 +228,7 @@
         M.svg(
           "tspan",
           { class: "lanestate" },
-          `   ${last ? `v${last.version}` : "nothing published yet"}${state ? ` · ${state}` : ""}`,
+          `   ${last ? `v${last.version}` : "no version yet"}${state ? ` · ${state}` : ""}`,
         ),
       );
     }
@@ -273,10 +279,10 @@
       "p",
       { class: "key", "aria-hidden": "true" },
       sample("end of an epoch", "path", { class: "version", d: dot }),
-      sample("inside of one", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
+      sample("within an epoch", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
       sample("no longer on disk", "path", { class: "version gone", d: dot }),
-      sample("was trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
-      sample("a worker’s life", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
+      sample("trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
+      sample("worker", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
       sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
       sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
     );

@@ -1,14 +1,14 @@
-/* The lanes in a page: zoom, drag, arrow keys and clicks; news leave what is picked and where one looks. */
+/* The lanes in a page: zoom, drag, arrow keys and clicks; updates keep the picked version and the zoom. */
 "use strict";
 (() => {
   const M = window.modtrain;
 
-  /** All there is in time: [from, to]. */
+  /** The times of all that is shown: [from, to]. */
   function extent(lanes, at) {
     const times = lanes
       .flatMap((lane) => [
         ...lane.versions.map((v) => v.at),
-        ...lane.lives.flatMap((l) => [l.from, l.to ?? at]),
+        ...lane.workers.flatMap((l) => [l.from, l.to ?? at]),
         ...lane.waits.flatMap((w) => [w.from, w.to ?? at]),
       ])
       .filter((t) => Number.isFinite(t) && t > 0);
@@ -19,7 +19,7 @@
 
   M.lanes = (runPath) => {
     const drawing = M.laneDrawing();
-    const said = M.laneWords(runPath);
+    const caption = M.laneCaption(runPath);
     const view = M.el(
       "div",
       {
@@ -32,10 +32,10 @@
       drawing.svg,
     );
     const buttons = M.el("div", { class: "buttons", role: "group", "aria-label": "Zoom of the lanes" });
-    const node = M.el("div", {}, view, M.el("div", { class: "lanefoot" }, said, buttons), M.laneKey());
+    const node = M.el("div", {}, view, M.el("div", { class: "lanefoot" }, caption, buttons), M.laneKey());
     let data = { lanes: [], at: 0, pages: null };
     let all = [0, 1];
-    let shown = null; /* null: everything, also what is to come */
+    let shown = null; /* null: everything, also later versions */
     let picked = null;
     let width = 900;
     let drag = null;
@@ -54,9 +54,9 @@
 
     function draw() {
       drawing.draw({ data, range: range(), picked, width });
-      said.tell(data, picked);
-      /* The newest version changes all the time: what is below stays where it is, also where its words are few. */
-      if (!picked) said.style.minHeight = `${(tallest = Math.max(tallest, said.offsetHeight))}px`;
+      caption.show(data, picked);
+      /* The newest version changes all the time: the height stays, so that nothing below moves. */
+      if (!picked) caption.style.minHeight = `${(tallest = Math.max(tallest, caption.offsetHeight))}px`;
     }
 
     function zoom(factor, around) {
@@ -104,7 +104,7 @@
       } else if (event.key === "+" || event.key === "=") zoom(1 / 1.6);
       else if (event.key === "-") zoom(1.6);
       else if (event.key === "Escape" && picked) pick(null);
-      else if (event.key === "Enter" && picked) said.querySelector("a")?.click();
+      else if (event.key === "Enter" && picked) caption.querySelector("a")?.click();
       else return;
       event.preventDefault();
     }
@@ -122,8 +122,8 @@
       const picks = !drag.moved && view.contains(event.target);
       drag = null;
       if (!picks) return draw();
-      const found = drawing.nearest(event);
-      pick(found?.module, found?.version);
+      const mark = drawing.nearest(event);
+      pick(mark?.module, mark?.version);
     });
     /* The browser has taken the pointer, to scroll. */
     addEventListener("pointercancel", () => {
@@ -143,12 +143,12 @@
     new ResizeObserver(([entry]) => {
       width = Math.max(280, Math.round(entry.contentRect.width));
       tallest = 0;
-      said.style.minHeight = "0";
+      caption.style.minHeight = "0";
       draw();
     }).observe(view);
 
-    node.update = (news) => {
-      data = news;
+    node.update = (next) => {
+      data = next;
       all = extent(data.lanes, data.at);
       if (shown && shown[1] > all[1] + 1) shown = null;
       if (!drag) draw();

@@ -10,7 +10,7 @@
   const LETTER = 7.6;
   const LEAST = 84;
 
-  /* cividis: light and dark apart also for those who do not see red and green (Nuñez et al. 2018). */
+  /* cividis: readable with red-green colour blindness (Nuñez et al. 2018). */
   const CIVIDIS = [
     "#00224e",
     "#123570",
@@ -40,19 +40,19 @@
     const power = 10 ** Math.floor(Math.log10((high - low) / 5));
     const step = [1, 2, 5, 10].map((by) => by * power).find((by) => by >= (high - low) / 5.001);
     const by = whole ? Math.max(1, Math.round(step)) : step;
-    const found = [];
+    const values = [];
     for (let n = Math.ceil(low / by - 1e-9); n * by <= high + 1e-9 * by; n += 1)
-      found.push(Number((n * by).toPrecision(12)));
-    return found;
+      values.push(Number((n * by).toPrecision(12)));
+    return values;
   }
 
   /** The same in the logarithm: powers of ten, and between them 2 and 5 where there is room. */
   function decades(low, high) {
     const steps = high / low > 2000 ? [1] : [1, 2, 5];
-    const found = [];
+    const values = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1)
-      found.push(...steps.map((by) => Number((by * 10 ** power).toPrecision(12))));
-    return found.filter((value) => value >= low && value <= high);
+      values.push(...steps.map((by) => Number((by * 10 ** power).toPrecision(12))));
+    return values.filter((value) => value >= low && value <= high);
   }
 
   /** Those that leave room for those before them: [[share, text, best], ...]. */
@@ -74,8 +74,8 @@
     const distinct = [...new Set(known)].sort((a, b) => a - b);
     const few = [low, high, ...distinct.slice(1, -1)];
     const rounded = () => (log ? decades(low, high) : even(low, high, known.every(Number.isInteger)));
-    const told = [...(known.includes(best) ? [best] : []), ...(distinct.length <= FEW ? few : rounded())];
-    const ticks = apart(told.map((value) => [place(value), M.number(value), value === best]));
+    const labelled = [...(known.includes(best) ? [best] : []), ...(distinct.length <= FEW ? few : rounded())];
+    const ticks = apart(labelled.map((value) => [place(value), M.number(value), value === best]));
     return { title: log ? `${title} (log)` : title, place, ticks };
   }
 
@@ -167,7 +167,7 @@
       draw();
     }).observe(node);
     document.addEventListener("modtrain-theme", draw);
-    node.update = (news) => ((data = { ...news, picked: data?.picked }), draw());
+    node.update = (next) => ((data = { ...next, picked: data?.picked }), draw());
     node.pick = (number) => {
       if (!data || data.picked === number) return;
       data.picked = number;

@@ -15,8 +15,8 @@
       M.fresh(state, problem ? "broken" : run.state, M.state);
       bar.hidden = facts.hidden = !!problem;
       if (problem) return;
-      M.fresh(metric, run.metric, (found) =>
-        found ? ["best ", M.el("b", {}, M.number(found.value)), " ", M.name(found.name)] : [],
+      M.fresh(metric, run.metric, (best) =>
+        best ? ["best ", M.el("b", {}, M.number(best.value)), " ", M.name(best.name)] : [],
       );
       M.fresh(bar, [run.progress, run.epoch, run.epochs, run.left_s, run.state], () => {
         const text = `epoch ${M.number(run.epoch ?? 0)} of ${M.number(run.epochs)}`;
@@ -37,7 +37,7 @@
         () =>
           M.facts([
             ["recipe", M.name(run.recipe ?? "")],
-            ["begun", M.moment(run.created_at)],
+            ["created", M.moment(run.created_at)],
             ["seed", String(run.seed ?? "")],
             ["device", run.device],
             ["placement", M.name((run.placement ?? []).map((group) => group.join(" + ")).join(" | "))],
@@ -47,7 +47,7 @@
                 ? null
                 : M.el("a", { href: M.links.sweep(run.sweep) }, M.name(M.called(run.sweep))),
             ],
-            ["stop asked for", run.stop ? M.name(run.stop) : null],
+            ["stop request", run.stop ? M.name(run.stop) : null],
             [
               "software",
               Object.entries(run.versions ?? {})
@@ -84,10 +84,8 @@
     const update = (data) => {
       M.modules = data.modules.map((module) => module.name);
       const states = Object.fromEntries(data.modules.map((module) => [module.name, module.state]));
-      const ages = Object.fromEntries((data.run.modules ?? []).map((module) => [module.name, module.age_s]));
-      const heard = Object.fromEntries(data.lanes.map((lane) => [lane.module, lane.heard_at]));
       const pages = data.pages ?? null;
-      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.mend()) : []));
+      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.repair()) : []));
       parts.head.update(data);
       whole.hidden = !!data.problem;
       if (data.problem) return;
@@ -95,9 +93,7 @@
       modules.update(
         data.modules.map((m) => ({
           ...m,
-          by: data.workers[m.worker] ?? {},
-          age_s: ages[m.name] ?? null,
-          heard_at: heard[m.name] ?? null,
+          process: data.workers[m.worker] ?? {},
           has: !pages || (pages[m.name] ?? []).includes(m.version),
         })),
       );

@@ -2,12 +2,14 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const RANK = ["failed", "broken", "lost", "running", "starting", "queued", "preempted", "stopped", "cancelled", "pruned", "created", "finished"];
+  const RANK = ["broken", ...Object.keys(M.states)];
   const kindOf = (row) => (row.problem ? "broken" : row.state);
 
-  const ages = (row) =>
-    (row.modules ?? []).map((module) => module.age_s).filter((age) => age !== null && age !== undefined);
-  const newest = (row) => (ages(row).length ? Math.min(...ages(row)) : null);
+  /** By the newest version of any module, newest first. */
+  function byNewest(row) {
+    const times = (row.modules ?? []).map((module) => module.newest_at).filter(Number.isFinite);
+    return times.length ? -Math.max(...times) : null;
+  }
 
   function nameCell([name, recipe, , kind], row) {
     const inside = M.el(
@@ -66,7 +68,7 @@
           M.glyph(i),
           M.name(module.name),
           M.el("span", { class: "v" }, module.version === null ? "nothing yet" : `v${module.version}`),
-          M.age(module.age_s, { none: "" }),
+          M.age(module.newest_at, { none: "" }),
           odd,
         );
       }),
@@ -92,7 +94,7 @@
     if (!all.length) return M.el("span", { class: "muted" }, "none");
     return M.el(
       "ul",
-      { class: "said" },
+      { class: "alarmlist" },
       all
         .slice(0, 3)
         .map((alarm) =>
@@ -129,7 +131,7 @@
       sort: (row) => (row.problem ? null : row.progress),
       first: "descending",
     },
-    { title: "Last checkpoints", class: "c-mods", of: (row) => row.modules ?? null, show: modulesCell, sort: newest },
+    { title: "Last checkpoints", class: "c-mods", of: (row) => row.modules ?? null, show: modulesCell, sort: byNewest },
     {
       title: "Best metric",
       class: "c-metric num",
@@ -147,7 +149,7 @@
       first: "descending",
     },
     {
-      title: "Begun",
+      title: "Created",
       class: "c-when num",
       of: (row) => row.created_at,
       show: (at) => M.el("span", { title: M.moment(at) }, M.when(at)),
@@ -177,7 +179,7 @@
     const table = M.table(COLUMNS, {
       key: (row) => `${row.kind}/${row.path}`,
       label: "Runs and sweeps",
-      sortBy: "Begun",
+      sortBy: "Created",
       down: true,
       text,
       cards: "runs",
@@ -194,15 +196,15 @@
       { class: "card note", hidden: true },
       "There is no run here yet. ",
       M.el("code", {}, "modtrain launch --root …"),
-      " begins one, and it appears here by itself.",
+      " starts one, and it appears here.",
     );
 
     const unsearched = M.el(
       "p",
       { class: "note", hidden: true },
-      "There are so many folders below this one that not all were searched; give ",
+      "There are too many folders below this one, so that not all were searched; start ",
       M.el("code", {}, "modtrain dashboard"),
-      " one further down to see what is missing here.",
+      " with a folder further down to see the rest.",
     );
 
     function drawChips(rows) {

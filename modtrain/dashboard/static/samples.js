@@ -1,4 +1,4 @@
-/* Sample grids with a slider over versions, and what the evaluations found. */
+/* Sample grids with a slider over versions, and the results of the evaluations. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -11,7 +11,7 @@
     return epochs.length ? Math.min(...epochs) : null;
   };
 
-  /** The picture of one evaluation; the slider stays where a person put it, and follows the newest where it is at the end. */
+  /** The sample grid of one evaluation; the slider stays where it was put, and follows the newest while it is at the end. */
   M.samples = (runPath) => {
     const image = M.el("img", { class: "grid", alt: "", decoding: "async", onload: () => fit() });
     const link = M.el("a", { class: "gridlink", title: "Open the picture" }, image);
@@ -48,7 +48,7 @@
       { class: "note" },
       "No sample grid yet; ",
       M.el("code", {}, "modtrain evaluate RUN"),
-      " makes one.",
+      " draws one.",
     );
     const node = M.el("div", { class: "samples" }, nothing, link, bar, caption);
     let grids = [];
@@ -63,7 +63,7 @@
       const at = Number(slider.value);
       const grid = grids[at];
       if (!grid) return;
-      /* Whoever evaluates again gives another picture the same name. */
+      /* A repeated evaluation replaces the picture under the same name. */
       const again = M.live && Number.isFinite(grid.at) ? `?at=${grid.at}` : "";
       const address = M.links.grid(runPath, grid.file) + again;
       if (image.getAttribute("src") !== address) {
@@ -79,7 +79,7 @@
           "span",
           {},
           M.el("b", {}, epoch === null ? "" : `epoch ${epoch}`),
-          at === grids.length - 1 ? " · the newest" : ` · ${at + 1} of ${grids.length}`,
+          at === grids.length - 1 ? " · newest" : ` · ${at + 1} of ${grids.length}`,
         ),
         " ",
         M.el(
@@ -91,9 +91,9 @@
     }
 
     slider.addEventListener("input", draw);
-    node.update = (news) => {
+    node.update = (next) => {
       const newest = Number(slider.value) >= grids.length - 1;
-      grids = news;
+      grids = next;
       slider.max = Math.max(0, grids.length - 1);
       if (newest) slider.value = slider.max;
       nothing.hidden = grids.length > 0;
@@ -126,9 +126,9 @@
     const nothing = M.el(
       "p",
       { class: "note" },
-      "Nothing was evaluated yet; ",
+      "Not evaluated yet; ",
       M.el("code", {}, "modtrain evaluate RUN"),
-      " judges the newest checkpoints.",
+      " evaluates the newest checkpoints.",
     );
     const columns = [
       { title: "Metric", head: true, of: (row) => row.name, show: (name) => M.name(name) },

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const NONE = "No trial has been judged yet.";
+  const NONE = "No trial has been evaluated yet.";
 
   function columnsOf(varies, metrics, { metric, maximize, whys }) {
     return [
@@ -95,7 +95,7 @@
     const bar = M.el("div", { class: "runbar" });
     const facts = M.el("div");
     const place = M.el("div");
-    const waiting = M.el("p", { class: "note", hidden: true });
+    const pending = M.el("p", { class: "note", hidden: true });
     const parallel = M.parallel(pick);
     const chart = M.chart("Metric curves of all trials");
     const nothing = M.el("p", { class: "note" });
@@ -175,21 +175,21 @@
       }));
     }
 
-    const update = (news) => {
-      data = news;
+    const update = (next) => {
+      data = next;
       const { sweep } = data;
-      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.mend()) : []));
+      M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.repair()) : []));
       M.fresh(title, sweep.name, (name) => M.name(name));
       M.fresh(state, data.problem ? "broken" : sweep.state, M.state);
       whole.hidden = head.hidden = !!data.problem;
       if (data.problem) return;
-      M.fresh(best, sweep.metric ?? null, (found) =>
-        found && Number.isFinite(found.value)
+      M.fresh(best, sweep.metric ?? null, (top) =>
+        top && Number.isFinite(top.value)
           ? [
-              M.el("b", {}, M.number(found.value)),
+              M.el("b", {}, M.number(top.value)),
               " ",
-              M.name(found.name),
-              Number.isFinite(found.trial) ? ` · trial ${found.trial}` : "",
+              M.name(top.name),
+              Number.isFinite(top.trial) ? ` · trial ${top.trial}` : "",
             ]
           : [],
       );
@@ -210,14 +210,14 @@
         () =>
           M.facts([
             ["recipe", M.name(sweep.recipe ?? "")],
-            ["begun", M.moment(sweep.created_at)],
+            ["created", M.moment(sweep.created_at)],
             ["sampler", sweep.sampler],
             ["pruning", sweep.prune ?? "none"],
             [
               "best is",
               metricName()
                 ? `the ${sweep.maximize === false ? "lowest" : "highest"} ${metricName()}`
-                : "nothing was named",
+                : "no metric was named",
             ],
             ["varies", M.name(data.varies.join(", "))],
           ]),
@@ -231,9 +231,9 @@
         share: shareOf(data.trials, sweep.maximize),
       });
       drawTable();
-      waiting.hidden = !data.more_waiting;
-      const have = data.more_waiting === 1 ? "has" : "have";
-      M.say(waiting, `and ${M.plural(data.more_waiting ?? 0, "more trial")} that ${have} not begun`);
+      pending.hidden = !data.more_pending;
+      const have = data.more_pending === 1 ? "has" : "have";
+      M.say(pending, `and ${M.plural(data.more_pending ?? 0, "more trial")} that ${have} not begun`);
       drawCurves();
     };
     const key = M.el(
@@ -266,7 +266,7 @@
       "div",
       {},
       alarms,
-      M.section("Trials", { class: "wide" }, place, waiting),
+      M.section("Trials", { class: "wide" }, place, pending),
       M.section("Parallel coordinates", { class: "wide" }, parallel, key),
       M.section("Curves", { class: "wide" }, M.el("div", { class: "controls" }, which), nothing, chart),
     );

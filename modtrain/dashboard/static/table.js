@@ -1,4 +1,4 @@
-/* A table that is sorted by its headers, filtered by text, and brought up to date row by row. */
+/* A table that is sorted by its headers, filtered by text, and updated row by row. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -21,7 +21,7 @@
     try {
       sessionStorage.setItem(key, JSON.stringify(value));
     } catch {
-      /* it holds for this page */
+      /* kept for this page only */
     }
   };
 
@@ -31,15 +31,16 @@
    */
   M.table = (columns, options) => {
     const memory = `modtrain-table-${M.address}-${options.label}`;
-    const kept = remembered(memory);
+    const saved = remembered(memory);
+    const texts = new WeakMap(); /* by row */
     const body = M.el("tbody");
     const more = M.el("button", { type: "button", class: "more", onclick: () => showMore() });
     const nothing = M.el("p", { class: "note nothing" }, options.nothing ?? "Nothing here yet.");
     const state = {
       rows: [],
-      by: kept.by ?? options.sortBy,
-      down: kept.down ?? !!options.down,
-      words: kept.words ?? "",
+      by: saved.by ?? options.sortBy,
+      down: saved.down ?? !!options.down,
+      words: saved.words ?? "",
       room: PORTION,
     };
     const heads = columns.map((column) => head(column));
@@ -122,20 +123,20 @@
       return state.rows.filter((row) => {
         if (options.only && !options.only(row)) return false;
         if (!words.length) return true;
-        const text = (row.searched ??= options.text(row).toLowerCase());
-        return words.every((word) => text.includes(word));
+        if (!texts.has(row)) texts.set(row, options.text(row).toLowerCase());
+        return words.every((word) => texts.get(row).includes(word));
       });
     }
 
     function draw(byHand = false) {
       const column = columns.find((one) => one.title === state.by);
-      const found = matching();
+      const rows = matching();
       if (column) {
         const sign = state.down ? -1 : 1;
-        const sorted = found.map((row) => [column.sort(row), row]);
+        const sorted = rows.map((row) => [column.sort(row), row]);
         const empty = ([value]) => value === null || value === undefined || Number.isNaN(value);
         sorted.sort((a, b) => (empty(a) || empty(b) ? empty(a) - empty(b) : sign * compare(a[0], b[0])));
-        found.splice(0, found.length, ...sorted.map(([, row]) => row));
+        rows.splice(0, rows.length, ...sorted.map(([, row]) => row));
       }
       heads.forEach((th, i) => {
         if (columns[i].sort)
@@ -144,13 +145,13 @@
             columns[i].title === state.by ? (state.down ? "descending" : "ascending") : "none",
           );
       });
-      const shown = found.slice(0, state.room);
+      const shown = rows.slice(0, state.room);
       if (byHand || !M.marked(body)) M.keyed(body, shown, options.key, makeRow, updateRow);
-      more.hidden = shown.length === found.length;
-      M.say(more, `Show ${Math.min(PORTION, found.length - shown.length)} more of ${found.length - shown.length}`);
-      nothing.hidden = found.length > 0;
-      box.hidden = found.length === 0;
-      options.count?.(found.length, state.rows.length);
+      more.hidden = shown.length === rows.length;
+      M.say(more, `Show ${Math.min(PORTION, rows.length - shown.length)} more of ${rows.length - shown.length}`);
+      nothing.hidden = rows.length > 0;
+      box.hidden = rows.length === 0;
+      options.count?.(rows.length, state.rows.length);
       remember(memory, { by: state.by, down: state.down, words: state.words });
     }
 

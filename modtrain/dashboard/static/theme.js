@@ -1,4 +1,4 @@
-/* Light or dark: what the system prefers, unless a person has chosen. Runs before anything is drawn. */
+/* Light or dark: the preference of the system, unless one was chosen. Runs before anything is drawn. */
 "use strict";
 (() => {
   const M = (window.modtrain = {});
@@ -17,7 +17,7 @@
     document.dispatchEvent(new Event("modtrain-theme"));
   }
 
-  /** On its way to paper, which is white: also what is not in sight has to be drawn. */
+  /** Whether the page is printed: light, with everything drawn. */
   M.printing = paper.matches;
   M.theme = () => (M.printing ? "light" : (chosen ?? (dark.matches ? "dark" : "light")));
 
@@ -32,7 +32,7 @@
     try {
       localStorage.setItem(KEY, chosen);
     } catch {
-      /* it holds for this page */
+      /* kept for this page only */
     }
     apply();
   };

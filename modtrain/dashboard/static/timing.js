@@ -1,4 +1,4 @@
-/* How old the peers were that each version was trained against, and where the workers' time went. */
+/* Staleness: how old the peers were that each version was trained against; and the time of each worker by activity. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -7,7 +7,7 @@
   M.staleness = () => {
     const chart = M.chart("Staleness");
     const legend = M.el("ul", { class: "legend" });
-    const nothing = M.el("p", { class: "note" }, "Every module sees its peers live, or nothing was exchanged yet.");
+    const nothing = M.el("p", { class: "note" }, "Every module sees its peers live, or no version was exchanged yet.");
     const about = M.el(
       "p",
       { class: "about" },
@@ -48,7 +48,7 @@
       }));
     }
 
-    node.update = (news) => ((rows = news), draw());
+    node.update = (next) => ((rows = next), draw());
     return node;
   };
 
@@ -62,7 +62,7 @@
       { class: "legend" },
       PARTS.map((part) => M.el("li", {}, M.el("span", { class: `swatch part-${part}` }), part)),
     );
-    const nothing = M.el("p", { class: "note" }, "No worker has said yet where its time goes.");
+    const nothing = M.el("p", { class: "note" }, "No worker has reported its time yet.");
     const node = M.el("div", {}, legend, nothing, list);
     node.update = (rows) => {
       const known = rows.filter((row) => PARTS.some((part) => row[part] > 0));

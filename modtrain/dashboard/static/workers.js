@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const M = window.modtrain;
-  const OVER = ["finished", "failed", "stopped", "preempted"];
+  const LIVE = ["starting", "running", "waiting", "resting"];
 
   function peersCell(peers, module) {
     const names = Object.keys(peers ?? {});
@@ -38,17 +38,17 @@
       : "–";
 
   /* A line that comes and goes keeps its place, so that nothing below it jumps. */
-  const kept = (...words) => M.el("span", { class: "under" }, words.length ? words : "\u00a0");
+  const line = (...words) => M.el("span", { class: "under" }, words.length ? words : "\u00a0");
 
-  const stateCell = ([state, peer, age, heardAt]) => [
+  const stateCell = ([state, peer, heartbeatAt, lastReportAt]) => [
     M.state(state),
-    age === null ? null : M.el("span", { class: "under" }, "heartbeat ", M.age(age)),
-    age === null ? null : peer && state === "waiting" ? kept("for ", M.name(peer)) : kept(),
-    heardAt === null ? null : lastHeard(heardAt),
+    heartbeatAt === null ? null : M.el("span", { class: "under" }, "heartbeat ", M.age(heartbeatAt)),
+    heartbeatAt === null ? null : peer && state === "waiting" ? line("for ", M.name(peer)) : line(),
+    lastReportAt === null ? null : lastReport(lastReportAt),
   ];
 
-  const lastHeard = (at) =>
-    M.el("span", { class: "under", title: `${M.moment(at)} by its own clock` }, "last heard ", M.when(at));
+  const lastReport = (at) =>
+    M.el("span", { class: "under", title: `${M.moment(at)} by its own clock` }, "last report ", M.when(at));
 
   M.moduleColumns = (runPath) => [
     { title: "Module", head: true, class: "c-module", of: (m) => m.name, show: (name) => M.module(name) },
@@ -57,9 +57,9 @@
       class: "c-state",
       of: (m) => [
         m.state,
-        m.by.waiting_for,
-        OVER.includes(m.state) ? null : (m.by.beat_age_s ?? null),
-        m.state === "lost" ? (m.heard_at ?? null) : null,
+        m.process.waiting_for,
+        m.process.heartbeat_at ?? null,
+        m.state === "lost" ? (m.process.last_report_at ?? null) : null,
       ],
       show: stateCell,
     },
@@ -74,7 +74,7 @@
             ? M.el("a", { href: M.links.checkpoint(runPath, name, version) }, `v${version}`)
             : `v${version}`,
     },
-    { title: "Published", class: "num", of: (m) => m.age_s, show: (age) => M.age(age) },
+    { title: "Published", class: "num", of: (m) => m.newest_at, show: (at) => M.age(at) },
     {
       title: "Step",
       class: "num",
@@ -89,16 +89,16 @@
       title: "Rate",
       class: "num",
       of: (m) => [
-        m.state === "lost" ? null : m.by.steps_per_s,
-        [...OVER, "lost"].includes(m.state) ? null : m.by.left_s,
-        [...OVER, "lost"].includes(m.state),
+        LIVE.includes(m.state) || m.state === "finished" ? m.process.steps_per_s : null,
+        LIVE.includes(m.state) ? m.process.left_s : null,
+        LIVE.includes(m.state),
       ],
-      show: ([rate, left, over]) => [
+      show: ([rate, left, isLive]) => [
         Number.isFinite(rate) && rate ? `${M.number(Number(rate.toPrecision(3)))}/s` : "–",
-        Number.isFinite(left) && left ? kept(`${M.duration(left)} left`) : over ? null : kept(),
+        Number.isFinite(left) && left ? line(`${M.duration(left)} left`) : isLive ? line() : null,
       ],
     },
     { title: "Trained against", class: "c-peers", of: (m) => m.peers, show: peersCell },
-    { title: "Worker", of: (m) => [m.by.host, m.by.job, m.by.pid, m.by.device], show: whereCell },
+    { title: "Worker", of: (m) => [m.process.host, m.process.job, m.process.pid, m.process.device], show: whereCell },
   ];
 })();

@@ -1,11 +1,11 @@
-/* A version of a lane in words: what it was trained against and how old that was, and who used it. */
+/* The caption of a version: the versions it was trained against, how old they were, and the versions that used it. */
 "use strict";
 (() => {
   const M = window.modtrain;
 
-  /** An element; `tell(data, picked)` says it of what is picked, else of the newest version. */
-  M.laneWords = (runPath) => {
-    const said = M.el("div", { class: "picked", role: "status" });
+  /** An element; `show(data, picked)` describes the picked version, else the newest. */
+  M.laneCaption = (runPath) => {
+    const caption = M.el("div", { class: "picked", role: "status" });
     let data = { lanes: [] };
     let picked = null;
 
@@ -14,12 +14,11 @@
         .flatMap((lane) => lane.versions.slice(-1).map((v) => ({ module: lane.module, version: v.version, at: v.at })))
         .reduce((a, b) => (!a || b.at > a.at ? b : a), null);
 
-    /** In words: what is picked, what it was trained against and how old that was, and who used it. */
-    function describe() {
+        function describe() {
       const at = picked ?? newest();
       const v = at && M.versionOf(data.lanes, at.module, at.version);
-      said.setAttribute("aria-live", picked ? "polite" : "off");
-      if (!v) return M.fresh(said, ["nothing"], () => M.el("span", { class: "muted" }, "Nothing was published yet."));
+      caption.setAttribute("aria-live", picked ? "polite" : "off");
+      if (!v) return M.fresh(caption, ["nothing"], () => M.el("span", { class: "muted" }, "No version was published yet."));
       const link = (module, number, text) => {
         const has = !data.pages || (data.pages[module] ?? []).includes(number);
         return has ? M.el("a", { href: M.links.checkpoint(runPath, module, number) }, text) : M.el("span", {}, text);
@@ -39,8 +38,9 @@
           .filter((o) => (o.peers?.[at.module] ?? []).includes(v.version))
           .map((o) => [lane.module, o.version]),
       );
-      const values = [at, !picked, v, users, data.pages];
-      M.fresh(said, values, () => [
+      const present = M.laneOf(data.lanes, at.module).present.includes(v.version);
+      const values = [at, !picked, v, present, users, data.pages];
+      M.fresh(caption, values, () => [
         M.el(
           "p",
           { class: "pickedname" },
@@ -51,7 +51,7 @@
           M.el(
             "span",
             { class: "muted" },
-            ` · epoch ${M.number(v.epoch)} · step ${M.number(v.step)}${v.loss === null || v.loss === undefined ? "" : ` · loss ${M.number(v.loss)}`} · ${M.moment(v.at)}${v.final ? " · the last one" : ""}${v.kept ? "" : " · no longer on disk"}`,
+            ` · epoch ${M.number(v.epoch)} · published at step ${M.number(v.step)}${v.loss === null || v.loss === undefined ? "" : ` · loss ${M.number(v.loss)}`} · ${M.moment(v.at)}${v.final ? " · final" : ""}${present ? "" : " · no longer on disk"}`,
           ),
         ),
         M.el(
@@ -68,7 +68,7 @@
                   M.el("span", { class: "muted" }, old(peer, numbers)),
                 ])
                 .flat()
-            : M.el("span", { class: "muted" }, "no peer of another worker"),
+            : M.el("span", { class: "muted" }, "no peers on other workers"),
         ),
         users.length
           ? M.el(
@@ -84,10 +84,10 @@
       ]);
     }
 
-    said.tell = (news, choice) => {
-      [data, picked] = [news, choice];
+    caption.show = (next, choice) => {
+      [data, picked] = [next, choice];
       describe();
     };
-    return said;
+    return caption;
   };
 })();
