@@ -15,7 +15,7 @@ import pytest
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.fork_server import forked_commands
 from tests.support.order import rank
-from tests.support.raylets import NODE
+from tests.support.raylets import NODE, started
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
 
 TESTS = Path(__file__).parent
@@ -105,9 +105,10 @@ def raylets() -> Iterator[Any]:
 
         patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # imported before, without the loopback
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
-        nodes = Cluster(True, head_node_args=NODE | {"_system_config": quick | {"prestart_worker_first_driver": False}})
+        system = quick | {"prestart_worker_first_driver": False}
+        nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
         for _ in range(2):
-            nodes.add_node(**NODE)
+            started(lambda: nodes.add_node(**NODE))
         yield nodes
         ray.shutdown()
         nodes.shutdown()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import modtrain
+from tests.support.order import FIRST
 
 ROOT = Path(modtrain.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -186,6 +187,10 @@ def test_everything_public_is_documented(path: Path) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_") and node in tree.body:
             assert ast.get_docstring(node), f"{node.name} is not documented"
+
+
+def test_the_test_files_that_start_first_exist() -> None:
+    assert [name for name in FIRST if not (ROOT.parent / "tests" / name).exists()] == []
 
 
 def test_only_the_worker_calls_backward() -> None:

@@ -18,7 +18,7 @@ FIRST = (
     "scheduling/test_jobs_folder.py",
     "scheduling/test_profiles.py",
     "cli/test_launch.py",
-    "bench/test_queue.py",
+    "bench/test_bench.py",
     "dashboard/test_browser.py",
     "training/test_trackers.py",
     "scheduling/test_ray.py",
