@@ -25,7 +25,6 @@ from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
 from modtrain.sweeps.runner import run
 from modtrain.sweeps.sweep import Sweep, new_sweep
-from modtrain.sweeps.trial_queue import worker_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +106,7 @@ def run_by_queue(sweep: Sweep) -> float:
     """Seconds that all trials of a sweep take at the same time."""
     begun = time.monotonic()
     trials = run(
-        sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials, tell=print_progress
+        sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials, notify=print_progress
     )
     if failed := [trial.why for trial in trials if trial.state != "finished"]:
         raise ModtrainError(f"A trial did not finish: {failed[0]}")
@@ -118,7 +117,7 @@ def run_by_hand(sweep: Sweep) -> float:
     """Seconds that they take without the queue: one worker for each trial, all started at once."""
     begun = time.monotonic()
     runs = [sweep.begin(number) for number in range(sweep.spec.trials)]
-    options = ("--modules", "sleeper", "--threads", "1", *worker_options(sweep))
+    options = ("--modules", "sleeper", "--threads", "1", *sweep.worker_options)
     workers = [subprocess.Popen((*worker_command("worker", trial.path), *options)) for trial in runs]
     codes = [worker.wait() for worker in workers]
     if any(codes):

@@ -55,13 +55,17 @@ class LaunchView:
         self._print_header()
         refreshed_at = float("-inf")
         with terminal.collected_signals(self._signals), self._display() as show:
-            for members in self.launch.watch(self._print):
+            for _ in self.launch.watch(self._print):
                 self._handle_signals()
                 if self.launch.over or time.monotonic() - refreshed_at >= REFRESH_S:
                     refreshed_at = time.monotonic()
-                    show(build_status(self._snapshot(members)))
+                    show(self.status())
         self._print_failures()
         return self._exit_code()
+
+    def status(self) -> Status:
+        """The status of the run; a worker that is being restarted counts with what it has published."""
+        return build_status(self._snapshot())
 
     def print_result(self, seconds: float) -> None:
         """Evaluate the finished run; print its metrics, the sample grid, and the time that it took."""
@@ -135,8 +139,9 @@ class LaunchView:
             self._printed[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
             self._print(worker_line(worker, status["modules"][worker["modules"][0]]))
 
-    def _snapshot(self, members: list[Member]) -> RunSnapshot:
+    def _snapshot(self) -> RunSnapshot:
         """The run's folder, with the states of the jobs as the launcher knows them."""
+        members = self.launch.members
         modules = {module: self._module(member, module) for member in members for module in member.modules}
         jobs = {member.number: _job_of(member, self.launch.backend.unattended) for member in members}
         return RunSnapshot(

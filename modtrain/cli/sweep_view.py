@@ -1,7 +1,4 @@
-"""What a person sees while a sweep runs, before it and after it.
-
-Deliberately not here: the trials as a table, CSV or JSON (`sweep_table.py`), and what is to run (`sweep_plan.py`).
-"""
+"""A sweep in the terminal: before it runs, while it runs, and afterwards."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import typer
 from rich.console import Group
@@ -18,17 +16,19 @@ from rich.live import Live
 from rich.text import Text
 
 from modtrain.cli import sweep_table, terminal
-from modtrain.cli.sweep_table import summary, table
 from modtrain.errors import BackendSilent, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.storage.liveness import Liveness
+from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.storage.run_state import ENDED, PENDING
 from modtrain.storage.stop_request import StopRequest
 from modtrain.sweeps import space
-from modtrain.sweeps.runner import ranked, trials
+from modtrain.sweeps.space import format_values
 from modtrain.sweeps.sweep import Sweep, SweepSpec
-from modtrain.sweeps.trial import Trial
-from modtrain.sweeps.trial_queue import Queue, said
+from modtrain.sweeps.trial import Trial, build_trial
+from modtrain.sweeps.trial_queue import TrialQueue
+from modtrain.sweeps.trials import rank, read_trials, state_of
 
-LOOK_S = 2.0
+REFRESH_S = 2.0
 BEST = 8
 """Trials in the live table."""
 FIRST = 3
@@ -38,166 +38,183 @@ FIRST = 3
 def show(
     sweep: Sweep, metric: str | None = None, *, minimize: bool = False, as_csv: bool = False, as_json: bool = False
 ) -> list[Trial]:
-    """`sweep-status`: the trials, best first. Without a scheduler that does not answer, which code 8 says then."""
+    """`sweep-status`: the trials, best first.
+
+    Where the scheduler does not answer, the trials are shown by their folders, and the exit code says so.
+    """
     silent: ModtrainError | None = None
     try:
-        found = trials(sweep)
+        trials = read_trials(sweep)
     except ModtrainError as error:
-        silent, found = error, trials(sweep, ask=False)
+        silent, trials = error, read_trials(sweep, ask_scheduler=False)
         logging.getLogger(__name__).warning("%s", error)
-    found = sweep_table.rows(sweep, found, metric, minimize=minimize)
+    trials = sweep_table.sort(sweep, trials, metric, minimize=minimize)
     if as_json:
-        typer.echo(sweep_table.as_json(sweep, found, metric, minimize=minimize))
+        typer.echo(sweep_table.as_json(sweep, trials, metric, minimize=minimize))
     elif as_csv:
-        sweep_table.write_csv(sweep, found, metric)
+        sweep_table.write_csv(sweep, trials, metric)
     else:
-        sweep_table.tell(sweep, found, metric)
+        sweep_table.print_trials(sweep, trials, metric)
     if isinstance(silent, BackendSilent):
         raise typer.Exit(silent.exit_code)
-    return found
+    return trials
 
 
-class Follow:
-    """A queue as a person follows it: lines for what happens, and on a terminal the best trials and the time left."""
+class QueueView:
+    """A queue in the terminal: a line for each event, and on a terminal the best trials and the time left below."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: TrialQueue) -> None:
         self.queue, self.sweep = queue, queue.sweep
         self.out = terminal.console()
         self._signals: list[signal.Signals] = []
-        self._begun = time.monotonic()
-        self._left_at_first = queue.left
+        self._handled = 0
+        self._started_at = time.monotonic()
+        self._liveness: dict[int, Liveness] = {}
 
-    def to_the_end(self) -> int:
-        """The exit code of the whole."""
-        if self.queue.left:
-            self._header()
-            looked, obeyed = float("-inf"), 0
-            with terminal.collected_signals(self._signals), self._shown() as update:
-                for _ in self.queue.watch(self._tell):
-                    obeyed = self._obey(obeyed)
-                    if time.monotonic() - looked >= LOOK_S:
-                        looked = time.monotonic()
-                        update()
+    def follow(self) -> int:
+        """Run the queue to its end; the exit code of the sweep."""
+        if self.queue.waiting:
+            self._print_header()
+            refreshed_at = float("-inf")
+            with terminal.collected_signals(self._signals), self._live() as refresh:
+                for _ in self.queue.watch(self._print):
+                    self._handle_signals()
+                    if time.monotonic() - refreshed_at >= REFRESH_S:
+                        refreshed_at = time.monotonic()
+                        refresh()
             self.out.print()
-        return self._code()
-
-    def _header(self) -> None:
-        before = len(self.queue.trials) - self.queue.left
-        kept = f", {before} of them over already" if before else ""
-        what = f"{len(self.queue.trials)} trials{kept}, {self.queue.at_once} at a time by {self.queue.backend_name}"
-        self.out.print(Text.assemble((self.sweep.name, "bold"), "  ", (what, "dim")), soft_wrap=True)
-
-    def _code(self) -> int:
-        """1 also where a trial that finished has nothing of what the sweep wants to know."""
         if self._signals:
             error: type[ModtrainError] = Interrupted if self._signals[0] is signal.SIGINT else Preempted
             return error.exit_code
-        return _code(self.queue.trials)
+        return exit_code_of(self.queue.trials)
 
-    def _obey(self, obeyed: int) -> int:
-        """The first signal asks the running trials to leave, the second one ends them."""
-        if len(self._signals) > obeyed:
-            if obeyed == 0:
-                reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
-                self.queue.stop(StopRequest(reason=reason, sender="modtrain sweep"))
-                self._tell("No further trial begins; those that run publish and leave. Once more ends them at once.")
-            else:
-                self._tell("Ending every running trial now; what is published stays.")
-                self.queue.cancel()
-            return obeyed + 1
-        return obeyed
+    def _print_header(self) -> None:
+        count, ended = len(self.queue.trials), len(self.queue.trials) - self.queue.waiting
+        kept = f", {ended} of them ended before" if ended else ""
+        facts = f"{count} trials{kept}, {self.queue.at_once} at a time on {self.queue.backend_name}"
+        self.out.print(Text.assemble((self.sweep.name, "bold"), "  ", (facts, "dim")), soft_wrap=True)
 
-    def _tell(self, sentence: str) -> None:
-        clock = f"{terminal.clock(time.monotonic() - self._begun):>7}"
-        self.out.print(Text.assemble((clock, "dim"), "  ", sentence), soft_wrap=True)
+    def _handle_signals(self) -> None:
+        """The first signal asks the running trials to publish and leave, the second one ends them."""
+        if len(self._signals) <= self._handled:
+            return
+        self._handled += 1
+        if self._handled == 1:
+            reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
+            self.queue.stop(StopRequest(reason=reason, sender="modtrain sweep"))
+            self._print("No further trial begins; the running ones publish and leave. Ctrl-C again ends them now.")
+        elif self._handled == 2:
+            self._print("Ending every running trial; published versions are kept.")
+            self.queue.cancel()
+
+    def _print(self, message: str) -> None:
+        clock = f"{terminal.clock(time.monotonic() - self._started_at):>7}"
+        self.out.print(Text.assemble((clock, "dim"), "  ", message), soft_wrap=True)
 
     @contextmanager
-    def _shown(self) -> Iterator[Callable[[], None]]:
+    def _live(self) -> Iterator[Callable[[], None]]:
         if not self.out.is_terminal:
             yield lambda: None
             return
         with Live(console=self.out, auto_refresh=False, transient=True) as live:
-            yield lambda: live.update(self._now(), refresh=True)
+            yield lambda: live.update(self.render(), refresh=True)
 
-    def _now(self) -> Group:
-        """The best trials so far, those that run, and how far the whole is."""
-        best = [trial for trial in ranked(self.sweep, self.queue.trials) if trial.state in ENDED]
+    def render(self) -> Group:
+        """The best trials so far, the running ones, and below them the state, the counts and the time left."""
+        trials = [self._read(trial) if trial.number in self.queue.running else trial for trial in self.queue.trials]
         room = max(4, self.out.height - 8)
-        numbers = list(self.queue.running)[: room - 2]
-        running = [self.sweep.trial(number, "running") for number in numbers]
-        known = [trial for trial in best if trial.result is not None][: min(BEST, room - len(running))]
-        parts = table(self.sweep, [*known, *running], self.sweep.spec.metric, self.out.width)
-        more = len(self.queue.running) - len(running)
-        return Group("", *parts, Text(f"\n{self._far()}{f', {more} more run' if more else ''}", "dim"))
+        running = [trial for trial in trials if trial.number in self.queue.running]
+        shown = running[: room - 2]
+        best = [trial for trial in rank(self.sweep, trials) if trial.state in ENDED and trial.result is not None]
+        best = best[: min(BEST, room - len(shown))]
+        table = sweep_table.build_table(self.sweep, [*best, *shown], self.sweep.spec.metric, self.out.width)
+        clock = terminal.clock(time.monotonic() - self._started_at)
+        left = f", about {terminal.clock(self.queue.left_s)} left" if self.queue.left_s is not None else ""
+        more = f", {len(running) - len(shown)} more are running" if len(running) > len(shown) else ""
+        below = Text.assemble("\n", sweep_table.heading(self.sweep, trials), (f"; {clock}{left}{more}", "dim"))
+        return Group("", *table, below)
 
-    def _far(self) -> str:
-        over = sum(1 for trial in self.queue.trials if trial.state in ENDED)
-        count, seconds = len(self.queue.trials), time.monotonic() - self._begun
-        new = over - (count - self._left_at_first)
-        left = f", {terminal.clock((count - over) * seconds / new)} left" if new > 0 else ""
-        rate = f", {new / seconds * 3600:.0f} an hour" if new > 0 else ""
-        return f"{over}/{count} trials{rate}, {terminal.clock(seconds)}{left}"
+    def _read(self, trial: Trial) -> Trial:
+        """A running trial as every other view shows it, from its folder."""
+        run = self.sweep.intact_run(trial.number)
+        if run is None:
+            return trial
+        liveness = self._liveness.setdefault(trial.number, Liveness())
+        return replace(build_trial(read_snapshot(run, liveness), self.sweep.spec.metric), number=trial.number)
 
 
-def facts_of(spec: SweepSpec, at_once: int | None) -> None:
-    """What a sweep is, before it runs."""
+def print_facts(spec: SweepSpec, at_once: int | None) -> None:
+    """Print what a sweep is, before it runs."""
     varied, workers = space.from_json(spec.space), len(spec.placement)
-    sampler = "sobol" if spec.sampler == "tpe" else spec.sampler  # whose points TPE begins with
-    first = [said(space.point(varied, sampler, seed=spec.seed, index=n)) for n in range(min(FIRST, spec.trials))]
-    told = {
+    sampler = "sobol" if spec.sampler == "tpe" else spec.sampler  # the first points of TPE are Sobol's
+    first = [space.point(varied, sampler, seed=spec.seed, index=n) for n in range(min(FIRST, spec.trials))]
+    facts = {
         "recipe": spec.config["recipe"],
         "varies": ", ".join(varied.dimensions),
         "trials": f"{spec.trials} by {spec.sampler}, each with {workers} worker{'s' * (workers > 1)}",
-        "first": "\n".join(first),
+        "first": "\n".join(map(format_values, first)),
         "at once": at_once or "as many as there is room for",
         "metric": f"{spec.metric} ({'more' if spec.maximize else 'less'} is better)" if spec.metric else "none",
         "pruning": spec.prune or "none",
     }
     out = terminal.console()
-    out.print(terminal.facts(told))
+    out.print(terminal.facts(facts))
     out.print()
 
 
-def _code(found: Sequence[Trial]) -> int:
-    """Of a whole sweep that nobody works on any more."""
-    if any(trial.state == "failed" or (trial.state == "finished" and trial.why) for trial in found):
-        return 1
-    return 0 if all(trial.state in ENDED for trial in found) else StopRequested.exit_code
+def print_submitted(sweep: Sweep, numbers: Sequence[int], *, retry_failed: bool) -> None:
+    """Print which trials were submitted, and why the others were not."""
+    tasks = len(numbers) * sweep.workers
+    rest = "" if len(numbers) == sweep.spec.trials else "; the others have ended, or have live jobs"
+    if rest and not retry_failed and _can_retry(read_trials(sweep, ask_scheduler=False)):
+        rest += " (--retry-failed runs failed ones again)"
+    typer.echo(f"{sweep.name}: submitted {len(numbers)} of {sweep.spec.trials} trials ({tasks} tasks){rest}.")
 
 
-def follow(sweep: Sweep, poll_s: float) -> int:
-    """Wait for arrays, a line whenever something has changed; the exit code of the whole."""
+def follow_arrays(sweep: Sweep, poll_s: float) -> int:
+    """Wait for arrays, printing a line whenever something has changed; the exit code of the sweep."""
     before = ""
     while True:
         try:
-            found = trials(sweep)
-            now = summary(found)
-        except BackendSilent as error:  # the jobs go on meanwhile
-            found, now = [], str(error)
-        if now != before:
-            typer.echo(now)
-            before = now
-        if found and not any(trial.state in PENDING for trial in found):
-            return _code(found)
+            trials = read_trials(sweep)
+            line = f"{state_of(sweep, trials)}, {sweep_table.summary(trials)}"
+        except BackendSilent as error:  # the jobs continue meanwhile
+            trials, line = [], str(error)
+        if line != before:
+            typer.echo(line)
+            before = line
+        if trials and not any(trial.state in PENDING for trial in trials):
+            return exit_code_of(trials)
         time.sleep(poll_s)
 
 
-def hints(sweep: Sweep) -> None:
-    """How to go on from here."""
-    shown = shlex.quote(terminal.short(sweep.path))
-    typer.echo(f"  watch it   modtrain sweep-status {shown}")
-    typer.echo(f"  stop it    modtrain stop {shown}")
-    typer.echo(f"  go on      modtrain sweep {shown}")
+def exit_code_of(trials: Sequence[Trial]) -> int:
+    """The exit code of a sweep that nothing runs any more: 1 where a trial failed, or finished without a result."""
+    if any(trial.state == "failed" or (trial.state == "finished" and trial.why) for trial in trials):
+        return ModtrainError.exit_code
+    return 0 if all(trial.state in ENDED for trial in trials) else StopRequested.exit_code
 
 
-def closing(sweep: Sweep, found: list[Trial]) -> None:
-    """What to do with what came out; `found` is best first."""
+def print_commands(sweep: Sweep) -> None:
+    """Print the commands for a submitted sweep."""
     path = shlex.quote(terminal.short(sweep.path))
-    states = {trial.state for trial in found}
-    if found[0].result is not None:
-        typer.echo(f"  the best      {shlex.quote(terminal.short(sweep.run_path(found[0].number)))}")
+    typer.echo(f"  watch it   modtrain sweep-status {path}")
+    typer.echo(f"  stop it    modtrain stop {path}")
+    typer.echo(f"  resume it  modtrain sweep {path}")
+
+
+def print_next_steps(sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Print the commands that apply after a sweep; `trials` are best first."""
+    path = shlex.quote(terminal.short(sweep.path))
+    if trials[0].result is not None:
+        typer.echo(f"  the best      {shlex.quote(terminal.short(sweep.run_path(trials[0].number)))}")
     typer.echo(f"  see it again  modtrain sweep-status {path}")
-    if states - set(ENDED):
-        typer.echo(f"  go on         modtrain sweep {path}")
-    if "failed" in states:
+    if any(trial.state not in ENDED for trial in trials):
+        typer.echo(f"  resume it     modtrain sweep {path}")
+    if _can_retry(trials):
         typer.echo(f"  try again     modtrain sweep {path} --retry-failed")
+
+
+def _can_retry(trials: Sequence[Trial]) -> bool:
+    """Whether a trial failed that can run again; a damaged one cannot."""
+    return any(trial.state == "failed" and not trial.is_damaged for trial in trials)

@@ -7,9 +7,9 @@ from typing import Any
 
 from modtrain.dashboard import downsampling
 from modtrain.dashboard.urls import quoted
-from modtrain.sweeps.runner import ranked
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.trials import rank
 
 MOST_POINTS = 200
 """Of each trial's curve."""
@@ -22,7 +22,7 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
 
     `more_pending` is how many trials have not begun beside those in the list.
     """
-    by_rank = ranked(sweep, trials)
+    by_rank = rank(sweep, trials)
     return {
         "more_pending": max(0, sweep.spec.trials - len(by_rank)),
         "varies": list(dict.fromkeys(name for trial in by_rank for name in trial.values)),

@@ -5,7 +5,6 @@ No link is followed. A trial that cannot be read has a reason, and costs no othe
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +24,8 @@ from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.sweep_jobs import submitted_trials
+from modtrain.sweeps.sweep_state import pending_state
 from modtrain.sweeps.trial import Trial, build_trial, training_scalar
 
 MOST_PENDING = 200
@@ -57,11 +58,9 @@ class ViewedSweep:
         with self._lock:
             self._begun = {number: self._begun[number] for number in numbers if number in self._begun}
             begun = {number: each for number in numbers if (each := self._read(number, row_of, summary_of)) is not None}
-        trials = [trial for trial, _ in begun.values()] + self._pending(set(begun))
+        trials = [trial for trial, _ in begun.values()]
         curves = {number: of_trial for number, (_, of_trial) in begun.items() if of_trial}
-        if launcher_pid(sweep.path) is not None:
-            trials = [replace(trial, state="queued") if trial.state == "created" else trial for trial in trials]
-        return trials, curves
+        return [*trials, *self._pending(set(begun))], curves
 
     def _read(self, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
         """A trial and its curves; None where the catalog has none, as for a link."""
@@ -83,8 +82,12 @@ class ViewedSweep:
         return self.sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
 
     def _pending(self, begun: set[int]) -> list[Trial]:
-        numbers = (number for number in range(self.sweep.spec.trials) if number not in begun)
-        return [self.sweep.trial_without_run(number, "created") for number in itertools.islice(numbers, MOST_PENDING)]
+        """The next trials, by their number."""
+        numbers = [number for number in range(self.sweep.spec.trials) if number not in begun][:MOST_PENDING]
+        submitted, stop = submitted_trials(self.sweep), self.sweep.stop_request()
+        is_launched = launcher_pid(self.sweep.path) is not None
+        states = {number: pending_state(number, submitted, stop, is_launched=is_launched) for number in numbers}
+        return [self.sweep.trial_without_run(number, state) for number, state in states.items()]
 
 
 @dataclass

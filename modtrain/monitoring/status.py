@@ -82,7 +82,7 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
 def _module(snapshot: RunSnapshot, module: str, state: RunState) -> dict[str, Any]:
     own = snapshot.modules[module]
     report, newest = own.report, own.newest
-    epoch, step = _position(own, state)
+    epoch, step = _position(own)
     epochs = snapshot.run.spec.epochs
     done = step / report.steps if report.steps else epoch / epochs
     at = newest.published_at if newest else None
@@ -104,13 +104,13 @@ def _module(snapshot: RunSnapshot, module: str, state: RunState) -> dict[str, An
     }
 
 
-def _position(module: ModuleSnapshot, state: RunState) -> tuple[int, int]:
-    """Epochs and steps completed: of a worker that was killed the report may be older than what it published."""
+def _position(module: ModuleSnapshot) -> tuple[int, int]:
+    """Epochs and steps completed: a report may be older than what was published, by a heartbeat or by a whole job."""
     report, newest = module.report, module.newest
     published = (newest.epoch, newest.step) if newest else (0, 0)
     if report.epoch is None or report.step is None:
         return published
-    return (report.epoch, report.step) if state in LIVE else max(published, (report.epoch, report.step))
+    return max(published, (report.epoch, report.step))
 
 
 def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from modtrain.monitoring.alarms import find_alarms
@@ -31,6 +30,7 @@ from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_state import sweep_state
 from modtrain.sweeps.trial import metric_value, ranking_value
+from modtrain.sweeps.trials import count_pending
 
 Signature = tuple[int, int, int, int]
 """Mode, time of change, size and inode of a file: equal for an unchanged one."""
@@ -58,7 +58,9 @@ class RunSummary:
         self._unchecked: set[str] = set()
         self._recent: RecentHistory | None = None
         self._recent_at = float("-inf")
+        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
         self._signatures: dict[str, Signature] = {}
+        """Of files, by path, at the last refresh."""
         self._stop: StopRequest | None = None
         self._launcher, self._is_submitted = NO_PROCESS, False
         self._launcher_pid: int | None = None
@@ -133,15 +135,17 @@ class RunSummary:
 
     def _read_heartbeat(self, module: str) -> bool:
         """Whether the heartbeat changed."""
+        path = self._heartbeats[module]
+        if not self._is_new(path) and not self.liveness.is_alive(module):
+            return False
         before = self.liveness.report(module)
-        is_new = self._is_new(f"heartbeat {module}", self.run.heartbeat_path(module))
-        if (is_new or self.liveness.is_alive(module)) and not self.liveness.refresh(self.run, [module]):
-            self._signatures[f"heartbeat {module}"] = ABSENT  # read again when storage answers
+        if not self.liveness.refresh(self.run, [module]):
+            self._signatures[path] = ABSENT  # read again when storage answers
         return self.liveness.report(module) != before
 
     def _read_newest(self, module: str) -> None:
         path, before = self.run.published_path(module), self.newest[module]
-        if self._is_new(f"published {module}", path):
+        if self._is_new(str(path)):
             self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
             self._unchecked.add(module)
 
@@ -168,14 +172,16 @@ class RunSummary:
 
     def _read_stop(self, has_file: bool) -> bool:
         """Whether the stop request changed."""
-        before = self._stop
+        if not has_file and self._stop is None:
+            return False
+        before, path = self._stop, str(self.run.path / layout.STOP_FILE)
         if not has_file:
-            self._signatures["stop"], self._stop = ABSENT, None
-        elif self._is_new("stop", self.run.path / layout.STOP_FILE):
+            self._signatures[path], self._stop = ABSENT, None
+        elif self._is_new(path):
             try:
                 self._stop = parse_stop_file(self.run.path)
             except OSError:
-                self._signatures["stop"] = ABSENT  # read again when storage answers
+                self._signatures[path] = ABSENT  # read again when storage answers
         return self._stop != before
 
     def _read_launch(self) -> bool:
@@ -183,17 +189,20 @@ class RunSummary:
         if self.row.get("state") == "finished":
             return False
         before = self._launcher_pid, self._is_submitted
-        if self._is_new("launcher", launcher_path(self.run.path)):
+        if self._is_new(str(launcher_path(self.run.path))):
             self._launcher = read_launcher(self.run.path)
-        if self._is_new("jobs", self.run.jobs_path / layout.JOBS_FILE):
+        if self._is_new(str(self.run.jobs_path / layout.JOBS_FILE)):
             self._is_submitted = has_submitted_jobs(self.run)
         self._launcher_pid = self._launcher.pid if self._launcher.is_running() else None
         return before != (self._launcher_pid, self._is_submitted)
 
-    def _is_new(self, name: str, path: Path) -> bool:
+    def _is_new(self, path: str) -> bool:
         """Whether a file is another one than at the last refresh."""
-        before, self._signatures[name] = self._signatures.get(name, ABSENT), signature(path)
-        return before != self._signatures[name]
+        current = signature(path)
+        if current == self._signatures.get(path, ABSENT):
+            return False
+        self._signatures[path] = current
+        return True
 
     def _build_row(self) -> Row:
         status = build_status(self.snapshot())
@@ -242,10 +251,8 @@ def sweep_row(
     is_launched: bool,
 ) -> Row:
     """A sweep as one line, from the rows and results of the trials that have begun."""
-    pending = "queued" if is_launched else "created"
-    states = ("failed" if row["problem"] else row["state"] for row in rows.values())
-    counts = Counter(pending if state == "created" else state for state in states)
-    counts[pending] += max(0, sweep.spec.trials - len(rows))
+    counts = Counter("failed" if row["problem"] else row["state"] for row in rows.values())
+    counts += count_pending(sweep, rows, stop, is_launched=is_launched)
     done = sum(1.0 if row["problem"] or row["state"] in ENDED else row["progress"] or 0.0 for row in rows.values())
     return {
         "kind": "sweep",

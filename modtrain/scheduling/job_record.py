@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modtrain import plugins
 from modtrain.errors import InputError
@@ -40,9 +41,7 @@ class Record:
     def write(self, run: Run) -> None:
         """Write the record into the run's folder."""
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
-        # A dependency holds for one submission: the scheduler forgets the job that it names.
-        profile = self.options.profile.model_dump(exclude_unset=True, exclude={"dependency"}, mode="json")
-        values = {"backend": self.backend, "address": self.options.address, "profile": profile, "jobs": jobs}
+        values = launch_values(self.backend, self.options) | {"jobs": jobs}
         filesystem.replace_file(_path(run), json.dumps(values, indent=2).encode())
 
 
@@ -52,11 +51,23 @@ def read_record(run: Run) -> Record:
     try:
         items = values.get("jobs", {}).items()
         jobs = {int(number): JobId(str(job["backend"]), str(job["id"])) for number, job in items}
-        profile = Profile().with_values(values.get("profile", {}), str(_path(run)))
+        options = options_of(values, _path(run))
     except (TypeError, ValueError, KeyError, AttributeError):
         raise InputError(f"{_path(run)} is damaged: it does not name the jobs of the run.") from None
-    options = BackendOptions(address=values.get("address"), profile=profile)
     return Record(backend=values.get("backend"), options=options, jobs=jobs)
+
+
+def launch_values(backend: str | None, options: BackendOptions) -> dict[str, Any]:
+    """A backend and its options as JSON."""
+    # A dependency holds for one submission: later the scheduler may have forgotten that other job.
+    profile = options.profile.model_dump(exclude_unset=True, exclude={"dependency"}, mode="json")
+    return {"backend": backend, "address": options.address, "profile": profile}
+
+
+def options_of(values: Mapping[str, Any], path: Path) -> BackendOptions:
+    """The options in what `launch_values` wrote into the file `path`; InputError where they are not allowed."""
+    profile = Profile().with_values(values.get("profile", {}), str(path))
+    return BackendOptions(address=values.get("address"), profile=profile)
 
 
 def backend_of(job: JobId, record: Record) -> Backend:
@@ -74,8 +85,12 @@ def still_trains(run: Run, module: str, job: JobId, state: JobState) -> bool:
 
 
 def job_states(run: Run) -> dict[int, JobState]:
-    """The state of each submitted job, by worker; each backend is asked once."""
-    record = read_record(run)
+    """The state of each submitted job by worker; each backend is asked once."""
+    return record_states(read_record(run))
+
+
+def record_states(record: Record) -> dict[int, JobState]:
+    """The state of each job of a record that is on a known backend; each backend is asked once."""
     states: dict[int, JobState] = {}
     for backend, numbers in _by_backend(record):
         ids = {number: record.jobs[number].id for number in numbers}

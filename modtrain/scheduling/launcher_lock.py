@@ -41,6 +41,12 @@ def claim(folder: Launchable) -> None:
     filesystem.replace_file(launcher_path(folder.path), identity)
 
 
+def release(folder: Launchable) -> None:
+    """Withdraw the claim of this process."""
+    if launcher_pid(folder.path) == os.getpid():
+        launcher_path(folder.path).unlink(missing_ok=True)
+
+
 def check_unmanaged_workers(run: Run, modules: Sequence[str]) -> None:
     """InputError where one of the modules has a live worker whose job this launch does not know.
 

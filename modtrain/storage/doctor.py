@@ -1,7 +1,6 @@
-"""Doctor: does this shared folder keep the promises that the store builds on, and what does an exchange cost here?
+"""Doctor: checks whether a shared folder does what the checkpoint store relies on, and what an exchange costs.
 
-It works in a folder of its own, `.modtrain-doctor-*`, and removes it. Two nodes find each other by these folders; each
-measures with its own clock. Deliberately not here: how the answers are shown (`cli.py`), and mending anything.
+It works in a folder of its own, `.modtrain-doctor-*`, and removes it. Two nodes find each other by these folders.
 """
 
 from __future__ import annotations
@@ -25,22 +24,23 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.doctor_peer import (
+    CONTENT,
     MEETING,
     PREFIX,
     RACES,
-    Dialogue,
-    Encounter,
-    converse,
-    meet,
+    Handshake,
+    ProbeResult,
+    find_peer,
     other_process,
+    probe,
 )
 from modtrain.storage.publisher import Publisher
 
 REPEATS = 3
 SLOW_S = 5.0
 LOCAL_S = 30.0
-"""How long two processes of this machine may take for one step of their dialogue."""
-UNSAFE = "Do not train here: nothing would keep two workers of one module apart."
+"""How long two processes of this machine may take for one step of their handshake."""
+UNSAFE = "Do not train here: two workers of one module could overwrite each other."
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _LOCAL = frozenset({"btrfs", "ext2", "ext3", "ext4", "overlay", "xfs", "zfs"})
 
@@ -49,7 +49,7 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One promise: whether it is kept, in a sentence, and what to do where it is not."""
+    """One check: its verdict, a sentence about it, and what to do where it is not ok."""
 
     name: str
     verdict: Verdict
@@ -59,7 +59,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one exchange costs: a publish with fsync, or a pull with reading and sha256; the median of a few."""
+    """The median cost of an exchange: a publish with fsync, or a pull with reading and sha256."""
 
     name: str
     size_mb: float
@@ -69,7 +69,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything that was found out about a folder."""
+    """The checks of a folder and the costs measured in it."""
 
     path: str
     checks: tuple[Check, ...]
@@ -77,11 +77,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """True where a promise is broken: do not train here."""
+        """Whether a check failed: do not train here."""
         return any(check.verdict == "fail" for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """As plain values, for `--json`."""
         return {**asdict(self), "failed": self.failed}
 
 
@@ -95,11 +95,11 @@ class _Findings:
 
     @contextlib.contextmanager
     def trying(self, name: str, advice: str) -> Iterator[None]:
-        """Storage that fails in a check fails that check, not the examination."""
+        """Turn an error of storage into a failed check."""
         try:
             yield
         except (OSError, ModtrainError) as error:
-            self.note(name, "fail", f"It could not be checked: {getattr(error, 'strerror', None) or error}.", advice)
+            self.note(name, "fail", f"The check failed: {getattr(error, 'strerror', None) or error}.", advice)
 
 
 def examine(path: Path, *, size_mb: float = 40, peer: bool = False, peer_timeout_s: float = 60) -> Report:
@@ -108,23 +108,25 @@ def examine(path: Path, *, size_mb: float = 40, peer: bool = False, peer_timeout
     Checkpoints of `size_mb` show what an exchange costs; the other node is waited for `peer_timeout_s`.
     """
     own = _own_folder(Path(path), MEETING if peer else PREFIX)
-    found = _Findings()
+    findings = _Findings()
     try:
-        _check_file_system(found, Path(path))
-        _check_room(found, Path(path), size_mb)
+        _check_file_system(findings, Path(path))
+        _check_room(findings, Path(path), size_mb)
         for name, check in {"rename": _check_rename, "fsync": _check_fsync, "processes": _check_processes}.items():
-            with found.trying(name, "Mend the storage, or choose another folder."):
-                check(found, own)
-        with found.trying("group", "Mend the storage, or choose another folder."):
-            _check_group(found, Path(path), own)
-        with found.trying("publish", f"Make room for several versions of {size_mb:g} MB; look at your quota too."):
-            _measure(found, own, size_mb)
+            with findings.trying(name, "Repair the storage, or choose another folder."):
+                check(findings, own)
+        with findings.trying("group", "Repair the storage, or choose another folder."):
+            _check_group(findings, Path(path), own)
+        with findings.trying("publish", f"Make room for several versions of {size_mb:g} MB; check your quota too."):
+            _measure(findings, own, size_mb)
         if peer:
-            with found.trying("peer", "Is the same folder mounted on both nodes, and does the other one still run?"):
-                _check_peer(found, own, size_mb, peer_timeout_s)
+            with findings.trying(
+                "peer", "Check that both nodes mount the same folder, and that the other one still runs."
+            ):
+                _check_peer(findings, own, size_mb, peer_timeout_s)
     finally:
         filesystem.remove_folder(own)
-    return Report(path=str(path), checks=tuple(found.checks), costs=tuple(found.costs))
+    return Report(path=str(path), checks=tuple(findings.checks), costs=tuple(findings.costs))
 
 
 def _own_folder(path: Path, kind: str) -> Path:
@@ -139,50 +141,50 @@ def _own_folder(path: Path, kind: str) -> Path:
     return own
 
 
-def _check_file_system(found: _Findings, path: Path) -> None:
+def _check_file_system(findings: _Findings, path: Path) -> None:
     kind, options = filesystem.file_system(path.resolve())
     if kind in _IN_MEMORY:
-        says = f"{kind} lies in this node's memory: other nodes do not see it, and a restart empties it."
-        found.note("file system", "warn", says, "Fine for a trial; train on storage that all nodes share.")
+        says = f"{kind} is in this node's memory: other nodes do not see it, and a restart empties it."
+        findings.note("file system", "warn", says, "Fine for a trial; train on storage that all nodes share.")
     elif kind.startswith("nfs") and "soft" in options:
         says = f"{kind} is mounted `soft`: a slow server becomes an I/O error."
-        found.note("file system", "warn", says, "Training survives that; ask for the mount option `hard`.")
+        findings.note("file system", "warn", says, "Training survives such errors; ask for the mount option `hard`.")
     elif kind in _LOCAL:
-        found.note("file system", "ok", f"{kind}, a disk of this node; other nodes see it only if it is exported.")
+        findings.note("file system", "ok", f"{kind}, a disk of this node; other nodes see it only if it is exported.")
     else:
-        found.note("file system", "ok", f"{kind}.")
+        findings.note("file system", "ok", f"{kind}.")
 
 
-def _check_room(found: _Findings, path: Path, size_mb: float) -> None:
+def _check_room(findings: _Findings, path: Path, size_mb: float) -> None:
     room = os.statvfs(path)
     free_mb = room.f_bavail * room.f_frsize / 1e6
     verdict: Verdict = "fail" if free_mb < 3 * size_mb else "warn" if free_mb < 50 * size_mb else "ok"
     advice = f"A module keeps several versions of {size_mb:g} MB: make room." if verdict != "ok" else ""
-    found.note("space", verdict, f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`).", advice)
+    findings.note("space", verdict, f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`).", advice)
     if room.f_files == 0:
-        found.note("inodes", "ok", "This file system does not count files.")
+        findings.note("inodes", "ok", "This file system does not count files.")
         return
     verdict = "fail" if room.f_favail < 100 else "warn" if room.f_favail < 10_000 else "ok"
     advice = "Every version is a folder of a few files: remove old runs, or ask for more." if verdict != "ok" else ""
-    found.note("inodes", verdict, f"{room.f_favail:,} more files may be made.", advice)
+    findings.note("inodes", verdict, f"{room.f_favail:,} more files can be created.", advice)
 
 
-def _check_rename(found: _Findings, own: Path) -> None:
-    filesystem.publish_folder(own, "taken", {"said": b"first"})
+def _check_rename(findings: _Findings, own: Path) -> None:
+    filesystem.publish_folder(own, "taken", {CONTENT: b"first"})
     with contextlib.suppress(FileExistsError):
-        filesystem.publish_folder(own, "taken", {"said": b"second"})
-        return found.note(
+        filesystem.publish_folder(own, "taken", {CONTENT: b"second"})
+        return findings.note(
             "rename",
             "fail",
             "A folder was renamed onto one that is not empty: versions could be overwritten.",
             UNSAFE,
         )
-    if filesystem.read_file(own / "taken" / "said") != b"first":
-        return found.note("rename", "fail", "A refused rename changed what was there.", "Do not train here.")
-    return found.note("rename", "ok", "A published folder cannot be overwritten.")
+    if filesystem.read_file(own / "taken" / CONTENT) != b"first":
+        return findings.note("rename", "fail", "A refused rename changed the existing folder.", "Do not train here.")
+    return findings.note("rename", "ok", "A published folder cannot be overwritten.")
 
 
-def _check_fsync(found: _Findings, own: Path) -> None:
+def _check_fsync(findings: _Findings, own: Path) -> None:
     content = os.urandom(4096)
     files = [own / f"sync{number}" for number in range(10)]
     file_ms = statistics.median(_ms(functools.partial(filesystem.write_file, file, content)) for file in files)
@@ -191,77 +193,83 @@ def _check_fsync(found: _Findings, own: Path) -> None:
         folder_ms = statistics.median(_ms(lambda: os.fsync(descriptor)) for _ in files)
     except OSError as error:
         says = f"A folder cannot be synced ({error.strerror}): a power failure may cost the newest version."
-        return found.note("fsync", "warn", says, "Nothing is torn by that; resuming goes back one version.")
+        return findings.note(
+            "fsync", "warn", says, "No version is damaged by that; resuming continues from the version before."
+        )
     finally:
         os.close(descriptor)
     for file in files:
         filesystem.drop_cache(file)
         if filesystem.read_file(file) != content:
-            return found.note("fsync", "fail", "What was synced did not come back.", "Do not train here.")
+            return findings.note(
+                "fsync", "fail", "A synced file was read back with other content.", "Do not train here."
+            )
     says = f"A small file is on disk after {file_ms:.1f} ms, a folder after {folder_ms:.1f} ms (medians)."
     slow = max(file_ms, folder_ms) > SLOW_S * 1000
-    return found.note("fsync", "warn" if slow else "ok", says, "Exchange less often." if slow else "")
+    return findings.note("fsync", "warn" if slow else "ok", says, "Exchange less often." if slow else "")
 
 
-def _check_processes(found: _Findings, own: Path) -> None:
+def _check_processes(findings: _Findings, own: Path) -> None:
     (own / "talk").mkdir()
-    talk = Dialogue(own / "talk", 0, LOCAL_S)
-    with other_process(talk):
-        _note_encounter(found, "processes", "another process of this node", converse(talk))
+    handshake = Handshake(own / "talk", 0, LOCAL_S)
+    with other_process(handshake):
+        _note_probe(findings, "processes", "another process of this node", probe(handshake))
 
 
-def _note_encounter(found: _Findings, name: str, whom: str, encounter: Encounter) -> None:
-    if encounter.doubled:
-        says = f"This process and {whom} both got the same name, {encounter.doubled} times of {RACES}."
-        found.note(f"{name}: race", "fail", says, UNSAFE)
+def _note_probe(findings: _Findings, name: str, other: str, result: ProbeResult) -> None:
+    if result.doubled:
+        says = f"This process and {other} both got the same name, {result.doubled} times of {RACES}."
+        findings.note(f"{name}: race", "fail", says, UNSAFE)
     else:
-        found.note(f"{name}: race", "ok", f"Of this process and {whom}, exactly one got each of {RACES} names.")
-    delay_s = encounter.delay_s
-    says = f"What {whom} publishes is seen after {delay_s * 1000:.0f} ms (half a round trip, publishing included)."
+        findings.note(f"{name}: race", "ok", f"Of this process and {other}, exactly one got each of {RACES} names.")
+    delay_s = result.delay_s
+    says = f"A publish of {other} is visible after {delay_s * 1000:.0f} ms (half a round trip, publishing included)."
     advice = f"Leave more than {delay_s:.0f} s between exchange points." if delay_s > SLOW_S else ""
-    found.note(f"{name}: visibility", "warn" if delay_s > SLOW_S else "ok", says, advice)
+    findings.note(f"{name}: visibility", "warn" if delay_s > SLOW_S else "ok", says, advice)
 
 
-def _check_peer(found: _Findings, own: Path, size_mb: float, timeout_s: float) -> None:
-    talk = meet(own, timeout_s)
-    if talk is None:
-        says = f"No other node came within {timeout_s:g} s."
+def _check_peer(findings: _Findings, own: Path, size_mb: float, timeout_s: float) -> None:
+    handshake = find_peer(own, timeout_s)
+    if handshake is None:
+        says = f"No other node was found within {timeout_s:g} s."
         advice = (
             f"Run `modtrain doctor {own.parent} --peer` on a second node at the same time; "
             "if you did, that node sees another folder than this one."
         )
-        found.note("peer", "fail", says, advice)
+        findings.note("peer", "fail", says, advice)
         return
-    here = socket.gethostname()
-    talk.say("host", here)
-    there = talk.hear("host")
-    whom = f"another process of {here} (no second node)" if there == here else f"the node {there}"
-    _note_encounter(found, "peer", whom, converse(talk))
-    _publisher(talk.folder / f"load{talk.side}").publish({WEIGHTS: _content(size_mb)}, epoch=0, step=0)
-    talk.say("load")
-    talk.hear("load")
-    found.costs.append(_cost("pull from peer", *_pull(CheckpointStore(talk.folder / f"load{1 - talk.side}"))))
-    if talk.side:
-        talk.say("bye")
+    own_host = socket.gethostname()
+    handshake.publish("host", own_host)
+    host = handshake.wait("host")
+    other = f"another process of {host} (no second node)" if host == own_host else f"the node {host}"
+    _note_probe(findings, "peer", other, probe(handshake))
+    _publisher(handshake.folder / f"load{handshake.side}").publish({WEIGHTS: _content(size_mb)}, epoch=0, step=0)
+    handshake.publish("load")
+    handshake.wait("load")
+    findings.costs.append(
+        _cost("pull from peer", *_pull(CheckpointStore(handshake.folder / f"load{1 - handshake.side}")))
+    )
+    if handshake.side:
+        handshake.publish("bye")
     else:
-        talk.hear("bye")  # we own the folder and stay until the other needs it no more
+        handshake.wait("bye")  # this side owns the folder, and keeps it until the other one has read everything
 
 
-def _check_group(found: _Findings, path: Path, own: Path) -> None:
-    folder, file, parent = (own / "taken").stat(), (own / "taken" / "said").stat(), path.stat()
+def _check_group(findings: _Findings, path: Path, own: Path) -> None:
+    folder, file, parent = (own / "taken").stat(), (own / "taken" / CONTENT).stat(), path.stat()
     group, modes = _group(parent.st_gid), f"{stat.filemode(file.st_mode)} and {stat.filemode(folder.st_mode)}"
     if not (file.st_mode & 0o040 and folder.st_mode & 0o050 == 0o050):
-        says = f"Members of {group} cannot read what is published here ({modes})."
-        found.note("group", "warn", says, "If others share the runs, set `umask 027` (or 007) where jobs start.")
+        says = f"Members of {group} cannot read published files ({modes})."
+        findings.note("group", "warn", says, "If others share the runs, set `umask 027` (or 007) where jobs start.")
     elif file.st_gid != parent.st_gid:
-        says = f"What is published belongs to {_group(file.st_gid)}, not to the folder's group {group}."
-        found.note("group", "warn", says, f"If others share the runs: `chmod g+s {path}`.")
+        says = f"Published files belong to {_group(file.st_gid)}, not to the folder's group {group}."
+        findings.note("group", "warn", says, f"If others share the runs: `chmod g+s {path}`.")
     elif not parent.st_mode & 0o010:
         says = f"Members of {group} cannot enter this folder ({stat.filemode(parent.st_mode)})."
-        found.note("group", "warn", says, f"If others share the runs: `chmod g+rxs {path}`.")
+        findings.note("group", "warn", says, f"If others share the runs: `chmod g+rxs {path}`.")
     else:
         inherited = "is" if parent.st_mode & stat.S_ISGID else "is not"
-        found.note("group", "ok", f"Members of {group} can read what is published ({modes}; setgid {inherited} set).")
+        findings.note("group", "ok", f"Members of {group} can read published files ({modes}; setgid {inherited} set).")
 
 
 def _group(gid: int) -> str:
@@ -271,12 +279,12 @@ def _group(gid: int) -> str:
         return f"group {gid}"
 
 
-def _measure(found: _Findings, own: Path, size_mb: float) -> None:
+def _measure(findings: _Findings, own: Path, size_mb: float) -> None:
     publisher, content = _publisher(own / "probe"), _content(size_mb)
     publish = [_ms(lambda: publisher.publish({WEIGHTS: content}, epoch=0, step=0)) for _ in range(REPEATS)]
-    found.costs.append(_cost("publish", len(content), statistics.median(publish)))
+    findings.costs.append(_cost("publish", len(content), statistics.median(publish)))
     pulls = [_pull(publisher.store)[1] for _ in range(REPEATS)]
-    found.costs.append(_cost("pull", len(content), statistics.median(pulls)))
+    findings.costs.append(_cost("pull", len(content), statistics.median(pulls)))
 
 
 def _publisher(path: Path) -> Publisher:
@@ -294,7 +302,7 @@ def _pull(store: CheckpointStore) -> tuple[int, float]:
     read: list[bytes] = []
     took_ms = _ms(lambda: read.extend(content for _, content in store.read_newest(WEIGHTS)))
     if not read:
-        raise OSError("what was published cannot be read")
+        raise OSError("the published version cannot be read")
     return len(read[0]), took_ms
 
 

@@ -1,6 +1,6 @@
-"""Dialogue: two processes, or two nodes, that talk by publishing in one folder: what they see of each other, and when.
+"""Handshake: two processes or nodes that publish to each other in one folder, and measure what they see.
 
-Each side measures with its own monotonic clock. Deliberately not here: what that means for training (`doctor.py`).
+Each side measures with its own monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,75 +18,77 @@ from typing import Any
 from modtrain.storage import filesystem
 
 RACES, TURNS = 40, 10
+CONTENT = "content"
+"""The file in each published folder."""
 PREFIX = ".modtrain-doctor-"
 MEETING = f"{PREFIX}peer-"
-"""Begins the name of the folder by which a node looks for another one."""
+"""Prefix of the folder by which a node looks for another one."""
 
 
 @dataclass(frozen=True)
-class Dialogue:
-    """One of two sides, 0 and 1, that publish to each other in a folder; it is listed, no name is polled."""
+class Handshake:
+    """One of two sides, 0 and 1, that publish to each other in a folder. The folder is listed; no name is polled."""
 
     folder: Path
     side: int
     timeout_s: float
 
-    def say(self, word: str, content: object = None) -> None:
-        """Publish something under a name that is used once."""
-        filesystem.publish_folder(self.folder, f"{word}.{self.side}", {"said": json.dumps(content).encode()})
+    def publish(self, name: str, content: object = None) -> None:
+        """Publish a JSON value under a name that is used once."""
+        filesystem.publish_folder(self.folder, f"{name}.{self.side}", {CONTENT: json.dumps(content).encode()})
 
-    def hear(self, word: str) -> Any:
-        """Wait for what the other side says; TimeoutError."""
-        name = f"{word}.{1 - self.side}"
+    def wait(self, name: str) -> Any:
+        """Wait for the value that the other side publishes under this name; TimeoutError."""
+        folder = f"{name}.{1 - self.side}"
 
-        def said() -> bool | None:
-            return name in filesystem.names(self.folder) or None
+        def is_published() -> bool | None:
+            return folder in filesystem.names(self.folder) or None
 
-        if not filesystem.wait_until(said, timeout_s=self.timeout_s, longest_pause_s=0.02):
+        if not filesystem.wait_until(is_published, timeout_s=self.timeout_s, longest_pause_s=0.02):
             raise TimeoutError(f"the other side was not seen to publish for {self.timeout_s:.0f} s")
-        return json.loads(filesystem.read_file(self.folder / name / "said"))
+        return json.loads(filesystem.read_file(self.folder / folder / CONTENT))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encounter:
-    """What one side found out about itself and the other."""
+class ProbeResult:
+    """What one side measured."""
 
     delay_s: float
-    """Half a round trip, publishing included; the median."""
+    """Median of half a round trip, publishing included."""
     doubled: int
-    """How many of the names that both raced for went to both: none, where renaming is exclusive."""
+    """Names that both sides got in the race for them: none where renaming is exclusive."""
 
 
-def converse(talk: Dialogue) -> Encounter:
-    """Ask and answer in turn, then race for names. Both sides call this."""
-    delays = [delay for turn in range(TURNS) if (delay := _turn(talk, turn)) is not None]
-    won = _race(talk)
-    talk.say("won", won)
-    theirs = talk.hear("won")
-    for number in won:  # whoever lost a name may have it cached as missing, and could not remove it
-        filesystem.remove_folder(_raced_for(talk, number))
-    return Encounter(delay_s=statistics.median(delays), doubled=len(set(won) & set(theirs)))
+def probe(handshake: Handshake) -> ProbeResult:
+    """Ping and answer in turns, then race for names. Both sides call this; TimeoutError."""
+    delays = [delay for turn in range(TURNS) if (delay := _turn(handshake, turn)) is not None]
+    won = _race(handshake)
+    handshake.publish("won", won)
+    others = handshake.wait("won")
+    for number in won:  # the other side may have the name cached as missing, and could not remove it
+        filesystem.remove_folder(_race_folder(handshake, number))
+    return ProbeResult(delay_s=statistics.median(delays), doubled=len(set(won) & set(others)))
 
 
 @contextlib.contextmanager
-def other_process(talk: Dialogue) -> Iterator[None]:
+def other_process(handshake: Handshake) -> Iterator[None]:
     """Another process of this machine as the other side."""
-    other = Dialogue(talk.folder, 1 - talk.side, talk.timeout_s)
+    other = Handshake(handshake.folder, 1 - handshake.side, handshake.timeout_s)
     process = multiprocessing.get_context("spawn").Process(target=_answer, args=(other,), daemon=True)
     process.start()
     try:
         yield
-        process.join(talk.timeout_s)
+        process.join(handshake.timeout_s)
     finally:
         process.kill()
         process.join()
 
 
-def meet(own: Path, timeout_s: float) -> Dialogue | None:
-    """Find another node that has a folder beside `own` and looks for one too; None where nobody comes in time.
+def find_peer(own: Path, timeout_s: float) -> Handshake | None:
+    """Find another node with a folder beside `own` that also looks for one; None where there is none in time.
 
-    Everybody leaves a greeting in every other's folder; whoever has left one in ours is alive. The two then talk in
-    the folder whose name comes first: side 0 owns it.
+    Each node leaves a greeting in every other folder; a folder that greeted `own` has a live node. The handshake takes
+    place in the folder whose name comes first: side 0 owns it.
     """
     other = filesystem.wait_until(lambda: _greet(own), timeout_s=timeout_s)
     if other is None:
@@ -94,7 +96,7 @@ def meet(own: Path, timeout_s: float) -> Dialogue | None:
     folder = min(own, other) / "peers"
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
-    return Dialogue(folder, int(other < own), timeout_s)
+    return Handshake(folder, int(other < own), timeout_s)
 
 
 def _greet(own: Path) -> Path | None:
@@ -106,36 +108,38 @@ def _greet(own: Path) -> Path | None:
     return next((own.parent / name for name in others if f"hello{name}" in greeted), None)
 
 
-def _answer(talk: Dialogue) -> None:
-    """What goes wrong on this side is seen, and said, by the first."""
+def _answer(handshake: Handshake) -> None:
+    """An error on this side is seen and reported by the first."""
     with contextlib.suppress(OSError):
-        converse(talk)
+        probe(handshake)
 
 
-def _turn(talk: Dialogue, turn: int) -> float | None:
-    if turn % 2 != talk.side:
-        talk.hear(f"ping{turn}")
-        talk.say(f"pong{turn}")
+def _turn(handshake: Handshake, turn: int) -> float | None:
+    if turn % 2 != handshake.side:
+        handshake.wait(f"ping{turn}")
+        handshake.publish(f"pong{turn}")
         return None
     started = time.monotonic()
-    talk.say(f"ping{turn}")
-    talk.hear(f"pong{turn}")
+    handshake.publish(f"ping{turn}")
+    handshake.wait(f"pong{turn}")
     return (time.monotonic() - started) / 2
 
 
-def _race(talk: Dialogue) -> list[int]:
-    """Take the next free number, as publishers do, while the other side does the same; the numbers that were won."""
+def _race(handshake: Handshake) -> list[int]:
+    """Take the next free number, as publishers do, while the other side does the same; the numbers won."""
     won, number = [], 0
     while number < RACES:
         try:
-            filesystem.publish_folder(talk.folder, _raced_for(talk, number).name, {"said": str(talk.side).encode()})
+            filesystem.publish_folder(
+                handshake.folder, _race_folder(handshake, number).name, {CONTENT: str(handshake.side).encode()}
+            )
             won.append(number)
         except FileExistsError:
             pass
-        taken = [int(name[4:]) for name in filesystem.names(talk.folder) if name.startswith("race")]
+        taken = [int(name[4:]) for name in filesystem.names(handshake.folder) if name.startswith("race")]
         number = max(number, *taken) + 1
     return won
 
 
-def _raced_for(talk: Dialogue, number: int) -> Path:
-    return talk.folder / f"race{number:03d}"
+def _race_folder(handshake: Handshake, number: int) -> Path:
+    return handshake.folder / f"race{number:03d}"

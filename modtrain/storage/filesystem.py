@@ -121,8 +121,8 @@ def sync_folder(path: Path) -> None:
 def open_regular(path: Path, *, follow: bool = False) -> int:
     """Read-only descriptor of a regular file; OSError with an errno of `NOT_REGULAR` for anything else.
 
-    Never blocks on a pipe. If not `follow`, no link is followed: each component of an absolute path is opened relative
-    to the one before it, so that no link can be put in between meanwhile.
+    Never blocks on a pipe. If not `follow`, nothing that a link on the way leads to is returned, also where a link is
+    put there meanwhile.
     """
     descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW) if follow else _open_without_links(path)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -250,8 +250,26 @@ def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause
 
 
 def _open_without_links(path: Path) -> int:
-    if not path.is_absolute():
-        return os.open(path, _FILE)
+    descriptor = os.open(path, _FILE)
+    if not path.is_absolute() or _kernel_path(descriptor) == str(path):
+        return descriptor
+    os.close(descriptor)
+    return _open_by_component(path)
+
+
+def _kernel_path(descriptor: int) -> str:
+    """The path of an open file with every link resolved; empty where the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a Path costs as much again
+    except OSError:
+        return ""
+
+
+def _open_by_component(path: Path) -> int:
+    """Open each component relative to the one before it: no link can be put in between meanwhile.
+
+    Needs two system calls a component. Also opens what has another path by now, such as a file that was just replaced.
+    """
     folder = os.open(path.anchor, _FOLDER)
     try:
         for name in path.parts[1:-1]:

@@ -1,16 +1,16 @@
-"""One dimension of a sweep: the choices or the range of a name, how they are read, and the value at a share of them.
+"""Choices and Range: one dimension of a sweep, how it is written, and its value at a share of it.
 
 On the command line, `--vary name=` is followed by
 
-    0.005,0.01,0.02        choices: what stands inside the brackets of a YAML list. A comma in quotes is text
+    0.005,0.01,0.02        choices: the content of a YAML list. A comma in quotes is text
                            ('a,b',c), and [1, 2],[3] are two choices, each a list
     1..3                   whole numbers from 1 to 3; a range stands alone, without commas
-    0.1..0.9               numbers between; never by magnitude unless that is written
-    log:1e-5..1e-2         every magnitude as likely as the others
+    0.1..0.9               numbers between, uniformly
+    log:1e-5..1e-2         numbers between, log-uniformly
     log:1e-5..1e-2:4       a grid takes 4 points of it, both ends included
 
 and a space file has lists, these ranges, or `{low: 1.0e-5, high: 1.0e-2, log: true, count: 4}`. Bounds that are both
-whole give whole numbers: write 0.0 where fractions are meant. Deliberately not here: names, and who draws (`space.py`).
+whole give whole numbers: write 0.0 where fractions are meant.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.strict_yaml import read_yaml
 
 DIGITS = 6
-"""Decimals that a drawn number keeps, counted from the size of the range: enough to train with, short enough to read.
-
-Machines whose `exp` differs in the last bit agree, too."""
+"""Significant decimals of a drawn number, relative to the range; machines whose `exp` differs in the last bit agree."""
 WIDEST = 2**63 - 1
-"""No bound is beyond; a run's seed goes so far."""
+"""The largest bound, which is that of a run's seed."""
 
 _RANGE = re.compile(r"(?P<log>log:)?(?P<low>[^:]+?)\.\.(?P<high>[^:]+?)(:(?P<count>\d+))?")
 _KEYS = ("low", "high", "log", "count")
@@ -41,44 +39,44 @@ _KEYS = ("low", "high", "log", "count")
 
 @dataclass(frozen=True)
 class Choices:
-    """One of these: numbers, text, true, false, null, or lists of them."""
+    """One of several values: numbers, text, true, false, null, or lists of them."""
 
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        """InputError where there is none, one stands twice, or one is no plain value."""
+        """InputError where there is no value, one occurs twice, or one is not a plain value."""
         if not self.values:
             raise InputError("There is no value to choose.")
         seen = set()
         for value in self.values:
             if not _is_plain(value):
-                raise InputError(f"{value!r} is no number, text, true, false, null, or list of them.")
+                raise InputError(f"{value!r} is not a number, text, true, false, null, or list of them.")
             key = value if _is_number(value) else json.dumps(value)
             if key in seen:
-                raise InputError(f"{value!r} is there twice.")
+                raise InputError(f"{value!r} occurs twice.")
             seen.add(key)
 
     @property
     def size(self) -> int | None:
-        """How many points a grid has here."""
+        """The number of points of a grid."""
         return len(self.values)
 
     def nth(self, index: int) -> Any:
-        """The grid's point."""
+        """Point `index` of a grid."""
         return self.values[index]
 
     def at(self, share: float) -> Any:
-        """The value at a share, 0 <= share < 1: equal parts for all."""
+        """The value at a share, 0 <= share < 1, of equal parts."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
     def extremes(self) -> Sequence[Any]:
-        """All of them: a recipe may refuse any."""
+        """All values: a recipe may refuse any."""
         return self.values
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """A number from `low` to `high`, both included; a whole one where both are whole. `count` is for grids."""
+    """A number from `low` to `high`, both included; whole where both are. `count` is the number of points of a grid."""
 
     low: int | float
     high: int | float
@@ -86,10 +84,10 @@ class Range:
     count: int | None = None
 
     def __post_init__(self) -> None:
-        """InputError where the bounds or the count make no range."""
+        """InputError where the bounds or the count are not those of a range."""
         for name in ("low", "high"):
             if not _is_number(bound := getattr(self, name)):
-                raise InputError(f"{name} = {bound!r} is no number.")
+                raise InputError(f"{name} = {bound!r} is not a number.")
         if not isinstance(self.log, bool):
             raise InputError(f"log = {self.log!r} is neither true nor false.")
         if not self.low < self.high:
@@ -98,7 +96,7 @@ class Range:
             raise InputError(f"The range from {self.low} to {self.high} is too wide.")
         if self.log and not (self.low >= 1 if self.integer else self.low > 0):
             least = "1" if self.integer else "more than 0"
-            raise InputError(f"A range by magnitude starts at {least}, not at {self.low}.")
+            raise InputError(f"A logarithmic range starts at {least}, not at {self.low}.")
         self._check_count()
 
     def _check_count(self) -> None:
@@ -111,16 +109,16 @@ class Range:
 
     @property
     def integer(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """Whether it holds only whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def size(self) -> int | None:
-        """How many points a grid has here; None where that was not said. Whole numbers, evenly spaced: all of them."""
+        """The number of points of a grid, None where it is not given; by default every whole number, evenly spaced."""
         return self.count or (int(self.high - self.low + 1) if self.integer and not self.log else None)
 
     def nth(self, index: int) -> int | float:
-        """The grid's point: evenly spaced, by magnitude where `log`; whole ones are distinct."""
+        """Point `index` of a grid: evenly spaced, logarithmically where `log`; whole ones are distinct."""
         if self.count is None:
             return self.low + index
         if self.integer:
@@ -129,7 +127,7 @@ class Range:
         return ends[index] if index in ends else self.rounded(self._between(index / (self.count - 1)))
 
     def at(self, share: float) -> int | float:
-        """The value at a share, 0 <= share < 1, of the range (of its magnitudes where `log`)."""
+        """The value at a share, 0 <= share < 1, of the range, or of its logarithm where `log`."""
         if not self.integer:
             return self.rounded(self._between(share))
         if not self.log:
@@ -138,16 +136,16 @@ class Range:
         return self.rounded(round(math.exp(lowest + share * (highest - lowest))))
 
     def extremes(self) -> Sequence[Any]:
-        """Both ends: what lies between is as good as they are."""
+        """Both ends: a recipe that allows them allows what is between."""
         return self.low, self.high
 
     def rounded(self, value: float) -> int | float:
-        """A value inside of the range, with as many decimals as are drawn."""
+        """A value moved into the range and rounded to `DIGITS`."""
         if self.integer:
             return min(max(int(value), self.low), self.high)
         span = float(self.high) - float(self.low)
         size = min(value, span) if self.log else span
-        exponent = int(f"{size:e}".partition("e")[2])  # of the text: log10 differs between machines
+        exponent = int(f"{size:e}".partition("e")[2])  # from the text: log10 differs between machines
         return min(max(round(value, DIGITS - exponent), float(self.low)), float(self.high))
 
     def _between(self, share: float) -> float:
@@ -160,7 +158,7 @@ Dimension = Choices | Range
 
 
 def from_text(text: str) -> Dimension:
-    """What stands behind `--vary name=`; InputError says what is wrong with it."""
+    """The dimension after `--vary name=`; InputError with what is wrong."""
     text = text.strip()
     if text.startswith("log:") or (".." in text and not any(mark in text for mark in "'\"[")):
         return _range_from(text)
@@ -169,11 +167,13 @@ def from_text(text: str) -> Dimension:
     try:
         return Choices(tuple(read_yaml(f"[{text}\n]")))
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise InputError("It is no list of values with commas between; quote text that has signs in it.") from None
+        raise InputError(
+            "It is not a list of values with commas between; quote text that has special characters."
+        ) from None
 
 
 def from_entry(entry: Any) -> Dimension:
-    """What stands behind a name in a space file or in `as_entry`'s form; InputError says what is wrong with it."""
+    """The dimension of an entry of a space file, or of `as_entry`; InputError with what is wrong."""
     if isinstance(entry, list):
         return Choices(tuple(entry))
     if isinstance(entry, str) and ".." in entry:
@@ -184,7 +184,7 @@ def from_entry(entry: Any) -> Dimension:
 
 
 def as_entry(dimension: Dimension) -> dict[str, Any]:
-    """A dimension as JSON has it, and a space file may."""
+    """A dimension as JSON, which a space file takes as well."""
     if isinstance(dimension, Choices):
         return {"choices": list(dimension.values)}
     return {key: getattr(dimension, key) for key in _KEYS}
@@ -194,10 +194,10 @@ def _from_mapping(entry: Mapping[str, Any]) -> Dimension:
     known = ("choices",) if "choices" in entry else _KEYS
     for key in entry:
         if key not in known:
-            raise InputError(f"{key!r} does not belong there; take {', '.join(known)}.{did_you_mean(str(key), known)}")
+            raise InputError(f"{key!r} is not allowed there; take {', '.join(known)}.{did_you_mean(str(key), known)}")
     if "choices" in entry:
         if not isinstance(entry["choices"], list):
-            raise InputError(f"choices = {entry['choices']!r} is no list.")
+            raise InputError(f"choices = {entry['choices']!r} is not a list.")
         return Choices(tuple(entry["choices"]))
     if missing := [key for key in ("low", "high") if key not in entry]:
         raise InputError(f"A range has low and high; {' and '.join(missing)} is missing.")
@@ -205,14 +205,14 @@ def _from_mapping(entry: Mapping[str, Any]) -> Dimension:
 
 
 def _range_from(text: str) -> Range:
-    found = _RANGE.fullmatch(text)
-    low, high = (_number(found[end]) if found else None for end in ("low", "high"))
-    if found is None or low is None or high is None:
+    match = _RANGE.fullmatch(text)
+    low, high = (_number(match[end]) if match else None for end in ("low", "high"))
+    if match is None or low is None or high is None:
         raise InputError(
-            "A range stands alone and is low..high, such as 1..3, 0.1..0.9, log:1e-5..1e-2, or log:1e-5..1e-2:4 "
+            "A range is low..high without commas, such as 1..3, 0.1..0.9, log:1e-5..1e-2, or log:1e-5..1e-2:4 "
             "for 4 points of a grid; put text with dots in quotes."
         )
-    return Range(low=low, high=high, log=bool(found["log"]), count=int(found["count"]) if found["count"] else None)
+    return Range(low=low, high=high, log=bool(match["log"]), count=int(match["count"]) if match["count"] else None)
 
 
 def _number(text: str) -> int | float | None:

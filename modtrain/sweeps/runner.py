@@ -1,26 +1,26 @@
-"""A sweep over a cluster: arrays of a scheduler, or a queue; and what all trials say, best first.
+"""Running a sweep: with a queue in this process, or as arrays of a scheduler; stopping and cancelling it.
 
     from modtrain import Sweep
-    from modtrain.config import Config
-    from modtrain.sweep import run
-    from modtrain.trials import new_sweep
+    from modtrain.scheduling.config import Config
+    from modtrain.sweeps.runner import run
+    from modtrain.sweeps.sweep import new_sweep
 
     spec = new_sweep(Config(recipe="tiny.py", nodes=1), {"lr": [0.005, 0.01], "seed": "1..2"}, metric="mean")
-    best = run(Sweep.create(Path("runs/rates"), spec), "local", at_once=2)[0]
+    best = run(Sweep.create("runs/rates", spec), "local", at_once=2)[0]
 
-Deliberately not here: what a trial is (`trials.py`), and watching trials one by one (`queue.py`).
+`run` waits for all trials and resumes a sweep that exists (`Sweep.open`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import BackendSilent, InputError, did_you_mean
+from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import (
     Array,
     Backend,
@@ -28,25 +28,33 @@ from modtrain.scheduling.backends.base import (
     Resources,
     ScriptBackend,
 )
-from modtrain.scheduling.job_record import JobId, Record, backend_of, is_known, read_record
+from modtrain.scheduling.job_record import JobId, Record
 from modtrain.scheduling.launcher import worker_command
-from modtrain.scheduling.launcher_lock import claim
+from modtrain.scheduling.launcher_lock import claim, release
 from modtrain.scheduling.profile import Profile
 from modtrain.scheduling.python_path import python_path
-from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.layout import JOBS
-from modtrain.storage.liveness import launcher_pid
-from modtrain.storage.run_snapshot import JobPhase
-from modtrain.storage.run_state import ENDED, LIVE, PENDING
+from modtrain.storage.run_state import LIVE, PENDING
 from modtrain.storage.stop_request import StopRequest, clear_stop_request, write_stop_request
-from modtrain.sweeps.array_jobs import last, live_tasks, note_how, record_of, tasks_of
 from modtrain.sweeps.sweep import Sweep, SweepSpec
-from modtrain.sweeps.trial import Trial, metric_value, training_scalar
-from modtrain.sweeps.trial_queue import READERS, Queue, worker_options
+from modtrain.sweeps.sweep_jobs import (
+    SweepRecord,
+    live_tasks,
+    previous_sweep_launch,
+    read_sweep_record,
+    sweep_jobs,
+    trial_phases,
+)
+from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.trial_queue import TrialQueue
+from modtrain.sweeps.trials import rank, read_trials
 
 
 def uses_arrays(spec: SweepSpec, backend: Backend) -> bool:
-    """Whether the trials need nobody who watches: their points are pure, and nothing is pruned."""
+    """Whether the trials are submitted as arrays.
+
+    That needs a scheduler with arrays, and trials that depend on no result: TPE and pruning need a running process.
+    """
     limit = getattr(backend, "profile", Profile()).array_limit
     return backend.unattended and limit >= len(spec.placement) and spec.sampler != "tpe" and not spec.prune
 
@@ -58,28 +66,34 @@ def run(
     *,
     at_once: int = 1,
     retry_failed: bool = False,
-    tell: Callable[[str], None] = lambda sentence: None,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> list[Trial]:
-    """Run every trial that is not over yet, `at_once` at a time, wait for them, and return all, best first."""
-    for _ in queue(sweep, backend, options or BackendOptions(), at_once=at_once, retry_failed=retry_failed).watch(tell):
-        pass
-    return ranked(sweep, trials(sweep))
+    """Run every trial that has not ended, `at_once` at a time, wait for them, and return all trials, best first."""
+    chosen = options or BackendOptions()
+    with open_queue(sweep, backend, chosen, at_once=at_once, retry_failed=retry_failed) as queue:
+        for _ in queue.watch(notify):
+            pass
+    return rank(sweep, read_trials(sweep))
 
 
-def queue(sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False) -> Queue:
-    """The trials that are not over, to be watched from this process; InputError where somebody else runs them."""
-    _take_over(sweep)
-    _refuse_tasks(sweep, besides=None)
-    made = Queue(sweep, trials(sweep), backend, options, at_once=at_once, retry_failed=retry_failed)
-    note_how(sweep, backend, options, at_once=at_once)
-    return made
+@contextmanager
+def open_queue(
+    sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool = False
+) -> Iterator[TrialQueue]:
+    """The queue of the trials that have not ended; InputError where another process or an array runs them."""
+    with _claimed(sweep) as record:
+        _check_arrays(sweep, record, backend=None)
+        trials = read_trials(sweep)
+        queue = TrialQueue(sweep, trials, backend, options, at_once=at_once, retry_failed=retry_failed)
+        replace(record, backend=backend, options=options, at_once=at_once).write(sweep)
+        yield queue
 
 
-def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: int | None) -> Array:
-    """The workers of these trials as one array: task = trial times workers + worker."""
+def build_array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: int | None) -> Array:
+    """The workers of these trials as one array: task = trial * workers of a trial + worker."""
     tasks = [number * sweep.workers + worker for number in numbers for worker in range(sweep.workers)]
     threads = backend.cores(1)
-    options = ("--threads", str(threads), *worker_options(sweep))
+    options = ("--threads", str(threads), *sweep.worker_options)
     return Array(
         name=sweep.name,
         command=(*worker_command("trial", sweep.path), *options),
@@ -95,192 +109,106 @@ def array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_once: in
 def submit_arrays(
     sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int | None, retry_failed: bool = False
 ) -> list[int]:
-    """Submit every trial that has no live job and is not over; the numbers of those that the scheduler took."""
-    made = plugins.load("backend", backend)(options)
-    _take_over(sweep)
-    _refuse_tasks(sweep, besides=backend)
-    if not last(sweep).launch.has_jobs:
-        note_how(sweep, backend, options, at_once=at_once)  # first: what is refused now goes on in the same way
-    numbers = to_run(sweep, retry_failed=retry_failed)
-    for number in numbers:
-        if (begun := sweep.sound_run(number)) is not None:
-            begun.clear_stop()
-    ids = cast(ScriptBackend, made).submit_array(array(sweep, made, numbers, at_once=at_once)) if numbers else {}
-    try:
-        note_how(sweep, backend, options, at_once=at_once, submitted=ids)
-    except BaseException:
-        made.cancel(list(ids.values()))  # nobody would find them again
-        raise
-    return sorted({task // sweep.workers for task in ids})
+    """Submit every trial that has not ended and has no live job; the numbers of those that the scheduler accepted."""
+    scheduler = cast(ScriptBackend, plugins.load("backend", backend)(options))
+    with _claimed(sweep) as before:
+        _check_arrays(sweep, before, backend=backend)
+        record = replace(before, backend=backend, options=options, at_once=at_once)
+        if not previous_sweep_launch(sweep, before).has_jobs:
+            record.write(sweep)  # a refused submission is repeated with the same backend and options
+        numbers = trials_to_submit(read_trials(sweep, is_launched=False), retry_failed=retry_failed)
+        for number in numbers:
+            if (run := sweep.intact_run(number)) is not None:
+                run.clear_stop()
+        ids = scheduler.submit_array(build_array(sweep, scheduler, numbers, at_once=at_once)) if numbers else {}
+        jobs = {**before.arrays.jobs, **{task: JobId(backend, id) for task, id in ids.items()}}
+        try:
+            replace(record, arrays=Record(backend=backend, options=options, jobs=jobs)).write(sweep)
+        except BaseException:
+            scheduler.cancel(list(ids.values()))  # without the record no command finds them
+            raise
+        return sorted({task // sweep.workers for task in ids})
 
 
-def to_run(sweep: Sweep, *, retry_failed: bool) -> list[int]:
-    """The trials that have no live job and have not ended; with `retry_failed` those that failed, too."""
-    kept = (PENDING | ENDED) - ({"failed"} if retry_failed else set())
-    return [trial.number for trial in trials(sweep) if trial.state not in kept]
+def write_scripts(
+    sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int | None, retry_failed: bool = False
+) -> tuple[list[int], list[Path]]:
+    """Write the job scripts that `submit_arrays` would submit: the numbers of their trials, and the scripts."""
+    scheduler = cast(ScriptBackend, plugins.load("backend", backend)(options))
+    replace(read_sweep_record(sweep), backend=backend, options=options, at_once=at_once).write(sweep)
+    numbers = trials_to_submit(read_trials(sweep), retry_failed=retry_failed)
+    return numbers, scheduler.arrays(build_array(sweep, scheduler, numbers, at_once=at_once))
 
 
-def trials(sweep: Sweep, *, ask: bool = True) -> list[Trial]:
-    """Every trial as it is now, by number; one whose run is damaged has failed, and says why.
-
-    A scheduler is asked once, a Ray cluster not at all: heartbeats tell.
-    """
-    phases = _phases(_jobs(sweep), lambda name, backend: backend.unattended or name == "local") if ask else {}
-    is_launched = launcher_pid(sweep.path) is not None
-    with ThreadPoolExecutor(READERS) as readers:
-        found = list(readers.map(lambda n: _trial(sweep, n, phases.get(n)), range(sweep.spec.trials)))
-    return [replace(t, state="queued") if is_launched and t.state == "created" else t for t in found]
-
-
-def ranked(sweep: Sweep, found: Iterable[Trial], *, maximize: bool | None = None) -> list[Trial]:
-    """Best first by their results; those without one last."""
-    sign = -1 if (sweep.spec.maximize if maximize is None else maximize) else 1
-
-    def key(trial: Trial) -> tuple[bool, float, int]:
-        if trial.result is None or math.isnan(trial.result):
-            return True, 0.0, trial.number
-        return False, sign * trial.result, trial.number
-
-    return sorted(found, key=key)
-
-
-def by_metric(sweep: Sweep, found: Iterable[Trial], metric: str) -> list[Trial]:
-    """The same trials with another metric for their results; InputError where there are results, but no such ones."""
-    told = [replace(trial, result=_value(sweep, trial, metric)) for trial in found]
-    known = sorted({name for trial in told for name in trial.metrics})
-    if known and metric not in known and all(trial.result is None for trial in told):
-        raise InputError(f"No trial has {metric!r}; there is {', '.join(known)}.{did_you_mean(metric, known)}")
-    return told
+def trials_to_submit(trials: Iterable[Trial], *, retry_failed: bool) -> list[int]:
+    """The trials that have not ended and have no live job; with `retry_failed` also the failed ones."""
+    return [
+        trial.number
+        for trial in trials
+        if trial.state not in PENDING and trial.is_open(retry_failed=retry_failed) and not trial.is_damaged
+    ]
 
 
 def stop(sweep: Sweep, reason: str) -> int:
-    """Let no trial begin, and ask those that run to publish and leave; how many there are."""
+    """Begin no further trial and ask the running ones to publish and leave; the number of those that were asked."""
     request = StopRequest(reason=reason, sender="modtrain stop")
     write_stop_request(sweep.path, request)
     try:
-        found = trials(sweep)
+        trials = read_trials(sweep)
     except BackendSilent:  # the folders are enough
-        found = trials(sweep, ask=False)
-    pending = [trial.number for trial in found if trial.state in PENDING | {"created"}]
+        trials = read_trials(sweep, ask_scheduler=False)
+    pending = [trial.number for trial in trials if trial.state in PENDING | {"created"}]
     return len([number for number in pending if _request_stop(sweep, number, request)])
 
 
 def cancel(sweep: Sweep) -> int:
-    """End every live job of the sweep; how many trials they were of."""
+    """End every live job of the sweep; the number of trials that had one."""
     request = StopRequest(kind="cancelled", reason="cancelled", sender="modtrain cancel")
     write_stop_request(sweep.path, request)
-    jobs = _jobs(sweep)
-    phases = _phases(jobs, lambda name, backend: True)
-    live = {number for number, phase in phases.items() if phase in ("pending", "running")}
-    alive = {trial.number for trial in trials(sweep, ask=False) if trial.state in LIVE}
+    jobs = sweep_jobs(sweep)
+    live = {number for number, phase in trial_phases(jobs).items() if phase in ("pending", "running")}
+    alive = {trial.number for trial in read_trials(sweep, ask_scheduler=False) if trial.state in LIVE}
     for number in live | alive:
         _request_stop(sweep, number, request)  # before the jobs end, so that no launcher restarts them
-    for its in jobs.values():
-        its.backend.cancel([id for id, numbers in its.owners.items() if live & numbers])
+    for own in jobs:
+        own.backend.cancel([id for id, numbers in own.trials.items() if live & numbers])
     return len(live)
 
 
 def check_at_once(nodes: int | None, max_running: int | None, workers: int) -> int | None:
-    """How many trials may run at the same time: as many as asked, and as the nodes are enough for."""
+    """Trials that may run at the same time: at most `max_running`, and as many as the nodes are enough for."""
     if nodes is not None and nodes < workers:
         raise InputError(f"--nodes {nodes} is less than one trial needs: it has {workers} workers, a node each.")
     limits = [limit for limit in (max_running, nodes // workers if nodes else None) if limit]
     return min(limits, default=None)
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """The jobs on one backend, each with the trials that it is of."""
-
-    backend: Backend
-    owners: dict[str, set[int]] = field(default_factory=dict)
-
-
-def _jobs(sweep: Sweep) -> dict[str, _Jobs]:
-    """Every job of a trial that is not finished, by backend."""
-    with ThreadPoolExecutor(READERS) as readers:
-        records = list(readers.map(lambda number: _its_jobs(sweep, number), range(sweep.spec.trials)))
-    found: dict[str, _Jobs] = {}
-    arrays = record_of(sweep)
-    for task, id in tasks_of(sweep).items():
-        number = task // sweep.workers
-        if records[number] is not None:
-            _add(found, JobId(arrays.backend or "", id), arrays, number)
-    for number, record in enumerate(records):
-        for job in record.jobs.values() if record else ():
-            _add(found, job, cast(Record, record), number)
-    return found
-
-
-def _its_jobs(sweep: Sweep, number: int) -> Record | None:
-    """None for a finished run: its jobs are over, and need not be asked for."""
-    begun, metric = sweep.sound_run(number), sweep.spec.metric
-    if begun is None:
-        return Record()
-    finished = all(begun.read_report(module).state == "finished" for module in begun.modules)
-    if finished and (metric is None or training_scalar(begun, metric)[0] or read_evaluations(begun.evaluations_path)):
-        return None
-    return read_record(begun)
-
-
-def _add(found: dict[str, _Jobs], job: JobId, record: Record, number: int) -> None:
-    if not is_known(job.backend):
-        return
-    if job.backend not in found:
-        found[job.backend] = _Jobs(backend_of(job, record))
-    found[job.backend].owners.setdefault(job.id, set()).add(number)
-
-
-def _phases(jobs: Mapping[str, _Jobs], asked: Callable[[str, Backend], bool]) -> dict[int, JobPhase]:
-    """The phase of each trial's jobs: `running` where one of them runs, else `pending` where one waits, else `ended`.
-
-    Each backend is asked once. Trials of which nobody knows are left out.
-    """
-    found: dict[int, JobPhase] = {}
-    order = ("unknown", "ended", "pending", "running")
-    for name, its in jobs.items():
-        for id, state in its.backend.status(list(its.owners)).items() if asked(name, its.backend) else ():
-            for number in its.owners[id]:
-                found[number] = max(found.get(number, "unknown"), state.phase, key=order.index)
-    return {number: phase for number, phase in found.items() if phase != "unknown"}
-
-
-def _trial(sweep: Sweep, number: int, phase: JobPhase | None) -> Trial:
-    try:
-        return sweep.trial(number, phase)
-    except InputError as error:
-        return sweep.trial_without_run(number, "failed", str(error))
-
-
 def _request_stop(sweep: Sweep, number: int, request: StopRequest) -> bool:
-    """Whether the trial has a run to be asked; a request that records how it ended is kept."""
-    begun = sweep.sound_run(number)
-    if begun is not None:
-        before = begun.stop_request()
+    """Whether the trial has a run to write the request into; a request that records how it ended is kept."""
+    run = sweep.intact_run(number)
+    if run is not None:
+        before = run.stop_request()
         if before is None or (request.kind == "cancelled" and not before.is_final):
-            write_stop_request(begun.path, request)
-    return begun is not None
+            write_stop_request(run.path, request)
+    return run is not None
 
 
-def _value(sweep: Sweep, trial: Trial, metric: str) -> float | None:
-    begun = sweep.sound_run(trial.number) if "." in metric else None
-    if begun is None or metric in trial.metrics:
-        return trial.metrics.get(metric)
-    return metric_value(begun, metric, None)
-
-
-def _refuse_tasks(sweep: Sweep, *, besides: str | None) -> None:
-    """InputError where tasks of an array live that only another backend than `besides` knows."""
-    by = record_of(sweep).backend
-    if by != besides and (live := live_tasks(sweep)):
+def _check_arrays(sweep: Sweep, record: SweepRecord, *, backend: str | None) -> None:
+    """InputError where tasks of an array are live on another backend than `backend`."""
+    if record.arrays.backend != backend and (live := live_tasks(record)):
         raise InputError(
-            f"{sweep.name} has {len(live)} tasks of an array on {by}; wait for them, or end them with `modtrain cancel "
-            f"{sweep.path}`."
+            f"{sweep.name} has {len(live)} live tasks of an array on {record.arrays.backend}; wait for them, or end "
+            f"them with `modtrain cancel {sweep.path}`."
         )
 
 
-def _take_over(sweep: Sweep) -> None:
-    """One process a sweep; a stop of the whole is taken back."""
+@contextmanager
+def _claimed(sweep: Sweep) -> Iterator[SweepRecord]:
+    """This process as the only one that runs the sweep, with the sweep's record; a stop request is withdrawn."""
     (sweep.path / JOBS).mkdir(exist_ok=True)
     claim(sweep)
-    clear_stop_request(sweep.path)
+    try:
+        clear_stop_request(sweep.path)
+        yield read_sweep_record(sweep)
+    finally:
+        release(sweep)

@@ -1,8 +1,7 @@
-"""The space of a sweep: what is varied, by name, and the point that a trial's number stands for.
+"""Space: the parameters that a sweep varies, and the point of each trial.
 
-Grid, random and Sobol points are pure functions of space, seed and number: whoever knows these three draws the same
-point, in any order, so an array's index is enough. Deliberately not here: how choices and ranges are written
-(`dimensions.py`), samplers that learn from results (`study.py`), and the runs (`sweep.py`).
+Grid, random and Sobol points are pure functions of space, seed and number of the trial, in any order, so that the index
+of an array is enough.
 """
 
 from __future__ import annotations
@@ -19,29 +18,29 @@ from modtrain.storage.strict_yaml import read_mapping
 from modtrain.sweeps.distributions import Dimension, as_entry, from_entry, from_text
 
 FIELDS = ("seed", "epochs", "exchange_every", "max_staleness")
-"""What of a run's configuration may vary, beside the parameters of the recipe."""
+"""Settings of a run that may vary, beside the parameters of the recipe."""
 SAMPLERS = ("grid", "random", "sobol")
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is varied, by name. The order counts: in a grid the last name varies fastest."""
+    """Dimensions by name. The order counts: in a grid the last name varies fastest."""
 
     dimensions: Mapping[str, Dimension]
 
 
 def parse_vary(texts: Iterable[str]) -> Space:
-    """The space of all `--vary name=...`, in order; InputError names the one that is wrong."""
-    found: dict[str, Dimension] = {}
+    """The space of all `--vary name=...`, in order; InputError names a wrong one."""
+    dimensions: dict[str, Dimension] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         name = _name(name)
         if not equals or not all(name.split(".")) or not values.strip():
             raise InputError(f"--vary takes name=values, such as translator.lr=0.005,0.01 or seed=1..3; got {text!r}.")
-        if name in found:
+        if name in dimensions:
             raise InputError(f"--vary {name} is given twice; put all of its values into one.")
-        found[name] = _read(from_text, values, f"--vary {text}")
-    return Space(found)
+        dimensions[name] = _read(from_text, values, f"--vary {text}")
+    return Space(dimensions)
 
 
 def read_space(path: Path) -> Space:
@@ -54,85 +53,95 @@ def read_space(path: Path) -> Space:
 
 
 def from_mapping(values: Mapping[Any, Any], where: str) -> Space:
-    """The space of plain values, as a YAML file holds them; InputError names `where` they stand, and the entry."""
-    found: dict[str, Dimension] = {}
+    """The space of plain values, as in a YAML file; InputError names the source `where`, and the entry."""
+    dimensions: dict[str, Dimension] = {}
     for name, entry in _entries(values):
-        if name in found:
+        if name in dimensions:
             raise InputError(f"{where[:1].upper()}{where[1:]} has {name} twice; leave one of them out.")
-        found[name] = _read(from_entry, entry, f"{name} in {where}")
-    return Space(found)
+        dimensions[name] = _read(from_entry, entry, f"{name} in {where}")
+    return Space(dimensions)
 
 
 def merged(first: Space, second: Space) -> Space:
-    """Both; where both have a name, the second's entry counts."""
+    """Both spaces; of a name in both the second entry counts."""
     return Space({**first.dimensions, **second.dimensions})
 
 
 def as_json(space: Space) -> list[dict[str, Any]]:
-    """A list, since the order counts, and not every writer of JSON keeps that of names."""
+    """A list, since the order counts, and JSON objects have none."""
     return [{"name": name, **as_entry(dimension)} for name, dimension in space.dimensions.items()]
 
 
 def from_json(entries: Iterable[Mapping[str, Any]]) -> Space:
-    """What `as_json` made; InputError where it is something else."""
-    found = {}
+    """The inverse of `as_json`; InputError where the entries are not its output."""
+    dimensions = {}
     for entry in entries:
         name = str(entry.get("name"))
-        found[name] = _read(from_entry, {key: value for key, value in entry.items() if key != "name"}, name)
-    return Space(found)
+        dimensions[name] = _read(from_entry, {key: value for key, value in entry.items() if key != "name"}, name)
+    return Space(dimensions)
 
 
 def resolve(names: Iterable[str], parameters: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The recipe's parameters that each name means: the one of that name, or all whose last part it is.
+    """The recipe's parameters for each name: the one of that name, or all that have it as their last part.
 
-    None for one of FIELDS, which go before parameters of that name. InputError where a name means nothing, a group of
-    parameters, or what another one sets, too.
+    None for one of FIELDS, which precede parameters of that name. InputError for a name without parameters, a group of
+    parameters, or a parameter that two names set.
     """
-    meant: dict[str, tuple[str, ...]] = {}
+    resolved: dict[str, tuple[str, ...]] = {}
     varied_by: dict[str, str] = {}
     for name in names:
-        meant[name] = () if name in FIELDS else tuple(p for p in parameters if name in (p, p.rpartition(".")[2]))
-        if name not in FIELDS and not meant[name]:
+        resolved[name] = () if name in FIELDS else tuple(p for p in parameters if name in (p, p.rpartition(".")[2]))
+        if name not in FIELDS and not resolved[name]:
             raise InputError(_unknown(name, parameters))
-        for parameter in meant[name]:
+        for parameter in resolved[name]:
             if parameter in varied_by:
                 both = f"{varied_by[parameter]!r} and by {name!r}"
                 raise InputError(f"{parameter} is varied twice, by {both}; leave one of them out.")
             varied_by[parameter] = name
-    return meant
+    return resolved
 
 
 def split(values: Mapping[str, Any], parameters: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """A point as `config.read_config` takes it: options by name, and settings `a.b=value` as of `--set`."""
+    """A point as arguments of `read_config`: options by name, and settings `a.b=value` as of `--set`."""
     options = {name: value for name, value in values.items() if name in FIELDS}
     settings = []
-    for name, meant in resolve(values, parameters).items():
-        # JSON is YAML, and its quotes keep the text "1" from becoming the number.
-        settings += [f"{parameter}={json.dumps(values[name], ensure_ascii=False)}" for parameter in meant]
+    for name, names in resolve(values, parameters).items():
+        # JSON is YAML, and its quotes keep the text "1" a text
+        settings += [f"{parameter}={json.dumps(values[name], ensure_ascii=False)}" for parameter in names]
     return options, settings
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:
-    """Points that show every choice and both ends of every range: as many as all names have values, not the product."""
+    """Points that together have every choice and both ends of every range; their number is a sum, not a product."""
     first = {name: dimension.extremes()[0] for name, dimension in space.dimensions.items()}
     yield first
     for name, dimension in space.dimensions.items():
         yield from (first | {name: value} for value in dimension.extremes()[1:])
 
 
+def format_values(values: Mapping[str, Any]) -> str:
+    """A point in one line: `lr=0.01, seed=1`."""
+    return ", ".join(f"{name}={format_value(value)}" for name, value in values.items())
+
+
+def format_value(value: Any) -> str:
+    """A value as it is typed: null, true, 0.1, [1, 2], text."""
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
+
+
 def size(space: Space) -> int:
-    """How many points the grid has; InputError where a range does not say how many of its points are meant."""
+    """The number of points of the grid; InputError where a range has no count."""
     for name, dimension in space.dimensions.items():
         if dimension.size is None:
             raise InputError(
-                f"A grid needs to know how many points of {name} to take: add `count: 5` in the space file, or :5 at "
+                f"A grid needs a number of points of {name}: add `count: 5` in the space file, or :5 at "
                 "the end of the range in --vary, or take --sampler random, sobol or tpe."
             )
     return math.prod(dimension.size or 1 for dimension in space.dimensions.values())
 
 
 def point(space: Space, sampler: str, *, seed: int, index: int) -> dict[str, Any]:
-    """The values of trial `index` (from 0), by name: a pure function. A grid has no use for the seed.
+    """The values of trial `index` (from 0), by name: a pure function. A grid ignores the seed.
 
     InputError for an unknown sampler, and where a grid has no such point.
     """
@@ -165,7 +174,7 @@ def _random_shares(count: int, seed: int, index: int) -> list[float]:
 
 
 def _sobol_shares(count: int, seed: int, index: int) -> list[float]:
-    """Point `index` of Sobol's sequence as Owen scrambled it; drawn one at a time, it is the same sequence."""
+    """Point `index` of Sobol's sequence with Owen's scrambling; drawn one at a time, it is the same sequence."""
     from scipy.stats.qmc import Sobol
 
     if not count:
@@ -177,7 +186,7 @@ def _sobol_shares(count: int, seed: int, index: int) -> list[float]:
 
 
 def _entries(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every entry by its dotted name: a mapping is a range or choices where it has their keys, else a group."""
+    """Every entry by its dotted name. A mapping with the keys of a range or of choices is one, any other is a group."""
     for key, value in values.items():
         name = prefix + _name(str(key))
         if isinstance(value, dict) and value and not value.keys() & {"low", "high", "choices"}:

@@ -1,9 +1,8 @@
-"""Which point a sweep tries next, and which trials are not worth going on with: asked and told in one process.
+"""Study: chooses the next point of a sweep, and the trials to prune, from the results so far.
 
-TPE (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011) and the pruners are Optuna's. It keeps its
-study in memory, and nothing of it is stored: a sweep that goes on remembers its trials from their runs, and asks the
-same next point as if it had never stopped. Deliberately not here: points that need no results (`space.py`, which is
-all that grid, random and Sobol sweeps without pruning use of this), and runs, folders and metrics (`sweep.py`).
+TPE (Bergstra et al., "Algorithms for Hyper-Parameter Optimization", 2011) and the pruners are Optuna's. The study is
+kept in memory only: a resumed sweep restores it from the runs of its trials, and gets the same next point as if it had
+never stopped.
 """
 
 from __future__ import annotations
@@ -29,34 +28,34 @@ State = Literal["running", "finished", "pruned", "failed"]
 SAMPLERS = (*spaces.SAMPLERS, "tpe")
 PRUNERS = ("halving", "median")
 STARTUP = 10
-"""Results that TPE wants before it draws conclusions; until then its points are Sobol's."""
+"""Results that TPE needs; until then its points are Sobol's."""
 KEPT = 3
-"""Halving goes on with one trial in so many, and looks again after so many times as many epochs."""
+"""Halving keeps one trial in so many at each rung; the rungs are so many times further apart each time."""
 MEDIAN_OF = 5
-"""Finished trials that a median wants."""
+"""Finished trials that the median needs."""
 WORST = 1e300
-"""What NaN and infinity count as (with a sign): worse than all, and still a number to interpolate with."""
+"""Value of NaN and infinity (with a sign): worse than any result, and still usable for interpolation."""
 ATTEMPTS = 20
-"""How often TPE is asked for a point that was not tried yet, before an old one will do."""
+"""Points that TPE proposes before one that was tried already is accepted."""
 
 
 @dataclass
 class _Trial:
     values: dict[str, Any]
-    told: optuna.Trial | None
-    """Optuna's record of it, where there is one."""
+    record: optuna.Trial | None
+    """Optuna's record of the trial, where there is one."""
     state: State = "running"
     reports: dict[int, float] = field(default_factory=dict)
     reason: str | None = None
 
 
 class Study:
-    """The trials of a sweep, by their numbers. A trial is asked for, reports after epochs, and is told how it ended.
+    """The trials of a sweep, by their numbers: `ask` begins one, `report` takes its values, `tell` ends it.
 
-    `maximize`: whether a larger result is better. `prune_after`: epochs that every trial is given. "halving" (ASHA, Li
-    et al., 2020) looks at a trial after so many epochs, three times as many, nine times, ..., and keeps the best third
-    of those that came so far; "median" looks at every report from then on, once five trials have finished, and keeps
-    what was at least once as good as their median at that epoch.
+    `maximize`: whether a larger result is better. `prune_after`: epochs before any trial is pruned. "halving" (ASHA, Li
+    et al., 2020) compares the trials after so many epochs, three times as many, nine times, ..., and keeps the best
+    third of those that have reached them; "median" compares every report from then on with the median of the finished
+    trials at that epoch, once five have finished, and keeps a trial whose best report was at least as good.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class Study:
         self._distributions = {n: _distribution(d) for n, d in space.dimensions.items()} if self._study else {}
 
     def ask(self, number: int) -> dict[str, Any]:
-        """The values of trial `number`, which begins: a pure function of space, seed and number.
+        """Begin trial `number`; its values are a pure function of space, seed and number.
 
-        Those of TPE depend also on what was asked and told so far, but not on when. It tries a point again only where
-        it finds no other one.
+        Those of TPE depend on the trials and results so far as well, but not on their times. It repeats a point only
+        where it finds no other one.
         """
-        values = self._drawn(number) if self._sampler == "tpe" else self._point(self._sampler, number)
+        values = self._tpe_point(number) if self._sampler == "tpe" else self._point(self._sampler, number)
         self._begin(number, values)
         return values
 
@@ -100,9 +99,9 @@ class Study:
         result: float | None,
         state: State,
     ) -> None:
-        """Take in a trial of an earlier process; all of them in the order in which they were asked for.
+        """Restore a trial of an earlier process; trials must be restored in the order in which they began.
 
-        One that runs may report and be told later. Its former reports count, but are no reason to prune it any more.
+        A running one may report and end later. Its earlier reports count, but do not prune it.
         """
         self._begin(number, values)
         for epoch in sorted(reports):
@@ -110,7 +109,7 @@ class Study:
         self.tell(number, result, state)
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """What a running trial has reached after `epoch` epochs; of two reports of one epoch the first counts."""
+        """Take the value of a running trial after `epoch` epochs; of two reports of an epoch the first counts."""
         trial = self._trials[number]
         if trial.state != "running" or epoch in trial.reports:
             return
@@ -118,22 +117,22 @@ class Study:
             trial.reason = self._reason(trial, max(trial.reports))
 
     def should_prune(self, number: int) -> str | None:
-        """Why a trial is not worth going on with, as a phrase that stays once it is said; None as long as it is."""
+        """The reason for pruning a trial, which does not change any more; None where it is to continue."""
         return self._trials[number].reason
 
     def tell(self, number: int, value: float | None, state: State) -> None:
-        """How a trial ended; only the first time counts. NaN is the worst result; finished without one is failed."""
+        """End a trial; only the first call counts. NaN is the worst result, and a trial without a result has failed."""
         trial = self._trials[number]
         if trial.state != "running" or state == "running":
             return
         trial.state = "failed" if state == "finished" and value is None else state
-        if self._study is None or trial.told is None:
+        if self._study is None or trial.record is None:
             return
         from optuna.trial import TrialState
 
         states = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         result = self._comparable(value) if trial.state == "finished" and value is not None else None
-        self._study.tell(trial.told, result, states[trial.state])
+        self._study.tell(trial.record, result, states[trial.state])
 
     def _new_study(self) -> optuna.Study:
         import optuna
@@ -149,18 +148,18 @@ class Study:
     def _point(self, sampler: str, number: int) -> dict[str, Any]:
         return spaces.point(self._space, sampler, seed=self._seed, index=number)
 
-    def _drawn(self, number: int) -> dict[str, Any]:
+    def _tpe_point(self, number: int) -> dict[str, Any]:
         tried = {json.dumps(trial.values) for trial in self._trials.values()}
         results = sum(trial.state in ("finished", "pruned") for trial in self._trials.values())
-        values = self._point("sobol", number) if results < STARTUP else self._guess(number, 0)
+        values = self._point("sobol", number) if results < STARTUP else self._propose(number, 0)
         for attempt in range(1, ATTEMPTS):
             if json.dumps(values) not in tried:
                 break
-            values = self._guess(number, attempt)
+            values = self._propose(number, attempt)
         return values
 
-    def _guess(self, number: int, attempt: int) -> dict[str, Any]:
-        """A point of TPE. The sampler is new each time, so that what it draws does not depend on how often it drew."""
+    def _propose(self, number: int, attempt: int) -> dict[str, Any]:
+        """A point of TPE. A new sampler for each, so that a point does not depend on the number of points before."""
         import numpy as np
         from optuna.samplers import TPESampler
         from optuna.trial import TrialState
@@ -169,7 +168,7 @@ class Study:
         seed = int(np.random.SeedSequence([self._seed, number, attempt]).generate_state(1)[0])
         self._study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP)
         drawn = self._study.ask(self._distributions)
-        self._study.tell(drawn, state=TrialState.FAIL)  # The trial that begins has these values, rounded.
+        self._study.tell(drawn, state=TrialState.FAIL)  # the trial that begins has these values, rounded
         return {name: _decoded(d, drawn.params[name]) for name, d in self._space.dimensions.items()}
 
     def _begin(self, number: int, values: Mapping[str, Any]) -> None:
@@ -181,17 +180,17 @@ class Study:
         from optuna.samplers import RandomSampler
 
         assert self._study is not None
-        self._study.sampler = RandomSampler(seed=0)  # It has nothing to draw.
+        self._study.sampler = RandomSampler(seed=0)  # it draws nothing
         self._study.enqueue_trial({name: _encoded(name, d, values) for name, d in self._space.dimensions.items()})
         return self._study.ask(self._distributions)
 
     def _take(self, trial: _Trial, epoch: int, value: float) -> bool:
-        """Keep a report; whether Optuna would prune. It is asked each time, since it counts who came so far then."""
+        """Keep a report; whether Optuna would prune. It counts the trials of that moment, so it is asked each time."""
         trial.reports[epoch] = float(value)
-        if trial.told is None:
+        if trial.record is None:
             return False
-        trial.told.report(self._comparable(value), epoch)
-        return trial.told.should_prune()
+        trial.record.report(self._comparable(value), epoch)
+        return trial.record.should_prune()
 
     def _reason(self, trial: _Trial, epoch: int) -> str:
         best = max if self._maximize else min
@@ -199,7 +198,9 @@ class Study:
             done = [t.reports[epoch] for t in self._trials.values() if t.state == "finished" and epoch in t.reports]
             median = statistics.median(map(self._comparable, done))
             own = best(map(self._comparable, trial.reports.values()))
-            return f"the median of {len(done)} trials at epoch {epoch} is {_said(median)}, this one has {_said(own)}"
+            return (
+                f"the median of {len(done)} trials at epoch {epoch} is {_format(median)}, this one has {_format(own)}"
+            )
         rung = self._prune_after
         while rung * KEPT <= epoch:
             rung *= KEPT
@@ -207,7 +208,7 @@ class Study:
         kept, leader = max(len(here) // KEPT, 1), best(map(self._comparable, here))
         return (
             f"halving at epoch {epoch} keeps the best {kept} of {len(here)} trials; "
-            f"this one has {_said(trial.reports[epoch])}, the best {_said(leader)}"
+            f"this one has {_format(trial.reports[epoch])}, the best {_format(leader)}"
         )
 
     def _comparable(self, value: float) -> float:
@@ -216,13 +217,13 @@ class Study:
         return -WORST if self._maximize else WORST
 
 
-def _said(value: float) -> str:
-    """For people; what only stands for NaN is said to be none."""
+def _format(value: float) -> str:
+    """A value for messages, where NaN and infinity are `no number`."""
     return f"{value:.4g}" if abs(value) < WORST / 10 else "no number"
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
-    """What Optuna knows of a dimension: of choices their places, since it takes no lists, and 1 for true."""
+    """Optuna's distribution of a dimension; of choices the indices, since it has no lists and takes 1 for true."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(dimension, Choices):
@@ -237,7 +238,7 @@ def _decoded(dimension: Dimension, value: Any) -> Any:
 
 
 def _encoded(name: str, dimension: Dimension, values: Mapping[str, Any]) -> Any:
-    """A value as Optuna has it; InputError where the space has no such value."""
+    """A value as Optuna has it; InputError where it is not in the space."""
     value = values.get(name)
     if isinstance(dimension, Choices):
         alike = [isinstance(known, bool) == isinstance(value, bool) and known == value for known in dimension.values]
@@ -245,4 +246,6 @@ def _encoded(name: str, dimension: Dimension, values: Mapping[str, Any]) -> Any:
             return alike.index(True)
     elif isinstance(value, int | float) and dimension.low <= value <= dimension.high:
         return value
-    raise InputError(f"{name} = {value!r} of a former trial is not in this sweep's space; begin a new sweep for it.")
+    raise InputError(
+        f"{name} = {value!r} of an earlier trial is not in the space of this sweep; begin a new sweep for it."
+    )

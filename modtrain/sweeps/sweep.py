@@ -1,18 +1,18 @@
-"""A sweep as a folder: `sweep.json`, and a run for each trial that has begun.
+"""Sweep: a folder with a `sweep.json`, and a run for each trial that has begun.
 
-A trial of grid, random or Sobol is a pure function of the space, the seed and its number, so whoever is to train it
-makes its run. Deliberately not here: what came of a trial (`outcome.py`), running trials (`queue.py`, `sweep.py`), and
-the points themselves (`space.py`).
+The values of a trial of grid, random or Sobol are a pure function of space, seed and number, so that any of its workers
+can create its run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -44,25 +44,28 @@ CONFIG = (
     "track",
     "params",
 )
-"""What a trial has of the sweep's config."""
-MOST = 1_000_000
-SEEN_S = 60.0
-"""How long a name that is there may look missing."""
+"""Fields of a config that every trial has."""
+MOST_TRIALS = 1_000_000
+CACHED_S = 60.0
+"""How long an NFS client may report that an existing name is missing."""
+READERS = 16
+"""Trials that are read at the same time."""
+Item = TypeVar("Item")
 
 
 class SweepSpec(BaseModel):
-    """What `sweep.json` holds: everything that decides what the trials are."""
+    """The content of `sweep.json`: everything that decides what the trials are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = 1
     config: dict[str, Any]
-    """Of every trial, before its values are put in: what a config file may say about training."""
+    """The config of every trial, before its values are put in."""
     placement: Placement
     space: list[dict[str, Any]]
     sampler: str
     seed: int = 0
-    trials: int = Field(ge=1, le=MOST)
+    trials: int = Field(ge=1, le=MOST_TRIALS)
     metric: str | None = None
     """A metric of the recipe's evaluation, or `module.scalar` of its training."""
     maximize: bool = True
@@ -70,7 +73,7 @@ class SweepSpec(BaseModel):
     evaluate_every: int | None = Field(default=None, ge=1)
     """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
     recipe_sha256: str | None = None
-    """Of the recipe's file, where it is the user's own."""
+    """Hash of the recipe's file, where it is not one of the package."""
     versions: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
 
@@ -78,7 +81,7 @@ class SweepSpec(BaseModel):
     @classmethod
     def _names_its_recipe(cls, config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(config.get("recipe"), str):
-            raise ValueError(f"its recipe is {config.get('recipe')!r}, and no name")
+            raise ValueError(f"its recipe is {config.get('recipe')!r}, which is not a name")
         return config
 
 
@@ -90,19 +93,18 @@ class Sweep:
     spec: SweepSpec
 
     @staticmethod
-    def create(path: Path, spec: SweepSpec) -> Sweep:
-        """Make the folder of a new sweep appear, complete; InputError where the name is taken or not allowed."""
-        create_folder(path, "sweep", SWEEP_FILE, spec)
+    def create(path: Path | str, spec: SweepSpec) -> Sweep:
+        """Create the folder of a new sweep; InputError where the name is taken or not allowed."""
+        create_folder(path := Path(path), "sweep", SWEEP_FILE, spec)
         return Sweep.open(path)
 
     @staticmethod
-    def open(path: Path) -> Sweep:
+    def open(path: Path | str) -> Sweep:
         """The sweep in a folder; InputError where there is none."""
-        return Sweep(path.resolve(), read_manifest(path, "sweep", SWEEP_FILE, SweepSpec))
+        return Sweep(Path(path).resolve(), read_manifest(Path(path), "sweep", SWEEP_FILE, SweepSpec))
 
-    def changed(self, **values: Any) -> Sweep:
-        """The same sweep with more trials, or ranked by another metric; trials that there are stay what they are."""
-        spec = self.spec.model_copy(update=values)
+    def with_spec(self, spec: SweepSpec) -> Sweep:
+        """The sweep with more trials, or another metric for ranking, written; existing trials are not changed."""
         if spec != self.spec:
             filesystem.replace_file(self.path / SWEEP_FILE, as_json(spec))
         return Sweep(self.path, spec)
@@ -114,21 +116,27 @@ class Sweep:
 
     @property
     def workers(self) -> int:
-        """Of each trial."""
+        """The number of workers of each trial."""
         return len(self.spec.placement)
+
+    @property
+    def worker_options(self) -> tuple[str, ...]:
+        """Options of the command of every worker."""
+        every = self.spec.evaluate_every
+        return ("--unattended", *(("--evaluate-every", str(every)) if every else ()))
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """What every trial trains."""
+        """The recipe of every trial."""
         return load_recipe(self.spec.config["recipe"])
 
     @functools.cached_property
     def space(self) -> space.Space:
-        """What varies."""
+        """The parameters that vary."""
         return space.from_json(self.spec.space)
 
     def values(self, number: int) -> dict[str, Any]:
-        """The point of a trial whose sampler is pure."""
+        """The values of a trial, for any sampler but TPE."""
         return space.point(self.space, self.spec.sampler, seed=self.spec.seed, index=number)
 
     def run_path(self, number: int) -> Path:
@@ -136,37 +144,37 @@ class Sweep:
         return self.path / f"trial-{number:04d}"
 
     def number_of(self, name: str) -> int | None:
-        """The trial whose folder bears a name; None for any other folder."""
+        """The number of the trial with a folder of this name; None for any other folder."""
         digits = name.removeprefix("trial-")
-        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len(str(MOST)) else -1
+        number = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < len(str(MOST_TRIALS)) else -1
         return number if 0 <= number < self.spec.trials and self.run_path(number).name == name else None
 
     def run(self, number: int) -> Run | None:
-        """The run of a trial that has begun; InputError where it is damaged."""
+        """The run of a trial, None where it has none yet; InputError where it is damaged."""
         path = self.run_path(number)
         return check_trial(Run.open(path)) if (path / RUN_FILE).exists() else None
 
-    def sound_run(self, number: int) -> Run | None:
-        """The same; also None where it is damaged, which its own row says."""
+    def intact_run(self, number: int) -> Run | None:
+        """The run of a trial; None also where it is damaged."""
         try:
             return self.run(number)
         except InputError:
             return None
 
     def begin(self, number: int, values: Mapping[str, Any] | None = None) -> Run:
-        """The run of a trial, made if there is none; workers may do so at once. `values` where TPE chose them."""
-        if (there := self.run(number)) is not None:
-            return there
-        chosen = self.values(number) if values is None else values
-        config = config_of(self.spec.config, chosen, self.recipe)
-        trial = {"number": number, "values": dict(chosen)}
+        """Open the run of a trial, or create it; several workers may do so at once. `values` are those of TPE."""
+        if (run := self.run(number)) is not None:
+            return run
+        point = self.values(number) if values is None else values
+        config = trial_config(self.spec.config, point, self.recipe)
+        trial = {"number": number, "values": dict(point)}
         try:
             return Run.create(self.run_path(number), new_spec(config, self.recipe, self.spec.placement, trial=trial))
         except InputError:
             if self.run_path(number).name not in filesystem.names(self.path):
                 raise
         # Another worker of this trial was quicker; this client may still have the name cached as missing.
-        return filesystem.wait_until(lambda: self.run(number), timeout_s=SEEN_S) or Run.open(self.run_path(number))
+        return filesystem.wait_until(lambda: self.run(number), timeout_s=CACHED_S) or Run.open(self.run_path(number))
 
     def trial(self, number: int, job: JobPhase | None = None) -> Trial:
         """A trial as it is now; `job` is the phase of its jobs, None where no backend was asked."""
@@ -180,10 +188,15 @@ class Sweep:
         values = self.values(number) if self.spec.sampler != "tpe" else {}
         return Trial(number=number, values=values, state=state, why=why)
 
+    def map_trials(self, function: Callable[[int], Item]) -> list[Item]:
+        """The results of a function of a trial's number, for all trials; many at a time, as shared storage is slow."""
+        with ThreadPoolExecutor(READERS) as readers:
+            return list(readers.map(function, range(self.spec.trials)))
+
     def check_stop(self) -> None:
         """StopRequested where the whole sweep was asked to stop."""
         if (stop := self.stop_request()) is not None:
-            raise StopRequested(f"{self.name} was stopped ({stop}): no trial begins.")
+            raise StopRequested(f"{self.name} was stopped ({stop}): no further trial begins.")
 
     def stop_request(self) -> StopRequest | None:
         """The request that no further trial begins; None where there is none."""
@@ -201,24 +214,24 @@ def new_sweep(
     prune: str | None = None,
     evaluate_every: int | None = None,
 ) -> SweepSpec:
-    """What `sweep.json` of a new sweep says. `varied` is a space, or what a space file holds.
+    """The `sweep.json` of a new sweep. `varied` is a space, or the content of a space file.
 
-    Whether more of the metric is better, the recipe says unless `maximize` does.
-    InputError where anything is wrong that can be known now, such as a value that the recipe does not allow.
+    `maximize` is the recipe's direction of the metric where it is None. InputError where something is wrong that can
+    be known before anything runs, such as a value that the recipe does not allow.
     """
     recipe = load_recipe(config.recipe)
-    of = varied if isinstance(varied, space.Space) else space.from_mapping(varied, "the space")
+    search_space = varied if isinstance(varied, space.Space) else space.from_mapping(varied, "the space")
     for value, known in ((sampler, study.SAMPLERS), (prune, study.PRUNERS)):
         if value is not None and value not in known:
             raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
-    count = count_trials(of, sampler, trials)
-    config, base = _checked(config, recipe, of)
+    count = count_trials(search_space, sampler, trials)
+    config, base = _check_values(config, recipe, search_space)
     every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
         config={name: value for name in CONFIG if (value := getattr(base, name)) is not None},
         placement=draft(config, recipe).spec.placement,
-        space=space.as_json(of),
+        space=space.as_json(search_space),
         sampler=sampler,
         seed=config.seed,
         trials=count,
@@ -233,10 +246,10 @@ def new_sweep(
 
 
 def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
-    """InputError where it is known already that no trial will ever have the metric; what it measures is not."""
+    """InputError where no trial can have the metric; the metrics of an evaluation are not known before it runs."""
     if metric is None:
         if needed:
-            raise InputError("--prune and --sampler tpe need to know what is good: give --metric.")
+            raise InputError("--prune and --sampler tpe need a metric: give --metric.")
         return
     module, _, scalar = metric.partition(".")
     known = module in recipe.modules
@@ -249,46 +262,45 @@ def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
 
 
 def check_trial(run: Run) -> Run:
-    """The same run; InputError where it says of itself as a trial what none of ours does."""
+    """The same run; InputError where its description of the trial is not one that a sweep writes."""
     trial = run.spec.trial
     if trial is None or (isinstance(trial.get("number"), int) and isinstance(trial.get("values"), dict)):
         return run
     raise InputError(
-        f"{run.path / RUN_FILE} is damaged or of another version: trial: it has no whole number and named values."
+        f"{run.path / RUN_FILE} is damaged or of another version: `trial` has no whole number and named values."
     )
 
 
-def count_trials(of: space.Space, sampler: str, wanted: int | None) -> int:
-    """How many trials there are; InputError where a grid has not so many, or nobody says how many."""
-    if not of.dimensions:
+def count_trials(varied: space.Space, sampler: str, trials: int | None) -> int:
+    """The number of trials; InputError where a grid has fewer points, or the number is needed and not given."""
+    if not varied.dimensions:
         raise InputError("Say what varies: --vary translator.lr=1e-4,1e-3, --space FILE, or `sweep:` of a config.")
-    if sampler != "grid" and wanted is None:
-        raise InputError(f"--sampler {sampler} needs to know how many: give --trials.")
-    points = space.size(of) if sampler == "grid" else MOST
-    if wanted is not None and wanted > points and sampler == "grid":
-        raise InputError(f"--trials {wanted} is more than the grid has points: {points}.")
-    if (wanted or points) > MOST:
-        raise InputError(
-            f"{wanted or points} trials are too many for one sweep; take at most {MOST}, as with --trials."
-        )
-    return wanted or points
+    if sampler != "grid" and trials is None:
+        raise InputError(f"--sampler {sampler} needs a number of trials: give --trials.")
+    points = space.size(varied) if sampler == "grid" else MOST_TRIALS
+    if trials is not None and trials > points and sampler == "grid":
+        raise InputError(f"--trials {trials} is more than the grid has points: {points}.")
+    count = trials or points
+    if count > MOST_TRIALS:
+        raise InputError(f"{count} trials are too many for one sweep; take at most {MOST_TRIALS}, as with --trials.")
+    return count
 
 
-def config_of(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Recipe) -> Config:
+def trial_config(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Recipe) -> Config:
     """The config of a trial: the sweep's, with the trial's values over it."""
     names = [parameter.name for parameter in parameters(recipe.params)]
     options, settings = space.split(values, names)
     return read_config(None, {**config, **options}, settings)
 
 
-def _checked(config: Config, recipe: Recipe, of: space.Space) -> tuple[Config, RunSpec]:
-    """The config as every trial has it, and a run of it; InputError where the recipe refuses it, or a varied value."""
+def _check_values(config: Config, recipe: Recipe, of: space.Space) -> tuple[Config, RunSpec]:
+    """The config with the first values, and its run; InputError where the recipe refuses the config or a value."""
     given = {name: getattr(config, name) for name in (*CONFIG, "nodes", "place")}
     kept = {name: value for name, value in given.items() if value is not None}
     placement = [list(recipe.modules)]
     for corner in space.corners(of):
-        new_spec(config_of(kept, corner, recipe), recipe, placement)
+        new_spec(trial_config(kept, corner, recipe), recipe, placement)
     # A parameter without a default may be one that is varied.
     first = {name: value for name, value in next(space.corners(of)).items() if name not in space.FIELDS}
-    config = config_of(kept, first, recipe)
+    config = trial_config(kept, first, recipe)
     return config, new_spec(config, recipe, placement)

@@ -13,7 +13,7 @@ from modtrain.storage.evaluations import EvaluationRecord, metric_by_epoch, read
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import JobPhase, RunSnapshot, WorkerJob, read_snapshot
-from modtrain.storage.run_state import PENDING, RunState, failed_worker, run_state
+from modtrain.storage.run_state import ENDED, PENDING, RunState, failed_worker, run_state
 
 NewestOf = Callable[[str], Checkpoint | None]
 """The newest version of a module."""
@@ -34,6 +34,12 @@ class Trial:
     """Why it failed, was pruned or stopped, or has no result: one sentence."""
     exit_code: int | None = None
     """Of the worker that made it fail, where it is known."""
+    is_damaged: bool = False
+    """Whether its run cannot be read, so that running it again does not help."""
+
+    def is_open(self, *, retry_failed: bool) -> bool:
+        """Whether a sweep that is resumed runs the trial: it has not ended, or has failed and is to be retried."""
+        return self.state not in ENDED or (retry_failed and self.state == "failed")
 
 
 def read_trial(run: Run, metric: str | None, job: JobPhase | None = None) -> Trial:
@@ -54,8 +60,8 @@ def build_trial(snapshot: RunSnapshot, metric: str | None) -> Trial:
     if metric is not None:
         result = ranking_value(run, metric, newest, _newest_of(snapshot), is_over=state == "finished")
         if state == "finished" and result is None:
-            if any(job.phase in ("pending", "running") for job in snapshot.jobs.values()):
-                state = "running"  # its last worker evaluates
+            if _is_evaluated_later(snapshot):
+                state = "running"
             else:
                 why = _missing_result(run, metric, newest, _newest_of(snapshot))
     trial = run.spec.trial or {}
@@ -129,6 +135,13 @@ def _unknown_metric(run: Run, metric: str, evaluation: EvaluationRecord | None, 
     if not measured or name in measured:
         return None
     return f"{source} has no {name!r}; it has {', '.join(measured)}.{did_you_mean(name, measured)}"
+
+
+def _is_evaluated_later(snapshot: RunSnapshot) -> bool:
+    """Whether the last worker of a finished run may be evaluating it now."""
+    if snapshot.jobs:
+        return any(job.phase in ("pending", "running") for job in snapshot.jobs.values())
+    return snapshot.launcher is not None
 
 
 def _newest_of(snapshot: RunSnapshot) -> NewestOf:

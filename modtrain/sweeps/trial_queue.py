@@ -1,39 +1,50 @@
-"""Queue: a sweep's trials as launches, as many at a time as there is room for, from one process.
+"""TrialQueue: runs the trials of a sweep from this process, as many at a time as there is room for.
 
-It is how sweeps run on `local` and `ray`, and wherever results decide what comes next (TPE, pruning). Deliberately not
-here: arrays of a scheduler (`sweep.py`), which need nobody to watch.
+It is used on `local` and `ray`, and wherever results decide what comes next (TPE, pruning).
 """
 
 from __future__ import annotations
 
-import json
+import heapq
 import os
+import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from modtrain import plugins
 from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Backend, BackendOptions
 from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.launcher_lock import release
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, write_stop_request
-from modtrain.sweeps.study import Study
-from modtrain.sweeps.sweep import SEEN_S, Sweep
+from modtrain.sweeps.space import format_values
+from modtrain.sweeps.study import State, Study
+from modtrain.sweeps.sweep import CACHED_S, Sweep
 from modtrain.sweeps.trial import Trial, unknown_metric, values_by_epoch
 
 LOOP_S = 0.1
-OBEY_S = 1.0
-"""Seconds between two looks for a stop of the whole sweep."""
-READERS = 16
-"""Trials that are read at the same time: shared storage answers slowly, but many at once."""
+STOP_CHECK_S = 1.0
+"""Seconds between two checks for a stop request of the whole sweep."""
+
+Notify = Callable[[str], None]
+"""Takes a message for the user."""
 
 
-class Queue:
+@dataclass(frozen=True)
+class _EndedTrial:
+    """A trial whose jobs are over, while shared storage may still show an earlier state of its folder."""
+
+    launch: Launch
+    read_until: float
+    """Monotonic time from which its folder is believed."""
+
+
+class TrialQueue:
     """The trials of a sweep that still have to run, on one backend."""
 
     def __init__(
@@ -46,56 +57,68 @@ class Queue:
         at_once: int,
         retry_failed: bool = False,
     ) -> None:
-        """Nothing is started yet. `trials` are all of the sweep, as they are now.
+        """Nothing is started yet. `trials` are all of the sweep; `at_once` of them run at the same time.
 
-        `at_once` of them run at the same time, each with a job for each of its workers.
+        Each running trial has a job for each of its workers.
         """
         self.sweep, self.trials, self.backend_name = sweep, list(trials), backend
-        self._study = _remembered(sweep, self.trials, retry_failed=retry_failed)
-        self._left = [trial.number for trial in self.trials if _runs(trial, retry_failed=retry_failed)]
-        self.at_once = min(at_once, sweep.spec.trials)  # not what is left: each is to have its threads as before
-        made: Backend = plugins.load("backend", backend)(options)
-        self._backends = {backend: made}
-        self.poll_s = made.poll_s
-        share = options.profile.cpus or (made.cores(self.at_once * sweep.workers) if self._left else 1)
-        self._options = replace(options, profile=options.profile.with_values({"cpus": share}, "The sweep"))
+        self._study = _restored_study(sweep, self.trials, retry_failed=retry_failed)
+        self._waiting = deque(trial.number for trial in self.trials if trial.is_open(retry_failed=retry_failed))
+        self.at_once = min(at_once, sweep.spec.trials)  # not the waiting ones: each gets the same threads as before
+        instance: Backend = plugins.load("backend", backend)(options)
+        self._backends = {backend: instance}
+        self.poll_s = instance.poll_s
+        cpus = options.profile.cpus or (instance.cores(self.at_once * sweep.workers) if self._waiting else 1)
+        self._options = replace(options, profile=options.profile.with_values({"cpus": cpus}, "The sweep"))
         self.running: dict[int, Launch] = {}
-        self._ended: dict[int, tuple[Launch, float]] = {}
-        """Trials that are over, each with when to believe what can be seen of it: shared storage may show it late."""
+        self._ended: dict[int, _EndedTrial] = {}
         self.stopping: StopRequest | None = None
         """Why no further trial begins."""
-        self._failure: Exception | None = None
-        self._measured = sweep.spec.metric is None
-        """Whether a trial was seen to have the sweep's metric."""
-        self._silent = False
-        self._looked = float("-inf")
+        self._error: Exception | None = None
+        self._is_metric_known = sweep.spec.metric is None
+        """Whether a trial has shown the sweep's metric."""
+        self._is_silent = False
+        self._stop_checked_at = float("-inf")
+        self._started_at: dict[int, float] = {}
+        """When this queue began each trial; those that it resumed are left out."""
+        self._durations_s: list[float] = []
 
     @property
-    def left(self) -> int:
-        """Trials that are still to begin, or to go on."""
-        return len(self._left)
+    def waiting(self) -> int:
+        """The number of trials that are still to be begun or resumed."""
+        return len(self._waiting)
 
-    def watch(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Begin trials, follow them, and yield again and again, until all are over or nothing more may begin."""
-        asked = float("-inf")
+    @property
+    def left_s(self) -> float | None:
+        """Estimated seconds until the last trial ends; None where it is not known."""
+        now = time.monotonic()
+        running_s = [now - self._started_at.get(number, now) for number in self.running]
+        return None if self.stopping else estimate_left_s(self._durations_s, running_s, self.waiting, self.at_once)
+
+    def watch(self, notify: Notify) -> Iterator[None]:
+        """Begin trials and follow them, yielding again and again until all are over or no more may begin."""
+        polled_at = float("-inf")
         while True:
-            self._obey()
-            self._begin(tell)
-            if time.monotonic() - asked >= self.poll_s:
-                asked = time.monotonic()
-                self._ask(tell)
-                self._begin(tell)  # a place that is free now is not left empty
+            self._check_stop()
+            self._fill(notify)
+            if time.monotonic() - polled_at >= self.poll_s:
+                polled_at = time.monotonic()
+                self._poll(notify)
+                self._fill(notify)  # a place that has become free is not left empty
             yield
-            if not self.running and not self._ended and (not self._left or self.stopping):
+            if not self.running and not self._ended and (not self._waiting or self.stopping):
                 break
             time.sleep(min(self.poll_s, LOOP_S))
-        if self._failure is not None:
-            raise self._failure
+        if self._error is not None:
+            raise self._error
 
     def stop(self, request: StopRequest) -> None:
-        """Begin nothing more, and ask every running trial to publish and leave."""
+        """Begin no further trial, and ask every running one to publish and leave."""
         if self.stopping is None:
             self.stopping = request
+            for number in self._waiting:
+                if self.trials[number].state == "queued":
+                    self.trials[number] = replace(self.trials[number], state="created")
             for launch in self.running.values():
                 if launch.run.stop_request() is None:  # a pruned trial stays pruned
                     write_stop_request(launch.run.path, request)
@@ -106,39 +129,44 @@ class Queue:
         for launch in self.running.values():
             launch.cancel()
 
-    def _obey(self, *, after_s: float = OBEY_S) -> None:
-        if time.monotonic() - self._looked >= after_s:
-            self._looked = time.monotonic()
+    def _check_stop(self, *, every_s: float = STOP_CHECK_S) -> None:
+        if time.monotonic() - self._stop_checked_at >= every_s:
+            self._stop_checked_at = time.monotonic()
             if (request := self.sweep.stop_request()) is not None:
                 self.stop(request)
 
-    def _begin(self, tell: Callable[[str], None]) -> None:
-        """Fill the free places. A trial that cannot begin ends the sweep, once those that run are through."""
-        while self._left and len(self.running) < self.at_once and self.stopping is None:
-            number = self._left[0]
-            self._obey(after_s=0.0)  # a trial that was cancelled just now makes no room for another one
+    def _fill(self, notify: Notify) -> None:
+        """Begin trials in the free places. One that cannot begin ends the sweep after the running ones."""
+        while self._waiting and len(self.running) < self.at_once and self.stopping is None:
+            self._check_stop(every_s=0.0)  # the place of a cancelled trial is not for another one
             if self.stopping is not None:
                 return
             try:
-                run = self.sweep.run(number)
-            except InputError as error:  # damaged: the other trials are worth going on
-                tell(f"trial {number} is left out: {error}")
-                self._left.pop(0)
-                continue
-            if run is not None and (by := launcher_pid(run.path)) not in (None, os.getpid()):
-                tell(f"trial {number} is launched by process {by} already and left to it")
-            else:
-                try:
-                    self.running[number] = self._launch(number, run)
-                except (ModtrainError, OSError) as error:
-                    self._failure, self.stopping = error, _ended(str(error))
-                    return
-                tell(f"trial {number} {'goes on' if run else 'begins'}: {said(self.trials[number].values)}")
-            self._left.pop(0)
+                self._begin(self._waiting[0], notify)
+            except (ModtrainError, OSError) as error:
+                self._error, self.stopping = error, _end_request(str(error))
+                return
+            self._waiting.popleft()
 
-    def _launch(self, number: int, begun: Run | None) -> Launch:
-        """Submit a trial, or take over what lives of it."""
-        run = self.sweep.begin(number, self._study.ask(number)) if begun is None else begun
+    def _begin(self, number: int, notify: Notify) -> None:
+        """Begin or resume a trial, but not one that is damaged or launched by another process."""
+        try:
+            run = self.sweep.run(number)
+        except InputError as error:  # the other trials can still run
+            notify(f"trial {number} is left out: {error}")
+            return
+        if run is not None and (launcher := launcher_pid(run.path)) not in (None, os.getpid()):
+            notify(f"trial {number} is left out: process {launcher} has launched it already")
+            return
+        self.running[number] = self._launch(number, run)
+        if run is None:
+            self._started_at[number] = time.monotonic()
+        notify(f"trial {number} {'resumes' if run else 'begins'}: {format_values(self.trials[number].values)}")
+
+    def _launch(self, number: int, run: Run | None) -> Launch:
+        """Submit a trial, or take over its live jobs."""
+        if run is None:
+            run = self.sweep.begin(number, self._study.ask(number))
         self.trials[number] = replace(self.trials[number], values=(run.spec.trial or {})["values"], state="running")
         launch = Launch(
             run,
@@ -146,39 +174,42 @@ class Queue:
             self._options,
             backends=self._backends,
             beside=self.at_once * self.sweep.workers,
-            worker_options=worker_options(self.sweep),
+            worker_options=self.sweep.worker_options,
         )
         launch.start()
         return launch
 
-    def _ask(self, tell: Callable[[str], None]) -> None:
-        """One question to each backend for the jobs of all trials."""
+    def _poll(self, notify: Notify) -> None:
+        """Ask each backend once about the jobs of all trials."""
         ids: dict[str, list[str]] = {}
         for launch in self.running.values():
-            for name, its in launch.job_ids().items():
-                ids.setdefault(name, []).extend(its)
+            for name, own in launch.job_ids().items():
+                ids.setdefault(name, []).extend(own)
         try:
-            told = {name: self._backends[name].status(its) for name, its in ids.items()}
+            states = {name: self._backends[name].status(own) for name, own in ids.items()}
         except BackendSilent as error:
-            if not self._silent:  # once: the jobs go on meanwhile
-                tell(str(error))
-            self._silent = True
+            if not self._is_silent:  # once: the jobs continue meanwhile
+                notify(str(error))
+            self._is_silent = True
             return
-        self._silent = False
+        self._is_silent = False
         for number, launch in list(self.running.items()):
-            launch.update(told, _about(number, tell))
-            self._judge(number, launch, tell)
+            launch.update(states, _with_number(number, notify))
+            self._report(number, launch, notify)
             if launch.over:
                 launch.release()
-                self._ended[number] = self.running.pop(number), time.monotonic() + SEEN_S
-        for number, (launch, until) in list(self._ended.items()):
-            trial = self.sweep.trial(number, "ended")
-            if time.monotonic() >= until or _is_all(trial, launch, self.sweep.spec.metric):
-                del self._ended[number]
-                self._over(trial, launch, tell)
+                self._ended[number] = _EndedTrial(self.running.pop(number), time.monotonic() + CACHED_S)
+        self._read_ended(notify)
 
-    def _judge(self, number: int, launch: Launch, tell: Callable[[str], None]) -> None:
-        """Tell the study what the trial has reached; one that is not worth going on with is asked to leave."""
+    def _read_ended(self, notify: Notify) -> None:
+        for number, ended in list(self._ended.items()):
+            trial = self.sweep.trial(number, "ended")
+            if time.monotonic() >= ended.read_until or _is_complete(trial, ended.launch, self.sweep.spec.metric):
+                del self._ended[number]
+                self._finish(trial, ended.launch, notify)
+
+    def _report(self, number: int, launch: Launch, notify: Notify) -> None:
+        """Report the values of a running trial to the study, and prune the trial where the study says so."""
         spec = self.sweep.spec
         self._check_metric(launch.run)
         if not spec.metric or not spec.prune:
@@ -188,107 +219,102 @@ class Queue:
         reason = self._study.should_prune(number)
         if reason and launch.run.stop_request() is None and not launch.run.is_finished(launch.run.modules):
             launch.run.request_stop(reason, kind="pruned", sender="modtrain sweep")
-            tell(f"trial {number} is pruned: {reason}")
+            notify(f"trial {number} is pruned: {reason}")
 
     def _check_metric(self, run: Run) -> None:
-        """End the sweep where what is measured turns out not to be what it wants to know."""
+        """End the sweep where a trial measures something, but not the sweep's metric."""
         metric = self.sweep.spec.metric
-        if self._measured or metric is None or self.stopping is not None:
+        if self._is_metric_known or metric is None or self.stopping is not None:
             return
-        if (sentence := unknown_metric(run, metric)) is not None:
-            how = "begin another sweep" if self._needs_metric else f"go on with `modtrain sweep {self.sweep.path}`"
-            self._failure = InputError(f"{sentence} Give --metric, and {how}.")
-            self.stop(_ended(sentence))
-        self._measured = bool(values_by_epoch(run, metric))
+        if (problem := unknown_metric(run, metric)) is not None:
+            needs_metric = self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
+            next_step = "begin another sweep" if needs_metric else f"resume with `modtrain sweep {self.sweep.path}`"
+            self._error = InputError(f"{problem} Give --metric, and {next_step}.")
+            self.stop(_end_request(problem))
+        self._is_metric_known = bool(values_by_epoch(run, metric))
 
-    @property
-    def _needs_metric(self) -> bool:
-        return self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
-
-    def _over(self, trial: Trial, launch: Launch, tell: Callable[[str], None]) -> None:
-        broken = [m for m in launch.members if m.exit_code not in (0, FencedOut.exit_code, *STOPPED)]
-        if trial.state not in ENDED and broken and launch.run.stop_request() is None:
-            # The worker did not come so far as to report it, and later readers are to know.
-            reason = launch.failure(broken[0])
-            launch.run.request_stop(reason, kind="worker_failed", sender=broken[0].name)
+    def _finish(self, trial: Trial, launch: Launch, notify: Notify) -> None:
+        """Record how a trial ended."""
+        failed = [m for m in launch.members if m.exit_code not in (0, FencedOut.exit_code, *STOPPED)]
+        if trial.state not in ENDED and failed and launch.run.stop_request() is None:
+            # The worker died before it could report this; the request makes it known to later readers.
+            message = launch.failure(failed[0])
+            launch.run.request_stop(message, kind="worker_failed", sender=failed[0].name)
             trial = self.sweep.trial(trial.number, "ended")
         self.trials[trial.number] = trial
-        if (state := told(trial)) != "running":
-            self._study.tell(trial.number, _result(trial), state)  # type: ignore[arg-type]
-        tell(ending(trial, self.sweep.spec.metric))
+        release(launch.run)
+        if trial.state in ENDED and trial.number in self._started_at:
+            self._durations_s.append(time.monotonic() - self._started_at[trial.number])
+        if (state := study_state(trial)) != "running":
+            self._study.tell(trial.number, _study_result(trial), state)
+        notify(end_message(trial, self.sweep.spec.metric))
 
 
-def _is_all(trial: Trial, launch: Launch, metric: str | None) -> bool:
-    """Whether the folder shows what the exit codes say."""
+def estimate_left_s(
+    durations_s: Sequence[float], running_s: Iterable[float], waiting: int, at_once: int
+) -> float | None:
+    """Estimated seconds until all trials have ended, if each takes the median duration of those that have.
+
+    `running_s` are the seconds that the running trials have taken so far. None where no trial has ended yet, or where
+    the running ones take longer than the median and nothing else is left.
+    """
+    if not durations_s:
+        return None
+    median_s = statistics.median(durations_s)
+    free_at = sorted(max(0.0, median_s - seconds) for seconds in running_s)
+    free_at = [0.0] * (at_once - len(free_at)) + free_at
+    for _ in range(waiting):
+        heapq.heapreplace(free_at, free_at[0] + median_s)
+    return max(free_at, default=0.0) or None
+
+
+def study_state(trial: Trial) -> State:
+    """The state of a trial for the study: that training diverges at a point is a result, which TPE learns from."""
+    if trial.state == "failed":
+        return "finished" if trial.exit_code == Diverged.exit_code else "failed"
+    return trial.state if trial.state in ("finished", "pruned") else "running"
+
+
+def end_message(trial: Trial, metric: str | None) -> str:
+    """How a trial ended, in one line."""
+    if trial.state != "finished":
+        return f"trial {trial.number} {trial.state} after epoch {trial.epoch}: {trial.why or 'stop requested'}"
+    detail = f"{metric} {trial.result:.4g}" if trial.result is not None else trial.why
+    return f"trial {trial.number} finished" + (f": {detail}" if detail else "")
+
+
+def _is_complete(trial: Trial, launch: Launch, metric: str | None) -> bool:
+    """Whether the folder shows the end that the exit codes imply."""
     codes = {member.exit_code for member in launch.members}
     if codes == {0}:
         return trial.state == "finished" and (metric is None or bool(trial.metrics) or trial.result is not None)
     return trial.state == "failed" or Diverged.exit_code not in codes
 
 
-def told(trial: Trial) -> str:
-    """The state of a trial for a study. That a place is so bad that training diverges there, TPE may know."""
-    if trial.state == "failed":
-        return "finished" if trial.exit_code == Diverged.exit_code else "failed"
-    return trial.state if trial.state in ENDED else "running"
-
-
-def ending(trial: Trial, metric: str | None) -> str:
-    """How a trial ended, in one line."""
-    reached = f": {metric} {trial.result:.4g}" if trial.result is not None else ""
-    if trial.state == "finished":
-        return f"trial {trial.number} finished{reached or (': ' + trial.why if trial.why else '')}"
-    return f"trial {trial.number} {trial.state} after epoch {trial.epoch}: {trial.why or 'asked to leave'}"
-
-
-def said(values: Mapping[str, Any]) -> str:
-    """A trial's values, in a line."""
-    return ", ".join(f"{name}={shown(value)}" for name, value in values.items())
-
-
-def shown(value: Any) -> str:
-    """A value as a person types it: null, true, 0.1, [1, 2], text."""
-    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
-
-
-def worker_options(sweep: Sweep) -> tuple[str, ...]:
-    """What every worker of a trial is told besides."""
-    every = sweep.spec.evaluate_every
-    return ("--unattended", *(("--evaluate-every", str(every)) if every else ()))
-
-
-def _runs(trial: Trial, *, retry_failed: bool) -> bool:
-    return trial.state not in ENDED or (retry_failed and trial.state == "failed")
-
-
-def _remembered(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Study:
-    """The study as it was when the process before this one ended."""
+def _restored_study(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) -> Study:
+    """The study as it was when the previous process of the sweep ended."""
     spec = sweep.spec
     study = Study(sweep.space, sampler=spec.sampler, seed=spec.seed, maximize=spec.maximize, pruner=spec.prune)
 
-    def reported(trial: Trial) -> dict[int, float] | None:
+    def reports(number: int) -> dict[int, float] | None:
         """None for a trial that has not begun, or is damaged."""
-        run = sweep.sound_run(trial.number)
+        run = sweep.intact_run(number)
         return None if run is None else values_by_epoch(run, spec.metric) if spec.prune and spec.metric else {}
 
-    with ThreadPoolExecutor(READERS) as readers:
-        found = list(readers.map(reported, trials))
-    for trial, its in zip(trials, found, strict=True):
-        if its is not None:
-            again = _runs(trial, retry_failed=retry_failed)
-            state = "running" if again else told(trial)
-            study.remember(trial.number, trial.values, reports=its, result=_result(trial), state=state)  # type: ignore[arg-type]
+    for trial, own in zip(trials, sweep.map_trials(reports), strict=True):
+        if own is not None:
+            state = "running" if trial.is_open(retry_failed=retry_failed) else study_state(trial)
+            study.remember(trial.number, trial.values, reports=own, result=_study_result(trial), state=state)
     return study
 
 
-def _result(trial: Trial) -> float | None:
-    """What a study is told."""
+def _study_result(trial: Trial) -> float | None:
     return float("nan") if trial.state == "failed" else trial.result
 
 
-def _ended(reason: str) -> StopRequest:
+def _end_request(reason: str) -> StopRequest:
     return StopRequest(kind="ended", reason=reason, sender="modtrain sweep")
 
 
-def _about(number: int, tell: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda sentence: tell(f"trial {number}: {sentence}")
+def _with_number(number: int, notify: Notify) -> Notify:
+    return lambda message: notify(f"trial {number}: {message}")

@@ -36,6 +36,11 @@ class Progress:
         self.tracking: Tracking | None = None
         """Gets every curve line; None before training."""
 
+    @property
+    def state(self) -> str:
+        """State of the worker between two waits: resting while its schedule trains none of its modules."""
+        return "resting" if all(self._resting_learners()) else "running"
+
     def start_epoch(self, position: Position) -> None:
         """The peers are refreshed and the first batch of an epoch follows."""
         self._pace.start_epoch(time.monotonic(), position.step)
@@ -51,6 +56,7 @@ class Progress:
         self._measure_pace(position)
         self._write_curves(position)
         self._heartbeat.report(
+            state=self.state,
             epoch=position.epoch,
             step=position.step,
             steps_per_s=self._pace.steps_per_s(position.steps_per_epoch),

@@ -148,7 +148,7 @@ class Worker:
         self.nets = self._build_nets()
         for learner in self.learners:
             learner.lineage = self.peers.lineage(learner.reads)
-        self.heartbeat.report(state="running", waiting_for=None)
+        self.heartbeat.report(state=self.progress.state, waiting_for=None)
 
     def _while_waiting(self, peer: str) -> None:
         self.timer.enter("waiting")

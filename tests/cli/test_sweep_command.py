@@ -1,4 +1,4 @@
-"""What `modtrain sweep` and `sweep-status` say: wrong input, dry runs, and tables of trials that are there already."""
+"""`modtrain sweep` and `sweep-status`: wrong input, dry runs, and tables of existing trials."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from modtrain.errors import ModtrainError
 from modtrain.scheduling import standalone_worker
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
-from modtrain.sweeps.runner import trials as trials_of
 from modtrain.sweeps.sweep import new_sweep
-from modtrain.sweeps.trial import PRUNED
+from modtrain.sweeps.trials import read_trials
 from tests.conftest import TINY
 from tests.support import SUPPORT
 from tests.support.command import Said, Terminal
@@ -55,7 +54,7 @@ def sweep(type_: Terminal, tmp_path: Path) -> Any:
         (["--vary", "opponants=1,2"], "Did you mean 'opponents'?"),
         (["--vary", "lr=0.1,tall"], "lr = 'tall' is not allowed"),
         (["--vary", "epochs=0,1"], "epochs = 0 is not allowed"),
-        (["--vary", "lr=1e-4..1e-2"], "how many points of lr"),
+        (["--vary", "lr=1e-4..1e-2"], "needs a number of points of lr"),
         ([*LRS, "--vary", "lr=1"], "--vary lr is given twice"),
         ([*LRS, "--sampler", "sobl", "--trials", 3], "Did you mean 'sobol'?"),
         ([*LRS, "--sampler", "random"], "give --trials"),
@@ -82,7 +81,7 @@ def sweep(type_: Terminal, tmp_path: Path) -> Any:
         ([TINY], "give it as --recipe"),
     ],
 )
-def test_what_is_wrong_is_one_sentence_and_nothing_is_made(
+def test_an_error_is_one_sentence_and_nothing_is_created(
     words: list[object], sentence: str, sweep: Any, tmp_path: Path
 ) -> None:
     said = sweep(*words)
@@ -101,10 +100,10 @@ def test_a_metric_of_a_recipe_without_evaluation_is_refused_at_once(sweep: Any, 
     assert sweep(*LRS, "--recipe", recipe, "--metric", "generator.loss", "--dry-run").code == 0
 
 
-def test_a_name_that_is_taken_and_a_root_that_is_a_file_are_said(sweep: Any, tmp_path: Path) -> None:
+def test_a_taken_name_and_a_root_that_is_a_file_are_errors(sweep: Any, tmp_path: Path) -> None:
     (tmp_path / "runs/other").mkdir(parents=True)
     said = sweep(*LRS, "--name", "other")
-    assert (said.code, "exists already, and is no sweep" in said.err) == (2, True)
+    assert (said.code, "exists and is not a sweep" in said.err) == (2, True)
     (tmp_path / "file").write_text("")
     said = sweep(*LRS, "--root", tmp_path / "file")
     assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)
@@ -128,7 +127,7 @@ def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
     assert peaks_mb[2] < peaks_mb[1] + 3
 
 
-def test_a_sweep_whose_scripts_were_only_written_goes_on_with_its_backend_and_its_options(
+def test_a_sweep_whose_scripts_were_only_written_keeps_its_backend_and_its_options(
     sweep: Any, type_: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -142,7 +141,7 @@ def test_a_sweep_whose_scripts_were_only_written_goes_on_with_its_backend_and_it
 
 
 @pytest.mark.parametrize("backend", ["local", "ray"])
-def test_a_dry_run_says_what_would_run_and_makes_nothing(backend: str, sweep: Any, tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_would_run_and_creates_nothing(backend: str, sweep: Any, tmp_path: Path) -> None:
     said = sweep(*LRS, "--vary", "seed=1..3", "--backend", backend, "--metric", "mean", "--max-running", 2, "--dry-run")
     assert said.code == 0
     for expected in ("lr, seed", "6 by grid, each with 2 workers", "mean (more is better)", "Nothing was created."):
@@ -151,12 +150,12 @@ def test_a_dry_run_says_what_would_run_and_makes_nothing(backend: str, sweep: An
 
 
 def made(path: Path, varied: dict[str, Any], recipe: Path = TINY, **decided: Any) -> Sweep:
-    """A sweep whose trials nobody has begun."""
+    """A sweep in which no trial has begun."""
     return Sweep.create(path, new_sweep(Config(recipe=str(recipe), nodes=1), varied, **decided))
 
 
 def train(sweep: Sweep, number: int) -> Run:
-    """A trial as its worker trains it, here."""
+    """Train a trial as its worker does, in this process."""
     run = sweep.begin(number)
     with contextlib.suppress(ModtrainError):
         standalone_worker.train(run, run.modules, threads=1)
@@ -172,8 +171,8 @@ def some(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         metric="mean",
         maximize=False,
     )
-    sweep.begin(2).request_stop(f"{PRUNED}the others are better")
-    sweep.begin(3).request_stop("lunch")
+    sweep.begin(2).request_stop("the others are better", kind="pruned", sender="modtrain sweep")
+    sweep.begin(3).request_stop("lunch", sender="modtrain stop")
     for number in range(5):
         train(sweep, number)
     return sweep
@@ -187,7 +186,7 @@ def parsed(text: str) -> Any:
 def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep, type_: Terminal) -> None:
     said = type_("sweep-status", some.path)
     assert said.code == 0
-    assert said.out.startswith("some  6 trials: 1 waiting, 1 stopped, 1 pruned, 1 failed, 2 finished\n")
+    assert said.out.startswith("some  stopped  6 trials: 1 failed, 1 stopped, 1 pruned, 1 created, 2 finished\n")
     lines = said.out.splitlines()
     assert lines[2].split() == ["trial", "state", "mean", "lr", "nan_at", "epoch"]
     assert [line.split()[1] for line in lines[3:9]] == [
@@ -196,7 +195,7 @@ def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep,
         "failed",
         "pruned",
         "stopped",
-        "waiting",
+        "created",
     ]
     results = {
         trial["number"]: trial["result"] for trial in parsed(type_("sweep-status", some.path, "--json").out)["trials"]
@@ -210,7 +209,7 @@ def test_json_has_everything_of_every_trial(some: Sweep, type_: Terminal) -> Non
     found = parsed(type_("sweep-status", some.path, "--json").out)
     about = {name: found[name] for name in ("sweep", "path", "sampler", "metric", "maximize")}
     assert about == {"sweep": "some", "path": str(some.path), "sampler": "grid", "metric": "mean", "maximize": False}
-    assert found["counts"] == {"waiting": 1, "stopped": 1, "pruned": 1, "failed": 1, "finished": 2}
+    assert found["counts"] == {"failed": 1, "stopped": 1, "pruned": 1, "created": 1, "finished": 2}
     trials = {trial["number"]: trial for trial in found["trials"]}
     assert list(trials[0]["metrics"]) == ["mean"]
     assert (trials[0]["values"], trials[0]["epoch"]) == ({"lr": 0.005, "nan_at": -1}, 3)
@@ -246,7 +245,7 @@ def test_another_metric_sorts_the_same_trials_also_one_of_training(some: Sweep, 
     assert (said.code, "Did you mean 'mean'?" in said.err) == (2, True)
 
 
-def test_what_is_not_finite_is_null_and_said(tmp_path: Path, type_: Terminal) -> None:
+def test_a_result_that_is_not_finite_is_null_and_has_a_reason(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "inf", {"bold": [True, False]}, PAINTING, metric="perfect")
     train(sweep, 0)
     said = type_("sweep-status", sweep.path)
@@ -257,13 +256,18 @@ def test_what_is_not_finite_is_null_and_said(tmp_path: Path, type_: Terminal) ->
     assert "nan" not in type_("sweep-status", sweep.path, "--csv").out
 
 
-def test_a_finished_trial_without_the_metric_says_what_there_is_or_what_to_do(tmp_path: Path, type_: Terminal) -> None:
+def test_a_finished_trial_without_the_metric_names_the_existing_ones_or_the_next_command(
+    tmp_path: Path, type_: Terminal
+) -> None:
     sweep = made(tmp_path / "typo", {"lr": [0.01, 0.02]}, metric="meen")
     train(sweep, 0)
     finish(sweep.begin(1))  # its worker was killed before it came to the evaluation
     said = type_("sweep-status", sweep.path).out
     assert "trial 0 finished: The evaluation has no 'meen'; it has mean. Did you mean 'mean'?" in said
-    assert f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` does it" in said
+    assert (
+        f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` evaluates it"
+        in said
+    )
 
 
 def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Terminal) -> None:
@@ -275,7 +279,7 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
     (sweep.run_path(2) / "run.json").write_text(json.dumps({**spec, "trial": {"number": 2, "values": 5}}))
     said = type_("sweep-status", sweep.path)
     assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("hurt  4 trials: 1 waiting, 2 failed, 1 finished\n")
+    assert said.out.startswith("hurt  stopped  4 trials: 2 failed, 1 created, 1 finished\n")
     for number in (1, 2):
         assert f"trial {number} failed: {sweep.run_path(number) / 'run.json'} is damaged" in said.out
     assert type_("status", sweep.path).out == said.out
@@ -288,21 +292,22 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
         assert said.code == 1
         assert said.err.startswith("modtrain: 2 of its trials cannot be read, all others are shown. ")
         assert str(sweep.run_path(1)) in said.err
-    assert "0 were asked to publish and leave" in type_("stop", sweep.path).out
+    assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path).out
     assert type_("cancel", sweep.path).code == 0
 
 
-def test_a_damaged_trial_that_is_tried_again_is_left_out_and_the_others_go_on(tmp_path: Path, type_: Terminal) -> None:
+def test_a_damaged_trial_is_left_out_of_a_retry_and_the_others_run(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "hurt", {"lr": [0.01, 0.02, 0.03]}, metric="mean")
     train(sweep, 0)
     sweep.begin(1)
     (sweep.run_path(1) / "run.json").write_text("{")
     said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1, "--retry-failed")
     assert f"trial 1 is left out: {sweep.run_path(1) / 'run.json'} is damaged" in said.out
-    assert [trial.state for trial in trials_of(sweep)] == ["finished", "failed", "finished"]
+    assert [trial.state for trial in read_trials(sweep)] == ["finished", "failed", "finished"]
+    assert "--retry-failed" not in said.out, "the damaged trial cannot run again"
 
 
-def test_a_method_of_pruning_is_one_also_where_a_folder_is_called_so(
+def test_a_pruner_is_one_also_where_a_folder_has_its_name(
     sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "median").mkdir()
@@ -310,7 +315,7 @@ def test_a_method_of_pruning_is_one_also_where_a_folder_is_called_so(
     assert "median" in sweep(*LRS, "--metric", "mean", "--prune", "median", "--dry-run").out
 
 
-def test_what_is_better_the_recipe_says_unless_the_user_does(tmp_path: Path) -> None:
+def test_the_direction_of_a_metric_is_the_recipe_s_unless_it_is_given(tmp_path: Path) -> None:
     recipe = tmp_path / "down.py"
     down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
     recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
@@ -322,7 +327,7 @@ def test_what_is_better_the_recipe_says_unless_the_user_does(tmp_path: Path) -> 
     assert made(tmp_path / "silent", {"lr": [0.01]}, metric="mean").spec.maximize
 
 
-def test_the_command_asks_the_recipe_what_is_better(tmp_path: Path, type_: Terminal) -> None:
+def test_the_command_takes_the_direction_of_a_metric_from_the_recipe(tmp_path: Path, type_: Terminal) -> None:
     recipe = tmp_path / "down.py"
     down = 'evaluate=evaluate,\n    lower_is_better=("mean",),'
     recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", down))
@@ -337,7 +342,7 @@ def test_the_command_asks_the_recipe_what_is_better(tmp_path: Path, type_: Termi
     assert "mean (more is better)" in type_("sweep", config, *words[1:]).out
 
 
-def test_a_metric_that_is_misspelt_in_the_recipe_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_metric_that_is_misspelt_in_the_recipe_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = tmp_path / "typo.py"
     names = 'evaluate=evaluate,\n    lower_is_better=("maen", "fid"),'
     recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", names))
@@ -361,7 +366,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
     assert "a_long_name_a" in said
     assert "a value with forty …" in said
     assert "No room for a_long_name_c, a_long_name_d, " in said
-    assert len([line for line in said.splitlines() if "waiting" in line]) == 257
+    assert len([line for line in said.splitlines() if "created" in line]) == 257
     assert "more\na" not in type_("sweep-status", sweep.path, "--csv").out.replace("\n\n", "")
 
 
@@ -382,7 +387,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
         (["--recipe", PAINTING, "--bold", "--vary", "bold=true"], "painting.py'. Leave that out"),
     ],
 )
-def test_what_contradicts_a_sweep_that_exists_is_named(
+def test_settings_that_contradict_an_existing_sweep_are_named(
     words: list[object], phrase: str, tmp_path: Path, type_: Terminal
 ) -> None:
     sweep = made(tmp_path / "there", {"opponents": [1, 2, 3]}, sampler="random", trials=4)
@@ -403,7 +408,7 @@ def test_a_sweep_takes_more_trials_and_a_grid_as_many_as_it_has_points(tmp_path:
     assert (said.code, "more than the grid has points: 3" in said.err) == (2, True)
 
 
-def test_a_recipe_that_has_changed_since_a_sweep_was_begun_is_said(
+def test_a_recipe_that_has_changed_since_a_sweep_was_created_is_reported(
     tmp_path: Path, type_: Terminal, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = tmp_path / "mine.py"
@@ -413,10 +418,10 @@ def test_a_recipe_that_has_changed_since_a_sweep_was_begun_is_said(
     assert "changed" not in caplog.text
     recipe.write_text(recipe.read_text() + "# another\n")
     type_("sweep", sweep.path, "--backend", "local", "--dry-run")
-    assert f"The recipe {recipe} has changed since this sweep was begun." in caplog.text
+    assert f"The recipe {recipe} has changed since this sweep was created." in caplog.text
 
 
-def test_a_parameter_without_a_default_may_be_what_varies(tmp_path: Path, sweep: Any) -> None:
+def test_a_parameter_without_a_default_may_vary(tmp_path: Path, sweep: Any) -> None:
     recipe = tmp_path / "needy.py"
     recipe.write_text(TINY.read_text().replace("lr: float = 1e-2", "lr: float"))
     assert "has no default" in sweep("--recipe", recipe, "--vary", "seed=1..2").err
@@ -441,16 +446,16 @@ def test_one_file_is_launched_and_swept(tmp_path: Path, type_: Terminal) -> None
     assert (said.code, "Did you mean 'sampler'?" in said.err) == (2, True)
 
 
-def test_a_task_of_a_sweep_that_was_stopped_or_is_not_there_does_not_begin(tmp_path: Path, type_: Terminal) -> None:
+def test_a_task_of_a_sweep_that_was_stopped_or_does_not_exist_does_not_begin(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "stopped", {"lr": [0.01]})
     assert type_("trial", sweep.path, "--task", 1).code == 2
-    assert "0 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
+    assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
     said = type_("trial", sweep.path, "--task", 0)
     assert (said.code, "stopped was stopped (lunch)" in said.err) == (3, True)
     assert sweep.run(0) is None
 
 
-def test_prune_alone_is_halving_and_judges_every_epoch_where_it_has_to(sweep: Any, tmp_path: Path) -> None:
+def test_prune_alone_is_halving_and_evaluates_every_epoch_where_it_needs_to(sweep: Any, tmp_path: Path) -> None:
     assert "pruning  halving" in sweep(*LRS, "--prune", "--metric", "mean", "--dry-run").out
     assert "pruning  median" in sweep("--prune", "median", *LRS, "--metric", "mean", "--dry-run").out
     assert made(tmp_path / "a", {"lr": [0.1]}, metric="mean", prune="halving").spec.evaluate_every == 1
@@ -458,7 +463,7 @@ def test_prune_alone_is_halving_and_judges_every_epoch_where_it_has_to(sweep: An
     assert made(tmp_path / "c", {"lr": [0.1]}, metric="mean").spec.evaluate_every is None
 
 
-def test_a_space_comes_from_a_file_and_vary_goes_before_it(sweep: Any, tmp_path: Path) -> None:
+def test_a_space_comes_from_a_file_and_vary_overrides_it(sweep: Any, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("lr: {low: 1.0e-4, high: 1.0e-2, log: true, count: 3}\nopponents: [1, 3, 8]\n")
     words = ("--space", tmp_path / "space.yaml", "--dry-run")
     assert "9 by grid" in sweep(*words).out
@@ -467,7 +472,7 @@ def test_a_space_comes_from_a_file_and_vary_goes_before_it(sweep: Any, tmp_path:
     assert "6 by grid" in said
 
 
-def test_a_thousand_trials_are_written_and_looked_at_in_seconds(sweep: Any, tmp_path: Path, type_: Terminal) -> None:
+def test_a_thousand_trials_are_written_and_shown_in_seconds(sweep: Any, tmp_path: Path, type_: Terminal) -> None:
     begun = time.process_time()
     more = ("--vary", "lr=log:1e-5..1e-1", "--sampler", "sobol", "--trials", 1000, "--nodes-per-trial", 1)
     said = sweep(*more, "--backend", "slurm", "--name", "thousand", "--dry-run")
@@ -477,5 +482,5 @@ def test_a_thousand_trials_are_written_and_looked_at_in_seconds(sweep: Any, tmp_
     assert not list(path.glob("trial-*"))
     scripts = [script.read_text() for script in (path / "jobs").glob("*.sh")]
     assert "--array=0-999" in scripts[0]
-    assert parsed(type_("sweep-status", path, "--json").out)["counts"] == {"waiting": 1000}
+    assert parsed(type_("sweep-status", path, "--json").out)["counts"] == {"created": 1000}
     assert time.process_time() - begun < 15

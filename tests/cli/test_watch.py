@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,15 @@ def modtrain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return Terminal(capsys, monkeypatch)
 
 
+def kill_before_the_end(run: Run, module: str) -> None:
+    """Make the folder of a module that of a killed worker that had not published its last version."""
+    heartbeat = run.heartbeat_path(module)
+    heartbeat.write_text(json.dumps(json.loads(heartbeat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    published = run.published_path(module)
+    published.write_text("".join(published.read_text().splitlines(keepends=True)[:-1]))
+    shutil.rmtree(run.store(module).folder(max(run.store(module).versions())))
+
+
 def training(run: Run) -> subprocess.Popen[str]:
     """A worker that has come so far as to train."""
     process = start_worker(run, "generator,discriminator")
@@ -55,7 +65,7 @@ def lines_until(process: subprocess.Popen[str], ready: Callable[[str], bool]) ->
     raise AssertionError(said)
 
 
-def test_watching_a_run_tells_its_epochs_and_ends_with_it(tmp_path: Path, tiny_recipe: Path) -> None:
+def test_watching_a_run_prints_its_epochs_and_ends_with_it(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, BOTH, epochs=4, params={"pause_s": 0.1})
     worker = training(run)
     said = ended(start("status", run.path, "--watch"))
@@ -124,7 +134,7 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
     assert ended(watching).code == 130
 
 
-def test_that_not_all_is_searched_is_said_once(tmp_path: Path) -> None:
+def test_an_incomplete_search_is_reported_once(tmp_path: Path) -> None:
     rows, lines = [Catalog(make(tmp_path / "run", live=False).path).row("")], Lines()
     assert UNSEARCHED not in list(lines.new(rows, False))
     assert list(lines.new(rows, True)) == [UNSEARCHED]
@@ -174,7 +184,7 @@ def test_names_that_would_move_the_cursor_are_shown_instead(tmp_path: Path) -> N
     said = lines_until(watching, lambda line: line.startswith("a"))
     watching.send_signal(signal.SIGINT)
     ended(watching)
-    assert r"a\x1b[2J\n\xff  waiting" in said
+    assert r"a\x1b[2J\n\xff  created" in said
     assert "\x1b" not in said
 
 
@@ -218,7 +228,7 @@ def test_a_terminal_that_cannot_be_renewed_gets_lines(tmp_path: Path) -> None:
     os.close(ours)
 
 
-def test_a_folder_without_runs_is_not_watched_in_silence(tmp_path: Path) -> None:
+def test_watching_a_folder_without_runs_prints_that_there_are_none(tmp_path: Path) -> None:
     watching = start("watch", tmp_path)
     lines_until(watching, lambda line: line == "There is no run or sweep here yet.\n")
     make(tmp_path / "run", live=False)
@@ -247,8 +257,7 @@ def test_numbers_are_never_cut_however_long_a_name_is(tmp_path: Path, width: int
 
 def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
-    beat = run.module_path("translator") / "heartbeat.json"
-    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    kill_before_the_end(run, "translator")
     catalog = Catalog(tmp_path)
     catalog.refresh()
     (row,) = catalog.rows()["runs"]
@@ -256,7 +265,7 @@ def test_a_run_that_waits_for_a_dead_worker_has_no_time_left(tmp_path: Path) -> 
     assert {module["name"]: module["state"] for module in row["modules"]}["translator"] == "lost"
 
 
-def test_a_scheduler_that_is_silent_for_once_changes_nothing(
+def test_a_scheduler_that_does_not_answer_once_changes_no_state(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, BOTH)
@@ -279,10 +288,9 @@ def test_a_scheduler_that_is_silent_for_once_changes_nothing(
     assert view.backend_is_silent
 
 
-def test_nobody_is_told_to_launch_what_is_launched(tmp_path: Path) -> None:
+def test_an_alarm_of_a_launched_run_does_not_advise_to_launch_it(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=True)
-    beat = run.module_path("translator") / "heartbeat.json"
-    beat.write_text(json.dumps(json.loads(beat.read_text()) | {"pid": 2**22 + 1, "started": 1}))
+    kill_before_the_end(run, "translator")
     (run.path / "jobs").mkdir()
     claim(run)
     catalog = Catalog(tmp_path)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -17,13 +18,21 @@ import pytest
 from modtrain.bench.sample_runs import make, publish, version
 from modtrain.errors import InputError
 from modtrain.monitoring.catalog import Catalog
+from modtrain.monitoring.status import read_status
 from modtrain.monitoring.summary import RunSummary
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.job_record import JobId, Record
+from modtrain.scheduling.launcher_lock import claim
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.liveness import launcher_path
+from modtrain.storage.process_identity import process_started
+from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
-from modtrain.sweeps.runner import ranked, trials
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from modtrain.sweeps.trials import rank, read_trials
+from modtrain.training.evaluation import evaluate
 from tests.support.runs import finish, make_run
 
 HOSTILE = [
@@ -369,8 +378,6 @@ def sweep(tmp_path: Path, tiny_recipe: Path) -> Sweep:
 
 
 def test_a_sweep_is_one_row_with_its_best_trial(sweep: Sweep) -> None:
-    from modtrain.training.evaluation import evaluate
-
     catalog = Catalog(sweep.path.parent)
     assert rows(catalog)["rates"]["counts"] == {"created": 3}
     for number in (0, 1):
@@ -447,10 +454,10 @@ def test_a_run_whose_modules_would_be_outside_of_its_folder_is_broken(tmp_path: 
 
 @pytest.mark.parametrize("line", ["5", '{"metrics": {"mean": "abc"}, "epochs": {}}', "[" * 5000])
 def test_a_foreign_line_among_a_trial_s_evaluations_breaks_no_sweep(sweep: Sweep, line: str) -> None:
-    evaluations = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
-    evaluations.parent.mkdir(exist_ok=True)
-    evaluations.write_text(line + "\n")
-    assert [trial.result for trial in ranked(sweep, trials(sweep))] == [None] * sweep.spec.trials
+    judged = sweep.begin(0).path / "evaluation" / "metrics.jsonl"
+    judged.parent.mkdir(exist_ok=True)
+    judged.write_text(line + "\n")
+    assert [trial.result for trial in rank(sweep, read_trials(sweep))] == [None] * sweep.spec.trials
     assert rows(Catalog(sweep.path.parent))[sweep.name]["metric"] is None
 
 
@@ -511,3 +518,119 @@ def test_every_run_has_its_turn_to_be_checked_closely(tmp_path: Path, monkeypatc
             publish(run, 100 + number)
         catalog.refresh()
     assert all(row["alarms"] for path, row in rows(catalog).items() if path >= "run-04")
+
+
+AGREEING = ("state", "progress", "epoch", "epochs", "left_s", "recipe")
+
+
+def assert_row_agrees_with_status(catalog: Catalog, run: Run, path: str) -> str:
+    """The row of a run has the words and numbers of `modtrain status`; the state."""
+    row, status = rows(catalog)[path], read_status(run)
+    assert {name: row[name] for name in AGREEING} == {name: status[name] for name in AGREEING}
+    for module in row["modules"]:
+        expected = status["modules"][module["name"]]
+        assert {name: module[name] for name in ("state", "version", "epoch", "step")} == {
+            name: expected[name] for name in ("state", "version", "epoch", "step")
+        }
+    return str(row["state"])
+
+
+def test_the_row_of_a_run_agrees_with_its_status_in_every_state(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=False)
+    for module in run.modules:
+        shutil.rmtree(run.module_path(module))
+        run.module_path(module).mkdir()
+    catalog, seen = Catalog(tmp_path), list[str]()
+
+    def check() -> None:
+        seen.append(assert_row_agrees_with_status(catalog, run, "run"))
+
+    def report(state: str, *, alive: bool = True, **fields: Any) -> None:
+        process = {"host": socket.gethostname(), "pid": os.getpid()}
+        started = process_started(os.getpid()) if alive else 1
+        for module in run.modules:
+            beat(run, module, **process, started=started, state=state, steps=10_000, **fields)
+
+    check()
+    run.jobs_path.mkdir()
+    Record(backend="slurm").write(run)  # a dry run
+    check()
+    Record(backend="slurm", jobs={0: JobId("slurm", "7")}).write(run)
+    check()
+    report("starting")
+    check()
+    for module in run.modules:
+        Publisher(run.store(module), "w").publish({WEIGHTS: b"w"}, epoch=3, step=300)
+    report("running", step=350, epoch=3, left_s=60.0)
+    check()
+    report("running", alive=False, step=350, epoch=3)
+    check()
+    claim(run)
+    check()
+    launcher_path(run.path).unlink()
+    report("preempted", alive=False, step=350, epoch=3)
+    check()
+    run.request_stop("lunch")
+    report("stopped", alive=False, step=350, epoch=3)
+    check()
+    run.request_stop("cancelled", kind="cancelled")
+    check()
+    run.request_stop("no memory", kind="worker_failed", sender="translator")
+    report("running", alive=False, step=350, epoch=3)
+    check()
+    run.request_stop("it was among the worst", kind="pruned")
+    check()
+    run.clear_stop()
+    for module in run.modules:
+        Publisher(run.store(module), "w").publish({WEIGHTS: b"w"}, epoch=100, step=10_000, final=True)
+    report("finished", alive=False, step=10_000, epoch=100)
+    check()
+    assert seen == [
+        *("created", "created", "queued", "starting", "running", "lost", "running", "preempted", "stopped"),
+        *("cancelled", "failed", "pruned", "finished"),
+    ]
+
+
+def test_the_row_of_a_sweep_agrees_with_its_trials_at_every_moment(sweep: Sweep) -> None:
+    catalog = Catalog(sweep.path.parent)
+
+    def check(**counts: int) -> str:
+        row, states = rows(catalog)["rates"], [trial.state for trial in read_trials(sweep)]
+        assert row["counts"] == {state: states.count(state) for state in states} == counts
+        results = [trial.result for trial in read_trials(sweep) if trial.result is not None]
+        assert (row["metric"]["value"] if row["metric"] else None) == max(results, default=None)
+        return str(row["state"])
+
+    assert check(created=3) == "created"
+    first, second, third = (sweep.begin(number) for number in range(3))
+    assert check(created=3) == "created"
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": process_started(os.getpid())}
+    for module in first.modules:
+        first.module_path(module).mkdir(parents=True)
+        beat(first, module, **process)
+    assert check(running=1, created=2) == "running"
+    finish(second)
+    evaluate(second)
+    assert check(running=1, finished=1, created=1) == "running"
+    third.request_stop("it was among the worst", kind="pruned")
+    for module in first.modules:
+        beat(first, module, **{**process, "started": 1})
+    assert check(lost=1, finished=1, pruned=1) == "stopped"
+    for module in first.modules:
+        beat(first, module, **{**process, "started": 1, "state": "failed", "exit_code": 1})
+    assert check(failed=1, finished=1, pruned=1) == "finished"
+
+
+def test_a_trial_s_launcher_and_jobs_are_followed_without_a_heartbeat(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", live=False)
+    for module in run.modules:
+        shutil.rmtree(run.module_path(module))
+    catalog = Catalog(tmp_path)
+    assert rows(catalog)["run"]["state"] == "created"
+    run.jobs_path.mkdir()
+    claim(run)
+    revision = catalog.revision
+    assert rows(catalog)["run"]["state"] == "queued"
+    assert catalog.revision > revision
+    launcher_path(run.path).unlink()
+    assert rows(catalog)["run"]["state"] == "created"

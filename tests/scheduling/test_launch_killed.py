@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from modtrain.cli.launch_view import LaunchView
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.profile import Profile
@@ -60,6 +61,31 @@ def test_every_worker_may_be_killed_and_the_run_still_finishes(
     assert launch.outcome() == 0
     assert is_final(run)
     assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
+
+
+def test_the_progress_of_a_launch_does_not_fall_below_what_a_killed_worker_has_published(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params=LONG, exchange_every=5)
+    launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
+    view = LaunchView(launch)
+    launch.start()
+    is_killed, after = False, []
+    for _ in launch.watch(lambda message: None):
+        newest, total = run.store("generator").latest(), run.spec.epochs * LONG["batches"]
+        status = view.status()
+        assert status["progress"] >= (newest.step / total if newest else 0.0), status
+        if is_killed:
+            after.append(status)
+        elif newest and newest.step >= 25:
+            os.kill(pid_after(run, "generator", steps=25), signal.SIGKILL)
+            is_killed = True
+    assert launch.outcome() == 0
+    assert [member.restarts for member in launch.members] == [1]
+    restarting = [status for status in after if status["state"] == "starting"]
+    assert restarting
+    assert {status["left_s"] for status in restarting} == {None}
+    assert after[-1]["progress"] == 1.0
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)

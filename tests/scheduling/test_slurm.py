@@ -230,14 +230,14 @@ def test_a_launch_records_its_jobs_and_returns_while_they_run_to_the_end(
 ) -> None:
     run, result = three
     assert result.code == 0, result.err
-    assert "Nobody has to stay." in result.out
+    assert "Jobs submitted; you can log out." in result.out
     assert [job in result.out for job in run.jobs] == [True] * 3
     run.until_finished()
     assert sorted(run.job(worker).node for worker in range(3)) == ["n1", "n2", "n3"]
     assert len(read_evaluations(run.run.evaluations_path)) >= 1
     assert (run.status()["state"], run.states()) == ("finished", ["finished"] * 3)
     again = typed("launch", run.path)
-    assert (again.code, "submitted" in again.out) == (0, False)
+    assert (again.code, "No job had to be submitted." in again.out) == (0, True)
 
 
 def test_status_shows_a_job_without_a_node_as_queued_with_the_reason(short: tuple[Launched, dict[str, Any]]) -> None:

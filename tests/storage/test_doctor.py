@@ -1,4 +1,4 @@
-"""What the doctor says of folders that keep their promises, and of some that do not."""
+"""`modtrain doctor` in sound folders, and in some that are not."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.storage import doctor
 from modtrain.storage.doctor import Check, Report, examine
-from modtrain.storage.doctor_peer import MEETING, Encounter
+from modtrain.storage.doctor_peer import MEETING, ProbeResult
 from tests.support.store_faults import mounts
 
 
 def of(report: Report, name: str) -> Check:
-    """What a report says under a name."""
+    """The check of this name."""
     [check] = [check for check in report.checks if check.name == name]
     return check
 
 
-def test_a_good_folder_passes_every_check_costs_something_and_is_left_as_it_was(tmp_path: Path) -> None:
+def test_a_sound_folder_passes_every_check_and_is_left_as_it_was(tmp_path: Path) -> None:
     report = examine(tmp_path, size_mb=1)
     assert [check for check in report.checks if check.verdict == "fail"] == []
     assert not report.failed
@@ -34,11 +34,11 @@ def test_a_good_folder_passes_every_check_costs_something_and_is_left_as_it_was(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_report_can_be_given_to_a_program(tmp_path: Path) -> None:
+def test_a_report_has_a_form_for_programs(tmp_path: Path) -> None:
     report = Report(path="p", checks=(Check(name="rename", verdict="fail", says="no"),), costs=())
-    told = json.loads(json.dumps(report.as_dict()))
-    assert told["failed"] is True
-    assert told["checks"] == [{"name": "rename", "verdict": "fail", "says": "no", "advice": ""}]
+    values = json.loads(json.dumps(report.as_dict()))
+    assert values["failed"] is True
+    assert values["checks"] == [{"name": "rename", "verdict": "fail", "says": "no", "advice": ""}]
 
 
 def test_a_folder_that_cannot_be_examined_is_named_in_one_sentence(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_folder_that_cannot_be_examined_is_named_in_one_sentence(tmp_path: Pat
         examine(path)
 
 
-def test_a_full_file_system_fails_with_what_is_missing_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+def test_a_full_file_system_fails_and_nothing_is_left_in_it(tmp_path: Path) -> None:
     with mounts.tmpfs(tmp_path / "full", "size=1m") as path:
         (path / "ballast").write_bytes(bytes(2**20))
         report = examine(path, size_mb=1)
@@ -65,12 +65,12 @@ def test_a_full_file_system_fails_with_what_is_missing_and_nothing_is_left_in_it
         assert os.listdir(path) == ["ballast"]
 
 
-def test_a_file_system_with_few_files_left_is_told(tmp_path: Path) -> None:
+def test_few_free_inodes_fail(tmp_path: Path) -> None:
     with mounts.tmpfs(tmp_path / "few", "nr_inodes=90") as path:
         assert of(examine(path, size_mb=0.01), "inodes").verdict == "fail"
 
 
-def test_memory_is_no_shared_storage(tmp_path: Path) -> None:
+def test_a_file_system_in_memory_is_a_warning(tmp_path: Path) -> None:
     with mounts.tmpfs(tmp_path / "memory", "size=50m") as path:
         report = examine(path, size_mb=0.1)
         assert of(report, "file system").verdict == "warn"
@@ -85,14 +85,14 @@ def umask() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("umask")
-def test_a_umask_that_hides_checkpoints_from_the_group_is_told(tmp_path: Path) -> None:
+def test_a_umask_that_hides_checkpoints_from_the_group_is_a_warning(tmp_path: Path) -> None:
     group = of(examine(tmp_path, size_mb=0.01), "group")
     assert group.verdict == "warn"
-    assert "cannot read what is published here (-rw-------" in group.says
+    assert "cannot read published files (-rw-------" in group.says
     assert "umask 027" in group.advice
 
 
-def test_a_shared_folder_without_the_setgid_bit_is_told(tmp_path: Path) -> None:
+def test_a_shared_folder_without_the_setgid_bit_is_a_warning(tmp_path: Path) -> None:
     tmp_path.chmod(0o775)
     os.chown(tmp_path, -1, os.getgid() + 4321)
     group = of(examine(tmp_path, size_mb=0.01), "group")
@@ -101,12 +101,12 @@ def test_a_shared_folder_without_the_setgid_bit_is_told(tmp_path: Path) -> None:
     assert of(examine(tmp_path, size_mb=0.01), "group").verdict == "ok"
 
 
-def test_a_name_that_two_processes_both_got_fails() -> None:
-    found = doctor._Findings()
-    doctor._note_encounter(found, "peer", "the node n2", Encounter(delay_s=6.5, doubled=3))
-    assert [check.verdict for check in found.checks] == ["fail", "warn"]
-    assert "both got the same name, 3 times of 40" in found.checks[0].says
-    assert found.checks[1].advice == "Leave more than 6 s between exchange points."
+def test_a_name_that_two_processes_both_got_is_a_failed_check() -> None:
+    findings = doctor._Findings()
+    doctor._note_probe(findings, "peer", "the node n2", ProbeResult(delay_s=6.5, doubled=3))
+    assert [check.verdict for check in findings.checks] == ["fail", "warn"]
+    assert "both got the same name, 3 times of 40" in findings.checks[0].says
+    assert findings.checks[1].advice == "Leave more than 6 s between exchange points."
 
 
 def test_two_nodes_with_stale_caches_find_each_other_and_each_says_how_late_it_sees_the_other(tmp_path: Path) -> None:
@@ -122,20 +122,20 @@ def test_two_nodes_with_stale_caches_find_each_other_and_each_says_how_late_it_s
         command = [sys.executable, "-c", code, str(there)]
         other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         report = examine(here, size_mb=2, peer=True)
-        theirs = json.loads(other.communicate(timeout=60)[0])
+        other_report = json.loads(other.communicate(timeout=60)[0])
     assert not report.failed, report
-    assert not theirs["failed"], theirs
+    assert not other_report["failed"], other_report
     assert "exactly one got each of 40 names" in of(report, "peer: race").says
     assert of(report, "peer: visibility").verdict == "ok"
     assert [(cost.name, cost.size_mb) for cost in report.costs[2:]] == [("pull from peer", 1)]
-    assert (theirs["costs"][2]["name"], theirs["costs"][2]["size_mb"]) == ("pull from peer", 2)
+    assert (other_report["costs"][2]["name"], other_report["costs"][2]["size_mb"]) == ("pull from peer", 2)
     assert os.listdir(tmp_path / "shared") == []
 
 
-def test_nobody_but_the_leftover_of_a_killed_doctor_is_no_second_node_and_it_is_said_what_to_do(tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_doctor_is_not_a_second_node_and_the_report_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / f"{MEETING}dead").mkdir()
     report = examine(tmp_path, size_mb=0.01, peer=True, peer_timeout_s=0.3)
     peer = of(report, "peer")
-    assert (peer.verdict, peer.says) == ("fail", "No other node came within 0.3 s.")
+    assert (peer.verdict, peer.says) == ("fail", "No other node was found within 0.3 s.")
     assert f"Run `modtrain doctor {tmp_path} --peer` on a second node at the same time" in peer.advice
     assert os.listdir(tmp_path) == [f"{MEETING}dead"]

@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm: as arrays that nobody has to watch, and through the queue where somebody has to."""
+"""Sweeps on a real Slurm: as arrays, and with a queue where results decide what runs."""
 
 from __future__ import annotations
 
@@ -37,14 +37,19 @@ class Swept:
     def run(self, number: int) -> Run:
         return Run.open(self.path / f"trial-{number:04d}")
 
-    def found(self) -> dict[int, dict[str, Any]]:
-        """Every trial as `sweep-status` tells it, by number."""
+    def trials(self) -> dict[int, dict[str, Any]]:
+        """Every trial of `sweep-status`, by number."""
         said = typed("sweep-status", self.path, "--json")
         assert said.code == 0, said.err
         return {trial["number"]: trial for trial in json.loads(said.out)["trials"]}
 
     def states(self) -> list[str]:
-        return [trial["state"] for _, trial in sorted(self.found().items())]
+        return [trial["state"] for _, trial in sorted(self.trials().items())]
+
+    def words(self) -> set[str]:
+        """The state of the sweep in `sweep-status` and in the list of `watch`."""
+        listed = json.loads(typed("watch", self.path, "--json").out)["runs"]
+        return {listed[0]["state"], json.loads(typed("sweep-status", self.path, "--json").out)["state"]}
 
     def until(self, *wanted: str, timeout_s: float = 90) -> None:
         until(lambda: self.states() == list(wanted), timeout_s=timeout_s)
@@ -61,9 +66,9 @@ class Swept:
         return [line.split() for line in filesystem.read_lines(self.path / "jobs" / f"{task}.journal")]
 
     def trains(self, number: int) -> bool:
-        """Whether a trial has begun, and is past its first steps."""
+        """Whether a trial has taken its first steps."""
         path = self.path / f"trial-{number:04d}"
-        return (path / "run.json").exists() and self.run(number).heartbeat("generator").get("step", 0) > 0
+        return (path / "run.json").exists() and (self.run(number).read_report("generator").step or 0) > 0
 
 
 class Cluster:
@@ -89,7 +94,7 @@ def cluster(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 @pytest.fixture(scope="module")
 def short(cluster: Cluster) -> Swept:
-    """Two tasks of thirty seconds and a start each, in jobs that leave after thirty; they need nobody meanwhile."""
+    """Two tasks of thirty seconds and a start each, in jobs that leave after thirty."""
     limits = ("--walltime", "00:01:00", "--publish-before-s", 30, "--exclude", "n[2-3]")
     return cluster.sweep("short", "--vary", "seed=1..2", "--epochs", 6, "--pause-s", 0.5, *limits)[0]
 
@@ -111,13 +116,13 @@ def finished(wide: tuple[Swept, Said]) -> Swept:
 
 
 def overlapping(spans: list[tuple[int, int]]) -> int:
-    """How many were there at the same time, at most."""
+    """The largest number at the same time."""
     return max(sum(begun <= at < over for begun, over in spans) for at, _ in spans)
 
 
 @pytest.fixture(scope="module")
 def queues(wide: tuple[Swept, Said], cluster: Cluster) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two commands that stay: one that takes no arrays, and one that ends bad trials early."""
+    """Two commands that keep running: one without arrays, and one that prunes."""
     plain = start(*cluster.words("plain", "--vary", "seed=1..2", "--array-limit", 0, "--max-running", 2))
     bad = ("--vary", "lr=0.01,1e-7", "--prune", "--metric", "generator.loss", "--minimize", "--max-running", 1)
     pruning = start(*cluster.words("pruned", *bad, "--pause-s", 0.05, "--epochs", 12))
@@ -127,7 +132,7 @@ def queues(wide: tuple[Swept, Said], cluster: Cluster) -> Iterator[list[subproce
         process.communicate()
 
 
-def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_nobody_has_to_stay(wide: tuple[Swept, Said]) -> None:
+def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_the_command_returns(wide: tuple[Swept, Said]) -> None:
     sweep, said = wide
     assert "submitted 4 of 4 trials (4 tasks)" in said.out
     array, alone = sweep.tasks()[0].partition("_")[0], sweep.tasks()[3]
@@ -147,7 +152,7 @@ def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is
     for task, code in enumerate((0, 3, 3)):
         assert sweep.slurm.until_over(sweep.tasks()[task]).exit_code == code
     assert not (sweep.path / "trial-0002").exists()
-    assert sweep.states() == ["finished", "stopped", "waiting"]
+    assert sweep.states() == ["finished", "stopped", "created"]
     before, first = sweep.tasks(), weights_of(sweep.run(0))
 
     assert "submitted 2 of 3" in typed("sweep", sweep.path).out
@@ -198,7 +203,7 @@ def test_the_scheduler_is_asked_once_for_all_trials(
     assert len(calls.read_text()) == 1
 
 
-def test_only_failed_trials_are_submitted_again_and_only_if_it_is_told_to(finished: Swept) -> None:
+def test_only_failed_trials_are_submitted_again_and_only_with_retry_failed(finished: Swept) -> None:
     assert "submitted 0 of 4" in typed("sweep", finished.path).out
     again = typed("sweep", finished.path, "--retry-failed", "--directive=--hold")
     assert "submitted 2 of 4" in again.out
@@ -211,7 +216,7 @@ def test_only_failed_trials_are_submitted_again_and_only_if_it_is_told_to(finish
 def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_queue(
     queues: list[subprocess.Popen[str]], cluster: Cluster
 ) -> None:
-    """With pruning, too: who is to be ended early is asked to leave through the folder."""
+    """Also with pruning: a pruned trial is asked to leave through its folder."""
     said = ended(queues[0])
     assert said.code == 0, said.out + said.err
     sweep = Swept(cluster.root / "plain", cluster.slurm)
@@ -222,7 +227,7 @@ def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_que
     assert said.code == 0, said.out + said.err
     sweep = Swept(cluster.root / "pruned", cluster.slurm)
     assert sweep.states() == ["finished", "pruned"]
-    assert sweep.found()[1]["epoch"] < 12
+    assert sweep.trials()[1]["epoch"] < 12
 
 
 def test_tasks_of_an_array_go_on_beyond_their_time_limit_each_for_itself(short: Swept) -> None:
@@ -239,10 +244,11 @@ def test_a_task_waits_for_no_other_one_of_its_trial_that_was_cancelled(cluster: 
     (tmp_path / "config.yaml").write_text("peer_timeout_s: 3")
     apart = ("--nodes-per-trial", 2, "--vary", "seed=1", "--directive=--hold")
     sweep, _ = cluster.sweep("halved", tmp_path / "config.yaml", *apart)
+    assert sweep.words() == {"queued"}
     cluster.slurm.run("scancel", sweep.tasks()[1])
     cluster.slurm.run("scontrol", "release", sweep.tasks()[0])
     assert sweep.slurm.until_over(sweep.tasks()[0]).exit_code == 7
-    assert "Waited 3 s for discriminator" in str(sweep.run(0).stop_requested())
+    assert "Waited 3 s for discriminator" in str(sweep.run(0).stop_request())
 
 
 def test_a_dry_run_of_a_thousand_trials_takes_seconds_and_submits_nothing(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""The space of a sweep: what may be written, what is said where it may not, and the points that are drawn."""
+"""The space of a sweep: how it is written, the errors where it is wrong, and the points that are drawn."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def vary(text: str) -> Dimension:
     return parse_vary([f"x={text}"]).dimensions["x"]
 
 
-def written(tmp_path: Path, text: str) -> Space:
+def write_space(tmp_path: Path, text: str) -> Space:
     (tmp_path / "space.yaml").write_text(text)
     return read_space(tmp_path / "space.yaml")
 
@@ -84,7 +84,7 @@ def test_choices_are_read_as_set_reads_values(text: str, values: tuple[Any, ...]
         ("0.0..1.0:5", Range(low=0.0, high=1.0, count=5)),
     ],
 )
-def test_a_range_is_by_magnitude_only_where_that_is_written(text: str, meant: Range) -> None:
+def test_a_range_is_logarithmic_only_where_it_is_marked_so(text: str, meant: Range) -> None:
     assert vary(text) == meant
 
 
@@ -98,20 +98,20 @@ def test_vary_without_name_or_values_is_refused(text: str) -> None:
     ("text", "sentence"),
     [
         ("1,2,", "it ends with a comma"),
-        ("1,,2", "no list of values with commas between"),
-        ("'a", "no list of values with commas between"),
-        ("1], 2, [3", "no list of values with commas between"),
-        ("1,2,1.0", "1.0 is there twice"),
-        ("a,a", "'a' is there twice"),
-        (".nan", "nan is no number, text,"),
-        ("{a: 1}", "{'a': 1} is no number, text,"),
-        ("&a [*a]", "no list of values"),
-        ("1..3,7", "a range stands alone and is low..high"),
+        ("1,,2", "not a list of values with commas between"),
+        ("'a", "not a list of values with commas between"),
+        ("1], 2, [3", "not a list of values with commas between"),
+        ("1,2,1.0", "1.0 occurs twice"),
+        ("a,a", "'a' occurs twice"),
+        (".nan", "nan is not a number, text,"),
+        ("{a: 1}", "{'a': 1} is not a number, text,"),
+        ("&a [*a]", "not a list of values"),
+        ("1..3,7", "a range is low..high without commas"),
         ("../data", "put text with dots in quotes"),
-        ("1..x", "a range stands alone and is low..high"),
-        ("1..", "a range stands alone and is low..high"),
-        ("log:5", "a range stands alone and is low..high"),
-        ("log:1,2", "a range stands alone and is low..high"),
+        ("1..x", "a range is low..high without commas"),
+        ("1..", "a range is low..high without commas"),
+        ("log:5", "a range is low..high without commas"),
+        ("log:1,2", "a range is low..high without commas"),
         ("3..1", "the low end 3 is not below the high end 1"),
         ("1..1", "the low end 1 is not below the high end 1"),
         ("log:0.0..1.0", "starts at more than 0, not at 0.0"),
@@ -120,7 +120,7 @@ def test_vary_without_name_or_values_is_refused(text: str) -> None:
         ("1..3:5", "fewer than 5 whole numbers from 1 to 3"),
         ("0..99999999999999999999", "is too wide"),
         ("0.0..1e308", "is too wide"),
-        ("1...inf", "a range stands alone and is low..high"),
+        ("1...inf", "a range is low..high without commas"),
     ],
 )
 def test_a_wrong_vary_is_named_with_what_is_wrong(text: str, sentence: str) -> None:
@@ -145,7 +145,7 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
         seed: 1..3
         widths: [[1, 2], [3]]
     """
-    assert dict(written(tmp_path, text).dimensions) == {
+    assert dict(write_space(tmp_path, text).dimensions) == {
         "translator.lr": Range(low=1e-5, high=1e-2, log=True),
         "translator.opponents": Choices((1, 3, 8)),
         "translator.deep.ema": Choices((0, 0.9)),
@@ -163,16 +163,16 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
         ("lr: []", "lr in the space {} is not allowed: there is no value to choose."),
         ("lr: {}", "lr in the space {} is not allowed: a range has low and high; low and high is missing."),
         ("lr: {low: 1}", "a range has low and high; high is missing."),
-        ("lr: {low: 1, high: 2, cuont: 3}", "'cuont' does not belong there; take low, high, log, count."),
+        ("lr: {low: 1, high: 2, cuont: 3}", "'cuont' is not allowed there; take low, high, log, count."),
         ("lr: {low: 1, high: 2, cuont: 3}", "Did you mean 'count'?"),
-        ("lr: {choices: [1], log: true}", "'log' does not belong there; take choices."),
-        ("lr: {choices: 1}", "choices = 1 is no list."),
-        ("lr: {low: a, high: 2}", "low = 'a' is no number."),
-        ("lr: {low: 1, high: true}", "high = True is no number."),
-        ("lr: {low: 1, high: .inf}", "high = inf is no number."),
+        ("lr: {choices: [1], log: true}", "'log' is not allowed there; take choices."),
+        ("lr: {choices: 1}", "choices = 1 is not a list."),
+        ("lr: {low: a, high: 2}", "low = 'a' is not a number."),
+        ("lr: {low: 1, high: true}", "high = True is not a number."),
+        ("lr: {low: 1, high: .inf}", "high = inf is not a number."),
         ("lr: {low: 1, high: 2, log: 1}", "log = 1 is neither true nor false."),
         ("lr: {low: 1.0, high: 2.0, count: 2.5}", "2.5 points are not allowed; take 2 (both ends) or more."),
-        ("t: {lr: [1, 1]}", "t.lr in the space {} is not allowed: 1 is there twice."),
+        ("t: {lr: [1, 1]}", "t.lr in the space {} is not allowed: 1 occurs twice."),
         ("t: {lr: [1]}\nt.lr: [2]", "The space {} has t.lr twice; leave one of them out."),
         ("lr: [1]\nlr: [2]", "The space {} is not YAML: 'lr' is given twice"),
         ("- 1", "The space {} must hold names and values"),
@@ -181,18 +181,18 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
 )
 def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        written(tmp_path, text)
+        write_space(tmp_path, text)
     assert sentence.format(tmp_path / "space.yaml") in str(caught.value)
 
 
-def test_a_space_file_that_is_not_there_is_said_with_one_that_is(tmp_path: Path) -> None:
+def test_a_missing_space_file_is_an_error_that_names_a_similar_one(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").touch()
     with pytest.raises(InputError, match=r"cannot be read: .* Did you mean 'space.yaml'\?"):
         read_space(tmp_path / "spaces.yaml")
 
 
 def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
-    both = merged(written(tmp_path, "lr: [1, 2]\nseed: 1..3"), parse_vary(["lr=5", "conv=a,b"]))
+    both = merged(write_space(tmp_path, "lr: [1, 2]\nseed: 1..3"), parse_vary(["lr=5", "conv=a,b"]))
     assert list(both.dimensions.items()) == [
         ("lr", Choices((5,))),
         ("seed", Range(low=1, high=3)),
@@ -277,7 +277,9 @@ def test_a_grid_takes_points_of_a_range_with_both_ends() -> None:
 
 @pytest.mark.parametrize("text", ["lr=0.0..1.0", "lr=log:1e-5..1e-2", "lr=log:1..64"])
 def test_a_grid_without_a_count_says_how_to_give_one(text: str) -> None:
-    with pytest.raises(InputError, match=r"how many points of lr to take: add `count: 5` .* or take --sampler random"):
+    with pytest.raises(
+        InputError, match=r"A grid needs a number of points of lr: add `count: 5` .* or take --sampler random"
+    ):
         size(parse_vary(["seed=1..3", text]))
 
 
@@ -292,7 +294,7 @@ def test_a_sampler_that_is_not_there_and_a_negative_seed_are_refused() -> None:
 def test_a_point_is_the_same_in_every_process_and_order(sampler: str) -> None:
     code = f"""if True:
         import json
-        from modtrain.space import parse_vary, point
+        from modtrain.sweeps.space import parse_vary, point
         space = parse_vary({VARIED!r})
         drawn = {{i: point(space, {sampler!r}, seed=7, index=i) for i in reversed(range(40))}}
         print(json.dumps([drawn[i] for i in range(40)]))
@@ -396,7 +398,7 @@ def test_a_space_comes_back_from_json_with_its_order_and_its_points(dimensions: 
 def test_neither_numbers_nor_optuna_are_loaded_before_they_are_needed() -> None:
     heavy = ("numpy", "scipy", "optuna", "torch", "ray")
     code = (
-        "import sys; from modtrain.space import parse_vary, point; from modtrain.study import Study\n"
+        "import sys; from modtrain.sweeps.space import parse_vary, point; from modtrain.sweeps.study import Study\n"
         "Study(parse_vary(['x=1..3']), sampler='grid', seed=0).ask(2)\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""Asking, telling and pruning: TPE learns, a rebuilt study goes on as if it never stopped, the best is never pruned."""
+"""Samplers and pruners: TPE learns, a restored study continues as if it never stopped, the best is never pruned."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tried(study: Study, count: int, result: Callable[[dict[str, Any]], float], f
     return asked
 
 
-def remembering(records: list[Record], **options: Any) -> Study:
+def restored(records: list[Record], **options: Any) -> Study:
     study = Study(MIXED, sampler="tpe", seed=3, **options)
     for number, values, reports, result, state in records:
         study.remember(number, values, reports=reports, result=result, state=state)
@@ -119,7 +119,7 @@ def test_a_rebuilt_study_asks_what_the_one_that_never_stopped_asks() -> None:
         result = chance.random() if state == "finished" else None
         study.tell(number, result, state)
         records.append((number, values, reports, result, state))
-    again = remembering(records, pruner="halving")
+    again = restored(records, pruner="halving")
     for number in (24, 25, 26):
         assert again.ask(number) == study.ask(number)
     for each in (study, again):
@@ -131,7 +131,7 @@ def test_a_rebuilt_study_asks_what_the_one_that_never_stopped_asks() -> None:
 def test_tpe_does_not_ask_the_same_again_after_a_restart() -> None:
     records: list[Record] = []
     for number in range(STARTUP + 10):
-        study = remembering(records)
+        study = restored(records)
         records.append((number, study.ask(number), {}, float(number % 7), "finished"))
     assert len({str(values) for _, values, _, _, _ in records}) == len(records)
 
@@ -197,7 +197,7 @@ def test_halving_keeps_the_best_and_stops_most_of_the_others_early(order: int, m
     assert {epoch for epoch, _ in pruned.values()} <= {1, 3}
 
 
-def test_halving_says_who_is_better() -> None:
+def test_halving_names_the_better_results() -> None:
     study = Study(PLANE, sampler="random", seed=0, pruner="halving", prune_after=2)
     pruned = race(study, [30.0, 20.0, 25.0, 10.0])
     assert pruned[1] == (2, "halving at epoch 2 keeps the best 1 of 2 trials; this one has 15, the best 25")
@@ -205,7 +205,7 @@ def test_halving_says_who_is_better() -> None:
     assert 0 not in pruned
 
 
-def test_halving_looks_at_the_next_report_where_not_every_epoch_has_one() -> None:
+def test_halving_takes_the_next_report_where_not_every_epoch_has_one() -> None:
     study = Study(PLANE, sampler="random", seed=0, pruner="halving")
     for number in range(2):
         study.ask(number)
@@ -214,14 +214,14 @@ def test_halving_looks_at_the_next_report_where_not_every_epoch_has_one() -> Non
     study.report(0, 4, 20.0)
     study.report(1, 5, 14.0)
     assert study.should_prune(0) is None
-    said = study.should_prune(1)
-    assert said == "halving at epoch 5 keeps the best 1 of 2 trials; this one has 14, the best 20"
+    reason = study.should_prune(1)
+    assert reason == "halving at epoch 5 keeps the best 1 of 2 trials; this one has 14, the best 20"
     study.report(1, 9, 1.0)
-    assert study.should_prune(1) == said
+    assert study.should_prune(1) == reason
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-def test_the_median_of_five_finished_trials_decides_and_is_said(maximize: bool) -> None:
+def test_the_median_of_five_finished_trials_decides_and_is_the_reason(maximize: bool) -> None:
     sign = 1 if maximize else -1
     study = Study(PLANE, sampler="random", seed=0, maximize=maximize, pruner="median", prune_after=2)
     for number in range(5):
@@ -234,10 +234,10 @@ def test_the_median_of_five_finished_trials_decides_and_is_said(maximize: bool) 
     study.report(bad, 1, sign * 1.0)
     assert study.should_prune(bad) is None
     study.report(bad, 2, sign * 13.9)
-    said = study.should_prune(bad)
-    assert said == f"the median of 5 trials at epoch 2 is {sign * 14}, this one has {sign * 13.9}"
+    reason = study.should_prune(bad)
+    assert reason == f"the median of 5 trials at epoch 2 is {sign * 14}, this one has {sign * 13.9}"
     study.report(good, 2, sign * 15.0)
-    study.report(good, 3, sign * 9.0)  # It was good once: a median looks at the best so far.
+    study.report(good, 3, sign * 9.0)  # its best so far counts
     assert study.should_prune(good) is None
     study.report(late, 3, float("nan"))
     assert study.should_prune(late) == f"the median of 5 trials at epoch 3 is {sign * 15}, this one has no number"
@@ -262,7 +262,7 @@ def test_a_study_that_was_rebuilt_prunes_by_what_it_remembers() -> None:
     records: list[Record] = [(n, values[n], {1: 10.0 + n, 2: 10.0 + n}, 10.0 + n, "finished") for n in range(6)]
     running: Record = (6, values[6], {1: 1.0}, None, "running")
     for pruner in ("halving", "median"):
-        study = remembering([*records, running], pruner=pruner)
+        study = restored([*records, running], pruner=pruner)
         assert study.should_prune(6) is None, "what was reported before is no reason any more"
         study.report(6, 2, 1.0)
         study.remember(7, values[7], reports={}, result=None, state="running")
@@ -289,7 +289,9 @@ def test_a_trial_that_is_not_of_this_space_is_refused() -> None:
     inside = point(MIXED, "random", seed=0, index=0)
     for name, value in (("lr", 1.0), ("conv", "sparse"), ("fixed", True), ("blocks", None)):
         study = Study(MIXED, sampler="tpe", seed=0)
-        with pytest.raises(InputError, match=rf"{name} = {value!r} of a former trial is not in this sweep's space"):
+        with pytest.raises(
+            InputError, match=rf"{name} = {value!r} of an earlier trial is not in the space of this sweep"
+        ):
             study.remember(0, inside | {name: value}, reports={}, result=1.0, state="finished")
 
 
@@ -301,12 +303,12 @@ def test_a_trial_that_is_not_of_this_space_is_refused() -> None:
         ({"prune_after": 0}, r"0 epochs before pruning are not allowed; take 1 or more\."),
     ],
 )
-def test_what_there_is_not_is_said(options: dict[str, Any], sentence: str) -> None:
+def test_an_unknown_option_is_an_error(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Study(PLANE, **{"sampler": "tpe", "seed": 0, "pruner": "median", **options})
 
 
-def test_optuna_says_nothing_and_writes_nothing(
+def test_optuna_prints_nothing_and_writes_nothing(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

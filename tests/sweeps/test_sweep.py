@@ -1,7 +1,8 @@
-"""Sweeps of real trials on this machine: whatever ends, or is ended, in the middle goes on where it was."""
+"""Sweeps of real trials on this machine: what ends or is ended in the middle is resumed where it was."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,12 +10,17 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modtrain import Sweep
+from modtrain.cli.sweep_view import QueueView
+from modtrain.dashboard.page_data import Source
+from modtrain.errors import ModtrainError
 from modtrain.scheduling import standalone_worker
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config
@@ -22,10 +28,12 @@ from modtrain.scheduling.profile import Profile
 from modtrain.storage import filesystem
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from modtrain.sweeps.runner import cancel, queue, run, stop, trials
+from modtrain.storage.stop_request import StopRequest
+from modtrain.sweeps.runner import cancel, open_queue, run, stop
 from modtrain.sweeps.sweep import new_sweep
 from modtrain.sweeps.trial import Trial
-from modtrain.sweeps.trial_queue import Queue
+from modtrain.sweeps.trial_queue import TrialQueue, estimate_left_s
+from modtrain.sweeps.trials import read_trials, state_of
 from tests.conftest import TINY
 from tests.support.command import Terminal, ended, start
 from tests.support.runs import finish, make_run, start_worker, weights_of
@@ -45,9 +53,9 @@ def made(path: Path, varied: dict[str, Any], *, recipe: Path = TINY, epochs: int
 
 @pytest.fixture
 def held(tmp_path: Path) -> Path:
-    """The tiny recipe, which goes slowly after its first epoch as long as there is a file `hold` beside it.
+    """The tiny recipe, slow after its first epoch while a file `hold` exists beside it.
 
-    So it does, too, where the learning rate is so small that nothing is learnt.
+    It is also slow where the learning rate is so small that nothing is learnt.
     """
     (tmp_path / "hold").touch()
     path = tmp_path / "held.py"
@@ -58,17 +66,28 @@ def held(tmp_path: Path) -> Path:
 
 
 def by_number(sweep: Sweep) -> dict[int, Trial]:
-    return {trial.number: trial for trial in trials(sweep)}
+    return {trial.number: trial for trial in read_trials(sweep)}
 
 
 def states(sweep: Sweep) -> list[str]:
-    return [trial.state for trial in trials(sweep)]
+    return [trial.state for trial in read_trials(sweep)]
 
 
 def run_of(sweep: Sweep, number: int) -> Run:
-    found = sweep.run(number)
-    assert found is not None
-    return found
+    run = sweep.run(number)
+    assert run is not None
+    return run
+
+
+def sweep_words(sweep: Sweep, type_: Terminal) -> set[str]:
+    """The state of a sweep: in `sweep-status`, in `watch` and the list, in its row on the page, and of the queue."""
+    listed = json.loads(type_("watch", sweep.path.parent, "--json").out)["runs"]
+    row = next(row for row in listed if row["kind"] == "sweep")
+    status = json.loads(type_("sweep-status", sweep.path, "--json").out)
+    assert row["counts"] == status["counts"]
+    text = type_("sweep-status", sweep.path).out.split()[1]
+    page = Source(sweep.path.parent).sweep(sweep.path.name)["sweep"]["state"]
+    return {row["state"], status["state"], text, page, state_of(sweep, read_trials(sweep))}
 
 
 def plain(path: Path, *, epochs: int = 3, **values: Any) -> dict[str, str]:
@@ -80,27 +99,27 @@ def plain(path: Path, *, epochs: int = 3, **values: Any) -> dict[str, str]:
 
 
 def train(sweep: Sweep, number: int, values: Any = None) -> None:
-    """A trial as its worker trains it, but here: that is quick."""
+    """Train a trial as its worker does, in this process, which is quick."""
     begun = sweep.begin(number, values)
     standalone_worker.train(begun, begun.modules, threads=1, evaluate_every=sweep.spec.evaluate_every)
 
 
-def life(sweep: Sweep, number: int) -> tuple[Any, ...]:
-    """Which process trained a trial last."""
-    beat = run_of(sweep, number).heartbeat("generator")
-    return tuple(beat.get(key) for key in ("pid", "started"))
+def process_of(sweep: Sweep, number: int) -> tuple[Any, ...]:
+    """The process that trained a trial last."""
+    process = run_of(sweep, number).read_report("generator").process
+    return process.pid, process.started
 
 
-def written(sweep: Sweep, number: int) -> dict[str, int]:
-    """When each file of a trial's checkpoints was written."""
+def checkpoint_times(sweep: Sweep, number: int) -> dict[str, int]:
+    """The times of change of the files of a trial's checkpoints."""
     folder = run_of(sweep, number).path / "modules"
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/checkpoints/*/*")}
 
 
 def trained(sweep: Sweep, number: int) -> bool:
-    """Whether a trial is through with its first epoch."""
-    found = sweep.run(number)
-    newest = found.store("generator").latest() if found else None
+    """Whether a trial has published its first epoch."""
+    run = sweep.run(number)
+    newest = run.store("generator").newest_intact().checkpoint if run else None
     return newest is not None and newest.epoch > 0
 
 
@@ -108,14 +127,31 @@ def wait_for(ready: Callable[[], bool]) -> None:
     assert filesystem.wait_until(lambda: ready() or None, timeout_s=90)
 
 
-def watched(made: Queue, until: Callable[[], bool]) -> tuple[Iterator[None], list[str]]:
-    """A queue that is watched until something holds, what is left to watch, and what it told."""
-    told: list[str] = []
-    watching = made.watch(told.append)
-    for _ in watching:
-        if until():
-            return watching, told
-    raise AssertionError(told)
+@contextmanager
+def watched(sweep: Sweep, until: Callable[[], bool], *, at_once: int = 1) -> Iterator[Watched]:
+    """A queue that was watched until something holds."""
+    messages: list[str] = []
+    with open_queue(sweep, "local", ONE_THREAD, at_once=at_once) as queue:
+        rest = queue.watch(messages.append)
+        for _ in rest:
+            if until():
+                break
+        else:
+            raise AssertionError(messages)
+        yield Watched(queue, rest, messages)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A queue, what is left to watch, and its messages."""
+
+    queue: TrialQueue
+    rest: Iterator[None]
+    messages: list[str]
+
+    def to_the_end(self) -> None:
+        for _ in self.rest:
+            pass
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +162,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     varied = ("--vary", "lr=0.005,0.01", "--vary", "seed=1..2")
     said = ended(start(*words, *varied, "--nodes-per-trial", 1, "--max-running", 4))
     assert said.code == 0, said.out + said.err
-    assert "four  4 trials, 4 at a time by local" in said.out
+    assert "four  4 trials, 4 at a time on local" in said.out
     assert said.out.count("begins: lr=") == said.out.count("finished: mean") == 4
     assert "the best  " in said.out
     return Sweep.open(root / "four")
@@ -151,12 +187,12 @@ def test_the_order_of_finishing_changes_no_result(four: Sweep, tmp_path: Path) -
 
 
 def test_the_same_command_again_only_shows(four: Sweep, type_: Terminal) -> None:
-    before = [(written(four, number), life(four, number)) for number in range(4)]
+    before = [(checkpoint_times(four, number), process_of(four, number)) for number in range(4)]
     words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", four.path.parent, "--name", "four")
     said = type_(*words, "--vary", "lr=0.005,0.01", "--vary", "seed=1..2", "--nodes-per-trial", 1, "--metric", "mean")
     assert said.code == 0, said.err
-    assert said.out.startswith("four  4 trials: 4 finished\n")
-    assert [(written(four, number), life(four, number)) for number in range(4)] == before
+    assert said.out.startswith("four  finished  4 trials: 4 finished\n")
+    assert [(checkpoint_times(four, number), process_of(four, number)) for number in range(4)] == before
 
 
 def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_path: Path, type_: Terminal) -> None:
@@ -168,12 +204,12 @@ def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_pat
     assert found[0].result is not None
 
     sweep = Sweep.open(tmp_path / "sobol")
-    before = written(sweep, 0)
+    before = checkpoint_times(sweep, 0)
     said = type_("sweep", sweep.path, "--trials", 2)  # on local again, as it was run last
     assert (said.code, "trial 1 begins" in said.out, "trial 0" in said.out) == (0, True, False), said.err
     more = by_number(Sweep.open(sweep.path))
     assert (more[0].values, more[1].values) == (found[0].values, Sweep.open(sweep.path).values(1))
-    assert written(sweep, 0) == before
+    assert checkpoint_times(sweep, 0) == before
 
 
 def test_on_ray_the_same_values_give_the_same_weights(four: Sweep, tmp_path: Path) -> None:
@@ -194,19 +230,19 @@ def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.code == 130, said.out + said.err
-    assert "those that run publish and leave" in said.out
+    assert "the running ones publish and leave" in said.out
     assert "trial 1 stopped after epoch" in said.out
-    assert "go on " in said.out
+    assert "resume it " in said.out
     assert states(sweep) == ["finished", "stopped"]
-    kept, step = written(sweep, 0), run_of(sweep, 1).heartbeat("generator")["step"]
+    kept, step = checkpoint_times(sweep, 0), run_of(sweep, 1).read_report("generator").step
 
     (tmp_path / "hold").unlink()
     said = type_("sweep", sweep.path)
     assert said.code == 0, said.err
-    assert "trial 1 goes on: lr=0.01" in said.out
+    assert "trial 1 resumes: lr=0.01" in said.out
     assert 10 <= step < 60
     assert states(sweep) == ["finished", "finished"]
-    assert written(sweep, 0) == kept
+    assert checkpoint_times(sweep, 0) == kept
     assert weights_of(run_of(sweep, 1)) == plain(tmp_path / "plain", epochs=6)
 
 
@@ -220,25 +256,25 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     wait_for(lambda: trained(sweep, 0))
     again = type_("sweep", sweep.path)
-    assert (again.code, "killed is launched already" in again.err) == (2, True)
+    assert (again.code, "killed is already launched" in again.err) == (2, True)
     process.kill()
     process.communicate()
-    pid, started = life(sweep, 0)
+    pid, started = process_of(sweep, 0)
     assert process_started(pid) == started
-    assert states(sweep) == ["running", "finished"]
-    told: list[str] = []
+    wait_for(lambda: states(sweep) == ["running", "finished"])  # its next heartbeat says so
+    messages: list[str] = []
 
-    def tell(sentence: str) -> None:
-        told.append(sentence)
+    def notify(message: str) -> None:
+        messages.append(message)
         (tmp_path / "hold").unlink(missing_ok=True)
 
-    found = run(sweep, "local", at_once=1, tell=tell)
-    assert {trial.state for trial in found} == {"finished"}
-    assert life(sweep, 0) == (pid, started)
-    assert told[0] == "trial 0 goes on: seed=1"
+    trials = run(sweep, "local", at_once=1, notify=notify)
+    assert {trial.state for trial in trials} == {"finished"}
+    assert process_of(sweep, 0) == (pid, started)
+    assert messages[0] == "trial 0 resumes: seed=1"
 
 
-def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
+def test_a_trial_that_diverges_fails_alone_and_runs_again_only_with_retry_failed(
     tmp_path: Path, type_: Terminal
 ) -> None:
     words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", tmp_path, "--name", "nan", "--metric", "mean")
@@ -249,12 +285,12 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
     assert f"trial 1 failed: {why}" in said.out
     assert "--retry-failed" in said.out
     sweep = Sweep.open(tmp_path / "nan")
-    lives = life(sweep, 0), life(sweep, 1)
+    lives = process_of(sweep, 0), process_of(sweep, 1)
     assert type_(*words).code == 1
-    assert (life(sweep, 0), life(sweep, 1)) == lives
+    assert (process_of(sweep, 0), process_of(sweep, 1)) == lives
     assert type_("sweep", sweep.path, "--retry-failed").code == 1
-    assert life(sweep, 0) == lives[0]
-    assert life(sweep, 1) != lives[1]
+    assert process_of(sweep, 0) == lives[0]
+    assert process_of(sweep, 1) != lives[1]
     found = {trial["number"]: trial for trial in json.loads(type_("sweep-status", sweep.path, "--json").out)["trials"]}
     assert (found[0]["state"], found[1]["state"], why in found[1]["why"]) == ("finished", "failed", True)
     dry = ("sweep", sweep.path, "--backend", "slurm", "--dry-run")
@@ -264,14 +300,14 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_if_it_is_told_to(
 
 def test_a_worker_by_hand_that_took_over_from_a_sweep_s_is_left_alone(tmp_path: Path, held: Path) -> None:
     sweep = made(tmp_path / "taken", {"seed": [1]}, recipe=held, epochs=40, metric="mean")
-    watching, told = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: trained(sweep, 0))
-    with start_worker(run_of(sweep, 0), "generator,discriminator") as by_hand:
-        for _ in watching:
-            pass
+    with (
+        watched(sweep, until=lambda: trained(sweep, 0)) as watching,
+        start_worker(run_of(sweep, 0), "generator,discriminator") as by_hand,
+    ):
+        watching.to_the_end()
         assert by_hand.poll() is None, "the sweep's own worker has left, this one trains"
-        assert told[-1].startswith("trial 0 running after epoch "), told
-        assert told[-1].endswith(": another worker trains it now"), told
-        assert run_of(sweep, 0).stop_requested() is None
+        assert watching.messages[-1].startswith("trial 0 running after epoch "), watching.messages
+        assert run_of(sweep, 0).stop_request() is None
         (tmp_path / "hold").unlink()
         output, _ = by_hand.communicate(timeout=90)
         assert by_hand.returncode == 0, output
@@ -292,23 +328,23 @@ def test_a_trial_whose_worker_cannot_even_start_fails_with_its_last_line(tmp_pat
 
 def test_a_sweep_is_stopped_cancelled_and_goes_on(tmp_path: Path, held: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "sweep", {"seed": [1, 2]}, recipe=held, epochs=9, metric="mean")
-    first = queue(sweep, "local", ONE_THREAD, at_once=1)
-    watching, told = watched(first, until=lambda: trained(sweep, 0))
-    assert "1 were asked to publish and leave" in type_("stop", sweep.path, "--reason", "lunch").out
-    for _ in watching:
-        pass
-    assert first.stopping == "lunch"
-    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "lunch"), ("waiting", "")]
+    with watched(sweep, until=lambda: trained(sweep, 0)) as watching:
+        assert sweep_words(sweep, type_) == {"running"}
+        assert "Asked 1 running trial to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
+        watching.to_the_end()
+        assert watching.queue.stopping == StopRequest(reason="lunch", sender="modtrain stop")
+    assert [(trial.state, trial.why) for trial in read_trials(sweep)] == [("stopped", "lunch"), ("created", "")]
+    assert sweep_words(sweep, type_) == {"stopped"}
 
-    before = life(sweep, 0)
-    watching, told = watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: life(sweep, 0) != before)
-    pid = life(sweep, 0)[0]
-    assert cancel(sweep) == 1
-    assert process_started(pid) is None
-    for _ in watching:
-        pass
-    assert not any("starting it again" in sentence for sentence in told)
-    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "cancelled"), ("waiting", "")]
+    before = process_of(sweep, 0)
+    with watched(sweep, until=lambda: process_of(sweep, 0) != before) as watching:
+        pid = process_of(sweep, 0)[0]
+        assert cancel(sweep) == 1
+        assert process_started(pid) is None
+        watching.to_the_end()
+        assert not any("restarting it" in message for message in watching.messages)
+    assert [(trial.state, trial.why) for trial in read_trials(sweep)] == [("cancelled", "cancelled"), ("created", "")]
+    assert sweep_words(sweep, type_) == {"cancelled"}
     assert (stop(sweep, "again"), cancel(sweep)) == (0, 0)
 
     (tmp_path / "hold").unlink()
@@ -322,23 +358,22 @@ def test_one_trial_that_is_stopped_by_hand_is_no_failure_and_the_others_go_on(
 ) -> None:
     sweep = made(tmp_path / "sweep", {"lr": [1e-7, 1e-2]}, recipe=held, epochs=20, metric="mean")
     (tmp_path / "hold").unlink()
-    watching, _ = watched(queue(sweep, "local", ONE_THREAD, at_once=2), until=lambda: trained(sweep, 0))
-    type_("stop", sweep.run_path(0), "--reason", "enough")
-    for _ in watching:
-        pass
-    assert [(trial.state, trial.why) for trial in trials(sweep)] == [("stopped", "enough"), ("finished", "")]
+    with watched(sweep, until=lambda: trained(sweep, 0), at_once=2) as watching:
+        type_("stop", sweep.run_path(0), "--reason", "enough")
+        watching.to_the_end()
+    assert [(trial.state, trial.why) for trial in read_trials(sweep)] == [("stopped", "enough"), ("finished", "")]
 
 
-def test_a_trial_that_somebody_else_launches_is_left_alone(tmp_path: Path) -> None:
+def test_a_trial_that_another_process_has_launched_is_left_out(tmp_path: Path) -> None:
     sweep = made(tmp_path / "sweep", {"seed": [1]})
     jobs = sweep.begin(0).path / "jobs"
     jobs.mkdir()
-    somebody = os.getppid()
-    us = {"host": socket.gethostname(), "pid": somebody, "started": process_started(somebody)}
-    (jobs / "launcher.json").write_text(json.dumps(us))
-    told: list[str] = []
-    assert [trial.state for trial in run(sweep, "local", tell=told.append)] == ["queued"]
-    assert told == [f"trial 0 is launched by process {somebody} already and left to it"]
+    other = os.getppid()
+    identity = {"host": socket.gethostname(), "pid": other, "started": process_started(other)}
+    (jobs / "launcher.json").write_text(json.dumps(identity))
+    messages: list[str] = []
+    assert [trial.state for trial in run(sweep, "local", notify=messages.append)] == ["queued"]
+    assert messages == [f"trial 0 is left out: process {other} has launched it already"]
 
 
 def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is_corrected(
@@ -348,8 +383,8 @@ def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is
     said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1)
     assert said.code == 2
     assert "The training of generator has no 'los'; it has loss. Did you mean 'loss'? Give --metric" in said.err
-    first, second = trials(sweep)
-    assert (first.state, second.state) == ("stopped", "waiting")
+    first, second = read_trials(sweep)
+    assert (first.state, second.state) == ("stopped", "created")
     assert 0 < first.epoch < 30
     said = type_("sweep", sweep.path, "--metric", "generator.loss", "--minimize", "--dry-run")
     assert "generator.loss (less is better)" in said.out
@@ -366,28 +401,86 @@ def test_evaluating_after_every_epoch_changes_no_weight(tmp_path: Path) -> None:
 def test_bad_trials_are_pruned_through_their_stop_file_and_stay_so(
     metric: str, sampler: str, tmp_path: Path, held: Path, type_: Terminal
 ) -> None:
-    """Only the first trial learns anything. The sweep ends without a word while the third one trains."""
+    """Only the first trial learns anything. The process of the sweep goes away while the third one trains."""
     lrs = [1e-2, 2e-7, 1e-7] if sampler == "grid" else [1e-7, 1e-2, 2e-7]
     decided: dict[str, Any] = {"metric": metric, "maximize": sampler == "tpe", "sampler": sampler, "trials": 3}
     sweep = made(tmp_path / "sweep", {"lr": lrs}, recipe=held, epochs=20, prune="halving", **decided)
     (tmp_path / "hold").unlink()
     train(sweep, 0, {"lr": 1e-2})
-    watched(queue(sweep, "local", ONE_THREAD, at_once=1), until=lambda: sweep.run(2) is not None)
+    with watched(sweep, until=lambda: sweep.run(2) is not None):
+        pass
     wait_for(lambda: trained(sweep, 2))
     assert states(sweep)[:2] == ["finished", "pruned"]
     reason = by_number(sweep)[1].why
     assert reason.startswith("halving at epoch 1 keeps the best 1 of 2 trials; this one has ")
-    assert (run_of(sweep, 1).stop_requested() or "") == f"pruned: {reason}"
-    before = [(written(sweep, number), life(sweep, number)) for number in (0, 1)], life(sweep, 2)
+    assert run_of(sweep, 1).stop_request() == StopRequest(kind="pruned", reason=reason, sender="modtrain sweep")
+    before = [(checkpoint_times(sweep, number), process_of(sweep, number)) for number in (0, 1)], process_of(sweep, 2)
 
     said = type_("sweep", sweep.path)
     assert said.code == 0, said.err
-    assert "trial 2 goes on" in said.out
+    assert "trial 2 resumes" in said.out
     assert "trial 2 is pruned: halving at epoch" in said.out
     assert "trial 2 pruned after epoch" in said.out
-    assert ([(written(sweep, number), life(sweep, number)) for number in (0, 1)], life(sweep, 2)) == before
+    assert (
+        [(checkpoint_times(sweep, number), process_of(sweep, number)) for number in (0, 1)],
+        process_of(sweep, 2),
+    ) == before
     found = by_number(sweep)
     assert [found[number].state for number in range(3)] == ["finished", "pruned", "pruned"]
     assert [found[number].values["lr"] for number in range(3)] == [1e-2, 2e-7, 1e-7]
     assert found[2].epoch < 20
     assert [int(line.split()[0]) for line in type_("sweep-status", sweep.path).out.splitlines()[3:4]] == [0]
+
+
+@pytest.mark.parametrize(
+    ("durations_s", "running_s", "waiting", "at_once", "left_s"),
+    [
+        ([], [5.0], 3, 1, None),
+        ([10.0, 10.0, 9000.0], [4.0], 2, 1, 26.0),
+        ([10.0], [4.0, 8.0], 1, 2, 12.0),
+        ([10.0], [], 1, 4, 10.0),
+        ([10.0], [60.0], 0, 1, None),
+        ([10.0], [60.0], 2, 1, 20.0),
+    ],
+    ids=["no-trial-ended", "one-stall-does-not-count", "two-at-once", "last-one", "longer-than-usual", "late-but-more"],
+)
+def test_the_time_left_is_that_of_the_median_trial_and_unknown_until_one_has_ended(
+    durations_s: list[float], running_s: list[float], waiting: int, at_once: int, left_s: float | None
+) -> None:
+    assert estimate_left_s(durations_s, running_s, waiting, at_once) == left_s
+
+
+def test_every_view_has_the_same_word_for_a_sweep_before_between_two_trials_and_at_its_end(
+    tmp_path: Path, held: Path, type_: Terminal
+) -> None:
+    (tmp_path / "hold").unlink()
+    sweep = made(tmp_path / "runs" / "sweep", {"seed": [1, 2]}, recipe=held, metric="mean")
+    assert sweep_words(sweep, type_) == {"created"}
+
+    with open_queue(sweep, "local", ONE_THREAD, at_once=1) as queue:
+        messages: list[str] = []
+
+        def notify(message: str) -> None:
+            messages.append(message)
+            if message.startswith("trial 0 finished"):  # the next trial begins after this message
+                messages.extend(sweep_words(sweep, type_))
+                messages.append(str(QueueView(queue).render().renderables[-1]))
+
+        for _ in queue.watch(notify):
+            pass
+        assert sweep_words(sweep, type_) == {"running"}
+    place = next(place for place, message in enumerate(messages) if message.startswith("trial 0 finished"))
+    assert messages[place + 1] == "running"
+    assert messages[place + 2].strip().startswith("sweep  running  2 trials: 1 queued, 1 finished; ")
+    assert sweep_words(sweep, type_) == {"finished"}
+
+
+def test_every_view_has_the_same_word_for_a_failed_and_a_pruned_sweep(tmp_path: Path, type_: Terminal) -> None:
+    failed = made(tmp_path / "a" / "failed", {"nan_at": [5]}, metric="mean")
+    with contextlib.suppress(ModtrainError):
+        train(failed, 0)
+    assert sweep_words(failed, type_) == {"failed"}
+    pruned = made(tmp_path / "b" / "pruned", {"seed": [1]}, metric="mean")
+    pruned.begin(0).request_stop("the others are better", kind="pruned", sender="modtrain sweep")
+    assert states(pruned) == ["pruned"]
+    assert sweep_words(pruned, type_) == {"finished"}
