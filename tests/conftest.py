@@ -85,7 +85,7 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="session")
 def pbs_pro(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePbs]:
-    """A PBS Pro of three nodes that is not real, and checks what it is told; see tests/fake_pbs."""
+    """A simulated PBS Pro of three nodes that checks every directive; see tests/support/fake_pbs."""
     cluster = Cluster(nodes=3, ncpus=2, ngpus=1, kill_delay_s=5)
     with fake_pbs(tmp_path_factory.mktemp("pbs") / "pro", cluster) as found:
         yield found

@@ -33,7 +33,7 @@ def catalog(
             publish(run, 100)
         scan(scanned, f"next scan, {LIVE} runs have published")
         for run in samples[LIVE : 2 * LIVE]:
-            (run.path / "stop").write_text("asked for")
+            run.request_stop("measured")
         scan(scanned, f"next scan, {LIVE} runs have a stop request")
         time.sleep(SETTLING_S)
         for _ in range(3):

@@ -46,7 +46,7 @@ def fill(run: Run, *, live: bool) -> None:
     for module in MODULES:
         run.store(module).checkpoints.mkdir(parents=True)
         lines = [version(run, module, number).seal() for number in range(100)]
-        (run.module_path(module) / "published.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+        run.published_path(module).write_bytes(b"\n".join(lines) + b"\n")
         for number in (97, 98, 99):
             folder = run.store(module).folder(number)
             folder.mkdir()
@@ -54,13 +54,13 @@ def fill(run: Run, *, live: bool) -> None:
             for file in FILES:
                 (folder / file).write_bytes(b"w")
         curve = [{"step": s, "epoch": s / 100, "lr": 1e-3, "at": 1e9 + s, "loss": 1 / (s + 1)} for s in range(200)]
-        (run.module_path(module) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+        run.metrics_path(module).write_text("".join(json.dumps(line) + "\n" for line in curve))
         beat(run, module, "running" if live else "finished")
     (run.path / "evaluation").mkdir()
     evaluations = [
         {"versions": {}, "epochs": dict.fromkeys(MODULES, e), "metrics": {"ssim": e / 10, "psnr": e}} for e in range(10)
     ]
-    (run.path / "evaluation" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluations))
+    run.evaluations_path.write_text("".join(json.dumps(line) + "\n" for line in evaluations))
 
 
 def version(run: Run, module: str, number: int) -> Checkpoint:
@@ -84,7 +84,7 @@ def version(run: Run, module: str, number: int) -> Checkpoint:
 def publish(run: Run, number: int) -> None:
     """Publish version `number` of every module, without its files."""
     for module in MODULES:
-        with (run.module_path(module) / "published.jsonl").open("ab") as file:
+        with run.published_path(module).open("ab") as file:
             file.write(version(run, module, number).seal() + b"\n")
         beat(run, module, "running", step=number)
 
@@ -95,4 +95,4 @@ def beat(run: Run, module: str, state: str, step: int = 9900) -> None:
     content = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid), "job": None, "state": state}
     content |= {"epoch": 99, "step": step, "steps": 10000, "left_s": 10.0, "counter": step, "at": time.time()}
     content |= {"steps_per_s": 10.0, "losses": {module: {"loss": 0.5}}}
-    (run.module_path(module) / "heartbeat.json").write_text(json.dumps(content))
+    run.heartbeat_path(module).write_text(json.dumps(content))

@@ -5,6 +5,7 @@ No link is followed. A trial that cannot be read has a reason, and costs no othe
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation
 from modtrain.storage.json_lines import GrowingFile, Line, number, parsed_lines
-from modtrain.storage.layout import HEARTBEAT_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
+from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
@@ -58,9 +59,9 @@ class ViewedSweep:
         with self._lock:
             self._begun = {number: self._begun[number] for number in numbers if number in self._begun}
             begun = {number: each for number in numbers if (each := self._read(number, row_of, summary_of)) is not None}
-        trials = [trial for trial, _ in begun.values()]
+        trials = [trial for trial, _ in begun.values()] + self._pending(set(begun))
         curves = {number: of_trial for number, (_, of_trial) in begun.items() if of_trial}
-        return [*trials, *self._pending(set(begun))], curves
+        return trials, curves
 
     def _read(self, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
         """A trial and its curves; None where the catalog has none, as for a link."""
@@ -82,12 +83,12 @@ class ViewedSweep:
         return self.sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
 
     def _pending(self, begun: set[int]) -> list[Trial]:
-        """The next trials, by their number."""
-        numbers = [number for number in range(self.sweep.spec.trials) if number not in begun][:MOST_PENDING]
-        submitted, stop = submitted_trials(self.sweep), self.sweep.stop_request()
-        is_launched = launcher_pid(self.sweep.path) is not None
+        sweep, all_numbers = self.sweep, range(self.sweep.spec.trials)
+        numbers = list(itertools.islice((number for number in all_numbers if number not in begun), MOST_PENDING))
+        submitted, stop = submitted_trials(sweep), sweep.stop_request()
+        is_launched = launcher_pid(sweep.path) is not None
         states = {number: pending_state(number, submitted, stop, is_launched=is_launched) for number in numbers}
-        return [self.sweep.trial_without_run(number, state) for number, state in states.items()]
+        return [sweep.trial_without_run(number, state) for number, state in states.items()]
 
 
 @dataclass
@@ -125,7 +126,7 @@ class _BegunTrial:
     def _paths(self) -> list[Path]:
         names = (HEARTBEAT_FILE, PUBLISHED_FILE)
         of_modules = [self.run.module_path(module) / name for module in self.run.modules for name in names]
-        return [self.run.evaluations_path, self.run.path / STOP_FILE, *of_modules]
+        return [self.run.evaluations_path, self.run.path / STOP_FILE, self.run.jobs_path / LAUNCHER_FILE, *of_modules]
 
 
 class _ByEpoch(Generic[T]):

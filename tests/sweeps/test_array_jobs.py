@@ -148,7 +148,7 @@ def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is
     sweep, _ = cluster.sweep("cut", "--vary", paces, "--epochs", 5, "--max-running", 1, "--exclude", "n1")
     until(lambda: sweep.trains(1))
     assert sweep.states() == ["finished", "running", "queued"]
-    assert "No further trial begins" in typed("stop", sweep.path, "--reason", "enough").out
+    assert "no other trial starts" in typed("stop", sweep.path, "--reason", "enough").out
     for task, code in enumerate((0, 3, 3)):
         assert sweep.slurm.until_over(sweep.tasks()[task]).exit_code == code
     assert not (sweep.path / "trial-0002").exists()
@@ -181,7 +181,8 @@ def test_the_limit_of_an_array_holds_over_all_of_them_and_each_trial_is_trained_
 
 def test_the_table_is_sorted_and_failed_trials_say_why(finished: Swept, tmp_path: Path) -> None:
     said = typed("status", finished.path)
-    results = [float(line.split()[2]) for line in said.out.splitlines() if " finished " in line]
+    rows = [line.split() for line in said.out.splitlines() if " finished " in line]
+    results = [float(row[2]) for row in rows if row[0].isdigit()]
     assert len(results) == 2
     assert results == sorted(results, reverse=True)
     assert said.out.count("'loss' of generator became nan at step 12") == 2

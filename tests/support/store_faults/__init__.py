@@ -19,7 +19,7 @@ def start(name: str, folder: Path, *options: Any) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 800) -> list[dict[str, Any]]:
-    """Everything that it said (and nobody has read yet), once it has ended well."""
+    """The rest of its output, after it has exited with code 0."""
     said, complaint = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, complaint
     return [json.loads(line) for line in said.splitlines()]
