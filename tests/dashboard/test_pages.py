@@ -290,12 +290,16 @@ def shown_in(source: Source) -> tuple[dict[str, int], dict[int, tuple[str, float
     return counts, trials, {curve["name"] for curve in data["curves"]}
 
 
+def ranked_by(sweep: Sweep, metric: str) -> Sweep:
+    return sweep.with_spec(sweep.spec.model_copy(update={"metric": metric}))
+
+
 def test_a_sweep_that_is_ranked_by_another_metric_now_shows_that_one(sweep: Sweep) -> None:
     source = Source(sweep.path.parent)
     assert shown_in(source)[1][0] == ("finished", 0.5)
-    sweep = sweep.changed(metric="other")
+    sweep = ranked_by(sweep, "other")
     assert shown_in(source)[1][0] == ("finished", 0.1)
-    sweep.changed(metric="generator.loss")
+    ranked_by(sweep, "generator.loss")
     _, trials, curves = shown_in(source)
     assert trials[0] == ("finished", 0.5)
     assert "generator.loss" in curves
@@ -324,7 +328,7 @@ def test_a_trial_that_cannot_be_read_says_why_and_costs_no_other(sweep: Sweep) -
 
 
 def test_no_link_inside_of_a_trial_is_followed(sweep: Sweep, tmp_path: Path) -> None:
-    sweep = sweep.changed(metric="generator.loss")
+    sweep = ranked_by(sweep, "generator.loss")
     run = sweep.begin(0)
     elsewhere = Publisher(CheckpointStore(tmp_path / "elsewhere" / "generator"), "w")
     for loss in (0.2, 0.1):
