@@ -30,7 +30,6 @@ from modtrain.storage.run import Run
 from tests.support.command import ended, start
 from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, start_worker
-from tests.support.three import recipe_of_three
 
 PLACEMENT = [["generator"], ["discriminator"]]
 
@@ -201,9 +200,26 @@ def test_a_finished_run_is_over_at_once(tmp_path: Path, tiny_recipe: Path) -> No
     assert started.outcome() == 0
 
 
+WITH_A_SLOW_MODULE = """
+from pathlib import Path
+import dataclasses, importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("tiny", {tiny!r})
+tiny = importlib.util.module_from_spec(spec)
+sys.modules["tiny"] = tiny
+spec.loader.exec_module(tiny)
+
+def slow(nets, batch, params):
+    time.sleep(0.2)
+    return {{"loss": nets.costly(batch["real"]).square().mean()}}
+
+costly = dataclasses.replace(tiny.recipe.modules["discriminator"], loss=slow, reads=())
+recipe = dataclasses.replace(tiny.recipe, modules={{"costly": costly, **tiny.recipe.modules}})
+"""
+
+
 def test_modules_are_grouped_by_costs_that_another_process_measures(tmp_path: Path, tiny_recipe: Path) -> None:
     recipe = tmp_path / "three.py"
-    recipe_of_three(recipe, tiny_recipe)
+    recipe.write_text(WITH_A_SLOW_MODULE.format(tiny=str(tiny_recipe)))
     plan = plan_run(find_target(Config(recipe=str(recipe), root=str(tmp_path / "runs"), nodes=2)))
     assert plan.run.spec.placement == [["costly"], ["generator", "discriminator"]]
 
