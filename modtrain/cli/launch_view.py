@@ -185,6 +185,7 @@ class LaunchView:
         elif len(self._signals) > 1 and self._stop_requests == 1:
             self._stop_requests = 2
             self._print("Ending all workers now. What is published stays.")
+            self.run.request_stop("Ctrl-C", kind="cancelled", sender="modtrain launch")
             self.launch.cancel()
 
     def _withdraw_pending(self) -> None:

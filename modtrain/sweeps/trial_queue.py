@@ -125,8 +125,11 @@ class TrialQueue:
 
     def cancel(self) -> None:
         """End every running trial now."""
-        self.stop(StopRequest(kind="cancelled", reason="cancelled", sender="modtrain sweep"))
+        request = StopRequest(kind="cancelled", reason="cancelled", sender="modtrain sweep")
+        self.stop(request)
         for launch in self.running.values():
+            if (before := launch.run.stop_request()) is None or not before.is_final:
+                write_stop_request(launch.run.path, request)
             launch.cancel()
 
     def _check_stop(self, *, every_s: float = STOP_CHECK_S) -> None:

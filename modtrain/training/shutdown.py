@@ -6,6 +6,7 @@ real systems.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
@@ -18,6 +19,9 @@ from typing import Any
 from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
+from modtrain.storage.stop_request import StopRequest
+
+log = logging.getLogger(__name__)
 
 STOP_POLL_S = 1.0
 """Seconds between two looks for a stop request on shared storage, at least."""
@@ -83,10 +87,18 @@ class Shutdown:
         if cause is None and time.monotonic() - self._stop_checked_at < STOP_POLL_S:
             return None
         self._stop_checked_at = time.monotonic()
-        stop = self._run.stop_request()  # has priority: a job that is to stop must not be continued
+        stop = self._stop_request()  # has priority: a job that is to stop must not be continued
         if stop is not None:
             return ShutdownReason(StopRequested, f"Stopped on request ({stop})")
         return ShutdownReason(Preempted, cause, advice) if cause else None
+
+    def _stop_request(self) -> StopRequest | None:
+        """The stop request of the run; None also where storage does not answer, which is asked again soon."""
+        try:
+            return self._run.stop_request()
+        except OSError as error:
+            log.warning("Could not read the stop request of %s: %s", self._run.path, error)
+            return None
 
     def time_left_s(self) -> float:
         """Seconds until the job's time limit; infinite without one."""
