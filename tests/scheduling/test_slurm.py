@@ -360,7 +360,7 @@ def test_cancel_right_after_a_launch_removes_the_jobs_from_the_queue(cluster: Cl
     waiting = typed("status", run.path)
     assert waiting.out.count("is queued as job") == 2
     assert "JobHeldUser" in waiting.out
-    assert "queued and leave as they start" in typed("stop", run.path).out
+    assert "queued and exit once they start" in typed("stop", run.path).out
     assert "Ended 2 jobs" in typed("cancel", run.path).out
     assert [run.job(worker).state for worker in (0, 1)] == ["CANCELLED"] * 2
     assert run.status()["state"] == "cancelled"
@@ -406,7 +406,7 @@ def test_the_message_of_sbatch_is_shown_and_the_corrected_command_starts_the_sam
     assert (again.code, "Invalid node name" in again.err) == (2, True), (
         "it is submitted to Slurm again, not run on this machine"
     )
-    assert "stopped" in typed("status", cluster.root / "refused").out
+    assert "created" in typed("status", cluster.root / "refused").out
     run = cluster.launch("refused", *JOINT, "--queue", "long", HELD)  # with other options than before
     assert run.states() == ["queued"]
     assert "Ended 1 job" in typed("cancel", run.path).out

@@ -12,6 +12,8 @@ from .request import USAGE, Request, Usage, array, dependencies, resources, seco
 from .scheduling import schedule
 
 PASSED_ON = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TZ")
+ATTRIBUTES = {"A": "Account_Name", "m": "Mail_Points", "M": "Mail_Users"}
+"""Options that are shown as attributes of a job, by their letters."""
 
 
 def main(home: Path, arguments: list[str]) -> None:
@@ -61,7 +63,7 @@ def _job(request: Request, cluster: Cluster) -> Job:
         number=0,
         name=asked["N"],
         queue=queue,
-        attributes={"Account_Name": asked["A"]} if "A" in asked else {},
+        attributes={name: asked[letter] for letter, name in ATTRIBUTES.items() if letter in asked},
         project=asked.get("P", "_pbs_project_default"),
         joined=asked.get("j") == "oe",
         resources=listed,
