@@ -45,7 +45,7 @@ def fill(run: Run, *, live: bool) -> None:
     """Write into the folder of a run what its workers write."""
     for module in MODULES:
         run.store(module).checkpoints.mkdir(parents=True)
-        lines = [version(run, module, number).seal() for number in range(100)]
+        lines = [version(run, module, number, final=not live and number == 99).seal() for number in range(100)]
         run.published_path(module).write_bytes(b"\n".join(lines) + b"\n")
         for number in (97, 98, 99):
             folder = run.store(module).folder(number)
@@ -63,7 +63,7 @@ def fill(run: Run, *, live: bool) -> None:
     run.evaluations_path.write_text("".join(json.dumps(line) + "\n" for line in evaluations))
 
 
-def version(run: Run, module: str, number: int) -> Checkpoint:
+def version(run: Run, module: str, number: int, *, final: bool = False) -> Checkpoint:
     """The metadata of one published version."""
     peers = {peer: {"versions": [number], "epoch": number} for peer in MODULES if peer != module}
     return Checkpoint(
@@ -72,7 +72,7 @@ def version(run: Run, module: str, number: int) -> Checkpoint:
         epoch=number,
         step=number * 100,
         full=True,
-        final=number == 99,
+        final=final,
         files=dict.fromkeys(FILES, fingerprint(b"w")),
         metrics={"loss": 0.5, "loss_adversarial": 0.25},
         peers=peers,

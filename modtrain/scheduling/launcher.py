@@ -26,7 +26,7 @@ from modtrain.scheduling.backends.base import (
 )
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
-from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim
+from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
 from modtrain.scheduling.member import Member
 from modtrain.scheduling.new_run import RunPlan, find_target, plan_run
 from modtrain.scheduling.python_path import python_path
@@ -85,6 +85,7 @@ class Launch:
         except BaseException:
             for member in self.members:  # a launch that fails to start must not end the jobs of an earlier one
                 member.id = member.id if member in missing else None
+            release(self.run)
             raise
         return [member for member in missing if member.id is not None]
 

@@ -107,7 +107,7 @@ def test_a_broken_image_is_named_and_the_rest_is_done(run: Run, images: Path, tm
     (images / "broken.jpg").write_bytes(b"no image at all")
     result = type_("apply", run.path, images, "--out", tmp_path / "out")
     assert result.code == 1
-    assert "Left out: " in result.err
+    assert "Skipped: " in result.err
     assert "broken.jpg cannot be read as an image" in result.err
     assert result.out.startswith("4 of 5 images")
 

@@ -290,7 +290,7 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
         rows = parsed(said.out) if how == "--json" else list(csv.DictReader(io.StringIO(said.out)))
         assert {int(row["trial"]) for row in rows} == {0}
         assert said.code == 1
-        assert said.err.startswith("modtrain: 2 of its trials cannot be read, all others are shown. ")
+        assert said.err.startswith("modtrain: 2 trials cannot be read and were skipped. ")
         assert str(sweep.run_path(1)) in said.err
     assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path).out
     assert type_("cancel", sweep.path).code == 0
@@ -384,7 +384,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
         (["--vary", "opponents=1,3"], "opponents varies over 1, 2, 3, not 1, 3"),
         (["--vary", "seed=1..9"], "seed is not varied"),
         (["--vary", "lr=0.1,0.2"], "opponents is varied, too (1, 2, 3)"),
-        (["--recipe", PAINTING, "--bold", "--vary", "bold=true"], "painting.py'. Leave that out"),
+        (["--recipe", PAINTING, "--bold", "--vary", "bold=true"], "painting.py'. Leave them out"),
     ],
 )
 def test_settings_that_contradict_an_existing_sweep_are_named(

@@ -397,7 +397,7 @@ def test_a_sweep_is_one_row_with_its_best_trial(sweep: Sweep) -> None:
     assert catalog.sweep("rates").spec == sweep.spec
     assert catalog.run("rates/trial-0002").name == "trial-0002"
     assert set(rows(Catalog(sweep.path))) == {""}
-    sweep.changed(maximize=False)
+    sweep.with_spec(sweep.spec.model_copy(update={"maximize": False}))
     worst = min(results, key=lambda number: results[number])
     assert rows(catalog)["rates"]["metric"]["trial"] == worst
 

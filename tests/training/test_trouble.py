@@ -141,7 +141,7 @@ def test_an_evaluation_during_training_that_storage_refuses_does_not_stop_traini
         standalone_worker.train(run, run.modules, threads=1, evaluate_every=1)
     assert run.is_finished(run.modules)
     assert run.stop_request() is None
-    assert caplog.text.count("Not evaluated: ") == 2
+    assert caplog.text.count("The evaluation failed: ") == 2
 
 
 def test_a_worker_that_exits_while_the_disk_is_full_says_what_is_lost(small_disk: Path, tiny_recipe: Path) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 COMMANDS = {"apply", "evaluate", "launch", "sweep", "trial", "worker"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
-FREE = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED"}
+FREE = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
+"""Of those, what a fork takes over, or what torch itself sets to its default when it is imported."""
 
 
 def kind() -> dict[str, Any]:
