@@ -35,7 +35,7 @@ def test_of_three_workers_that_publish_one_module_at_once_the_losers_exit_and_no
     memory: Path,
 ) -> None:
     store = CheckpointStore(memory / "translator")
-    workers = [start("race", store.path, name, 4.0) for name in ("one", "two", "three")]
+    workers = [start("race", store.path, name, 4.0, 3) for name in ("one", "two", "three")]
     lines = [line for worker in workers for line in finish(worker)]
     published = {line["published"]: line for line in lines if "published" in line}
     history = {checkpoint.version: checkpoint.seal().decode() for checkpoint in store.history()}

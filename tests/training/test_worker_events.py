@@ -40,7 +40,7 @@ def test_a_wait_for_a_peer_is_written_with_its_peer_and_seconds_and_counts_as_wa
     assert (began["what"], began["host"], began["pid"], began["step"]) == (
         "began",
         socket.gethostname(),
-        waiting.pid,
+        run.read_report("generator").process.pid,
         0,
     )
     assert began["writer"] == history.versions("generator")[0].writer

@@ -106,7 +106,8 @@ def traced() -> bool:
 
 if sys.orig_argv[1:3] == ["-m", "modtrain"] and COMMANDS.intersection(sys.orig_argv[3:4]):
     try:
-        usual = not any(os.isatty(stream) for stream in range(3)) and not traced()
+        handed_on = {"--detach", "--ready-fd"}.intersection(sys.orig_argv)  # descriptors beside the standard streams
+        usual = not handed_on and not any(os.isatty(stream) for stream in range(3)) and not traced()
     except OSError:
         usual = False
     if usual and None not in (sys.stdin, sys.stdout, sys.stderr):

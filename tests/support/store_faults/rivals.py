@@ -116,8 +116,10 @@ class _Halfway(dict[str, bytes]):
         yield last
 
 
-def race(path: Path, writer: str, seconds: float) -> Iterator[dict[str, Any]]:
-    """Publish as fast as possible; whenever fenced out, leave and be started again. Says what was published."""
+def race(path: Path, writer: str, seconds: float, rivals: int = 1) -> Iterator[dict[str, Any]]:
+    """Publish as fast as possible once all rivals are ready; whenever fenced out, take over again."""
+    (path.parent / f"ready-{writer}").touch()
+    filesystem.wait_until(lambda: len(list(path.parent.glob("ready-*"))) >= rivals or None, timeout_s=60)
     store, deadline = CheckpointStore(path), time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
