@@ -106,8 +106,9 @@ def traced() -> bool:
 
 if sys.orig_argv[1:3] == ["-m", "modtrain"] and COMMANDS.intersection(sys.orig_argv[3:4]):
     try:
-        handed_on = {"--detach", "--ready-fd"}.intersection(sys.orig_argv)  # descriptors beside the standard streams
-        usual = not handed_on and not any(os.isatty(stream) for stream in range(3)) and not traced()
+        # Descriptors beside the standard streams are not passed on; the memory of a dry run is measured.
+        ordinary = {"--detach", "--ready-fd", "--dry-run"}.intersection(sys.orig_argv)
+        usual = not ordinary and not any(os.isatty(stream) for stream in range(3)) and not traced()
     except OSError:
         usual = False
     if usual and None not in (sys.stdin, sys.stdout, sys.stderr):
