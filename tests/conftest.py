@@ -1,4 +1,4 @@
-"""What all tests share: a skipped test fails the suite where everything should run, and a small recipe to train."""
+"""Options of the suite, and fixtures that all tests share: a small recipe, and schedulers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """What begins the suite in the background may have it ignore Ctrl-C, and what ignores it hands that on."""
+    """Handle Ctrl-C also where the suite was started in the background, since child processes inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -62,7 +62,7 @@ def tiny_recipe() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests keep what they prepare to themselves: the node-local cache is a fresh folder."""
+    """The node-local cache of the tests is a fresh folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -70,25 +70,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """A real Slurm of three nodes, all on this machine; what is started meanwhile talks to it and to no other."""
+    """A real Slurm of three nodes, all on this machine; all commands of the tests use it."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         try:
-            found = stack.enter_context(local_slurm())
-        except NoSlurm as why:
-            pytest.skip(str(why))  # which fails the suite where everything should run
+            cluster = stack.enter_context(local_slurm())
+        except NoSlurm as error:
+            pytest.skip(str(error))  # which fails the suite where everything should run
         for name in os.environ:
-            if name not in found.environment:
+            if name not in cluster.environment:
                 patch.delenv(name)
-        patch.setenv("SLURM_CONF", found.environment["SLURM_CONF"])
-        yield found
+        patch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def pbs_pro(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePbs]:
     """A simulated PBS Pro of three nodes that checks every directive; see tests/support/fake_pbs."""
     cluster = Cluster(nodes=3, ncpus=2, ngpus=1, kill_delay_s=5)
-    with fake_pbs(tmp_path_factory.mktemp("pbs") / "pro", cluster) as found:
-        yield found
+    with fake_pbs(tmp_path_factory.mktemp("pbs") / "pro", cluster) as pbs:
+        yield pbs
 
 
 @pytest.fixture(scope="session")

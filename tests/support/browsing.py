@@ -29,7 +29,7 @@ WAIT_MS = 60_000
 def chromium() -> Iterator[Browser]:
     """The browser that `make system-packages` installs."""
     path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
     )
     assert path, "there is no Chromium; `make system-packages` installs Debian's"
     with sync_playwright() as playwright:
@@ -71,7 +71,7 @@ class Tab:
         return self.page
 
     def is_clean(self) -> None:
-        """There were no errors, and no requests beyond the origin."""
+        """Assert that there were no errors, and no requests to another origin."""
         assert self.complaints == []
         assert self.elsewhere == []
 

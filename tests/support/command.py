@@ -1,4 +1,4 @@
-"""The command line in tests: in this process where it is quick, as real processes where signals matter."""
+"""The command line in tests: called in this process, or started as a process where signals matter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from modtrain.cli import main
 from modtrain.storage import filesystem
 
-Seen = TypeVar("Seen")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Said:
 
 
 class Terminal:
-    """Types commands into this very process."""
+    """Calls commands in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self._capsys, self._monkeypatch = capsys, monkeypatch
@@ -35,39 +35,39 @@ class Terminal:
     def __call__(self, *words: object) -> Said:
         self._monkeypatch.setattr(sys, "argv", ["modtrain", *map(str, words)])
         self._capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             main()
         out, err = self._capsys.readouterr()
-        return Said(int(left.value.code or 0), out, err)
+        return Said(int(exited.value.code or 0), out, err)
 
 
 def typed(*words: object) -> Said:
-    """A command, typed into this very process; also where a fixture of a whole file types it."""
+    """Call a command in this process, also from a fixture of a module."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setenv("COLUMNS", "100")
         patch.setattr(sys, "argv", ["modtrain", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             main()
     for stream in (out, err):
         stream.seek(0)
-    return Said(int(left.value.code or 0), out.read(), err.read())
+    return Said(int(exited.value.code or 0), out.read(), err.read())
 
 
-def until(look: Callable[[], Seen | bool | None], timeout_s: float = 240) -> Seen:
-    """What `look` sees, as soon as that is something."""
-    found = filesystem.wait_until(lambda: look() or None, timeout_s=timeout_s, longest_pause_s=0.2)
-    assert found, f"it did not come within {timeout_s} s"
-    return found  # type: ignore[return-value]
+def until(condition: Callable[[], T | bool | None], timeout_s: float = 240) -> T:
+    """Wait until `condition` returns something true; what it returned."""
+    result = filesystem.wait_until(lambda: condition() or None, timeout_s=timeout_s, longest_pause_s=0.2)
+    assert result, f"nothing came within {timeout_s} s"
+    return result  # type: ignore[return-value]
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    """A process of its own."""
+    """Start a command as a process."""
     command = [sys.executable, "-m", "modtrain", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended(process: subprocess.Popen[str]) -> Said:
-    """How it ended, and what it had said."""
+    """Wait for a process; its exit code and output."""
     out, err = process.communicate(timeout=300)
     return Said(process.returncode, out, err)

@@ -33,5 +33,5 @@ def to_the_end(launch: Launch, timeout_s: float = 90.0) -> list[str]:
 
 def is_final(run: Run) -> bool:
     """Whether the newest version of every module is its last."""
-    found = [run.store(module).latest() for module in run.modules]
-    return all(checkpoint is not None and checkpoint.final for checkpoint in found)
+    newest = [run.store(module).latest() for module in run.modules]
+    return all(checkpoint is not None and checkpoint.final for checkpoint in newest)

@@ -39,7 +39,7 @@ def blocks(path: Path, *languages: str) -> list[str]:
 
 def all_blocks(path: Path) -> list[Block]:
     """Every fenced code block of a document."""
-    return [Block(*found) for found in FENCED.findall(path.read_text())]
+    return [Block(*match) for match in FENCED.findall(path.read_text())]
 
 
 def shell_lines(path: Path) -> list[str]:

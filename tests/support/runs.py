@@ -27,11 +27,11 @@ def start_worker(run: Run, modules: str) -> subprocess.Popen[str]:
 
 
 def finish(run: Run, *modules: str) -> None:
-    """`modtrain worker` in this process: returns when the modules are finished, raises why not."""
+    """`modtrain worker` in this process: it returns when the modules are finished, else it raises."""
     work(run, modules or run.modules, threads=1)
 
 
 def weights_of(run: Run) -> dict[str, str]:
     """sha256 of the newest published weights by module."""
-    found = {module: run.store(module).latest() for module in run.modules}
-    return {module: c.files["weights.safetensors"]["sha256"] for module, c in found.items() if c}
+    newest = {module: run.store(module).latest() for module in run.modules}
+    return {module: c.files["weights.safetensors"]["sha256"] for module, c in newest.items() if c}

@@ -1,4 +1,4 @@
-"""A real Slurm of a test's own: up, down, and what tests ask of it. Not the backend: that is what is tested with it."""
+"""A local Slurm for tests: start and stop it, read its queue, change its nodes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FIELDS = ("JobArrayID", "State", "exit_code", "Reason", "NodeList", "RestartCnt"
 
 
 class NoSlurm(Exception):
-    """This machine cannot have one; the text is the sentence of `up` that says why."""
+    """Slurm cannot be started on this machine; the text is the error of `up`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queued:
-    """A job as squeue tells it; `id` of an array's task is like 12_3, `exit_code` negative for a signal."""
+    """A job in the output of squeue; the `id` of an array task is like 12_3, `exit_code` is negative for a signal."""
 
     id: str
     name: str
@@ -40,56 +40,56 @@ class Queued:
 
 @dataclass(frozen=True)
 class Slurm:
-    """A Slurm that is up. Everything it has lies under `folder`."""
+    """A running Slurm; all its files are in `folder`."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """An environment in which sbatch and the like talk to this Slurm."""
+        """Environment in which sbatch and the other commands use this Slurm."""
         return without_slurm() | {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *command: object) -> str:
-        """What a command of Slurm prints; its failing is the test's failing."""
+        """Output of a Slurm command; the test fails if it fails."""
         words = [str(word) for word in command]
         done = subprocess.run(words, capture_output=True, text=True, env=self.environment, timeout=60)
         assert done.returncode == 0, f"{words} ended with {done.returncode}: {done.stderr}{done.stdout}"
         return done.stdout.strip()
 
     def queue(self) -> dict[str, Queued]:
-        """All jobs, those that ended within five minutes too, by id; one entry for each task of an array."""
+        """All jobs by id, including those that ended within five minutes; one entry for each task of an array."""
         columns = ",".join(f"{field}:|" for field in FIELDS)  # each ends with a bar, and none is cut
-        told = self.run("squeue", "--array", "--states=all", "--noheader", "-O", columns)
-        jobs = [read_job(line) for line in told.splitlines()]
+        output = self.run("squeue", "--array", "--states=all", "--noheader", "-O", columns)
+        jobs = [read_job(line) for line in output.splitlines()]
         return {job.id: job for job in jobs}
 
     def until(self, job: str, wanted: Callable[[Queued], bool], *, timeout_s: float = 120) -> Queued:
-        """The job, as soon as it is what is wanted."""
+        """Wait until the job satisfies `wanted`; the job."""
         deadline = time.monotonic() + timeout_s
-        while not wanted(found := self.queue()[job]):
-            assert time.monotonic() < deadline, f"after {timeout_s} s it was still {found}"
+        while not wanted(queued := self.queue()[job]):
+            assert time.monotonic() < deadline, f"after {timeout_s} s it is still {queued}"
             time.sleep(0.1)
-        return found
+        return queued
 
     def until_running(self, job: str) -> Queued:
-        """The job, as soon as it runs."""
-        return self.until(job, lambda found: found.state == "RUNNING")
+        """Wait until the job runs; the job."""
+        return self.until(job, lambda queued: queued.state == "RUNNING")
 
     def until_over(self, job: str, *, timeout_s: float = 120) -> Queued:
-        """The job, as soon as it is over, in whatever way."""
-        return self.until(job, lambda found: found.over, timeout_s=timeout_s)
+        """Wait until the job has ended in any way; the job."""
+        return self.until(job, lambda queued: queued.over, timeout_s=timeout_s)
 
     def set_node(self, node: str, state: str) -> None:
-        """DOWN: its jobs are lost, it stays down. RESUME: it can be used again."""
+        """Set a node to DOWN, so that its jobs are lost, or to RESUME, so that it is used again."""
         self.run("scontrol", "update", f"NodeName={node}", f"State={state}", "Reason=test")
 
     def node_states(self) -> dict[str, str]:
-        """idle, mixed, allocated, down ... by node."""
-        told = self.run("sinfo", "--noheader", "--Node", "--partition=debug", "--format=%N %T")
-        return dict(line.split() for line in told.splitlines())
+        """State by node: idle, mixed, allocated, down ..."""
+        output = self.run("sinfo", "--noheader", "--Node", "--partition=debug", "--format=%N %T")
+        return dict(line.split() for line in output.splitlines())
 
     def clear(self) -> None:
-        """No job is left in the queue and every node is in use again: for the next test."""
+        """Cancel all jobs and resume all nodes, for the next test."""
         for node, state in self.node_states().items():
             if state.startswith(("down", "drain")):
                 self.set_node(node, "RESUME")
@@ -103,7 +103,7 @@ class Slurm:
 
 
 def read_job(line: str) -> Queued:
-    """A line of `squeue -O`."""
+    """Parse a line of `squeue -O`."""
     id_, state, status, reason, node, restarts, name = line.split("|", len(FIELDS) - 1)
     code = os.waitstatus_to_exitcode(int(status))
     name = name.removesuffix("|")
@@ -111,19 +111,19 @@ def read_job(line: str) -> Queued:
 
 
 def without_slurm() -> dict[str, str]:
-    """The own environment, without what would point to another Slurm or to a job of it."""
+    """Environment of this process without variables of another Slurm or of its jobs."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH_", "SQUEUE_"))}
 
 
 def script(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs `up` or `down` on a folder."""
+    """Run `up` or `down` on a folder."""
     command = [str(SCRIPTS / name), "--dir", str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=without_slurm())
 
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
-    """A folder that is not there yet, with a path as short as sockets need it."""
+    """A new folder with a path that is short enough for sockets; it is not created."""
     parent = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     parent.chmod(0o755)
     try:
@@ -134,7 +134,7 @@ def short_folder() -> Iterator[Path]:
 
 @contextmanager
 def local_slurm(*, nodes: int = 3) -> Iterator[Slurm]:
-    """A Slurm of its own that is up meanwhile. Raises NoSlurm where it cannot be."""
+    """A Slurm that runs until the block ends; NoSlurm where it cannot be started."""
     with short_folder() as folder:
         up = script("up", folder, "--nodes", str(nodes))
         if up.returncode == 2:

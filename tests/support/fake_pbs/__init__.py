@@ -1,8 +1,8 @@
-"""A fake PBS Pro for tests: `qsub`, `qstat` and `qdel` that check what they are given and really run the scripts.
+"""A fake PBS Pro for tests: `qsub`, `qstat` and `qdel` that check their arguments and run the scripts.
 
-Its state is one file, and each running job has one small process beside it, the last of which ends with the context.
-It has the options that modtrain writes and reads; another one of the real commands is refused with exit code 99. It
-follows OpenPBS 20 to 23: its manual pages and what its commands print and return.
+Its state is one file, and each running job has a small process beside it. It has the options that modtrain writes and
+reads; any other option of the real commands is refused with exit code 99. It follows the manual pages of OpenPBS 20 to
+23, and the output and exit codes of its commands.
 
     with fake_pbs(tmp_path / "pbs") as pbs:
         subprocess.run(["qsub", "job.sh"], env=os.environ | pbs.env)
@@ -28,28 +28,28 @@ from .scheduling import NODE_FAILED, TAKEN_DOWN, command, tell
 __all__ = ["Cluster", "FakePbs", "fake_pbs"]
 
 PROGRAMS = ("qsub", "qstat", "qdel")
-Seen = TypeVar("Seen")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FakePbs:
-    """A running fake: what a test sets, asks and does to it."""
+    """A running fake PBS: its settings, its state, and its faults."""
 
     home: Path
     cluster: Cluster
 
     @property
     def env(self) -> dict[str, str]:
-        """The variables to set so that the fake's programs are found; a job finds them without."""
+        """Variables with which its programs are found; jobs have them already."""
         return {"PATH": f"{self.home / 'bin'}:{os.environ.get('PATH', os.defpath)}"}
 
     def calls(self, name: str = "") -> list[list[str]]:
-        """Every call so far as [program, argument, ...], those of jobs included; of one program, if it is named."""
+        """Every call so far as [program, argument, ...], also by jobs; of one program, if it is named."""
         calls = [json.loads(line) for line in (self.home / "calls.log").read_text().splitlines()]
         return [call for call in calls if name in ("", call[0])]
 
     def run(self, name: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Call one of the three programs with `text` as its input, in the folder that the fake's folder is in."""
+        """Run a program with `text` as its input, in the parent of the fake's folder."""
         return subprocess.run(
             [name, *arguments],
             executable=self.home / "bin" / name,
@@ -61,19 +61,19 @@ class FakePbs:
         )
 
     def submit(self, text: str, *options: str) -> str:
-        """Submit a script that has to be accepted; returns the id that qsub printed."""
+        """Submit a script; the id of the job. ValueError where it is refused."""
         answer = self.run("qsub", *options, text=text)
         if answer.returncode:
             raise ValueError(answer.stderr)
         return answer.stdout.strip()
 
     def shown(self, identifier: str) -> dict[str, str]:
-        """What `qstat -xfw` says of one job."""
+        """Attributes of a job in the output of `qstat -xfw`."""
         lines = self.run("qstat", "-xfw", identifier).stdout.splitlines()
         return dict(line.strip().partition(" = ")[::2] for line in lines[1:] if " = " in line)
 
     def job(self, identifier: str) -> Job:
-        """What the fake knows of a job."""
+        """The record of a job."""
         with locked(self.home) as state:
             return state.find(identifier)[0]
 
@@ -84,11 +84,11 @@ class FakePbs:
             return job.state(indices[0] if indices else "")
 
     def wait(self, identifier: str, states: str = "F", timeout_s: float = 60) -> str:
-        """Wait until a job is in one of these states; returns it."""
+        """Wait until a job is in one of these states; the state."""
         return _until(lambda: self.state(identifier), lambda letter: letter in states, timeout_s, identifier)
 
     def fail_node(self, identifier: str, timeout_s: float = 30) -> None:
-        """The node of a running job fails: the job is killed, and queued again if it is rerunable (`-r y`)."""
+        """Fail the node of a running job: the job is killed, and queued again if it is rerunable (`-r y`)."""
         with locked(self.home) as state:
             job, indices = state.find(identifier)
             task = job.tasks[indices[0] if indices else ""]
@@ -104,18 +104,18 @@ class FakePbs:
         )
 
 
-def _until(look: Callable[[], Seen], good: Callable[[Seen], bool], timeout_s: float, what: str) -> Seen:
+def _until(read: Callable[[], T], wanted: Callable[[T], bool], timeout_s: float, what: str) -> T:
     deadline = time.monotonic() + timeout_s
-    while not good(seen := look()):
+    while not wanted(value := read()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"Waited {timeout_s:g} s for {what}; it is now {seen!r}.")
+            raise TimeoutError(f"Waited {timeout_s:g} s for {what}; it is now {value!r}.")
         time.sleep(0.02)
-    return seen
+    return value
 
 
 @contextlib.contextmanager
 def fake_pbs(folder: Path, cluster: Cluster | None = None) -> Iterator[FakePbs]:
-    """A fake PBS Pro in a folder that is not there yet; at the end nothing that it started runs any more."""
+    """A fake PBS Pro in a new folder; at the end all its processes are ended."""
     home, cluster = folder.resolve(), cluster or Cluster()
     create(home, cluster)
     for name in PROGRAMS:
@@ -129,7 +129,7 @@ def fake_pbs(folder: Path, cluster: Cluster | None = None) -> Iterator[FakePbs]:
 
 
 def _take_down(home: Path) -> None:
-    """Let nothing start any more, end what runs, and make sure of it: what left its session, too."""
+    """Close the queue and end all processes, including those that left their session."""
     with locked(home) as state:
         state.closed = True
         for task in _running(state):
@@ -141,7 +141,7 @@ def _take_down(home: Path) -> None:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)  # what it started while it was looked for is found next time
+        time.sleep(0.02)  # processes started meanwhile are in the next search
 
 
 def _running(state: State) -> list[Task]:
@@ -149,11 +149,11 @@ def _running(state: State) -> list[Task]:
 
 
 def _marked(mark: str, where: str) -> list[int]:
-    """The processes that have this in their command line or their environment."""
-    found = []
+    """Processes with this mark in their command line or environment."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 if mark.encode() in (entry / where).read_bytes():
-                    found.append(int(entry.name))
-    return found
+                    pids.append(int(entry.name))
+    return pids

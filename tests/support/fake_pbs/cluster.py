@@ -1,6 +1,6 @@
-"""What the fake PBS Pro remembers: its shape, its jobs, and one file of state that is changed under a lock.
+"""State of the fake PBS Pro: the cluster and its jobs, in one file that is changed under a lock.
 
-Only the standard library is used, so that a command starts in some hundredths of a second.
+Only the standard library is used, so that a command starts in hundredths of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ID_FORM = re.compile(r"\d+(\[\d*\])?(\.[\w.-]+)?")
 
 
 class Refused(Exception):
-    """A command that the real one would end with this message on stderr and this exit code."""
+    """A refused command, with the message and exit code of the real one."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -34,11 +34,11 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The fake was taken down; its programs end."""
+    """The fake was taken down; its programs exit."""
 
 
 def not_simulated(what: str) -> Refused:
-    """Real PBS Pro knows it and the fake does not: a test must not pass on a guess."""
+    """The error for what PBS Pro has and the fake lacks: a test must not pass on a guess."""
     return Refused(f"the fake PBS Pro does not simulate {what}", 99)
 
 
@@ -57,12 +57,12 @@ class Cluster:
     kill_delay_s: float = 10.0
 
     def save(self, home: Path) -> None:
-        """Write the shape into the fake's folder, where every command reads it."""
+        """Write the cluster into the fake's folder, where every command reads it."""
         (home / "cluster.json").write_text(json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, home: Path) -> Cluster:
-        """Read the shape of the fake in this folder."""
+        """Read the cluster of the fake in this folder."""
         values: dict[str, Any] = json.loads((home / "cluster.json").read_text())
         values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         return cls(**values)
@@ -70,7 +70,7 @@ class Cluster:
 
 @dataclass(kw_only=True)
 class Task:
-    """What runs: a job, or one subjob of an array."""
+    """A job that runs, or one subjob of an array."""
 
     state: str = "Q"
     run_count: int = 0
@@ -86,13 +86,13 @@ class Task:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended for good."""
+        """Whether it has ended."""
         return self.state in "FX"
 
 
 @dataclass(kw_only=True)
 class Job:
-    """A job as it was submitted, and its tasks: one with the key "", or one for each index of an array."""
+    """A submitted job and its tasks: one with the key "", or one for each index of an array."""
 
     number: int
     name: str
@@ -114,7 +114,7 @@ class Job:
     limit: int | None = None
     user_hold: bool = False
     waiting: bool = False
-    """Held until what it depends on has come true."""
+    """Held by a dependency."""
     comment: str = ""
     tasks: dict[str, Task] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ class Job:
 
     @property
     def exit_status(self) -> int | None:
-        """Of an array: 0 if all its subjobs ended well, 1 if one did not, 2 if one was deleted."""
+        """Exit status; that of an array is 0 if all its subjobs succeeded, 1 if one failed, 2 if one was deleted."""
         statuses = [task.exit_status for task in self.tasks.values()]
         if not self.array:
             return statuses[0]
@@ -168,7 +168,7 @@ class Job:
 
 @dataclass(kw_only=True)
 class State:
-    """Everything that changes."""
+    """All jobs, and the next number."""
 
     next: int = FIRST_NUMBER
     closed: bool = False
@@ -177,7 +177,7 @@ class State:
     def find(self, identifier: str) -> tuple[Job, list[str]]:
         """The job, and the index of the subjob that the identifier names (none: the job or the whole array).
 
-        An unknown one is refused as every PBS command does it.
+        An unknown one is refused as by every PBS command.
         """
         match = ID.fullmatch(identifier)
         job = self.jobs.get(int(match[1])) if match else None
@@ -189,17 +189,13 @@ class State:
 
 
 def full(identifier: str) -> str:
-    """The identifier with the server's name, which a user may leave out."""
+    """The identifier with the server's name, which is optional on the command line."""
     return identifier if "." in identifier else f"{identifier}.{SERVER}"
 
 
 @contextlib.contextmanager
 def locked(home: Path) -> Iterator[State]:
-    """The state, alone; what was changed is saved at the end.
-
-    Raises:
-        Gone: the folder of the fake is no more.
-    """
+    """The state under the lock, saved at the end; Gone if the folder of the fake is removed."""
     try:
         lock = os.open(home / "lock", os.O_RDWR)
     except OSError as error:
@@ -235,7 +231,7 @@ def create(home: Path, cluster: Cluster) -> None:
 
 
 def stands(home: Path) -> bool:
-    """Whether the fake is still wanted: its folder is there, and the process that made it lives."""
+    """Whether the folder of the fake and the process that created it exist."""
     try:
         os.kill(int((home / "owner").read_text()), 0)
     except PermissionError:

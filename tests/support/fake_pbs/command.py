@@ -1,4 +1,4 @@
-"""The one entry of the fake's programs: qsub, qstat and qdel, and the supervisor of a job.
+"""Entry point of the fake's programs: qsub, qstat and qdel, and the supervisor of a job.
 
 Started as `python -IS -c ... ROOT HOME NAME ARGUMENT...`; every call of one of the three adds a line to `calls.log`.
 """
@@ -15,7 +15,7 @@ from .cluster import VERSION, Gone, Refused
 
 
 def main() -> None:
-    """Run the program that the command line names."""
+    """Run the program named on the command line."""
     home, name, *arguments = sys.argv[1:]
     if name != "supervisor":
         _log(Path(home), [name, *arguments])
@@ -38,6 +38,6 @@ def _log(home: Path, call: list[str]) -> None:
     try:
         log = os.open(home / "calls.log", os.O_WRONLY | os.O_APPEND)
     except OSError:
-        return  # taken down: the program says so itself
+        return  # taken down; the program itself fails with Gone
     os.write(log, f"{json.dumps(call)}\n".encode())
     os.close(log)

@@ -10,7 +10,7 @@ from .scheduling import delete, schedule
 
 
 def main(home: Path, arguments: list[str]) -> None:
-    """Delete every job named; each error has its line, and the last one is the exit code."""
+    """Delete the jobs; each error is a line, and the last one decides the exit code."""
     if not arguments or arguments[0].startswith("-"):
         raise not_simulated(f"qdel {' '.join(arguments)}")
     code = 0

@@ -1,7 +1,7 @@
 """qstat: the states of jobs in PBS Pro's layouts: one line a job, or all attributes (`-f`).
 
-An unknown job costs its own line on stderr and the exit code, never the others' answer. A finished job is shown only
-with `-x`, the subjobs of an array only with `-t`.
+An unknown job is an error on stderr and in the exit code; the others are shown. A finished job is shown only with `-x`,
+the subjobs of an array only with `-t`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Row = tuple[Job, str]
 
 
 def main(home: Path, arguments: list[str]) -> None:
-    """Print what was asked for; the exit code is that of the last job that could not be shown."""
+    """Print the jobs; the exit code is that of the last job that could not be shown."""
     try:
         pairs, identifiers = getopt.gnu_getopt(arguments, "fxtw")
     except getopt.GetoptError as error:

@@ -1,4 +1,4 @@
-"""qsub: a command line and a script become a job in the queue, or a refusal like the real one's."""
+"""qsub: put a job into the queue, or refuse it with the error of the real qsub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTRIBUTES = {"A": "Account_Name", "m": "Mail_Points", "M": "Mail_Users"}
 
 
 def main(home: Path, arguments: list[str]) -> None:
-    """Submit, and print the id of the job."""
+    """Submit a job and print its id."""
     try:
         _submit(home, arguments)
     except Usage as error:
@@ -43,7 +43,7 @@ def _submit(home: Path, arguments: list[str]) -> None:
 
 
 def _script(path: str) -> tuple[str, str]:
-    """The name that the job has by default, and the text of its script as it is now."""
+    """Default name of the job, and the text of its script."""
     if path == "-":
         return "STDIN", sys.stdin.read()
     try:
@@ -84,14 +84,14 @@ def _job(request: Request, cluster: Cluster) -> Job:
 
 
 def _variables(asked: dict[str, str]) -> dict[str, str]:
-    """What qsub sends along: some of the caller's variables under other names, and those of -v."""
+    """Variables that qsub sends: some of the caller's under other names, and those of -v."""
     own = {f"PBS_O_{name}": os.environ[name] for name in PASSED_ON if name in os.environ}
     own |= {"PBS_O_WORKDIR": str(Path.cwd()), "PBS_O_SYSTEM": "Linux", "PBS_O_HOST": HOST}
     return own | (variables(asked["v"], os.environ) if "v" in asked else {})
 
 
 def _register(state: State, job: Job) -> None:
-    """Give the job its number, and hold it where it must wait for others."""
+    """Number the job, and hold it if it depends on others."""
     job.number = state.next
     state.next += 1
     job.depend = [[kind, *(_full(other) for other in others)] for kind, *others in job.depend]

@@ -1,4 +1,4 @@
-"""What `qsub` is asked for: its command line and the #PBS lines of a script, read and checked as PBS Pro does it.
+"""Options of `qsub`: its command line and the #PBS lines of a script, read and checked as by PBS Pro.
 
 Only the options that modtrain and the scripts in `jobs` and `cluster` write are simulated; another option of the real
 qsub ends with exit code 99. The command line wins over the script. Of two lines in a script the last wins, except for

@@ -1,6 +1,6 @@
-"""One process beside every running job: starts its script, holds it to its time, signals it, brings its output back.
+"""A process beside each running job: starts its script, enforces its walltime, signals it, copies its output back.
 
-It plays the part of MoM, on nodes that are all this machine. A login shell in $HOME runs a copy of the script, with
+It stands for MoM, on nodes that are all this machine. A login shell in $HOME runs a copy of the script, with
 no variables but PBS's own and those of -v. SIGTERM goes to every process of the job's session.
 When the script's own process has ended, what it left running is killed at once.
 """
@@ -25,11 +25,11 @@ WALLTIME_EXCEEDED = -29
 """JOB_EXEC_KILL_WALLTIME; before version 19 it was 271, as for any job that SIGTERM ended."""
 NODE_LOST = -20
 LOOK_S = 1.0
-"""How often it looks whether the fake still stands."""
+"""Seconds between checks whether the fake still exists."""
 
 
 def main(home: Path, arguments: list[str]) -> None:
-    """Run one task to its end, then start what waited for its place."""
+    """Run one task to its end, then start waiting jobs."""
     number, index = int(arguments[0]), arguments[1]
     with contextlib.suppress(Gone):
         with locked(home) as state:
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The id that the job sees as its own."""
+        """The id of the job in its own environment."""
         return self.job.id(self.index)
 
     def start(self) -> None:
@@ -80,26 +80,26 @@ class Run:
         self.began = time.monotonic()
 
     def streams(self) -> tuple[BinaryIO, BinaryIO]:
-        """Where its output goes while it runs: the spool; joined they are one."""
+        """The files in the spool that its output goes to while it runs; one if they are joined."""
         return spooled(self, "OU").open("ab"), spooled(self, "OU" if self.job.joined else "ER").open("ab")
 
     def watch(self) -> None:
-        """Wait for the end, and bring it about when it is due."""
+        """Wait for the end; terminate the job at its walltime or on request."""
         limit, kill_at = self.job.walltime_s, float("inf")
         while self.child.poll() is None:
             spent = time.monotonic() - self.began
             if limit is not None and spent >= limit and not self.ended_by:
-                self._tell_user(f"=>> PBS: job killed: walltime {int(spent)} exceeded limit {int(limit)}\n")
+                self._write_error(f"=>> PBS: job killed: walltime {int(spent)} exceeded limit {int(limit)}\n")
                 kill_at = self._terminate("walltime")
             if time.monotonic() >= kill_at:
                 signal_session(self.child.pid, signal.SIGKILL)
             due = min(kill_at - time.monotonic(), LOOK_S)
             due = due if limit is None or self.ended_by else min(due, limit - spent)
-            told = signal.sigtimedwait(WAKE, max(due, 0.01))
-            if told and told.si_signo == DELETE and not self.ended_by:
+            request = signal.sigtimedwait(WAKE, max(due, 0.01))
+            if request and request.si_signo == DELETE and not self.ended_by:
                 kill_at = self._terminate("deleted")
-            elif told and told.si_signo in (NODE_FAILED, TAKEN_DOWN):
-                self._kill("node" if told.si_signo == NODE_FAILED else "taken down")
+            elif request and request.si_signo in (NODE_FAILED, TAKEN_DOWN):
+                self._kill("node" if request.si_signo == NODE_FAILED else "taken down")
             elif not stands(self.home):
                 self._kill("taken down")
         signal_session(self.child.pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ class Run:
         self.ended_by = why
         signal_session(self.child.pid, signal.SIGKILL)
 
-    def _tell_user(self, text: str) -> None:
+    def _write_error(self, text: str) -> None:
         with self.streams()[1] as stream:
             stream.write(text.encode())
 
@@ -121,8 +121,8 @@ class Run:
 def signal_session(session: int, what: signal.Signals) -> None:
     """Signal every process of a session, its leader first.
 
-    The other way round a shell may see its child die and come to its own end (143) before the signal reaches it. The
-    real one leaves that to chance, so a job that SIGTERM ended may say 143 there instead of 271.
+    In the other order a shell could see its child die and exit with 143 before the signal reaches it. The real PBS has
+    no order, so that a job ended by SIGTERM may have the status 143 there instead of 271.
     """
     for pid in sorted(_session(session), key=lambda pid: (pid != session, pid)):
         with contextlib.suppress(ProcessLookupError):
@@ -139,7 +139,7 @@ def _session(session: int) -> list[int]:
 
 
 def _environment(run: Run) -> dict[str, str]:
-    """What a job sees: a bare login, PBS's own variables, and what was sent along."""
+    """Environment of a job: a bare login, the variables of PBS, and those that qsub sent."""
     job, home, user = run.job, run.home, pwd.getpwuid(os.getuid()).pw_name
     places = job.tasks[run.index].places
     nodes, scratch = home / "aux" / run.id, home / "tmp" / f"pbs.{run.id}"
@@ -172,12 +172,12 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 def spooled(run: Run, suffix: str) -> Path:
-    """The file of one stream while the job runs."""
+    """File of one stream in the spool."""
     return run.home / "spool" / f"{run.id}.{suffix}"
 
 
 def destination(run: Run, suffix: str) -> Path:
-    """Where a stream belongs: `-o`, or a name in the folder that the job was submitted from."""
+    """Final file of a stream: `-o`, or a default name in the folder that the job was submitted from."""
     job = run.job
     if suffix == "OU" and job.output:
         return Path(job.output, f"{run.id}.OU") if Path(job.output).is_dir() else Path(job.output)
@@ -186,7 +186,7 @@ def destination(run: Run, suffix: str) -> Path:
 
 
 def _finish(run: Run) -> None:
-    """Bring the output back, record how the job ended, and let the next one start."""
+    """Copy the output back, record the end of the job, and start waiting jobs."""
     again = run.ended_by == "node" and run.job.rerunable
     with locked(run.home) as state:
         if run.job.number in state.jobs:
@@ -194,7 +194,7 @@ def _finish(run: Run) -> None:
     for suffix in ("OU", "ER"):
         source = spooled(run, suffix)
         if source.exists() and not again:
-            with contextlib.suppress(OSError):  # the real one keeps it on the node then
+            with contextlib.suppress(OSError):  # the real PBS then leaves it on the node
                 shutil.copyfile(source, destination(run, suffix))
         source.unlink(missing_ok=True)
     shutil.rmtree(run.home / "tmp" / f"pbs.{run.id}", ignore_errors=True)

@@ -1,6 +1,6 @@
-"""`python -m tests.store_faults SCENARIO FOLDER [OPTIONS]`: a JSON line for everything that happens.
+"""`python -m tests.support.store_faults SCENARIO FOLDER [OPTIONS]`: print a JSON line for each event.
 
-It imports nothing heavy, so that its forks are cheap, and runs on its own, so that they copy no threads.
+It imports nothing heavy, so that its forks are cheap, and is a process of its own, so that they copy no threads.
 """
 
 from __future__ import annotations

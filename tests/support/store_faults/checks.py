@@ -1,4 +1,4 @@
-"""What every scenario publishes, and what must hold after any fault."""
+"""What each scenario publishes, and the checks after any fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.publisher import Publisher
 
 PUBLISHED, REFUSED, FENCED = 0, 10, 11
-"""How a try to publish ended; exit codes of a child."""
+"""Results of an attempt to publish; exit codes of a child."""
 
 
 def files(seed: int, size: int = 2000) -> dict[str, bytes]:
@@ -20,7 +20,7 @@ def files(seed: int, size: int = 2000) -> dict[str, bytes]:
 
 
 def publish(publisher: Publisher, times: int = 1, content: dict[str, bytes] | None = None) -> int:
-    """Publish some versions, and say how it ended."""
+    """Publish some versions; the result."""
     try:
         for time in range(times):
             publisher.publish(content or files(time), epoch=time, step=time)
@@ -32,24 +32,24 @@ def publish(publisher: Publisher, times: int = 1, content: dict[str, bytes] | No
 
 
 def problems(store: CheckpointStore) -> list[str]:
-    """What a reader, or the next writer, would have to complain about; empty where all is well."""
-    found = []
+    """What is wrong for a reader, or for the next writer; empty if nothing is."""
+    errors = []
     newest = max(store.versions(), default=-1)
     for version in store.versions():
         try:
             store.verify(version)
         except Exception as error:
-            found.append(f"version {version} does not verify: {error!r}")
+            errors.append(f"version {version} does not verify: {error!r}")
     publisher = Publisher(store, "successor", keep=1, grace_s=0)
     if publisher.publish(files(7), epoch=1, step=1).version != newest + 1:
-        found.append("the next writer did not go on from the newest version")
+        errors.append("the next writer did not go on from the newest version")
     leftovers = [str(path) for path in store.path.rglob(f"{filesystem.TEMPORARY}*")]
     if leftovers:
-        found.append(f"left behind: {leftovers}")
+        errors.append(f"left behind: {leftovers}")
     lines = {line for line in filesystem.read_lines(store.path / "published.jsonl") if _sound(line)}
     if [checkpoint.version for checkpoint in store.history()] != list(range(newest + 2)) or len(lines) != newest + 2:
-        found.append(f"published.jsonl is not mended: {len(lines)} different lines for {newest + 2} versions")
-    return found
+        errors.append(f"published.jsonl is not mended: {len(lines)} different lines for {newest + 2} versions")
+    return errors
 
 
 def _sound(line: str) -> bool:

@@ -1,6 +1,6 @@
-"""Mounts that behave like shared storage on a bad day: full, read-only, or with the stale caches of two clients.
+"""Mounts that imitate faults of shared storage: full, read-only, or with the stale caches of two clients.
 
-A machine where mounting is impossible fails the tests that need it: what was not tried is not proved.
+Where mounting is impossible, the tests that need it fail.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STALE_S = 20
-"""How long a client goes on believing what it knew of names and attributes."""
+"""How long a client caches names and attributes."""
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def tmpfs(path: Path, options: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def client(path: Path, of: Path, stale_s: int = STALE_S) -> Iterator[Path]:
-    """What another client sees of a folder: names, missing names, attributes and contents are cached."""
+    """A folder as another client sees it: names, missing names, attributes and contents are cached."""
     caches = f"attr_timeout={stale_s},entry_timeout={stale_s},negative_timeout={stale_s},kernel_cache"
     with _mounted(path, ["bindfs", "-o", caches, str(of), str(path)]):
         yield path
@@ -35,9 +35,9 @@ def _mounted(path: Path, command: list[str]) -> Iterator[None]:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", "") or error
+        message = getattr(error, "stderr", "") or error
         raise AssertionError(
-            f"`{' '.join(command)}` failed, so shared storage cannot be imitated here: {said}\n"
+            f"`{' '.join(command)}` failed, so shared storage cannot be imitated here: {message}\n"
             "These tests need root, /dev/fuse and the package bindfs (`make test` installs it)."
         ) from error
     try:

@@ -1,6 +1,6 @@
-"""One worker's publishes and one reader's reads, broken at every system call.
+"""Publishes of one worker and reads of one reader, with a fault at each system call.
 
-Each scenario yields what was done and what held afterwards. Not here: two writers at once (`rivals.py`), and judging.
+Each scenario yields the fault and the state afterwards. Two writers at once are in `rivals.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.store_faults import tracer
 from tests.support.store_faults.checks import files, problems, publish
 
 BROKEN = frozenset({"mkdir", "mkdirat", "openat", "write", "fsync", "close", *("rename", "renameat", "renameat2")})
-"""The calls of a publish that a storage error can come from."""
+"""Calls of a publish that can fail with an error of storage."""
 RENAMING = frozenset({"rename", "renameat", "renameat2"})
 READING = frozenset({"openat", "read", "close", "fstat", "newfstatat", "getdents64"})
 
@@ -41,7 +41,7 @@ def steady(path: Path) -> Callable[[], int]:
 
 
 def mending(path: Path) -> Callable[[], int]:
-    """A worker takes over from one that was killed in the middle of everything."""
+    """A worker takes over from one that was killed while it published."""
     shutil.rmtree(path, ignore_errors=True)
     store = CheckpointStore(path)
     for version in range(3):
@@ -67,7 +67,7 @@ SHAPES = {"first": first, "steady": steady, "mending": mending, "large": large}
 
 
 def kill(path: Path, shape: str, stride: int = 1, only: str = "") -> Iterator[dict[str, Any]]:
-    """SIGKILL before and after every `stride`-th system call (or of some kinds) until the work ends before it comes."""
+    """SIGKILL before and after every `stride`-th system call (or of some kinds) until the work has fewer calls."""
     kinds, place = only.split(), 1
     while True:
         if place % 50 == 0:
@@ -77,8 +77,8 @@ def kill(path: Path, shape: str, stride: int = 1, only: str = "") -> Iterator[di
             if outcome.hit in {None, tracer.EXIT}:
                 return
             killed = outcome.signal == signal.SIGKILL
-            found = problems(CheckpointStore(path))
-            yield {"place": place, "when": when.value, "call": outcome.hit, "killed": killed, "problems": found}
+            state = {"killed": killed, "problems": problems(CheckpointStore(path))}
+            yield {"place": place, "when": when.value, "call": outcome.hit, **state}
         place += stride
 
 
@@ -99,10 +99,10 @@ def errors(path: Path, names: list[str]) -> Iterator[dict[str, Any]]:
         number, place, hit = getattr(errno, name), 0, True
         while hit:
             place += 1
-            outcome, said = _publish_with(path, number, place)
+            outcome, state = _publish_with(path, number, place)
             hit = outcome.hit is not None
             if hit:
-                yield {"error": name, "call": outcome.hit, **said}
+                yield {"error": name, "call": outcome.hit, **state}
 
 
 def _publish_with(path: Path, number: int, place: int) -> tuple[tracer.Outcome, dict[str, Any]]:
@@ -110,29 +110,29 @@ def _publish_with(path: Path, number: int, place: int) -> tuple[tracer.Outcome, 
     store = CheckpointStore(path)
     publisher = Publisher(store, "worker", keep=1, grace_s=0)
     publish(publisher)
-    report = path.parent / "said.json"
+    report = path.parent / "state.json"
 
     def child() -> int:
         returned = publish(publisher)
         os.getppid()  # no faults from here on
-        said = {
+        state = {
             "returned": returned,
             "versions": store.versions(),
             "left": [entry for entry in filesystem.names(store.checkpoints) if entry.startswith(filesystem.TEMPORARY)],
             "read": [checkpoint.version for checkpoint, _ in store.read_newest(WEIGHTS)],
             "next": publish(publisher),
         }
-        report.write_text(json.dumps(said))
+        report.write_text(json.dumps(state))
         return 0
 
     outcome = tracer.run(child, _fail(BROKEN, number, place))
     if outcome.exit_code != 0:
-        raise AssertionError(f"The worker died of an {errno.errorcode[number]} in {outcome.hit}.")
+        raise AssertionError(f"{errno.errorcode[number]} in {outcome.hit} killed the worker.")
     return outcome, {**json.loads(report.read_text()), "problems": problems(store)}
 
 
 def lost(path: Path, names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rename of a publish is done, but its answer is an error, as on NFS."""
+    """The rename of a publish succeeds but returns an error, as on NFS."""
     for name in names:
         shutil.rmtree(path, ignore_errors=True)
         store = CheckpointStore(path)
@@ -166,7 +166,7 @@ def reading(path: Path, names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _fail(calls: frozenset[str], number: int, place: int) -> Callable[[int, str], int | None]:
-    """Let the call number `place` of some kinds fail, until the child says by `getppid` that it is past the matter."""
+    """Let the call number `place` of some kinds fail, up to the child's call of `getppid`."""
     seen, over = 0, False
 
     def fault(n: int, name: str) -> int | None:
