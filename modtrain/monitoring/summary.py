@@ -20,6 +20,7 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
 from modtrain.storage.history import RecentHistory
+from modtrain.storage.json_lines import JsonLines
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.published_log import newest_published
@@ -54,7 +55,7 @@ class RunSummary:
         self.row: Row = {}
         """As of the last refresh; `with_ages` adds the ages of the checkpoints."""
         self.newest: dict[str, Newest] = {module: Newest(None) for module in run.modules}
-        self.evaluations = EvaluationSummary(run.evaluations_path)
+        self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
         self._unchecked: set[str] = set()
         self._recent: RecentHistory | None = None
         self._recent_at = float("-inf")
@@ -77,7 +78,7 @@ class RunSummary:
         """
         changed = [self._read_heartbeat(module) for module in self.run.modules]
         alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
-        changed += [self.evaluations.refresh(), self._read_stop(has_stop_file), self._read_launch()]
+        changed += [self._evaluations.refresh(), self._read_stop(has_stop_file), self._read_launch()]
         changed += [ranking != self._ranking, alive != self._alive, not self.row]
         if not any(changed) and not alive and not (closely and self._unchecked):
             return False
@@ -110,7 +111,7 @@ class RunSummary:
         """The value by which a sweep ranks this trial: of the newest evaluation, or `module.scalar` of training."""
         newest = self._checkpoints()
         is_over = not self._alive and all(checkpoint and checkpoint.final for checkpoint in newest.values())
-        return ranking_value(self.run, metric, self.evaluations.newest, newest.get, is_over=is_over)
+        return ranking_value(self.run, metric, self._evaluations.content.newest, newest.get, is_over=is_over)
 
     def best(self) -> Row | None:
         """The best value over all evaluations of the metric that the run is judged by.
@@ -119,13 +120,13 @@ class RunSummary:
         direction. A scalar of training (`module.scalar`) has only its newest value.
         """
         name, maximize = self._ranking
-        newest = self.evaluations.newest
+        newest = self._evaluations.content.newest
         if name is None:
             name = next(iter(newest.metrics), None) if newest else None
             maximize = name not in self.run.spec.lower_is_better
         if name is None:
             return None
-        lowest, highest = self.evaluations.ranges.get(name, (None, None))
+        lowest, highest = self._evaluations.content.ranges.get(name, (None, None))
         value = highest if maximize else lowest
         value = metric_value(self.run, name, newest, self._checkpoints().get) if value is None else value
         return None if value is None else {"name": name, "value": value}
@@ -167,8 +168,7 @@ class RunSummary:
             self._recent = None
         elif may_read and time.monotonic() - self._recent_at >= CURVES_S:
             self._recent_at = time.monotonic()
-            self._recent = self._recent or RecentHistory(self.run)
-            self._recent.refresh()
+            self._recent = RecentHistory(self.run)
 
     def _read_stop(self, has_file: bool) -> bool:
         """Whether the stop request changed."""

@@ -55,11 +55,6 @@ class Columns:
         rows = range(max(0, begin), min(end, len(loss)))
         return [loss[row] for row in rows if rate[row] != 0 and not math.isnan(loss[row])]
 
-    def keep_last(self, rows: int) -> None:
-        """Drop all but the last `rows`."""
-        for column in self._all() if len(self) > rows else ():
-            del column[:-rows]
-
     def _all(self) -> list[array[float]]:
         return [*self.position.values(), *self.scalars.values(), *self.seconds.values()]
 

@@ -6,23 +6,25 @@ Only what is new is read at each refresh. Torn and foreign lines are left out.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.curves import Columns
+from modtrain.storage.curves import POSITION, Columns
 from modtrain.storage.evaluations import EvaluationRecord, follow_evaluations
 from modtrain.storage.filesystem import opened
-from modtrain.storage.json_lines import GrowingFile, JsonLines, Line, json_objects, number, parsed_lines, start_of_last
-from modtrain.storage.published_log import follow_published
+from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
+from modtrain.storage.published_log import follow_published, last_published
 
 FIRST, LAST = 30, 300
 """Rows at both ends of a curve that alarms judge: where it began, and ten windows of an alarm."""
 RECENT_VERSIONS = 50
-HEAD_BYTES = 1 << 16
-"""How much of a curve's beginning is read for its first rows."""
+HEAD_BYTES, END_BYTES = 1 << 15, 1 << 17
+"""How much of a curve is read for its first rows and, at first, for its last ones."""
+_JUDGED = {*POSITION, "loss", "goes_on_from"}
 
 
 class RunFiles(Protocol):
@@ -43,20 +45,20 @@ class History:
     def __init__(self, run: RunFiles) -> None:
         """Nothing is read yet."""
         self._run = run
-        self._curves = {module: _Curve(run.metrics_path(module)) for module in run.modules}
+        self._curves = {module: JsonLines(run.metrics_path(module), Columns, Columns.add) for module in run.modules}
         self._versions = {module: follow_published(run.published_path(module)) for module in run.modules}
-        self._events = {module: JsonLines(run.workers_path(module), _parse_event) for module in run.modules}
+        self._events = {module: JsonLines(run.workers_path(module), list[Line], _add_event) for module in run.modules}
         self._evaluations = follow_evaluations(run.evaluations_path)
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
-        files: list[_Curve | JsonLines[Any]] = [*self._curves.values(), *self._versions.values()]
+        files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values()]
         files += [*self._events.values(), self._evaluations]
         return True in [file.refresh() for file in files]
 
     def curve(self, module: str) -> Columns:
         """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""
-        return self._curves[module].columns
+        return self._curves[module].content
 
     def losses(self, module: str) -> list[float]:
         """The first losses of a curve and the newest, for alarms."""
@@ -65,15 +67,15 @@ class History:
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
         """Every version ever published, ascending."""
-        return self._versions[module].values
+        return self._versions[module].content
 
     def events(self, module: str) -> Sequence[Line]:
         """The lines of `workers.jsonl`: when workers started, waited and exited."""
-        return self._events[module].values
+        return self._events[module].content
 
     def evaluations(self) -> Sequence[EvaluationRecord]:
         """Every evaluation, oldest first."""
-        return self._evaluations.values
+        return self._evaluations.content
 
     def evaluation_rows(self) -> Iterator[Line]:
         """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
@@ -99,101 +101,47 @@ class History:
 
 
 class RecentHistory:
-    """Both ends of the curves and the newest versions of a run: what alarms need, in bounded memory."""
+    """Both ends of the curves and the newest versions of a run, which is what alarms need."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Nothing is read yet."""
-        self._curves = {module: _CurveEnds(run.metrics_path(module)) for module in run.modules}
-        self._versions = {m: follow_published(run.published_path(m), last=RECENT_VERSIONS) for m in run.modules}
-
-    def refresh(self) -> None:
-        """Read what is new."""
-        for curve in self._curves.values():
-            curve.refresh()
-        for versions in self._versions.values():
-            versions.refresh()
+        """Read them."""
+        self._losses = {module: _recent_losses(run.metrics_path(module)) for module in run.modules}
+        self._versions = {m: last_published(run.published_path(m), RECENT_VERSIONS) for m in run.modules}
 
     def losses(self, module: str) -> list[float]:
         """As `History.losses`."""
-        return self._curves[module].losses()
+        return self._losses[module]
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
         """The newest versions, ascending."""
-        return self._versions[module].values
+        return self._versions[module]
 
 
-class _Curve:
-    """A training curve, of which only the numbers stay in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.columns = Columns()
-        self._file = GrowingFile(path)
-
-    def refresh(self) -> bool:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self.columns = Columns()
-        for line in parsed_lines(self._file, _any) if changed else ():
-            self.columns.add(line)
-        return changed
+def _recent_losses(path: Path) -> list[float]:
+    """As `History.losses`; rows of the end that a restart took back are made up for by reading further back."""
+    end, head = Columns(), _columns(_head(path))
+    for _, lines in tails(path, END_BYTES):
+        end = _columns(lines)
+        if len(end) >= LAST:
+            break
+    steps = end.position["step"][-LAST:]
+    before = bisect.bisect_left(head.position["step"], steps[0]) if steps else len(head)
+    return head.losses(0, min(FIRST, before)) + end.losses(len(end) - LAST, len(end))
 
 
-class _CurveEnds:
-    """The first rows of a curve, and the last ones."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, GrowingFile(path, last=LAST)
-        self._head, self._tail = Columns(), Columns()
-
-    def refresh(self) -> None:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self._head, self._tail = Columns(), Columns()
-        if changed and len(self._head) < FIRST:
-            self._head = _read_head(self._path)
-        if changed and self._read():
-            self._read_further()
-        self._tail.keep_last(LAST)
-
-    def _read(self) -> bool:
-        """Read what is new; whether some of it took back earlier rows."""
-        rows, taken_back = len(self._tail), False
-        for line in parsed_lines(self._file, _any):
-            self._tail.add(line)
-            taken_back |= len(self._tail) <= rows
-            rows = len(self._tail)
-        return taken_back
-
-    def _read_further(self) -> None:
-        """Go back until enough rows are left, beyond the rows that no longer count."""
-        last = LAST
-        while len(self._tail) < LAST and start_of_last(self._path, last):
-            last *= 4
-            self._file, self._tail = GrowingFile(self._path, last=last), Columns()
-            self._file.refresh()
-            self._read()
-
-    def losses(self) -> list[float]:
-        steps = self._tail.position["step"]
-        before = bisect.bisect_left(self._head.position["step"], steps[0]) if steps else len(self._head)
-        return self._head.losses(0, min(FIRST, before)) + self._tail.losses(0, len(self._tail))
+def _head(path: Path) -> list[bytes]:
+    with contextlib.suppress(OSError), opened(path) as descriptor:
+        return os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
+    return []
 
 
-def _read_head(path: Path) -> Columns:
+def _columns(lines: list[bytes]) -> Columns:
     columns = Columns()
-    try:
-        with opened(path) as descriptor:
-            lines = os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
-    except OSError:
-        return columns
     for line in json_objects(lines):
-        columns.add(line)
+        columns.add({name: line[name] for name in _JUDGED & line.keys()})
     return columns
 
 
-def _any(line: Line) -> Line:
-    return line
-
-
-def _parse_event(line: Line) -> Line | None:
-    return line if isinstance(line.get("what"), str) and number(line.get("at")) is not None else None
+def _add_event(events: list[Line], line: Line) -> None:
+    if isinstance(line.get("what"), str) and number(line.get("at")) is not None:
+        events.append(line)

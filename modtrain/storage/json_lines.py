@@ -1,15 +1,18 @@
 """Lines of JSON in files that another process appends to: only what is new is read.
 
 `GrowingFile` gives the complete lines of a file in bounded pieces; a torn last line waits until it is complete, and a
-file that shrank or was replaced is read from its beginning again. `JsonLines` keeps the valid ones in order.
+file that shrank or was replaced is read from its beginning again. `JsonLines` keeps what they say.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,7 +26,7 @@ CHUNK_BYTES = 1 << 20
 LONGEST_BYTES = 1 << 20
 """A longer line is not one of modtrain's and is skipped."""
 SEARCHED_BYTES = 1 << 26
-"""How far back from the end the beginning of the last lines is searched."""
+"""How much of the end of a file is searched."""
 _MARK_BYTES = 64
 
 
@@ -66,7 +69,7 @@ class GrowingFile:
         if replaced:
             self._offset, self._mark, self._rest, self._too_long = 0, b"", b"", False
         elif before is None and self._last is not None:
-            self._offset = start_of_last(self.path, self._last)
+            self._offset = _start_of_last(self.path, self._last)
         return True, replaced
 
     def read(self) -> list[bytes] | None:
@@ -106,48 +109,29 @@ class GrowingFile:
 
 
 class JsonLines(Generic[T]):
-    """The valid lines of a growing file of JSON objects, parsed and in order."""
+    """What the lines of a growing file of JSON objects add up to."""
 
-    def __init__(
-        self,
-        path: Path,
-        parse: Callable[[Line], T | None],
-        insert: Callable[[list[T], T], None] = list.append,
-        *,
-        last: int | None = None,
-    ) -> None:
-        """Nothing is read yet. `parse` returns None for a foreign line; `insert` puts a value in its place.
-
-        With `last` only so many lines of the end are read and kept.
-        """
-        self.values: list[T] = []
-        self._file, self._parse, self._insert, self._last = GrowingFile(path, last=last), parse, insert, last
+    def __init__(self, path: Path, empty: Callable[[], T], add: Callable[[T, Line], object]) -> None:
+        """Nothing is read yet. `add` takes a line into the content, which begins as `empty()`."""
+        self.content = empty()
+        self._file, self._empty, self._add = GrowingFile(path), empty, add
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
         changed, replaced = self._file.refresh()
         if replaced:
-            self.values = []
-        for value in parsed_lines(self._file, self._parse) if changed else ():
-            self._insert(self.values, value)
-        if self._last is not None:
-            del self.values[: -self._last]
+            self.content = self._empty()
+        while changed and (lines := self._file.read()) is not None:
+            for line in json_objects(lines):
+                self._add(self.content, line)
         return changed
 
 
-def parsed_lines(file: GrowingFile, parse: Callable[[Line], T | None]) -> Iterator[T]:
-    """The new lines of a file that `parse` accepts."""
-    while (lines := file.read()) is not None:
-        for line in json_objects(lines):
-            if (value := parse(line)) is not None:
-                yield value
-
-
-def read_json_lines(path: Path, parse: Callable[[Line], T | None]) -> list[T]:
-    """Every valid line of a file, once; none where it does not exist."""
-    lines = JsonLines(path, parse)
+def read_json_lines(path: Path) -> list[Line]:
+    """Every JSON object in a file; none where it does not exist."""
+    lines = JsonLines(path, list[Line], list.append)
     lines.refresh()
-    return lines.values
+    return lines.content
 
 
 def number(value: Any) -> float | None:
@@ -170,24 +154,29 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def start_of_last(path: Path, count: int) -> int:
-    """Offset of the last `count` lines of a file, searched from its end; 0 where it cannot be read."""
-    try:
-        with opened(path) as descriptor:
-            end = at = os.fstat(descriptor).st_size
-            lowest, missing = max(0, end - SEARCHED_BYTES), count + 1
-            while at > lowest and count > 0:
-                begin = max(lowest, at - (1 << 16))
-                block = os.pread(descriptor, at - begin, begin)
-                if at == end and not block.endswith(b"\n"):
-                    missing -= 1  # the last line has no end yet
-                ends = block.count(b"\n")
-                if ends >= missing:
-                    return begin + _nth_from_end(block, missing) + 1
-                missing, at = missing - ends, begin
-            return lowest if count > 0 else end
-    except OSError:
-        return 0
+def tails(path: Path, size: int = 1 << 12) -> Iterator[tuple[int, list[bytes]]]:
+    """The last `size` bytes of a file, then more and more: their offset, and the lines that begin there, with ends.
+
+    None where the file cannot be read. At most `SEARCHED_BYTES` are read at once.
+    """
+    with contextlib.suppress(OSError), opened(path) as descriptor:
+        end, begin = os.fstat(descriptor).st_size, sys.maxsize
+        while begin > 0 and size <= SEARCHED_BYTES:
+            begin = max(0, end - size)
+            lines = io.BytesIO(os.pread(descriptor, end - begin, begin)).readlines()
+            torn = lines.pop(0) if begin and lines else b""
+            yield begin + len(torn), lines
+            size *= 8
+
+
+def _start_of_last(path: Path, count: int) -> int:
+    """Offset of the last `count` lines of a file, also where the last has no end; 0 where it cannot be read."""
+    start = 0
+    for begin, lines in tails(path):
+        start = begin + sum(map(len, lines[: max(0, len(lines) - count)]))
+        if len(lines) >= count:
+            break
+    return start
 
 
 def json_objects(lines: Iterable[bytes]) -> list[Line]:
@@ -203,13 +192,6 @@ def json_objects(lines: Iterable[bytes]) -> list[Line]:
     except (ValueError, RecursionError):
         pass
     return [each for line in lines if isinstance(each := _parse_line(line), dict)]
-
-
-def _nth_from_end(block: bytes, count: int) -> int:
-    place = len(block)
-    for _ in range(count):
-        place = block.rindex(b"\n", 0, place)
-    return place
 
 
 def _parse_line(line: bytes) -> Any:

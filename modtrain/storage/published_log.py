@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modtrain.errors import CorruptCheckpoint
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.filesystem import opened, read_lines
-from modtrain.storage.json_lines import JsonLines, number
+from modtrain.storage.filesystem import read_lines
+from modtrain.storage.json_lines import JsonLines, json_objects, number, tails
 
-TAIL_BYTES = 1 << 12
-"""How much of the end of the file is read first for its newest line."""
 _FIELDS = {field.name for field in dataclasses.fields(Checkpoint)}
 
 
@@ -30,9 +27,21 @@ def parse_published(line: Mapping[str, Any]) -> Checkpoint | None:
     return Checkpoint(**{name: line[name] for name in _FIELDS & line.keys()})
 
 
-def follow_published(path: Path, *, last: int | None = None) -> JsonLines[Checkpoint]:
+def follow_published(path: Path) -> JsonLines[list[Checkpoint]]:
     """The versions in a file that grows, ascending; of two lines of one version the later one."""
-    return JsonLines(path, parse_published, _insert if last is None else _append, last=last)
+    return JsonLines(path, list[Checkpoint], _insert)
+
+
+def last_published(path: Path, count: int) -> list[Checkpoint]:
+    """The newest `count` versions, or more, as `follow_published` has them."""
+    checkpoints: list[Checkpoint] = []
+    for _, lines in tails(path):
+        checkpoints = []
+        for line in json_objects(lines):
+            _insert(checkpoints, line)
+        if len(checkpoints) >= count:
+            break
+    return checkpoints
 
 
 def read_published(path: Path, module: str) -> list[Checkpoint]:
@@ -46,30 +55,17 @@ def read_published(path: Path, module: str) -> list[Checkpoint]:
 
 def newest_published(path: Path, module: str) -> Checkpoint | None:
     """The newest version with an intact line, read from the end of the file; None where there is none."""
-    size = TAIL_BYTES
-    try:
-        with opened(path) as descriptor:
-            end = os.fstat(descriptor).st_size
-            while True:
-                begin = max(0, end - size)
-                lines = os.pread(descriptor, end - begin, begin).split(b"\n")
-                newest = _newest_of(lines if begin == 0 else lines[1:], module, path)
-                if newest or begin == 0 or size >= TAIL_BYTES << 6:
-                    return newest
-                size *= 8
-    except OSError:
-        return None
-
-
-def _newest_of(lines: list[bytes], module: str, path: Path) -> Checkpoint | None:
-    checkpoints = (_unsealed(line, path) for line in reversed(lines) if line)
-    return next((checkpoint for checkpoint in checkpoints if checkpoint and checkpoint.module == module), None)
+    for _, lines in tails(path):
+        for line in reversed(lines):
+            if (checkpoint := _unsealed(line.rstrip(b"\n"), path)) and checkpoint.module == module:
+                return checkpoint
+    return None
 
 
 def _unsealed(line: bytes, path: Path) -> Checkpoint | None:
     try:
         return Checkpoint.unseal(line, path)
-    except (CorruptCheckpoint, RecursionError):
+    except CorruptCheckpoint:
         return None
 
 
@@ -79,14 +75,9 @@ def _is_peer(peer: Any) -> bool:
     return all(number(version) is not None for version in peer["versions"])
 
 
-def _insert(checkpoints: list[Checkpoint], checkpoint: Checkpoint) -> None:
+def _insert(checkpoints: list[Checkpoint], line: Mapping[str, Any]) -> None:
     """A restarted worker writes the lines that the one before could not: they may come late, and twice."""
-    place = bisect.bisect_left(checkpoints, checkpoint.version, key=lambda other: other.version)
-    same = place < len(checkpoints) and checkpoints[place].version == checkpoint.version
-    checkpoints[place : place + same] = [checkpoint]
-
-
-def _append(checkpoints: list[Checkpoint], checkpoint: Checkpoint) -> None:
-    while checkpoints and checkpoints[-1].version >= checkpoint.version:
-        checkpoints.pop()
-    checkpoints.append(checkpoint)
+    if checkpoint := parse_published(line):
+        place = bisect.bisect_left(checkpoints, checkpoint.version, key=lambda other: other.version)
+        same = place < len(checkpoints) and checkpoints[place].version == checkpoint.version
+        checkpoints[place : place + same] = [checkpoint]
