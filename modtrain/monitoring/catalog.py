@@ -14,7 +14,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -37,8 +37,8 @@ HOT_S = 3.0
 """Seconds for which a folder that changed is listed at each refresh: another change may have the same time."""
 RESCAN_S = 1.0
 """Minimum seconds between rescans for an unknown path."""
-CLOSE_CHECKS_S = 0.1
-"""Seconds of a refresh for curves and newest versions; the runs that are left are checked at the next one."""
+CHECKS_S = 0.1
+"""A refresh checks newest versions and curves for as long as it has not taken these seconds, the others later."""
 
 
 class Catalog:
@@ -51,35 +51,35 @@ class Catalog:
             raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
         self.revision = 0
         """Grows whenever a row changes, other than by ages."""
-        self._patience_s, self._close_checks_until = patience_s, 0.0
-        self._overdue, self._unchecked = set[str](), set[str]()
-        """Runs for whose close check there was no time: at the last refresh, and so far at this one."""
+        self._patience_s = patience_s
         self._lock = threading.RLock()
         self._refreshed_at = float("-inf")
         self._folders: dict[str, _Folder] = {}
-        self._runs: dict[str, _Entry] = {}
-        self._sweeps: dict[str, _Entry] = {}
+        self._entries: dict[str, dict[str, _Entry]] = {"run": {}, "sweep": {}}
+        """By kind and path."""
         self._trials: dict[str, dict[int, str]] = {}
         """By sweep the paths of its trials that have begun, by number."""
         self._unsearched = False
         """Whether there are more folders than are searched."""
 
     def refresh(self, *, thorough: bool = False) -> None:
-        """Bring everything up to date; other threads wait meanwhile. If thorough, each run is checked closely."""
+        """Bring everything up to date; other threads wait meanwhile.
+
+        If not `thorough`, the newest versions and the curves of runs that there is no time for follow later.
+        """
         with self._lock:
             self._refreshed_at = time.monotonic()
-            self._close_checks_until = math.inf if thorough else self._refreshed_at + CLOSE_CHECKS_S
-            runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
+            known, entries, changed = self._entries, dict[str, dict[str, _Entry]](run={}, sweep={}), False
             self._trials, unsearched = {}, self._unsearched
             folders, self._folders = self._folders, {}
             for path, folder in self._walk(folders):
-                known, entries = (self._sweeps, sweeps) if folder.kind == "sweep" else (self._runs, runs)
-                entry = known.get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, folder.kind)
-                entries[path] = entry
-                changed |= self._refresh_entry(entry, folder, sweeps)
-            others = runs.keys() != self._runs.keys() or sweeps.keys() != self._sweeps.keys()
-            self._runs, self._sweeps = runs, sweeps
-            self._overdue, self._unchecked = self._unchecked, set()
+                kind = "sweep" if folder.kind == "sweep" else "run"
+                entry = known[kind].get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
+                entries[kind][path] = entry
+                changed |= self._refresh_entry(entry, folder, entries["sweep"])
+            others = any(known[kind].keys() != entries[kind].keys() for kind in known)
+            self._entries = entries
+            changed |= self._check(math.inf if thorough else self._refreshed_at + CHECKS_S)
             self.revision += changed or others or unsearched != self._unsearched
 
     def settle(self) -> None:
@@ -90,7 +90,7 @@ class Catalog:
 
         def is_settled() -> bool | None:
             self.refresh(thorough=True)
-            summaries = [entry.summary for entry in self._runs.values() if entry.summary]
+            summaries = [entry.summary for entry in self._entries["run"].values() if entry.summary]
             return None if any(summary.liveness.uncertain() for summary in summaries) else True
 
         filesystem.wait_until(is_settled, timeout_s=2 * self._patience_s)
@@ -102,16 +102,14 @@ class Catalog:
         """
         with self._lock:
             trials = {trial for trials in self._trials.values() for trial in trials.values()}
-            rows = [self._sweep_row(path) for path in self._sweeps]
-            rows += [entry.row() for path, entry in self._runs.items() if path not in trials]
+            rows = [self._sweep_row(path) for path in self._entries["sweep"]]
+            rows += [entry.row() for path, entry in self._entries["run"].items() if path not in trials]
             return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
 
     def row(self, path: str) -> Row:
         """The row of one run, trial or sweep; InputError where there is none."""
         with self._lock:
-            if path in self._sweeps:
-                return self._sweep_row(path)
-            return self._entry(path, "run").row()
+            return self._sweep_row(path) if path in self._entries["sweep"] else self._entry(path, "run").row()
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or where it is broken."""
@@ -131,14 +129,11 @@ class Catalog:
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
-            if path not in self._entries(kind) and time.monotonic() - self._refreshed_at >= RESCAN_S:
+            if path not in self._entries[kind] and time.monotonic() - self._refreshed_at >= RESCAN_S:
                 self.refresh()
-            if path not in self._entries(kind):
+            if path not in self._entries[kind]:
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
-            return self._entries(kind)[path]
-
-    def _entries(self, kind: str) -> dict[str, _Entry]:
-        return self._sweeps if kind == "sweep" else self._runs
+            return self._entries[kind][path]
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
         """Every folder that is a run, a sweep, or cannot be listed; a sweep comes before its trials.
@@ -167,20 +162,20 @@ class Catalog:
         if of and of.sweep and (number := of.sweep.number_of(name)) is not None:
             self._trials.setdefault(of.path, {})[number] = entry.path
             ranking = of.sweep.spec.metric, of.sweep.spec.maximize
-        return entry.refresh(folder, ranking, self._patience_s, closely=self._may_check_closely(entry.path))
+        return entry.attempt(lambda: entry.refresh(folder, ranking, self._patience_s))
 
-    def _may_check_closely(self, path: str) -> bool:
-        """Whether there is time for it; the runs for which there was none at the last refresh come first."""
-        is_next = not self._overdue or path in self._overdue
-        if is_next and time.monotonic() < self._close_checks_until:
-            return True
-        if is_next:
-            self._unchecked.add(path)
-        return False
+    def _check(self, until: float) -> bool:
+        """Check the runs that are due, first those checked longest ago; whether a row changed."""
+        due = [each for each in self._entries["run"].values() if each.summary and each.summary.is_due]
+        changed = False
+        for entry in sorted(due, key=lambda entry: entry.summary.checked_at if entry.summary else 0.0):
+            if entry.summary and time.monotonic() < until:
+                changed |= entry.attempt(entry.summary.check)
+        return changed
 
     def _sweep_row(self, path: str) -> Row:
-        trials = {number: self._runs[trial] for number, trial in self._trials.get(path, {}).items()}
-        return self._sweeps[path].row(trials)
+        trials = {number: self._entries["run"][trial] for number, trial in self._trials.get(path, {}).items()}
+        return self._entries["sweep"][path].row(trials)
 
 
 @dataclass
@@ -192,7 +187,7 @@ class _Folder:
     folders: tuple[str, ...] = ()
     """The names of the folders to search in it, none in a run."""
     has_stop_file: bool = False
-    error: str = ""
+    error: OSError | None = None
     """Why it cannot be listed."""
     _signature: Signature = ABSENT
     _hot_until: float = float("-inf")
@@ -208,8 +203,7 @@ class _Folder:
             with os.scandir(path) as entries:
                 self._read(list(entries))
         except OSError as error:
-            is_gone = error.errno in filesystem.GONE
-            self.kind, self.folders, self.error = "" if is_gone else "closed", (), error.strerror or str(error)
+            self.kind, self.folders, self.error = "" if error.errno in filesystem.GONE else "closed", (), error
             self._hot_until = math.inf  # until it can be listed: its time of change need not tell
         else:
             self._hot_until = min(self._hot_until, now + HOT_S)
@@ -217,7 +211,7 @@ class _Folder:
     def _read(self, entries: list[os.DirEntry[str]]) -> None:
         names = {entry.name for entry in entries}
         self.kind = "sweep" if SWEEP_FILE in names else "run" if RUN_FILE in names else ""
-        self.has_stop_file, self.error = STOP_FILE in names, ""
+        self.has_stop_file, self.error = STOP_FILE in names, None
         below = [] if self.kind == "run" else entries
         self.folders = tuple(
             sorted(e.name for e in below if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
@@ -241,24 +235,28 @@ class _Entry:
     _signature: Signature = ABSENT
     """Of its manifest."""
 
-    def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, closely: bool) -> bool:
-        """Bring it up to date; whether its row changed. Whatever is wrong with it concerns no other entry."""
-        before, self.has_stop_file, changed = self._facts(), folder.has_stop_file, False
+    def attempt(self, read: Callable[[], bool]) -> bool:
+        """Call `read`; whether the row changed. Whatever is wrong with it concerns no other entry."""
+        before, changed = self._facts(), False
         try:
-            if folder.kind == "closed":
-                raise InputError(f"The folder cannot be listed: {folder.error}.")
-            self._open(folder.kind, patience_s)
-            if self.summary:
-                changed = self.summary.refresh(has_stop_file=folder.has_stop_file, ranking=ranking, closely=closely)
-            self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
+            changed = read()
         except InputError as error:
             self._close(str(error))
-            if folder.kind == "closed" or isinstance(error.__cause__, OSError):
+            if isinstance(error.__cause__, OSError):
                 self._signature = ABSENT  # read again when storage answers: the manifest need not have changed
         except Exception as error:  # a foreign file may hold anything
             self._close(_unreadable(error))
             self._signature = ABSENT
         return changed or before != self._facts()
+
+    def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float) -> bool:
+        """Bring it up to date; whether the row of a run changed."""
+        self.has_stop_file = folder.has_stop_file
+        if folder.kind == "closed" and folder.error:
+            raise InputError(f"The folder cannot be listed: {folder.error.strerror or folder.error}.") from folder.error
+        self._open(folder.kind, patience_s)
+        self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
+        return self.summary is not None and self.summary.refresh(has_stop_file=self.has_stop_file, ranking=ranking)
 
     def open(self) -> RunSummary | Sweep:
         """The run's summary, or the sweep; InputError where it is broken."""

@@ -7,16 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, read_snapshot
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE, RunState, failed_worker, run_state, worker_states
 
 Status = dict[str, Any]
-
-
-def read_status(run: Run) -> Status:
-    """The status of a run by its folder; takes seconds where it has to observe workers of other machines."""
-    return build_status(read_snapshot(run))
 
 
 def build_status(snapshot: RunSnapshot) -> Status:

@@ -7,27 +7,31 @@ each refresh, since a network file system may show an old `stat` for a minute. N
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
+from modtrain.errors import StorageError
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
-from modtrain.storage import layout
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
 from modtrain.storage.history import RecentHistory
 from modtrain.storage.json_lines import JsonLines
+from modtrain.storage.layout import JOBS_FILE, STOP_FILE
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import RunSnapshot, build_snapshot, has_submitted_jobs
+from modtrain.storage.run_snapshot import RunSnapshot, has_submitted_jobs, module_snapshots
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
+from modtrain.storage.worker_report import NO_REPORT
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_state import sweep_state
 from modtrain.sweeps.trial import metric_value, ranking_value
@@ -36,12 +40,15 @@ from modtrain.sweeps.trials import count_pending
 Signature = tuple[int, int, int, int]
 """Mode, time of change, size and inode of a file: equal for an unchanged one."""
 ABSENT: Signature = (0, 0, 0, 0)
+UNREAD: Signature = (-1, 0, 0, 0)
+"""Of no file: it is read again."""
 
 CURVES_S = 10.0
 """Seconds between two readings of a run's curves."""
 MOST_ALARMS = 5
 """Alarms of its trials that a sweep repeats."""
 
+T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -55,41 +62,57 @@ class RunSummary:
         self.row: Row = {}
         """As of the last refresh; `with_ages` adds the ages of the checkpoints."""
         self.newest: dict[str, Newest] = {module: Newest(None) for module in run.modules}
-        self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
+        self.checked_at = float("-inf")
         self._unchecked: set[str] = set()
+        self._files = _Files()
+        self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
         self._recent: RecentHistory | None = None
-        self._recent_at = float("-inf")
-        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
-        self._signatures: dict[str, Signature] = {}
-        """Of files, by path, at the last refresh."""
         self._stop: StopRequest | None = None
-        self._launcher, self._is_submitted = NO_PROCESS, False
         self._launcher_pid: int | None = None
+        self._is_submitted = False
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
+        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
 
-    def refresh(
-        self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True), closely: bool = True
-    ) -> bool:
+    def refresh(self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
         """Bring the row up to date; whether it changed.
 
-        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better. If `closely`, the
-        newest versions are checked, and now and then the ends of a live run's curves are read.
+        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better.
         """
-        changed = [self._read_heartbeat(module) for module in self.run.modules]
-        alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
-        changed += [self._evaluations.refresh(), self._read_stop(has_stop_file), self._read_launch()]
-        changed += [ranking != self._ranking, alive != self._alive, not self.row]
-        if not any(changed) and not alive and not (closely and self._unchecked):
+        before, is_evaluated = self._facts(), self._evaluations.refresh()
+        run, read = self.run, self._files.read
+        for module, path in self._heartbeats.items():
+            report = read(path, functools.partial(run.read_report, module), NO_REPORT, again=module in self._alive)
+            self.liveness.observe(module, report)
+        self._stop = read(run.path / STOP_FILE, lambda: parse_stop_file(run.path), None) if has_stop_file else None
+        if self.row.get("state") != "finished":  # else neither matters
+            launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
+            self._launcher_pid = launcher.pid if launcher.is_running() else None
+            self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
+        self._alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
+        self._ranking = ranking
+        if self.row and not is_evaluated and not self._alive and before == self._facts():
             return False
         for module in self.run.modules:
             self._read_newest(module)
-        if closely:
-            self._check_newest()
-        self._read_curves(closely, live=bool(alive))
-        self._alive, self._ranking = alive, ranking
-        before, self.row = self.row, self._build_row()
-        return before != self.row
+        if not self._alive:  # the curves of a run that has ended do not change
+            self._recent = None
+        return self._build_row()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a `check`."""
+        return bool(self._unchecked or (self._alive and time.monotonic() - self.checked_at >= CURVES_S))
+
+    def check(self) -> bool:
+        """Check the newest versions, and read the ends of a live run's curves; whether the row changed."""
+        self.checked_at = time.monotonic()
+        for module in sorted(self._unchecked):
+            with contextlib.suppress(OSError):  # it is due again
+                self._check_newest(module)
+        if self._alive:
+            self._recent = RecentHistory(self.run)
+        return self._build_row()
 
     def with_ages(self) -> Row:
         """The row with the age of each module's newest version."""
@@ -98,11 +121,10 @@ class RunSummary:
 
     def snapshot(self) -> RunSnapshot:
         """Everything that decides the state of the run, as it was read last."""
-        return build_snapshot(
-            self.run,
-            self.liveness,
-            self.newest,
-            self._stop,
+        return RunSnapshot(
+            run=self.run,
+            modules=module_snapshots(self.liveness, self.newest),
+            stop=self._stop,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,
         )
@@ -134,83 +156,39 @@ class RunSummary:
     def _checkpoints(self) -> dict[str, Checkpoint | None]:
         return {module: newest.checkpoint for module, newest in self.newest.items()}
 
-    def _read_heartbeat(self, module: str) -> bool:
-        """Whether the heartbeat changed."""
-        path = self._heartbeats[module]
-        if not self._is_new(path) and not self.liveness.is_alive(module):
-            return False
-        before = self.liveness.report(module)
-        if not self.liveness.refresh(self.run, [module]):
-            self._signatures[path] = ABSENT  # read again when storage answers
-        return self.liveness.report(module) != before
+    def _facts(self) -> tuple[object, ...]:
+        """What the row depends on, beside versions, evaluations and curves."""
+        reports = [self.liveness.report(module) for module in self.run.modules]
+        return reports, self._alive, self._stop, self._launcher_pid, self._is_submitted, self._ranking
 
     def _read_newest(self, module: str) -> None:
-        path, before = self.run.published_path(module), self.newest[module]
-        if self._is_new(str(path)):
+        def read() -> None:
+            before = self.newest[module]
             self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
             self._unchecked.add(module)
 
-    def _check_newest(self) -> None:
-        """Replace versions by intact ones; storage that does not answer is asked again at the next refresh.
+        path = self.run.published_path(module)
+        self._files.read(path, read, None)
+
+    def _check_newest(self, module: str) -> None:
+        """Replace the newest version by the newest intact one; OSError where storage does not answer.
 
         A listing that an NFS client remembers may lack the newest version, and a killed writer its line in the log.
         """
-        for module in sorted(self._unchecked):
-            with contextlib.suppress(OSError):
-                newest, logged = self.run.store(module).newest_intact(), self.newest[module].checkpoint
-                is_newer = newest.checkpoint and (logged is None or newest.checkpoint.version > logged.version)
-                self.newest[module] = newest if newest.damaged or is_newer else Newest(logged)
-                self._unchecked.discard(module)
+        newest, logged = self.run.store(module).newest_intact(), self.newest[module].checkpoint
+        is_newer = newest.checkpoint and (logged is None or newest.checkpoint.version > logged.version)
+        self.newest[module] = newest if newest.damaged or is_newer else Newest(logged)
+        self._unchecked.discard(module)
 
-    def _read_curves(self, may_read: bool, *, live: bool) -> None:
-        """The curves of a run that has ended do not change; what is in memory of them is dropped."""
-        if not live:
-            self._recent = None
-        elif may_read and time.monotonic() - self._recent_at >= CURVES_S:
-            self._recent_at = time.monotonic()
-            self._recent = RecentHistory(self.run)
-
-    def _read_stop(self, has_file: bool) -> bool:
-        """Whether the stop request changed."""
-        if not has_file and self._stop is None:
-            return False
-        before, path = self._stop, str(self.run.path / layout.STOP_FILE)
-        if not has_file:
-            self._signatures[path], self._stop = ABSENT, None
-        elif self._is_new(path):
-            try:
-                self._stop = parse_stop_file(self.run.path)
-            except OSError:
-                self._signatures[path] = ABSENT  # read again when storage answers
-        return self._stop != before
-
-    def _read_launch(self) -> bool:
-        """Whether the launcher or the jobs of a run changed; of a finished run neither matters."""
-        if self.row.get("state") == "finished":
-            return False
-        before = self._launcher_pid, self._is_submitted
-        if self._is_new(str(launcher_path(self.run.path))):
-            self._launcher = read_launcher(self.run.path)
-        if self._is_new(str(self.run.jobs_path / layout.JOBS_FILE)):
-            self._is_submitted = has_submitted_jobs(self.run)
-        self._launcher_pid = self._launcher.pid if self._launcher.is_running() else None
-        return before != (self._launcher_pid, self._is_submitted)
-
-    def _is_new(self, path: str) -> bool:
-        """Whether a file is another one than at the last refresh."""
-        current = signature(path)
-        if current == self._signatures.get(path, ABSENT):
-            return False
-        self._signatures[path] = current
-        return True
-
-    def _build_row(self) -> Row:
+    def _build_row(self) -> bool:
+        """Build the row anew; whether it is another one."""
         status = build_status(self.snapshot())
         modules = [
             {"name": name, **{key: module[key] for key in ("state", "version", "epoch", "step")}}
             for name, module in status["modules"].items()
         ]
-        return {
+        before = self.row
+        self.row = {
             "kind": "run",
             "path": self.path,
             "name": self.run.name,
@@ -221,6 +199,7 @@ class RunSummary:
             "created_at": self.run.spec.created_at,
             "problem": None,
         }
+        return before != self.row
 
     def _age_s(self, module: str) -> float | None:
         """Of a live worker by its own clock, plus its silence by ours; else by the wall clock."""
@@ -230,6 +209,30 @@ class RunSummary:
         if module in self._alive and report.at is not None:
             return max(0.0, report.at - checkpoint.published_at) + (self.liveness.silent_s(module) or 0.0)
         return max(0.0, time.time() - checkpoint.published_at)
+
+
+class _Files:
+    """What was read from files; each is read again when its signature is another one."""
+
+    def __init__(self) -> None:
+        self._values: dict[Path | str, tuple[Signature, Any]] = {}
+
+    def read(self, path: Path | str, read: Callable[[], T], default: T, *, again: bool = False) -> T:
+        """The value of a file, `default` if there never was one; `again` reads it in any case.
+
+        Where storage does not answer the value stays, and the file is read at the next call.
+        """
+        current = signature(path)
+        before: Signature
+        value: T
+        before, value = self._values.get(path, (ABSENT, default))
+        if again or current != before:
+            try:
+                value = read()
+            except (OSError, StorageError):
+                current = UNREAD
+            self._values[path] = current, value
+        return value
 
 
 def signature(path: str | os.PathLike[str]) -> Signature:

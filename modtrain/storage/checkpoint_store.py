@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 LIST_AGAIN_S = 1.0
 """How long a version that is listed but cannot be opened (just pruned, a stale cache) is looked for."""
 _VERSION = re.compile("[0-9]{8,}")
+Where = Callable[[Checkpoint], bool]
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,9 @@ class CheckpointStore:
             self.read(checkpoint, file)
         return checkpoint
 
-    def newest(
-        self, *, count: int = sys.maxsize, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
-    ) -> list[Checkpoint]:
-        """The newest `count` versions above `above`, newest first, by their meta alone; OSError if listing fails."""
-        selected = self._newest(lambda checkpoint: b"" if where is None or where(checkpoint) else None, count, above)
+    def newest(self, *, count: int = sys.maxsize, where: Where = bool) -> list[Checkpoint]:
+        """The newest `count` versions, newest first, by their meta alone; OSError if listing fails."""
+        selected = self._newest(lambda checkpoint: b"" if where(checkpoint) else None, count)
         return [checkpoint for checkpoint, _ in selected]
 
     def latest(self) -> Checkpoint | None:
@@ -91,7 +90,7 @@ class CheckpointStore:
         return next(iter(self.newest(count=1)), None)
 
     def read_newest(
-        self, file: str, *, count: int = 1, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
+        self, file: str, *, count: int = 1, above: int = -1, where: Where = bool
     ) -> list[tuple[Checkpoint, bytes]]:
         """The newest `count` versions above `above` with the verified content of a file, newest first.
 
@@ -100,8 +99,7 @@ class CheckpointStore:
         """
 
         def content_of(checkpoint: Checkpoint) -> bytes | None:
-            wanted = file in checkpoint.files and (where is None or where(checkpoint))
-            return self.read(checkpoint, file) if wanted else None
+            return self.read(checkpoint, file) if file in checkpoint.files and where(checkpoint) else None
 
         try:
             return self._newest(content_of, count, above)
@@ -118,13 +116,12 @@ class CheckpointStore:
         for version in reversed(self.versions()):
             try:
                 checkpoint = self.meta(version, follow=False)
+                if self._has_sizes(checkpoint):
+                    return Newest(checkpoint, tuple(damaged))
             except MissingCheckpoint:
                 continue  # pruned meanwhile, or too new for this client's cache
-            except (CorruptCheckpoint, RecursionError):
-                damaged.append(version)
-                continue
-            if self._has_sizes(checkpoint):
-                return Newest(checkpoint, tuple(damaged))
+            except CorruptCheckpoint:
+                pass
             damaged.append(version)
         return Newest(None, tuple(damaged))
 
@@ -143,7 +140,7 @@ class CheckpointStore:
         return True
 
     def _newest(
-        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int
+        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int = -1
     ) -> list[tuple[Checkpoint, bytes]]:
         held: dict[int, tuple[Checkpoint, bytes]] = {}
         missing: dict[int, MissingCheckpoint] = {}

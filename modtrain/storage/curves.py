@@ -66,14 +66,11 @@ class Columns:
 
     def _append(self, columns: dict[str, array[float]], values: Mapping[str, float]) -> None:
         """Append one value a column; the position comes first, since it defines the length."""
-        length = len(self) if columns is not self.position else len(self) + 1
-        if values.keys() == columns.keys():
-            for name, column in columns.items():
-                column.append(values[name])
-            return
-        for name in dict.fromkeys([*columns, *values]):
-            column = columns.setdefault(name, array("d"))
-            column.extend([math.nan] * (length - 1 - len(column)))
+        before = len(self) - (columns is not self.position)
+        for name in values:
+            if name not in columns:
+                columns[name] = array("d", [math.nan]) * before
+        for name, column in columns.items():
             column.append(values.get(name, math.nan))
 
 

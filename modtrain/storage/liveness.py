@@ -6,6 +6,7 @@ it has not changed for `patience_s`, as measured by this process.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,18 +36,11 @@ class Liveness:
         self._changed_at: dict[str, float] = {}
         self._has_changed: set[str] = set()
 
-    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> bool:
-        """Read the heartbeats of all modules, or of these, without waiting; whether each could be read.
-
-        One that cannot be read stays as it was.
-        """
-        failed = False
+    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> None:
+        """Read the heartbeats of all modules, or of these, without waiting; one that cannot be read stays as it was."""
         for module in run.modules if modules is None else modules:
-            try:
+            with contextlib.suppress(OSError):
                 self.observe(module, run.read_report(module))
-            except OSError:
-                failed = True
-        return not failed
 
     def observe(self, module: str, report: WorkerReport) -> None:
         """Take a heartbeat that was read; a missing one does not replace one that was present."""
@@ -81,23 +75,21 @@ class Liveness:
             if module not in self._has_changed and self.is_alive(module) and report.process.is_running() is None
         ]
 
-    def settle(self, run: Run) -> None:
-        """Observe the uncertain workers until each is known to be alive or dead; at most twice the patience."""
+    def settle(self, run: Run, modules: Iterable[str] | None = None) -> None:
+        """Observe workers until each is known to be alive or dead; at most twice the patience."""
 
         def certain() -> bool | None:
-            self.refresh(run, uncertain)
+            self.refresh(run, modules)
             return None if self.uncertain() else True
 
-        if uncertain := self.uncertain():
-            filesystem.wait_until(certain, timeout_s=2 * self.patience_s)
+        filesystem.wait_until(certain, timeout_s=2 * self.patience_s)
 
 
 def live_modules(run: Run, modules: Iterable[str] | None = None) -> list[str]:
     """The modules with a live worker; waits up to twice the short patience for workers of other machines."""
     names = list(run.modules if modules is None else modules)
     liveness = Liveness(patience_s=SHORT_PATIENCE_S)
-    liveness.refresh(run, names)
-    liveness.settle(run)
+    liveness.settle(run, names)
     return [module for module in names if liveness.is_alive(module)]
 
 

@@ -50,7 +50,7 @@ def as_json(spec: BaseModel) -> bytes:
 def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     """The manifest of a folder; InputError where there is none, or a damaged one."""
     try:
-        return form.model_validate_json(filesystem.read_small(path / file))
+        return form.model_validate_json(filesystem.read_file(path / file, most=filesystem.SMALL_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_missing(path, kind, file)) from None
     except OSError as error:

@@ -69,51 +69,30 @@ def read_snapshot(
     """
     if liveness is None:
         liveness = Liveness(patience_s=SHORT_PATIENCE_S)
-        liveness.refresh(run)
         liveness.settle(run)
     liveness.refresh(run)
     newest = {module: run.store(module).newest_intact() for module in run.modules}
-    return build_snapshot(
-        run,
-        liveness,
-        newest,
-        run.stop_request(),
+    return RunSnapshot(
+        run=run,
+        modules=module_snapshots(liveness, newest),
+        stop=run.stop_request(),
         launcher=launcher_pid(run.path),
         is_submitted=has_submitted_jobs(run),
-        jobs=jobs,
+        jobs=jobs or {},
     )
 
 
-def build_snapshot(
-    run: Run,
-    liveness: Liveness,
-    newest: Mapping[str, Newest],
-    stop: StopRequest | None,
-    *,
-    launcher: int | None,
-    is_submitted: bool,
-    jobs: Mapping[int, WorkerJob] | None = None,
-) -> RunSnapshot:
-    """The snapshot of what was read already."""
-    modules = {
+def module_snapshots(liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:
+    """What was read already of each module."""
+    return {
         module: ModuleSnapshot(
             report=liveness.report(module),
             is_alive=liveness.is_alive(module),
-            newest=newest[module].checkpoint,
-            damaged=newest[module].damaged,
+            newest=version.checkpoint,
+            damaged=version.damaged,
         )
-        for module in run.modules
+        for module, version in newest.items()
     }
-    # The tasks of a sweep's arrays are recorded in the sweep's folder: where one worker reports, the others have jobs.
-    is_task = run.spec.trial is not None and any(module.report for module in modules.values())
-    return RunSnapshot(
-        run=run,
-        modules=modules,
-        stop=stop,
-        launcher=launcher,
-        is_submitted=is_submitted or is_task,
-        jobs=jobs or {},
-    )
 
 
 def has_submitted_jobs(run: Run) -> bool:

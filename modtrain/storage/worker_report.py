@@ -65,7 +65,7 @@ NO_REPORT = WorkerReport()
 def read_report(path: Path) -> WorkerReport:
     """The report in a `heartbeat.json`; `NO_REPORT` where there is none or a foreign one; OSError if unreadable."""
     try:
-        return parse_report(json.loads(filesystem.read_small(path, follow=False)))
+        return parse_report(json.loads(filesystem.read_file(path, most=filesystem.SMALL_BYTES, follow=False)))
     except (FileNotFoundError, ValueError, RecursionError):
         return NO_REPORT
     except OSError as error:
