@@ -1,9 +1,7 @@
 """Catalog: the runs and sweeps below a folder, kept current by reading only what changed.
 
-A folder is listed again where its time of change differs. A folder with a `run.json` or a `sweep.json` is a run or a
-sweep; the folders in a run are not searched. Links are not followed, so that nothing outside of the root is shown. A
-broken run or sweep has a row with its problem and hides no other one. Folders near the root are searched first, and at
-most `MOST_FOLDERS` of them. `summary.py` builds the rows.
+A folder is listed again where its time of change differs. Links are not followed. A broken run or sweep has a row with
+its problem and hides no other one.
 """
 
 from __future__ import annotations
@@ -15,10 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
@@ -53,14 +50,11 @@ class Catalog:
         """Grows whenever a row changes, other than by ages."""
         self._patience_s = patience_s
         self._lock = threading.RLock()
-        self._refreshed_at = float("-inf")
+        self._refreshed_at = -math.inf
         self._folders: dict[str, _Folder] = {}
         self._entries: dict[str, dict[str, _Entry]] = {"run": {}, "sweep": {}}
         """By kind and path."""
-        self._trials: dict[str, dict[int, str]] = {}
-        """By sweep the paths of its trials that have begun, by number."""
         self._unsearched = False
-        """Whether there are more folders than are searched."""
 
     def refresh(self, *, thorough: bool = False) -> None:
         """Bring everything up to date; other threads wait meanwhile.
@@ -70,8 +64,7 @@ class Catalog:
         with self._lock:
             self._refreshed_at = time.monotonic()
             known, entries, changed = self._entries, dict[str, dict[str, _Entry]](run={}, sweep={}), False
-            self._trials, unsearched = {}, self._unsearched
-            folders, self._folders = self._folders, {}
+            folders, self._folders, unsearched = self._folders, {}, self._unsearched
             for path, folder in self._walk(folders):
                 kind = "sweep" if folder.kind == "sweep" else "run"
                 entry = known[kind].get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
@@ -101,15 +94,14 @@ class Catalog:
         `unsearched` is true where there are more folders than are searched, so that runs may be missing.
         """
         with self._lock:
-            trials = {trial for trials in self._trials.values() for trial in trials.values()}
-            rows = [self._sweep_row(path) for path in self._entries["sweep"]]
-            rows += [entry.row() for path, entry in self._entries["run"].items() if path not in trials]
+            entries = [*self._entries["sweep"].values(), *self._entries["run"].values()]
+            rows = [entry.row() for entry in entries if not entry.is_trial]
             return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
 
     def row(self, path: str) -> Row:
         """The row of one run, trial or sweep; InputError where there is none."""
         with self._lock:
-            return self._sweep_row(path) if path in self._entries["sweep"] else self._entry(path, "run").row()
+            return (self._entries["sweep"].get(path) or self._entry(path, "run")).row()
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or where it is broken."""
@@ -117,15 +109,13 @@ class Catalog:
 
     def summary(self, path: str) -> RunSummary:
         """The summary of a run; InputError as for `run`."""
-        summary = self._entry(path, "run").open()
-        assert isinstance(summary, RunSummary)
-        return summary
+        entry = self._entry(path, "run")
+        return entry.summary or entry.fail()
 
     def sweep(self, path: str) -> Sweep:
         """The sweep at a path; InputError as for a run."""
-        sweep = self._entry(path, "sweep").open()
-        assert isinstance(sweep, Sweep)
-        return sweep
+        entry = self._entry(path, "sweep")
+        return entry.sweep or entry.fail()
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
@@ -158,24 +148,22 @@ class Catalog:
         """Whether its row changed. A trial is ranked by the metric of its sweep."""
         parent, _, name = entry.path.rpartition("/")
         of = sweeps.get(parent) if entry.path else None
+        number = of.sweep.number_of(name) if of and of.sweep else None
+        entry.is_trial, entry.trials = number is not None, {}
         ranking: tuple[str | None, bool] = (None, True)
-        if of and of.sweep and (number := of.sweep.number_of(name)) is not None:
-            self._trials.setdefault(of.path, {})[number] = entry.path
+        if of and of.sweep and number is not None:
+            of.trials[number] = entry
             ranking = of.sweep.spec.metric, of.sweep.spec.maximize
         return entry.attempt(lambda: entry.refresh(folder, ranking, self._patience_s))
 
     def _check(self, until: float) -> bool:
         """Check the runs that are due, first those checked longest ago; whether a row changed."""
-        due = [each for each in self._entries["run"].values() if each.summary and each.summary.is_due]
+        due = [(entry.summary, entry) for entry in self._entries["run"].values() if entry.summary]
         changed = False
-        for entry in sorted(due, key=lambda entry: entry.summary.checked_at if entry.summary else 0.0):
-            if entry.summary and time.monotonic() < until:
-                changed |= entry.attempt(entry.summary.check)
+        for summary, entry in sorted(due, key=lambda each: each[0].checked_at):
+            if summary.is_due and time.monotonic() < until:
+                changed |= entry.attempt(summary.check)
         return changed
-
-    def _sweep_row(self, path: str) -> Row:
-        trials = {number: self._entries["run"][trial] for number, trial in self._trials.get(path, {}).items()}
-        return self._entries["sweep"][path].row(trials)
 
 
 @dataclass
@@ -230,6 +218,9 @@ class _Entry:
     sweep: Sweep | None = None
     problem: str | None = None
     has_stop_file: bool = False
+    is_trial: bool = False
+    trials: dict[int, _Entry] = field(default_factory=dict)
+    """Of a sweep those that have begun."""
     is_launched: bool = False
     """Whether a process of this machine runs the sweep."""
     _signature: Signature = ABSENT
@@ -254,25 +245,22 @@ class _Entry:
         self.has_stop_file = folder.has_stop_file
         if folder.kind == "closed" and folder.error:
             raise InputError(f"The folder cannot be listed: {folder.error.strerror or folder.error}.") from folder.error
-        self._open(folder.kind, patience_s)
+        self._open(patience_s)
         self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
         return self.summary is not None and self.summary.refresh(has_stop_file=self.has_stop_file, ranking=ranking)
 
-    def open(self) -> RunSummary | Sweep:
-        """The run's summary, or the sweep; InputError where it is broken."""
-        entry = self.summary or self.sweep
-        if entry is None:
-            raise InputError(self.problem or "It cannot be read.")
-        return entry
+    def fail(self) -> NoReturn:
+        """Raise InputError with the problem."""
+        raise InputError(self.problem or "It cannot be read.")
 
-    def row(self, trials: Mapping[int, _Entry] = MappingProxyType({})) -> Row:
+    def row(self) -> Row:
         """The row; of a sweep with the trials that have begun. An error in it costs no other row."""
         try:
-            if self.problem is None and self.summary is not None:
+            if self.summary:
                 return self.summary.with_ages()
-            if self.problem is None and self.sweep is not None:
-                rows = {number: trial.row() for number, trial in trials.items()}
-                results = {number: trial.result(self.sweep.spec.metric) for number, trial in trials.items()}
+            if self.sweep:
+                rows = {number: trial.row() for number, trial in self.trials.items()}
+                results = {number: trial.result(self.sweep.spec.metric) for number, trial in self.trials.items()}
                 stop = read_stop_request(self.sweep.path) if self.has_stop_file else None
                 return sweep_row(self.sweep, self.path, rows, results, stop=stop, is_launched=self.is_launched)
         except Exception as error:  # a foreign file may hold anything
@@ -292,24 +280,23 @@ class _Entry:
     def _broken(self, problem: str) -> Row:
         name = self.path.rpartition("/")[2] or self.folder.rpartition("/")[2]
         empty = dict.fromkeys(("recipe", "state", "progress", "epoch", "epochs", "left_s", "metric", "created_at"))
-        kind = "sweep" if self.kind == "sweep" else "run"
-        lists = {"modules": []} if kind == "run" else {"trials": 0, "counts": {}}
-        identity = {"kind": kind, "path": self.path, "name": name}
+        lists = {"modules": []} if self.kind == "run" else {"trials": 0, "counts": {}}
+        identity = {"kind": self.kind, "path": self.path, "name": name}
         return {**identity, **empty, **lists, "alarms": [], "problem": problem}
 
-    def _open(self, kind: str, patience_s: float) -> None:
+    def _open(self, patience_s: float) -> None:
         """Read the manifest where it is another one than at the last refresh; InputError where it is broken."""
-        file = SWEEP_FILE if kind == "sweep" else RUN_FILE
+        file = SWEEP_FILE if self.kind == "sweep" else RUN_FILE
         current = signature(f"{self.folder}/{file}")
         if current == self._signature:
             if self.problem is not None:
-                raise InputError(self.problem)
+                self.fail()
             return
         self._close(None)
         self._signature = current
         if not stat.S_ISREG(current[0]):
             raise InputError(f"{file} is not a regular file (a link, a folder or a pipe) and is not opened.")
-        if kind == "sweep":
+        if self.kind == "sweep":
             self.sweep = Sweep.open(Path(self.folder))
         else:
             self.summary = RunSummary(check_trial(Run.open(Path(self.folder))), self.path, patience_s=patience_s)

@@ -146,6 +146,18 @@ def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> by
     return _again_if_stale(content)
 
 
+def read_plain(path: Path, *, most: int = SMALL_BYTES) -> bytes | None:
+    """The content of a file; None where there is none, empty where it is a link, a pipe and so on, or too large."""
+    try:
+        return read_file(path, most=most, follow=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (*NOT_REGULAR, TOO_LARGE):
+            return b""
+        raise
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file; none where it does not exist."""
     try:

@@ -56,7 +56,7 @@ class RunSpec(BaseModel):
     lower_is_better: list[str] = Field(default_factory=list)
     """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """Versions of the software."""
+    """Of the software."""
     created_at: float = 0.0
 
 
@@ -85,7 +85,6 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @property
@@ -98,19 +97,15 @@ class Run:
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
 
     def module_path(self, module: str) -> Path:
-        """The folder of a module."""
         return self.path / layout.MODULES / module
 
     def heartbeat_path(self, module: str) -> Path:
-        """The heartbeat of a module's worker."""
         return self.module_path(module) / layout.HEARTBEAT_FILE
 
     def metrics_path(self, module: str) -> Path:
-        """The training curve of a module."""
         return self.module_path(module) / layout.METRICS_FILE
 
     def published_path(self, module: str) -> Path:
-        """The list of a module's published versions."""
         return self.module_path(module) / layout.PUBLISHED_FILE
 
     def workers_path(self, module: str) -> Path:
@@ -118,17 +113,14 @@ class Run:
         return self.module_path(module) / layout.WORKERS_FILE
 
     def log_path(self, module: str) -> Path:
-        """The log of a module's worker."""
         return self.module_path(module) / layout.WORKER_LOG
 
     @property
     def evaluation_path(self) -> Path:
-        """The folder of the evaluations."""
         return self.path / layout.EVALUATION
 
     @property
     def evaluations_path(self) -> Path:
-        """The file with one line an evaluation."""
         return self.evaluation_path / layout.METRICS_FILE
 
     @property
@@ -137,7 +129,6 @@ class Run:
         return self.path / layout.JOBS
 
     def store(self, module: str) -> CheckpointStore:
-        """The checkpoints of a module."""
         return CheckpointStore(self.module_path(module))
 
     def is_finished(self, modules: Iterable[str]) -> bool:

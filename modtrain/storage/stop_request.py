@@ -63,14 +63,9 @@ def read_stop_request(folder: Path) -> StopRequest | None:
 
 def parse_stop_file(folder: Path) -> StopRequest | None:
     """The stop request of a folder known to hold one; None where it was removed meanwhile."""
-    try:
-        content = filesystem.read_file(folder / STOP_FILE, most=_MOST_BYTES, follow=False)
-    except FileNotFoundError:
+    content = filesystem.read_plain(folder / STOP_FILE, most=_MOST_BYTES)
+    if content is None:
         return None
-    except OSError as error:
-        if error.errno in (*filesystem.NOT_REGULAR, filesystem.TOO_LARGE):
-            return StopRequest()  # not ours to read, but it is called `stop`
-        raise
     try:
         return _FORM.validate_json(content, strict=True)
     except ValueError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity
 
 LIVE = ("starting", "running", "waiting", "resting")
 """States that a worker reports while its process runs."""
-_INTEGERS = ("counter", "epoch", "step", "steps", "exit_code")
-_NUMBERS = ("at", "steps_per_s", "left_s")
-_TEXTS = ("job", "device", "waiting_for", "trouble")
 OVER = ("finished", "stopped", "preempted", "failed")
 """States that a worker reports when it ends."""
+_TYPES: dict[Any, Callable[[Any], Any]] = {"int | None": integer, "float | None": number, "str | None": text}
+"""How a field is checked, by its type in the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +64,20 @@ NO_REPORT = WorkerReport()
 def read_report(path: Path) -> WorkerReport:
     """The report in a `heartbeat.json`; `NO_REPORT` where there is none or a foreign one; OSError if unreadable."""
     try:
-        return parse_report(json.loads(filesystem.read_file(path, most=filesystem.SMALL_BYTES, follow=False)))
-    except (FileNotFoundError, ValueError, RecursionError):
+        return parse_report(json.loads(filesystem.read_plain(path) or b""))
+    except (ValueError, RecursionError):
         return NO_REPORT
-    except OSError as error:
-        if error.errno in (*filesystem.NOT_REGULAR, filesystem.TOO_LARGE):
-            return NO_REPORT
-        raise
 
 
 def parse_report(values: Any) -> WorkerReport:
     """The report of a JSON object; fields of a wrong type are left out."""
     if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
         return NO_REPORT
-    checked: dict[str, Any] = {name: integer(values.get(name)) for name in _INTEGERS}
-    checked |= {name: number(values.get(name)) for name in _NUMBERS}
-    checked |= {name: text(values.get(name)) for name in _TEXTS}
+    checked = {
+        each.name: _TYPES[each.type](values.get(each.name)) for each in fields(WorkerReport) if each.type in _TYPES
+    }
     process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
-    return WorkerReport(state=values["state"], process=process, losses=losses, **checked)
+    return WorkerReport(process=process, losses=losses, **checked)
 
 
 def _losses(values: Any) -> dict[str, dict[str, float]]:

@@ -89,10 +89,10 @@ def test_a_request_that_storage_does_not_give_is_an_error_and_not_a_missing_one(
 ) -> None:
     write_stop_request(tmp_path, StopRequest(reason="lunch"))
 
-    def fail(descriptor: int, size: int) -> bytes:
+    def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "read", fail)
+    monkeypatch.setattr(os, "fstat", fail)
     with pytest.raises(OSError, match="Input/output error"):
         read_stop_request(tmp_path)
 

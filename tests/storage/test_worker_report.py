@@ -91,9 +91,9 @@ def test_a_heartbeat_that_storage_does_not_give_is_an_error_and_not_a_missing_on
     assert read_report(path) == NO_REPORT
     path.write_text(json.dumps({"state": "running"}))
 
-    def fail(descriptor: int, size: int) -> bytes:
+    def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "read", fail)
+    monkeypatch.setattr(os, "fstat", fail)
     with pytest.raises(OSError, match="Input/output error"):
         read_report(path)

@@ -1,4 +1,4 @@
-"""Lets a new `python -m modtrain COMMAND` continue as a fork of a process that has imported torch.
+"""Lets a new `python -m modtrain COMMAND ...` continue as a fork of a process that has imported torch.
 
 The process that was started stays and stands for its fork: it passes signals on, it ends with the fork's exit code or
 signal, and when it dies, also by SIGKILL, the kernel kills the fork. Arguments, working folder, environment, umask,
@@ -15,7 +15,7 @@ import os
 import sys
 from typing import Any
 
-COMMANDS = {"apply", "evaluate", "launch", "sweep", "trial", "worker"}
+MODULES = {"modtrain", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
 FREE = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
@@ -48,6 +48,7 @@ def continue_as_fork(server: str) -> None:
     request = {
         "kind": kind(),
         "path": [folder, *sys.path],
+        "module": sys.orig_argv[2],
         "words": sys.orig_argv[3:],
         "folder": folder,
         "environment": dict(os.environ),
@@ -104,10 +105,10 @@ def traced() -> bool:
         return "TracerPid:\t0\n" not in status.read()
 
 
-if sys.orig_argv[1:3] == ["-m", "modtrain"] and COMMANDS.intersection(sys.orig_argv[3:4]):
+if sys.orig_argv[1:2] == ["-m"] and MODULES.intersection(sys.orig_argv[2:3]):
     try:
-        # Descriptors beside the standard streams are not passed on; the memory of a dry run is measured.
-        ordinary = {"--detach", "--ready-fd", "--dry-run"}.intersection(sys.orig_argv)
+        # Descriptors beside the standard streams are not passed on; the memory of a dashboard is measured.
+        ordinary = {"--detach", "--ready-fd", "dashboard"}.intersection(sys.orig_argv)
         usual = not ordinary and not any(os.isatty(stream) for stream in range(3)) and not traced()
     except OSError:
         usual = False
