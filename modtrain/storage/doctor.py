@@ -22,17 +22,7 @@ from modtrain.errors import InputError, ModtrainError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.doctor_peer import (
-    CONTENT,
-    MEETING,
-    PREFIX,
-    RACES,
-    Handshake,
-    ProbeResult,
-    find_peer,
-    other_process,
-    probe,
-)
+from modtrain.storage.doctor_peer import CONTENT, MEETING, PREFIX, RACES, Handshake, find_peer, other_process, probe
 from modtrain.storage.publisher import Publisher
 
 REPEATS = 3
@@ -83,16 +73,22 @@ class Report:
         """As plain values, for `--json`."""
         return {**asdict(self), "failed": self.failed}
 
-    def note(self, name: str, verdict: Verdict, says: str, advice: str = "") -> None:
-        """Add a check."""
+    def note(self, name: str, says: str, advice: str = "", *, fail: bool = False) -> None:
+        """Add a check; one that did not fail is a warning where there is something to do."""
+        verdict: Verdict = "fail" if fail else "warn" if advice else "ok"
         self.checks.append(Check(name=name, verdict=verdict, says=says, advice=advice))
+
+    def add_cost(self, name: str, size: int, median_ms: float) -> None:
+        """Add what an exchange of so many bytes took."""
+        mb_per_s = size / 1e3 / max(median_ms, 1e-6)
+        self.costs.append(Cost(name=name, size_mb=size / 1e6, median_ms=median_ms, mb_per_s=mb_per_s))
 
     def attempt(self, name: str, advice: str, check: Callable[..., None], *args: Any) -> None:
         """Call `check` with the report; an error of storage is a failed check."""
         try:
             check(self, *args)
         except (OSError, ModtrainError) as error:
-            self.note(name, "fail", f"The check failed: {getattr(error, 'strerror', None) or error}.", advice)
+            self.note(name, f"The check failed: {getattr(error, 'strerror', None) or error}.", advice, fail=True)
 
 
 def examine(path: Path, *, size_mb: float = 40, peer: bool = False, peer_timeout_s: float = 60) -> Report:
@@ -133,33 +129,28 @@ def _own_folder(path: Path, kind: str) -> Path:
 
 def _check_file_system(report: Report, path: Path) -> None:
     kind, options = filesystem.file_system(path.resolve())
+    says, advice = f"{kind}.", ""
     if kind in _IN_MEMORY:
         says = f"{kind} is in this node's memory: other nodes do not see it, and a restart empties it."
-        report.note("file system", "warn", says, "Fine for a trial; train on storage that all nodes share.")
+        advice = "Fine for a trial; train on storage that all nodes share."
     elif kind.startswith("nfs") and "soft" in options:
         says = f"{kind} is mounted `soft`: a slow server becomes an I/O error."
-        report.note("file system", "warn", says, "Training survives such errors; ask for the mount option `hard`.")
+        advice = "Training survives such errors; ask for the mount option `hard`."
     elif kind in _LOCAL:
-        report.note("file system", "ok", f"{kind}, a disk of this node; other nodes see it only if it is exported.")
-    else:
-        report.note("file system", "ok", f"{kind}.")
+        says = f"{kind}, a disk of this node; other nodes see it only if it is exported."
+    report.note("file system", says, advice)
 
 
 def _check_room(report: Report, path: Path, size_mb: float) -> None:
-    def note(name: str, free: float, least: float, usual: float, says: str, advice: str) -> None:
-        verdict: Verdict = "fail" if free < least else "warn" if free < usual else "ok"
-        report.note(name, verdict, says, advice if verdict != "ok" else "")
-
     room = os.statvfs(path)
-    free_mb, free_files = room.f_bavail * room.f_frsize / 1e6, room.f_favail
+    free_mb, files = room.f_bavail * room.f_frsize / 1e6, room.f_favail
     says = f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`)."
-    advice = f"A module keeps several versions of {size_mb:g} MB: make room."
-    note("space", free_mb, 3 * size_mb, 50 * size_mb, says, advice)
+    advice = f"A module keeps several versions of {size_mb:g} MB: make room." if free_mb < 50 * size_mb else ""
+    report.note("space", says, advice, fail=free_mb < 3 * size_mb)
     if room.f_files == 0:
-        report.note("inodes", "ok", "This file system does not count files.")
-        return
-    advice = "Every version is a folder of a few files: remove old runs, or ask for more."
-    note("inodes", free_files, 100, 10_000, f"{free_files:,} more files can be created.", advice)
+        return report.note("inodes", "This file system does not count files.")
+    advice = "Every version is a folder of a few files: remove old runs, or ask for more." if files < 10_000 else ""
+    return report.note("inodes", f"{files:,} more files can be created.", advice, fail=files < 100)
 
 
 def _check_rename(report: Report, own: Path) -> None:
@@ -168,17 +159,14 @@ def _check_rename(report: Report, own: Path) -> None:
         filesystem.publish_folder(own, "taken", {CONTENT: b"second"})
     except FileExistsError:
         if filesystem.read_file(own / "taken" / CONTENT) == b"first":
-            report.note("rename", "ok", "A published folder cannot be overwritten.")
-        else:
-            report.note("rename", "fail", "A refused rename changed the existing folder.", "Do not train here.")
-    else:
-        says = "A folder was renamed onto one that is not empty: versions could be overwritten."
-        report.note("rename", "fail", says, UNSAFE)
+            return report.note("rename", "A published folder cannot be overwritten.")
+        return report.note("rename", "A refused rename changed the existing folder.", "Do not train here.", fail=True)
+    says = "A folder was renamed onto one that is not empty: versions could be overwritten."
+    return report.note("rename", says, UNSAFE, fail=True)
 
 
 def _check_fsync(report: Report, own: Path) -> None:
-    content = os.urandom(4096)
-    files = [own / f"sync{number}" for number in range(10)]
+    content, files = os.urandom(4096), [own / f"sync{number}" for number in range(10)]
     file_ms = statistics.median(_ms(functools.partial(filesystem.write_file, file, content)) for file in files)
     descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -186,59 +174,53 @@ def _check_fsync(report: Report, own: Path) -> None:
     except OSError as error:
         says = f"A folder cannot be synced ({error.strerror}): a power failure may cost the newest version."
         advice = "No version is damaged by that; resuming continues from the version before."
-        return report.note("fsync", "warn", says, advice)
+        return report.note("fsync", says, advice)
     finally:
         os.close(descriptor)
     for file in files:
         filesystem.drop_cache(file)
         if filesystem.read_file(file) != content:
             says = "A synced file was read back with other content."
-            return report.note("fsync", "fail", says, "Do not train here.")
+            return report.note("fsync", says, "Do not train here.", fail=True)
     says = f"A small file is on disk after {file_ms:.1f} ms, a folder after {folder_ms:.1f} ms (medians)."
-    slow = max(file_ms, folder_ms) > SLOW_S * 1000
-    return report.note("fsync", "warn" if slow else "ok", says, "Exchange less often." if slow else "")
+    return report.note("fsync", says, "Exchange less often." if max(file_ms, folder_ms) > SLOW_S * 1000 else "")
 
 
 def _check_processes(report: Report, own: Path) -> None:
     (own / "talk").mkdir()
     handshake = Handshake(own / "talk", 0, LOCAL_S)
     with other_process(handshake):
-        _note_probe(report, "processes", "another process of this node", probe(handshake))
+        _note_probe(report, "processes", "another process of this node", *probe(handshake))
 
 
-def _note_probe(report: Report, name: str, other: str, result: ProbeResult) -> None:
-    if result.doubled:
-        says = f"This process and {other} both got the same name, {result.doubled} times of {RACES}."
-        report.note(f"{name}: race", "fail", says, UNSAFE)
+def _note_probe(report: Report, name: str, other: str, delay_s: float, doubled: int) -> None:
+    if doubled:
+        says = f"This process and {other} both got the same name, {doubled} times of {RACES}."
+        report.note(f"{name}: race", says, UNSAFE, fail=True)
     else:
-        report.note(f"{name}: race", "ok", f"Of this process and {other}, exactly one got each of {RACES} names.")
-    delay_s = result.delay_s
+        report.note(f"{name}: race", f"Of this process and {other}, exactly one got each of {RACES} names.")
     says = f"A publish of {other} is visible after {delay_s * 1000:.0f} ms (half a round trip, publishing included)."
     advice = f"Leave more than {delay_s:.0f} s between exchange points." if delay_s > SLOW_S else ""
-    report.note(f"{name}: visibility", "warn" if delay_s > SLOW_S else "ok", says, advice)
+    report.note(f"{name}: visibility", says, advice)
 
 
 def _check_peer(report: Report, own: Path, size_mb: float, timeout_s: float) -> None:
     handshake = find_peer(own, timeout_s)
     if handshake is None:
-        says = f"No other node was found within {timeout_s:g} s."
-        advice = (
-            f"Run `modtrain doctor {own.parent} --peer` on a second node at the same time; "
-            "if you did, that node sees another folder than this one."
-        )
-        report.note("peer", "fail", says, advice)
+        command = f"Run `modtrain doctor {own.parent} --peer` on a second node at the same time"
+        advice = f"{command}; if you did, that node sees another folder than this one."
+        report.note("peer", f"No other node was found within {timeout_s:g} s.", advice, fail=True)
         return
     own_host = socket.gethostname()
     handshake.publish("host", own_host)
     host = handshake.wait("host")
     other = f"another process of {host} (no second node)" if host == own_host else f"the node {host}"
-    _note_probe(report, "peer", other, probe(handshake))
+    _note_probe(report, "peer", other, *probe(handshake))
     _publisher(handshake.folder / f"load{handshake.side}").publish({WEIGHTS: _content(size_mb)}, epoch=0, step=0)
     handshake.publish("load")
     handshake.wait("load")
-    report.costs.append(
-        _cost("pull from peer", *_pull(CheckpointStore(handshake.folder / f"load{1 - handshake.side}")))
-    )
+    others = CheckpointStore(handshake.folder / f"load{1 - handshake.side}")
+    report.add_cost("pull from peer", *_pull(others))
     if handshake.side:
         handshake.publish("bye")
     else:
@@ -248,18 +230,18 @@ def _check_peer(report: Report, own: Path, size_mb: float, timeout_s: float) -> 
 def _check_group(report: Report, path: Path, own: Path) -> None:
     folder, file, parent = (own / "taken").stat(), (own / "taken" / CONTENT).stat(), path.stat()
     group, modes = _group(parent.st_gid), f"{stat.filemode(file.st_mode)} and {stat.filemode(folder.st_mode)}"
+    inherited = "is" if parent.st_mode & stat.S_ISGID else "is not"
+    says, advice = f"Members of {group} can read published files ({modes}; setgid {inherited} set).", ""
     if not (file.st_mode & 0o040 and folder.st_mode & 0o050 == 0o050):
         says = f"Members of {group} cannot read published files ({modes})."
-        report.note("group", "warn", says, "If others share the runs, set `umask 027` (or 007) where jobs start.")
+        advice = "If others share the runs, set `umask 027` (or 007) where jobs start."
     elif file.st_gid != parent.st_gid:
         says = f"Published files belong to {_group(file.st_gid)}, not to the folder's group {group}."
-        report.note("group", "warn", says, f"If others share the runs: `chmod g+s {path}`.")
+        advice = f"If others share the runs: `chmod g+s {path}`."
     elif not parent.st_mode & 0o010:
         says = f"Members of {group} cannot enter this folder ({stat.filemode(parent.st_mode)})."
-        report.note("group", "warn", says, f"If others share the runs: `chmod g+rxs {path}`.")
-    else:
-        inherited = "is" if parent.st_mode & stat.S_ISGID else "is not"
-        report.note("group", "ok", f"Members of {group} can read published files ({modes}; setgid {inherited} set).")
+        advice = f"If others share the runs: `chmod g+rxs {path}`."
+    report.note("group", says, advice)
 
 
 def _group(gid: int) -> str:
@@ -272,9 +254,9 @@ def _group(gid: int) -> str:
 def _measure(report: Report, own: Path, size_mb: float) -> None:
     publisher, content = _publisher(own / "probe"), _content(size_mb)
     publish = [_ms(lambda: publisher.publish({WEIGHTS: content}, epoch=0, step=0)) for _ in range(REPEATS)]
-    report.costs.append(_cost("publish", len(content), statistics.median(publish)))
+    report.add_cost("publish", len(content), statistics.median(publish))
     pulls = [_pull(publisher.store)[1] for _ in range(REPEATS)]
-    report.costs.append(_cost("pull", len(content), statistics.median(pulls)))
+    report.add_cost("pull", len(content), statistics.median(pulls))
 
 
 def _publisher(path: Path) -> Publisher:
@@ -294,10 +276,6 @@ def _pull(store: CheckpointStore) -> tuple[int, float]:
     if not read:
         raise OSError("the published version cannot be read")
     return len(read[0]), took_ms
-
-
-def _cost(name: str, size: int, median_ms: float) -> Cost:
-    return Cost(name=name, size_mb=size / 1e6, median_ms=median_ms, mb_per_s=size / 1e3 / max(median_ms, 1e-6))
 
 
 def _ms(action: Callable[[], object]) -> float:
