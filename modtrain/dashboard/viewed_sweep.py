@@ -17,12 +17,11 @@ from modtrain.dashboard import safe_files
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import RunSummary, signature
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.checkpoint import Checkpoint, parse_published
 from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation
 from modtrain.storage.json_lines import JsonLines, Line, number
 from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
 from modtrain.storage.liveness import launcher_pid
-from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_jobs import submitted_trials

@@ -18,20 +18,19 @@ from typing import Any, TypeVar
 from modtrain.errors import StorageError
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
-from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
+from modtrain.storage.heartbeat import NO_REPORT
 from modtrain.storage.history import RecentHistory
 from modtrain.storage.json_lines import JsonLines
 from modtrain.storage.layout import JOBS_FILE, STOP_FILE
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
-from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import RunSnapshot, has_submitted_jobs, module_snapshots
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
-from modtrain.storage.worker_report import NO_REPORT
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_state import sweep_state
 from modtrain.sweeps.trial import metric_value, ranking_value

@@ -18,9 +18,8 @@ from pathlib import Path
 
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import META, Checkpoint, fingerprint
+from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, read_published
 from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
-from modtrain.storage.published_log import read_published
 
 log = logging.getLogger(__name__)
 

@@ -115,9 +115,12 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
     put there meanwhile.
     """
     descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW) if follow else _open_without_links(path)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise
     return descriptor
 
 

@@ -1,4 +1,4 @@
-"""Heartbeat: the worker's side of `heartbeat.json`, replaced every few seconds in the folder of each of its modules."""
+"""Heartbeat: `heartbeat.json` of a module, which its worker replaces every few seconds, and what it says."""
 
 from __future__ import annotations
 
@@ -6,18 +6,94 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from modtrain.storage import filesystem
-from modtrain.storage.process_identity import ProcessIdentity, job_id
-from modtrain.storage.run import Run
+from modtrain.storage.json_lines import integer, number, text
+from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity, job_id
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
+LIVE = ("starting", "running", "waiting", "resting")
+"""States that a worker reports while its process runs."""
+OVER = ("finished", "stopped", "preempted", "failed")
+"""States that a worker reports when it ends."""
+_TYPES: dict[Any, Callable[[Any], Any]] = {"int | None": integer, "float | None": number, "str | None": text}
+"""How a field is checked, by its type in the class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """One heartbeat. Every field is None, or empty, where the worker has not reported it."""
+
+    state: str | None = None
+    """One of `LIVE` or `OVER`; None where there is no heartbeat."""
+    counter: int | None = None
+    at: float | None = None
+    """Unix time by the worker's clock."""
+    process: ProcessIdentity = NO_PROCESS
+    job: str | None = None
+    device: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    """Steps of the whole run."""
+    steps_per_s: float | None = None
+    left_s: float | None = None
+    losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By module the means over the last interval."""
+    waiting_for: str | None = None
+    trouble: str | None = None
+    exit_code: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.state is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the worker was running when it reported."""
+        return self.state in LIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this is the worker's last report."""
+        return self.state in OVER
+
+
+NO_REPORT = WorkerReport()
+
+
+def read_report(path: Path) -> WorkerReport:
+    """The report in a `heartbeat.json`; `NO_REPORT` where there is none or a foreign one; OSError if unreadable."""
+    try:
+        return parse_report(json.loads(filesystem.read_plain(path) or b""))
+    except (ValueError, RecursionError):
+        return NO_REPORT
+
+
+def parse_report(values: Any) -> WorkerReport:
+    """The report of a JSON object; fields of a wrong type are left out."""
+    if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
+        return NO_REPORT
+    checked = {
+        each.name: _TYPES[each.type](values.get(each.name)) for each in fields(WorkerReport) if each.type in _TYPES
+    }
+    process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
+    return WorkerReport(process=process, losses=losses, **checked)
+
+
+def _losses(values: Any) -> dict[str, dict[str, float]]:
+    tables = values.items() if isinstance(values, dict) else ()
+    return {
+        module: {name: value for name, value in table.items() if number(value) is not None}
+        for module, table in tables
+        if isinstance(table, dict)
+    }
 
 
 class Heartbeat:
@@ -26,9 +102,9 @@ class Heartbeat:
     No two machines' clocks are compared. A failing write is logged once and costs only the report.
     """
 
-    def __init__(self, run: Run, modules: Iterable[str], **facts: Any) -> None:
+    def __init__(self, paths: Iterable[Path], **facts: Any) -> None:
         """Nothing is written before the `with` statement; `facts` are fields of `WorkerReport`."""
-        self._paths = [run.heartbeat_path(module) for module in modules]
+        self._paths = list(paths)
         self._fields: dict[str, Any] = {
             **ProcessIdentity.current().as_json(),
             "job": job_id(),

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from modtrain.errors import ModtrainError
 from modtrain.storage import filesystem
-from modtrain.storage.heartbeat import HEARTBEAT_S
+from modtrain.storage.heartbeat import HEARTBEAT_S, NO_REPORT, WorkerReport
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
 from modtrain.storage.manifest import read_json
 from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity
 from modtrain.storage.run import Run
-from modtrain.storage.worker_report import NO_REPORT, WorkerReport
 
 PATIENCE_S = 15.0
 """Silence after which a worker counts as dead, for a reader that stays: stalling storage delays a heartbeat."""

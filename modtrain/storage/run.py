@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
 from modtrain.storage.stop_request import (
     StopKind,
@@ -19,7 +20,6 @@ from modtrain.storage.stop_request import (
     read_stop_request,
     write_stop_request,
 )
-from modtrain.storage.worker_report import WorkerReport, read_report
 
 Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
 """The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""

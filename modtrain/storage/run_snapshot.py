@@ -9,12 +9,12 @@ from typing import Literal
 from modtrain.errors import InputError
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.layout import JOBS_FILE
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
-from modtrain.storage.worker_report import WorkerReport
 
 JobPhase = Literal["pending", "running", "ended", "unknown"]
 

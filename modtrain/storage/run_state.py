@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from modtrain.errors import OUTCOMES
-from modtrain.storage import worker_report
+from modtrain.storage import heartbeat
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 
 RunState = Literal[
@@ -34,7 +34,7 @@ DESCRIPTIONS: dict[RunState, str] = {
 BY_URGENCY = tuple(DESCRIPTIONS)
 """The order of states in lists."""
 
-LIVE: frozenset[str] = frozenset(worker_report.LIVE)
+LIVE: frozenset[str] = frozenset(heartbeat.LIVE)
 """A process trains, or is about to."""
 PENDING: frozenset[str] = LIVE | {"queued"}
 """Something of the run is still to come without any further command."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.published_log import (
+from modtrain.storage.checkpoint import (
     follow_published,
     last_published,
     newest_published,
     parse_published,
     read_published,
 )
+from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.publisher import Publisher
 
 
