@@ -1,7 +1,7 @@
-"""RunSummary and sweep_row: a run or a sweep as one line of a list, kept current by reading only what changed.
+"""A run or a sweep as one line of a list, kept current by reading only what changed. No link is followed.
 
 A run that has ended costs a stat of each file that could show a new worker. The heartbeats of a live run are opened at
-each refresh, since a network file system may show an old `stat` for a minute. No link is followed.
+each refresh, since a network file system may show an old `stat` for a minute.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class RunSummary:
         self._is_submitted = False
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
+        self._facts: tuple[object, ...] = ()
         self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
 
     def refresh(self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
@@ -78,8 +79,7 @@ class RunSummary:
 
         `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better.
         """
-        before, is_evaluated = self._facts(), self._evaluations.refresh()
-        run, read = self.run, self._files.read
+        is_evaluated, run, read = self._evaluations.refresh(), self.run, self._files.read
         for module, path in self._heartbeats.items():
             report = read(path, functools.partial(run.read_report, module), NO_REPORT, again=module in self._alive)
             self.liveness.observe(module, report)
@@ -88,12 +88,13 @@ class RunSummary:
             launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
             self._launcher_pid = launcher.pid if launcher.is_running() else None
             self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
-        self._alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
-        self._ranking = ranking
-        if self.row and not is_evaluated and not self._alive and before == self._facts():
+        self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
+        facts = (self._files.reads, self._alive, self._launcher_pid, has_stop_file, ranking)
+        if facts == self._facts and not is_evaluated and not self._alive:
             return False
-        for module in self.run.modules:
-            self._read_newest(module)
+        for module in run.modules:
+            read(run.published_path(module), functools.partial(self._read_newest, module), None)
+        self._facts, self._ranking = (self._files.reads, *facts[1:]), ranking
         if not self._alive:  # the curves of a run that has ended do not change
             self._recent = None
         return self._build_row()
@@ -155,19 +156,10 @@ class RunSummary:
     def _checkpoints(self) -> dict[str, Checkpoint | None]:
         return {module: newest.checkpoint for module, newest in self.newest.items()}
 
-    def _facts(self) -> tuple[object, ...]:
-        """What the row depends on, beside versions, evaluations and curves."""
-        reports = [self.liveness.report(module) for module in self.run.modules]
-        return reports, self._alive, self._stop, self._launcher_pid, self._is_submitted, self._ranking
-
     def _read_newest(self, module: str) -> None:
-        def read() -> None:
-            before = self.newest[module]
-            self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
-            self._unchecked.add(module)
-
-        path = self.run.published_path(module)
-        self._files.read(path, read, None)
+        path, before = self.run.published_path(module), self.newest[module]
+        self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
+        self._unchecked.add(module)
 
     def _check_newest(self, module: str) -> None:
         """Replace the newest version by the newest intact one; OSError where storage does not answer.
@@ -215,6 +207,7 @@ class _Files:
 
     def __init__(self) -> None:
         self._values: dict[Path | str, tuple[Signature, Any]] = {}
+        self.reads = 0
 
     def read(self, path: Path | str, read: Callable[[], T], default: T, *, again: bool = False) -> T:
         """The value of a file, `default` if there never was one; `again` reads it in any case.
@@ -231,6 +224,7 @@ class _Files:
             except (OSError, StorageError):
                 current = UNREAD
             self._values[path] = current, value
+            self.reads += 1
         return value
 
 

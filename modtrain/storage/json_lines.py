@@ -61,8 +61,8 @@ class GrowingFile:
             return False, False
         before, self._unread = self._seen, False
         replaced = before is not None and (before[:2] != seen[:2] or seen[2] < self._offset)
-        if before is not None and not replaced:
-            replaced = not self._mark_is_present()
+        if before is not None and not replaced:  # a file may be cut, and grow beyond its size in between
+            replaced = self._read(self._offset - len(self._mark), len(self._mark)) != self._mark
             if self._unread:
                 return False, False
         self._seen = seen
@@ -91,10 +91,6 @@ class GrowingFile:
     def torn(self) -> bytes:
         """The beginning of a last line that is not complete yet."""
         return self._rest
-
-    def _mark_is_present(self) -> bool:
-        """Whether the bytes read last are still in their place: a file may be cut and grow beyond it in between."""
-        return self._read(self._offset - len(self._mark), len(self._mark)) == self._mark
 
     def _read(self, offset: int, size: int) -> bytes:
         """What storage cannot give now is read at the next refresh, even if the file does not change."""
@@ -184,21 +180,16 @@ def json_objects(lines: Iterable[bytes]) -> list[Line]:
 
     They are parsed together where all are valid: that is faster, and equal names share their memory.
     """
-    lines = list(lines)
-    try:
+    lines, objects = list(lines), list[Line]()
+    with contextlib.suppress(ValueError, RecursionError):
         together = _parse(b"[" + b",".join(lines) + b"]")
         if len(together) == len(lines) and all(isinstance(each, dict) for each in together):
             return list(together)
-    except (ValueError, RecursionError):
-        pass
-    return [each for line in lines if isinstance(each := _parse_line(line), dict)]
-
-
-def _parse_line(line: bytes) -> Any:
-    try:
-        return _parse(line)
-    except (ValueError, RecursionError):
-        return None
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(each := _parse(line), dict):
+                objects.append(each)
+    return objects
 
 
 def _parse(content: bytes) -> Any:
