@@ -118,7 +118,6 @@ def _waits(status: Status, worker: Mapping[str, Any], history: History | RecentH
 
 
 def _modules(status: Status) -> Iterator[Alarm]:
-    """Damaged versions, and peers that are far behind."""
     for name, module in status["modules"].items():
         if module["damaged"]:
             version = module["version"]

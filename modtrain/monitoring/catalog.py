@@ -108,12 +108,10 @@ class Catalog:
         return self.summary(path).run
 
     def summary(self, path: str) -> RunSummary:
-        """The summary of a run; InputError as for `run`."""
         entry = self._entry(path, "run")
         return entry.summary or entry.fail()
 
     def sweep(self, path: str) -> Sweep:
-        """The sweep at a path; InputError as for a run."""
         entry = self._entry(path, "sweep")
         return entry.sweep or entry.fail()
 
@@ -176,12 +174,10 @@ class _Folder:
     """The names of the folders to search in it, none in a run."""
     has_stop_file: bool = False
     error: OSError | None = None
-    """Why it cannot be listed."""
     _signature: Signature = ABSENT
     _hot_until: float = float("-inf")
 
     def refresh(self, path: str) -> None:
-        """List the folder again where it may have changed."""
         current, now = signature(path), time.monotonic()
         if current != self._signature:
             self._signature, self._hot_until = current, now + HOT_S
@@ -250,7 +246,6 @@ class _Entry:
         return self.summary is not None and self.summary.refresh(has_stop_file=self.has_stop_file, ranking=ranking)
 
     def fail(self) -> NoReturn:
-        """Raise InputError with the problem."""
         raise InputError(self.problem or "It cannot be read.")
 
     def row(self) -> Row:
@@ -268,7 +263,6 @@ class _Entry:
         return self._broken(self.problem or "It cannot be read.")
 
     def result(self, metric: str | None) -> float | None:
-        """The value by which a sweep ranks this trial."""
         return self.summary.result(metric) if self.summary and metric is not None else None
 
     def _facts(self) -> tuple[object, ...]:

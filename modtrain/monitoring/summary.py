@@ -115,7 +115,6 @@ class RunSummary:
         return self._build_row()
 
     def with_ages(self) -> Row:
-        """The row with the age of each module's newest version."""
         modules = [{**module, "age_s": self._age_s(module["name"])} for module in self.row["modules"]]
         return {**self.row, "modules": modules}
 
@@ -267,7 +266,6 @@ def sweep_row(
 
 
 def _alarms_of_trials(sweep: Sweep, rows: Iterable[Row]) -> list[Row]:
-    """The bad alarms of its trials."""
     messages = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
     do = f"See `modtrain sweep-status {sweep.path}`."
     if len(messages) > MOST_ALARMS:

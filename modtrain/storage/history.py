@@ -45,7 +45,6 @@ class History:
     """The complete history of a run as of the last `refresh`. Its lists are read-only."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Nothing is read yet."""
         self._run = run
         self._curves = {module: JsonLines(run.metrics_path(module), Columns, Columns.add) for module in run.modules}
         self._versions = {module: follow_published(run.published_path(module)) for module in run.modules}
@@ -76,7 +75,6 @@ class History:
         return self._events[module].content
 
     def evaluations(self) -> Sequence[EvaluationRecord]:
-        """Every evaluation, oldest first."""
         return self._evaluations.content
 
     def evaluation_rows(self) -> Iterator[Line]:
@@ -106,16 +104,13 @@ class RecentHistory:
     """Both ends of the curves and the newest versions of a run, which is what alarms need."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Read them."""
         self._losses = {module: _recent_losses(run.metrics_path(module)) for module in run.modules}
         self._versions = {m: last_published(run.published_path(m), RECENT_VERSIONS) for m in run.modules}
 
     def losses(self, module: str) -> list[float]:
-        """As `History.losses`."""
         return self._losses[module]
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
-        """The newest versions, ascending."""
         return self._versions[module]
 
 

@@ -29,7 +29,6 @@ class Liveness:
     """The newest heartbeat of each module, and since when it has not changed."""
 
     def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
-        """Nothing is read yet."""
         self.patience_s = patience_s
         self._reports: dict[str, WorkerReport] = {}
         self._changed_at: dict[str, float] = {}
@@ -51,7 +50,6 @@ class Liveness:
             self._has_changed.add(module)
 
     def report(self, module: str) -> WorkerReport:
-        """The newest heartbeat; `NO_REPORT` where there is none."""
         return self._reports.get(module, NO_REPORT)
 
     def is_alive(self, module: str) -> bool:

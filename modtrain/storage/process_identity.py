@@ -23,7 +23,6 @@ class ProcessIdentity:
 
     @staticmethod
     def current() -> ProcessIdentity:
-        """This process."""
         return ProcessIdentity(socket.gethostname(), os.getpid(), process_started(os.getpid()))
 
     @staticmethod
@@ -38,7 +37,6 @@ class ProcessIdentity:
         return self.pid is not None and self.started is not None and process_started(self.pid) == self.started
 
     def as_json(self) -> dict[str, Any]:
-        """The fields that `parse` reads."""
         return asdict(self)
 
 

@@ -93,7 +93,6 @@ class Run:
         return [module for worker in self.spec.placement for module in worker]
 
     def worker_of(self, module: str) -> int:
-        """The number of the worker that trains a module."""
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
 
     def module_path(self, module: str) -> Path:
@@ -109,7 +108,6 @@ class Run:
         return self.module_path(module) / layout.PUBLISHED_FILE
 
     def workers_path(self, module: str) -> Path:
-        """The events of a module's workers."""
         return self.module_path(module) / layout.WORKERS_FILE
 
     def log_path(self, module: str) -> Path:
@@ -125,7 +123,6 @@ class Run:
 
     @property
     def jobs_path(self) -> Path:
-        """The folder of the jobs: their scripts, logs and ids."""
         return self.path / layout.JOBS
 
     def store(self, module: str) -> CheckpointStore:
@@ -141,11 +138,9 @@ class Run:
         write_stop_request(self.path, StopRequest(kind=kind, reason=reason, sender=sender))
 
     def stop_request(self) -> StopRequest | None:
-        """The stop request of the run; None where there is none."""
         return read_stop_request(self.path)
 
     def clear_stop(self) -> None:
-        """Withdraw a stop request, so that the run can be resumed."""
         clear_stop_request(self.path)
 
     def history(self) -> list[dict[str, Any]]:

@@ -25,7 +25,6 @@ class WorkerJob:
 
     phase: JobPhase
     reason: str = ""
-    """The scheduler's reason."""
     ids: tuple[str | None, ...] = ()
     """The job and those that continued it, oldest first; None where its workers report no job id."""
     exit_code: int | None = None
@@ -37,9 +36,7 @@ class ModuleSnapshot:
 
     report: WorkerReport
     is_alive: bool
-    """Whether its worker runs, as far as is known."""
     newest: Checkpoint | None
-    """The newest intact version."""
     damaged: tuple[int, ...] = ()
     """Damaged versions above it."""
 

@@ -131,7 +131,6 @@ def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) ->
 
 
 def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> RunState:
-    """The state of a worker without any report."""
     if job is not None and job.phase == "ended":
         return "lost" if snapshot.stop is None else "stopped"
     if snapshot.stop is not None:
