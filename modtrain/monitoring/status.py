@@ -62,12 +62,8 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
         "host": report.process.host,
         "pid": report.process.pid,
         "job": job.ids[-1] if job and job.ids and state == "queued" else report.job,
-        "device": report.device,
-        "steps_per_s": report.steps_per_s,
-        "left_s": report.left_s,
-        "waiting_for": report.waiting_for,
+        **{name: getattr(report, name) for name in ("device", "steps_per_s", "left_s", "waiting_for", "exit_code")},
         "trouble": report.trouble or blame,
-        "exit_code": report.exit_code,
         "waited_s": min(ages, default=None) if state == "waiting" else None,  # a wait begins after a publish
     }
     return values if job is None else {**values, "job_state": job.phase, "why": job.reason}
@@ -111,16 +107,11 @@ def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
     """By peer the version that the newest version was trained against, and how many versions it is behind by now."""
     peers = {}
     for name, used in newest.peers.items() if newest else ():
-        version = used["versions"][0] if used["versions"] else None
+        version = next(iter(used["versions"]), None)
         current = snapshot.modules[name].newest if name in snapshot.modules else None
         behind = current.version - version if current and version is not None else 0
-        peers[name] = {
-            "version": version,
-            "epoch": used["epoch"],
-            "behind": behind,
-            "ensemble": len(used["versions"]),
-            "behind_steps": None,
-        }
+        own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": None}
+        peers[name] = {**own, "ensemble": len(used["versions"])}
     return peers
 
 
@@ -133,7 +124,5 @@ def _age_s(module: ModuleSnapshot) -> float | None:
 
 def _left_s(workers: Sequence[Mapping[str, Any]], states: Sequence[RunState]) -> float | None:
     """The longest time left of a live worker; None where one has failed, since the others wait for it."""
-    if {"lost", "failed"} & set(states):
-        return None
-    live = [worker["left_s"] for worker in workers if worker["state"] in LIVE]
-    return max((left_s for left_s in live if left_s is not None), default=None)
+    known = [worker["left_s"] for worker in workers if worker["state"] in LIVE and worker["left_s"] is not None]
+    return None if {"lost", "failed"} & set(states) else max(known, default=None)

@@ -1,8 +1,4 @@
-"""CheckpointStore: the published versions of one module, for readers.
-
-A version is a folder `checkpoints/00000012/` that appears by one rename and never changes. Its `meta.json`
-(`checkpoint.py`) holds the size and sha256 of every file in it. `publisher.py` writes versions.
-"""
+"""CheckpointStore: the published versions of one module, for readers; `publisher.py` writes them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Handshake: two processes or nodes that publish to each other in one folder, and measure what they see.
-
-Each side measures with its own monotonic clock.
-"""
+"""Handshake: two processes or nodes that publish to each other in one folder, each with its own monotonic clock."""
 
 from __future__ import annotations
 

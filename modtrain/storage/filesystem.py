@@ -1,8 +1,6 @@
-"""POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait.
+"""POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait. No lock is involved.
 
-A published folder appears complete and durable, by one rename that fails where the name is taken. No lock is involved.
-All waiting and retrying of the package is here; `ESTALE` (the file was replaced under an open handle) is cured by
-opening again.
+`ESTALE` (the file was replaced under an open handle) is cured by opening again.
 """
 
 from __future__ import annotations

@@ -80,9 +80,8 @@ def parse_report(values: Any) -> WorkerReport:
     """The report of a JSON object; fields of a wrong type are left out."""
     if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
         return NO_REPORT
-    checked = {
-        each.name: _TYPES[each.type](values.get(each.name)) for each in fields(WorkerReport) if each.type in _TYPES
-    }
+    checks = ((each.name, _TYPES.get(each.type)) for each in fields(WorkerReport))
+    checked = {name: check(values.get(name)) for name, check in checks if check}
     process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
     return WorkerReport(process=process, losses=losses, **checked)
 
@@ -105,12 +104,8 @@ class Heartbeat:
     def __init__(self, paths: Iterable[Path], **facts: Any) -> None:
         """Nothing is written before the `with` statement; `facts` are fields of `WorkerReport`."""
         self._paths = list(paths)
-        self._fields: dict[str, Any] = {
-            **ProcessIdentity.current().as_json(),
-            "job": job_id(),
-            "state": "starting",
-            **facts,
-        }
+        process = vars(ProcessIdentity.current())
+        self._fields: dict[str, Any] = {**process, "job": job_id(), "state": "starting", **facts}
         self._counter = 0
         self._failing: set[Path] = set()
         self._lock = threading.Lock()

@@ -1,7 +1,4 @@
-"""History: everything that a run's folder records over time: curves, versions, worker events and evaluations.
-
-Only what is new is read at each refresh. Torn and foreign lines are left out.
-"""
+"""History: curves, versions, worker events and evaluations of a run, without torn and foreign lines."""
 
 from __future__ import annotations
 
@@ -82,11 +79,8 @@ class History:
         steps = {module: {v.version: v.step for v in self.versions(module)} for module in self._run.modules}
         for record in self.evaluations():
             evaluated = [steps.get(module, {}).get(version) for module, version in record.versions.items()]
-            position = {
-                "step": min((step for step in evaluated if step is not None), default=None),
-                "epoch": min(record.epochs.values(), default=None),
-                "at": record.at,
-            }
+            step = min((step for step in evaluated if step is not None), default=None)
+            position = {"step": step, "epoch": min(record.epochs.values(), default=None), "at": record.at}
             yield position | {name: value for name, value in record.metrics.items() if value is not None}
 
     def rows(self) -> Iterator[Line]:

@@ -1,8 +1,4 @@
-"""Lines of JSON in files that another process appends to: only what is new is read.
-
-`GrowingFile` gives the complete lines of a file in bounded pieces; a torn last line waits until it is complete, and a
-file that shrank or was replaced is read from its beginning again. `JsonLines` keeps what they say.
-"""
+"""Lines of JSON in files that another process appends to: only what is new is read, and a torn last line waits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Publisher: the one writer of a module's checkpoints.
-
-Renaming onto an existing version fails, and that failure is the fence between two writers of one module.
-"""
+"""Publisher: the one writer of a module's checkpoints, fenced by a rename that fails where the version exists."""
 
 from __future__ import annotations
 

@@ -153,5 +153,5 @@ class Run:
         return list(history.rows())
 
     def read_report(self, module: str) -> WorkerReport:
-        """The heartbeat of a module's worker; `NO_REPORT` where there is none; OSError where it cannot be read."""
+        """As `heartbeat.read_report`."""
         return read_report(self.heartbeat_path(module))

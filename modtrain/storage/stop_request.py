@@ -1,8 +1,4 @@
-"""Stop request: the file `stop` in a run's or sweep's folder asks every worker to publish and leave.
-
-It holds JSON with a kind, a reason and a sender. Any other file called `stop`, as from `touch`, is a request of kind
-`asked`.
-"""
+"""Stop request: the file `stop` of a run or sweep, JSON; any other file of that name is a request of kind `asked`."""
 
 from __future__ import annotations
 
@@ -22,14 +18,7 @@ _MOST_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class StopRequest:
-    """Why a run or a sweep is to stop.
-
-    asked: a user or a program asked; the workers publish and leave
-    cancelled: the jobs were ended without waiting for a publish
-    pruned: a sweep ended this trial early; it is not resumed
-    worker_failed: a worker failed for good; `sender` names its modules, joined by `+`
-    ended: the run reached its goal early
-    """
+    """Why a run or a sweep is to stop. The README beside this file lists the kinds."""
 
     kind: StopKind = "asked"
     reason: str = NO_REASON

@@ -18,17 +18,20 @@ from typing import Any
 MODULES = {"modtrain", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
-FREE = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
+FREE = {"OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
 """Of those, what a fork takes over, or what torch itself sets to its default when it is imported."""
+FLAGS = ("bytes_warning", "debug", "dev_mode", "ignore_environment", "isolated", "no_site", "optimize", "safe_path")
+"""Options of the interpreter that change what a program does."""
 
 
 def kind() -> dict[str, Any]:
     """What a process must have in common with the server, for a fork of it to be the same as a new one."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(READ_AT_IMPORT)}
     namespaces = [f"/proc/self/ns/{name}" for name in ("mnt", "net", "pid", "user", "uts")]
+    flags = [getattr(sys.flags, name) for name in FLAGS]
     return {
-        "python": [sys.prefix, sys.version, list(sys.flags), sys.warnoptions],
-        "user": [os.getresuid(), os.getresgid(), os.getgroups()],
+        "python": [sys.prefix, sys.version, flags, sys.getfilesystemencoding(), sys.warnoptions],
+        "user": [os.getresuid(), os.getresgid(), sorted({os.getegid(), *os.getgroups()})],
         "namespaces": [os.readlink(name) for name in namespaces],  # noqa: PTH115  # pathlib is slow to import
         "variables": {name: value for name, value in variables.items() if name not in FREE},
     }
