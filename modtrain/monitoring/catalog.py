@@ -52,7 +52,7 @@ class Catalog:
         self._lock = threading.RLock()
         self._refreshed_at = -math.inf
         self._folders: dict[str, _Folder] = {}
-        self._entries: dict[str, dict[str, _Entry]] = {"run": {}, "sweep": {}}
+        self._entries: dict[tuple[str, str], _Entry] = {}
         """By kind and path."""
         self._unsearched = False
 
@@ -63,17 +63,15 @@ class Catalog:
         """
         with self._lock:
             self._refreshed_at = time.monotonic()
-            known, entries, changed = self._entries, dict[str, dict[str, _Entry]](run={}, sweep={}), False
+            known, self._entries, changed = self._entries, {}, False
             folders, self._folders, unsearched = self._folders, {}, self._unsearched
             for path, folder in self._walk(folders):
                 kind = "sweep" if folder.kind == "sweep" else "run"
-                entry = known[kind].get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
-                entries[kind][path] = entry
-                changed |= self._refresh_entry(entry, folder, entries["sweep"])
-            others = any(known[kind].keys() != entries[kind].keys() for kind in known)
-            self._entries = entries
+                entry = known.get((kind, path)) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
+                self._entries[kind, path] = entry
+                changed |= self._refresh_entry(entry, folder)
             changed |= self._check(math.inf if thorough else self._refreshed_at + CHECKS_S)
-            self.revision += changed or others or unsearched != self._unsearched
+            self.revision += changed or known.keys() != self._entries.keys() or unsearched != self._unsearched
 
     def settle(self) -> None:
         """Refresh until it is known of every worker on another machine whether it is alive; twice the patience at most.
@@ -83,7 +81,7 @@ class Catalog:
 
         def is_settled() -> bool | None:
             self.refresh(thorough=True)
-            summaries = [entry.summary for entry in self._entries["run"].values() if entry.summary]
+            summaries = [entry.summary for entry in self._entries.values() if entry.summary]
             return None if any(summary.liveness.uncertain() for summary in summaries) else True
 
         filesystem.wait_until(is_settled, timeout_s=2 * self._patience_s)
@@ -94,14 +92,14 @@ class Catalog:
         `unsearched` is true where there are more folders than are searched, so that runs may be missing.
         """
         with self._lock:
-            entries = [*self._entries["sweep"].values(), *self._entries["run"].values()]
+            entries = sorted(self._entries.values(), key=lambda entry: entry.kind, reverse=True)  # sweeps first
             rows = [entry.row() for entry in entries if not entry.is_trial]
             return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
 
     def row(self, path: str) -> Row:
         """The row of one run, trial or sweep; InputError where there is none."""
         with self._lock:
-            return (self._entries["sweep"].get(path) or self._entry(path, "run")).row()
+            return (self._entries.get(("sweep", path)) or self._entry(path, "run")).row()
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or where it is broken."""
@@ -117,11 +115,11 @@ class Catalog:
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
-            if path not in self._entries[kind] and time.monotonic() - self._refreshed_at >= RESCAN_S:
+            if (kind, path) not in self._entries and time.monotonic() - self._refreshed_at >= RESCAN_S:
                 self.refresh()
-            if path not in self._entries[kind]:
+            if (kind, path) not in self._entries:
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
-            return self._entries[kind][path]
+            return self._entries[kind, path]
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
         """Every folder that is a run, a sweep, or cannot be listed; a sweep comes before its trials.
@@ -142,10 +140,10 @@ class Catalog:
             waiting += [(below + name, depth + 1, folder.kind == "sweep") for name in folder.folders]
         self._unsearched = bool(waiting)
 
-    def _refresh_entry(self, entry: _Entry, folder: _Folder, sweeps: Mapping[str, _Entry]) -> bool:
+    def _refresh_entry(self, entry: _Entry, folder: _Folder) -> bool:
         """Whether its row changed. A trial is ranked by the metric of its sweep."""
         parent, _, name = entry.path.rpartition("/")
-        of = sweeps.get(parent) if entry.path else None
+        of = self._entries.get(("sweep", parent)) if entry.path else None
         number = of.sweep.number_of(name) if of and of.sweep else None
         entry.is_trial, entry.trials = number is not None, {}
         ranking: tuple[str | None, bool] = (None, True)
@@ -156,7 +154,7 @@ class Catalog:
 
     def _check(self, until: float) -> bool:
         """Check the runs that are due, first those checked longest ago; whether a row changed."""
-        due = [(entry.summary, entry) for entry in self._entries["run"].values() if entry.summary]
+        due = [(entry.summary, entry) for entry in self._entries.values() if entry.summary]
         changed = False
         for summary, entry in sorted(due, key=lambda each: each[0].checked_at):
             if summary.is_due and time.monotonic() < until:
@@ -255,15 +253,13 @@ class _Entry:
                 return self.summary.with_ages()
             if self.sweep:
                 rows = {number: trial.row() for number, trial in self.trials.items()}
-                results = {number: trial.result(self.sweep.spec.metric) for number, trial in self.trials.items()}
+                metric = self.sweep.spec.metric
+                results = {n: each.summary.result(metric) for n, each in self.trials.items() if each.summary and metric}
                 stop = read_stop_request(self.sweep.path) if self.has_stop_file else None
                 return sweep_row(self.sweep, self.path, rows, results, stop=stop, is_launched=self.is_launched)
         except Exception as error:  # a foreign file may hold anything
             return self._broken(_unreadable(error))
         return self._broken(self.problem or "It cannot be read.")
-
-    def result(self, metric: str | None) -> float | None:
-        return self.summary.result(metric) if self.summary and metric is not None else None
 
     def _facts(self) -> tuple[object, ...]:
         return self.problem, self.sweep, self.has_stop_file, self.is_launched

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from modtrain.errors import CorruptCheckpoint
-from modtrain.storage.filesystem import read_lines
 from modtrain.storage.json_lines import JsonLines, json_objects, number, tails
 
 FORMAT = 1
@@ -94,25 +93,17 @@ def last_published(path: Path, count: int) -> list[Checkpoint]:
     return checkpoints
 
 
-def read_published(path: Path, module: str) -> list[Checkpoint]:
-    """Every version ever published, ascending, from the lines whose seal is intact."""
-    checkpoints: dict[int, Checkpoint] = {}
-    for line in read_lines(path):
-        if (checkpoint := _unsealed(line.encode(), path)) and checkpoint.module == module:
-            checkpoints[checkpoint.version] = checkpoint
-    return [checkpoints[version] for version in sorted(checkpoints)]
-
-
 def newest_published(path: Path, module: str) -> Checkpoint | None:
     """The newest version with an intact line, read from the end of the file; None where there is none."""
     for _, lines in tails(path):
         for line in reversed(lines):
-            if (checkpoint := _unsealed(line.rstrip(b"\n"), path)) and checkpoint.module == module:
+            if (checkpoint := unsealed(line.rstrip(b"\n"), path)) and checkpoint.module == module:
                 return checkpoint
     return None
 
 
-def _unsealed(line: bytes, path: Path) -> Checkpoint | None:
+def unsealed(line: bytes, path: Path) -> Checkpoint | None:
+    """The checkpoint in a line, if its seal is intact."""
     try:
         return Checkpoint.unseal(line, path)
     except CorruptCheckpoint:

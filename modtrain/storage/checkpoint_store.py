@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, read_published
+from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, unsealed
 from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,11 @@ class CheckpointStore:
         return Newest(None, tuple(damaged))
 
     def history(self) -> list[Checkpoint]:
-        """Every version ever published, ascending, from `published.jsonl`."""
-        return read_published(self.published, self.module)
+        """Every version ever published, ascending, from the lines of `published.jsonl` whose seal is intact."""
+        lines = filesystem.read_lines(self.published)
+        sealed = [checkpoint for line in lines if (checkpoint := unsealed(line.encode(), self.published))]
+        by_version = {each.version: each for each in sealed if each.module == self.module}
+        return [by_version[version] for version in sorted(by_version)]
 
     def _has_sizes(self, checkpoint: Checkpoint) -> bool:
         for file, expected in checkpoint.files.items():

@@ -163,7 +163,7 @@ class Columns:
                 self.position, {name: value for name in POSITION if (value := number(line.get(name))) is not None}
             )
             self._append(self.scalars, scalars(line))
-            self._append(self.seconds, seconds(line))
+            self._append(self.seconds, scalars(line.get("seconds")))
 
     def rows(self) -> Iterator[Line]:
         """Every row: position, scalars, and `seconds_compute` and so on; what it lacks is left out."""
@@ -198,16 +198,10 @@ class Columns:
             column.append(values.get(name, math.nan))
 
 
-def scalars(line: Mapping[str, Any]) -> dict[str, float]:
+def scalars(line: Any) -> dict[str, float]:
     """The finite scalars of a line of `metrics.jsonl`."""
-    return {n: float(v) for n, value in line.items() if n not in POSITION and (v := number(value)) is not None}
-
-
-def seconds(line: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds that the worker spent since the line before, by activity."""
-    spent = line.get("seconds")
-    items = spent.items() if isinstance(spent, dict) else ()
-    return {kind: float(s) for kind, value in items if (s := number(value)) is not None}
+    items = line.items() if isinstance(line, dict) else ()
+    return {n: float(v) for n, value in items if n not in POSITION and (v := number(value)) is not None}
 
 
 def _plain(name: str, value: float) -> float | int | None:

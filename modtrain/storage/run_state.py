@@ -70,10 +70,7 @@ def run_state(snapshot: RunSnapshot, workers: Sequence[RunState] | None = None) 
     if "queued" in present:
         return "queued"
     left: tuple[RunState, ...] = ("cancelled", "preempted", "stopped")
-    for state in left:
-        if state in present:
-            return state
-    return "created" if snapshot.stop is None else "stopped"
+    return next((state for state in left if state in present), "created" if snapshot.stop is None else "stopped")
 
 
 def worker_states(snapshot: RunSnapshot) -> list[RunState]:

@@ -12,7 +12,6 @@ from modtrain.storage.checkpoint import (
     last_published,
     newest_published,
     parse_published,
-    read_published,
 )
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.publisher import Publisher
@@ -41,7 +40,7 @@ def test_the_newest_version_is_read_from_the_end_beyond_torn_and_foreign_lines(s
 def test_a_line_whose_seal_is_broken_is_left_out(store: CheckpointStore) -> None:
     path = store.published
     path.write_bytes(path.read_bytes().replace(b'"epoch":4', b'"epoch":7'))
-    assert [checkpoint.version for checkpoint in read_published(path, "generator")] == [0, 1, 2, 3]
+    assert [checkpoint.version for checkpoint in store.history()] == [0, 1, 2, 3]
     newest = newest_published(path, "generator")
     assert newest is not None
     assert newest.version == 3
