@@ -132,9 +132,9 @@ class Catalog:
             folder = known.get(path) or _Folder()
             folder.refresh(f"{self.root}/{path}" if path else str(self.root))
             self._folders[path] = folder
-            if folder.kind and not (in_sweep and folder.kind == "sweep"):
+            if (folder.kind or folder.error) and not (in_sweep and folder.kind == "sweep"):
                 yield path, folder
-            if folder.kind in ("run", "closed") or depth == DEEPEST or in_sweep:
+            if folder.kind == "run" or depth == DEEPEST or in_sweep:
                 continue
             below = f"{path}/" if path else ""
             waiting += [(below + name, depth + 1, folder.kind == "sweep") for name in folder.folders]
@@ -167,11 +167,12 @@ class _Folder:
     """The listing of a folder, kept while the folder's time of change is the same."""
 
     kind: str = ""
-    """`run`, `sweep`, `closed` where it cannot be listed, or empty."""
+    """`run`, `sweep` or empty."""
     folders: tuple[str, ...] = ()
     """The names of the folders to search in it, none in a run."""
     has_stop_file: bool = False
     error: OSError | None = None
+    """Why it cannot be listed."""
     _signature: Signature = ABSENT
     _hot_until: float = float("-inf")
 
@@ -185,7 +186,7 @@ class _Folder:
             with os.scandir(path) as entries:
                 self._read(list(entries))
         except OSError as error:
-            self.kind, self.folders, self.error = "" if error.errno in filesystem.GONE else "closed", (), error
+            self.kind, self.folders, self.error = "", (), None if error.errno in filesystem.GONE else error
             self._hot_until = math.inf  # until it can be listed: its time of change need not tell
         else:
             self._hot_until = min(self._hot_until, now + HOT_S)
@@ -237,7 +238,7 @@ class _Entry:
     def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float) -> bool:
         """Bring it up to date; whether the row of a run changed."""
         self.has_stop_file = folder.has_stop_file
-        if folder.kind == "closed" and folder.error:
+        if folder.error:
             raise InputError(f"The folder cannot be listed: {folder.error.strerror or folder.error}.") from folder.error
         self._open(patience_s)
         self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None

@@ -173,11 +173,8 @@ class RunSummary:
     def _build_row(self) -> bool:
         """Build the row anew; whether it is another one."""
         status = build_status(self.snapshot())
-        modules = [
-            {"name": name, **{key: module[key] for key in ("state", "version", "epoch", "step")}}
-            for name, module in status["modules"].items()
-        ]
-        before = self.row
+        before, shown = self.row, ("state", "version", "epoch", "step")
+        modules = [{"name": n, **{key: module[key] for key in shown}} for n, module in status["modules"].items()]
         self.row = {
             "kind": "run",
             "path": self.path,

@@ -104,7 +104,7 @@ class Publisher:
             filesystem.publish_folder(self.store.checkpoints, folder.name, files)
         except OSError as error:
             # On NFS a rename may have succeeded and its answer been lost. The listing drops a name cached as missing.
-            newest = self._newest()
+            newest = max(self.store.versions(), default=-1)
             if self._is_present(checkpoint):
                 log.warning("Publishing %s reported an error, but succeeded: %s", folder, error)
             elif isinstance(error, FileExistsError) or newest > checkpoint.version:
@@ -130,9 +130,6 @@ class Publisher:
                 raise  # this client still has the name cached as missing
             return False
 
-    def _newest(self) -> int:
-        return max(self.store.versions(), default=-1)
-
     def _check_fence(self) -> None:
         """Raise FencedOut where another writer has published above this one's newest version.
 
@@ -140,7 +137,7 @@ class Publisher:
         number that was just taken. This version then lies below the newest, where readers ignore it, and the other
         writer removes it. A version that appeared although its publish reported an error is adopted.
         """
-        newest, attempt = self._newest(), self._attempt
+        newest, attempt = max(self.store.versions(), default=-1), self._attempt
         if attempt and newest == self.last + 1 == attempt.version and self._is_present(attempt):
             self._record(attempt)
         elif newest > self.last:

@@ -30,7 +30,7 @@ class WorkerJob:
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModuleSnapshot:
     """What the folder of one module says."""
 
@@ -82,12 +82,7 @@ def read_snapshot(
 def module_snapshots(liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:
     """What was read already of each module."""
     return {
-        module: ModuleSnapshot(
-            report=liveness.report(module),
-            is_alive=liveness.is_alive(module),
-            newest=version.checkpoint,
-            damaged=version.damaged,
-        )
+        module: ModuleSnapshot(liveness.report(module), liveness.is_alive(module), version.checkpoint, version.damaged)
         for module, version in newest.items()
     }
 
