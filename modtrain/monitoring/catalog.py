@@ -32,8 +32,6 @@ MOST_FOLDERS = 20_000
 """Folders that are searched: a data set below the root must not delay the list."""
 HOT_S = 3.0
 """Seconds for which a folder that changed is listed at each refresh: another change may have the same time."""
-RESCAN_S = 1.0
-"""Minimum seconds between rescans for an unknown path."""
 CHECKS_S = 0.1
 """A refresh checks newest versions and curves for as long as it has not taken these seconds, the others later."""
 
@@ -50,7 +48,6 @@ class Catalog:
         """Grows whenever a row changes, other than by ages."""
         self._patience_s = patience_s
         self._lock = threading.RLock()
-        self._refreshed_at = -math.inf
         self._folders: dict[str, _Folder] = {}
         self._entries: dict[tuple[str, str], _Entry] = {}
         """By kind and path."""
@@ -62,7 +59,7 @@ class Catalog:
         If not `thorough`, the newest versions and the curves of runs that there is no time for follow later.
         """
         with self._lock:
-            self._refreshed_at = time.monotonic()
+            until = math.inf if thorough else time.monotonic() + CHECKS_S
             known, self._entries, changed = self._entries, {}, False
             folders, self._folders, unsearched = self._folders, {}, self._unsearched
             for path, folder in self._walk(folders):
@@ -70,7 +67,7 @@ class Catalog:
                 entry = known.get((kind, path)) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
                 self._entries[kind, path] = entry
                 changed |= self._refresh_entry(entry, folder)
-            changed |= self._check(math.inf if thorough else self._refreshed_at + CHECKS_S)
+            changed |= self._check(until)
             self.revision += changed or known.keys() != self._entries.keys() or unsearched != self._unsearched
 
     def settle(self) -> None:
@@ -115,11 +112,9 @@ class Catalog:
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
-            if (kind, path) not in self._entries and time.monotonic() - self._refreshed_at >= RESCAN_S:
-                self.refresh()
-            if (kind, path) not in self._entries:
+            if (entry := self._entries.get((kind, path))) is None:
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
-            return self._entries[kind, path]
+            return entry
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
         """Every folder that is a run, a sweep, or cannot be listed; a sweep comes before its trials.

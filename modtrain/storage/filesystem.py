@@ -13,9 +13,9 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -122,14 +122,9 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
     return descriptor
 
 
-@contextlib.contextmanager
-def opened(path: Path, *, follow: bool = False) -> Iterator[int]:
-    """`open_regular` for a `with` statement."""
-    descriptor = open_regular(path, follow=follow)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def opened(path: Path, *, follow: bool = False) -> BinaryIO:
+    """`open_regular` as a file."""
+    return open(open_regular(path, follow=follow), "rb")
 
 
 def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
@@ -139,8 +134,8 @@ def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> by
     """
 
     def content() -> bytes:
-        with opened(path, follow=follow) as descriptor, open(descriptor, "rb", closefd=False) as file:
-            if most is not None and os.fstat(descriptor).st_size > most:
+        with opened(path, follow=follow) as file:
+            if most is not None and os.fstat(file.fileno()).st_size > most:
                 raise OSError(TOO_LARGE, f"more than {most} bytes", str(path))
             return file.read(-1 if most is None else most)  # it may grow meanwhile
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import math
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -121,8 +120,8 @@ def _recent_losses(path: Path) -> list[float]:
 
 
 def _head(path: Path) -> list[bytes]:
-    with contextlib.suppress(OSError), opened(path) as descriptor:
-        return os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
+    with contextlib.suppress(OSError), opened(path) as file:
+        return file.read(HEAD_BYTES).split(b"\n")[:-1]
     return []
 
 

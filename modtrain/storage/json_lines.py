@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -91,8 +89,8 @@ class GrowingFile:
     def _read(self, offset: int, size: int) -> bytes:
         """What storage cannot give now is read at the next refresh, even if the file does not change."""
         try:
-            with opened(self.path) as descriptor:
-                return os.pread(descriptor, size, offset)
+            with opened(self.path) as file:
+                return os.pread(file.fileno(), size, offset)
         except FileNotFoundError:
             return b""
         except OSError:
@@ -151,11 +149,11 @@ def tails(path: Path, size: int = 1 << 12) -> Iterator[tuple[int, list[bytes]]]:
 
     None where the file cannot be read. At most `SEARCHED_BYTES` are read at once.
     """
-    with contextlib.suppress(OSError), opened(path) as descriptor:
-        end, begin = os.fstat(descriptor).st_size, sys.maxsize
+    with contextlib.suppress(OSError), opened(path) as file:
+        end = begin = file.seek(0, os.SEEK_END)
         while begin > 0 and size <= SEARCHED_BYTES:
-            begin = max(0, end - size)
-            lines = io.BytesIO(os.pread(descriptor, end - begin, begin)).readlines()
+            begin = file.seek(max(0, end - size))
+            lines = file.readlines()
             torn = lines.pop(0) if begin and lines else b""
             yield begin + len(torn), lines
             size *= 8

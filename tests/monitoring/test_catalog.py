@@ -339,6 +339,7 @@ def test_a_run_that_becomes_a_link_is_shown_no_more(tmp_path: Path) -> None:
     root, secret = tmp_path / "root", make(tmp_path / "secret", live=False)
     run = make(root / "run", live=False)
     catalog = Catalog(root)
+    catalog.refresh()
     assert catalog.run("run").path == run.path
     run.path.rename(tmp_path / "moved")
     run.path.symlink_to(secret.path)
