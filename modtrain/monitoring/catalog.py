@@ -71,10 +71,7 @@ class Catalog:
             self.revision += changed or known.keys() != self._entries.keys() or unsearched != self._unsearched
 
     def settle(self) -> None:
-        """Refresh until it is known of every worker on another machine whether it is alive; twice the patience at most.
-
-        For a command that shows the list once.
-        """
+        """Refresh until it is known of every worker elsewhere whether it is alive; twice the patience at most."""
 
         def is_settled() -> bool | None:
             self.refresh(thorough=True)

@@ -39,8 +39,6 @@ from modtrain.sweeps.trials import count_pending
 Signature = tuple[int, int, int, int]
 """Mode, time of change, size and inode of a file: equal for an unchanged one."""
 ABSENT: Signature = (0, 0, 0, 0)
-UNREAD: Signature = (-1, 0, 0, 0)
-"""Of no file: it is read again."""
 
 CURVES_S = 10.0
 """Seconds between two readings of a run's curves."""
@@ -135,10 +133,9 @@ class RunSummary:
         return ranking_value(self.run, metric, self._evaluations.content.newest, newest.get, is_over=is_over)
 
     def best(self) -> Row | None:
-        """The best value over all evaluations of the metric that the run is judged by.
+        """The best value of the sweep's metric for a trial, else of the first metric of the newest evaluation.
 
-        That is the sweep's metric for a trial, else the first metric of the newest evaluation with the recipe's
-        direction. A scalar of training (`module.scalar`) has only its newest value.
+        A scalar of training (`module.scalar`) has only its newest value.
         """
         name, maximize = self._ranking
         newest = self._evaluations.content.newest
@@ -218,7 +215,7 @@ class _Files:
             try:
                 value = read()
             except (OSError, StorageError):
-                current = UNREAD
+                current = ABSENT
             self._values[path] = current, value
             self.reads += 1
         return value

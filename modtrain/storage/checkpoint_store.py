@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -47,7 +48,6 @@ class CheckpointStore:
         return sorted(int(name) for name in filesystem.names(self.checkpoints) if _VERSION.fullmatch(name))
 
     def folder(self, version: int) -> Path:
-        """The folder of a version."""
         return self.checkpoints / f"{version:08d}"
 
     def meta(self, version: int, *, follow: bool = True) -> Checkpoint:
@@ -128,14 +128,13 @@ class CheckpointStore:
         return [by_version[version] for version in sorted(by_version)]
 
     def _has_sizes(self, checkpoint: Checkpoint) -> bool:
-        for file, expected in checkpoint.files.items():
-            try:
+        with contextlib.suppress(OSError):
+            for file, expected in checkpoint.files.items():
                 status = os.lstat(self.folder(checkpoint.version) / file)
-            except OSError:
-                return False
-            if not stat.S_ISREG(status.st_mode) or status.st_size != expected.get("size"):
-                return False
-        return True
+                if not stat.S_ISREG(status.st_mode) or status.st_size != expected.get("size"):
+                    return False
+            return True
+        return False
 
     def _newest(
         self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int = -1

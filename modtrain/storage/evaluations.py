@@ -21,7 +21,6 @@ class EvaluationRecord:
     metrics: Mapping[str, float | None]
     """None where a value was not finite."""
     grid: str | None
-    """Path of the sample grid."""
     at: float | None
     """Unix time by the evaluator's clock."""
 

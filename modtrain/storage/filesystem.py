@@ -109,8 +109,7 @@ def sync_folder(path: Path) -> None:
 def open_regular(path: Path, *, follow: bool = False) -> int:
     """Read-only descriptor of a regular file; OSError with an errno of `NOT_REGULAR` for anything else.
 
-    Never blocks on a pipe. If not `follow`, nothing that a link on the way leads to is returned, also where a link is
-    put there meanwhile.
+    Never blocks on a pipe. If not `follow`, nothing that a link on the way leads to is opened.
     """
     descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW) if follow else _open_without_links(path)
     try:
@@ -128,10 +127,7 @@ def opened(path: Path, *, follow: bool = False) -> BinaryIO:
 
 
 def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
-    """The content of a regular file in memory (a memory map of a lost server is an uncatchable SIGBUS).
-
-    OSError with EFBIG where it has more than `most` bytes.
-    """
+    """The content of a regular file in memory; OSError with EFBIG where it has more than `most` bytes."""
 
     def content() -> bytes:
         with opened(path, follow=follow) as file:

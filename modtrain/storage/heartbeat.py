@@ -88,11 +88,8 @@ def parse_report(values: Any) -> WorkerReport:
 
 def _losses(values: Any) -> dict[str, dict[str, float]]:
     tables = values.items() if isinstance(values, dict) else ()
-    return {
-        module: {name: value for name, value in table.items() if number(value) is not None}
-        for module, table in tables
-        if isinstance(table, dict)
-    }
+    items = ((module, table.items()) for module, table in tables if isinstance(table, dict))
+    return {module: {name: value for name, value in each if number(value) is not None} for module, each in items}
 
 
 class Heartbeat:

@@ -16,8 +16,7 @@ from modtrain.storage.filesystem import opened
 T = TypeVar("T")
 Line = dict[str, Any]
 
-CHUNK_BYTES = 1 << 20
-LONGEST_BYTES = 1 << 20
+CHUNK_BYTES = LONGEST_BYTES = 1 << 20
 """A longer line is not one of modtrain's and is skipped."""
 SEARCHED_BYTES = 1 << 26
 """How much of the end of a file is searched."""

@@ -59,11 +59,7 @@ class RunSnapshot:
 def read_snapshot(
     run: Run, liveness: Liveness | None = None, *, jobs: Mapping[int, WorkerJob] | None = None
 ) -> RunSnapshot:
-    """Read a run's folder.
-
-    A reader that stays passes its own `liveness`, and nothing is waited for. Without one, workers of other machines
-    are observed until it is known whether they are alive.
-    """
+    """Read a run's folder; without a `liveness` workers elsewhere are observed until it is known whether they live."""
     if liveness is None:
         liveness = Liveness(patience_s=SHORT_PATIENCE_S)
         liveness.settle(run)

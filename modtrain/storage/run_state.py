@@ -46,7 +46,8 @@ def worker_state(snapshot: RunSnapshot, worker: int) -> RunState:
     """The state of one worker of the placement."""
     modules = [snapshot.modules[module] for module in snapshot.run.spec.placement[worker]]
     first, job = modules[0], snapshot.jobs.get(worker)
-    if first.report.state == "finished" or (_are_final(modules) and not first.is_alive):
+    are_final = all(module.newest is not None and module.newest.final for module in modules)
+    if first.report.state == "finished" or (are_final and not first.is_alive):
         return "finished"
     if job is not None and (state := _queue_state(first, job)) is not None:
         return state
@@ -135,7 +136,3 @@ def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> RunState:
     # The tasks of a sweep's arrays are recorded in the sweep's folder: where one worker reports, the others have jobs.
     is_task = snapshot.run.spec.trial is not None and any(module.report for module in snapshot.modules.values())
     return "queued" if snapshot.is_submitted or is_task or snapshot.launcher is not None else "created"
-
-
-def _are_final(modules: Sequence[ModuleSnapshot]) -> bool:
-    return all(module.newest is not None and module.newest.final for module in modules)
