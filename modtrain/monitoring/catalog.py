@@ -1,7 +1,6 @@
-"""Catalog: the runs and sweeps below a folder, kept current by reading only what changed.
+"""Catalog: the runs and sweeps below a folder, kept current by reading only what changed. Links are not followed.
 
-A folder is listed again where its time of change differs. Links are not followed. A broken run or sweep has a row with
-its problem and hides no other one.
+A broken run or sweep has a row with its problem and hides no other one.
 """
 
 from __future__ import annotations

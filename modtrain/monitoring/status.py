@@ -16,8 +16,7 @@ Status = dict[str, Any]
 def build_status(snapshot: RunSnapshot) -> Status:
     """The status of a snapshot.
 
-    `state` and the states of workers and modules are those of `run_state`; `progress` is in [0, 1]; `left_s` is the
-    estimated time left in seconds, None where it is not known.
+    `progress` is in [0, 1]; `left_s` is the estimated time left in seconds, None where it is not known.
     """
     run, states = snapshot.run, worker_states(snapshot)
     workers = [_worker(snapshot, number, state) for number, state in enumerate(states)]

@@ -1,7 +1,4 @@
-"""Doctor: checks whether a shared folder does what the checkpoint store relies on, and what an exchange costs.
-
-It works in a folder of its own, `.modtrain-doctor-*`, and removes it. Two nodes find each other by these folders.
-"""
+"""Doctor: checks whether a shared folder does what the checkpoint store relies on, and what an exchange costs."""
 
 from __future__ import annotations
 

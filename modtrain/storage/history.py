@@ -20,7 +20,7 @@ POSITION = ("step", "epoch", "at", "lr")
 FIRST, LAST = 30, 300
 """Rows at both ends of a curve that alarms judge: where it began, and ten windows of an alarm."""
 RECENT_VERSIONS = 50
-HEAD_BYTES, END_BYTES = 1 << 15, 1 << 17
+HEAD_BYTES, END_BYTES = 1 << 14, 1 << 16
 """How much of a curve is read for its first rows and, at first, for its last ones."""
 _JUDGED = {*POSITION, "loss", "goes_on_from"}
 
@@ -49,9 +49,8 @@ class History:
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
-        files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values()]
-        files += [*self._events.values(), self._evaluations]
-        return True in [file.refresh() for file in files]
+        files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values(), *self._events.values()]
+        return True in [file.refresh() for file in (*files, self._evaluations)]
 
     def curve(self, module: str) -> Columns:
         """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""

@@ -155,7 +155,7 @@ def tails(path: Path, size: int = 1 << 12) -> Iterator[tuple[int, list[bytes]]]:
             lines = file.readlines()
             torn = lines.pop(0) if begin and lines else b""
             yield begin + len(torn), lines
-            size *= 8
+            size *= 4
 
 
 def _start_of_last(path: Path, count: int) -> int:

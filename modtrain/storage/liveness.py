@@ -1,7 +1,6 @@
 """Liveness: whether the workers of a run are alive, without comparing two machines' clocks.
 
-A worker of this machine is known by its process. Of any other worker the heartbeat is observed: it counts as dead when
-it has not changed for `patience_s`, as measured by this process.
+A worker of this machine is known by its process; elsewhere it is dead once its heartbeat has not changed for a while.
 """
 
 from __future__ import annotations

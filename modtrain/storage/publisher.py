@@ -79,16 +79,16 @@ class Publisher:
     def prune(self) -> None:
         """Remove versions that are neither recent, nor needed to resume, nor final, nor in their grace time.
 
-        Also removes what an overtaken writer published below, what could not be removed before, and temporaries. A
-        failure is logged.
+        Also removes what an overtaken writer published below, and temporaries. A failure is logged.
         """
         full = [version for version, checkpoint in self._present.items() if checkpoint.full][-2:]
         recent = list(self._present)[-max(1, self.keep) :]
-        graced = [version for version, at in self._superseded.items() if time.monotonic() - at < self.grace_s]
+        now = time.monotonic()
+        self._superseded = {version: at for version, at in self._superseded.items() if now - at < self.grace_s}
         self._present = {
             version: checkpoint
             for version, checkpoint in self._present.items()
-            if checkpoint.final or version in (*recent, *full, *graced)
+            if checkpoint.final or version in (*recent, *full, *self._superseded)
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)

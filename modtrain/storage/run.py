@@ -144,10 +144,7 @@ class Run:
         clear_stop_request(self.path)
 
     def history(self) -> list[dict[str, Any]]:
-        """Everything measured so far as rows of one table, such as `pandas.DataFrame(run.history())`.
-
-        The rows are those of `History.rows`: the curves of every module, then the evaluations.
-        """
+        """Everything measured so far: the rows of `History.rows`, such as for `pandas.DataFrame(run.history())`."""
         history = History(self)
         history.refresh()
         return list(history.rows())
