@@ -208,9 +208,8 @@ class _Files:
         Where storage does not answer the value stays, and the file is read at the next call.
         """
         current = signature(path)
-        before: Signature
-        value: T
-        before, value = self._values.get(path, (ABSENT, default))
+        known: tuple[Signature, T] = self._values.get(path, (ABSENT, default))
+        before, value = known
         if again or current != before:
             try:
                 value = read()

@@ -32,7 +32,8 @@ class GrowingFile:
         self._last = last
         self._seen: tuple[int, ...] | None = None
         self._offset = 0
-        self._mark = self._rest = b""
+        self._mark = self.torn = b""
+        """The bytes read last, and the beginning of a last line that is not complete yet."""
         self._too_long = False
         self._unread = False
 
@@ -60,7 +61,7 @@ class GrowingFile:
                 return False, False
         self._seen = seen
         if replaced:
-            self._offset, self._mark, self._rest, self._too_long = 0, b"", b"", False
+            self._offset, self._mark, self.torn, self._too_long = 0, b"", b"", False
         elif before is None and self._last is not None:
             self._offset = _start_of_last(self.path, self._last)
         return True, replaced
@@ -72,18 +73,13 @@ class GrowingFile:
             return None
         self._offset += len(content)
         self._mark = (self._mark + content)[-_MARK_BYTES:]
-        *lines, self._rest = (self._rest + content).split(b"\n")
+        *lines, self.torn = (self.torn + content).split(b"\n")
         if lines and self._too_long:
             del lines[0]
             self._too_long = False
-        if len(self._rest) > LONGEST_BYTES:
-            self._rest, self._too_long = b"", True
+        if len(self.torn) > LONGEST_BYTES:
+            self.torn, self._too_long = b"", True
         return lines
-
-    @property
-    def torn(self) -> bytes:
-        """The beginning of a last line that is not complete yet."""
-        return self._rest
 
     def _read(self, offset: int, size: int) -> bytes:
         """What storage cannot give now is read at the next refresh, even if the file does not change."""

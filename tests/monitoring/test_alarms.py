@@ -101,6 +101,8 @@ def test_a_killed_worker_is_an_alarm_with_what_to_do(tmp_path: Path, tiny_recipe
     assert filesystem.wait_until(lambda: run.read_report("generator").step or None, timeout_s=120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    worker = run.read_report("generator").process  # where workers are forked, it dies a moment after its stand-in
+    assert filesystem.wait_until(lambda: None if worker.is_running() else True, timeout_s=30)
     alarm = only(find_alarms(build_status(read_snapshot(run))))
     assert alarm.level == "bad"
     assert "died without a report" in alarm.says
