@@ -59,11 +59,6 @@ class WorkerReport:
         """Whether the worker was running when it reported."""
         return self.state in LIVE
 
-    @property
-    def is_over(self) -> bool:
-        """Whether this is the worker's last report."""
-        return self.state in OVER
-
 
 NO_REPORT = WorkerReport()
 

@@ -97,7 +97,7 @@ def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> RunState | None:
         return "queued"
     if job.phase == "running" and not module.is_alive:
         return "starting"  # the last report is an earlier job's
-    if job.phase == "ended" and job.exit_code is not None and not report.is_over:
+    if job.phase == "ended" and job.exit_code is not None and report.state not in heartbeat.OVER:
         return _exit_state(job.exit_code)
     return None
 

@@ -35,10 +35,9 @@ def test_what_a_worker_reports_is_read_back_for_each_of_its_modules(run: Run) ->
         assert report.losses == {"generator": {"loss": 0.5}}
         assert (report.counter or 0) > (first.counter or 0)
         assert report.is_live
-        assert not report.is_over
         heartbeat.report(state="stopped", exit_code=3)
     last = run.read_report("generator")
-    assert (last.state, last.exit_code, last.is_live, last.is_over) == ("stopped", 3, False, True)
+    assert (last.state, last.exit_code, last.is_live) == ("stopped", 3, False)
 
 
 def test_a_worker_that_was_overtaken_writes_no_more_reports(run: Run) -> None:
