@@ -27,6 +27,7 @@ def catalog(
         samples = make_all(Path(folder), runs, live=LIVE)
         scanned, memory_before = Catalog(Path(folder)), peak_memory_kb()
         scan(scanned, "first scan")
+        scanned.refresh(thorough=True)  # the first scan may have had no time for curves, and alarms appear with them
         for _ in range(3):
             scan(scanned, "next scan, only heartbeats are new")
         for run in samples[:LIVE]:

@@ -135,7 +135,7 @@ def _print_csv(rows: list[dict[str, Any]]) -> None:
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
     """The columns: the position of a row, then the scalars, then the seconds that were spent."""
-    from modtrain.storage.curves import POSITION
+    from modtrain.storage.history import POSITION
 
     first = ("trial", "module", *POSITION) if rows and "trial" in rows[0] else ("module", *POSITION)
     names = dict.fromkeys(name for row in rows for name in row)

@@ -25,10 +25,10 @@ from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.member import Member
+from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 from modtrain.storage.run_state import LIVE
-from modtrain.storage.worker_report import NO_REPORT, WorkerReport
 
 REFRESH_S = 1.0
 """Seconds between two readings of the heartbeats."""

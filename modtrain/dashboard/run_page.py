@@ -15,9 +15,8 @@ from modtrain.dashboard.urls import quoted, shown
 from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.curves import Columns
 from modtrain.storage.evaluations import EvaluationRecord
-from modtrain.storage.history import History
+from modtrain.storage.history import Columns, History
 from modtrain.storage.layout import MODULES, WORKER_LOG
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot

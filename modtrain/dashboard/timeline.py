@@ -8,9 +8,9 @@ from typing import Any
 
 from modtrain.dashboard import downsampling
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.json_lines import Line, number
 from modtrain.storage.run_state import LIVE
-from modtrain.storage.worker_report import WorkerReport
 
 MOST_VERSIONS = 2_000
 """Of each module, the newest ones."""

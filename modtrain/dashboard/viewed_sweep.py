@@ -17,12 +17,11 @@ from modtrain.dashboard import safe_files
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import RunSummary, signature
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.checkpoint import Checkpoint, parse_published
 from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation
-from modtrain.storage.json_lines import GrowingFile, Line, number, parsed_lines
+from modtrain.storage.json_lines import JsonLines, Line, number
 from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
 from modtrain.storage.liveness import launcher_pid
-from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.sweep_jobs import submitted_trials
@@ -138,18 +137,18 @@ class _ByEpoch(Generic[T]):
         parse: Callable[[Line], T | None],
         values_of: Callable[[T], tuple[int, Mapping[str, float | None]]],
     ) -> None:
-        self._file, self._parse, self._values_of = GrowingFile(path), parse, values_of
-        self._curves: Curves = {}
+        self._parse, self._values_of = parse, values_of
+        self._lines = JsonLines[Curves](path, dict, self._add)
 
     def read(self) -> Curves:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self._curves = {}
-        for record in parsed_lines(self._file, self._parse) if changed else ():
+        self._lines.refresh()
+        return self._lines.content
+
+    def _add(self, curves: Curves, line: Line) -> None:
+        if (record := self._parse(line)) is not None:
             epoch, values = self._values_of(record)
             for name, value in values.items() if epoch > 0 else ():
-                self._curves.setdefault(name, {}).setdefault(epoch, math.nan if value is None else value)
-        return self._curves
+                curves.setdefault(name, {}).setdefault(epoch, math.nan if value is None else value)
 
 
 def metric_files(run: Run, metric: str) -> list[_ByEpoch[Any]]:

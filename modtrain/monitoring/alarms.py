@@ -11,11 +11,12 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from modtrain.errors import CONSEQUENCES
 from modtrain.monitoring.status import Status
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.history import History, RecentHistory
 from modtrain.storage.layout import JOBS, MODULES, WORKER_LOG
 from modtrain.storage.run_state import LIVE
 
@@ -43,6 +44,7 @@ NEWEST = 3
 """Lines that a spike does not fill, and that tell where a curve begins: 60 steps."""
 
 DO_BY_EXIT_CODE = {
+    None: "{jobs} has the output of its job; `modtrain launch {path}` resumes the run.",  # it never reported
     2: "Correct it, then run `modtrain launch {path}`.",
     4: "Nothing is lost: the other worker continues. Make sure that only one launch of this run is alive.",
     5: "The settings of a run do not change: start a new run. The published checkpoints of this one are intact.",
@@ -51,7 +53,7 @@ DO_BY_EXIT_CODE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Alarm:
     """One thing to look at: what is the case, and what to do."""
 
@@ -61,17 +63,7 @@ class Alarm:
     do: str
 
 
-class RunHistory(Protocol):
-    """What alarms need of a `History` or a `RecentHistory`."""
-
-    def losses(self, module: str) -> list[float]:
-        """The first losses of a module's curve, then the newest."""
-
-    def versions(self, module: str) -> Sequence[Checkpoint]:
-        """Published versions, ascending."""
-
-
-def find_alarms(status: Status, history: RunHistory | None = None) -> list[Alarm]:
+def find_alarms(status: Status, history: History | RecentHistory | None = None) -> list[Alarm]:
     """The alarms of a run, the worst first; `history` adds those that need its curves and intervals."""
     alarms = [*_workers(status, history), *_modules(status)]
     if history is not None:
@@ -79,90 +71,69 @@ def find_alarms(status: Status, history: RunHistory | None = None) -> list[Alarm
         alarms += [*_overdue(status, history), *_curves(curves)]
     if status["stop"] and status["state"] in LIVE:
         says = f"A stop was requested ({status['stop']}): the workers publish and exit."
-        alarms.append(Alarm(module=None, level="warn", says=says, do=f"`modtrain launch {_path(status)}` resumes it."))
+        alarms.append(Alarm(None, "warn", says, f"`modtrain launch {_path(status)}` resumes it."))
     return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
 
-def _workers(status: Status, history: RunHistory | None) -> Iterator[Alarm]:
+def _workers(status: Status, history: History | RecentHistory | None) -> Iterator[Alarm]:
+    path = _path(status)
     for worker in status["workers"]:
-        name, module, path = " + ".join(worker["modules"]), worker["modules"][0], _path(status)
+        name, module = " + ".join(worker["modules"]), worker["modules"][0]
+        log = shlex.quote(str(Path(status["path"], MODULES, module, WORKER_LOG)))
         trouble = str(worker["trouble"] or "").rstrip(".")
         if worker["state"] == "lost":
-            yield _lost(status, worker)
+            job = f", job {worker['job']}" if worker["job"] else ""
+            says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})."
+            again = "Its launcher restarts it" if status["launcher"] else f"`modtrain launch {path}` resumes it"
+            yield Alarm(module, "bad", says, f"{again} from its last checkpoint; {log} may say why.")
         elif worker["state"] == "failed":
-            yield _failed(status, worker)
+            code = worker["exit_code"]
+            do = DO_BY_EXIT_CODE.get(code, "See {log}; `modtrain launch {path}` tries again.")
+            jobs = shlex.quote(str(Path(status["path"], JOBS)))
+            says = f"{name} failed: {trouble or f'exit code {code}'}."
+            do = do.format(path=path, log=log, jobs=jobs)
+            yield Alarm(module, "warn" if code in CONSEQUENCES else "bad", says, do)
         elif worker["state"] in ("running", "waiting", "resting") and trouble:  # else an earlier job reported it
             do = f"Free some space or repair the folder (`modtrain doctor {path}`); the worker keeps trying."
-            yield Alarm(module=module, level="bad", says=f"{name}: {trouble}.", do=do)
+            yield Alarm(module, "bad", f"{name}: {trouble}.", do)
         if worker["state"] == "waiting":
             yield from _waits(status, worker, history)
 
 
-def _lost(status: Status, worker: Mapping[str, Any]) -> Alarm:
-    job = f", job {worker['job']}" if worker["job"] else ""
-    name = " + ".join(worker["modules"])
-    says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})."
-    again = "Its launcher restarts it" if status["launcher"] else f"`modtrain launch {_path(status)}` resumes it"
-    do = f"{again} from its last checkpoint; {_log(status, worker)} may say why."
-    return Alarm(module=worker["modules"][0], level="bad", says=says, do=do)
-
-
-def _failed(status: Status, worker: Mapping[str, Any]) -> Alarm:
-    name, code = " + ".join(worker["modules"]), worker["exit_code"]
-    trouble = str(worker["trouble"] or f"exit code {code}").rstrip(".")
-    path = _path(status)
-    do = f"See {_log(status, worker)}; `modtrain launch {path}` tries again."
-    if code is None:  # it never reported
-        jobs = shlex.quote(str(Path(status["path"], JOBS)))
-        do = f"{jobs} has the output of its job; `modtrain launch {path}` resumes the run."
-    elif code in DO_BY_EXIT_CODE:
-        do = DO_BY_EXIT_CODE[code].format(path=path)
-    level: Literal["bad", "warn"] = "warn" if code in CONSEQUENCES else "bad"
-    return Alarm(module=worker["modules"][0], level=level, says=f"{name} failed: {trouble}.", do=do)
-
-
-def _waits(status: Status, worker: Mapping[str, Any], history: RunHistory | None) -> Iterator[Alarm]:
+def _waits(status: Status, worker: Mapping[str, Any], history: History | RecentHistory | None) -> Iterator[Alarm]:
     """A wait that is long, or for a peer that will not publish."""
-    peer, waited_s = str(worker["waiting_for"]), worker["waited_s"]
+    peer, waited_s, name = str(worker["waiting_for"]), worker["waited_s"], " + ".join(worker["modules"])
     state = status["modules"].get(peer, {}).get("state", "unknown")
-    name = " + ".join(worker["modules"])
     if state in ("lost", "failed") or (state == "stopped" and not status["stop"]):  # in any other state it may publish
-        says = f"{name} waits for {peer}, which is {state}."
         again = "Its launcher restarts" if status["launcher"] else f"`modtrain launch {_path(status)}` restarts"
-        yield Alarm(module=worker["modules"][0], level="bad", says=says, do=f"{again} {peer}.")
+        says = f"{name} waits for {peer}, which is {state}."
+        yield Alarm(worker["modules"][0], "bad", says, f"{again} {peer}.")
         return
-    usual_s = _epoch_s(history.versions(peer)) if history and peer in status["modules"] else None
+    versions = history.versions(peer) if history and peer in status["modules"] else ()
+    usual_s = _interval_s([version for version in versions if version.full])
     if waited_s is not None and waited_s > (WAIT_S if usual_s is None else max(60.0, WAIT_EPOCHS * usual_s)):
         says = f"{name} has waited {_time(waited_s)} for {peer}, which is {state}."
         do = f"See what {peer} does; a node of its own, or a larger max_staleness in a new run, makes waits shorter."
-        yield Alarm(module=worker["modules"][0], level="warn", says=says, do=do)
+        yield Alarm(worker["modules"][0], "warn", says, do)
 
 
 def _modules(status: Status) -> Iterator[Alarm]:
     for name, module in status["modules"].items():
         if module["damaged"]:
-            yield _damaged(status, name, module)
+            version = module["version"]
+            then = "no other version can be read" if version is None else f"readers use version {version}"
+            anew = "; its worker publishes the next version" if module["state"] in LIVE else ""
+            says = f"Version {module['damaged'][0]} of {name} is damaged; {then}."
+            yield Alarm(name, "bad", says, f"Check the storage with `modtrain doctor {_path(status)}`{anew}.")
         for peer, used in module["peers"].items():
             state, behind = status["modules"].get(peer, {}).get("state"), module["epoch"] - used["epoch"]
             if module["state"] in LIVE and state in LIVE and behind >= OLD_EPOCHS:
                 says = f"{name} is at epoch {module['epoch']} and trains against {peer} of epoch {used['epoch']:g}."
                 do = f"Give {peer} a faster node, or set max_staleness in a new run, so that {name} waits for it."
-                yield Alarm(module=name, level="warn", says=says, do=do)
+                yield Alarm(name, "warn", says, do)
 
 
-def _damaged(status: Status, name: str, module: Mapping[str, Any]) -> Alarm:
-    version = module["version"]
-    then = "no other version can be read" if version is None else f"readers use version {version}"
-    anew = "; its worker publishes the next version" if module["state"] in LIVE else ""
-    return Alarm(
-        module=name,
-        level="bad",
-        says=f"Version {module['damaged'][0]} of {name} is damaged; {then}.",
-        do=f"Check the storage with `modtrain doctor {_path(status)}`{anew}.",
-    )
-
-
-def _overdue(status: Status, history: RunHistory) -> Iterator[Alarm]:
+def _overdue(status: Status, history: History | RecentHistory) -> Iterator[Alarm]:
     """A module that trains, and has published nothing for much longer than it used to take."""
     for name, module in status["modules"].items():
         worker, age_s = status["workers"][module["worker"]], module["age_s"]
@@ -172,7 +143,7 @@ def _overdue(status: Status, history: RunHistory) -> Iterator[Alarm]:
         if age_s > max(QUIET_S, QUIET_TIMES * usual_s):
             says = f"{name} has published nothing for {_time(age_s)}; it used to take {_time(usual_s)}."
             do = f"See whether its steps still grow (`modtrain status {_path(status)} --watch`), and its worker.log."
-            yield Alarm(module=name, level="warn", says=says, do=do)
+            yield Alarm(name, "warn", says, do)
 
 
 def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
@@ -184,18 +155,18 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
         if max(window) - min(window) <= FLAT * abs(statistics.median(window)):
             says = f"The loss of {name} has not changed for {WINDOW} lines of its curve; it is {window[-1]:.3g}."
             do = "No gradient reaches it: check its loss and its schedule in the recipe, and its peers' losses."
-            yield Alarm(module=name, level="bad", says=says, do=do)
+            yield Alarm(name, "bad", says, do)
         elif risen and _is_at_floor(losses):
             says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {risen} rises."
             do = (
                 f"{risen} learns little from an opponent that is always right: lower the learning rate of {name}, give "
                 "it fewer updates, or regularise it (spectral normalisation, a gradient penalty), in a new run."
             )
-            yield Alarm(module=name, level="warn", says=says, do=do)
+            yield Alarm(name, "warn", says, do)
         elif _shoots_up(losses):
             says = f"The loss of {name} shoots up: {window[-1]:.3g}, after {statistics.median(losses[:-NEWEST]):.3g}."
             do = "Lower its learning rate, or clip its gradients, in a new run; older checkpoints are intact."
-            yield Alarm(module=name, level="warn", says=says, do=do)
+            yield Alarm(name, "warn", says, do)
 
 
 def _is_at_floor(losses: Sequence[float]) -> bool:
@@ -231,17 +202,10 @@ def _shoots_up(losses: Sequence[float]) -> bool:
 def _interval_s(versions: Sequence[Checkpoint]) -> float | None:
     """The usual interval between two versions, by one writer's clock; None where there are too few."""
     pairs = list(itertools.pairwise(versions))[-INTERVALS:]
-    gaps = [b.published_at - a.published_at for a, b in pairs if a.writer == b.writer]
-    gaps = [gap for gap in gaps if gap > 0]
+    gaps = [
+        b.published_at - a.published_at for a, b in pairs if a.writer == b.writer and b.published_at > a.published_at
+    ]
     return statistics.median(gaps) if len(gaps) >= 3 else None
-
-
-def _epoch_s(versions: Sequence[Checkpoint]) -> float | None:
-    return _interval_s([version for version in versions if version.full])
-
-
-def _log(status: Status, worker: Mapping[str, Any]) -> str:
-    return shlex.quote(str(Path(status["path"], MODULES, worker["modules"][0], WORKER_LOG)))
 
 
 def _path(status: Status) -> str:

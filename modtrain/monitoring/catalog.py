@@ -1,9 +1,6 @@
-"""Catalog: the runs and sweeps below a folder, kept current by reading only what changed.
+"""Catalog: the runs and sweeps below a folder, kept current by reading only what changed. Links are not followed.
 
-A folder is listed again where its time of change differs. A folder with a `run.json` or a `sweep.json` is a run or a
-sweep; the folders in a run are not searched. Links are not followed, so that nothing outside of the root is shown. A
-broken run or sweep has a row with its problem and hides no other one. Folders near the root are searched first, and at
-most `MOST_FOLDERS` of them. `summary.py` builds the rows.
+A broken run or sweep has a row with its problem and hides no other one.
 """
 
 from __future__ import annotations
@@ -14,11 +11,10 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
@@ -35,10 +31,8 @@ MOST_FOLDERS = 20_000
 """Folders that are searched: a data set below the root must not delay the list."""
 HOT_S = 3.0
 """Seconds for which a folder that changed is listed at each refresh: another change may have the same time."""
-RESCAN_S = 1.0
-"""Minimum seconds between rescans for an unknown path."""
-CLOSE_CHECKS_S = 0.1
-"""Seconds of a refresh for curves and newest versions; the runs that are left are checked at the next one."""
+CHECKS_S = 0.1
+"""A refresh checks newest versions and curves for as long as it has not taken these seconds, the others later."""
 
 
 class Catalog:
@@ -51,46 +45,36 @@ class Catalog:
             raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
         self.revision = 0
         """Grows whenever a row changes, other than by ages."""
-        self._patience_s, self._close_checks_until = patience_s, 0.0
-        self._overdue, self._unchecked = set[str](), set[str]()
-        """Runs for whose close check there was no time: at the last refresh, and so far at this one."""
+        self._patience_s = patience_s
         self._lock = threading.RLock()
-        self._refreshed_at = float("-inf")
         self._folders: dict[str, _Folder] = {}
-        self._runs: dict[str, _Entry] = {}
-        self._sweeps: dict[str, _Entry] = {}
-        self._trials: dict[str, dict[int, str]] = {}
-        """By sweep the paths of its trials that have begun, by number."""
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        """By kind and path."""
         self._unsearched = False
-        """Whether there are more folders than are searched."""
 
     def refresh(self, *, thorough: bool = False) -> None:
-        """Bring everything up to date; other threads wait meanwhile. If thorough, each run is checked closely."""
+        """Bring everything up to date; other threads wait meanwhile.
+
+        If not `thorough`, the newest versions and the curves of runs that there is no time for follow later.
+        """
         with self._lock:
-            self._refreshed_at = time.monotonic()
-            self._close_checks_until = math.inf if thorough else self._refreshed_at + CLOSE_CHECKS_S
-            runs, sweeps, changed = dict[str, _Entry](), dict[str, _Entry](), False
-            self._trials, unsearched = {}, self._unsearched
-            folders, self._folders = self._folders, {}
+            until = math.inf if thorough else time.monotonic() + CHECKS_S
+            known, self._entries, changed = self._entries, {}, False
+            folders, self._folders, unsearched = self._folders, {}, self._unsearched
             for path, folder in self._walk(folders):
-                known, entries = (self._sweeps, sweeps) if folder.kind == "sweep" else (self._runs, runs)
-                entry = known.get(path) or _Entry(f"{self.root}/{path}".rstrip("/"), path, folder.kind)
-                entries[path] = entry
-                changed |= self._refresh_entry(entry, folder, sweeps)
-            others = runs.keys() != self._runs.keys() or sweeps.keys() != self._sweeps.keys()
-            self._runs, self._sweeps = runs, sweeps
-            self._overdue, self._unchecked = self._unchecked, set()
-            self.revision += changed or others or unsearched != self._unsearched
+                kind = "sweep" if folder.kind == "sweep" else "run"
+                entry = known.get((kind, path)) or _Entry(f"{self.root}/{path}".rstrip("/"), path, kind)
+                self._entries[kind, path] = entry
+                changed |= self._refresh_entry(entry, folder)
+            changed |= self._check(until)
+            self.revision += changed or known.keys() != self._entries.keys() or unsearched != self._unsearched
 
     def settle(self) -> None:
-        """Refresh until it is known of every worker on another machine whether it is alive; twice the patience at most.
-
-        For a command that shows the list once.
-        """
+        """Refresh until it is known of every worker elsewhere whether it is alive; twice the patience at most."""
 
         def is_settled() -> bool | None:
             self.refresh(thorough=True)
-            summaries = [entry.summary for entry in self._runs.values() if entry.summary]
+            summaries = [entry.summary for entry in self._entries.values() if entry.summary]
             return None if any(summary.liveness.uncertain() for summary in summaries) else True
 
         filesystem.wait_until(is_settled, timeout_s=2 * self._patience_s)
@@ -101,44 +85,32 @@ class Catalog:
         `unsearched` is true where there are more folders than are searched, so that runs may be missing.
         """
         with self._lock:
-            trials = {trial for trials in self._trials.values() for trial in trials.values()}
-            rows = [self._sweep_row(path) for path in self._sweeps]
-            rows += [entry.row() for path, entry in self._runs.items() if path not in trials]
+            entries = sorted(self._entries.values(), key=lambda entry: entry.kind, reverse=True)  # sweeps first
+            rows = [entry.row() for entry in entries if not entry.is_trial]
             return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
 
     def row(self, path: str) -> Row:
         """The row of one run, trial or sweep; InputError where there is none."""
         with self._lock:
-            if path in self._sweeps:
-                return self._sweep_row(path)
-            return self._entry(path, "run").row()
+            return (self._entries.get(("sweep", path)) or self._entry(path, "run")).row()
 
     def run(self, path: str) -> Run:
         """The run at a path below the root; InputError where there is none (a link is none), or where it is broken."""
         return self.summary(path).run
 
     def summary(self, path: str) -> RunSummary:
-        """The summary of a run; InputError as for `run`."""
-        summary = self._entry(path, "run").open()
-        assert isinstance(summary, RunSummary)
-        return summary
+        entry = self._entry(path, "run")
+        return entry.summary or entry.fail()
 
     def sweep(self, path: str) -> Sweep:
-        """The sweep at a path; InputError as for a run."""
-        sweep = self._entry(path, "sweep").open()
-        assert isinstance(sweep, Sweep)
-        return sweep
+        entry = self._entry(path, "sweep")
+        return entry.sweep or entry.fail()
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
-            if path not in self._entries(kind) and time.monotonic() - self._refreshed_at >= RESCAN_S:
-                self.refresh()
-            if path not in self._entries(kind):
+            if (entry := self._entries.get((kind, path))) is None:
                 raise InputError(f"There is no {kind} {path!r} below {self.root}.")
-            return self._entries(kind)[path]
-
-    def _entries(self, kind: str) -> dict[str, _Entry]:
-        return self._sweeps if kind == "sweep" else self._runs
+            return entry
 
     def _walk(self, known: Mapping[str, _Folder]) -> Iterator[tuple[str, _Folder]]:
         """Every folder that is a run, a sweep, or cannot be listed; a sweep comes before its trials.
@@ -151,36 +123,34 @@ class Catalog:
             folder = known.get(path) or _Folder()
             folder.refresh(f"{self.root}/{path}" if path else str(self.root))
             self._folders[path] = folder
-            if folder.kind and not (in_sweep and folder.kind == "sweep"):
+            if (folder.kind or folder.error) and not (in_sweep and folder.kind == "sweep"):
                 yield path, folder
-            if folder.kind in ("run", "closed") or depth == DEEPEST or in_sweep:
+            if folder.kind == "run" or depth == DEEPEST or in_sweep:
                 continue
             below = f"{path}/" if path else ""
             waiting += [(below + name, depth + 1, folder.kind == "sweep") for name in folder.folders]
         self._unsearched = bool(waiting)
 
-    def _refresh_entry(self, entry: _Entry, folder: _Folder, sweeps: Mapping[str, _Entry]) -> bool:
+    def _refresh_entry(self, entry: _Entry, folder: _Folder) -> bool:
         """Whether its row changed. A trial is ranked by the metric of its sweep."""
         parent, _, name = entry.path.rpartition("/")
-        of = sweeps.get(parent) if entry.path else None
+        of = self._entries.get(("sweep", parent)) if entry.path else None
+        number = of.sweep.number_of(name) if of and of.sweep else None
+        entry.is_trial, entry.trials = number is not None, {}
         ranking: tuple[str | None, bool] = (None, True)
-        if of and of.sweep and (number := of.sweep.number_of(name)) is not None:
-            self._trials.setdefault(of.path, {})[number] = entry.path
+        if of and of.sweep and number is not None:
+            of.trials[number] = entry
             ranking = of.sweep.spec.metric, of.sweep.spec.maximize
-        return entry.refresh(folder, ranking, self._patience_s, closely=self._may_check_closely(entry.path))
+        return entry.attempt(lambda: entry.refresh(folder, ranking, self._patience_s))
 
-    def _may_check_closely(self, path: str) -> bool:
-        """Whether there is time for it; the runs for which there was none at the last refresh come first."""
-        is_next = not self._overdue or path in self._overdue
-        if is_next and time.monotonic() < self._close_checks_until:
-            return True
-        if is_next:
-            self._unchecked.add(path)
-        return False
-
-    def _sweep_row(self, path: str) -> Row:
-        trials = {number: self._runs[trial] for number, trial in self._trials.get(path, {}).items()}
-        return self._sweeps[path].row(trials)
+    def _check(self, until: float) -> bool:
+        """Check the runs that are due, first those checked longest ago; whether a row changed."""
+        due = [(entry.summary, entry) for entry in self._entries.values() if entry.summary]
+        changed = False
+        for summary, entry in sorted(due, key=lambda each: each[0].checked_at):
+            if summary.is_due and time.monotonic() < until:
+                changed |= entry.attempt(summary.check)
+        return changed
 
 
 @dataclass
@@ -188,17 +158,16 @@ class _Folder:
     """The listing of a folder, kept while the folder's time of change is the same."""
 
     kind: str = ""
-    """`run`, `sweep`, `closed` where it cannot be listed, or empty."""
+    """`run`, `sweep` or empty."""
     folders: tuple[str, ...] = ()
     """The names of the folders to search in it, none in a run."""
     has_stop_file: bool = False
-    error: str = ""
+    error: OSError | None = None
     """Why it cannot be listed."""
     _signature: Signature = ABSENT
     _hot_until: float = float("-inf")
 
     def refresh(self, path: str) -> None:
-        """List the folder again where it may have changed."""
         current, now = signature(path), time.monotonic()
         if current != self._signature:
             self._signature, self._hot_until = current, now + HOT_S
@@ -208,8 +177,7 @@ class _Folder:
             with os.scandir(path) as entries:
                 self._read(list(entries))
         except OSError as error:
-            is_gone = error.errno in filesystem.GONE
-            self.kind, self.folders, self.error = "" if is_gone else "closed", (), error.strerror or str(error)
+            self.kind, self.folders, self.error = "", (), None if error.errno in filesystem.GONE else error
             self._hot_until = math.inf  # until it can be listed: its time of change need not tell
         else:
             self._hot_until = min(self._hot_until, now + HOT_S)
@@ -217,7 +185,7 @@ class _Folder:
     def _read(self, entries: list[os.DirEntry[str]]) -> None:
         names = {entry.name for entry in entries}
         self.kind = "sweep" if SWEEP_FILE in names else "run" if RUN_FILE in names else ""
-        self.has_stop_file, self.error = STOP_FILE in names, ""
+        self.has_stop_file, self.error = STOP_FILE in names, None
         below = [] if self.kind == "run" else entries
         self.folders = tuple(
             sorted(e.name for e in below if not e.name.startswith(".") and e.is_dir(follow_symlinks=False))
@@ -236,54 +204,54 @@ class _Entry:
     sweep: Sweep | None = None
     problem: str | None = None
     has_stop_file: bool = False
+    is_trial: bool = False
+    trials: dict[int, _Entry] = field(default_factory=dict)
+    """Of a sweep those that have begun."""
     is_launched: bool = False
     """Whether a process of this machine runs the sweep."""
     _signature: Signature = ABSENT
     """Of its manifest."""
 
-    def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float, *, closely: bool) -> bool:
-        """Bring it up to date; whether its row changed. Whatever is wrong with it concerns no other entry."""
-        before, self.has_stop_file, changed = self._facts(), folder.has_stop_file, False
+    def attempt(self, read: Callable[[], bool]) -> bool:
+        """Call `read`; whether the row changed. Whatever is wrong with it concerns no other entry."""
+        before, changed = self._facts(), False
         try:
-            if folder.kind == "closed":
-                raise InputError(f"The folder cannot be listed: {folder.error}.")
-            self._open(folder.kind, patience_s)
-            if self.summary:
-                changed = self.summary.refresh(has_stop_file=folder.has_stop_file, ranking=ranking, closely=closely)
-            self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
+            changed = read()
         except InputError as error:
             self._close(str(error))
-            if folder.kind == "closed" or isinstance(error.__cause__, OSError):
+            if isinstance(error.__cause__, OSError):
                 self._signature = ABSENT  # read again when storage answers: the manifest need not have changed
         except Exception as error:  # a foreign file may hold anything
             self._close(_unreadable(error))
             self._signature = ABSENT
         return changed or before != self._facts()
 
-    def open(self) -> RunSummary | Sweep:
-        """The run's summary, or the sweep; InputError where it is broken."""
-        entry = self.summary or self.sweep
-        if entry is None:
-            raise InputError(self.problem or "It cannot be read.")
-        return entry
+    def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float) -> bool:
+        """Bring it up to date; whether the row of a run changed."""
+        self.has_stop_file = folder.has_stop_file
+        if folder.error:
+            raise InputError(f"The folder cannot be listed: {folder.error.strerror or folder.error}.") from folder.error
+        self._open(patience_s)
+        self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
+        return self.summary is not None and self.summary.refresh(has_stop_file=self.has_stop_file, ranking=ranking)
 
-    def row(self, trials: Mapping[int, _Entry] = MappingProxyType({})) -> Row:
+    def fail(self) -> NoReturn:
+        raise InputError(self.problem or "It cannot be read.")
+
+    def row(self) -> Row:
         """The row; of a sweep with the trials that have begun. An error in it costs no other row."""
         try:
-            if self.problem is None and self.summary is not None:
+            if self.summary:
                 return self.summary.with_ages()
-            if self.problem is None and self.sweep is not None:
-                rows = {number: trial.row() for number, trial in trials.items()}
-                results = {number: trial.result(self.sweep.spec.metric) for number, trial in trials.items()}
+            if self.sweep:
+                rows = {number: trial.row() for number, trial in self.trials.items()}
+                metric = self.sweep.spec.metric
+                results = {n: each.summary.result(metric) for n, each in self.trials.items() if each.summary and metric}
                 stop = read_stop_request(self.sweep.path) if self.has_stop_file else None
                 return sweep_row(self.sweep, self.path, rows, results, stop=stop, is_launched=self.is_launched)
         except Exception as error:  # a foreign file may hold anything
             return self._broken(_unreadable(error))
         return self._broken(self.problem or "It cannot be read.")
-
-    def result(self, metric: str | None) -> float | None:
-        """The value by which a sweep ranks this trial."""
-        return self.summary.result(metric) if self.summary and metric is not None else None
 
     def _facts(self) -> tuple[object, ...]:
         return self.problem, self.sweep, self.has_stop_file, self.is_launched
@@ -294,24 +262,23 @@ class _Entry:
     def _broken(self, problem: str) -> Row:
         name = self.path.rpartition("/")[2] or self.folder.rpartition("/")[2]
         empty = dict.fromkeys(("recipe", "state", "progress", "epoch", "epochs", "left_s", "metric", "created_at"))
-        kind = "sweep" if self.kind == "sweep" else "run"
-        lists = {"modules": []} if kind == "run" else {"trials": 0, "counts": {}}
-        identity = {"kind": kind, "path": self.path, "name": name}
+        lists = {"modules": []} if self.kind == "run" else {"trials": 0, "counts": {}}
+        identity = {"kind": self.kind, "path": self.path, "name": name}
         return {**identity, **empty, **lists, "alarms": [], "problem": problem}
 
-    def _open(self, kind: str, patience_s: float) -> None:
+    def _open(self, patience_s: float) -> None:
         """Read the manifest where it is another one than at the last refresh; InputError where it is broken."""
-        file = SWEEP_FILE if kind == "sweep" else RUN_FILE
+        file = SWEEP_FILE if self.kind == "sweep" else RUN_FILE
         current = signature(f"{self.folder}/{file}")
         if current == self._signature:
             if self.problem is not None:
-                raise InputError(self.problem)
+                self.fail()
             return
         self._close(None)
         self._signature = current
         if not stat.S_ISREG(current[0]):
             raise InputError(f"{file} is not a regular file (a link, a folder or a pipe) and is not opened.")
-        if kind == "sweep":
+        if self.kind == "sweep":
             self.sweep = Sweep.open(Path(self.folder))
         else:
             self.summary = RunSummary(check_trial(Run.open(Path(self.folder))), self.path, patience_s=patience_s)

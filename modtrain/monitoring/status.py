@@ -7,23 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, read_snapshot
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE, RunState, failed_worker, run_state, worker_states
 
 Status = dict[str, Any]
 
 
-def read_status(run: Run) -> Status:
-    """The status of a run by its folder; takes seconds where it has to observe workers of other machines."""
-    return build_status(read_snapshot(run))
-
-
 def build_status(snapshot: RunSnapshot) -> Status:
     """The status of a snapshot.
 
-    `state` and the states of workers and modules are those of `run_state`; `progress` is in [0, 1]; `left_s` is the
-    estimated time left in seconds, None where it is not known.
+    `progress` is in [0, 1]; `left_s` is the estimated time left in seconds, None where it is not known.
     """
     run, states = snapshot.run, worker_states(snapshot)
     workers = [_worker(snapshot, number, state) for number, state in enumerate(states)]
@@ -68,12 +61,8 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
         "host": report.process.host,
         "pid": report.process.pid,
         "job": job.ids[-1] if job and job.ids and state == "queued" else report.job,
-        "device": report.device,
-        "steps_per_s": report.steps_per_s,
-        "left_s": report.left_s,
-        "waiting_for": report.waiting_for,
+        **{name: getattr(report, name) for name in ("device", "steps_per_s", "left_s", "waiting_for", "exit_code")},
         "trouble": report.trouble or blame,
-        "exit_code": report.exit_code,
         "waited_s": min(ages, default=None) if state == "waiting" else None,  # a wait begins after a publish
     }
     return values if job is None else {**values, "job_state": job.phase, "why": job.reason}
@@ -117,16 +106,11 @@ def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
     """By peer the version that the newest version was trained against, and how many versions it is behind by now."""
     peers = {}
     for name, used in newest.peers.items() if newest else ():
-        version = used["versions"][0] if used["versions"] else None
+        version = next(iter(used["versions"]), None)
         current = snapshot.modules[name].newest if name in snapshot.modules else None
         behind = current.version - version if current and version is not None else 0
-        peers[name] = {
-            "version": version,
-            "epoch": used["epoch"],
-            "behind": behind,
-            "ensemble": len(used["versions"]),
-            "behind_steps": None,
-        }
+        own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": None}
+        peers[name] = {**own, "ensemble": len(used["versions"])}
     return peers
 
 
@@ -139,7 +123,5 @@ def _age_s(module: ModuleSnapshot) -> float | None:
 
 def _left_s(workers: Sequence[Mapping[str, Any]], states: Sequence[RunState]) -> float | None:
     """The longest time left of a live worker; None where one has failed, since the others wait for it."""
-    if {"lost", "failed"} & set(states):
-        return None
-    live = [worker["left_s"] for worker in workers if worker["state"] in LIVE]
-    return max((left_s for left_s in live if left_s is not None), default=None)
+    known = [worker["left_s"] for worker in workers if worker["state"] in LIVE and worker["left_s"] is not None]
+    return None if {"lost", "failed"} & set(states) else max(known, default=None)

@@ -1,30 +1,34 @@
-"""RunSummary and sweep_row: a run or a sweep as one line of a list, kept current by reading only what changed.
+"""A run or a sweep as one line of a list, kept current by reading only what changed. No link is followed.
 
 A run that has ended costs a stat of each file that could show a new worker. The heartbeats of a live run are opened at
-each refresh, since a network file system may show an old `stat` for a minute. No link is followed.
+each refresh, since a network file system may show an old `stat` for a minute.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
+from modtrain.errors import StorageError
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
-from modtrain.storage import layout
-from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
+from modtrain.storage.heartbeat import NO_REPORT
 from modtrain.storage.history import RecentHistory
+from modtrain.storage.json_lines import JsonLines
+from modtrain.storage.layout import JOBS_FILE, STOP_FILE
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
-from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import RunSnapshot, build_snapshot, has_submitted_jobs
+from modtrain.storage.run_snapshot import RunSnapshot, has_submitted_jobs, module_snapshots
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
@@ -41,6 +45,7 @@ CURVES_S = 10.0
 MOST_ALARMS = 5
 """Alarms of its trials that a sweep repeats."""
 
+T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -54,54 +59,69 @@ class RunSummary:
         self.row: Row = {}
         """As of the last refresh; `with_ages` adds the ages of the checkpoints."""
         self.newest: dict[str, Newest] = {module: Newest(None) for module in run.modules}
-        self.evaluations = EvaluationSummary(run.evaluations_path)
+        self.checked_at = float("-inf")
         self._unchecked: set[str] = set()
+        self._files = _Files()
+        self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
         self._recent: RecentHistory | None = None
-        self._recent_at = float("-inf")
-        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
-        self._signatures: dict[str, Signature] = {}
-        """Of files, by path, at the last refresh."""
         self._stop: StopRequest | None = None
-        self._launcher, self._is_submitted = NO_PROCESS, False
         self._launcher_pid: int | None = None
+        self._is_submitted = False
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
+        self._facts: tuple[object, ...] = ()
+        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
 
-    def refresh(
-        self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True), closely: bool = True
-    ) -> bool:
+    def refresh(self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
         """Bring the row up to date; whether it changed.
 
-        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better. If `closely`, the
-        newest versions are checked, and now and then the ends of a live run's curves are read.
+        `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better.
         """
-        changed = [self._read_heartbeat(module) for module in self.run.modules]
-        alive = {module for module in self.run.modules if self.liveness.is_alive(module)}
-        changed += [self.evaluations.refresh(), self._read_stop(has_stop_file), self._read_launch()]
-        changed += [ranking != self._ranking, alive != self._alive, not self.row]
-        if not any(changed) and not alive and not (closely and self._unchecked):
+        is_evaluated, run, read = self._evaluations.refresh(), self.run, self._files.read
+        for module, path in self._heartbeats.items():
+            report = read(path, functools.partial(run.read_report, module), NO_REPORT, again=module in self._alive)
+            self.liveness.observe(module, report)
+        self._stop = read(run.path / STOP_FILE, lambda: parse_stop_file(run.path), None) if has_stop_file else None
+        if self.row.get("state") != "finished":  # else neither matters
+            launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
+            self._launcher_pid = launcher.pid if launcher.is_running() else None
+            self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
+        self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
+        facts = (self._files.reads, self._alive, self._launcher_pid, has_stop_file, ranking)
+        if facts == self._facts and not is_evaluated and not self._alive:
             return False
-        for module in self.run.modules:
-            self._read_newest(module)
-        if closely:
-            self._check_newest()
-        self._read_curves(closely, live=bool(alive))
-        self._alive, self._ranking = alive, ranking
-        before, self.row = self.row, self._build_row()
-        return before != self.row
+        for module in run.modules:
+            read(run.published_path(module), functools.partial(self._read_newest, module), None)
+        self._facts, self._ranking = (self._files.reads, *facts[1:]), ranking
+        if not self._alive:  # the curves of a run that has ended do not change
+            self._recent = None
+        return self._build_row()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a `check`."""
+        return bool(self._unchecked or (self._alive and time.monotonic() - self.checked_at >= CURVES_S))
+
+    def check(self) -> bool:
+        """Check the newest versions, and read the ends of a live run's curves; whether the row changed."""
+        self.checked_at = time.monotonic()
+        for module in sorted(self._unchecked):
+            with contextlib.suppress(OSError):  # it is due again
+                self._check_newest(module)
+        if self._alive:
+            self._recent = RecentHistory(self.run)
+        return self._build_row()
 
     def with_ages(self) -> Row:
-        """The row with the age of each module's newest version."""
         modules = [{**module, "age_s": self._age_s(module["name"])} for module in self.row["modules"]]
         return {**self.row, "modules": modules}
 
     def snapshot(self) -> RunSnapshot:
         """Everything that decides the state of the run, as it was read last."""
-        return build_snapshot(
-            self.run,
-            self.liveness,
-            self.newest,
-            self._stop,
+        return RunSnapshot(
+            run=self.run,
+            modules=module_snapshots(self.liveness, self.newest),
+            stop=self._stop,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,
         )
@@ -110,22 +130,21 @@ class RunSummary:
         """The value by which a sweep ranks this trial: of the newest evaluation, or `module.scalar` of training."""
         newest = self._checkpoints()
         is_over = not self._alive and all(checkpoint and checkpoint.final for checkpoint in newest.values())
-        return ranking_value(self.run, metric, self.evaluations.newest, newest.get, is_over=is_over)
+        return ranking_value(self.run, metric, self._evaluations.content.newest, newest.get, is_over=is_over)
 
     def best(self) -> Row | None:
-        """The best value over all evaluations of the metric that the run is judged by.
+        """The best value of the sweep's metric for a trial, else of the first metric of the newest evaluation.
 
-        That is the sweep's metric for a trial, else the first metric of the newest evaluation with the recipe's
-        direction. A scalar of training (`module.scalar`) has only its newest value.
+        A scalar of training (`module.scalar`) has only its newest value.
         """
         name, maximize = self._ranking
-        newest = self.evaluations.newest
+        newest = self._evaluations.content.newest
         if name is None:
             name = next(iter(newest.metrics), None) if newest else None
             maximize = name not in self.run.spec.lower_is_better
         if name is None:
             return None
-        lowest, highest = self.evaluations.ranges.get(name, (None, None))
+        lowest, highest = self._evaluations.content.ranges.get(name, (None, None))
         value = highest if maximize else lowest
         value = metric_value(self.run, name, newest, self._checkpoints().get) if value is None else value
         return None if value is None else {"name": name, "value": value}
@@ -133,84 +152,27 @@ class RunSummary:
     def _checkpoints(self) -> dict[str, Checkpoint | None]:
         return {module: newest.checkpoint for module, newest in self.newest.items()}
 
-    def _read_heartbeat(self, module: str) -> bool:
-        """Whether the heartbeat changed."""
-        path = self._heartbeats[module]
-        if not self._is_new(path) and not self.liveness.is_alive(module):
-            return False
-        before = self.liveness.report(module)
-        if not self.liveness.refresh(self.run, [module]):
-            self._signatures[path] = ABSENT  # read again when storage answers
-        return self.liveness.report(module) != before
-
     def _read_newest(self, module: str) -> None:
         path, before = self.run.published_path(module), self.newest[module]
-        if self._is_new(str(path)):
-            self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
-            self._unchecked.add(module)
+        self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
+        self._unchecked.add(module)
 
-    def _check_newest(self) -> None:
-        """Replace versions by intact ones; storage that does not answer is asked again at the next refresh.
+    def _check_newest(self, module: str) -> None:
+        """Replace the newest version by the newest intact one; OSError where storage does not answer.
 
         A listing that an NFS client remembers may lack the newest version, and a killed writer its line in the log.
         """
-        for module in sorted(self._unchecked):
-            with contextlib.suppress(OSError):
-                newest, logged = self.run.store(module).newest_intact(), self.newest[module].checkpoint
-                is_newer = newest.checkpoint and (logged is None or newest.checkpoint.version > logged.version)
-                self.newest[module] = newest if newest.damaged or is_newer else Newest(logged)
-                self._unchecked.discard(module)
+        newest, logged = self.run.store(module).newest_intact(), self.newest[module].checkpoint
+        is_newer = newest.checkpoint and (logged is None or newest.checkpoint.version > logged.version)
+        self.newest[module] = newest if newest.damaged or is_newer else Newest(logged)
+        self._unchecked.discard(module)
 
-    def _read_curves(self, may_read: bool, *, live: bool) -> None:
-        """The curves of a run that has ended do not change; what is in memory of them is dropped."""
-        if not live:
-            self._recent = None
-        elif may_read and time.monotonic() - self._recent_at >= CURVES_S:
-            self._recent_at = time.monotonic()
-            self._recent = self._recent or RecentHistory(self.run)
-            self._recent.refresh()
-
-    def _read_stop(self, has_file: bool) -> bool:
-        """Whether the stop request changed."""
-        if not has_file and self._stop is None:
-            return False
-        before, path = self._stop, str(self.run.path / layout.STOP_FILE)
-        if not has_file:
-            self._signatures[path], self._stop = ABSENT, None
-        elif self._is_new(path):
-            try:
-                self._stop = parse_stop_file(self.run.path)
-            except OSError:
-                self._signatures[path] = ABSENT  # read again when storage answers
-        return self._stop != before
-
-    def _read_launch(self) -> bool:
-        """Whether the launcher or the jobs of a run changed; of a finished run neither matters."""
-        if self.row.get("state") == "finished":
-            return False
-        before = self._launcher_pid, self._is_submitted
-        if self._is_new(str(launcher_path(self.run.path))):
-            self._launcher = read_launcher(self.run.path)
-        if self._is_new(str(self.run.jobs_path / layout.JOBS_FILE)):
-            self._is_submitted = has_submitted_jobs(self.run)
-        self._launcher_pid = self._launcher.pid if self._launcher.is_running() else None
-        return before != (self._launcher_pid, self._is_submitted)
-
-    def _is_new(self, path: str) -> bool:
-        """Whether a file is another one than at the last refresh."""
-        current = signature(path)
-        if current == self._signatures.get(path, ABSENT):
-            return False
-        self._signatures[path] = current
-        return True
-
-    def _build_row(self) -> Row:
+    def _build_row(self) -> bool:
+        """Build the row anew; whether it is another one."""
         status = build_status(self.snapshot())
-        modules = [
-            {"name": name, **{key: module[key] for key in ("state", "version", "epoch", "step")}}
-            for name, module in status["modules"].items()
-        ]
-        return {
+        before, shown = self.row, ("state", "version", "epoch", "step")
+        modules = [{"name": n, **{key: module[key] for key in shown}} for n, module in status["modules"].items()]
+        self.row = {
             "kind": "run",
             "path": self.path,
             "name": self.run.name,
@@ -221,6 +183,7 @@ class RunSummary:
             "created_at": self.run.spec.created_at,
             "problem": None,
         }
+        return before != self.row
 
     def _age_s(self, module: str) -> float | None:
         """Of a live worker by its own clock, plus its silence by ours; else by the wall clock."""
@@ -230,6 +193,31 @@ class RunSummary:
         if module in self._alive and report.at is not None:
             return max(0.0, report.at - checkpoint.published_at) + (self.liveness.silent_s(module) or 0.0)
         return max(0.0, time.time() - checkpoint.published_at)
+
+
+class _Files:
+    """What was read from files; each is read again when its signature is another one."""
+
+    def __init__(self) -> None:
+        self._values: dict[Path | str, tuple[Signature, Any]] = {}
+        self.reads = 0
+
+    def read(self, path: Path | str, read: Callable[[], T], default: T, *, again: bool = False) -> T:
+        """The value of a file, `default` if there never was one; `again` reads it in any case.
+
+        Where storage does not answer the value stays, and the file is read at the next call.
+        """
+        current = signature(path)
+        known: tuple[Signature, T] = self._values.get(path, (ABSENT, default))
+        before, value = known
+        if again or current != before:
+            try:
+                value = read()
+            except (OSError, StorageError):
+                current = ABSENT
+            self._values[path] = current, value
+            self.reads += 1
+        return value
 
 
 def signature(path: str | os.PathLike[str]) -> Signature:
@@ -271,7 +259,6 @@ def sweep_row(
 
 
 def _alarms_of_trials(sweep: Sweep, rows: Iterable[Row]) -> list[Row]:
-    """The bad alarms of its trials."""
     messages = [f"{row['name']}: {alarm['says']}" for row in rows for alarm in row["alarms"] if alarm["level"] == "bad"]
     do = f"See `modtrain sweep-status {sweep.path}`."
     if len(messages) > MOST_ALARMS:

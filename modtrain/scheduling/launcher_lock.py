@@ -37,7 +37,7 @@ def claim(folder: Launchable) -> None:
             f"{folder.name} is already launched by process {other}. Watch it with `modtrain status {folder.path}`, or "
             f"stop it with `modtrain stop {folder.path}`."
         )
-    identity = json.dumps(ProcessIdentity.current().as_json()).encode()
+    identity = json.dumps(vars(ProcessIdentity.current())).encode()
     filesystem.replace_file(launcher_path(folder.path), identity)
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from modtrain.scheduling.restarts import RestartBackoff
-from modtrain.storage.worker_report import WorkerReport
+from modtrain.storage.heartbeat import WorkerReport
 
 
 @dataclass

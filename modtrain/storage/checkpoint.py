@@ -1,15 +1,17 @@
-"""Checkpoint: the content of `meta.json` of one published version, sealed by a checksum."""
+"""Checkpoint: the content of `meta.json`, sealed by a checksum, and a line of `published.jsonl`, kept when pruned."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from modtrain.errors import CorruptCheckpoint
+from modtrain.storage.json_lines import JsonLines, json_objects, number, tails
 
 FORMAT = 1
 WEIGHTS, EMA, STATE, META = "weights.safetensors", "ema.safetensors", "state.pt", "meta.json"
@@ -61,6 +63,65 @@ class Checkpoint:
 def fingerprint(content: bytes) -> dict[str, Any]:
     """Size and sha256 of a file, as `meta.json` records them."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def parse_published(line: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint that a JSON line describes, types checked but not its seal; None for a foreign line."""
+    numbers = all(number(line.get(name)) is not None for name in ("version", "epoch", "step", "published_at"))
+    texts = all(isinstance(line.get(name), str) for name in ("module", "writer"))
+    flags = all(isinstance(line.get(name), bool) for name in ("full", "final"))
+    tables = all(isinstance(line.get(name), dict) for name in ("peers", "metrics", "files"))
+    if not (numbers and texts and flags and tables and all(map(_is_peer, line["peers"].values()))):
+        return None
+    return Checkpoint(**{each.name: line[each.name] for each in fields(Checkpoint) if each.name in line})
+
+
+def follow_published(path: Path) -> JsonLines[list[Checkpoint]]:
+    """The versions in a file that grows, ascending; of two lines of one version the later one."""
+    return JsonLines(path, list[Checkpoint], _insert)
+
+
+def last_published(path: Path, count: int) -> list[Checkpoint]:
+    """The newest `count` versions, or more, as `follow_published` has them."""
+    checkpoints: list[Checkpoint] = []
+    for _, lines in tails(path):
+        checkpoints = []
+        for line in json_objects(lines):
+            _insert(checkpoints, line)
+        if len(checkpoints) >= count:
+            break
+    return checkpoints
+
+
+def newest_published(path: Path, module: str) -> Checkpoint | None:
+    """The newest version with an intact line, read from the end of the file; None where there is none."""
+    for _, lines in tails(path):
+        for line in reversed(lines):
+            if (checkpoint := unsealed(line.rstrip(b"\n"), path)) and checkpoint.module == module:
+                return checkpoint
+    return None
+
+
+def unsealed(line: bytes, path: Path) -> Checkpoint | None:
+    """The checkpoint in a line, if its seal is intact."""
+    try:
+        return Checkpoint.unseal(line, path)
+    except CorruptCheckpoint:
+        return None
+
+
+def _is_peer(peer: Any) -> bool:
+    if not isinstance(peer, dict) or number(peer.get("epoch")) is None or not isinstance(peer.get("versions"), list):
+        return False
+    return all(number(version) is not None for version in peer["versions"])
+
+
+def _insert(checkpoints: list[Checkpoint], line: Mapping[str, Any]) -> None:
+    """A restarted worker writes the lines that the one before could not: they may come late, and twice."""
+    if checkpoint := parse_published(line):
+        place = bisect.bisect_left(checkpoints, checkpoint.version, key=lambda other: other.version)
+        same = place < len(checkpoints) and checkpoints[place].version == checkpoint.version
+        checkpoints[place : place + same] = [checkpoint]
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:

@@ -1,11 +1,8 @@
-"""CheckpointStore: the published versions of one module, for readers.
-
-A version is a folder `checkpoints/00000012/` that appears by one rename and never changes. Its `meta.json`
-(`checkpoint.py`) holds the size and sha256 of every file in it. `publisher.py` writes versions.
-"""
+"""CheckpointStore: the published versions of one module, for readers; `publisher.py` writes them."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -18,15 +15,15 @@ from pathlib import Path
 
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import META, Checkpoint, fingerprint
+from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, unsealed
 from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
-from modtrain.storage.published_log import read_published
 
 log = logging.getLogger(__name__)
 
 LIST_AGAIN_S = 1.0
 """How long a version that is listed but cannot be opened (just pruned, a stale cache) is looked for."""
 _VERSION = re.compile("[0-9]{8,}")
+Where = Callable[[Checkpoint], bool]
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,6 @@ class CheckpointStore:
         return sorted(int(name) for name in filesystem.names(self.checkpoints) if _VERSION.fullmatch(name))
 
     def folder(self, version: int) -> Path:
-        """The folder of a version."""
         return self.checkpoints / f"{version:08d}"
 
     def meta(self, version: int, *, follow: bool = True) -> Checkpoint:
@@ -79,11 +75,9 @@ class CheckpointStore:
             self.read(checkpoint, file)
         return checkpoint
 
-    def newest(
-        self, *, count: int = sys.maxsize, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
-    ) -> list[Checkpoint]:
-        """The newest `count` versions above `above`, newest first, by their meta alone; OSError if listing fails."""
-        selected = self._newest(lambda checkpoint: b"" if where is None or where(checkpoint) else None, count, above)
+    def newest(self, *, count: int = sys.maxsize, where: Where = bool) -> list[Checkpoint]:
+        """The newest `count` versions, newest first, by their meta alone; OSError if listing fails."""
+        selected = self._newest(lambda checkpoint: b"" if where(checkpoint) else None, count)
         return [checkpoint for checkpoint, _ in selected]
 
     def latest(self) -> Checkpoint | None:
@@ -91,7 +85,7 @@ class CheckpointStore:
         return next(iter(self.newest(count=1)), None)
 
     def read_newest(
-        self, file: str, *, count: int = 1, above: int = -1, where: Callable[[Checkpoint], bool] | None = None
+        self, file: str, *, count: int = 1, above: int = -1, where: Where = bool
     ) -> list[tuple[Checkpoint, bytes]]:
         """The newest `count` versions above `above` with the verified content of a file, newest first.
 
@@ -100,8 +94,7 @@ class CheckpointStore:
         """
 
         def content_of(checkpoint: Checkpoint) -> bytes | None:
-            wanted = file in checkpoint.files and (where is None or where(checkpoint))
-            return self.read(checkpoint, file) if wanted else None
+            return self.read(checkpoint, file) if file in checkpoint.files and where(checkpoint) else None
 
         try:
             return self._newest(content_of, count, above)
@@ -118,32 +111,33 @@ class CheckpointStore:
         for version in reversed(self.versions()):
             try:
                 checkpoint = self.meta(version, follow=False)
+                if self._has_sizes(checkpoint):
+                    return Newest(checkpoint, tuple(damaged))
             except MissingCheckpoint:
                 continue  # pruned meanwhile, or too new for this client's cache
-            except (CorruptCheckpoint, RecursionError):
-                damaged.append(version)
-                continue
-            if self._has_sizes(checkpoint):
-                return Newest(checkpoint, tuple(damaged))
+            except CorruptCheckpoint:
+                pass
             damaged.append(version)
         return Newest(None, tuple(damaged))
 
     def history(self) -> list[Checkpoint]:
-        """Every version ever published, ascending, from `published.jsonl`."""
-        return read_published(self.published, self.module)
+        """Every version ever published, ascending, from the lines of `published.jsonl` whose seal is intact."""
+        lines = filesystem.read_lines(self.published)
+        sealed = [checkpoint for line in lines if (checkpoint := unsealed(line.encode(), self.published))]
+        by_version = {each.version: each for each in sealed if each.module == self.module}
+        return [by_version[version] for version in sorted(by_version)]
 
     def _has_sizes(self, checkpoint: Checkpoint) -> bool:
-        for file, expected in checkpoint.files.items():
-            try:
+        with contextlib.suppress(OSError):
+            for file, expected in checkpoint.files.items():
                 status = os.lstat(self.folder(checkpoint.version) / file)
-            except OSError:
-                return False
-            if not stat.S_ISREG(status.st_mode) or status.st_size != expected.get("size"):
-                return False
-        return True
+                if not stat.S_ISREG(status.st_mode) or status.st_size != expected.get("size"):
+                    return False
+            return True
+        return False
 
     def _newest(
-        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int
+        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int = -1
     ) -> list[tuple[Checkpoint, bytes]]:
         held: dict[int, tuple[Checkpoint, bytes]] = {}
         missing: dict[int, MissingCheckpoint] = {}

@@ -1,11 +1,7 @@
-"""Doctor: checks whether a shared folder does what the checkpoint store relies on, and what an exchange costs.
-
-It works in a folder of its own, `.modtrain-doctor-*`, and removes it. Two nodes find each other by these folders.
-"""
+"""Doctor: checks whether a shared folder does what the checkpoint store relies on, and what an exchange costs."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import grp
 import os
@@ -14,7 +10,7 @@ import stat
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,17 +19,7 @@ from modtrain.errors import InputError, ModtrainError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.doctor_peer import (
-    CONTENT,
-    MEETING,
-    PREFIX,
-    RACES,
-    Handshake,
-    ProbeResult,
-    find_peer,
-    other_process,
-    probe,
-)
+from modtrain.storage.doctor_peer import CONTENT, MEETING, PREFIX, RACES, Handshake, find_peer, other_process, probe
 from modtrain.storage.publisher import Publisher
 
 REPEATS = 3
@@ -67,13 +53,13 @@ class Cost:
     mb_per_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Report:
     """The checks of a folder and the costs measured in it."""
 
     path: str
-    checks: tuple[Check, ...]
-    costs: tuple[Cost, ...]
+    checks: list[Check] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -84,22 +70,22 @@ class Report:
         """As plain values, for `--json`."""
         return {**asdict(self), "failed": self.failed}
 
-
-@dataclass
-class _Findings:
-    checks: list[Check] = field(default_factory=list)
-    costs: list[Cost] = field(default_factory=list)
-
-    def note(self, name: str, verdict: Verdict, says: str, advice: str = "") -> None:
+    def note(self, name: str, says: str, advice: str = "", *, fail: bool = False) -> None:
+        """Add a check; one that did not fail is a warning where there is something to do."""
+        verdict: Verdict = "fail" if fail else "warn" if advice else "ok"
         self.checks.append(Check(name=name, verdict=verdict, says=says, advice=advice))
 
-    @contextlib.contextmanager
-    def trying(self, name: str, advice: str) -> Iterator[None]:
-        """Turn an error of storage into a failed check."""
+    def add_cost(self, name: str, size: int, median_ms: float) -> None:
+        """Add what an exchange of so many bytes took."""
+        mb_per_s = size / 1e3 / max(median_ms, 1e-6)
+        self.costs.append(Cost(name=name, size_mb=size / 1e6, median_ms=median_ms, mb_per_s=mb_per_s))
+
+    def attempt(self, name: str, advice: str, check: Callable[..., None], *args: Any) -> None:
+        """Call `check` with the report; an error of storage is a failed check."""
         try:
-            yield
+            check(self, *args)
         except (OSError, ModtrainError) as error:
-            self.note(name, "fail", f"The check failed: {getattr(error, 'strerror', None) or error}.", advice)
+            self.note(name, f"The check failed: {getattr(error, 'strerror', None) or error}.", advice, fail=True)
 
 
 def examine(path: Path, *, size_mb: float = 40, peer: bool = False, peer_timeout_s: float = 60) -> Report:
@@ -107,26 +93,23 @@ def examine(path: Path, *, size_mb: float = 40, peer: bool = False, peer_timeout
 
     Checkpoints of `size_mb` show what an exchange costs; the other node is waited for `peer_timeout_s`.
     """
-    own = _own_folder(Path(path), MEETING if peer else PREFIX)
-    findings = _Findings()
+    own, report = _own_folder(path, MEETING if peer else PREFIX), Report(path=str(path))
+    repair = "Repair the storage, or choose another folder."
+    room = f"Make room for several versions of {size_mb:g} MB; check your quota too."
+    meet = "Check that both nodes mount the same folder, and that the other one still runs."
     try:
-        _check_file_system(findings, Path(path))
-        _check_room(findings, Path(path), size_mb)
-        for name, check in {"rename": _check_rename, "fsync": _check_fsync, "processes": _check_processes}.items():
-            with findings.trying(name, "Repair the storage, or choose another folder."):
-                check(findings, own)
-        with findings.trying("group", "Repair the storage, or choose another folder."):
-            _check_group(findings, Path(path), own)
-        with findings.trying("publish", f"Make room for several versions of {size_mb:g} MB; check your quota too."):
-            _measure(findings, own, size_mb)
+        _check_file_system(report, path)
+        _check_room(report, path, size_mb)
+        report.attempt("rename", repair, _check_rename, own)
+        report.attempt("fsync", repair, _check_fsync, own)
+        report.attempt("processes", repair, _check_processes, own)
+        report.attempt("group", repair, _check_group, path, own)
+        report.attempt("publish", room, _measure, own, size_mb)
         if peer:
-            with findings.trying(
-                "peer", "Check that both nodes mount the same folder, and that the other one still runs."
-            ):
-                _check_peer(findings, own, size_mb, peer_timeout_s)
+            report.attempt("peer", meet, _check_peer, own, size_mb, peer_timeout_s)
     finally:
         filesystem.remove_folder(own)
-    return Report(path=str(path), checks=tuple(findings.checks), costs=tuple(findings.costs))
+    return report
 
 
 def _own_folder(path: Path, kind: str) -> Path:
@@ -141,135 +124,121 @@ def _own_folder(path: Path, kind: str) -> Path:
     return own
 
 
-def _check_file_system(findings: _Findings, path: Path) -> None:
+def _check_file_system(report: Report, path: Path) -> None:
     kind, options = filesystem.file_system(path.resolve())
+    says, advice = f"{kind}.", ""
     if kind in _IN_MEMORY:
         says = f"{kind} is in this node's memory: other nodes do not see it, and a restart empties it."
-        findings.note("file system", "warn", says, "Fine for a trial; train on storage that all nodes share.")
+        advice = "Fine for a trial; train on storage that all nodes share."
     elif kind.startswith("nfs") and "soft" in options:
         says = f"{kind} is mounted `soft`: a slow server becomes an I/O error."
-        findings.note("file system", "warn", says, "Training survives such errors; ask for the mount option `hard`.")
+        advice = "Training survives such errors; ask for the mount option `hard`."
     elif kind in _LOCAL:
-        findings.note("file system", "ok", f"{kind}, a disk of this node; other nodes see it only if it is exported.")
-    else:
-        findings.note("file system", "ok", f"{kind}.")
+        says = f"{kind}, a disk of this node; other nodes see it only if it is exported."
+    report.note("file system", says, advice)
 
 
-def _check_room(findings: _Findings, path: Path, size_mb: float) -> None:
+def _check_room(report: Report, path: Path, size_mb: float) -> None:
     room = os.statvfs(path)
-    free_mb = room.f_bavail * room.f_frsize / 1e6
-    verdict: Verdict = "fail" if free_mb < 3 * size_mb else "warn" if free_mb < 50 * size_mb else "ok"
-    advice = f"A module keeps several versions of {size_mb:g} MB: make room." if verdict != "ok" else ""
-    findings.note("space", verdict, f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`).", advice)
+    free_mb, files = room.f_bavail * room.f_frsize / 1e6, room.f_favail
+    says = f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`)."
+    advice = f"A module keeps several versions of {size_mb:g} MB: make room." if free_mb < 50 * size_mb else ""
+    report.note("space", says, advice, fail=free_mb < 3 * size_mb)
     if room.f_files == 0:
-        findings.note("inodes", "ok", "This file system does not count files.")
-        return
-    verdict = "fail" if room.f_favail < 100 else "warn" if room.f_favail < 10_000 else "ok"
-    advice = "Every version is a folder of a few files: remove old runs, or ask for more." if verdict != "ok" else ""
-    findings.note("inodes", verdict, f"{room.f_favail:,} more files can be created.", advice)
+        return report.note("inodes", "This file system does not count files.")
+    advice = "Every version is a folder of a few files: remove old runs, or ask for more." if files < 10_000 else ""
+    return report.note("inodes", f"{files:,} more files can be created.", advice, fail=files < 100)
 
 
-def _check_rename(findings: _Findings, own: Path) -> None:
+def _check_rename(report: Report, own: Path) -> None:
     filesystem.publish_folder(own, "taken", {CONTENT: b"first"})
-    with contextlib.suppress(FileExistsError):
+    try:
         filesystem.publish_folder(own, "taken", {CONTENT: b"second"})
-        return findings.note(
-            "rename",
-            "fail",
-            "A folder was renamed onto one that is not empty: versions could be overwritten.",
-            UNSAFE,
-        )
-    if filesystem.read_file(own / "taken" / CONTENT) != b"first":
-        return findings.note("rename", "fail", "A refused rename changed the existing folder.", "Do not train here.")
-    return findings.note("rename", "ok", "A published folder cannot be overwritten.")
+    except FileExistsError:
+        if filesystem.read_file(own / "taken" / CONTENT) == b"first":
+            return report.note("rename", "A published folder cannot be overwritten.")
+        return report.note("rename", "A refused rename changed the existing folder.", "Do not train here.", fail=True)
+    says = "A folder was renamed onto one that is not empty: versions could be overwritten."
+    return report.note("rename", says, UNSAFE, fail=True)
 
 
-def _check_fsync(findings: _Findings, own: Path) -> None:
-    content = os.urandom(4096)
-    files = [own / f"sync{number}" for number in range(10)]
+def _check_fsync(report: Report, own: Path) -> None:
+    content, files = os.urandom(4096), [own / f"sync{number}" for number in range(10)]
     file_ms = statistics.median(_ms(functools.partial(filesystem.write_file, file, content)) for file in files)
     descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
     try:
         folder_ms = statistics.median(_ms(lambda: os.fsync(descriptor)) for _ in files)
     except OSError as error:
         says = f"A folder cannot be synced ({error.strerror}): a power failure may cost the newest version."
-        return findings.note(
-            "fsync", "warn", says, "No version is damaged by that; resuming continues from the version before."
-        )
+        advice = "No version is damaged by that; resuming continues from the version before."
+        return report.note("fsync", says, advice)
     finally:
         os.close(descriptor)
     for file in files:
         filesystem.drop_cache(file)
         if filesystem.read_file(file) != content:
-            return findings.note(
-                "fsync", "fail", "A synced file was read back with other content.", "Do not train here."
-            )
+            says = "A synced file was read back with other content."
+            return report.note("fsync", says, "Do not train here.", fail=True)
     says = f"A small file is on disk after {file_ms:.1f} ms, a folder after {folder_ms:.1f} ms (medians)."
-    slow = max(file_ms, folder_ms) > SLOW_S * 1000
-    return findings.note("fsync", "warn" if slow else "ok", says, "Exchange less often." if slow else "")
+    return report.note("fsync", says, "Exchange less often." if max(file_ms, folder_ms) > SLOW_S * 1000 else "")
 
 
-def _check_processes(findings: _Findings, own: Path) -> None:
+def _check_processes(report: Report, own: Path) -> None:
     (own / "talk").mkdir()
     handshake = Handshake(own / "talk", 0, LOCAL_S)
     with other_process(handshake):
-        _note_probe(findings, "processes", "another process of this node", probe(handshake))
+        _note_probe(report, "processes", "another process of this node", *probe(handshake))
 
 
-def _note_probe(findings: _Findings, name: str, other: str, result: ProbeResult) -> None:
-    if result.doubled:
-        says = f"This process and {other} both got the same name, {result.doubled} times of {RACES}."
-        findings.note(f"{name}: race", "fail", says, UNSAFE)
+def _note_probe(report: Report, name: str, other: str, delay_s: float, doubled: int) -> None:
+    if doubled:
+        says = f"This process and {other} both got the same name, {doubled} times of {RACES}."
+        report.note(f"{name}: race", says, UNSAFE, fail=True)
     else:
-        findings.note(f"{name}: race", "ok", f"Of this process and {other}, exactly one got each of {RACES} names.")
-    delay_s = result.delay_s
+        report.note(f"{name}: race", f"Of this process and {other}, exactly one got each of {RACES} names.")
     says = f"A publish of {other} is visible after {delay_s * 1000:.0f} ms (half a round trip, publishing included)."
     advice = f"Leave more than {delay_s:.0f} s between exchange points." if delay_s > SLOW_S else ""
-    findings.note(f"{name}: visibility", "warn" if delay_s > SLOW_S else "ok", says, advice)
+    report.note(f"{name}: visibility", says, advice)
 
 
-def _check_peer(findings: _Findings, own: Path, size_mb: float, timeout_s: float) -> None:
+def _check_peer(report: Report, own: Path, size_mb: float, timeout_s: float) -> None:
     handshake = find_peer(own, timeout_s)
     if handshake is None:
-        says = f"No other node was found within {timeout_s:g} s."
-        advice = (
-            f"Run `modtrain doctor {own.parent} --peer` on a second node at the same time; "
-            "if you did, that node sees another folder than this one."
-        )
-        findings.note("peer", "fail", says, advice)
+        command = f"Run `modtrain doctor {own.parent} --peer` on a second node at the same time"
+        advice = f"{command}; if you did, that node sees another folder than this one."
+        report.note("peer", f"No other node was found within {timeout_s:g} s.", advice, fail=True)
         return
     own_host = socket.gethostname()
     handshake.publish("host", own_host)
     host = handshake.wait("host")
     other = f"another process of {host} (no second node)" if host == own_host else f"the node {host}"
-    _note_probe(findings, "peer", other, probe(handshake))
+    _note_probe(report, "peer", other, *probe(handshake))
     _publisher(handshake.folder / f"load{handshake.side}").publish({WEIGHTS: _content(size_mb)}, epoch=0, step=0)
     handshake.publish("load")
     handshake.wait("load")
-    findings.costs.append(
-        _cost("pull from peer", *_pull(CheckpointStore(handshake.folder / f"load{1 - handshake.side}")))
-    )
+    others = CheckpointStore(handshake.folder / f"load{1 - handshake.side}")
+    report.add_cost("pull from peer", *_pull(others))
     if handshake.side:
         handshake.publish("bye")
     else:
         handshake.wait("bye")  # this side owns the folder, and keeps it until the other one has read everything
 
 
-def _check_group(findings: _Findings, path: Path, own: Path) -> None:
+def _check_group(report: Report, path: Path, own: Path) -> None:
     folder, file, parent = (own / "taken").stat(), (own / "taken" / CONTENT).stat(), path.stat()
     group, modes = _group(parent.st_gid), f"{stat.filemode(file.st_mode)} and {stat.filemode(folder.st_mode)}"
+    inherited = "is" if parent.st_mode & stat.S_ISGID else "is not"
+    says, advice = f"Members of {group} can read published files ({modes}; setgid {inherited} set).", ""
     if not (file.st_mode & 0o040 and folder.st_mode & 0o050 == 0o050):
         says = f"Members of {group} cannot read published files ({modes})."
-        findings.note("group", "warn", says, "If others share the runs, set `umask 027` (or 007) where jobs start.")
+        advice = "If others share the runs, set `umask 027` (or 007) where jobs start."
     elif file.st_gid != parent.st_gid:
         says = f"Published files belong to {_group(file.st_gid)}, not to the folder's group {group}."
-        findings.note("group", "warn", says, f"If others share the runs: `chmod g+s {path}`.")
+        advice = f"If others share the runs: `chmod g+s {path}`."
     elif not parent.st_mode & 0o010:
         says = f"Members of {group} cannot enter this folder ({stat.filemode(parent.st_mode)})."
-        findings.note("group", "warn", says, f"If others share the runs: `chmod g+rxs {path}`.")
-    else:
-        inherited = "is" if parent.st_mode & stat.S_ISGID else "is not"
-        findings.note("group", "ok", f"Members of {group} can read published files ({modes}; setgid {inherited} set).")
+        advice = f"If others share the runs: `chmod g+rxs {path}`."
+    report.note("group", says, advice)
 
 
 def _group(gid: int) -> str:
@@ -279,12 +248,12 @@ def _group(gid: int) -> str:
         return f"group {gid}"
 
 
-def _measure(findings: _Findings, own: Path, size_mb: float) -> None:
+def _measure(report: Report, own: Path, size_mb: float) -> None:
     publisher, content = _publisher(own / "probe"), _content(size_mb)
     publish = [_ms(lambda: publisher.publish({WEIGHTS: content}, epoch=0, step=0)) for _ in range(REPEATS)]
-    findings.costs.append(_cost("publish", len(content), statistics.median(publish)))
+    report.add_cost("publish", len(content), statistics.median(publish))
     pulls = [_pull(publisher.store)[1] for _ in range(REPEATS)]
-    findings.costs.append(_cost("pull", len(content), statistics.median(pulls)))
+    report.add_cost("pull", len(content), statistics.median(pulls))
 
 
 def _publisher(path: Path) -> Publisher:
@@ -304,10 +273,6 @@ def _pull(store: CheckpointStore) -> tuple[int, float]:
     if not read:
         raise OSError("the published version cannot be read")
     return len(read[0]), took_ms
-
-
-def _cost(name: str, size: int, median_ms: float) -> Cost:
-    return Cost(name=name, size_mb=size / 1e6, median_ms=median_ms, mb_per_s=size / 1e3 / max(median_ms, 1e-6))
 
 
 def _ms(action: Callable[[], object]) -> float:

@@ -1,7 +1,4 @@
-"""Handshake: two processes or nodes that publish to each other in one folder, and measure what they see.
-
-Each side measures with its own monotonic clock.
-"""
+"""Handshake: two processes or nodes that publish to each other in one folder, each with its own monotonic clock."""
 
 from __future__ import annotations
 
@@ -49,25 +46,19 @@ class Handshake:
         return json.loads(filesystem.read_file(self.folder / folder / CONTENT))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeResult:
-    """What one side measured."""
+def probe(handshake: Handshake) -> tuple[float, int]:
+    """Ping and answer in turns, then race for names. Both sides call this; TimeoutError.
 
-    delay_s: float
-    """Median of half a round trip, publishing included."""
-    doubled: int
-    """Names that both sides got in the race for them: none where renaming is exclusive."""
-
-
-def probe(handshake: Handshake) -> ProbeResult:
-    """Ping and answer in turns, then race for names. Both sides call this; TimeoutError."""
+    Returns the median of half a round trip in seconds, publishing included, and how many names both sides got in the
+    race: none where renaming is exclusive.
+    """
     delays = [delay for turn in range(TURNS) if (delay := _turn(handshake, turn)) is not None]
     won = _race(handshake)
     handshake.publish("won", won)
     others = handshake.wait("won")
     for number in won:  # the other side may have the name cached as missing, and could not remove it
         filesystem.remove_folder(_race_folder(handshake, number))
-    return ProbeResult(delay_s=statistics.median(delays), doubled=len(set(won) & set(others)))
+    return statistics.median(delays), len(set(won) & set(others))
 
 
 @contextlib.contextmanager
@@ -130,9 +121,7 @@ def _race(handshake: Handshake) -> list[int]:
     won, number = [], 0
     while number < RACES:
         try:
-            filesystem.publish_folder(
-                handshake.folder, _race_folder(handshake, number).name, {CONTENT: str(handshake.side).encode()}
-            )
+            filesystem.publish_folder(handshake.folder, _race_folder(handshake, number).name, {CONTENT: b""})
             won.append(number)
         except FileExistsError:
             pass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modtrain.storage.json_lines import GrowingFile, JsonLines, integer, number, parsed_lines, read_json_lines, text
+from modtrain.storage.json_lines import JsonLines, integer, number, read_json_lines, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,6 @@ class EvaluationRecord:
     metrics: Mapping[str, float | None]
     """None where a value was not finite."""
     grid: str | None
-    """Path of the sample grid."""
     at: float | None
     """Unix time by the evaluator's clock."""
 
@@ -49,36 +48,29 @@ def parse_evaluation(line: Mapping[str, Any]) -> EvaluationRecord | None:
 
 def read_evaluations(path: Path) -> list[EvaluationRecord]:
     """Every evaluation in a file, oldest first."""
-    return read_json_lines(path, parse_evaluation)
+    return [record for line in read_json_lines(path) if (record := parse_evaluation(line)) is not None]
 
 
-def follow_evaluations(path: Path) -> JsonLines[EvaluationRecord]:
+def follow_evaluations(path: Path) -> JsonLines[list[EvaluationRecord]]:
     """The evaluations in a file that grows; a repeated evaluation of the same versions replaces the one before."""
-    return JsonLines(path, parse_evaluation, _insert)
+    return JsonLines(path, list[EvaluationRecord], _add)
 
 
 class EvaluationSummary:
     """The newest evaluation and the range of each metric, without keeping all of them."""
 
-    def __init__(self, path: Path) -> None:
-        """Nothing is read yet."""
+    def __init__(self) -> None:
         self.newest: EvaluationRecord | None = None
         self.ranges: dict[str, tuple[float, float]] = {}
         """Lowest and highest value of each metric over all evaluations."""
-        self._file = GrowingFile(path)
 
-    def refresh(self) -> bool:
-        """Read what is new; whether there was anything."""
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self.newest, self.ranges = None, {}
-        for record in parsed_lines(self._file, parse_evaluation) if changed else ():
-            self.newest = record
-            for name, value in record.metrics.items():
-                if value is not None:
-                    low, high = self.ranges.get(name, (value, value))
-                    self.ranges[name] = min(low, value), max(high, value)
-        return changed
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Take in a line of the file."""
+        self.newest = (record := parse_evaluation(line)) or self.newest
+        for name, value in record.metrics.items() if record else ():
+            if value is not None:
+                low, high = self.ranges.get(name, (value, value))
+                self.ranges[name] = min(low, value), max(high, value)
 
 
 def metric_by_epoch(records: list[EvaluationRecord], metric: str) -> dict[int, float]:
@@ -91,7 +83,8 @@ def metric_by_epoch(records: list[EvaluationRecord], metric: str) -> dict[int, f
     return values
 
 
-def _insert(records: list[EvaluationRecord], record: EvaluationRecord) -> None:
-    if records and (records[-1].versions, records[-1].grid) == (record.versions, record.grid):
-        records.pop()
-    records.append(record)
+def _add(records: list[EvaluationRecord], line: Mapping[str, Any]) -> None:
+    if record := parse_evaluation(line):
+        if records and (records[-1].versions, records[-1].grid) == (record.versions, record.grid):
+            records.pop()
+        records.append(record)

@@ -1,8 +1,6 @@
-"""POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait.
+"""POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait. No lock is involved.
 
-A published folder appears complete and durable, by one rename that fails where the name is taken. No lock is involved.
-All waiting and retrying of the package is here; `ESTALE` (the file was replaced under an open handle) is cured by
-opening again.
+`ESTALE` (the file was replaced under an open handle) is cured by opening again.
 """
 
 from __future__ import annotations
@@ -13,12 +11,11 @@ import logging
 import os
 import shutil
 import stat
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -35,7 +32,6 @@ TOO_LARGE = errno.EFBIG
 NOT_REGULAR = frozenset({errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR})
 """`open_regular` met a link, a pipe, a device or a folder."""
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-_BLOCK_BYTES = 1 << 20
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 # A folder on the way need not be readable, as those above a home folder often are not.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,14 +65,10 @@ def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Create a new file; returns when it is durable. ENOSPC and EDQUOT may be raised as late as fsync or close."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -93,17 +85,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
     """Append one line; a torn line before it is ended first, so that only that one is lost."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        rest = memoryview((b"\n" if torn else b"") + line.encode() + b"\n")
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+        file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+        file.flush()
         if durable:
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
@@ -121,52 +109,45 @@ def sync_folder(path: Path) -> None:
 def open_regular(path: Path, *, follow: bool = False) -> int:
     """Read-only descriptor of a regular file; OSError with an errno of `NOT_REGULAR` for anything else.
 
-    Never blocks on a pipe. If not `follow`, nothing that a link on the way leads to is returned, also where a link is
-    put there meanwhile.
+    Never blocks on a pipe. If not `follow`, nothing that a link on the way leads to is opened.
     """
     descriptor = os.open(path, _FILE & ~os.O_NOFOLLOW) if follow else _open_without_links(path)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise
     return descriptor
 
 
-@contextlib.contextmanager
-def opened(path: Path, *, follow: bool = False) -> Iterator[int]:
-    """`open_regular` for a `with` statement."""
-    descriptor = open_regular(path, follow=follow)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def opened(path: Path, *, follow: bool = False) -> BinaryIO:
+    """`open_regular` as a file."""
+    return open(open_regular(path, follow=follow), "rb")
 
 
 def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> bytes:
-    """The content of a regular file in memory (a memory map of a lost server is an uncatchable SIGBUS).
-
-    OSError with EFBIG where it has more than `most` bytes.
-    """
+    """The content of a regular file in memory; OSError with EFBIG where it has more than `most` bytes."""
 
     def content() -> bytes:
-        with opened(path, follow=follow) as descriptor:
-            if most is not None and os.fstat(descriptor).st_size > most:
+        with opened(path, follow=follow) as file:
+            if most is not None and os.fstat(file.fileno()).st_size > most:
                 raise OSError(TOO_LARGE, f"more than {most} bytes", str(path))
-            return b"".join(read_blocks(descriptor, most))
+            return file.read(-1 if most is None else most)  # it may grow meanwhile
 
     return _again_if_stale(content)
 
 
-def read_blocks(descriptor: int, most: int | None = None) -> Iterator[bytes]:
-    """The content of a file block by block, at most so many bytes of it, since it may grow meanwhile."""
-    left = sys.maxsize if most is None else most
-    while left > 0 and (block := os.read(descriptor, min(_BLOCK_BYTES, left))):
-        left -= len(block)
-        yield block
-
-
-def read_small(path: Path, *, follow: bool = True) -> bytes:
-    """The content of a file of at most `SMALL_BYTES`."""
-    return read_file(path, most=SMALL_BYTES, follow=follow)
+def read_plain(path: Path, *, most: int = SMALL_BYTES) -> bytes | None:
+    """The content of a file; None where there is none, empty where it is a link, a pipe and so on, or too large."""
+    try:
+        return read_file(path, most=most, follow=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (*NOT_REGULAR, TOO_LARGE):
+            return b""
+        raise
 
 
 def read_lines(path: Path) -> list[str]:
@@ -210,9 +191,14 @@ def remove_temporaries(folder: Path) -> None:
     Its writer may still run: a folder is renamed before it is emptied, so that a publish under way fails as a whole
     instead of publishing the files that are left.
     """
-    for name in names(folder):
-        if name.startswith(TEMPORARY):
-            _remove_temporary(folder / name)
+    for path in (folder / name for name in names(folder) if name.startswith(TEMPORARY)):
+        try:
+            path.unlink(missing_ok=True)
+        except IsADirectoryError:
+            retire_folder(path)
+        except OSError as error:
+            if error.errno not in GONE:
+                log.warning("Could not remove %s: %s", path, error)
 
 
 def file_system(path: Path) -> tuple[str, list[str]]:
@@ -250,29 +236,10 @@ def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause
 
 
 def _open_without_links(path: Path) -> int:
-    descriptor = os.open(path, _FILE)
-    if not path.is_absolute() or _kernel_path(descriptor) == str(path):
-        return descriptor
-    os.close(descriptor)
-    return _open_by_component(path)
-
-
-def _kernel_path(descriptor: int) -> str:
-    """The path of an open file with every link resolved; empty where the system does not tell."""
+    """Open each component relative to the one before it: no link can be put in between meanwhile."""
+    folder = os.open(path.anchor or ".", _FOLDER)
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a Path costs as much again
-    except OSError:
-        return ""
-
-
-def _open_by_component(path: Path) -> int:
-    """Open each component relative to the one before it: no link can be put in between meanwhile.
-
-    Needs two system calls a component. Also opens what has another path by now, such as a file that was just replaced.
-    """
-    folder = os.open(path.anchor, _FOLDER)
-    try:
-        for name in path.parts[1:-1]:
+        for name in path.relative_to(path.anchor).parts[:-1]:
             below = os.open(name, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = below
@@ -298,14 +265,3 @@ def _again_if_stale(action: Callable[[], T], timeout_s: float = 0.5) -> T:
 def _temporary(folder: Path) -> Path:
     """A name that was never used: what a killed process left is never in the way."""
     return folder / f"{TEMPORARY}{uuid.uuid4().hex}"
-
-
-def _remove_temporary(path: Path) -> None:
-    try:
-        if stat.S_ISDIR(os.lstat(path).st_mode):
-            retire_folder(path)
-        else:
-            path.unlink()
-    except OSError as error:
-        if error.errno not in GONE:
-            log.warning("Could not remove %s: %s", path, error)

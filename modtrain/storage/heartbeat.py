@@ -1,4 +1,4 @@
-"""Heartbeat: the worker's side of `heartbeat.json`, replaced every few seconds in the folder of each of its modules."""
+"""Heartbeat: `heartbeat.json` of a module, which its worker replaces every few seconds, and what it says."""
 
 from __future__ import annotations
 
@@ -6,18 +6,85 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from modtrain.storage import filesystem
-from modtrain.storage.process_identity import ProcessIdentity, job_id
-from modtrain.storage.run import Run
+from modtrain.storage.json_lines import integer, number, text
+from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity, job_id
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
+LIVE = ("starting", "running", "waiting", "resting")
+"""States that a worker reports while its process runs."""
+OVER = ("finished", "stopped", "preempted", "failed")
+"""States that a worker reports when it ends."""
+_TYPES: dict[Any, Callable[[Any], Any]] = {"int | None": integer, "float | None": number, "str | None": text}
+"""How a field is checked, by its type in the class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """One heartbeat. Every field is None, or empty, where the worker has not reported it."""
+
+    state: str | None = None
+    """One of `LIVE` or `OVER`; None where there is no heartbeat."""
+    counter: int | None = None
+    at: float | None = None
+    """Unix time by the worker's clock."""
+    process: ProcessIdentity = NO_PROCESS
+    job: str | None = None
+    device: str | None = None
+    epoch: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    """Steps of the whole run."""
+    steps_per_s: float | None = None
+    left_s: float | None = None
+    losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By module the means over the last interval."""
+    waiting_for: str | None = None
+    trouble: str | None = None
+    exit_code: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.state is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the worker was running when it reported."""
+        return self.state in LIVE
+
+
+NO_REPORT = WorkerReport()
+
+
+def read_report(path: Path) -> WorkerReport:
+    """The report in a `heartbeat.json`; `NO_REPORT` where there is none or a foreign one; OSError if unreadable."""
+    try:
+        return parse_report(json.loads(filesystem.read_plain(path) or b""))
+    except (ValueError, RecursionError):
+        return NO_REPORT
+
+
+def parse_report(values: Any) -> WorkerReport:
+    """The report of a JSON object; fields of a wrong type are left out."""
+    if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
+        return NO_REPORT
+    checks = ((each.name, _TYPES.get(each.type)) for each in fields(WorkerReport))
+    checked = {name: check(values.get(name)) for name, check in checks if check}
+    process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
+    return WorkerReport(process=process, losses=losses, **checked)
+
+
+def _losses(values: Any) -> dict[str, dict[str, float]]:
+    tables = values.items() if isinstance(values, dict) else ()
+    items = ((module, table.items()) for module, table in tables if isinstance(table, dict))
+    return {module: {name: value for name, value in each if number(value) is not None} for module, each in items}
 
 
 class Heartbeat:
@@ -26,15 +93,11 @@ class Heartbeat:
     No two machines' clocks are compared. A failing write is logged once and costs only the report.
     """
 
-    def __init__(self, run: Run, modules: Iterable[str], **facts: Any) -> None:
+    def __init__(self, paths: Iterable[Path], **facts: Any) -> None:
         """Nothing is written before the `with` statement; `facts` are fields of `WorkerReport`."""
-        self._paths = [run.heartbeat_path(module) for module in modules]
-        self._fields: dict[str, Any] = {
-            **ProcessIdentity.current().as_json(),
-            "job": job_id(),
-            "state": "starting",
-            **facts,
-        }
+        self._paths = list(paths)
+        process = vars(ProcessIdentity.current())
+        self._fields: dict[str, Any] = {**process, "job": job_id(), "state": "starting", **facts}
         self._counter = 0
         self._failing: set[Path] = set()
         self._lock = threading.Lock()

@@ -1,28 +1,28 @@
-"""History: everything that a run's folder records over time: curves, versions, worker events and evaluations.
-
-Only what is new is read at each refresh. Torn and foreign lines are left out.
-"""
+"""History: curves, versions, worker events and evaluations of a run, without torn and foreign lines."""
 
 from __future__ import annotations
 
 import bisect
-import os
-from collections.abc import Iterator, Sequence
+import contextlib
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.curves import Columns
+from modtrain.storage.checkpoint import Checkpoint, follow_published, last_published
 from modtrain.storage.evaluations import EvaluationRecord, follow_evaluations
 from modtrain.storage.filesystem import opened
-from modtrain.storage.json_lines import GrowingFile, JsonLines, Line, json_objects, number, parsed_lines, start_of_last
-from modtrain.storage.published_log import follow_published
+from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
 
+POSITION = ("step", "epoch", "at", "lr")
+"""Fields of a line of `metrics.jsonl` beside its scalars."""
 FIRST, LAST = 30, 300
 """Rows at both ends of a curve that alarms judge: where it began, and ten windows of an alarm."""
 RECENT_VERSIONS = 50
-HEAD_BYTES = 1 << 16
-"""How much of a curve's beginning is read for its first rows."""
+HEAD_BYTES, END_BYTES = 1 << 14, 1 << 16
+"""How much of a curve is read for its first rows and, at first, for its last ones."""
+_JUDGED = {*POSITION, "loss", "goes_on_from"}
 
 
 class RunFiles(Protocol):
@@ -41,22 +41,20 @@ class History:
     """The complete history of a run as of the last `refresh`. Its lists are read-only."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Nothing is read yet."""
         self._run = run
-        self._curves = {module: _Curve(run.metrics_path(module)) for module in run.modules}
+        self._curves = {module: JsonLines(run.metrics_path(module), Columns, Columns.add) for module in run.modules}
         self._versions = {module: follow_published(run.published_path(module)) for module in run.modules}
-        self._events = {module: JsonLines(run.workers_path(module), _parse_event) for module in run.modules}
+        self._events = {module: JsonLines(run.workers_path(module), list[Line], _add_event) for module in run.modules}
         self._evaluations = follow_evaluations(run.evaluations_path)
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
-        files: list[_Curve | JsonLines[Any]] = [*self._curves.values(), *self._versions.values()]
-        files += [*self._events.values(), self._evaluations]
-        return True in [file.refresh() for file in files]
+        files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values(), *self._events.values()]
+        return True in [file.refresh() for file in (*files, self._evaluations)]
 
     def curve(self, module: str) -> Columns:
         """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""
-        return self._curves[module].columns
+        return self._curves[module].content
 
     def losses(self, module: str) -> list[float]:
         """The first losses of a curve and the newest, for alarms."""
@@ -65,26 +63,22 @@ class History:
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
         """Every version ever published, ascending."""
-        return self._versions[module].values
+        return self._versions[module].content
 
     def events(self, module: str) -> Sequence[Line]:
         """The lines of `workers.jsonl`: when workers started, waited and exited."""
-        return self._events[module].values
+        return self._events[module].content
 
     def evaluations(self) -> Sequence[EvaluationRecord]:
-        """Every evaluation, oldest first."""
-        return self._evaluations.values
+        return self._evaluations.content
 
     def evaluation_rows(self) -> Iterator[Line]:
         """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
         steps = {module: {v.version: v.step for v in self.versions(module)} for module in self._run.modules}
         for record in self.evaluations():
             evaluated = [steps.get(module, {}).get(version) for module, version in record.versions.items()]
-            position = {
-                "step": min((step for step in evaluated if step is not None), default=None),
-                "epoch": min(record.epochs.values(), default=None),
-                "at": record.at,
-            }
+            step = min((step for step in evaluated if step is not None), default=None)
+            position = {"step": step, "epoch": min(record.epochs.values(), default=None), "at": record.at}
             yield position | {name: value for name, value in record.metrics.items() if value is not None}
 
     def rows(self) -> Iterator[Line]:
@@ -99,101 +93,117 @@ class History:
 
 
 class RecentHistory:
-    """Both ends of the curves and the newest versions of a run: what alarms need, in bounded memory."""
+    """Both ends of the curves and the newest versions of a run, which is what alarms need."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Nothing is read yet."""
-        self._curves = {module: _CurveEnds(run.metrics_path(module)) for module in run.modules}
-        self._versions = {m: follow_published(run.published_path(m), last=RECENT_VERSIONS) for m in run.modules}
-
-    def refresh(self) -> None:
-        """Read what is new."""
-        for curve in self._curves.values():
-            curve.refresh()
-        for versions in self._versions.values():
-            versions.refresh()
+        self._losses = {module: _recent_losses(run.metrics_path(module)) for module in run.modules}
+        self._versions = {m: last_published(run.published_path(m), RECENT_VERSIONS) for m in run.modules}
 
     def losses(self, module: str) -> list[float]:
-        """As `History.losses`."""
-        return self._curves[module].losses()
+        return self._losses[module]
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
-        """The newest versions, ascending."""
-        return self._versions[module].values
+        return self._versions[module]
 
 
-class _Curve:
-    """A training curve, of which only the numbers stay in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.columns = Columns()
-        self._file = GrowingFile(path)
-
-    def refresh(self) -> bool:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self.columns = Columns()
-        for line in parsed_lines(self._file, _any) if changed else ():
-            self.columns.add(line)
-        return changed
+def _recent_losses(path: Path) -> list[float]:
+    """As `History.losses`; rows of the end that a restart took back are made up for by reading further back."""
+    end, head = Columns(), _columns(_head(path))
+    for _, lines in tails(path, END_BYTES):
+        end = _columns(lines)
+        if len(end) >= LAST:
+            break
+    steps = end.position["step"][-LAST:]
+    before = bisect.bisect_left(head.position["step"], steps[0]) if steps else len(head)
+    return head.losses(0, min(FIRST, before)) + end.losses(len(end) - LAST, len(end))
 
 
-class _CurveEnds:
-    """The first rows of a curve, and the last ones."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._file = path, GrowingFile(path, last=LAST)
-        self._head, self._tail = Columns(), Columns()
-
-    def refresh(self) -> None:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self._head, self._tail = Columns(), Columns()
-        if changed and len(self._head) < FIRST:
-            self._head = _read_head(self._path)
-        if changed and self._read():
-            self._read_further()
-        self._tail.keep_last(LAST)
-
-    def _read(self) -> bool:
-        """Read what is new; whether some of it took back earlier rows."""
-        rows, taken_back = len(self._tail), False
-        for line in parsed_lines(self._file, _any):
-            self._tail.add(line)
-            taken_back |= len(self._tail) <= rows
-            rows = len(self._tail)
-        return taken_back
-
-    def _read_further(self) -> None:
-        """Go back until enough rows are left, beyond the rows that no longer count."""
-        last = LAST
-        while len(self._tail) < LAST and start_of_last(self._path, last):
-            last *= 4
-            self._file, self._tail = GrowingFile(self._path, last=last), Columns()
-            self._file.refresh()
-            self._read()
-
-    def losses(self) -> list[float]:
-        steps = self._tail.position["step"]
-        before = bisect.bisect_left(self._head.position["step"], steps[0]) if steps else len(self._head)
-        return self._head.losses(0, min(FIRST, before)) + self._tail.losses(0, len(self._tail))
+def _head(path: Path) -> list[bytes]:
+    with contextlib.suppress(OSError), opened(path) as file:
+        return file.read(HEAD_BYTES).split(b"\n")[:-1]
+    return []
 
 
-def _read_head(path: Path) -> Columns:
+def _columns(lines: list[bytes]) -> Columns:
     columns = Columns()
-    try:
-        with opened(path) as descriptor:
-            lines = os.pread(descriptor, HEAD_BYTES, 0).split(b"\n")[:-1]
-    except OSError:
-        return columns
     for line in json_objects(lines):
-        columns.add(line)
+        columns.add({name: line[name] for name in _JUDGED & line.keys()})
     return columns
 
 
-def _any(line: Line) -> Line:
-    return line
+def _add_event(events: list[Line], line: Line) -> None:
+    if isinstance(line.get("what"), str) and number(line.get("at")) is not None:
+        events.append(line)
 
 
-def _parse_event(line: Line) -> Line | None:
-    return line if isinstance(line.get("what"), str) and number(line.get("at")) is not None else None
+class Columns:
+    """A curve of one module; NaN where a line had no such number."""
+
+    def __init__(self) -> None:
+        self.position: dict[str, array[float]] = {name: array("d") for name in POSITION}
+        self.scalars: dict[str, array[float]] = {}
+        self.seconds: dict[str, array[float]] = {}
+        """Seconds that the worker spent since the row before, by activity."""
+
+    def __len__(self) -> int:
+        return len(self.position["step"])
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append a row, in place of all from its step on; a line without step, epoch and time is left out.
+
+        A line with `goes_on_from` is not a row: training was resumed from that step, and later rows no longer count.
+        """
+        if "step" not in line:
+            self._cut(number(line.get("goes_on_from")), bisect.bisect_right)
+        elif None not in [number(line.get(name)) for name in ("step", "epoch", "at")]:
+            self._cut(line["step"], bisect.bisect_left)
+            self._append(
+                self.position, {name: value for name in POSITION if (value := number(line.get(name))) is not None}
+            )
+            self._append(self.scalars, scalars(line))
+            self._append(self.seconds, scalars(line.get("seconds")))
+
+    def rows(self) -> Iterator[Line]:
+        """Every row: position, scalars, and `seconds_compute` and so on; what it lacks is left out."""
+        spent = {f"seconds_{kind}": column for kind, column in self.seconds.items()}
+        for row in range(len(self)):
+            place = {name: _plain(name, column[row]) for name, column in self.position.items()}
+            more = {**self.scalars, **spent}
+            yield place | {name: column[row] for name, column in more.items() if not math.isnan(column[row])}
+
+    def losses(self, begin: int, end: int) -> list[float]:
+        """The losses of the rows in this range, without those at which the learning rate was 0."""
+        loss, rate = self.scalars.get("loss", array("d")), self.position["lr"]
+        rows = range(max(0, begin), min(end, len(loss)))
+        return [loss[row] for row in rows if rate[row] != 0 and not math.isnan(loss[row])]
+
+    def _all(self) -> list[array[float]]:
+        return [*self.position.values(), *self.scalars.values(), *self.seconds.values()]
+
+    def _cut(self, step: float | None, place: Any) -> None:
+        if step is not None:
+            length = place(self.position["step"], step)
+            for column in self._all():
+                del column[length:]
+
+    def _append(self, columns: dict[str, array[float]], values: Mapping[str, float]) -> None:
+        """Append one value a column; the position comes first, since it defines the length."""
+        before = len(self) - (columns is not self.position)
+        for name in values:
+            if name not in columns:
+                columns[name] = array("d", [math.nan]) * before
+        for name, column in columns.items():
+            column.append(values.get(name, math.nan))
+
+
+def scalars(line: Any) -> dict[str, float]:
+    """The finite scalars of a line of `metrics.jsonl`."""
+    items = line.items() if isinstance(line, dict) else ()
+    return {n: float(v) for n, value in items if n not in POSITION and (v := number(value)) is not None}
+
+
+def _plain(name: str, value: float) -> float | int | None:
+    """As in the line: a step is a whole number."""
+    if math.isnan(value):
+        return None
+    return int(value) if name == "step" and value.is_integer() else value

@@ -1,11 +1,8 @@
-"""Lines of JSON in files that another process appends to: only what is new is read.
-
-`GrowingFile` gives the complete lines of a file in bounded pieces; a torn last line waits until it is complete, and a
-file that shrank or was replaced is read from its beginning again. `JsonLines` keeps the valid ones in order.
-"""
+"""Lines of JSON in files that another process appends to: only what is new is read, and a torn last line waits."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -19,11 +16,10 @@ from modtrain.storage.filesystem import opened
 T = TypeVar("T")
 Line = dict[str, Any]
 
-CHUNK_BYTES = 1 << 20
-LONGEST_BYTES = 1 << 20
+CHUNK_BYTES = LONGEST_BYTES = 1 << 20
 """A longer line is not one of modtrain's and is skipped."""
 SEARCHED_BYTES = 1 << 26
-"""How far back from the end the beginning of the last lines is searched."""
+"""How much of the end of a file is searched."""
 _MARK_BYTES = 64
 
 
@@ -36,7 +32,8 @@ class GrowingFile:
         self._last = last
         self._seen: tuple[int, ...] | None = None
         self._offset = 0
-        self._mark = self._rest = b""
+        self._mark = self.torn = b""
+        """The bytes read last, and the beginning of a last line that is not complete yet."""
         self._too_long = False
         self._unread = False
 
@@ -58,15 +55,15 @@ class GrowingFile:
             return False, False
         before, self._unread = self._seen, False
         replaced = before is not None and (before[:2] != seen[:2] or seen[2] < self._offset)
-        if before is not None and not replaced:
-            replaced = not self._mark_is_present()
+        if before is not None and not replaced:  # a file may be cut, and grow beyond its size in between
+            replaced = self._read(self._offset - len(self._mark), len(self._mark)) != self._mark
             if self._unread:
                 return False, False
         self._seen = seen
         if replaced:
-            self._offset, self._mark, self._rest, self._too_long = 0, b"", b"", False
+            self._offset, self._mark, self.torn, self._too_long = 0, b"", b"", False
         elif before is None and self._last is not None:
-            self._offset = start_of_last(self.path, self._last)
+            self._offset = _start_of_last(self.path, self._last)
         return True, replaced
 
     def read(self) -> list[bytes] | None:
@@ -76,28 +73,19 @@ class GrowingFile:
             return None
         self._offset += len(content)
         self._mark = (self._mark + content)[-_MARK_BYTES:]
-        *lines, self._rest = (self._rest + content).split(b"\n")
+        *lines, self.torn = (self.torn + content).split(b"\n")
         if lines and self._too_long:
             del lines[0]
             self._too_long = False
-        if len(self._rest) > LONGEST_BYTES:
-            self._rest, self._too_long = b"", True
+        if len(self.torn) > LONGEST_BYTES:
+            self.torn, self._too_long = b"", True
         return lines
-
-    @property
-    def torn(self) -> bytes:
-        """The beginning of a last line that is not complete yet."""
-        return self._rest
-
-    def _mark_is_present(self) -> bool:
-        """Whether the bytes read last are still in their place: a file may be cut and grow beyond it in between."""
-        return self._read(self._offset - len(self._mark), len(self._mark)) == self._mark
 
     def _read(self, offset: int, size: int) -> bytes:
         """What storage cannot give now is read at the next refresh, even if the file does not change."""
         try:
-            with opened(self.path) as descriptor:
-                return os.pread(descriptor, size, offset)
+            with opened(self.path) as file:
+                return os.pread(file.fileno(), size, offset)
         except FileNotFoundError:
             return b""
         except OSError:
@@ -106,48 +94,29 @@ class GrowingFile:
 
 
 class JsonLines(Generic[T]):
-    """The valid lines of a growing file of JSON objects, parsed and in order."""
+    """What the lines of a growing file of JSON objects add up to."""
 
-    def __init__(
-        self,
-        path: Path,
-        parse: Callable[[Line], T | None],
-        insert: Callable[[list[T], T], None] = list.append,
-        *,
-        last: int | None = None,
-    ) -> None:
-        """Nothing is read yet. `parse` returns None for a foreign line; `insert` puts a value in its place.
-
-        With `last` only so many lines of the end are read and kept.
-        """
-        self.values: list[T] = []
-        self._file, self._parse, self._insert, self._last = GrowingFile(path, last=last), parse, insert, last
+    def __init__(self, path: Path, empty: Callable[[], T], add: Callable[[T, Line], object]) -> None:
+        """Nothing is read yet. `add` takes a line into the content, which begins as `empty()`."""
+        self.content = empty()
+        self._file, self._empty, self._add = GrowingFile(path), empty, add
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
         changed, replaced = self._file.refresh()
         if replaced:
-            self.values = []
-        for value in parsed_lines(self._file, self._parse) if changed else ():
-            self._insert(self.values, value)
-        if self._last is not None:
-            del self.values[: -self._last]
+            self.content = self._empty()
+        while changed and (lines := self._file.read()) is not None:
+            for line in json_objects(lines):
+                self._add(self.content, line)
         return changed
 
 
-def parsed_lines(file: GrowingFile, parse: Callable[[Line], T | None]) -> Iterator[T]:
-    """The new lines of a file that `parse` accepts."""
-    while (lines := file.read()) is not None:
-        for line in json_objects(lines):
-            if (value := parse(line)) is not None:
-                yield value
-
-
-def read_json_lines(path: Path, parse: Callable[[Line], T | None]) -> list[T]:
-    """Every valid line of a file, once; none where it does not exist."""
-    lines = JsonLines(path, parse)
+def read_json_lines(path: Path) -> list[Line]:
+    """Every JSON object in a file; none where it does not exist."""
+    lines = JsonLines(path, list[Line], list.append)
     lines.refresh()
-    return lines.values
+    return lines.content
 
 
 def number(value: Any) -> float | None:
@@ -170,24 +139,29 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def start_of_last(path: Path, count: int) -> int:
-    """Offset of the last `count` lines of a file, searched from its end; 0 where it cannot be read."""
-    try:
-        with opened(path) as descriptor:
-            end = at = os.fstat(descriptor).st_size
-            lowest, missing = max(0, end - SEARCHED_BYTES), count + 1
-            while at > lowest and count > 0:
-                begin = max(lowest, at - (1 << 16))
-                block = os.pread(descriptor, at - begin, begin)
-                if at == end and not block.endswith(b"\n"):
-                    missing -= 1  # the last line has no end yet
-                ends = block.count(b"\n")
-                if ends >= missing:
-                    return begin + _nth_from_end(block, missing) + 1
-                missing, at = missing - ends, begin
-            return lowest if count > 0 else end
-    except OSError:
-        return 0
+def tails(path: Path, size: int = 1 << 12) -> Iterator[tuple[int, list[bytes]]]:
+    """The last `size` bytes of a file, then more and more: their offset, and the lines that begin there, with ends.
+
+    None where the file cannot be read. At most `SEARCHED_BYTES` are read at once.
+    """
+    with contextlib.suppress(OSError), opened(path) as file:
+        end = begin = file.seek(0, os.SEEK_END)
+        while begin > 0 and size <= SEARCHED_BYTES:
+            begin = file.seek(max(0, end - size))
+            lines = file.readlines()
+            torn = lines.pop(0) if begin and lines else b""
+            yield begin + len(torn), lines
+            size *= 4
+
+
+def _start_of_last(path: Path, count: int) -> int:
+    """Offset of the last `count` lines of a file, also where the last has no end; 0 where it cannot be read."""
+    start = 0
+    for begin, lines in tails(path):
+        start = begin + sum(map(len, lines[: max(0, len(lines) - count)]))
+        if len(lines) >= count:
+            break
+    return start
 
 
 def json_objects(lines: Iterable[bytes]) -> list[Line]:
@@ -195,28 +169,16 @@ def json_objects(lines: Iterable[bytes]) -> list[Line]:
 
     They are parsed together where all are valid: that is faster, and equal names share their memory.
     """
-    lines = list(lines)
-    try:
+    lines, objects = list(lines), list[Line]()
+    with contextlib.suppress(ValueError, RecursionError):
         together = _parse(b"[" + b",".join(lines) + b"]")
         if len(together) == len(lines) and all(isinstance(each, dict) for each in together):
             return list(together)
-    except (ValueError, RecursionError):
-        pass
-    return [each for line in lines if isinstance(each := _parse_line(line), dict)]
-
-
-def _nth_from_end(block: bytes, count: int) -> int:
-    place = len(block)
-    for _ in range(count):
-        place = block.rindex(b"\n", 0, place)
-    return place
-
-
-def _parse_line(line: bytes) -> Any:
-    try:
-        return _parse(line)
-    except (ValueError, RecursionError):
-        return None
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(each := _parse(line), dict):
+                objects.append(each)
+    return objects
 
 
 def _parse(content: bytes) -> Any:

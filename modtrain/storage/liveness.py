@@ -1,23 +1,22 @@
 """Liveness: whether the workers of a run are alive, without comparing two machines' clocks.
 
-A worker of this machine is known by its process. Of any other worker the heartbeat is observed: it counts as dead when
-it has not changed for `patience_s`, as measured by this process.
+A worker of this machine is known by its process; elsewhere it is dead once its heartbeat has not changed for a while.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from modtrain.errors import ModtrainError
 from modtrain.storage import filesystem
-from modtrain.storage.heartbeat import HEARTBEAT_S
+from modtrain.storage.heartbeat import HEARTBEAT_S, NO_REPORT, WorkerReport
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
 from modtrain.storage.manifest import read_json
 from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity
 from modtrain.storage.run import Run
-from modtrain.storage.worker_report import NO_REPORT, WorkerReport
 
 PATIENCE_S = 15.0
 """Silence after which a worker counts as dead, for a reader that stays: stalling storage delays a heartbeat."""
@@ -29,24 +28,16 @@ class Liveness:
     """The newest heartbeat of each module, and since when it has not changed."""
 
     def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
-        """Nothing is read yet."""
         self.patience_s = patience_s
         self._reports: dict[str, WorkerReport] = {}
         self._changed_at: dict[str, float] = {}
         self._has_changed: set[str] = set()
 
-    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> bool:
-        """Read the heartbeats of all modules, or of these, without waiting; whether each could be read.
-
-        One that cannot be read stays as it was.
-        """
-        failed = False
+    def refresh(self, run: Run, modules: Iterable[str] | None = None) -> None:
+        """Read the heartbeats of all modules, or of these, without waiting; one that cannot be read stays as it was."""
         for module in run.modules if modules is None else modules:
-            try:
+            with contextlib.suppress(OSError):
                 self.observe(module, run.read_report(module))
-            except OSError:
-                failed = True
-        return not failed
 
     def observe(self, module: str, report: WorkerReport) -> None:
         """Take a heartbeat that was read; a missing one does not replace one that was present."""
@@ -58,7 +49,6 @@ class Liveness:
             self._has_changed.add(module)
 
     def report(self, module: str) -> WorkerReport:
-        """The newest heartbeat; `NO_REPORT` where there is none."""
         return self._reports.get(module, NO_REPORT)
 
     def is_alive(self, module: str) -> bool:
@@ -81,23 +71,21 @@ class Liveness:
             if module not in self._has_changed and self.is_alive(module) and report.process.is_running() is None
         ]
 
-    def settle(self, run: Run) -> None:
-        """Observe the uncertain workers until each is known to be alive or dead; at most twice the patience."""
+    def settle(self, run: Run, modules: Iterable[str] | None = None) -> None:
+        """Observe workers until each is known to be alive or dead; at most twice the patience."""
 
         def certain() -> bool | None:
-            self.refresh(run, uncertain)
+            self.refresh(run, modules)
             return None if self.uncertain() else True
 
-        if uncertain := self.uncertain():
-            filesystem.wait_until(certain, timeout_s=2 * self.patience_s)
+        filesystem.wait_until(certain, timeout_s=2 * self.patience_s)
 
 
 def live_modules(run: Run, modules: Iterable[str] | None = None) -> list[str]:
     """The modules with a live worker; waits up to twice the short patience for workers of other machines."""
     names = list(run.modules if modules is None else modules)
     liveness = Liveness(patience_s=SHORT_PATIENCE_S)
-    liveness.refresh(run, names)
-    liveness.settle(run)
+    liveness.settle(run, names)
     return [module for module in names if liveness.is_alive(module)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
 
 Spec = TypeVar("Spec", bound=BaseModel)
 
+_is_file = os.path.isfile
+"""Unlike `Path.is_file` false where a folder on the way cannot be read."""
 MOST_NAMED = 5
 """Folders named in an error where another one was asked for."""
 MOST_JSON_BYTES = 1 << 28
@@ -33,11 +36,9 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         filesystem.publish_folder(path.parent, path.name, {file: as_json(spec)})
     except FileExistsError:
-        if file in filesystem.names(path):  # created by another process meanwhile
-            raise InputError(
-                f"{path} exists already: run the same command again to resume it, or choose another --name."
-            ) from None
-        raise InputError(f"{path} exists already and is not a {kind}; choose another --name.") from None
+        is_one = file in filesystem.names(path)  # created by another process meanwhile
+        then = ": run the same command again to resume it, or" if is_one else f" and is not a {kind};"
+        raise InputError(f"{path} exists already{then} choose another --name.") from None
     except OSError as error:
         raise InputError(f"The {kind}'s folder {path} cannot be created: {error.strerror}.") from error
 
@@ -50,7 +51,7 @@ def as_json(spec: BaseModel) -> bytes:
 def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     """The manifest of a folder; InputError where there is none, or a damaged one."""
     try:
-        return form.model_validate_json(filesystem.read_small(path / file))
+        return form.model_validate_json(filesystem.read_file(path / file, most=filesystem.SMALL_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_missing(path, kind, file)) from None
     except OSError as error:
@@ -92,10 +93,3 @@ def _missing(path: Path, kind: str, file: str) -> str:
             near = did_you_mean(path.name, there) if place != path else ""
             return f"There is no {kind} in {path} ({why}); {place} has {', '.join(there[-MOST_NAMED:])}{others}.{near}"
     return f"There is no {kind} in {path} ({why}); give the folder of a {kind}, such as runs/apples."
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False

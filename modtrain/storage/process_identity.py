@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ class ProcessIdentity:
 
     @staticmethod
     def current() -> ProcessIdentity:
-        """This process."""
         return ProcessIdentity(socket.gethostname(), os.getpid(), process_started(os.getpid()))
 
     @staticmethod
@@ -36,10 +35,6 @@ class ProcessIdentity:
         if self.host != socket.gethostname():
             return None
         return self.pid is not None and self.started is not None and process_started(self.pid) == self.started
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields that `parse` reads."""
-        return asdict(self)
 
 
 NO_PROCESS = ProcessIdentity(None, None, None)

@@ -1,7 +1,4 @@
-"""Publisher: the one writer of a module's checkpoints.
-
-Renaming onto an existing version fails, and that failure is the fence between two writers of one module.
-"""
+"""Publisher: the one writer of a module's checkpoints, fenced by a rename that fails where the version exists."""
 
 from __future__ import annotations
 
@@ -82,16 +79,16 @@ class Publisher:
     def prune(self) -> None:
         """Remove versions that are neither recent, nor needed to resume, nor final, nor in their grace time.
 
-        Also removes what an overtaken writer published below, what could not be removed before, and temporaries. A
-        failure is logged.
+        Also removes what an overtaken writer published below, and temporaries. A failure is logged.
         """
         full = [version for version, checkpoint in self._present.items() if checkpoint.full][-2:]
         recent = list(self._present)[-max(1, self.keep) :]
-        graced = [version for version, at in self._superseded.items() if time.monotonic() - at < self.grace_s]
+        now = time.monotonic()
+        self._superseded = {version: at for version, at in self._superseded.items() if now - at < self.grace_s}
         self._present = {
             version: checkpoint
             for version, checkpoint in self._present.items()
-            if checkpoint.final or version in (*recent, *full, *graced)
+            if checkpoint.final or version in (*recent, *full, *self._superseded)
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)
@@ -107,7 +104,7 @@ class Publisher:
             filesystem.publish_folder(self.store.checkpoints, folder.name, files)
         except OSError as error:
             # On NFS a rename may have succeeded and its answer been lost. The listing drops a name cached as missing.
-            newest = self._newest()
+            newest = max(self.store.versions(), default=-1)
             if self._is_present(checkpoint):
                 log.warning("Publishing %s reported an error, but succeeded: %s", folder, error)
             elif isinstance(error, FileExistsError) or newest > checkpoint.version:
@@ -133,9 +130,6 @@ class Publisher:
                 raise  # this client still has the name cached as missing
             return False
 
-    def _newest(self) -> int:
-        return max(self.store.versions(), default=-1)
-
     def _check_fence(self) -> None:
         """Raise FencedOut where another writer has published above this one's newest version.
 
@@ -143,7 +137,7 @@ class Publisher:
         number that was just taken. This version then lies below the newest, where readers ignore it, and the other
         writer removes it. A version that appeared although its publish reported an error is adopted.
         """
-        newest, attempt = self._newest(), self._attempt
+        newest, attempt = max(self.store.versions(), default=-1), self._attempt
         if attempt and newest == self.last + 1 == attempt.version and self._is_present(attempt):
             self._record(attempt)
         elif newest > self.last:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
 from modtrain.storage.stop_request import (
     StopKind,
@@ -19,7 +20,6 @@ from modtrain.storage.stop_request import (
     read_stop_request,
     write_stop_request,
 )
-from modtrain.storage.worker_report import WorkerReport, read_report
 
 Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
 """The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""
@@ -56,7 +56,7 @@ class RunSpec(BaseModel):
     lower_is_better: list[str] = Field(default_factory=list)
     """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """Versions of the software."""
+    """Of the software."""
     created_at: float = 0.0
 
 
@@ -85,7 +85,6 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
         return self.path.name
 
     @property
@@ -94,50 +93,39 @@ class Run:
         return [module for worker in self.spec.placement for module in worker]
 
     def worker_of(self, module: str) -> int:
-        """The number of the worker that trains a module."""
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
 
     def module_path(self, module: str) -> Path:
-        """The folder of a module."""
         return self.path / layout.MODULES / module
 
     def heartbeat_path(self, module: str) -> Path:
-        """The heartbeat of a module's worker."""
         return self.module_path(module) / layout.HEARTBEAT_FILE
 
     def metrics_path(self, module: str) -> Path:
-        """The training curve of a module."""
         return self.module_path(module) / layout.METRICS_FILE
 
     def published_path(self, module: str) -> Path:
-        """The list of a module's published versions."""
         return self.module_path(module) / layout.PUBLISHED_FILE
 
     def workers_path(self, module: str) -> Path:
-        """The events of a module's workers."""
         return self.module_path(module) / layout.WORKERS_FILE
 
     def log_path(self, module: str) -> Path:
-        """The log of a module's worker."""
         return self.module_path(module) / layout.WORKER_LOG
 
     @property
     def evaluation_path(self) -> Path:
-        """The folder of the evaluations."""
         return self.path / layout.EVALUATION
 
     @property
     def evaluations_path(self) -> Path:
-        """The file with one line an evaluation."""
         return self.evaluation_path / layout.METRICS_FILE
 
     @property
     def jobs_path(self) -> Path:
-        """The folder of the jobs: their scripts, logs and ids."""
         return self.path / layout.JOBS
 
     def store(self, module: str) -> CheckpointStore:
-        """The checkpoints of a module."""
         return CheckpointStore(self.module_path(module))
 
     def is_finished(self, modules: Iterable[str]) -> bool:
@@ -150,22 +138,17 @@ class Run:
         write_stop_request(self.path, StopRequest(kind=kind, reason=reason, sender=sender))
 
     def stop_request(self) -> StopRequest | None:
-        """The stop request of the run; None where there is none."""
         return read_stop_request(self.path)
 
     def clear_stop(self) -> None:
-        """Withdraw a stop request, so that the run can be resumed."""
         clear_stop_request(self.path)
 
     def history(self) -> list[dict[str, Any]]:
-        """Everything measured so far as rows of one table, such as `pandas.DataFrame(run.history())`.
-
-        The rows are those of `History.rows`: the curves of every module, then the evaluations.
-        """
+        """Everything measured so far: the rows of `History.rows`, such as for `pandas.DataFrame(run.history())`."""
         history = History(self)
         history.refresh()
         return list(history.rows())
 
     def read_report(self, module: str) -> WorkerReport:
-        """The heartbeat of a module's worker; `NO_REPORT` where there is none; OSError where it cannot be read."""
+        """As `heartbeat.read_report`."""
         return read_report(self.heartbeat_path(module))

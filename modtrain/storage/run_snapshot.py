@@ -9,12 +9,12 @@ from typing import Literal
 from modtrain.errors import InputError
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.layout import JOBS_FILE
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
-from modtrain.storage.worker_report import WorkerReport
 
 JobPhase = Literal["pending", "running", "ended", "unknown"]
 
@@ -25,21 +25,18 @@ class WorkerJob:
 
     phase: JobPhase
     reason: str = ""
-    """The scheduler's reason."""
     ids: tuple[str | None, ...] = ()
     """The job and those that continued it, oldest first; None where its workers report no job id."""
     exit_code: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ModuleSnapshot:
     """What the folder of one module says."""
 
     report: WorkerReport
     is_alive: bool
-    """Whether its worker runs, as far as is known."""
     newest: Checkpoint | None
-    """The newest intact version."""
     damaged: tuple[int, ...] = ()
     """Damaged versions above it."""
 
@@ -62,58 +59,28 @@ class RunSnapshot:
 def read_snapshot(
     run: Run, liveness: Liveness | None = None, *, jobs: Mapping[int, WorkerJob] | None = None
 ) -> RunSnapshot:
-    """Read a run's folder.
-
-    A reader that stays passes its own `liveness`, and nothing is waited for. Without one, workers of other machines
-    are observed until it is known whether they are alive.
-    """
+    """Read a run's folder; without a `liveness` workers elsewhere are observed until it is known whether they live."""
     if liveness is None:
         liveness = Liveness(patience_s=SHORT_PATIENCE_S)
-        liveness.refresh(run)
         liveness.settle(run)
     liveness.refresh(run)
     newest = {module: run.store(module).newest_intact() for module in run.modules}
-    return build_snapshot(
-        run,
-        liveness,
-        newest,
-        run.stop_request(),
-        launcher=launcher_pid(run.path),
-        is_submitted=has_submitted_jobs(run),
-        jobs=jobs,
-    )
-
-
-def build_snapshot(
-    run: Run,
-    liveness: Liveness,
-    newest: Mapping[str, Newest],
-    stop: StopRequest | None,
-    *,
-    launcher: int | None,
-    is_submitted: bool,
-    jobs: Mapping[int, WorkerJob] | None = None,
-) -> RunSnapshot:
-    """The snapshot of what was read already."""
-    modules = {
-        module: ModuleSnapshot(
-            report=liveness.report(module),
-            is_alive=liveness.is_alive(module),
-            newest=newest[module].checkpoint,
-            damaged=newest[module].damaged,
-        )
-        for module in run.modules
-    }
-    # The tasks of a sweep's arrays are recorded in the sweep's folder: where one worker reports, the others have jobs.
-    is_task = run.spec.trial is not None and any(module.report for module in modules.values())
     return RunSnapshot(
         run=run,
-        modules=modules,
-        stop=stop,
-        launcher=launcher,
-        is_submitted=is_submitted or is_task,
+        modules=module_snapshots(liveness, newest),
+        stop=run.stop_request(),
+        launcher=launcher_pid(run.path),
+        is_submitted=has_submitted_jobs(run),
         jobs=jobs or {},
     )
+
+
+def module_snapshots(liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:
+    """What was read already of each module."""
+    return {
+        module: ModuleSnapshot(liveness.report(module), liveness.is_alive(module), version.checkpoint, version.damaged)
+        for module, version in newest.items()
+    }
 
 
 def has_submitted_jobs(run: Run) -> bool:

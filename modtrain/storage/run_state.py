@@ -6,80 +6,55 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from modtrain.errors import OUTCOMES
-from modtrain.storage import worker_report
+from modtrain.storage import heartbeat
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 
 RunState = Literal[
-    "created",
-    "queued",
-    "starting",
-    "running",
-    "waiting",
-    "resting",
-    "finished",
-    "stopped",
-    "pruned",
-    "preempted",
-    "lost",
-    "failed",
-    "cancelled",
-]
+    "created", "queued", "starting", "running", "waiting", "resting",
+    "finished", "stopped", "pruned", "preempted", "lost", "failed", "cancelled",
+]  # fmt: skip
 """State of a run, a trial, a worker or a module."""
-WorkerState = RunState
 
 DESCRIPTIONS: dict[RunState, str] = {
-    "created": "no job was submitted",
-    "queued": "waits for its turn",
-    "starting": "its process loads",
+    "failed": "left with an error",
+    "lost": "died without a report",
     "running": "trains",
     "waiting": "waits for a peer to publish",
     "resting": "its schedule rests it now",
-    "finished": "published its last checkpoint",
-    "stopped": "published and left on request",
-    "pruned": "ended early by its sweep",
+    "starting": "its process loads",
+    "queued": "waits for its turn",
     "preempted": "published and left before its job ended; wants to be resumed",
-    "lost": "died without a report",
-    "failed": "left with an error",
+    "stopped": "published and left on request",
     "cancelled": "its jobs were cancelled",
+    "pruned": "ended early by its sweep",
+    "created": "no job was submitted",
+    "finished": "published its last checkpoint",
 }
-"""What each state means, for every view."""
+"""What each state means, for every view; those that need attention first."""
+BY_URGENCY = tuple(DESCRIPTIONS)
+"""The order of states in lists."""
 
-LIVE: frozenset[str] = frozenset(worker_report.LIVE)
+LIVE: frozenset[str] = frozenset(heartbeat.LIVE)
 """A process trains, or is about to."""
 PENDING: frozenset[str] = LIVE | {"queued"}
 """Something of the run is still to come without any further command."""
 ENDED: frozenset[str] = frozenset({"finished", "pruned", "failed"})
 """No further training is to be expected, even if the run is resumed with its sweep."""
-BY_URGENCY: tuple[RunState, ...] = (
-    "failed",
-    "lost",
-    "running",
-    "waiting",
-    "resting",
-    "starting",
-    "queued",
-    "preempted",
-    "stopped",
-    "cancelled",
-    "pruned",
-    "created",
-    "finished",
-)
-"""The order of states in lists, those that need attention first."""
 
 
-def worker_state(snapshot: RunSnapshot, worker: int) -> WorkerState:
+def worker_state(snapshot: RunSnapshot, worker: int) -> RunState:
     """The state of one worker of the placement."""
     modules = [snapshot.modules[module] for module in snapshot.run.spec.placement[worker]]
     first, job = modules[0], snapshot.jobs.get(worker)
-    if first.report.state == "finished" or (_are_final(modules) and not first.is_alive):
+    are_final = all(module.newest is not None and module.newest.final for module in modules)
+    if first.report.state == "finished" or (are_final and not first.is_alive):
         return "finished"
     if job is not None and (state := _queue_state(first, job)) is not None:
         return state
     return _folder_state(snapshot, worker, first)
 
 
-def run_state(snapshot: RunSnapshot, workers: Sequence[WorkerState] | None = None) -> RunState:
+def run_state(snapshot: RunSnapshot, workers: Sequence[RunState] | None = None) -> RunState:
     """The state of the whole run, from those of its workers."""
     states = worker_states(snapshot) if workers is None else workers
     present = set(states)
@@ -96,13 +71,10 @@ def run_state(snapshot: RunSnapshot, workers: Sequence[WorkerState] | None = Non
     if "queued" in present:
         return "queued"
     left: tuple[RunState, ...] = ("cancelled", "preempted", "stopped")
-    for state in left:
-        if state in present:
-            return state
-    return "created" if snapshot.stop is None else "stopped"
+    return next((state for state in left if state in present), "created" if snapshot.stop is None else "stopped")
 
 
-def worker_states(snapshot: RunSnapshot) -> list[WorkerState]:
+def worker_states(snapshot: RunSnapshot) -> list[RunState]:
     """The state of each worker, in the order of the placement."""
     return [worker_state(snapshot, worker) for worker in range(len(snapshot.run.spec.placement))]
 
@@ -116,7 +88,7 @@ def failed_worker(snapshot: RunSnapshot) -> int | None:
     return names.index(stop.sender) if stop.sender in names else None
 
 
-def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> WorkerState | None:
+def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> RunState | None:
     """The state by the job; None where the worker's folder knows better."""
     report = module.report
     if report.state in ("failed", "stopped") and report.job in job.ids:
@@ -125,45 +97,42 @@ def _queue_state(module: ModuleSnapshot, job: WorkerJob) -> WorkerState | None:
         return "queued"
     if job.phase == "running" and not module.is_alive:
         return "starting"  # the last report is an earlier job's
-    if job.phase == "ended" and job.exit_code is not None and not report.is_over:
+    if job.phase == "ended" and job.exit_code is not None and report.state not in heartbeat.OVER:
         return _exit_state(job.exit_code)
     return None
 
 
-def _exit_state(code: int) -> WorkerState | None:
+def _exit_state(code: int) -> RunState | None:
     """The state of a worker that ended without a last report; None where a signal killed it (a shell adds 128)."""
     if code == 0:
         return "finished"
     if code in OUTCOMES:
-        return cast(WorkerState, OUTCOMES[code])
+        return cast(RunState, OUTCOMES[code])
     return None if code < 0 or code > 128 else "failed"
 
 
-def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) -> WorkerState:
+def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) -> RunState:
     """The state by the worker's last report, and by the stop request."""
     report, stop = module.report, snapshot.stop
     if module.is_alive:
-        return cast(WorkerState, report.state)
+        return cast(RunState, report.state)
     left = report.state in ("stopped", "preempted")
     if report.state == "failed" or (failed_worker(snapshot) == worker and not left):
         return "failed"
     if stop is not None and stop.kind == "cancelled":
         return "cancelled"
     if left:
-        return cast(WorkerState, report.state)
+        return cast(RunState, report.state)
     if report:
         return "lost"
     return _not_begun(snapshot, snapshot.jobs.get(worker))
 
 
-def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> WorkerState:
-    """The state of a worker without any report."""
+def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> RunState:
     if job is not None and job.phase == "ended":
         return "lost" if snapshot.stop is None else "stopped"
     if snapshot.stop is not None:
         return "pruned" if snapshot.stop.kind == "pruned" else "stopped"
-    return "queued" if snapshot.is_submitted or snapshot.launcher is not None else "created"
-
-
-def _are_final(modules: Sequence[ModuleSnapshot]) -> bool:
-    return all(module.newest is not None and module.newest.final for module in modules)
+    # The tasks of a sweep's arrays are recorded in the sweep's folder: where one worker reports, the others have jobs.
+    is_task = snapshot.run.spec.trial is not None and any(module.report for module in snapshot.modules.values())
+    return "queued" if snapshot.is_submitted or is_task or snapshot.launcher is not None else "created"

@@ -1,40 +1,27 @@
-"""Stop request: the file `stop` in a run's or sweep's folder asks every worker to publish and leave.
-
-It holds JSON with a kind, a reason and a sender. Any other file called `stop`, as from `touch`, is a request of kind
-`asked`.
-"""
+"""Stop request: the file `stop` of a run or sweep, JSON; any other file of that name is a request of kind `asked`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from modtrain.storage import filesystem
 from modtrain.storage.layout import STOP_FILE
 
 StopKind = Literal["asked", "cancelled", "pruned", "worker_failed", "ended"]
+NO_REASON = "no reason given"
 _MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopRequest:
-    """Why a run or a sweep is to stop.
-
-    ========================  ===================================================================
-    kind                      meaning
-    ========================  ===================================================================
-    asked                     a user or a program asked; the workers publish and leave
-    cancelled                 the jobs were ended without waiting for a publish
-    pruned                    a sweep ended this trial early; it is not resumed
-    worker_failed             a worker failed for good; `sender` names its modules, joined by `+`
-    ended                     the run reached its goal early
-    ========================  ===================================================================
-    """
+    """Why a run or a sweep is to stop. The README beside this file lists the kinds."""
 
     kind: StopKind = "asked"
-    reason: str = "no reason given"
+    reason: str = NO_REASON
     sender: str = "unknown"
 
     @property
@@ -47,9 +34,12 @@ class StopRequest:
         return f"{self.sender} failed: {self.reason}" if self.kind == "worker_failed" else self.reason
 
 
+_FORM = TypeAdapter(StopRequest)
+
+
 def write_stop_request(folder: Path, request: StopRequest) -> None:
     """Replace the stop request of a folder."""
-    filesystem.replace_file(folder / STOP_FILE, json.dumps(asdict(request)).encode())
+    filesystem.replace_file(folder / STOP_FILE, _FORM.dump_json(request))
 
 
 def read_stop_request(folder: Path) -> StopRequest | None:
@@ -62,28 +52,15 @@ def read_stop_request(folder: Path) -> StopRequest | None:
 
 def parse_stop_file(folder: Path) -> StopRequest | None:
     """The stop request of a folder known to hold one; None where it was removed meanwhile."""
-    try:
-        content = filesystem.read_file(folder / STOP_FILE, most=_MOST_BYTES, follow=False)
-    except FileNotFoundError:
+    content = filesystem.read_plain(folder / STOP_FILE, most=_MOST_BYTES)
+    if content is None:
         return None
-    except OSError as error:
-        if error.errno in (*filesystem.NOT_REGULAR, filesystem.TOO_LARGE):
-            return StopRequest()  # not ours to read, but it is called `stop`
-        raise
-    return _parse(content)
+    try:
+        return _FORM.validate_json(content, strict=True)
+    except ValueError:
+        return StopRequest(reason=content.decode(errors="replace").strip() or NO_REASON)
 
 
 def clear_stop_request(folder: Path) -> None:
     """Withdraw a stop request."""
     (folder / STOP_FILE).unlink(missing_ok=True)
-
-
-def _parse(content: bytes) -> StopRequest:
-    try:
-        values = json.loads(content)
-        kind, reason, sender = values["kind"], values["reason"], values["sender"]
-        if kind in get_args(StopKind) and isinstance(reason, str) and isinstance(sender, str):
-            return StopRequest(kind=kind, reason=reason, sender=sender)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    return StopRequest(reason=content.decode(errors="replace").strip() or "no reason given")

@@ -44,7 +44,7 @@ def work(
     device = choose_device(run.spec.device, index)
     shutdown = Shutdown(run, leave_after_s)
     events = WorkerEvents(run, modules, device)
-    heartbeat = Heartbeat(run, modules, epochs=run.spec.epochs, device=device)
+    heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device)
     with _log_to_files(run, modules), shutdown, heartbeat:
         try:
             worker = Worker(run, modules, heartbeat, shutdown, events, device=device, after_epoch=after_epoch)

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from modtrain.cli import main
-from modtrain.monitoring.status import read_status
+from modtrain.monitoring.status import build_status
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support import SUPPORT
 from tests.support.command import Terminal, ended, start
 from tests.support.runs import finish, make_run
@@ -177,7 +178,7 @@ def test_detached_it_returns_at_once_and_stop_ends_it(
     assert again.code == 2
     assert "is already launched" in again.err
     assert "Asked the workers of detached" in type_("stop", path, "--reason", "enough").out
-    wait_for(lambda: read_status(Run.open(path))["state"] == "stopped")
+    wait_for(lambda: build_status(read_snapshot(Run.open(path)))["state"] == "stopped")
     wait_for(lambda: "Stopped (enough)" in (path / "jobs/launch.log").read_text())
 
 

@@ -135,7 +135,9 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_search_is_reported_once(tmp_path: Path) -> None:
-    rows, lines = [Catalog(make(tmp_path / "run", live=False).path).row("")], Lines()
+    catalog, lines = Catalog(make(tmp_path / "run", live=False).path), Lines()
+    catalog.refresh()
+    rows = [catalog.row("")]
     assert UNSEARCHED not in list(lines.new(rows, False))
     assert list(lines.new(rows, True)) == [UNSEARCHED]
     assert list(lines.new(rows, True)) == []

@@ -24,9 +24,9 @@ from modtrain.dashboard.urls import base_of, quoted, shown, unquoted
 from modtrain.errors import CorruptCheckpoint
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import newest_published
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.manifest import as_json
-from modtrain.storage.published_log import newest_published
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, new_sweep

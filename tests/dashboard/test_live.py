@@ -21,10 +21,10 @@ from modtrain.dashboard.delta import apply_delta
 from modtrain.dashboard.page_cache import MOST_PAGES, PageCache
 from modtrain.dashboard.safe_files import opened
 from modtrain.storage import filesystem
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
-from modtrain.storage.worker_report import WorkerReport
 from tests.support.serving import Served, copied, eventually, served, trained
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from modtrain.errors import Diverged
 from modtrain.monitoring.alarms import WINDOW, Alarm, find_alarms
-from modtrain.monitoring.status import read_status
+from modtrain.monitoring.status import build_status
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support.runs import finish, make_run, start_worker
 
 
@@ -89,7 +90,7 @@ def test_a_healthy_run_has_no_alarm(tmp_path: Path, tiny_recipe: Path) -> None:
     history = History(run)
     history.refresh()
     assert len(history.curve("generator")) >= 20
-    assert find_alarms(read_status(run), history) == []
+    assert find_alarms(build_status(read_snapshot(run)), history) == []
 
 
 def test_a_killed_worker_is_an_alarm_with_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -100,11 +101,13 @@ def test_a_killed_worker_is_an_alarm_with_what_to_do(tmp_path: Path, tiny_recipe
     assert filesystem.wait_until(lambda: run.read_report("generator").step or None, timeout_s=120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    alarm = only(find_alarms(read_status(run)))
+    worker = run.read_report("generator").process  # where workers are forked, it dies a moment after its stand-in
+    assert filesystem.wait_until(lambda: None if worker.is_running() else True, timeout_s=30)
+    alarm = only(find_alarms(build_status(read_snapshot(run))))
     assert alarm.level == "bad"
     assert "died without a report" in alarm.says
     assert f"modtrain launch '{run.path}'" in alarm.do
-    watched = only(find_alarms({**read_status(run), "launcher": 7}))
+    watched = only(find_alarms({**build_status(read_snapshot(run)), "launcher": 7}))
     assert "Its launcher restarts it" in watched.do
     assert "modtrain launch" not in watched.do, "it would be refused"
 
@@ -113,7 +116,7 @@ def test_a_loss_that_is_nan_is_an_alarm_with_its_reason(tmp_path: Path, tiny_rec
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params={"nan_at": 4})
     with pytest.raises(Diverged):
         finish(run)
-    alarm = only(find_alarms(read_status(run)))
+    alarm = only(find_alarms(build_status(read_snapshot(run))))
     assert (alarm.level, "nan at step 4" in alarm.says, "start a new run" in alarm.do) == ("bad", True, True)
     assert alarm.says.count("earning rate") == 1, "advice is not repeated"
     assert "earning rate" not in alarm.do
@@ -124,7 +127,7 @@ def test_a_damaged_version_is_an_alarm(tmp_path: Path, tiny_recipe: Path) -> Non
     finish(run)
     meta = run.store("generator").folder(3) / "meta.json"
     meta.write_bytes(meta.read_bytes().replace(b'"epoch":3', b'"epoch":2'))
-    alarm = only(find_alarms(read_status(run)))
+    alarm = only(find_alarms(build_status(read_snapshot(run))))
     assert "Version 3 of generator is damaged" in alarm.says
     assert "version 2" in alarm.says
 

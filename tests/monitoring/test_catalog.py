@@ -18,7 +18,7 @@ import pytest
 from modtrain.bench.sample_runs import make, publish, version
 from modtrain.errors import InputError
 from modtrain.monitoring.catalog import Catalog
-from modtrain.monitoring.status import read_status
+from modtrain.monitoring.status import build_status
 from modtrain.monitoring.summary import RunSummary
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record
@@ -30,6 +30,7 @@ from modtrain.storage.liveness import launcher_path
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.sweeps.sweep import Sweep, new_sweep
 from modtrain.sweeps.trials import rank, read_trials
 from modtrain.training.evaluation import evaluate
@@ -126,7 +127,7 @@ def test_a_worker_elsewhere_that_falls_silent_is_lost_and_an_alarm(tmp_path: Pat
     publish(run, 100)  # its newest version is not the last one
     for module in run.modules:
         beat(run, module)
-    catalog = Catalog(tmp_path, patience_s=0.2)
+    catalog = Catalog(tmp_path, patience_s=0.5)
     assert rows(catalog)["run"]["state"] == "running"
     catalog.settle()
     row = rows(catalog)["run"]
@@ -338,6 +339,7 @@ def test_a_run_that_becomes_a_link_is_shown_no_more(tmp_path: Path) -> None:
     root, secret = tmp_path / "root", make(tmp_path / "secret", live=False)
     run = make(root / "run", live=False)
     catalog = Catalog(root)
+    catalog.refresh()
     assert catalog.run("run").path == run.path
     run.path.rename(tmp_path / "moved")
     run.path.symlink_to(secret.path)
@@ -476,7 +478,7 @@ def test_storage_that_answers_again_is_read_again(tmp_path: Path, monkeypatch: p
     run = make(tmp_path / "run", live=False)
     os.truncate(run.store("translator").folder(99) / "weights.safetensors", 0)
     fails = True
-    real_file, real_check = filesystem.read_small, CheckpointStore.newest_intact
+    real_file, real_check = filesystem.read_file, CheckpointStore.newest_intact
 
     def read(path: Path, **options: Any) -> bytes:
         if fails and path.name == "run.json":
@@ -488,10 +490,10 @@ def test_storage_that_answers_again_is_read_again(tmp_path: Path, monkeypatch: p
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real_check(store)
 
-    monkeypatch.setattr(filesystem, "read_small", read)
+    monkeypatch.setattr(filesystem, "read_file", read)
     catalog = Catalog(tmp_path)
     assert "cannot be read: Input/output error" in rows(catalog)["run"]["problem"]
-    monkeypatch.setattr(filesystem, "read_small", real_file)
+    monkeypatch.setattr(filesystem, "read_file", real_file)
     monkeypatch.setattr(CheckpointStore, "newest_intact", check)
     assert rows(catalog)["run"]["problem"] is None
     assert rows(catalog)["run"]["alarms"] == []
@@ -525,7 +527,7 @@ AGREEING = ("state", "progress", "epoch", "epochs", "left_s", "recipe")
 
 def assert_row_agrees_with_status(catalog: Catalog, run: Run, path: str) -> str:
     """The row of a run has the words and numbers of `modtrain status`; the state."""
-    row, status = rows(catalog)[path], read_status(run)
+    row, status = rows(catalog)[path], build_status(read_snapshot(run))
     assert {name: row[name] for name in AGREEING} == {name: status[name] for name in AGREEING}
     for module in row["modules"]:
         expected = status["modules"][module["name"]]

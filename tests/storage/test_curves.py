@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modtrain.storage.curves import Columns, scalars
+from modtrain.storage.history import Columns, scalars
 
 
 def test_a_curve_has_the_numbers_of_each_line() -> None:

@@ -14,7 +14,7 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.storage import doctor
 from modtrain.storage.doctor import Check, Report, examine
-from modtrain.storage.doctor_peer import MEETING, ProbeResult
+from modtrain.storage.doctor_peer import MEETING
 from tests.support.store_faults import mounts
 
 
@@ -35,7 +35,7 @@ def test_a_sound_folder_passes_every_check_and_is_left_as_it_was(tmp_path: Path)
 
 
 def test_a_report_has_a_form_for_programs(tmp_path: Path) -> None:
-    report = Report(path="p", checks=(Check(name="rename", verdict="fail", says="no"),), costs=())
+    report = Report(path="p", checks=[Check(name="rename", verdict="fail", says="no")])
     values = json.loads(json.dumps(report.as_dict()))
     assert values["failed"] is True
     assert values["checks"] == [{"name": "rename", "verdict": "fail", "says": "no", "advice": ""}]
@@ -102,8 +102,8 @@ def test_a_shared_folder_without_the_setgid_bit_is_a_warning(tmp_path: Path) -> 
 
 
 def test_a_name_that_two_processes_both_got_is_a_failed_check() -> None:
-    findings = doctor._Findings()
-    doctor._note_probe(findings, "peer", "the node n2", ProbeResult(delay_s=6.5, doubled=3))
+    findings = Report(path="p")
+    doctor._note_probe(findings, "peer", "the node n2", 6.5, 3)
     assert [check.verdict for check in findings.checks] == ["fail", "warn"]
     assert "both got the same name, 3 times of 40" in findings.checks[0].says
     assert findings.checks[1].advice == "Leave more than 6 s between exchange points."

@@ -16,6 +16,7 @@ from modtrain.storage.evaluations import (
     parse_evaluation,
     read_evaluations,
 )
+from modtrain.storage.json_lines import JsonLines
 
 
 def line(generator: int, discriminator: int, **more: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def test_a_repeated_evaluation_of_the_same_versions_replaces_the_one_before(tmp_
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     evaluations = follow_evaluations(path)
     evaluations.refresh()
-    assert [(each.versions["generator"], each.metrics["mean"]) for each in evaluations.values] == [
+    assert [(each.versions["generator"], each.metrics["mean"]) for each in evaluations.content] == [
         (1, 0.9),
         (2, 0.5),
         (1, 0.5),
@@ -73,17 +74,17 @@ def test_of_several_evaluations_of_an_epoch_the_first_counts_for_pruning(tmp_pat
 
 def test_the_range_of_a_metric_follows_the_file_also_where_it_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    summary = EvaluationSummary(path)
-    assert not summary.refresh() or summary.newest is None
+    lines = JsonLines(path, EvaluationSummary, EvaluationSummary.add)
+    assert not lines.refresh() or lines.content.newest is None
     for value in (0.5, 0.9, None, 0.2):
         with path.open("a") as file:
             file.write(json.dumps(line(1, 1, metrics={"mean": value})) + "\n")
-        assert summary.refresh()
-    assert summary.ranges == {"mean": (0.2, 0.9)}
-    assert summary.newest is not None
-    assert summary.newest.metrics == {"mean": 0.2}
+        assert lines.refresh()
+    assert lines.content.ranges == {"mean": (0.2, 0.9)}
+    assert lines.content.newest is not None
+    assert lines.content.newest.metrics == {"mean": 0.2}
     other = tmp_path / "other"
     other.write_text(json.dumps(line(3, 3, metrics={"mean": 7.0})) + "\n")
     other.rename(path)
-    assert summary.refresh()
-    assert summary.ranges == {"mean": (7.0, 7.0)}
+    assert lines.refresh()
+    assert lines.content.ranges == {"mean": (7.0, 7.0)}

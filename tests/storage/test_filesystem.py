@@ -136,14 +136,14 @@ def test_a_stale_handle_is_opened_again_and_any_other_error_is_raised_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"content")
-    real, errors = os.read, [errno.ESTALE, errno.ESTALE, errno.EIO]
+    real, errors = os.fstat, [errno.ESTALE, errno.ESTALE, errno.EIO]
 
-    def fail(descriptor: int, size: int) -> bytes:
+    def fail(descriptor: int) -> os.stat_result:
         if errors:
             raise OSError(errors[0], os.strerror(errors.pop(0)))
-        return real(descriptor, size)
+        return real(descriptor)
 
-    monkeypatch.setattr(os, "read", fail)
+    monkeypatch.setattr(os, "fstat", fail)
     with pytest.raises(OSError, match="Input/output error"):
         filesystem.read_file(tmp_path / "file")
     assert errors == []

@@ -69,20 +69,16 @@ def test_a_worker_that_resumes_from_a_step_takes_back_the_rows_behind_it(run: Ru
 
 def test_the_list_of_runs_judges_the_same_losses_as_the_page_of_one(run: Run) -> None:
     path = run.metrics_path("generator")
-    history, recent = History(run), RecentHistory(run)
+    history = History(run)
     for begin, end in ((0, 25), (25, 200), (200, 350), (350, 2_000)):
         append(path, *(point(step) for step in range(begin, end)))
-        for late in (RecentHistory(run), recent):
-            late.refresh()
-            history.refresh()
-            assert late.losses("generator") == history.losses("generator"), (begin, end)
+        history.refresh()
+        assert RecentHistory(run).losses("generator") == history.losses("generator"), (begin, end)
     assert len(history.losses("generator")) == FIRST + LAST
     for back, beyond in ((1_900, 1_950), (900, 1_300), (10, 12)):
         append(path, {"goes_on_from": back}, *(point(step, loss=7.0) for step in range(back + 1, beyond)))
-        for late in (RecentHistory(run), recent):
-            late.refresh()
-            history.refresh()
-            assert late.losses("generator") == history.losses("generator"), (back, beyond)
+        history.refresh()
+        assert RecentHistory(run).losses("generator") == history.losses("generator"), (back, beyond)
 
 
 def test_a_run_s_history_is_one_table_of_curves_and_evaluations(run: Run) -> None:

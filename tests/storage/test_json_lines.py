@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from modtrain.storage.json_lines import GrowingFile, JsonLines, json_objects, number, read_json_lines, start_of_last
+from modtrain.storage.json_lines import GrowingFile, json_objects, read_json_lines
 
 
 def append(path: Path, *lines: object) -> None:
@@ -119,27 +119,14 @@ def test_a_link_a_pipe_or_a_folder_in_place_of_a_file_has_no_lines(tmp_path: Pat
     else:
         path.mkdir()
     assert new_objects(GrowingFile(path)) == []
-    assert read_json_lines(path, lambda line: line) == []
-    assert start_of_last(path, 1) == 0
+    assert read_json_lines(path) == []
 
 
 def test_a_file_below_a_folder_that_became_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     append(tmp_path / "elsewhere" / "metrics.jsonl", {"secret": 1})
     (tmp_path / "module").symlink_to(tmp_path / "elsewhere")
-    assert read_json_lines(tmp_path / "module" / "metrics.jsonl", lambda line: line) == []
-
-
-def test_only_the_last_values_are_kept_where_so_many_are_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    append(path, *({"step": step} for step in range(100)))
-    lines = JsonLines(path, lambda line: number(line.get("step")), last=3)
-    assert lines.refresh()
-    assert lines.values == [97, 98, 99]
-    append(path, {"step": 100}, {"other": 1})
-    assert lines.refresh()
-    assert lines.values == [98, 99, 100]
-    assert not lines.refresh()
+    assert read_json_lines(tmp_path / "module" / "metrics.jsonl") == []
 
 
 def test_the_last_lines_of_a_file_of_two_gigabytes_are_found_from_its_end(tmp_path: Path) -> None:
@@ -148,18 +135,22 @@ def test_the_last_lines_of_a_file_of_two_gigabytes_are_found_from_its_end(tmp_pa
         content.truncate(2 << 30)  # a hole: it takes no space
         content.seek(0, os.SEEK_END)
         content.write(b"\n" + b"".join(b"line %d\n" % number for number in range(20_000)))
-    file = GrowingFile(path, last=10_000)
+    assert last_lines(path, 10_000) == [b"line %d" % number for number in range(10_000, 20_000)]
+    assert len(last_lines(path, 10**9)) == 20_000, "two gigabytes are not read to look for a line"
+
+
+def last_lines(path: Path, count: int) -> list[bytes]:
+    file, lines = GrowingFile(path, last=count), list[bytes]()
     file.refresh()
-    lines = []
     while (new := file.read()) is not None:
         lines += new
-    assert lines == [b"line %d" % number for number in range(10_000, 20_000)]
-    assert start_of_last(path, 10**9) > 2 << 29, "two gigabytes are not read to look for a line"
+    return [*lines, file.torn] if file.torn else lines
 
 
 def test_the_last_lines_count_one_that_has_no_end_yet(tmp_path: Path) -> None:
     path = tmp_path / "worker.log"
     path.write_bytes(b"one\ntwo\nthree")
-    assert [start_of_last(path, count) for count in (0, 1, 2, 3, 4)] == [13, 8, 4, 0, 0]
+    assert [len(last_lines(path, count)) for count in (0, 1, 2, 3, 4)] == [0, 1, 2, 3, 3]
+    assert last_lines(path, 2) == [b"two", b"three"]
     path.write_bytes(b"one\ntwo\n")
-    assert [start_of_last(path, count) for count in (0, 1, 2, 3)] == [8, 4, 0, 0]
+    assert [last_lines(path, count) for count in (0, 1, 3)] == [[], [b"two"], [b"one", b"two"]]

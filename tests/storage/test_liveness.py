@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from modtrain.monitoring.alarms import find_alarms
-from modtrain.monitoring.status import Status, build_status, read_status
+from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling.launcher_lock import claim
+from modtrain.storage import filesystem, run_snapshot
 from modtrain.storage import liveness as liveness_module
-from modtrain.storage import run_snapshot
 from modtrain.storage.liveness import Liveness, launcher_path, launcher_pid, live_modules
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
@@ -84,14 +84,14 @@ def test_a_heartbeat_that_storage_does_not_give_for_once_stays_what_it_was(
 ) -> None:
     beat(run, "generator")
     liveness = Liveness()
-    assert liveness.refresh(run)
+    liveness.refresh(run)
 
-    def fail(descriptor: int, size: int) -> bytes:
-        raise OSError(5, "Input/output error")
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "read", fail)
-        assert not liveness.refresh(run)
+        patch.setattr(filesystem, "_open_without_links", fail)
+        liveness.refresh(run)
     assert liveness.report("generator").state == "running"
     assert liveness.is_alive("generator")
 
@@ -99,7 +99,7 @@ def test_a_heartbeat_that_storage_does_not_give_for_once_stays_what_it_was(
 def test_status_takes_a_moment_to_recognise_a_dead_worker_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_snapshot, "SHORT_PATIENCE_S", 0.2)
     beat(run, "generator")
-    assert read_status(run)["modules"]["generator"]["state"] == "lost"
+    assert build_status(read_snapshot(run))["modules"]["generator"]["state"] == "lost"
 
 
 def test_only_modules_with_a_live_worker_are_live(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,18 +125,18 @@ def test_the_launcher_of_a_run_is_known_while_its_process_runs(run: Run) -> None
 def test_workers_that_a_cancel_killed_are_cancelled_and_no_alarm(run: Run) -> None:
     for module in run.modules:
         beat(run, module, host=socket.gethostname(), pid=os.getpid(), started=1)
-    status = read_status(run)
+    status = build_status(read_snapshot(run))
     assert status["state"] == "lost"
     assert {alarm.level for alarm in find_alarms(status)} == {"bad"}
     run.request_stop("cancelled", kind="cancelled")
-    status = read_status(run)
+    status = build_status(read_snapshot(run))
     assert (status["state"], {worker["state"] for worker in status["workers"]}) == ("cancelled", {"cancelled"})
     assert find_alarms(status) == []
 
 
 def test_a_worker_that_failed_before_it_could_report_is_named_by_the_stop_request(run: Run) -> None:
     run.request_stop("No space left on device", kind="worker_failed", sender="discriminator")
-    status = read_status(run)
+    status = build_status(read_snapshot(run))
     assert status["state"] == "failed"
     (alarm,) = find_alarms(status)
     assert (alarm.module, alarm.says) == ("discriminator", "discriminator failed: No space left on device.")

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from modtrain.storage.checkpoint import (
+    follow_published,
+    last_published,
+    newest_published,
+    parse_published,
+)
 from modtrain.storage.checkpoint_store import CheckpointStore
-from modtrain.storage.published_log import follow_published, newest_published, parse_published, read_published
 from modtrain.storage.publisher import Publisher
 
 
@@ -35,7 +40,7 @@ def test_the_newest_version_is_read_from_the_end_beyond_torn_and_foreign_lines(s
 def test_a_line_whose_seal_is_broken_is_left_out(store: CheckpointStore) -> None:
     path = store.published
     path.write_bytes(path.read_bytes().replace(b'"epoch":4', b'"epoch":7'))
-    assert [checkpoint.version for checkpoint in read_published(path, "generator")] == [0, 1, 2, 3]
+    assert [checkpoint.version for checkpoint in store.history()] == [0, 1, 2, 3]
     newest = newest_published(path, "generator")
     assert newest is not None
     assert newest.version == 3
@@ -62,10 +67,8 @@ def test_of_two_lines_of_a_version_the_later_one_counts(store: CheckpointStore) 
     store.published.write_bytes(lines[4] + b"".join(lines))
     versions = follow_published(store.published)
     versions.refresh()
-    assert [checkpoint.version for checkpoint in versions.values] == [0, 1, 2, 3, 4]
-    newest = follow_published(store.published, last=2)
-    newest.refresh()
-    assert [checkpoint.version for checkpoint in newest.values] == [3, 4]
+    assert [checkpoint.version for checkpoint in versions.content] == [0, 1, 2, 3, 4]
+    assert last_published(store.published, 2)[-2:] == versions.content[-2:]
 
 
 def test_no_file_a_link_or_a_pipe_has_no_newest_version(store: CheckpointStore, tmp_path: Path) -> None:

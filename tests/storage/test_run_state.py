@@ -19,7 +19,7 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
-from modtrain.storage.run_state import BY_URGENCY, DESCRIPTIONS, RunState, run_state, worker_states
+from modtrain.storage.run_state import DESCRIPTIONS, RunState, run_state, worker_states
 from modtrain.storage.stop_request import StopKind
 
 
@@ -239,5 +239,4 @@ def test_a_worker_with_several_modules_is_finished_when_each_of_them_is(tmp_path
 
 
 def test_every_state_has_a_description_and_a_place_in_lists() -> None:
-    assert set(DESCRIPTIONS) == set(BY_URGENCY) == set(get_args(RunState))
-    assert len(BY_URGENCY) == len(DESCRIPTIONS)
+    assert set(DESCRIPTIONS) == set(get_args(RunState))

@@ -89,12 +89,13 @@ def test_a_request_that_storage_does_not_give_is_an_error_and_not_a_missing_one(
 ) -> None:
     write_stop_request(tmp_path, StopRequest(reason="lunch"))
 
-    def fail(descriptor: int, size: int) -> bytes:
+    def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "read", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        read_stop_request(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            read_stop_request(tmp_path)
 
 
 def test_a_worker_that_is_asked_to_stop_stops_although_its_job_s_time_ends_or_a_signal_comes(run: Run) -> None:

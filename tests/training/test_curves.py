@@ -11,7 +11,7 @@ import pytest
 
 from modtrain.dashboard.downsampling import MOST, Stretches
 from modtrain.dashboard.run_page import curves
-from modtrain.storage.curves import Columns
+from modtrain.storage.history import Columns
 
 
 def drawn(values: list[float]) -> dict[str, Any]:

@@ -59,7 +59,14 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
     run = make_run(tmp_path / "run", name, [[module] for module in recipe.modules], params=SMALL[name], epochs=1)
     with Shutdown(run) as shutdown:
         workers = [
-            Worker(run, [module], Heartbeat(run, [module]), shutdown, WorkerEvents(run, [module], "cpu"), device="cpu")
+            Worker(
+                run,
+                [module],
+                Heartbeat([run.heartbeat_path(module)]),
+                shutdown,
+                WorkerEvents(run, [module], "cpu"),
+                device="cpu",
+            )
             for module in recipe.modules
         ]
         for worker in workers:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from modtrain.errors import Diverged, InputError, StorageError
-from modtrain.monitoring.status import read_status
+from modtrain.monitoring.status import build_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support import runs
 
 TOGETHER = [["generator", "discriminator"]]
@@ -44,7 +45,7 @@ def test_nan_in_a_loss_stops_the_module_with_loss_and_step_named(tmp_path: Path,
     with pytest.raises(Diverged, match=r"'loss' of generator became nan at step 13"):
         runs.finish(run)
     assert run.store("generator").history()[-1].step == 10, "nothing was published after the last sound exchange"
-    state = read_status(run)
+    state = build_status(read_snapshot(run))
     assert state["state"] == "failed"
     assert "step 13" in state["workers"][0]["trouble"]
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol
 from modtrain import plugins
 from modtrain.errors import OUTCOMES, InputError
 from modtrain.recipes.params import flatten
-from modtrain.storage.curves import scalars
+from modtrain.storage.history import scalars
 from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)

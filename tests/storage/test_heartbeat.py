@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.heartbeat import NO_REPORT, Heartbeat, parse_report, read_report
 from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
-from modtrain.storage.worker_report import NO_REPORT, parse_report, read_report
 from tests.support.runs import make_run
 
 
@@ -25,7 +24,7 @@ def run(tmp_path: Path, tiny_recipe: Path) -> Run:
 
 
 def test_what_a_worker_reports_is_read_back_for_each_of_its_modules(run: Run) -> None:
-    with Heartbeat(run, run.modules, device="cpu") as heartbeat:
+    with Heartbeat(map(run.heartbeat_path, run.modules), device="cpu") as heartbeat:
         first = run.read_report("generator")
         assert (first.state, first.device, first.step) == ("starting", "cpu", None)
         assert first.process == ProcessIdentity.current()
@@ -36,14 +35,13 @@ def test_what_a_worker_reports_is_read_back_for_each_of_its_modules(run: Run) ->
         assert report.losses == {"generator": {"loss": 0.5}}
         assert (report.counter or 0) > (first.counter or 0)
         assert report.is_live
-        assert not report.is_over
         heartbeat.report(state="stopped", exit_code=3)
     last = run.read_report("generator")
-    assert (last.state, last.exit_code, last.is_live, last.is_over) == ("stopped", 3, False, True)
+    assert (last.state, last.exit_code, last.is_live) == ("stopped", 3, False)
 
 
 def test_a_worker_that_was_overtaken_writes_no_more_reports(run: Run) -> None:
-    with Heartbeat(run, ["generator"]) as heartbeat:
+    with Heartbeat([run.heartbeat_path("generator")]) as heartbeat:
         before = run.read_report("generator")
         heartbeat.silence()
         heartbeat.report(now=True, state="failed")
@@ -91,9 +89,10 @@ def test_a_heartbeat_that_storage_does_not_give_is_an_error_and_not_a_missing_on
     assert read_report(path) == NO_REPORT
     path.write_text(json.dumps({"state": "running"}))
 
-    def fail(descriptor: int, size: int) -> bytes:
+    def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "read", fail)
-    with pytest.raises(OSError, match="Input/output error"):
-        read_report(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            read_report(path)
