@@ -30,20 +30,18 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 def cached(name: str, make: Callable[[], Tensors]) -> Tensors:
     """The result of `make`, from the cache if it is there. `name` must contain everything that it depends on."""
-    path = cache_folder() / f"{name}.tensors"
-    tensors = _read(path)
-    if tensors is not None:
+    path = _folder() / f"{name}.tensors"
+    if (tensors := _read(path)) is not None:
         return tensors
     with _locked(path):
-        tensors = _read(path)
-        if tensors is None:
+        if (tensors := _read(path)) is None:
             tensors = make()
             _write(path, tensors)
         return tensors
 
 
-def cache_folder() -> Path:
-    """Folder of this user's cache, by the XDG base directory specification."""
+def _folder() -> Path:
+    """By the XDG base directory specification."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():
         return base / "modtrain"

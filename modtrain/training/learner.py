@@ -15,7 +15,7 @@ from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.metrics_writer import MetricsWriter
+from modtrain.training.records import MetricsWriter
 
 SCHEDULE_POINTS = 100
 """Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
@@ -37,7 +37,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.updates = resolve(self.module.updates, params)
-        self.decay = resolve(self.module.ema, params) if self.module.ema is not None else None
+        self.decay = resolve(self.module.ema, params) or 0.0
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
@@ -77,7 +77,7 @@ class Learner:
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the exponential moving average towards the weights, faster during the first updates."""
-        if self.average is None or self.decay is None:
+        if self.average is None:
             return
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
@@ -88,7 +88,7 @@ class Learner:
             else:
                 value.copy_(current[name])
 
-    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> Checkpoint:
+    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
         """Publish the weights, and with `full` all that resuming needs. Raises Diverged, FencedOut, OSError."""
         for name, value in self.net.state_dict().items():
             if not torch.isfinite(value).all():
@@ -98,15 +98,15 @@ class Learner:
                 )
         files = {WEIGHTS: serialization.pack_weights(self.net)}
         if full:
-            files[STATE] = self._state(step)
+            state = {"step": step, "optimizer": self.optimizer.state_dict(), "averaged": self.averaged}
+            files[STATE] = serialization.pack_state(state | {"rng": serialization.rng_state()})
             if self.average is not None:
                 files[EMA] = serialization.pack_weights(self.average)
-        checkpoint = self.publisher.publish(
+        self.publisher.publish(
             files, epoch=epoch, step=step, metrics=self.metrics.means, peers=self.lineage, final=final
         )
         if full:
             self.published_step = step
-        return checkpoint
 
     def resumable(self) -> dict[int, Checkpoint]:
         """Full checkpoints by step; of two at the same step the newer."""
@@ -134,16 +134,6 @@ class Learner:
         self.metrics.means = checkpoint.metrics
         self.published_step = checkpoint.step
         self.lineage = checkpoint.peers
-
-    def _state(self, step: int) -> bytes:
-        return serialization.pack_state(
-            {
-                "step": step,
-                "optimizer": self.optimizer.state_dict(),
-                "averaged": self.averaged,
-                "rng": serialization.rng_state(),
-            }
-        )
 
 
 def retained(run: Run, recipe: Recipe, params: Any, name: str) -> int:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.learner import Learner
-from modtrain.training.pace import PaceEstimator
 from modtrain.training.timeline import Position, Timeline
-from modtrain.training.timers import PhaseTimer
+from modtrain.training.timing import PaceEstimator, PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Progress:
     ) -> None:
         self._timeline, self._learners, self._heartbeat, self._timer = timeline, learners, heartbeat, timer
         self._pace = PaceEstimator(interval_steps=timeline.exchange_every or 1)
-        self._resting = self._resting_learners()
+        self._resting = [learner.resting for learner in learners]
         self._reported_at, self._logged_at = time.monotonic(), float("-inf")
         self.tracking: Tracking | None = None
         """Gets every curve line; None before training."""
@@ -39,7 +38,7 @@ class Progress:
     @property
     def state(self) -> str:
         """State of the worker between two waits: resting while its schedule trains none of its modules."""
-        return "resting" if all(self._resting_learners()) else "running"
+        return "resting" if all(learner.resting for learner in self._learners) else "running"
 
     def start_epoch(self, position: Position) -> None:
         """The peers are refreshed and the first batch of an epoch follows."""
@@ -54,7 +53,12 @@ class Progress:
         """Write the curve lines and update the heartbeat. Waits for the device; Diverged where a loss is not finite."""
         self._reported_at = time.monotonic()
         self._measure_pace(position)
-        self._write_curves(position)
+        if trained := [learner for learner in self._learners if learner.metrics.check()]:
+            seconds = self._timer.lap()
+            for learner in trained:
+                line = learner.metrics.write(position.epochs, learner.lr, seconds)
+                if self.tracking is not None:
+                    self.tracking.line(learner.name, line)
         self._heartbeat.report(
             state=self.state,
             epoch=position.epoch,
@@ -69,16 +73,13 @@ class Progress:
         if (now := time.monotonic()) - self._logged_at < LOG_S and position.progress < 1:
             return
         self._logged_at = now
-        losses = ", ".join(
-            f"loss of {learner.name} {learner.metrics.means['loss']:.4g}"
-            for learner in self._learners
-            if "loss" in learner.metrics.means
-        )
+        means = {learner.name: learner.metrics.means for learner in self._learners if learner.metrics.means}
+        losses = ", ".join(f"loss of {name} {values['loss']:.4g}" for name, values in means.items())
         epochs = self._timeline.epochs
         log.info("Epoch %d of %d, step %d%s", position.epoch, epochs, position.step, losses and f": {losses}")
 
     def _measure_pace(self, position: Position) -> None:
-        if (resting := self._resting_learners()) != self._resting:
+        if (resting := [learner.resting for learner in self._learners]) != self._resting:
             self._resting = resting
             self._pace.restart(self._reported_at, position.step)
         elif position.is_epoch_boundary:
@@ -86,19 +87,8 @@ class Progress:
         else:
             self._pace.update(self._reported_at, position.step)
 
-    def _write_curves(self, position: Position) -> None:
-        if trained := [learner for learner in self._learners if learner.metrics.check()]:
-            seconds = self._timer.lap()
-            for learner in trained:
-                line = learner.metrics.write(position.epochs, learner.lr, seconds)
-                if self.tracking is not None:
-                    self.tracking.line(learner.name, line)
-
     def _left_s(self, position: Position) -> float | None:
         """None also while a module rests that trains later: its steps will cost more than those that were measured."""
         if any(learner.resting and learner.trains_after(position.progress) for learner in self._learners):
             return None
         return self._pace.left_s(self._timeline.steps - position.step, position.steps_per_epoch)
-
-    def _resting_learners(self) -> tuple[bool, ...]:
-        return tuple(learner.resting for learner in self._learners)

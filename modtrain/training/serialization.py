@@ -14,18 +14,14 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from modtrain.errors import CorruptCheckpoint
 
 
 def pack_weights(net: nn.Module) -> bytes:
-    """Parameters and buffers of a network, as safetensors, copied to host memory."""
-    return pack_tensors(net.state_dict())
-
-
-def pack_tensors(values: Mapping[str, Tensor]) -> bytes:
-    """Named tensors as safetensors; each is stored separately, even where two share memory."""
+    """Parameters and buffers of a network, as safetensors; each is stored separately, even where two share memory."""
+    values = net.state_dict()
     return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in values.items()})
 
 

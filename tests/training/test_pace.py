@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from modtrain.storage.heartbeat import Heartbeat
-from modtrain.training.pace import STEP_SAMPLES, PaceEstimator
+from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
+from modtrain.training.timing import STEP_SAMPLES, PaceEstimator
 from modtrain.training.worker import Worker
-from modtrain.training.worker_events import WorkerEvents
 from tests.support import runs
 
 STEP_S = 0.1
@@ -131,7 +131,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
     shown = {}
     for epoch in range(2):
         worker.progress.start_epoch(worker.position)
-        for batch in worker._batches(epoch):
+        for batch in worker.data.epoch(epoch, seed=0):
             now += 0.1
             worker._train_on(batch)
             worker.progress.after_batch(worker.position)

@@ -13,9 +13,9 @@ from modtrain.errors import InputError, PeerTimeout
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training import serialization
+from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
-from modtrain.training.worker_events import WorkerEvents
 from tests.support import SUPPORT
 from tests.support.runs import finish, make_run, weights_of
 
@@ -68,7 +68,7 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
         for worker in workers:
             worker.peers.refresh(at_least=0, poll=lambda _: None)
             worker.nets = worker._build_nets()
-            for batch in worker._batches(0):
+            for batch in worker.data.epoch(0, seed=0):
                 worker._train_on(batch)
                 if worker.position.step == 3:
                     break

@@ -105,12 +105,12 @@ class Tracking:
         values = scalars(line) | {"lr": float(line["lr"])}
         self._send(lambda tracker: tracker.scalars(module, values, step=line["step"], at=line["at"]))
 
-    def evaluation(self, line: Mapping[str, Any], *, step: int, grid: Path | None) -> None:
+    def evaluation(self, line: Mapping[str, Any], *, step: int) -> None:
         """Send an evaluation of the checkpoints of a step, with its sample grid."""
         values, at = scalars(line["metrics"]), float(line["at"])
         self._send(lambda tracker: tracker.scalars(EVALUATION, values, step=step, at=at))
-        if grid is not None:
-            self._send(lambda tracker: tracker.picture(grid, step=step, at=at))
+        if line["grid"] is not None:
+            self._send(lambda tracker: tracker.picture(Path(line["grid"]), step=step, at=at))
 
     def _send(self, call: Callable[[Tracker], None]) -> None:
         for thread in self._threads:
