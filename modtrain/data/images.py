@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -41,19 +40,9 @@ MEMORY_BYTES = 2**30
 Paths = tuple[Path, ...]
 
 
-class Pictures(Protocol):
-    """A sequence of images: uint8 of shape (3, size, size) each. A tensor (N, 3, size, size) is one."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def __getitem__(self, index: int, /) -> Tensor:
-        """One image."""
-
-
 @dataclass(frozen=True)
 class Files:
-    """Pictures that are decoded at every access."""
+    """A sequence of images that are decoded at every access, uint8 (3, size, size)."""
 
     paths: Paths
     size: int
@@ -61,8 +50,12 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int, /) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         return decode(self.paths[index], self.size)
+
+
+Pictures = Tensor | Files
+"""Images uint8 (3, size, size): as one tensor (N, 3, size, size), or as files."""
 
 
 def find(folder: Path) -> Paths:
@@ -92,7 +85,13 @@ def read_rgb(path: Path) -> Image.Image:
                 raise ValueError(
                     f"it has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS}"
                 )
-            return _rgb(ImageOps.exif_transpose(picture))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode[0] in "IF":  # 16 bits, or floats from 0 to 1, which Pillow would clip
+                grey = np.asarray(upright) * 255 if upright.mode == "F" else np.asarray(upright) / 257
+                upright = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+            if upright.mode in ("P", "PA"):
+                upright = upright.convert("RGBA")
+            return upright.convert("RGB")
     except Exception as error:  # decoders raise all kinds of exceptions on a broken file
         raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}.") from error
 
@@ -138,12 +137,3 @@ def _decode_all(paths: Paths, size: int) -> Iterator[Tensor | InputError]:
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
         for first in range(0, len(paths), step):
             yield from pool.map(one, paths[first : first + step])
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode[0] in "IF":  # 16 bits, or floats from 0 to 1, which Pillow would clip
-        grey = np.asarray(picture) * 255 if picture.mode == "F" else np.asarray(picture) / 257
-        picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
-    if picture.mode in ("P", "PA"):
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")

@@ -65,7 +65,6 @@ class CroppedPictures:
         return np.stack([top, left, self.flip & (rng.random(count) < 0.5)], axis=1)
 
     def sample(self, index: int, draw: Any) -> Sample:
-        """One crop."""
         top, left, is_mirrored = draw.tolist()
         pixels: NDArray[np.uint8] = self.pictures[index].numpy()
         crop = pixels[:, top : top + self.crop_size, left : left + self.crop_size].astype(np.float32)
@@ -74,16 +73,7 @@ class CroppedPictures:
         return {self.name: crop[:, :, ::-1] if is_mirrored else crop}
 
 
-def unpaired(
-    dataroot: Path | None,
-    *,
-    load_size: int,
-    crop_size: int,
-    batch_size: int,
-    flip: bool = True,
-    fruits_train: int = 800,
-    fruits_test: int = 64,
-) -> Data:
+def unpaired(dataroot: Path | None, *, load_size: int, crop_size: int, batch_size: int, flip: bool = True) -> Data:
     """Training batches and an `UnpairedTest`, from the folders of `dataroot` or, without one, from the fruits.
 
     Training images are resized to `load_size` and cropped at random to `crop_size`; test images are resized to
@@ -94,7 +84,7 @@ def unpaired(
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1: got {batch_size}.")
     if dataroot is None:
-        a, b, test, description = _fruits(load_size, crop_size, fruits_train, fruits_test)
+        a, b, test, description = _fruits(load_size, crop_size)
     else:
         a, b, test, description = _folders(dataroot, load_size, crop_size)
     batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
@@ -118,20 +108,22 @@ def unpaired_batches(
     return ReadAheadBatches(piles=piles, batch_size=batch_size, threads=threads)
 
 
-def _fruits(load_size: int, crop_size: int, count: int, test_count: int) -> Loaded:
-    train, test = fruits(load_size, train=count, test=0), fruits(crop_size, train=0, test=test_count)
+def _fruits(load_size: int, crop_size: int) -> Loaded:
+    train, test = fruits(load_size, test=0), fruits(crop_size, train=0)
     test_images = UnpairedTest(pixels_a=test.test_a, pixels_b=test.test_b, mask=test.test_mask.bool())
-    counts = f"{count} apples and {count} oranges for training, {test_count} pairs for testing"
+    count = len(train.train_a)
+    counts = f"{count} apples and {count} oranges for training, {len(test.test_a)} pairs for testing"
     return train.train_a, train.train_b, test_images, f"fruits {crop_size}x{crop_size}: {counts}"
 
 
 def _folders(dataroot: Path, load_size: int, crop_size: int) -> Loaded:
-    folders = unpaired_folders(dataroot)
-    a, b = load(folders.train_a, load_size), load(folders.train_b, load_size)
+    train_a, train_b, *of_test = unpaired_folders(dataroot)
+    a, b = load(train_a, load_size), load(train_b, load_size)
     test = None
     test_counts = "no images for testing (no testA and testB)"
-    if folders.test_a:
-        test = UnpairedTest(pixels_a=_stack(folders.test_a, crop_size), pixels_b=_stack(folders.test_b, crop_size))
+    if of_test:
+        pixels_a, pixels_b = (_stack(paths, crop_size) for paths in of_test)
+        test = UnpairedTest(pixels_a=pixels_a, pixels_b=pixels_b)
         test_counts = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
     return a, b, test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {test_counts}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from modtrain.data.images import SUFFIXES, Paths, find
@@ -15,24 +14,17 @@ LAYOUT = {
     "testA": "to evaluate on; or valA",
     "testB": "to evaluate on; or valB",
 }
-SPLITS = (("testA", "testB"), ("valA", "valB"))
+TEST = (("testA", "testB"), ("valA", "valB"))
 EXPECTED = (*LAYOUT, "valA", "valB")
 LISTED = 12
 """Number of entries of a folder that an error lists."""
 
 
-@dataclass(frozen=True)
-class UnpairedFolders:
-    """Image files of each domain. `test_a` and `test_b` are both empty in a data set without test images."""
+def unpaired_folders(dataroot: Path) -> list[Paths]:
+    """The images of trainA, trainB and, where there are test images, of testA and testB.
 
-    train_a: Paths
-    train_b: Paths
-    test_a: Paths = ()
-    test_b: Paths = ()
-
-
-def unpaired_folders(dataroot: Path) -> UnpairedFolders:
-    """List the images of a data set. Raises InputError, which shows the expected layout and the folder's content."""
+    Raises InputError, which shows the expected layout and the folder's content.
+    """
     if not dataroot.is_dir():
         if dataroot.exists():
             raise InputError(
@@ -44,10 +36,8 @@ def unpaired_folders(dataroot: Path) -> UnpairedFolders:
         raise InputError(
             f"{dataroot} is one domain of a data set: give the folder above, {dataroot.absolute().parent}."
         )
-    train = [_images(dataroot, name) for name in ("trainA", "trainB")]
-    present = [pair for pair in SPLITS if any((dataroot / name).is_dir() for name in pair)]
-    test = [_images(dataroot, name) for pair in present[:1] for name in pair]
-    return UnpairedFolders(*train, *test)
+    test = [pair for pair in TEST if any((dataroot / name).is_dir() for name in pair)]
+    return [_images(dataroot, name) for pair in (("trainA", "trainB"), *test[:1]) for name in pair]
 
 
 def _images(dataroot: Path, name: str) -> Paths:

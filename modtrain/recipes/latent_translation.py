@@ -38,10 +38,7 @@ from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
-from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
-from modtrain.nets.padding import pad_to_multiple
-from modtrain.nets.patchgan import patchgan
-from modtrain.nets.resnet import ResnetBlock
+from modtrain.nets.layers import Conv, Norm, ResnetBlock, c7s1, down, normalisation, pad_to_multiple, patchgan, up
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.nets_view import Nets
 
@@ -123,8 +120,9 @@ class EncoderDecoder(nn.Module):
     The article's "less-complex decoder" has no residual blocks: those are the translator.
     """
 
-    def __init__(self, width: int, norm: Norm) -> None:
+    def __init__(self, p: EncoderDecoderParams) -> None:
         super().__init__()
+        width, norm = p.width, p.norm
         first = (c7s1(3, width), normalisation(norm, width), nn.ReLU())
         self.encoder = nn.Sequential(*first, down(2 * width, norm), down(4 * width, norm))
         self.decoder = nn.Sequential(up(2 * width, norm), up(width, norm), c7s1(width, 3), nn.Tanh())
@@ -136,11 +134,6 @@ class EncoderDecoder(nn.Module):
     def decode(self, encodings: Tensor) -> Tensor:
         """Encodings (N, 4w, h, w) to images (N, 3, 4h, 4w)."""
         return self.decoder(encodings)  # type: ignore[no-any-return]
-
-
-def build_encoder_decoder(params: Params) -> EncoderDecoder:
-    """The encoder-decoder of both domains."""
-    return EncoderDecoder(params.encoder_decoder.width, params.encoder_decoder.norm)
 
 
 def build_translator(params: Params) -> nn.Module:
@@ -268,7 +261,7 @@ recipe = Recipe(
     check_dataroot=unpaired_folders,
     modules={
         "encoder_decoder": Module(
-            build=build_encoder_decoder,
+            build=lambda params: EncoderDecoder(params.encoder_decoder),
             loss=encoder_decoder_loss,
             optimizer=lambda parameters, params: adam(parameters, params.encoder_decoder),
             schedule=lambda progress, params: schedule(progress, params.encoder_decoder),
