@@ -66,8 +66,7 @@ def on_device(value: Any, device: str) -> Any:
     if isinstance(value, list | tuple):
         return [on_device(item, device) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = {item.name: on_device(getattr(value, item.name), device) for item in dataclasses.fields(value)}
-        return dataclasses.replace(value, **items)
+        return dataclasses.replace(value, **on_device(vars(value), device))
     return value
 
 

@@ -26,7 +26,7 @@ from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.devices import choose_device
+from modtrain.training.learner import choose_device
 from modtrain.training.peers import freeze
 
 
@@ -49,7 +49,6 @@ class TrainedModel:
 
     @property
     def versions(self) -> dict[str, int]:
-        """The version of each module."""
         return {name: checkpoint.version for name, checkpoint in self.checkpoints.items()}
 
     def apply(self, images: str | Path | Image.Image | Tensor) -> Image.Image | Tensor:

@@ -41,14 +41,16 @@ class Learner:
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
-        self.reads = {edge.peer: recipe.last(name, edge.peer, params) for edge in self.module.edges()}
+        self.reads = recipe.reads([name], params)
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
         self.resting = False
         """Whether the schedule was 0 at the last progress that was set."""
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
-        self.publisher = Publisher(self.store, writer, keep=retained(run, recipe, params, name))
+        # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
+        counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
+        self.publisher = Publisher(self.store, writer, keep=max([*counts, run.spec.max_staleness or 0]) + 2)
 
     def require_grad(self, required: bool) -> None:
         """Whether gradients reach the weights: only while this module's own loss is computed."""
@@ -71,7 +73,6 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the optimizer's first group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @torch.no_grad()
@@ -136,11 +137,17 @@ class Learner:
         self.lineage = checkpoint.peers
 
 
-def retained(run: Run, recipe: Recipe, params: Any, name: str) -> int:
-    """How many versions of a module are kept: the most that an edge reads or staleness allows, and two more."""
-    readers = [reader for reader, module in recipe.modules.items() if name in {edge.peer for edge in module.edges()}]
-    counts = [recipe.last(reader, name, params) for reader in readers]
-    return max([1, *counts, run.spec.max_staleness or 0]) + 2
+def choose_device(device: str, worker: int = 0) -> str:
+    """A torch device name. `auto` assigns the GPUs to the workers in turn, and the CPU where there is none.
+
+    InputError for a GPU that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {device} is not available: this machine has {count} GPUs. Use auto or cpu.")
+    if device != "auto":
+        return device
+    return f"cuda:{worker % count}" if count else "cpu"
 
 
 def derived_seed(seed: int, name: str) -> int:

@@ -50,7 +50,6 @@ class Peers:
     """The modules of other workers that the modules of one worker read."""
 
     def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Iterable[str], device: str) -> None:
-        """Nothing is read before the first `refresh`."""
 
         def build(name: str) -> nn.Module:
             module = recipe.modules[name]
@@ -72,9 +71,7 @@ class Peers:
             if name in reads
         }
 
-    def refresh(
-        self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None] = lambda peer, s: None
-    ) -> None:
+    def refresh(self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None]) -> None:
         """Load newer versions, and wait until every peer has completed `at_least` epochs.
 
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.learner import Learner
@@ -25,11 +24,9 @@ LOG_S = 10.0
 class Progress:
     """Reports the progress of one worker."""
 
-    def __init__(
-        self, timeline: Timeline, learners: Sequence[Learner], heartbeat: Heartbeat, timer: PhaseTimer
-    ) -> None:
+    def __init__(self, timeline: Timeline, learners: list[Learner], heartbeat: Heartbeat, timer: PhaseTimer) -> None:
         self._timeline, self._learners, self._heartbeat, self._timer = timeline, learners, heartbeat, timer
-        self._pace = PaceEstimator(interval_steps=timeline.exchange_every or 1)
+        self._pace = self._new_pace()
         self._resting = [learner.resting for learner in learners]
         self._reported_at, self._logged_at = time.monotonic(), float("-inf")
         self.tracking: Tracking | None = None
@@ -78,10 +75,13 @@ class Progress:
         epochs = self._timeline.epochs
         log.info("Epoch %d of %d, step %d%s", position.epoch, epochs, position.step, losses and f": {losses}")
 
+    def _new_pace(self) -> PaceEstimator:
+        return PaceEstimator(interval_steps=self._timeline.exchange_every or 1)
+
     def _measure_pace(self, position: Position) -> None:
         if (resting := [learner.resting for learner in self._learners]) != self._resting:
-            self._resting = resting
-            self._pace.restart(self._reported_at, position.step)
+            self._resting, self._pace = resting, self._new_pace()  # a step computes something else from now on
+            self._pace.start_epoch(self._reported_at, position.step)
         elif position.is_epoch_boundary:
             self._pace.end_epoch(self._reported_at, position.step)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from modtrain.errors import StorageError
 from modtrain.storage.heartbeat import Heartbeat
@@ -24,9 +24,7 @@ LONGEST_RETRY_S = 60.0
 class Publishing:
     """Publishes the learners of one worker. Training continues between two attempts of a publish that fails."""
 
-    def __init__(
-        self, run: Run, learners: Sequence[Learner], heartbeat: Heartbeat, *, read_by_peers: Collection[str]
-    ) -> None:
+    def __init__(self, run: Run, learners: Sequence[Learner], heartbeat: Heartbeat, read_by_peers: set[str]) -> None:
         """`read_by_peers`: the modules of this worker that others read; only these are published inside an epoch."""
         self._run, self._learners, self._heartbeat = run, learners, heartbeat
         self._read_by_peers = read_by_peers

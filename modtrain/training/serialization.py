@@ -5,7 +5,6 @@ Loading what a peer published runs no code.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from collections.abc import Mapping
@@ -31,11 +30,6 @@ def load_weights(net: nn.Module, content: bytes) -> None:
         net.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise CorruptCheckpoint(f"The published weights do not fit this network: {error}") from error
-
-
-def fingerprint(net: nn.Module) -> str:
-    """sha256 of a network's weights; equal exactly where every parameter and buffer is equal."""
-    return hashlib.sha256(pack_weights(net)).hexdigest()
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:

@@ -51,8 +51,6 @@ class Shutdown:
         A process whose start took longer than that still trains one batch, so that every job makes progress.
         """
         self._run = run
-        self.no_time = leave_after_s is not None and leave_after_s <= 0
-        """Whether the limit allows no training at all, however quick the start is."""
         self._deadline = None if leave_after_s is None else time.monotonic() - _process_age_s() + leave_after_s
         self._last_check = self._longest_gap_s = 0.0
         self._signal: signal.Signals | None = None

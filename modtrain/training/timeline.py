@@ -20,7 +20,6 @@ class Stretch:
 
     @property
     def steps(self) -> int:
-        """Batches in all epochs of the stretch."""
         return self.epochs * self.steps_per_epoch
 
 
@@ -61,12 +60,10 @@ class Timeline:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run."""
         return sum(stretch.epochs for stretch in self.stretches)
 
     @property
     def steps(self) -> int:
-        """Batches of the whole run."""
         return sum(stretch.steps for stretch in self.stretches)
 
     def at(self, step: int) -> Position:

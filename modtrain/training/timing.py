@@ -7,10 +7,10 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 T = TypeVar("T")
-Phase = Literal["compute", "data", "waiting", "exchange"]
+PHASES = ("compute", "data", "waiting", "exchange")
 
 WINDOW_S = 300.0
 """Age of the oldest measurement that counts."""
@@ -32,18 +32,18 @@ class PhaseTimer:
     """
 
     def __init__(self) -> None:
-        self._phase: Phase = "compute"
+        self._phase = "compute"
         self._since = time.monotonic()
-        self._seconds: dict[str, float] = dict.fromkeys(get_args(Phase), 0.0)
+        self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
 
-    def enter(self, phase: Phase) -> None:
-        """Begin a phase; it lasts until the next `enter`, or to the end of the surrounding `during`."""
+    def enter(self, phase: str) -> None:
+        """Begin one of PHASES; it lasts until the next `enter`, or to the end of the surrounding `during`."""
         now = time.monotonic()
         self._seconds[self._phase] += now - self._since
         self._phase, self._since = phase, now
 
     @contextlib.contextmanager
-    def during(self, phase: Phase) -> Iterator[None]:
+    def during(self, phase: str) -> Iterator[None]:
         """A phase for the body of a `with`; afterwards the phase before it continues."""
         before = self._phase
         self.enter(phase)
@@ -86,7 +86,7 @@ class PaceEstimator:
         self._boundary_s: deque[tuple[float, float]] = deque(maxlen=MOST_SAMPLES)
 
     def start_epoch(self, at: float, step: int) -> None:
-        """The first batch of an epoch follows; everything since `end_epoch` was its boundary."""
+        """The next batch of an epoch follows, in general the first; everything since `end_epoch` was its boundary."""
         if self._epoch_end is not None:
             _add(self._boundary_s, at, at - self._epoch_end)
         self._start, self._epoch_end = (at, step), None
@@ -103,12 +103,6 @@ class PaceEstimator:
         seconds, steps = at - self._start[0], step - self._start[1]
         if seconds >= LONG_INTERVAL_S or (seconds >= INTERVAL_S and steps >= self._interval_steps):
             self._close_interval(at, step)
-
-    def restart(self, at: float, step: int) -> None:
-        """Forget all measurements: from this step, inside an epoch, a step computes something else."""
-        self._step_s.clear()
-        self._boundary_s.clear()
-        self._start, self._epoch_end = (at, step), None
 
     def steps_per_s(self, steps_per_epoch: int) -> float | None:
         """Median pace, epoch boundaries included; None before the first measurement."""

@@ -68,8 +68,7 @@ class Worker:
         self.peers = Peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
         self.progress = Progress(self.timeline, self.learners, heartbeat, self.timer)
-        read_by_peers = recipe.read_by_others(modules)
-        self.publishing = Publishing(run, self.learners, heartbeat, read_by_peers=read_by_peers)
+        self.publishing = Publishing(run, self.learners, heartbeat, recipe.read_by_others(modules))
         torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self.nets = self._build_nets()
@@ -102,8 +101,6 @@ class Worker:
         self._finish_publishing()
 
     def _start(self, tracking: Tracking) -> None:
-        if self.shutdown.no_time:
-            raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
         self.progress.tracking = tracking
         self.timer.lap()  # the time to build is no training time
         modules = ", ".join(learner.name for learner in self.learners)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from modtrain.errors import OUTCOMES, FencedOut, ModtrainError, PeerTimeout, Preempted, StorageError
+from modtrain.errors import OUTCOMES, FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
-from modtrain.training.devices import choose_device
+from modtrain.training.learner import choose_device
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.trackers.base import Subject, Tracking
@@ -51,7 +51,14 @@ def work(
         try:
             worker = Worker(run, modules, heartbeat, shutdown, events, device=device)
             heartbeat.report(steps=worker.timeline.steps)
-            _train(worker, after_epoch, may_come)
+            if worker.is_finished:
+                log.info("Finished already, at step %d", worker.position.step)
+            elif leave_after_s is not None and leave_after_s <= 0:
+                raise InputError(
+                    "The job's time limit leaves no time to train: raise walltime, or lower publish_before_s."
+                )
+            else:
+                _train(worker, after_epoch, may_come)
             heartbeat.report(epoch=worker.position.epoch, step=worker.position.step)
         except ModtrainError as error:
             if isinstance(error, FencedOut):
@@ -72,9 +79,6 @@ def work(
 
 def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:
     step = worker.position.step
-    if worker.is_finished:
-        log.info("Finished already, at step %d", step)
-        return
     worker.events.record_start(worker.writer, step)
     for learner in worker.learners:
         learner.metrics.resume(step)
@@ -92,11 +96,11 @@ def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callabl
 def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
     root = logging.getLogger("modtrain")
     root.setLevel(logging.INFO)
-    handlers = [_FileLog(run.log_path(module)) for module in modules]
+    handler = _FileLog([run.log_path(module) for module in modules])
+    root.addHandler(handler)
     try:
-        for handler in handlers:
-            handler.path.parent.mkdir(parents=True, exist_ok=True)
-            root.addHandler(handler)
+        for module in modules:
+            run.module_path(module).mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise StorageError(
@@ -104,19 +108,18 @@ def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
             f'"modtrain doctor {run.path}"), then launch {run.name} again.'
         ) from error
     finally:
-        for handler in handlers:
-            root.removeHandler(handler)
+        root.removeHandler(handler)
 
 
 class _FileLog(logging.Handler):
     """`worker.log` on shared storage: each line opens the file again, and storage that fails costs only the line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__()
-        self.path = path
+        self._paths = paths
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one record."""
-        with contextlib.suppress(OSError):  # stderr has it as well
-            filesystem.append_line(self.path, self.format(record))
+        for path in self._paths:
+            with contextlib.suppress(OSError):  # stderr has it as well
+                filesystem.append_line(path, self.format(record))

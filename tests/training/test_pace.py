@@ -92,15 +92,6 @@ def test_a_pace_that_changes_for_good_is_followed_within_minutes() -> None:
     assert clock.left_s() == pytest.approx((STEPS - clock.step) * 3 * STEP_S, rel=0.05)
 
 
-def test_what_a_step_cost_before_it_computed_something_else_is_forgotten() -> None:
-    clock = Clock(PaceEstimator())
-    clock.train(500, step_s=STEP_S / 10)
-    clock.pace.restart(clock.at, clock.step)
-    assert clock.left_s() is None
-    clock.train(20 * STEP_SAMPLES)
-    assert clock.left_s() == pytest.approx((STEPS - clock.step) * STEP_S)
-
-
 def test_a_short_run_still_has_a_rate() -> None:
     pace = PaceEstimator()
     pace.start_epoch(0.0, 0)

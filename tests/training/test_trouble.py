@@ -116,7 +116,7 @@ def test_publishes_wait_for_the_retry_and_a_quarter_of_an_hour_of_failures_is_th
     monkeypatch.setattr("modtrain.training.publishing.time", SimpleNamespace(monotonic=lambda: now))
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     learner = Refused()
-    publishing = Publishing(run, [learner], Heartbeat(run, run.modules), read_by_peers=set())  # type: ignore[list-item]
+    publishing = Publishing(run, [learner], Heartbeat(run, run.modules), set())  # type: ignore[list-item]
     stretch = Stretch(stage="train", epochs=3, steps_per_epoch=10)
     position = Timeline(stretches=(stretch,)).at(10)
     publishing.publish(position, full=True)

@@ -42,14 +42,12 @@ class TensorBoard:
         self._started: set[str] = set()
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """Append one event with all values."""
         if module not in self._started:
             self._start(module, at)
         values_of_event = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._files[module].append(Event(summary=Summary(value=values_of_event), step=step, wall_time=at))
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """Append the PNG file as it is."""
         content = filesystem.read_file(path)
         width, height = struct.unpack(">II", content[16:24])
         image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
@@ -84,7 +82,6 @@ class EventFile:
     """The event file of this process in a folder; the newest one, since TensorBoard reads no file after a newer one."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is written yet."""
         self._folder = folder
         self._path: Path | None = None
 
