@@ -7,6 +7,7 @@ default of a parameter stand once, in the recipe.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic import dataclasses as pydantic_dataclasses
+from pydantic.fields import FieldInfo
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.strict_yaml import read_yaml
@@ -34,13 +36,10 @@ class Parameter:
     meaning: str
 
 
-def parameters(params: type[Any], prefix: str = "") -> Iterator[Parameter]:
+def parameters(params: Any, prefix: str = "") -> Iterator[Parameter]:
     """Every parameter of a Params class, nested ones with dotted names, in the order of the recipe."""
-    checked: Any = params
-    if not pydantic_dataclasses.is_pydantic_dataclass(params):
-        checked = pydantic_dataclasses.dataclass(params, frozen=params.__dataclass_params__.frozen)
     for item in dataclasses.fields(params):
-        name, field = prefix + item.name, checked.__pydantic_fields__[item.name]
+        name, field = prefix + item.name, _fields(params)[item.name]
         if dataclasses.is_dataclass(field.annotation) and isinstance(field.annotation, type):
             yield from parameters(field.annotation, name + ".")
         else:
@@ -112,6 +111,14 @@ def sentence(error: Any) -> str:
         return f"{name} has no default: give it, as in --set {name}=..."
     message = error["msg"].removeprefix("Value error, ")
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
+
+
+@functools.cache
+def _fields(params: Any) -> dict[str, FieldInfo]:
+    """Pydantic's fields of a Params class; those of a plain dataclass take milliseconds to make."""
+    if pydantic_dataclasses.is_pydantic_dataclass(params):
+        return params.__pydantic_fields__
+    return _fields(pydantic_dataclasses.dataclass(params, frozen=params.__dataclass_params__.frozen))
 
 
 def _check_names(known: list[str], values: Mapping[str, Any]) -> None:
