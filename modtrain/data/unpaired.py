@@ -94,10 +94,9 @@ def unpaired(dataroot: Path | None, *, load_size: int, crop_size: int, batch_siz
 def unpaired_batches(
     *, a: Pictures, b: Pictures, load_size: int, crop_size: int, batch_size: int, flip: bool = True
 ) -> ReadAheadBatches:
-    """Batches `{"a": ..., "b": ...}` of float32 (batch_size, 3, crop_size, crop_size) in [-1, 1].
+    """Batches `{"a": ..., "b": ...}` of float32 (batch_size, 3, crop_size, crop_size) in [-1, 1], randomly cropped.
 
-    `load_size` is the side of the pictures in pixels, `crop_size` that of the random crop, at most `load_size`. With
-    `flip` half of the crops are mirrored.
+    `load_size` is the side of the pictures in pixels. With `flip` half of the crops are mirrored.
     """
     piles = tuple(
         CroppedPictures(name=name, pictures=pictures, load_size=load_size, crop_size=crop_size, flip=flip)

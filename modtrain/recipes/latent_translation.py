@@ -202,10 +202,7 @@ def adam(parameters: Iterable[nn.Parameter], p: Trained) -> Adam:
 
 
 def schedule(progress: float, p: Trained) -> float:
-    """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` linearly down to 0 at `finished_at`.
-
-    The encoder-decoder starts and finishes first, since the encoding drifts under the other two until then.
-    """
+    """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` on linearly to 0 at `finished_at`."""
     if progress < p.starts_at:
         return 0.0
     return max(0.0, min(1.0, (p.finished_at - progress) / max(p.finished_at - p.decay_from, 1e-9)))
@@ -219,12 +216,7 @@ def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
 
 
 def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluation:
-    """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth.
-
-    `reconstruction_psnr`: A and B encoded and decoded; `target_kept_psnr`: B through the translator against B. With the
-    truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside the
-    mask), `background_psnr` and `background_ssim` (the translated against the given A, outside it).
-    """
+    """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth."""
     if test is None:
         raise InputError("The data has no test images; add testA and testB to see how well it is translated.")
     a, b, code = test.a, test.b, nets.encoder_decoder

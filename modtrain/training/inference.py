@@ -166,10 +166,7 @@ def result_paths(sources: list[Path], target: Path) -> dict[Path, Path]:
 
 
 def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
-    """For calls of a run's recipe: an exception in a user's recipe file becomes an InputError with its line.
-
-    An exception in a recipe of the package is a defect of the package and stays as it is.
-    """
+    """Around calls of a run's recipe: an exception in a user's recipe file becomes an InputError with its line."""
     recipe = run.spec.recipe
     return plugins.user_code_errors("recipe", recipe) if plugins.is_file(recipe) else contextlib.nullcontext()
 
@@ -190,10 +187,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def _newest(run: Run, module: str) -> tuple[Checkpoint, bytes]:
-    """The newest full version: its average, or its weights where no version has an average.
-
-    Versions inside an epoch hold raw weights alone and are left out, so that the same kind of weights is always taken.
-    """
+    """The newest full version: its average, or its weights where no version has one. Others have raw weights alone."""
     store = run.store(module)
     for file in (EMA, WEIGHTS):
         if checkpoints := store.read_newest(file, where=lambda checkpoint: checkpoint.full):

@@ -33,7 +33,7 @@ class Scenes:
     light_x: Array
     light_y: Array
     light: Array
-    """Brightness of the light, 1 is normal."""
+    """Brightness, 1 is normal."""
     ripeness: Array
     """0: a green-yellow apple, 1: a red one."""
     tone: Array
