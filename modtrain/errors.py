@@ -38,38 +38,56 @@ class InputError(ModtrainError):
 
 
 class StopRequested(ModtrainError):
+    """The run has a `stop` file. Raised when everything is published."""
+
     exit_code = 3
 
 
 class FencedOut(ModtrainError):
+    """Another writer has published a version of this module."""
+
     exit_code = 4
 
 
 class Diverged(ModtrainError):
+    """A loss or a weight is NaN or Inf."""
+
     exit_code = 5
 
 
 class StorageError(ModtrainError):
+    """Shared storage failed, and so did the retries."""
+
     exit_code = 6
 
 
 class PeerTimeout(ModtrainError):
+    """A wait for a peer passed its deadline."""
+
     exit_code = 7
 
 
 class BackendSilent(ModtrainError):
+    """A scheduler or a cluster does not answer. Its jobs may still be running."""
+
     exit_code = 8
 
 
 class ClusterLost(ModtrainError):
+    """A cluster is gone for good. The same launch on another cluster resumes the run."""
+
     exit_code = 8
 
 
 class Preempted(ModtrainError):
+    """SIGTERM or SIGUSR2 arrived. Raised when everything is published; the same command resumes."""
+
     exit_code = 75
 
 
 class Interrupted(ModtrainError):
+    """Ctrl-C was pressed. Raised when everything is published."""
+
     exit_code = 130
 
 
