@@ -52,8 +52,7 @@ def conclude(run: Run) -> None:
     if not run.is_finished(run.modules) or recipe_of(run.spec).evaluate is None:
         return
     newest = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
-    evaluations = read_evaluations(run.evaluations_path)
-    if not evaluations or evaluations[-1].versions != newest:
+    if newest not in [record.versions for record in read_evaluations(run.evaluations_path)[-1:]]:
         evaluate(run, device=run.spec.device)
 
 
