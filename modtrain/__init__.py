@@ -6,43 +6,28 @@ The public names are loaded when they are first used: `import modtrain` loads ne
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modtrain.data.base import Batch, Data
-    from modtrain.errors import ModtrainError
-    from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
-    from modtrain.recipes.nets_view import Nets
-    from modtrain.scheduling.backends.base import Backend, Job, JobState, Resources
-    from modtrain.scheduling.config import Config
-    from modtrain.scheduling.launcher import launch
-    from modtrain.storage.checkpoint import Checkpoint
-    from modtrain.storage.checkpoint_store import CheckpointStore
-    from modtrain.storage.run import Run
-    from modtrain.sweeps.sweep import Sweep
-    from modtrain.training.inference import load
-
-__all__ = [
-    "Backend",
-    "Batch",
-    "Checkpoint",
-    "CheckpointStore",
-    "Config",
-    "Data",
-    "Evaluation",
-    "Job",
-    "JobState",
-    "ModtrainError",
-    "Module",
-    "Nets",
-    "Reads",
-    "Recipe",
-    "Resources",
-    "Run",
-    "Sweep",
-    "launch",
-    "load",
-]
+    from modtrain.data.base import Batch as Batch
+    from modtrain.data.base import Data as Data
+    from modtrain.errors import ModtrainError as ModtrainError
+    from modtrain.recipes.base import Evaluation as Evaluation
+    from modtrain.recipes.base import Module as Module
+    from modtrain.recipes.base import Reads as Reads
+    from modtrain.recipes.base import Recipe as Recipe
+    from modtrain.recipes.nets_view import Nets as Nets
+    from modtrain.scheduling.backends.base import Backend as Backend
+    from modtrain.scheduling.backends.base import Job as Job
+    from modtrain.scheduling.backends.base import JobState as JobState
+    from modtrain.scheduling.backends.base import Resources as Resources
+    from modtrain.scheduling.config import Config as Config
+    from modtrain.scheduling.launcher import launch as launch
+    from modtrain.storage.checkpoint import Checkpoint as Checkpoint
+    from modtrain.storage.checkpoint_store import CheckpointStore as CheckpointStore
+    from modtrain.storage.run import Run as Run
+    from modtrain.sweeps.sweep import Sweep as Sweep
+    from modtrain.training.inference import load as load
 
 _HOME = {
     "modtrain.data.base": ("Batch", "Data"),
@@ -58,14 +43,15 @@ _HOME = {
     "modtrain.sweeps.sweep": ("Sweep",),
     "modtrain.training.inference": ("load",),
 }
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

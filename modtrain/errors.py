@@ -5,7 +5,7 @@
     ├── StopRequested             3   exit after `modtrain stop`; everything is published
     ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
-    ├── StorageError              6   shared storage refused several publishes in a row
+    ├── StorageError              6   shared storage refused every publish for 15 minutes
     ├── PeerTimeout               7   a peer did not publish in time
     ├── BackendSilent             8   the scheduler or cluster does not answer; the state of the jobs is unknown
     ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it

@@ -41,10 +41,14 @@ def load(kind: str, name: str) -> Any:
     elif name in (points := entry_points(group=f"modtrain.{kind}")).names:
         with user_code_errors(kind, points[name].value):
             return points[name].load()
-    elif "." in name:
-        module = _imported(kind, name)
+    elif (imported := _imported(kind, name)) is not None:
+        module = imported
     else:
-        raise InputError(_unknown(kind, name))
+        names = known(kind)
+        raise InputError(
+            f"There is no {kind} {name!r}; there are {', '.join(names)}, or give a file (./my_{kind}.py) "
+            f"or a module (package.module).{did_you_mean(name, names)}"
+        )
     if not hasattr(module, kind):
         raise InputError(f"{name} defines no `{kind}`; end it with `{kind} = {kind.capitalize()}(...)`.")
     return getattr(module, kind)
@@ -80,24 +84,19 @@ def user_code_errors(kind: str, name: str) -> Iterator[None]:
     except SyntaxError as error:
         raise InputError(f"The {kind} {error.filename}, line {error.lineno}: syntax error: {error.msg}.") from error
     except (Exception, SystemExit) as error:
-        raise InputError(f"The {kind} {_line(error, name) or name}: {_summary(error)}.") from error
-
-
-def _line(error: BaseException, name: str) -> str | None:
-    """Innermost place of the traceback in the user's file or in its folder."""
-    folder = f"{Path(name).parent}/" if is_file(name) else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
-    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None
-
-
-def _summary(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(".: ") if str(error) else type(error).__name__
+        folder = f"{Path(name).parent}/" if is_file(name) else ""
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else name
+        summary = f"{type(error).__name__}: {error}".rstrip(".: ")
+        raise InputError(f"The {kind} {place}: {summary}.") from error
 
 
 def _from_file(kind: str, path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
-        raise InputError(_no_file(kind, path))
+        names, files = known(kind), [other.name for other in path.parent.glob("*.py")]
+        near = did_you_mean(path.name, files) or did_you_mean(path.stem.replace("_", "-"), names)
+        raise InputError(f"There is no {kind} file {path}; give a Python file or one of {', '.join(names)}.{near}")
     # Two files may have the same name, and dataclasses look up their module by its name.
     name = f"modtrain_{kind}_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -112,28 +111,14 @@ def _from_file(kind: str, path: Path) -> ModuleType:
     return module
 
 
-def _imported(kind: str, name: str) -> ModuleType:
+def _imported(kind: str, name: str) -> ModuleType | None:
+    """An importable module, `package.module`; None where there is no such one."""
+    if "." not in name:
+        return None
     with user_code_errors(kind, name):
         try:
-            spec = importlib.util.find_spec(name)
-        except ModuleNotFoundError as error:
-            if not name.startswith(str(error.name)):  # something that the module imports is missing
-                raise
-            spec = None
-        if spec is not None:
             return importlib.import_module(name)
-    raise InputError(_unknown(kind, name))
-
-
-def _no_file(kind: str, path: Path) -> str:
-    files = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-    suggestion = did_you_mean(path.name, files) or did_you_mean(path.stem.replace("_", "-"), known(kind))
-    return f"There is no {kind} file {path}; give a Python file or one of {', '.join(known(kind))}.{suggestion}"
-
-
-def _unknown(kind: str, name: str) -> str:
-    names = known(kind)
-    return (
-        f"There is no {kind} {name!r}; there are {', '.join(names)}, or give a file (./my_{kind}.py) "
-        f"or a module (package.module).{did_you_mean(name, names)}"
-    )
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):  # something that the module imports is missing
+                raise
+    return None

@@ -147,7 +147,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "launch",
         "load",
     ]
-    assert set(modtrain.__all__) <= set(dir(modtrain))
+    assert dir(modtrain) == modtrain.__all__
     assert inspect.isfunction(modtrain.launch)
     assert inspect.isfunction(modtrain.load)
     for name in modtrain.__all__:

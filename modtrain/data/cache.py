@@ -6,12 +6,11 @@ the tensors are computed every time. No run and no other node depends on the cac
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -30,20 +29,31 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 def cached(name: str, make: Callable[[], Tensors]) -> Tensors:
     """The result of `make`, from the cache if it is there. `name` must contain everything that it depends on."""
-    path = cache_folder() / f"{name}.tensors"
-    tensors = _read(path)
-    if tensors is not None:
+    path = _folder() / f"{name}.tensors"
+    if (tensors := _read(path)) is not None:
         return tensors
-    with _locked(path):
-        tensors = _read(path)
-        if tensors is None:
+    # One worker of a node computes and writes the file. Where locks do not work, each of them does.
+    lock = filelock.FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        log.info("The cache cannot be locked: %s", error)
+    try:
+        if (tensors := _read(path)) is None:
             tensors = make()
-            _write(path, tensors)
+            payload = safetensors.torch.save(tensors)
+            try:
+                filesystem.replace_file(path, hashlib.sha256(payload).digest() + payload)
+            except OSError as error:
+                log.info("%s was not cached: %s", path.name, error)
         return tensors
+    finally:
+        lock.release()
 
 
-def cache_folder() -> Path:
-    """Folder of this user's cache, by the XDG base directory specification."""
+def _folder() -> Path:
+    """By the XDG base directory specification."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():
         return base / "modtrain"
@@ -56,34 +66,11 @@ def cache_folder() -> Path:
 def _read(path: Path) -> Tensors | None:
     """The tensors in a cache file; None if it does not exist or does not verify."""
     try:
-        content = memoryview(filesystem.read_file(path))
+        content = filesystem.read_file(path)
     except OSError:
         return None
     digest, payload = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
         log.warning("The cache file %s is broken and will be replaced.", path)
         return None
-    return safetensors.torch.load(bytes(payload))
-
-
-def _write(path: Path, tensors: Tensors) -> None:
-    payload = safetensors.torch.save(tensors)
-    try:
-        filesystem.replace_file(path, hashlib.sha256(payload).digest() + payload)
-    except OSError as error:
-        log.info("%s was not cached: %s", path.name, error)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, so that one worker of a node writes it. Where locks do not work, each of them does."""
-    lock = filelock.FileLock(f"{path}.lock", timeout=LOCK_TIMEOUT_S)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        log.info("The cache cannot be locked: %s", error)
-    try:
-        yield
-    finally:
-        lock.release()
+    return safetensors.torch.load(payload)

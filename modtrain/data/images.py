@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,33 +37,38 @@ MEMORY_BYTES = 2**30
 """Decoded images of a folder stay in memory up to this size; above it they are decoded again for every batch."""
 
 
-class Pictures(Protocol):
-    """A sequence of images: uint8 of shape (3, size, size) each. A tensor (N, 3, size, size) is one."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def __getitem__(self, index: int, /) -> Tensor:
-        """One image."""
+Paths = tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Files:
-    """Pictures that are decoded at every access."""
+    """A sequence of images that are decoded at every access, uint8 (3, size, size)."""
 
-    paths: tuple[Path, ...]
+    paths: Paths
     size: int
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int, /) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         return decode(self.paths[index], self.size)
 
 
-def find(folder: Path) -> tuple[Path, ...]:
+Pictures = Tensor | Files
+"""Images uint8 (3, size, size): as one tensor (N, 3, size, size), or as files."""
+
+
+def find(folder: Path) -> Paths:
     """Image files in a folder and its subfolders, sorted. Links are followed, hidden files are skipped."""
-    return tuple(sorted(path for path in _walk(folder) if path.suffix.lower() in SUFFIXES and path.name[0] != "."))
+    found, seen = list[Path](), set[str]()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a parent folder
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return tuple(sorted(path for path in found if path.suffix.lower() in SUFFIXES))
 
 
 def decode(path: Path, size: int) -> Tensor:
@@ -81,12 +85,23 @@ def read_rgb(path: Path) -> Image.Image:
                 raise ValueError(
                     f"it has {picture.width} x {picture.height} pixels, more than the limit of {MAX_PIXELS}"
                 )
-            return _rgb(ImageOps.exif_transpose(picture))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode[0] in "IF":  # 16 bits, or floats from 0 to 1, which Pillow would clip
+                grey = np.asarray(upright) * 255 if upright.mode == "F" else np.asarray(upright) / 257
+                upright = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+            if upright.mode in ("P", "PA"):
+                upright = upright.convert("RGBA")
+            return upright.convert("RGB")
     except Exception as error:  # decoders raise all kinds of exceptions on a broken file
         raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}.") from error
 
 
-def load(paths: tuple[Path, ...], size: int, *, memory_bytes: int = MEMORY_BYTES) -> Pictures:
+def as_float(pixels: Tensor) -> Tensor:
+    """uint8 from 0 to 255 as float32 from -1 to 1, exact at both ends."""
+    return pixels.float().div_(127.5).sub_(1.0)
+
+
+def load(paths: Paths, size: int, *, memory_bytes: int = MEMORY_BYTES) -> Pictures:
     """All images that can be decoded, in memory if they fit. Each is decoded once to find the broken ones.
 
     A broken image is named in a warning and left out. Raises InputError if more than 1 % are broken.
@@ -103,11 +118,15 @@ def load(paths: tuple[Path, ...], size: int, *, memory_bytes: int = MEMORY_BYTES
             pictures[len(good)] = result
         good.append(path)
     if len(broken) > MAX_BROKEN * len(paths):
-        raise InputError(_too_many_broken(broken, len(paths)))
+        named = "\n  ".join(broken[:NAMED] + [f"and {len(broken) - NAMED} more"] * (len(broken) > NAMED))
+        raise InputError(
+            f"{len(broken)} of {len(paths)} images are broken, allowed is {MAX_BROKEN:.0%}; repair or remove them:"
+            f"\n  {named}"
+        )
     return pictures[: len(good)] if keep else Files(tuple(good), size)
 
 
-def _decode_all(paths: tuple[Path, ...], size: int) -> Iterator[Tensor | InputError]:
+def _decode_all(paths: Paths, size: int) -> Iterator[Tensor | InputError]:
     def one(path: Path) -> Tensor | InputError:
         try:
             return decode(path, size)
@@ -118,29 +137,3 @@ def _decode_all(paths: tuple[Path, ...], size: int) -> Iterator[Tensor | InputEr
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
         for first in range(0, len(paths), step):
             yield from pool.map(one, paths[first : first + step])
-
-
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow would clip
-        return Image.fromarray((np.asarray(picture) / 257).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        return Image.fromarray((np.asarray(picture) * 255).round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("P", "PA"):
-        return picture.convert("RGBA").convert("RGB")
-    return picture.convert("RGB")
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    seen = set[str]()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link to a parent folder
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(parent, name) for name in files)
-
-
-def _too_many_broken(broken: list[str], count: int) -> str:
-    named = "\n  ".join(broken[:NAMED] + [f"and {len(broken) - NAMED} more"] * (len(broken) > NAMED))
-    return f"{len(broken)} of {count} images are broken, allowed is {MAX_BROKEN:.0%}; repair or remove them:\n  {named}"

@@ -39,21 +39,8 @@ class Pile(Protocol):
         """Sample number `index`, varied as its entry of `draw` says. Called in several threads at once."""
 
 
-@dataclass(frozen=True)
-class Order:
-    """One epoch of a pile: which sample is shown at each row, and the random choices for it."""
-
-    pile: Pile
-    indices: NDArray[np.int64]
-    draws: Sequence[Any] | NDArray[Any]
-
-    def stack(self, rows: range) -> dict[str, Tensor]:
-        """The samples of these rows as tensors by name, (len(rows), ...).
-
-        Only numpy computes here: torch would start a team of threads beside those of the training loop.
-        """
-        samples = [self.pile.sample(int(self.indices[row]), self.draws[row]) for row in rows]
-        return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+Order = tuple[Pile, NDArray[np.int64], Sequence[Any] | NDArray[Any]]
+"""One epoch of a pile: which sample is shown at each row, and the random choices for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +70,18 @@ class ReadAheadBatches:
         rows = len(self) * self.batch_size
         rng = np.random.default_rng(key)
         passes = [rng.permutation(len(pile)) for _ in range(-(-rows // len(pile)))]
-        return Order(pile, np.concatenate(passes)[:rows], pile.draw(rng, rows))
+        return pile, np.concatenate(passes)[:rows], pile.draw(rng, rows)
 
     def _batch(self, orders: Sequence[Order], position: int) -> Batch:
+        """Only numpy computes here: torch would start a team of threads beside those of the training loop."""
         rows = range(position * self.batch_size, (position + 1) * self.batch_size)
         batch = dict[str, Tensor]()
-        for order in orders:
-            tensors = order.stack(rows)
-            if twice := batch.keys() & tensors.keys():
+        for pile, indices, draws in orders:
+            samples = [pile.sample(int(indices[row]), draws[row]) for row in rows]
+            if twice := batch.keys() & samples[0].keys():
                 raise ValueError(f"Two piles give {', '.join(sorted(twice))}; each pile needs names of its own.")
-            batch |= tensors
+            for name in samples[0]:
+                batch[name] = torch.from_numpy(np.stack([sample[name] for sample in samples]))
         return batch
 
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modtrain.data.base import Data
 from modtrain.data.fruits.dataset import fruits
-from modtrain.data.images import Pictures, load
-from modtrain.data.unpaired_batches import as_float, unpaired_batches
-from modtrain.data.unpaired_folders import Paths, unpaired_folders
+from modtrain.data.images import Paths, Pictures, as_float, load
+from modtrain.data.read_ahead import ReadAheadBatches, Sample
+from modtrain.data.unpaired_folders import unpaired_folders
 from modtrain.errors import InputError
+
+MAX_THREADS = 4
+
+Loaded = tuple[Pictures, Pictures, "UnpairedTest | None", str]
+"""Training pictures of both domains, test images, and the description."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,62 +46,85 @@ class UnpairedTest:
         return as_float(self.pixels_b)
 
 
-def unpaired(
-    dataroot: Path | None,
-    *,
-    load_size: int,
-    crop_size: int,
-    batch_size: int,
-    flip: bool = True,
-    fruits_train: int = 800,
-    fruits_test: int = 64,
-    fruits_seed: int = 0,
-) -> Data:
+@dataclass(frozen=True, kw_only=True)
+class CroppedPictures:
+    """A pile of random crops: float32 (3, crop_size, crop_size) in [-1, 1], under one name."""
+
+    name: str
+    pictures: Pictures
+    load_size: int
+    crop_size: int
+    flip: bool
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """(count, 3): top and left of the crop in pixels, and 1 where it is mirrored."""
+        top, left = rng.integers(self.load_size - self.crop_size + 1, size=(2, count))
+        return np.stack([top, left, self.flip & (rng.random(count) < 0.5)], axis=1)
+
+    def sample(self, index: int, draw: Any) -> Sample:
+        top, left, is_mirrored = draw.tolist()
+        pixels: NDArray[np.uint8] = self.pictures[index].numpy()
+        crop = pixels[:, top : top + self.crop_size, left : left + self.crop_size].astype(np.float32)
+        crop /= 127.5
+        crop -= 1
+        return {self.name: crop[:, :, ::-1] if is_mirrored else crop}
+
+
+def unpaired(dataroot: Path | None, *, load_size: int, crop_size: int, batch_size: int, flip: bool = True) -> Data:
     """Training batches and an `UnpairedTest`, from the folders of `dataroot` or, without one, from the fruits.
 
     Training images are resized to `load_size` and cropped at random to `crop_size`; test images are resized to
     `crop_size`. Without test images `test` is None. Raises InputError.
     """
-    _check_sizes(load_size, crop_size, batch_size)
-    if dataroot is None:
-        train, test, description = _fruits(load_size, crop_size, fruits_train, fruits_test, fruits_seed)
-    else:
-        train, test, description = _folders(dataroot, load_size, crop_size)
-    a, b = train
-    batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
-    return Data(train=batches, test=test, description=description)
-
-
-Loaded = tuple[tuple[Pictures, Pictures], UnpairedTest | None, str]
-"""Training pictures of both domains, test images, and the description."""
-
-
-def _check_sizes(load_size: int, crop_size: int, batch_size: int) -> None:
     if not 1 <= crop_size <= load_size:
         raise InputError(f"crop_size must be from 1 to load_size: got crop_size={crop_size}, load_size={load_size}.")
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1: got {batch_size}.")
+    if dataroot is None:
+        a, b, test, description = _fruits(load_size, crop_size)
+    else:
+        a, b, test, description = _folders(dataroot, load_size, crop_size)
+    batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
+    return Data(train=batches, test=test, description=description)
 
 
-def _fruits(load_size: int, crop_size: int, count: int, test_count: int, seed: int) -> Loaded:
-    train, test = (
-        fruits(load_size, train=count, test=0, seed=seed),
-        fruits(crop_size, train=0, test=test_count, seed=seed),
+def unpaired_batches(
+    *, a: Pictures, b: Pictures, load_size: int, crop_size: int, batch_size: int, flip: bool = True
+) -> ReadAheadBatches:
+    """Batches `{"a": ..., "b": ...}` of float32 (batch_size, 3, crop_size, crop_size) in [-1, 1], randomly cropped.
+
+    `load_size` is the side of the pictures in pixels. With `flip` half of the crops are mirrored.
+    """
+    piles = tuple(
+        CroppedPictures(name=name, pictures=pictures, load_size=load_size, crop_size=crop_size, flip=flip)
+        for name, pictures in (("a", a), ("b", b))
     )
+    in_memory = isinstance(a, Tensor) and isinstance(b, Tensor)
+    threads = 1 if in_memory else min(MAX_THREADS, torch.get_num_threads())
+    return ReadAheadBatches(piles=piles, batch_size=batch_size, threads=threads)
+
+
+def _fruits(load_size: int, crop_size: int) -> Loaded:
+    train, test = fruits(load_size, test=0), fruits(crop_size, train=0)
     test_images = UnpairedTest(pixels_a=test.test_a, pixels_b=test.test_b, mask=test.test_mask.bool())
-    counts = f"{count} apples and {count} oranges for training, {test_count} pairs for testing"
-    return (train.train_a, train.train_b), test_images, f"fruits {crop_size}x{crop_size}: {counts}"
+    count = len(train.train_a)
+    counts = f"{count} apples and {count} oranges for training, {len(test.test_a)} pairs for testing"
+    return train.train_a, train.train_b, test_images, f"fruits {crop_size}x{crop_size}: {counts}"
 
 
 def _folders(dataroot: Path, load_size: int, crop_size: int) -> Loaded:
-    folders = unpaired_folders(dataroot)
-    a, b = load(folders.train_a, load_size), load(folders.train_b, load_size)
+    train_a, train_b, *of_test = unpaired_folders(dataroot)
+    a, b = load(train_a, load_size), load(train_b, load_size)
     test = None
     test_counts = "no images for testing (no testA and testB)"
-    if folders.test_a:
-        test = UnpairedTest(pixels_a=_stack(folders.test_a, crop_size), pixels_b=_stack(folders.test_b, crop_size))
+    if of_test:
+        pixels_a, pixels_b = (_stack(paths, crop_size) for paths in of_test)
+        test = UnpairedTest(pixels_a=pixels_a, pixels_b=pixels_b)
         test_counts = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
-    return (a, b), test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {test_counts}"
+    return a, b, test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {test_counts}"
 
 
 def _stack(paths: Paths, size: int) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from modtrain.data import images
+from modtrain.data.images import SUFFIXES, Paths, find
 from modtrain.errors import InputError, did_you_mean
 
 LAYOUT = {
@@ -16,58 +15,47 @@ LAYOUT = {
     "testB": "to evaluate on; or valB",
 }
 TEST = (("testA", "testB"), ("valA", "valB"))
+EXPECTED = (*LAYOUT, "valA", "valB")
 LISTED = 12
 """Number of entries of a folder that an error lists."""
 
-Paths = tuple[Path, ...]
 
+def unpaired_folders(dataroot: Path) -> list[Paths]:
+    """The images of trainA, trainB and, where there are test images, of testA and testB.
 
-@dataclass(frozen=True, kw_only=True)
-class UnpairedFolders:
-    """Image files of each domain. `test_a` and `test_b` are both empty in a data set without test images."""
-
-    train_a: Paths
-    train_b: Paths
-    test_a: Paths = ()
-    test_b: Paths = ()
-
-
-def unpaired_folders(dataroot: Path) -> UnpairedFolders:
-    """List the images of a data set. Raises InputError, which shows the expected layout and the folder's content."""
+    Raises InputError, which shows the expected layout and the folder's content.
+    """
     if not dataroot.is_dir():
-        raise InputError(_not_a_folder(dataroot))
-    if dataroot.name in _expected() and not (dataroot / "trainA").is_dir():
+        if dataroot.exists():
+            raise InputError(
+                f"--dataroot {dataroot} is a file, but must be a folder with trainA and trainB: unpack it first."
+            )
+        siblings = [folder.name for folder in _subfolders(dataroot.absolute().parent)]
+        raise InputError(f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, siblings)}")
+    if dataroot.name in EXPECTED and not (dataroot / "trainA").is_dir():
         raise InputError(
             f"{dataroot} is one domain of a data set: give the folder above, {dataroot.absolute().parent}."
         )
-    train_a, train_b = _images(dataroot, "trainA"), _images(dataroot, "trainB")
-    for a, b in TEST:
-        if (dataroot / a).is_dir() or (dataroot / b).is_dir():
-            test_a, test_b = _images(dataroot, a), _images(dataroot, b)
-            return UnpairedFolders(train_a=train_a, train_b=train_b, test_a=test_a, test_b=test_b)
-    return UnpairedFolders(train_a=train_a, train_b=train_b)
+    test = [pair for pair in TEST if any((dataroot / name).is_dir() for name in pair)]
+    return [_images(dataroot, name) for pair in (("trainA", "trainB"), *test[:1]) for name in pair]
 
 
 def _images(dataroot: Path, name: str) -> Paths:
     folder = dataroot / name
     if not folder.is_dir():
         raise InputError(_wrong_layout(dataroot, f"there is no folder {name}{_suggestion(dataroot, name)}"))
-    files = images.find(folder)
+    files = find(folder)
     if not files:
-        allowed = " ".join(sorted(suffix[1:] for suffix in images.SUFFIXES))
+        allowed = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise InputError(_wrong_layout(dataroot, f"{name} holds no image ({allowed}), only {_listing(folder)}"))
     return files
-
-
-def _expected() -> tuple[str, ...]:
-    return (*LAYOUT, "valA", "valB")
 
 
 def _suggestion(dataroot: Path, name: str) -> str:
     """A folder with a similar name, or a data set one level below; empty if there is none."""
     folders = _subfolders(dataroot)
     for folder in folders:
-        if _letters(folder.name) in (_letters(name), _letters(name[-1] + name[:-1])) and folder.name not in _expected():
+        if _letters(folder.name) in (_letters(name), _letters(name[-1] + name[:-1])) and folder.name not in EXPECTED:
             return f" (did you mean {folder.name}? rename it to {name})"
     for folder in folders:
         if (folder / "trainA").is_dir():
@@ -89,13 +77,6 @@ def _listing(folder: Path) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     more = [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
     return ", ".join(names[:LISTED] + more) or "nothing"
-
-
-def _not_a_folder(dataroot: Path) -> str:
-    if dataroot.exists():
-        return f"--dataroot {dataroot} is a file, but must be a folder with trainA and trainB: unpack it first."
-    siblings = [folder.name for folder in _subfolders(dataroot.absolute().parent)]
-    return f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, siblings)}"
 
 
 def _subfolders(folder: Path) -> list[Path]:

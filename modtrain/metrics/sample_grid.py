@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 MIN_SIDE = 96
 """Pixels: smaller images are enlarged by a whole factor, so that no pixel is blurred."""
@@ -15,16 +16,15 @@ GAP = 2
 
 def sample_grid(rows: Sequence[Tensor], columns: int = 12) -> Tensor:
     """One picture of the first images of each row, (N, 3, H, W) in [-1, 1]: uint8 (height, width, 3) on the CPU."""
-    height, width = rows[0].shape[-2:]
-    factor = max(1, -(-MIN_SIDE // min(height, width)))
+    factor = max(1, -(-MIN_SIDE // min(rows[0].shape[-2:])))
     count = min(columns, *(len(row) for row in rows))
-    tall, wide = factor * height + GAP, factor * width + GAP
-    picture = torch.full((3, len(rows) * tall - GAP, count * wide - GAP), 255, dtype=torch.uint8)
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row[:count]):
-            large = to_uint8(image.cpu()).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-            picture[:, y * tall : y * tall + factor * height, x * wide : x * wide + factor * width] = large
-    return picture.permute(1, 2, 0)
+
+    def tile(image: Tensor) -> Tensor:
+        large = to_uint8(image.cpu()).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+        return F.pad(large, (0, GAP, 0, GAP), value=255)
+
+    picture = torch.cat([torch.cat([tile(image) for image in row[:count]], 2) for row in rows], 1)
+    return picture[:, :-GAP, :-GAP].permute(1, 2, 0)
 
 
 def to_uint8(image: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Recipe, Module, Reads and Evaluation: what is trained, as one file that reads like its paper.
 
-The types and shapes of everything that a recipe gives or gets are stated here and in `modtrain.data.base` (Data,
-Batches, Batch) and `modtrain.recipes.nets_view` (Nets). The graph of reads is checked when a Recipe is created.
+`modtrain.data.base` has Data, Batches and Batch, `modtrain.recipes.nets_view` Nets; the README has the whole reference.
 """
 
 from __future__ import annotations
@@ -52,34 +51,29 @@ class Module:
     """One separately trained part of a model. Where a field may be a function, it is called with the parameters."""
 
     build: Callable[[Params], Net]
-    """`build(params)` returns the network, a torch.nn.Module on the CPU. Weights with requires_grad=False stay fixed.
+    """`build(params)` returns the network, on the CPU; called for the module itself and for every frozen copy.
 
-    It is called for the module itself and for every frozen copy. Before the module itself is built, torch's generator
-    is seeded by the run's seed and the module's name, so its initial weights do not depend on the placement.
+    Its initial weights depend only on the run's seed and the module's name: torch's generator is seeded before. Weights
+    with requires_grad=False stay fixed.
     """
     loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
-    """`loss(nets, batch, params)` returns scalar tensors of shape () by name; "loss" is the one that is minimised.
+    """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.
 
-    The others are logged; none may be called step, epoch, lr, at or seconds. `batch` is on the worker's device. The
-    worker calls `backward()` on "loss" and steps the optimizer; no other module's weights get a gradient.
+    The others are logged; none may be called step, epoch, lr, at or seconds. `batch` is on the worker's device.
     """
     optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
-    """`optimizer(parameters, params)` returns a torch.optim.Optimizer over the module's own trainable parameters."""
+    """`optimizer(parameters, params)`: an optimizer over the module's own trainable parameters."""
     reads: Sequence[str | Reads] = ()
     """The peers that the loss uses: names, or `Reads(name, last=n)` for an ensemble of the newest n versions."""
     schedule: Callable[[float, Params], float] | None = None
     """`schedule(progress, params)`: factor on every learning rate at `progress` in [0, 1) of the run's steps.
 
-    While it is 0 the module rests: its loss is not computed (a head start for others, or a finished module). None
-    stands for 1 throughout.
+    While it is 0 the module rests: its loss is not computed. None stands for 1 throughout.
     """
     updates: int | Callable[[Params], int] = 1
     """Optimisation steps on each batch, at least 1."""
     ema: float | Callable[[Params], float] | None = None
-    """Decay in [0, 1) of an exponential moving average of the weights, for evaluation and inference; 0 or None: none.
-
-    Peers always get the raw weights.
-    """
+    """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
 
@@ -93,24 +87,18 @@ class Recipe:
     """What is trained: named modules, the data, and how the result is applied and evaluated."""
 
     params: type[Any]
-    """The recipe's Params class: a frozen dataclass, plain or of pydantic, nested for groups, with all defaults.
-
-    A config, `--set` and a sweep may change its fields: numbers, text, booleans, literals, lists and tuples of them.
-    """
+    """A frozen dataclass, plain or of pydantic, nested for groups: what a config, `--set` and a sweep may change."""
     data: Callable[[Path | None, Params], Data]
     """`data(dataroot, params)` returns the Data to train on; `dataroot` is the folder of --dataroot or None."""
     modules: Mapping[str, Module]
     """The modules by name (a Python name), in the order in which a worker trains them on each batch."""
     check_dataroot: Callable[[Path], object] | None = None
-    """`check_dataroot(dataroot)` raises InputError where the folder has not the layout that `data` needs.
-
-    It has to be quick: it is called before a run is created. Its result is ignored.
-    """
+    """`check_dataroot(dataroot)`, called before a run is created: raises InputError for a wrong layout, quickly."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
     """`apply(nets, images, params)`: images (N, 3, H, W), float32 in [-1, 1], to images (N, 3, H', W') in [-1, 1].
 
     All modules are in `nets`, as moving averages where there are any, in eval mode and without gradients. It should
-    take any H and W; `modtrain apply` and `modtrain.load(run).apply` call it, with N = 1 for an image file.
+    take any H and W.
     """
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
@@ -125,20 +113,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
-        check_directions(self.lower_is_better, measured=self.evaluate is not None)
-
-    def last(self, module: str, peer: str, params: Params) -> int:
-        """Number of newest versions of `peer` that the loss of `module` reads."""
-        edge = next(edge for edge in self.modules[module].edges() if edge.peer == peer)
-        return int(resolve(edge.last, params))
+        names: Any = self.lower_is_better
+        if not isinstance(names, tuple | list) or not all(isinstance(name, str) and name for name in names):
+            raise InputError(
+                f"lower_is_better = {names!r} is not allowed; name metrics of `evaluate`, as in "
+                "lower_is_better=('fid',)."
+            )
+        if names and self.evaluate is None:
+            raise InputError(f"lower_is_better names {', '.join(names)}, but the recipe has no `evaluate`.")
 
     def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
         """Peers outside `modules` that their losses read, each with the largest number of versions of an edge."""
         inside, peers = tuple(modules), dict[str, int]()
-        for module in inside:
-            for edge in self.modules[module].edges():
-                if edge.peer not in inside:
-                    peers[edge.peer] = max(peers.get(edge.peer, 1), self.last(module, edge.peer, params))
+        for edge in (edge for module in inside for edge in self.modules[module].edges()):
+            if edge.peer not in inside:
+                peers[edge.peer] = max(peers.get(edge.peer, 1), int(resolve(edge.last, params)))
         return peers
 
     def read_by_others(self, modules: Iterable[str]) -> set[str]:
@@ -163,28 +152,13 @@ def check_graph(modules: Mapping[str, Module]) -> None:
         if module.frozen_mode not in ("eval", "train"):
             raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
         peers = [edge.peer for edge in module.edges()]
-        for peer in peers:
-            if peer not in modules:
-                known = [other for other in modules if other != name]
-                raise InputError(
-                    f"{name!r} reads {peer!r}, which is not a module of the recipe; it has "
-                    f"{', '.join(known) or 'no others'}.{did_you_mean(peer, known)}"
-                )
-            if peer == name:
-                raise InputError(
-                    f"{name!r} reads itself; a loss can always use its own module: remove it from `reads`."
-                )
+        if name in peers:
+            raise InputError(f"{name!r} reads itself; a loss can always use its own module: remove it from `reads`.")
+        known = [other for other in modules if other != name]
+        for peer in [peer for peer in peers if peer not in known]:
+            raise InputError(
+                f"{name!r} reads {peer!r}, which is not a module of the recipe; it has "
+                f"{', '.join(known) or 'no others'}.{did_you_mean(peer, known)}"
+            )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
-
-
-def check_directions(lower_is_better: object, *, measured: bool) -> None:
-    """InputError where these are not names of metrics, or the recipe has no `evaluate` (`measured`)."""
-    names = lower_is_better if isinstance(lower_is_better, tuple | list) else [None]
-    if not all(isinstance(name, str) and name for name in names):
-        raise InputError(
-            f"lower_is_better = {lower_is_better!r} is not allowed; name metrics of `evaluate`, as in "
-            "lower_is_better=('fid',)."
-        )
-    if names and not measured:
-        raise InputError(f"lower_is_better names {', '.join(map(str, names))}, but the recipe has no `evaluate`.")

@@ -38,10 +38,7 @@ from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
-from modtrain.nets.conv import Conv, Norm, c7s1, down, normalisation, up
-from modtrain.nets.padding import pad_to_multiple
-from modtrain.nets.patchgan import patchgan
-from modtrain.nets.resnet import ResnetBlock
+from modtrain.nets.layers import Conv, Norm, ResnetBlock, c7s1, down, normalisation, pad_to_multiple, patchgan, up
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.nets_view import Nets
 
@@ -123,8 +120,9 @@ class EncoderDecoder(nn.Module):
     The article's "less-complex decoder" has no residual blocks: those are the translator.
     """
 
-    def __init__(self, width: int, norm: Norm) -> None:
+    def __init__(self, p: EncoderDecoderParams) -> None:
         super().__init__()
+        width, norm = p.width, p.norm
         first = (c7s1(3, width), normalisation(norm, width), nn.ReLU())
         self.encoder = nn.Sequential(*first, down(2 * width, norm), down(4 * width, norm))
         self.decoder = nn.Sequential(up(2 * width, norm), up(width, norm), c7s1(width, 3), nn.Tanh())
@@ -136,11 +134,6 @@ class EncoderDecoder(nn.Module):
     def decode(self, encodings: Tensor) -> Tensor:
         """Encodings (N, 4w, h, w) to images (N, 3, 4h, 4w)."""
         return self.decoder(encodings)  # type: ignore[no-any-return]
-
-
-def build_encoder_decoder(params: Params) -> EncoderDecoder:
-    """The encoder-decoder of both domains."""
-    return EncoderDecoder(params.encoder_decoder.width, params.encoder_decoder.norm)
 
 
 def build_translator(params: Params) -> nn.Module:
@@ -209,10 +202,7 @@ def adam(parameters: Iterable[nn.Parameter], p: Trained) -> Adam:
 
 
 def schedule(progress: float, p: Trained) -> float:
-    """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` linearly down to 0 at `finished_at`.
-
-    The encoder-decoder starts and finishes first, since the encoding drifts under the other two until then.
-    """
+    """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` on linearly to 0 at `finished_at`."""
     if progress < p.starts_at:
         return 0.0
     return max(0.0, min(1.0, (p.finished_at - progress) / max(p.finished_at - p.decay_from, 1e-9)))
@@ -226,12 +216,7 @@ def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
 
 
 def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluation:
-    """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth.
-
-    `reconstruction_psnr`: A and B encoded and decoded; `target_kept_psnr`: B through the translator against B. With the
-    truth also `translation_psnr` and `untouched_psnr` (the translated and the given A against the true B, inside the
-    mask), `background_psnr` and `background_ssim` (the translated against the given A, outside it).
-    """
+    """Held-out metrics (PSNR in dB, SSIM; means over images) and a grid with the rows input, translation, truth."""
     if test is None:
         raise InputError("The data has no test images; add testA and testB to see how well it is translated.")
     a, b, code = test.a, test.b, nets.encoder_decoder
@@ -268,7 +253,7 @@ recipe = Recipe(
     check_dataroot=unpaired_folders,
     modules={
         "encoder_decoder": Module(
-            build=build_encoder_decoder,
+            build=lambda params: EncoderDecoder(params.encoder_decoder),
             loss=encoder_decoder_loss,
             optimizer=lambda parameters, params: adam(parameters, params.encoder_decoder),
             schedule=lambda progress, params: schedule(progress, params.encoder_decoder),

@@ -7,16 +7,17 @@ default of a parameter stand once, in the recipe.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic import dataclasses as pydantic_dataclasses
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.strict_yaml import read_yaml
@@ -35,20 +36,16 @@ class Parameter:
     meaning: str
 
 
-def parameters(params: type[Any], prefix: str = "") -> Iterator[Parameter]:
+def parameters(params: Any, prefix: str = "") -> Iterator[Parameter]:
     """Every parameter of a Params class, nested ones with dotted names, in the order of the recipe."""
-    hints, annotated = get_type_hints(params), get_type_hints(params, include_extras=True)
     for item in dataclasses.fields(params):
-        name, hint = prefix + item.name, hints[item.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from parameters(hint, name + ".")
+        name, field = prefix + item.name, _fields(params)[item.name]
+        if dataclasses.is_dataclass(field.annotation) and isinstance(field.annotation, type):
+            yield from parameters(field.annotation, name + ".")
         else:
-            default, meaning = _default(item)
-            descriptions = [
-                note.description for note in get_args(annotated[item.name])[1:] if isinstance(note, FieldInfo)
-            ]
-            meaning = meaning or next(filter(None, descriptions), "")
-            yield Parameter(name=name, type=type_name(hint), default=default, meaning=meaning)
+            default = REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
+            meaning = field.description or str(item.metadata.get("meaning", ""))
+            yield Parameter(name=name, type=type_name(field.annotation), default=default, meaning=meaning)
 
 
 def type_name(hint: Any) -> str:
@@ -92,7 +89,10 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
             if not isinstance(inner, Mapping):
                 raise InputError(f"{name!r} cannot be set: {folder!r} is a value, not a group of parameters.")
             place[folder] = place = dict(inner)
-        place[last] = _value(text)
+        try:
+            place[last] = read_yaml(text)
+        except yaml.YAMLError:
+            place[last] = text
     return result
 
 
@@ -113,14 +113,12 @@ def sentence(error: Any) -> str:
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 
-def _default(item: dataclasses.Field[Any]) -> tuple[Any, str]:
-    default, meaning = item.default, str(item.metadata.get("meaning", ""))
-    if isinstance(default, FieldInfo):
-        value = default.get_default(call_default_factory=True, validated_data={})
-        return REQUIRED if value is PydanticUndefined else value, default.description or meaning
-    if item.default_factory is not dataclasses.MISSING:
-        return item.default_factory(), meaning
-    return default, meaning
+@functools.cache
+def _fields(params: Any) -> dict[str, FieldInfo]:
+    """Pydantic's fields of a Params class; those of a plain dataclass take milliseconds to make."""
+    if pydantic_dataclasses.is_pydantic_dataclass(params):
+        return params.__pydantic_fields__
+    return _fields(pydantic_dataclasses.dataclass(params, frozen=params.__dataclass_params__.frozen))
 
 
 def _check_names(known: list[str], values: Mapping[str, Any]) -> None:
@@ -129,14 +127,9 @@ def _check_names(known: list[str], values: Mapping[str, Any]) -> None:
         if inside and value != {}:
             raise InputError(f"{name} = {value!r} is not allowed: {name} is a group; it has {', '.join(inside)}.")
         if name not in known and not inside:
-            near = did_you_mean(name, known) or _same_last_part(name, known)
+            same_last_part = [repr(other) for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+            near = did_you_mean(name, known) or (f" Did you mean {' or '.join(same_last_part)}?" * bool(same_last_part))
             raise InputError(f"There is no parameter {name!r}; the recipe has {', '.join(known)}.{near}")
-
-
-def _same_last_part(name: str, known: list[str]) -> str:
-    last = name.rpartition(".")[2]
-    near = [other for other in known if other.rpartition(".")[2] == last]
-    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _check_values(given: Mapping[str, Any], built: Mapping[str, Any]) -> None:
@@ -148,10 +141,3 @@ def _check_values(given: Mapping[str, Any], built: Mapping[str, Any]) -> None:
     for name, value in accepted.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{name} = {value} is not allowed: it must be a finite number.")
-
-
-def _value(text: str) -> Any:
-    try:
-        return read_yaml(text)
-    except yaml.YAMLError:
-        return text

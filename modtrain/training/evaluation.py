@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
-from modtrain.training.inference import call_recipe, load_networks, png
+from modtrain.training.inference import load, png, recipe_errors, seeded
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
 
 log = logging.getLogger(__name__)
@@ -35,14 +34,13 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
     same numbers; torch's global generators are left as they were.
     """
     recipe = recipe_of(run.spec)
-    function = recipe.evaluate
-    if function is None:
+    if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
-    model = load_networks(run, recipe, device=device)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(run.spec.seed)
+    model = load(run, device=device)
+    with seeded(run):
         test = on_device(data_of(run.spec, recipe, model.params).test, model.device)
-        evaluation = call_recipe(run, lambda: function(model.nets, test, model.params))
+        with recipe_errors(run):
+            evaluation = recipe.evaluate(model.nets, test, model.params)
     for name in recipe.lower_is_better:
         if name not in evaluation.metrics and (near := did_you_mean(name, evaluation.metrics)):
             log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
@@ -54,8 +52,7 @@ def conclude(run: Run) -> None:
     if not run.is_finished(run.modules) or recipe_of(run.spec).evaluate is None:
         return
     newest = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
-    evaluations = read_evaluations(run.evaluations_path)
-    if not evaluations or evaluations[-1].versions != newest:
+    if newest not in [record.versions for record in read_evaluations(run.evaluations_path)[-1:]]:
         evaluate(run, device=run.spec.device)
 
 
@@ -68,27 +65,29 @@ def on_device(value: Any, device: str) -> Any:
     if isinstance(value, list | tuple):
         return [on_device(item, device) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = {item.name: on_device(getattr(value, item.name), device) for item in dataclasses.fields(value)}
-        return dataclasses.replace(value, **items)
+        return dataclasses.replace(value, **on_device(vars(value), device))
     return value
 
 
 def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:
-    versions = {name: checkpoint.version for name, checkpoint in checkpoints.items()}
     metrics = {name: float(value) for name, value in evaluation.metrics.items()}
-    # JSON has neither NaN nor infinity, and a perfect PSNR is infinite.
-    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-    result: dict[str, Any] = {"run": run.name, "recipe": run.spec.recipe, "versions": versions, "metrics": finite}
-    result |= {"epochs": {name: checkpoint.epoch for name, checkpoint in checkpoints.items()}, "grid": None}
-    folder = run.evaluation_path
-    folder.mkdir(exist_ok=True)
+    result: dict[str, Any] = {
+        "run": run.name,
+        "recipe": run.spec.recipe,
+        "versions": {name: checkpoint.version for name, checkpoint in checkpoints.items()},
+        # JSON has neither NaN nor infinity, and a perfect PSNR is infinite.
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        "epochs": {name: checkpoint.epoch for name, checkpoint in checkpoints.items()},
+        "grid": None,
+    }
+    run.evaluation_path.mkdir(exist_ok=True)
     if evaluation.grid is not None:
-        path = folder / f"grid-{'-'.join(str(version) for version in versions.values())}.png"
+        path = run.evaluation_path / f"grid-{'-'.join(map(str, result['versions'].values()))}.png"
         filesystem.replace_file(path, png(Image.fromarray(evaluation.grid.contiguous().cpu().numpy())))
         result["grid"] = str(path)
     line = {**result, "at": time.time()}
     filesystem.append_line(run.evaluations_path, json.dumps(line))
     step = min(checkpoint.step for checkpoint in checkpoints.values())
     with Tracking(Subject(run=run, modules=(EVALUATION,), step=None)) as tracking:
-        tracking.evaluation(line, step=step, grid=None if evaluation.grid is None else path)
+        tracking.evaluation(line, step=step)
     return result

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,8 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from modtrain import plugins
-from modtrain.data.images import find, read_rgb
-from modtrain.data.unpaired_batches import as_float
+from modtrain.data.images import as_float, find, read_rgb
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.recipes.base import Recipe
@@ -26,10 +26,8 @@ from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.devices import choose_device
+from modtrain.training.learner import choose_device
 from modtrain.training.peers import freeze
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +37,9 @@ class TrainedModel:
     run: Run
     recipe: Recipe
     params: Any
-    """The run's parameters: an object of the recipe's Params class."""
     networks: Mapping[str, nn.Module]
     """Every module by its name, as its moving average where the checkpoint has one."""
     checkpoints: Mapping[str, Checkpoint]
-    """The checkpoint of which each network was loaded."""
     device: str
 
     @property
@@ -53,7 +49,6 @@ class TrainedModel:
 
     @property
     def versions(self) -> dict[str, int]:
-        """The version of each module."""
         return {name: checkpoint.version for name, checkpoint in self.checkpoints.items()}
 
     def apply(self, images: str | Path | Image.Image | Tensor) -> Image.Image | Tensor:
@@ -66,27 +61,26 @@ class TrainedModel:
         """
         if isinstance(images, Tensor):
             _check_tensor(images)
-            batch = images if images.dim() == 4 else images[None]
-            applied = self.apply_batch(batch.to(self.device)).to(images.device)
+            applied = self._apply(images if images.dim() == 4 else images[None]).to(images.device)
             return applied if images.dim() == 4 else applied[0]
-        return self.apply_image(_to_rgb(images))
+        if isinstance(images, str | Path):
+            images = read_rgb(Path(images))
+        if isinstance(images, Image.Image):
+            return self.apply_image(images.convert("RGB"))
+        raise InputError(f"images is a {type(images).__name__}; give a path, a PIL image or a tensor.")
 
     def apply_image(self, image: Image.Image) -> Image.Image:
         """One RGB image to another one."""
-        pixels: Tensor = pil_to_tensor(image)
-        applied = self.apply_batch(as_float(pixels.to(self.device))[None])
+        applied = self._apply(as_float(pil_to_tensor(image).to(self.device))[None])
         return Image.fromarray(to_uint8(applied[0]).permute(1, 2, 0).contiguous().cpu().numpy())
 
-    def apply_batch(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] on the model's device to the recipe's results on the same device."""
-        function = self.recipe.apply
-        if function is None:
+    def _apply(self, images: Tensor) -> Tensor:
+        if self.recipe.apply is None:
             raise InputError(
                 f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
             )
-        with torch.random.fork_rng(), torch.no_grad():
-            torch.manual_seed(self.run.spec.seed)
-            return call_recipe(self.run, lambda: function(self.nets, images, self.params))
+        with seeded(self.run), recipe_errors(self.run):
+            return self.recipe.apply(self.nets, images.to(self.device), self.params)
 
 
 def load(
@@ -107,29 +101,18 @@ def load(
     InputError where there is no such run, module, version, metric or device, or where a version was pruned meanwhile:
     a run keeps only its newest versions.
     """
-    opened = run if isinstance(run, Run) else Run.open(Path(run))
+    run = run if isinstance(run, Run) else Run.open(Path(run))
     if best is not False and version is not None:
         raise InputError("Give either version or best to load, not both.")
-    recipe = recipe_of(opened.spec)
-    if best is not False:
-        versions, reason = _best_versions(opened, None if best is True else best)
-    else:
-        versions, reason = _selected_versions(opened, version), ""
-    return load_networks(opened, recipe, versions, device=device, reason=reason)
-
-
-def load_networks(
-    run: Run, recipe: Recipe, versions: Mapping[str, int] | None = None, *, device: str = "auto", reason: str = ""
-) -> TrainedModel:
-    """The networks of a run at `versions`, and of modules that are not in it the newest full version that verifies.
-
-    `reason` is appended to the error where one of the versions cannot be read.
-    """
+    recipe = recipe_of(run.spec)
     params, device = params_of(run.spec, recipe), choose_device(device)
+    versions, reason = _selected_versions(run, version), ""
+    if best is not False:
+        versions, reason = _best_versions(run, None if best is True else best)
     networks, checkpoints = {}, {}
     for name in recipe.modules:
-        version = (versions or {}).get(name)
-        checkpoint, content = _newest(run, name) if version is None else _at_version(run, name, version, reason)
+        selected = versions.get(name)
+        checkpoint, content = _newest(run, name) if selected is None else _at_version(run, name, selected, reason)
         networks[name] = _build(run, recipe, name, params, checkpoint, content).to(device)
         checkpoints[name] = checkpoint
     return TrainedModel(
@@ -171,19 +154,29 @@ def result_paths(sources: list[Path], target: Path) -> dict[Path, Path]:
             raise InputError(f"{source} {'holds no image' if source.exists() else 'does not exist'}.")
         folder = source if source.is_dir() else source.parent
         results |= {file: (target / file.relative_to(folder)).with_suffix(".png") for file in files}
-    _check_results(results)
+    inputs = {file.resolve() for file in results}
+    taken: dict[Path, Path] = {}
+    for file, path in results.items():
+        if path.resolve() in inputs:
+            raise InputError(f"{path} is an input and would be overwritten; give another --out folder.")
+        if path in taken:
+            raise InputError(f"{taken[path]} and {file} would both become {path}; apply to them one after the other.")
+        taken[path] = file
     return results
 
 
-def call_recipe(run: Run, function: Callable[[], T]) -> T:
-    """Call a function of a run's recipe. An exception in a user's recipe file becomes an InputError with its line.
+def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Around calls of a run's recipe: an exception in a user's recipe file becomes an InputError with its line."""
+    recipe = run.spec.recipe
+    return plugins.user_code_errors("recipe", recipe) if plugins.is_file(recipe) else contextlib.nullcontext()
 
-    An exception in a recipe of the package is a defect of the package and stays as it is.
-    """
-    if not plugins.is_file(run.spec.recipe):
-        return function()
-    with plugins.user_code_errors("recipe", run.spec.recipe):
-        return function()
+
+@contextlib.contextmanager
+def seeded(run: Run) -> Iterator[None]:
+    """Inference without gradients and seeded by the run; torch's generators are as before afterwards."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(run.spec.seed)
+        yield
 
 
 def png(image: Image.Image) -> bytes:
@@ -194,10 +187,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def _newest(run: Run, module: str) -> tuple[Checkpoint, bytes]:
-    """The newest full version: its average, or its weights where no version has an average.
-
-    Versions inside an epoch hold raw weights alone and are left out, so that the same kind of weights is always taken.
-    """
+    """The newest full version: its average, or its weights where no version has one. Others have raw weights alone."""
     store = run.store(module)
     for file in (EMA, WEIGHTS):
         if checkpoints := store.read_newest(file, where=lambda checkpoint: checkpoint.full):
@@ -222,8 +212,9 @@ def _at_version(run: Run, module: str, version: int, reason: str) -> tuple[Check
 
 
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
-    with torch.random.fork_rng():  # initial weights are replaced at once: their draws must not show outside
-        net = freeze(call_recipe(run, lambda: recipe.modules[module].build(params)), "eval")
+    # Initial weights are replaced at once: their draws must not show outside.
+    with torch.random.fork_rng(), recipe_errors(run):
+        net = freeze(recipe.modules[module].build(params), "eval")
     try:
         serialization.load_weights(net, content)
     except CorruptCheckpoint as error:
@@ -235,15 +226,13 @@ def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Check
 
 
 def _selected_versions(run: Run, version: int | Mapping[str, int] | None) -> dict[str, int]:
-    if version is None:
-        return {}
     if isinstance(version, int):
         return dict.fromkeys(run.modules, version)
-    for module in version:
+    for module in version or {}:
         if module not in run.modules:
             near = did_you_mean(module, run.modules)
             raise InputError(f"{run.name} has no module {module!r}; it has {', '.join(run.modules)}.{near}")
-    return dict(version)
+    return dict(version or {})
 
 
 def _best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
@@ -270,22 +259,3 @@ def _check_tensor(images: Tensor) -> None:
         )
     if images.numel() and float(images.abs().amax()) > 1.001:
         raise InputError(f"images has values up to {float(images.abs().amax()):g}; scale them to [-1, 1].")
-
-
-def _to_rgb(image: str | Path | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, str | Path):
-        return read_rgb(Path(image))
-    raise InputError(f"images is a {type(image).__name__}; give a path, a PIL image or a tensor.")
-
-
-def _check_results(results: Mapping[Path, Path]) -> None:
-    inputs = {file.resolve() for file in results}
-    sources: dict[Path, Path] = {}
-    for file, path in results.items():
-        if path.resolve() in inputs:
-            raise InputError(f"{path} is an input and would be overwritten; give another --out folder.")
-        if path in sources:
-            raise InputError(f"{sources[path]} and {file} would both become {path}; apply to them one after the other.")
-        sources[path] = file

@@ -15,7 +15,7 @@ from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.training import serialization
-from modtrain.training.metrics_writer import MetricsWriter
+from modtrain.training.records import MetricsWriter
 
 SCHEDULE_POINTS = 100
 """Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
@@ -37,18 +37,20 @@ class Learner:
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.updates = resolve(self.module.updates, params)
-        self.decay = resolve(self.module.ema, params) if self.module.ema is not None else None
+        self.decay = resolve(self.module.ema, params) or 0.0
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
-        self.reads = {edge.peer: recipe.last(name, edge.peer, params) for edge in self.module.edges()}
+        self.reads = recipe.reads([name], params)
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
         self.resting = False
         """Whether the schedule was 0 at the last progress that was set."""
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
-        self.publisher = Publisher(self.store, writer, keep=retained(run, recipe, params, name))
+        # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
+        counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
+        self.publisher = Publisher(self.store, writer, keep=max([*counts, run.spec.max_staleness or 0]) + 2)
 
     def require_grad(self, required: bool) -> None:
         """Whether gradients reach the weights: only while this module's own loss is computed."""
@@ -71,13 +73,12 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the optimizer's first group."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the exponential moving average towards the weights, faster during the first updates."""
-        if self.average is None or self.decay is None:
+        if self.average is None:
             return
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
@@ -88,7 +89,7 @@ class Learner:
             else:
                 value.copy_(current[name])
 
-    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> Checkpoint:
+    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
         """Publish the weights, and with `full` all that resuming needs. Raises Diverged, FencedOut, OSError."""
         for name, value in self.net.state_dict().items():
             if not torch.isfinite(value).all():
@@ -98,15 +99,15 @@ class Learner:
                 )
         files = {WEIGHTS: serialization.pack_weights(self.net)}
         if full:
-            files[STATE] = self._state(step)
+            state = {"step": step, "optimizer": self.optimizer.state_dict(), "averaged": self.averaged}
+            files[STATE] = serialization.pack_state(state | {"rng": serialization.rng_state()})
             if self.average is not None:
                 files[EMA] = serialization.pack_weights(self.average)
-        checkpoint = self.publisher.publish(
+        self.publisher.publish(
             files, epoch=epoch, step=step, metrics=self.metrics.means, peers=self.lineage, final=final
         )
         if full:
             self.published_step = step
-        return checkpoint
 
     def resumable(self) -> dict[int, Checkpoint]:
         """Full checkpoints by step; of two at the same step the newer."""
@@ -135,22 +136,18 @@ class Learner:
         self.published_step = checkpoint.step
         self.lineage = checkpoint.peers
 
-    def _state(self, step: int) -> bytes:
-        return serialization.pack_state(
-            {
-                "step": step,
-                "optimizer": self.optimizer.state_dict(),
-                "averaged": self.averaged,
-                "rng": serialization.rng_state(),
-            }
-        )
 
+def choose_device(device: str, worker: int = 0) -> str:
+    """A torch device name. `auto` assigns the GPUs to the workers in turn, and the CPU where there is none.
 
-def retained(run: Run, recipe: Recipe, params: Any, name: str) -> int:
-    """How many versions of a module are kept: the most that an edge reads or staleness allows, and two more."""
-    readers = [reader for reader, module in recipe.modules.items() if name in {edge.peer for edge in module.edges()}]
-    counts = [recipe.last(reader, name, params) for reader in readers]
-    return max([1, *counts, run.spec.max_staleness or 0]) + 2
+    InputError for a GPU that this machine does not have.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
+        raise InputError(f"--device {device} is not available: this machine has {count} GPUs. Use auto or cpu.")
+    if device != "auto":
+        return device
+    return f"cuda:{worker % count}" if count else "cpu"
 
 
 def derived_seed(seed: int, name: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,7 @@ from modtrain.errors import CorruptCheckpoint, PeerTimeout
 from modtrain.recipes.base import Recipe
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS, Checkpoint
+from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 
@@ -31,17 +34,30 @@ class _Peer:
     def epoch(self) -> int:
         return self.versions[0][0].epoch if self.versions else -1
 
+    def load_newer(self, store: CheckpointStore) -> None:
+        newest = self.versions[0][0].version if self.versions else -1
+        for checkpoint, content in reversed(store.read_newest(WEIGHTS, count=self.count, above=newest)):
+            net = self.versions.pop()[1] if len(self.versions) >= self.count else self.build()
+            try:
+                serialization.load_weights(net, content)
+            except CorruptCheckpoint as error:
+                log.warning("Skipped version %d of %s: %s", checkpoint.version, store.module, error)
+                continue
+            self.versions.insert(0, (checkpoint, net))
+
 
 class Peers:
     """The modules of other workers that the modules of one worker read."""
 
     def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Iterable[str], device: str) -> None:
-        """Nothing is read before the first `refresh`."""
+
+        def build(name: str) -> nn.Module:
+            module = recipe.modules[name]
+            return freeze(module.build(params), module.frozen_mode).to(device)
+
         self._run = run
-        self._peers = {
-            name: _Peer(count, _builder(recipe, name, params, device))
-            for name, count in recipe.reads(modules, params).items()
-        }
+        peers = recipe.reads(modules, params)
+        self._peers = {name: _Peer(count, functools.partial(build, name)) for name, count in peers.items()}
 
     def nets(self) -> dict[str, list[nn.Module]]:
         """The frozen networks of each peer, newest first."""
@@ -49,43 +65,35 @@ class Peers:
 
     def lineage(self, reads: Mapping[str, int]) -> dict[str, dict[str, Any]]:
         """Versions loaded of each peer in `reads` (peer: how many), newest first, and the epoch of the newest."""
-        loaded = {name: self._peers[name] for name in reads if name in self._peers}
         return {
             name: {"versions": [c.version for c, _ in peer.versions[: reads[name]]], "epoch": peer.epoch}
-            for name, peer in loaded.items()
+            for name, peer in self._peers.items()
+            if name in reads
         }
 
-    def refresh(self, *, at_least: int, poll: Callable[[str], None]) -> None:
+    def refresh(self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None]) -> None:
         """Load newer versions, and wait until every peer has completed `at_least` epochs.
 
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
-        PeerTimeout after the run's `peer_timeout_s`.
+        `waited(peer, seconds)` is called when a wait is over. PeerTimeout after the run's `peer_timeout_s`.
         """
         for name, peer in self._peers.items():
-            self._wait_for(name, peer, at_least, poll)
+            peer.load_newer(self._run.store(name))
+            if peer.epoch < at_least:
+                began_at = time.monotonic()
+                try:
+                    self._wait_for(name, peer, at_least, poll)
+                finally:
+                    waited(name, time.monotonic() - began_at)
 
     def _wait_for(self, name: str, peer: _Peer, at_least: int, poll: Callable[[str], None]) -> None:
         def arrived() -> bool | None:
-            self._load(name, peer)
-            if peer.epoch >= at_least:
-                return True
             poll(name)
-            return None
+            peer.load_newer(self._run.store(name))
+            return True if peer.epoch >= at_least else None
 
         if filesystem.wait_until(arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
             raise PeerTimeout(self._timeout_message(name, peer, at_least))
-
-    def _load(self, name: str, peer: _Peer) -> None:
-        newest = peer.versions[0][0].version if peer.versions else -1
-        for checkpoint, content in reversed(self._run.store(name).read_newest(WEIGHTS, count=peer.count, above=newest)):
-            full = len(peer.versions) >= peer.count
-            net = peer.versions.pop()[1] if full else peer.build()
-            try:
-                serialization.load_weights(net, content)
-            except CorruptCheckpoint as error:
-                log.warning("Skipped version %d of %s: %s", checkpoint.version, name, error)
-                continue
-            peer.versions.insert(0, (checkpoint, net))
 
     def _timeout_message(self, name: str, peer: _Peer, needed: int) -> str:
         report = self._run.read_report(name)
@@ -94,16 +102,10 @@ class Peers:
         reached = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
         return (
             f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {reached} ({worker}). "
-            f"See {self._run.log_path(name)}, "
-            f'or run "modtrain launch {self._run.path}" to restart it.'
+            f'See {self._run.log_path(name)}, or run "modtrain launch {self._run.path}" to restart it.'
         )
 
 
 def freeze(net: nn.Module, mode: str) -> nn.Module:
     """Freeze a network's weights and set its `mode`, eval or train; gradients still pass through to its input."""
     return net.requires_grad_(False).train(mode == "train")
-
-
-def _builder(recipe: Recipe, name: str, params: Any, device: str) -> Callable[[], nn.Module]:
-    module = recipe.modules[name]
-    return lambda: freeze(module.build(params), module.frozen_mode).to(device)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.learner import Learner
-from modtrain.training.pace import PaceEstimator
 from modtrain.training.timeline import Position, Timeline
-from modtrain.training.timers import PhaseTimer
+from modtrain.training.timing import PaceEstimator, PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
 log = logging.getLogger(__name__)
@@ -26,12 +24,10 @@ LOG_S = 10.0
 class Progress:
     """Reports the progress of one worker."""
 
-    def __init__(
-        self, timeline: Timeline, learners: Sequence[Learner], heartbeat: Heartbeat, timer: PhaseTimer
-    ) -> None:
+    def __init__(self, timeline: Timeline, learners: list[Learner], heartbeat: Heartbeat, timer: PhaseTimer) -> None:
         self._timeline, self._learners, self._heartbeat, self._timer = timeline, learners, heartbeat, timer
-        self._pace = PaceEstimator(interval_steps=timeline.exchange_every or 1)
-        self._resting = self._resting_learners()
+        self._pace = self._new_pace()
+        self._resting = [learner.resting for learner in learners]
         self._reported_at, self._logged_at = time.monotonic(), float("-inf")
         self.tracking: Tracking | None = None
         """Gets every curve line; None before training."""
@@ -39,7 +35,7 @@ class Progress:
     @property
     def state(self) -> str:
         """State of the worker between two waits: resting while its schedule trains none of its modules."""
-        return "resting" if all(self._resting_learners()) else "running"
+        return "resting" if all(learner.resting for learner in self._learners) else "running"
 
     def start_epoch(self, position: Position) -> None:
         """The peers are refreshed and the first batch of an epoch follows."""
@@ -54,7 +50,12 @@ class Progress:
         """Write the curve lines and update the heartbeat. Waits for the device; Diverged where a loss is not finite."""
         self._reported_at = time.monotonic()
         self._measure_pace(position)
-        self._write_curves(position)
+        if trained := [learner for learner in self._learners if learner.metrics.check()]:
+            seconds = self._timer.lap()
+            for learner in trained:
+                line = learner.metrics.write(position.epochs, learner.lr, seconds)
+                if self.tracking is not None:
+                    self.tracking.line(learner.name, line)
         self._heartbeat.report(
             state=self.state,
             epoch=position.epoch,
@@ -69,36 +70,25 @@ class Progress:
         if (now := time.monotonic()) - self._logged_at < LOG_S and position.progress < 1:
             return
         self._logged_at = now
-        losses = ", ".join(
-            f"loss of {learner.name} {learner.metrics.means['loss']:.4g}"
-            for learner in self._learners
-            if "loss" in learner.metrics.means
-        )
+        means = {learner.name: learner.metrics.means for learner in self._learners if learner.metrics.means}
+        losses = ", ".join(f"loss of {name} {values['loss']:.4g}" for name, values in means.items())
         epochs = self._timeline.epochs
         log.info("Epoch %d of %d, step %d%s", position.epoch, epochs, position.step, losses and f": {losses}")
 
+    def _new_pace(self) -> PaceEstimator:
+        return PaceEstimator(interval_steps=self._timeline.exchange_every or 1)
+
     def _measure_pace(self, position: Position) -> None:
-        if (resting := self._resting_learners()) != self._resting:
-            self._resting = resting
-            self._pace.restart(self._reported_at, position.step)
+        if (resting := [learner.resting for learner in self._learners]) != self._resting:
+            self._resting, self._pace = resting, self._new_pace()  # a step computes something else from now on
+            self._pace.start_epoch(self._reported_at, position.step)
         elif position.is_epoch_boundary:
             self._pace.end_epoch(self._reported_at, position.step)
         else:
             self._pace.update(self._reported_at, position.step)
-
-    def _write_curves(self, position: Position) -> None:
-        if trained := [learner for learner in self._learners if learner.metrics.check()]:
-            seconds = self._timer.lap()
-            for learner in trained:
-                line = learner.metrics.write(position.epochs, learner.lr, seconds)
-                if self.tracking is not None:
-                    self.tracking.line(learner.name, line)
 
     def _left_s(self, position: Position) -> float | None:
         """None also while a module rests that trains later: its steps will cost more than those that were measured."""
         if any(learner.resting and learner.trains_after(position.progress) for learner in self._learners):
             return None
         return self._pace.left_s(self._timeline.steps - position.step, position.steps_per_epoch)
-
-    def _resting_learners(self) -> tuple[bool, ...]:
-        return tuple(learner.resting for learner in self._learners)

@@ -5,7 +5,6 @@ Loading what a peer published runs no code.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from collections.abc import Mapping
@@ -14,18 +13,14 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from modtrain.errors import CorruptCheckpoint
 
 
 def pack_weights(net: nn.Module) -> bytes:
-    """Parameters and buffers of a network, as safetensors, copied to host memory."""
-    return pack_tensors(net.state_dict())
-
-
-def pack_tensors(values: Mapping[str, Tensor]) -> bytes:
-    """Named tensors as safetensors; each is stored separately, even where two share memory."""
+    """Parameters and buffers of a network, as safetensors; each is stored separately, even where two share memory."""
+    values = net.state_dict()
     return safetensors.torch.save({name: value.detach().cpu().contiguous().clone() for name, value in values.items()})
 
 
@@ -35,11 +30,6 @@ def load_weights(net: nn.Module, content: bytes) -> None:
         net.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise CorruptCheckpoint(f"The published weights do not fit this network: {error}") from error
-
-
-def fingerprint(net: nn.Module) -> str:
-    """sha256 of a network's weights; equal exactly where every parameter and buffer is equal."""
-    return hashlib.sha256(pack_weights(net)).hexdigest()
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:

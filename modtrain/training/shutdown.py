@@ -7,33 +7,23 @@ real systems.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
 import time
 from dataclasses import dataclass
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from modtrain.storage.stop_request import StopRequest
 
 log = logging.getLogger(__name__)
 
 STOP_POLL_S = 1.0
 """Seconds between two looks for a stop request on shared storage, at least."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-
-
-def process_age_s() -> float:
-    """Seconds since this process was started, imports included; 0 where that is unknown."""
-    started = process_started(os.getpid())
-    if started is None:
-        return 0.0
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK"))
 
 
 @dataclass(frozen=True)
@@ -61,9 +51,7 @@ class Shutdown:
         A process whose start took longer than that still trains one batch, so that every job makes progress.
         """
         self._run = run
-        self.no_time = leave_after_s is not None and leave_after_s <= 0
-        """Whether the limit allows no training at all, however quick the start is."""
-        self._deadline = None if leave_after_s is None else time.monotonic() - process_age_s() + leave_after_s
+        self._deadline = None if leave_after_s is None else time.monotonic() - _process_age_s() + leave_after_s
         self._last_check = self._longest_gap_s = 0.0
         self._signal: signal.Signals | None = None
         self._stop_checked_at = 0.0
@@ -74,7 +62,7 @@ class Shutdown:
             self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
@@ -83,39 +71,36 @@ class Shutdown:
         advice = f"; launch {self._run.name} again to go on"
         if self._signal is signal.SIGINT:
             return ShutdownReason(Interrupted, "Interrupted", advice)
-        cause = self._preemption_cause()
-        if cause is None and time.monotonic() - self._stop_checked_at < STOP_POLL_S:
-            return None
-        self._stop_checked_at = time.monotonic()
-        stop = self._stop_request()  # has priority: a job that is to stop must not be continued
-        if stop is not None:
-            return ShutdownReason(StopRequested, f"Stopped on request ({stop})")
-        return ShutdownReason(Preempted, cause, advice) if cause else None
-
-    def _stop_request(self) -> StopRequest | None:
-        """The stop request of the run; None also where storage does not answer, which is asked again soon."""
-        try:
-            return self._run.stop_request()
-        except OSError as error:
-            log.warning("Could not read the stop request of %s: %s", self._run.path, error)
-            return None
-
-    def time_left_s(self) -> float:
-        """Seconds until the job's time limit; infinite without one."""
-        return math.inf if self._deadline is None else self._deadline - time.monotonic()
-
-    def _preemption_cause(self) -> str | None:
-        no_time = self._no_time_for_another_batch()
-        if self._signal is not None:
-            return f"Received {self._signal.name}"
-        return "The job's time ends" if no_time else None
-
-    def _no_time_for_another_batch(self) -> bool:
-        """Whether the longest gap between two checks so far (a batch with its publishing) exceeds the time left."""
         now = time.monotonic()
-        self._longest_gap_s = max(self._longest_gap_s, now - self._last_check) if self._last_check else 0.0
+        is_time_over = self._is_time_over(now)
+        is_preempted = is_time_over or self._signal is not None
+        if not is_preempted and now - self._stop_checked_at < STOP_POLL_S:
+            return None
+        self._stop_checked_at = now
+        try:
+            stop = self._run.stop_request()
+        except OSError as error:  # asked again soon
+            log.warning("Could not read the stop request of %s: %s", self._run.path, error)
+            stop = None
+        if stop is not None:  # has priority: a job that is to stop must not be continued
+            return ShutdownReason(StopRequested, f"Stopped on request ({stop})")
+        cause = "The job's time ends" if self._signal is None else f"Received {self._signal.name}"
+        return ShutdownReason(Preempted, cause, advice) if is_preempted else None
+
+    def _is_time_over(self, now: float) -> bool:
+        """Whether the longest gap between two checks so far (a batch with its publishing) exceeds the time left."""
+        if self._last_check:
+            self._longest_gap_s = max(self._longest_gap_s, now - self._last_check)
         self._last_check = now
-        return self.time_left_s() <= self._longest_gap_s
+        return self._deadline is not None and self._deadline - now <= self._longest_gap_s
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number)
+
+
+def _process_age_s() -> float:
+    """Seconds since this process was started, imports included; 0 where that is unknown."""
+    started = process_started(os.getpid())
+    if started is None:
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK"))

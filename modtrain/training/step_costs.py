@@ -21,8 +21,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
-from modtrain.training.devices import choose_device
-from modtrain.training.learner import Learner
+from modtrain.training.learner import Learner, choose_device
 from modtrain.training.worker import train_step
 
 STEPS = 3

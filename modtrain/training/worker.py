@@ -16,7 +16,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -28,15 +28,14 @@ from modtrain.recipes.nets_view import Nets
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import Learner, derived_seed
-from modtrain.training.metrics_writer import POSITION
 from modtrain.training.peers import Peers
 from modtrain.training.progress import Progress
 from modtrain.training.publishing import Publishing
+from modtrain.training.records import POSITION, WorkerEvents
 from modtrain.training.shutdown import Shutdown
-from modtrain.training.timeline import Timeline
-from modtrain.training.timers import PhaseTimer
+from modtrain.training.timeline import Stretch, Timeline
+from modtrain.training.timing import PhaseTimer
 from modtrain.training.trackers.base import Tracking
-from modtrain.training.worker_events import WorkerEvents
 
 log = logging.getLogger(__name__)
 
@@ -56,29 +55,20 @@ class Worker:
         events: WorkerEvents,
         *,
         device: str,
-        after_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """Build the modules and resume from their newest checkpoints.
-
-        `after_epoch` is called with the epochs completed after each epoch but the last.
-        """
-        self.run, self.heartbeat, self.shutdown, self.events = run, heartbeat, shutdown, events
-        self.device, self.after_epoch = device, after_epoch
-        self.recipe = recipe_of(run.spec)
-        self.params = params_of(run.spec, self.recipe)
-        self.data = data_of(run.spec, self.recipe, self.params)
-        self.timeline = Timeline.of_one_stage(
-            epochs=run.spec.epochs, steps_per_epoch=len(self.data.train), exchange_every=run.spec.exchange_every
-        )
+        """Build the modules and resume from their newest checkpoints."""
+        self.run, self.heartbeat, self.shutdown, self.events, self.device = run, heartbeat, shutdown, events, device
+        recipe = recipe_of(run.spec)
+        params = params_of(run.spec, recipe)
+        self.data = data_of(run.spec, recipe, params).train
+        stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))
+        self.timeline = Timeline(stretches=(stretch,), exchange_every=run.spec.exchange_every)
         self.writer = uuid.uuid4().hex
-        self.learners = [
-            Learner(run, self.recipe, self.params, name, device=device, writer=self.writer) for name in modules
-        ]
-        self.peers = Peers(run, self.recipe, self.params, modules, device)
+        self.learners = [Learner(run, recipe, params, name, device=device, writer=self.writer) for name in modules]
+        self.peers = Peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
         self.progress = Progress(self.timeline, self.learners, heartbeat, self.timer)
-        read_by_peers = self.recipe.read_by_others(modules)
-        self.publishing = Publishing(run, self.learners, heartbeat, read_by_peers=read_by_peers)
+        self.publishing = Publishing(run, self.learners, heartbeat, recipe.read_by_others(modules))
         torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self.nets = self._build_nets()
@@ -88,24 +78,29 @@ class Worker:
         """Whether every batch of the run is trained."""
         return self.position.step >= self.timeline.steps
 
-    def train(self, tracking: Tracking) -> None:
-        """Train to the end of the run; raises an error of `errors.py` where it does not get there."""
+    def train(self, tracking: Tracking, after_epoch: Callable[[int], None]) -> None:
+        """Train to the end of the run; raises an error of `errors.py` where it does not get there.
+
+        `after_epoch` is called with the epochs completed after each epoch but the last.
+        """
         self._start(tracking)
         self._publish(full=True)  # version 0, or after a resume the fence against the worker that was here before
         for epoch in range(self.position.epoch, self.timeline.epochs):
             self._refresh_peers(wait=True)
             self.progress.start_epoch(self.position)
-            with contextlib.closing(self._batches(epoch)) as batches:
+            epoch_of_data = self.data.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
+            with contextlib.closing(epoch_of_data) as batches:
                 for batch in self.timer.fetching(batches):
                     self._train_on(batch)
                     self._between_batches()
             self._publish(full=True)
-            self._finish_epoch()
+            self.progress.log_epoch(self.position)
+            if not self.is_finished:
+                after_epoch(self.position.epoch)
+                self._exit_if_requested()
         self._finish_publishing()
 
     def _start(self, tracking: Tracking) -> None:
-        if self.shutdown.no_time:
-            raise InputError("The job's time limit leaves no time to train: raise walltime, or lower publish_before_s.")
         self.progress.tracking = tracking
         self.timer.lap()  # the time to build is no training time
         modules = ", ".join(learner.name for learner in self.learners)
@@ -133,18 +128,12 @@ class Worker:
             self._retry_publish_if_due()
             self._exit_if_requested()
 
-    def _finish_epoch(self) -> None:
-        self.progress.log_epoch(self.position)
-        if not self.is_finished:
-            self.after_epoch(self.position.epoch)
-            self._exit_if_requested()
-
     def _refresh_peers(self, *, wait: bool) -> None:
         """Load newer peers; with `wait` until none of them is further behind than the run's staleness bound."""
         epoch, bound = self.position.epoch, self.run.spec.max_staleness
         oldest_epoch = max(0, epoch - bound) if wait and bound is not None else 0
-        with self.timer.during("exchange"), self.events.waiting(epoch, self.position.step):
-            self.peers.refresh(at_least=oldest_epoch, poll=self._while_waiting)
+        with self.timer.during("exchange"):
+            self.peers.refresh(at_least=oldest_epoch, poll=self._while_waiting, waited=self._record_wait)
         self.nets = self._build_nets()
         for learner in self.learners:
             learner.lineage = self.peers.lineage(learner.reads)
@@ -152,16 +141,18 @@ class Worker:
 
     def _while_waiting(self, peer: str) -> None:
         self.timer.enter("waiting")
-        self.events.record_wait(peer)
         self.heartbeat.report(state="waiting", waiting_for=peer)
         self._retry_publish_if_due()
         self._exit_if_requested()
 
-    def _publish(self, *, full: bool) -> None:
+    def _record_wait(self, peer: str, seconds: float) -> None:
+        self.events.record_wait(peer, seconds, epoch=self.position.epoch, step=self.position.step)
+
+    def _publish(self, *, full: bool, last: bool = False) -> None:
         """Publish a full checkpoint of every module, or the weights that other workers read."""
         self.progress.report(self.position)  # finds NaN before it could be published
         with self.timer.during("exchange"):
-            self.publishing.publish(self.position, full=full)
+            self.publishing.publish(self.position, full=full, last=last)
 
     def _retry_publish_if_due(self) -> None:
         if self.publishing.is_retry_due():
@@ -171,7 +162,7 @@ class Worker:
         reason = self.shutdown.reason()
         if reason is not None:
             if not self.publishing.is_complete(self.position.step):
-                self._publish(full=True)
+                self._publish(full=True, last=True)
             raise reason.error(self.publishing.error)
 
     def _finish_publishing(self) -> None:
@@ -203,9 +194,6 @@ class Worker:
     def _build_nets(self) -> Nets:
         live = {learner.name: [learner.net] for learner in self.learners}
         return Nets({**live, **self.peers.nets()}, {learner.name: learner.reads for learner in self.learners})
-
-    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
-        return self.data.train.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
 
 
 def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:

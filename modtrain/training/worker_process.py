@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from modtrain.errors import OUTCOMES, FencedOut, ModtrainError, PeerTimeout, Preempted, StorageError
+from modtrain.errors import OUTCOMES, FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
-from modtrain.training.devices import choose_device
+from modtrain.training.learner import choose_device
+from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.trackers.base import Subject, Tracking
 from modtrain.training.worker import Worker
-from modtrain.training.worker_events import WorkerEvents
 
 log = logging.getLogger(__name__)
 
@@ -45,63 +45,62 @@ def work(
     shutdown = Shutdown(run, leave_after_s)
     events = WorkerEvents(run, modules, device)
     heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device)
+    worker: Worker | None = None
+    state, code, trouble = "finished", 0, None
     with _log_to_files(run, modules), shutdown, heartbeat:
         try:
-            worker = Worker(run, modules, heartbeat, shutdown, events, device=device, after_epoch=after_epoch)
+            worker = Worker(run, modules, heartbeat, shutdown, events, device=device)
             heartbeat.report(steps=worker.timeline.steps)
-            _train(worker, may_come)
+            if worker.is_finished:
+                log.info("Finished already, at step %d", worker.position.step)
+            elif leave_after_s is not None and leave_after_s <= 0:
+                raise InputError(
+                    "The job's time limit leaves no time to train: raise walltime, or lower publish_before_s."
+                )
+            else:
+                _train(worker, after_epoch, may_come)
             heartbeat.report(epoch=worker.position.epoch, step=worker.position.step)
-            _record_exit(heartbeat, events, "finished", 0)
         except ModtrainError as error:
             if isinstance(error, FencedOut):
                 heartbeat.silence()  # the heartbeat file belongs to the other worker now
-            code = error.exit_code
-            _record_exit(heartbeat, events, OUTCOMES.get(code, "failed"), code, str(error))
+            code, trouble = error.exit_code, str(error)
+            state = OUTCOMES.get(code, "failed")
             log.log(logging.INFO if code in OUTCOMES else logging.ERROR, "%s", error)
             raise
         except BaseException as error:
             code = StorageError.exit_code if isinstance(error, OSError) else 1  # `_log_to_files` converts OSError
-            _record_exit(heartbeat, events, "failed", code, f"{type(error).__name__}: {error}")
+            state, trouble = "failed", f"{type(error).__name__}: {error}"
             log.exception("The worker failed")
             raise
+        finally:
+            heartbeat.report(state=state, exit_code=code, trouble=trouble)
+            events.record_exit(state, code, trouble, worker.position.step if worker else None)
 
 
-def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
+def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:
     step = worker.position.step
-    if worker.is_finished:
-        log.info("Finished already, at step %d", step)
-        return
     worker.events.record_start(worker.writer, step)
     for learner in worker.learners:
         learner.metrics.resume(step)
     modules = tuple(learner.name for learner in worker.learners)
     with Tracking(Subject(run=worker.run, modules=modules, step=step)) as tracking:
         try:
-            worker.train(tracking)
+            worker.train(tracking, after_epoch)
         except PeerTimeout as error:
             if may_come():
                 raise Preempted(f"{error} Left to come back later.") from error
             raise
-        finally:
-            worker.events.step = worker.position.step
-
-
-def _record_exit(
-    heartbeat: Heartbeat, events: WorkerEvents, state: str, exit_code: int, trouble: str | None = None
-) -> None:
-    heartbeat.report(state=state, exit_code=exit_code, trouble=trouble)
-    events.record_exit(state, exit_code, trouble)
 
 
 @contextlib.contextmanager
 def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
     root = logging.getLogger("modtrain")
     root.setLevel(logging.INFO)
-    handlers = [_FileLog(run.log_path(module)) for module in modules]
+    handler = _FileLog([run.log_path(module) for module in modules])
+    root.addHandler(handler)
     try:
-        for module, handler in zip(modules, handlers, strict=True):
+        for module in modules:
             run.module_path(module).mkdir(parents=True, exist_ok=True)
-            root.addHandler(handler)
         yield
     except OSError as error:
         raise StorageError(
@@ -109,19 +108,18 @@ def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
             f'"modtrain doctor {run.path}"), then launch {run.name} again.'
         ) from error
     finally:
-        for handler in handlers:
-            root.removeHandler(handler)
+        root.removeHandler(handler)
 
 
 class _FileLog(logging.Handler):
     """`worker.log` on shared storage: each line opens the file again, and storage that fails costs only the line."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__()
-        self._path = path
+        self._paths = paths
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one record."""
-        with contextlib.suppress(OSError):  # stderr has it as well
-            filesystem.append_line(self._path, self.format(record))
+        for path in self._paths:
+            with contextlib.suppress(OSError):  # stderr has it as well
+                filesystem.append_line(path, self.format(record))

@@ -175,8 +175,12 @@ def test_workers_of_one_node_compute_a_cache_file_once(own_cache: Path) -> None:
     assert calls == [1]
 
 
-def test_a_recipe_gets_fruits_without_a_dataroot() -> None:
-    data = unpaired(None, load_size=36, crop_size=32, batch_size=5, fruits_train=12, fruits_test=4)
+def test_a_recipe_gets_fruits_without_a_dataroot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(size: int, *, train: int = 12, test: int = 4) -> Fruits:
+        return fruits(size, train=train, test=test)
+
+    monkeypatch.setattr("modtrain.data.unpaired.fruits", few)
+    data = unpaired(None, load_size=36, crop_size=32, batch_size=5)
     assert data.description == "fruits 32x32: 12 apples and 12 oranges for training, 4 pairs for testing"
     batches = list(data.train.epoch(0, seed=0))
     assert len(batches) == len(data.train) == 2

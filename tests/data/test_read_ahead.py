@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from modtrain.data.base import Batch
 from modtrain.data.read_ahead import Pile, ReadAheadBatches, Sample, read_ahead
-from modtrain.data.unpaired_batches import unpaired_batches
+from modtrain.data.unpaired import unpaired_batches
 from modtrain.errors import InputError
 
 
@@ -149,7 +149,7 @@ def test_leaving_an_epoch_early_ends_its_threads() -> None:
 
 def test_a_program_that_leaves_an_epoch_open_ends() -> None:
     program = (
-        "import torch; from modtrain.data.unpaired_batches import unpaired_batches\n"
+        "import torch; from modtrain.data.unpaired import unpaired_batches\n"
         "x = torch.zeros((50, 3, 8, 8), dtype=torch.uint8)\n"
         "epoch = unpaired_batches(a=x, b=x, load_size=8, crop_size=8, batch_size=1).epoch(0, seed=0)\n"
         "next(epoch)"

@@ -19,8 +19,7 @@ from torch import Tensor
 from modtrain.data import images
 from modtrain.data.images import Files, decode, find, load
 from modtrain.data.read_ahead import ReadAheadBatches
-from modtrain.data.unpaired import UnpairedTest, unpaired
-from modtrain.data.unpaired_batches import unpaired_batches
+from modtrain.data.unpaired import UnpairedTest, unpaired, unpaired_batches
 from modtrain.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "automobile2truck"

@@ -11,10 +11,18 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
-from modtrain.nets.conv import Conv, Norm, c7s1, conv3x3, down, normalisation, up
-from modtrain.nets.padding import pad_to_multiple
-from modtrain.nets.patchgan import patchgan
-from modtrain.nets.resnet import ResnetBlock
+from modtrain.nets.layers import (
+    Conv,
+    Norm,
+    ResnetBlock,
+    c7s1,
+    conv3x3,
+    down,
+    normalisation,
+    pad_to_multiple,
+    patchgan,
+    up,
+)
 
 
 def multiply_accumulates(net: nn.Module, x: Tensor) -> int:

@@ -44,8 +44,7 @@ def nets_of(params: Params, live: dict[str, nn.Module], opponents: list[nn.Modul
     versions: dict[str, list[nn.Module]] = {name: [net] for name, net in live.items()}
     if opponents:
         versions["discriminator"] = opponents
-    lasts = {name: {e.peer: recipe.last(name, e.peer, params) for e in m.edges()} for name, m in recipe.modules.items()}
-    return Nets(versions, lasts)
+    return Nets(versions, {name: recipe.reads([name], params) for name in recipe.modules})
 
 
 def train_only(module: str, nets: Nets, live: dict[str, nn.Module]) -> None:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from modtrain.storage.heartbeat import Heartbeat
-from modtrain.training.pace import STEP_SAMPLES, PaceEstimator
+from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
+from modtrain.training.timing import STEP_SAMPLES, PaceEstimator
 from modtrain.training.worker import Worker
-from modtrain.training.worker_events import WorkerEvents
 from tests.support import runs
 
 STEP_S = 0.1
@@ -92,15 +92,6 @@ def test_a_pace_that_changes_for_good_is_followed_within_minutes() -> None:
     assert clock.left_s() == pytest.approx((STEPS - clock.step) * 3 * STEP_S, rel=0.05)
 
 
-def test_what_a_step_cost_before_it_computed_something_else_is_forgotten() -> None:
-    clock = Clock(PaceEstimator())
-    clock.train(500, step_s=STEP_S / 10)
-    clock.pace.restart(clock.at, clock.step)
-    assert clock.left_s() is None
-    clock.train(20 * STEP_SAMPLES)
-    assert clock.left_s() == pytest.approx((STEPS - clock.step) * STEP_S)
-
-
 def test_a_short_run_still_has_a_rate() -> None:
     pace = PaceEstimator()
     pace.start_epoch(0.0, 0)
@@ -131,7 +122,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
     shown = {}
     for epoch in range(2):
         worker.progress.start_epoch(worker.position)
-        for batch in worker._batches(epoch):
+        for batch in worker.data.epoch(epoch, seed=0):
             now += 0.1
             worker._train_on(batch)
             worker.progress.after_batch(worker.position)

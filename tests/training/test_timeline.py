@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,20 +48,8 @@ def test_a_position_is_what_counting_the_batches_one_by_one_gives(drawn: list[St
         assert (position.step, position.epoch, position.batch, position.stage) == (step, epoch, batch, stage)
         assert position.progress == step / len(batches) < 1
         assert position.stage_progress == step_of_stage / steps_of_stage < 1
-        assert position.is_epoch_boundary == timeline.is_epoch_boundary(step) == (batch == 0)
+        assert position.is_epoch_boundary == (batch == 0)
         assert epoch <= position.epochs < epoch + 1
-
-
-@quick
-@given(stretches)
-def test_an_epoch_ends_where_the_next_one_begins(drawn: list[Stretch]) -> None:
-    timeline = Timeline(stretches=tuple(drawn))
-    last_steps = {epoch: step for step, epoch, *_ in walk(timeline)}
-    assert [timeline.end_of_epoch(epoch) for epoch in range(timeline.epochs)] == [
-        last_steps[epoch] + 1 for epoch in range(timeline.epochs)
-    ]
-    with pytest.raises(ValueError, match=f"there is no epoch {timeline.epochs}"):
-        timeline.end_of_epoch(timeline.epochs)
 
 
 @quick
@@ -83,10 +70,3 @@ def test_weights_are_exchanged_every_so_many_steps_but_not_where_an_epoch_ends_a
     timeline = Timeline(stretches=tuple(drawn), exchange_every=every)
     expected = {step for step, _, batch, *_ in walk(timeline) if every and step % every == 0 and batch}
     assert {step for step in range(timeline.steps + 1) if timeline.is_exchange_point(step)} == expected
-
-
-def test_the_timeline_of_one_stage_has_the_epochs_of_the_run() -> None:
-    timeline = Timeline.of_one_stage(epochs=3, steps_per_epoch=10, exchange_every=4)
-    assert (timeline.steps, timeline.epochs, timeline.end_of_epoch(1)) == (30, 3, 20)
-    assert timeline.at(25).epochs == 2.5
-    assert [step for step in range(31) if timeline.is_exchange_point(step)] == [4, 8, 12, 16, 24, 28]

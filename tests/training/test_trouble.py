@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import logging
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +19,10 @@ from modtrain.errors import Diverged, InputError, StorageError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
+from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.training.publishing import Publishing
+from modtrain.training.timeline import Stretch, Timeline
 from tests.support import runs
 
 TOGETHER = [["generator", "discriminator"]]
@@ -81,10 +87,60 @@ def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
     small_disk: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modtrain.training.publishing.RETRY_S", 0.01)
-    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, epochs=50)
+    monkeypatch.setattr("modtrain.training.publishing.GIVE_UP_S", 0.2)
+    # At the exchange points of a joint run nothing is to be published: they do not count as a success.
+    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, exchange_every=1, epochs=50)
     fill(small_disk / "filler")
-    with pytest.raises(StorageError, match=r"No space left on device.*modtrain doctor"):
+    with pytest.raises(StorageError, match=r"has failed for \d+ s: .*No space left on device.*modtrain doctor"):
         runs.finish(run)
+
+
+class Refused:
+    """A learner whose publishes fail until `error` is None; `attempts` holds `full` of each."""
+
+    name, published_step = "generator", -1
+
+    def __init__(self) -> None:
+        self.error: OSError | None = OSError(errno.ENOSPC, "No space left on device")
+        self.attempts: list[bool] = []
+
+    def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
+        self.attempts.append(full)
+        if self.error is not None:
+            raise self.error
+
+
+def test_publishes_wait_for_the_retry_and_a_quarter_of_an_hour_of_failures_is_the_end(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("modtrain.training.publishing.time", SimpleNamespace(monotonic=lambda: now))
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    learner = Refused()
+    publishing = Publishing(run, [learner], Heartbeat(map(run.heartbeat_path, run.modules)), set())  # type: ignore[list-item]
+    stretch = Stretch(stage="train", epochs=3, steps_per_epoch=10)
+    position = Timeline(stretches=(stretch,)).at(10)
+    publishing.publish(position, full=True)
+    publishing.publish(position, full=True)
+    assert learner.attempts == [True], "the second one waits for the retry"
+    publishing.publish(position, full=True, last=True)
+    assert len(learner.attempts) == 2, "a worker that exits does not wait"
+    now += 5
+    learner.error = None
+    publishing.publish(position, full=False)
+    assert learner.attempts[2:] == [True], "an exchange point makes up for the full checkpoint that failed"
+    assert publishing.error is None
+    learner.error = OSError(errno.EIO, "Input/output error")
+    attempted_at = []
+    for _ in range(900):
+        attempts = len(learner.attempts)
+        publishing.publish(position, full=True)
+        attempted_at += [now] * (len(learner.attempts) - attempts)
+        now += 1
+    assert [b - a for a, b in itertools.pairwise(attempted_at)][:7] == [2, 4, 8, 16, 32, 60, 60]
+    now += 60
+    with pytest.raises(StorageError, match=r"has failed for 9\d\d s: .*Input/output error"):
+        publishing.publish(position, full=True)
 
 
 def test_the_training_curve_is_one_line_an_interval_with_losses_and_rate(tmp_path: Path, tiny_recipe: Path) -> None:

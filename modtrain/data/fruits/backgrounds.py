@@ -7,9 +7,9 @@ training come from the left part, crops for testing from the right one, so that 
 from __future__ import annotations
 
 import functools
-import importlib.util
-from dataclasses import dataclass
+import importlib.resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +17,15 @@ from PIL import Image
 
 from modtrain.errors import InputError
 
-PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
-GREY_PHOTOGRAPHS = ("grass.png", "gravel.png", "brick.png")
-TINTS = {
-    "grass.png": (0.78, 1.0, 0.42),
-    "gravel.png": (1.0, 0.93, 0.80),
-    "brick.png": (1.0, 0.74, 0.60),
-}
+TINTS = {"grass.png": (0.78, 1.0, 0.42), "gravel.png": (1.0, 0.93, 0.80), "brick.png": (1.0, 0.74, 0.60)}
 """Colours of the grey photographs: factors on red, green and blue."""
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", *TINTS)
 
 TRAIN_SHARE = 0.6
 MIN_CROP = 120
 
 
-@dataclass(frozen=True)
-class Crop:
+class Crop(NamedTuple):
     """A square of a photograph, in pixels of the photograph."""
 
     photograph: int
@@ -45,21 +39,19 @@ class Crop:
 def photographs() -> tuple[Image.Image, ...]:
     """All photographs in RGB, always in the same order. Raises InputError if one is missing."""
     folder = _folder()
-    missing = [name for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS) if not (folder / name).is_file()]
+    missing = [name for name in PHOTOGRAPHS if not (folder / name).is_file()]
     if missing:
         raise InputError(
             f"scikit-image's folder {folder} lacks {', '.join(missing)}, backgrounds of the built-in data set; "
             "install scikit-image with pip, or give --dataroot."
         )
-    return tuple(_read(folder / name) for name in (*PHOTOGRAPHS, *GREY_PHOTOGRAPHS))
+    return tuple(_read(folder / name) for name in PHOTOGRAPHS)
 
 
 def draw_crops(count: int, *, rng: np.random.Generator, testing: bool) -> list[Crop]:
     """Random crops from the photographs' training or testing part."""
-    sizes = [photograph.size for photograph in photographs()]
-    which = rng.integers(len(sizes), size=count)
-    place = rng.random((count, 4))
-    return [_crop(int(index), sizes[index], row, testing) for index, row in zip(which, place, strict=True)]
+    which = rng.integers(len(PHOTOGRAPHS), size=count)
+    return [_crop(int(index), place, testing) for index, place in zip(which, rng.random((count, 4)), strict=True)]
 
 
 def cut(crops: list[Crop], size: int) -> NDArray[np.float32]:
@@ -74,10 +66,7 @@ def cut(crops: list[Crop], size: int) -> NDArray[np.float32]:
 
 
 def _folder() -> Path:
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise InputError("The built-in data set needs scikit-image: pip install scikit-image, or give --dataroot.")
-    return Path(spec.origin).parent / "data"
+    return Path(str(importlib.resources.files("skimage"))) / "data"
 
 
 def _read(path: Path) -> Image.Image:
@@ -89,12 +78,11 @@ def _read(path: Path) -> Image.Image:
     return Image.fromarray(tinted.astype(np.uint8))
 
 
-def _crop(index: int, size: tuple[int, int], place: NDArray[np.float64], testing: bool) -> Crop:
+def _crop(index: int, place: NDArray[np.float64], testing: bool) -> Crop:
     """`place` holds four uniform numbers: side, left, top, mirrored."""
-    width, height = size
+    width, height = photographs()[index].size
     line = round(width * TRAIN_SHARE)
     first, last = (line, width) if testing else (0, line)
-    largest = min(last - first, height)
-    side = round(MIN_CROP + (largest - MIN_CROP) * place[0])
+    side = round(MIN_CROP + (min(last - first, height) - MIN_CROP) * place[0])
     left = first + round((last - first - side) * place[1])
     return Crop(index, left, round((height - side) * place[2]), side, bool(place[3] < 0.5))

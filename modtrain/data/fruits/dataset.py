@@ -49,16 +49,16 @@ def fruits(size: int, *, train: int = 800, test: int = 64, seed: int = 0) -> Fru
 
 
 def _paint_all(size: int, train: int, test: int, seed: int) -> Tensors:
-    train_a, _, _ = _paint(size, train, np.random.default_rng([seed, 0]), testing=False, apples=True)
-    _, train_b, _ = _paint(size, train, np.random.default_rng([seed, 1]), testing=False, oranges=True)
-    test_a, test_b, mask = _paint(size, test, np.random.default_rng([seed, 2]), testing=True, apples=True, oranges=True)
-    return asdict(Fruits(train_a, train_b, test_a, test_b, mask))
+    train_a, _, _ = _paint(size, train, [seed, 0], apples=True)
+    _, train_b, _ = _paint(size, train, [seed, 1], oranges=True)
+    return asdict(Fruits(train_a, train_b, *_paint(size, test, [seed, 2], testing=True, apples=True, oranges=True)))
 
 
 def _paint(
-    size: int, count: int, rng: np.random.Generator, *, testing: bool, apples: bool = False, oranges: bool = False
+    size: int, count: int, seed: list[int], *, testing: bool = False, apples: bool = False, oranges: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same scenes with apples, with oranges, and the mask; a fruit that is not requested leaves its array zero."""
+    rng = np.random.default_rng(seed)
     crops, scenes = backgrounds.draw_crops(count, rng=rng, testing=testing), _scenes(count, rng)
     a, b = np.zeros((2, count, 3, size, size), np.uint8)
     mask = np.zeros((count, 1, size, size), np.uint8)

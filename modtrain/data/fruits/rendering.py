@@ -33,7 +33,7 @@ class Scenes:
     light_x: Array
     light_y: Array
     light: Array
-    """Brightness of the light, 1 is normal."""
+    """Brightness, 1 is normal."""
     ripeness: Array
     """0: a green-yellow apple, 1: a red one."""
     tone: Array
@@ -44,7 +44,6 @@ class Scenes:
     """0 to 1: offset of the skin in the noise."""
 
     def part(self, chosen: slice) -> Scenes:
-        """Some of the scenes."""
         return Scenes(**{field.name: getattr(self, field.name)[chosen] for field in fields(self)})
 
 
@@ -67,7 +66,6 @@ class Layer:
     coverage: Array
 
     def over(self, below: Array) -> Array:
-        """This layer painted over a picture."""
         return below + (self.colour - below) * self.coverage
 
 
@@ -76,9 +74,8 @@ def surface(scenes: Scenes, size: int) -> Surface:
     across, down = _pixel_centres(size)
     right, up = (across - scenes.x) / scenes.radius, (scenes.y - down) / scenes.radius
     cos, sin = np.cos(scenes.tilt), np.sin(scenes.tilt)
-    light = np.concatenate(
-        [scenes.light_x * cos + scenes.light_y * sin, scenes.light_y * cos - scenes.light_x * sin, _light_z(scenes)], 1
-    )
+    x, y = scenes.light_x * cos + scenes.light_y * sin, scenes.light_y * cos - scenes.light_x * sin
+    light = np.concatenate([x, y, np.sqrt(np.maximum(1 - scenes.light_x**2 - scenes.light_y**2, 0.05))], 1)
     return Surface(right * cos - up * sin, right * sin + up * cos, scenes.radius * np.float32(size), light)
 
 
@@ -88,8 +85,7 @@ def with_shadow(background: Array, scenes: Scenes) -> Array:
     right, below = (across - scenes.x) / scenes.radius, (down - scenes.y) / scenes.radius
     cast = np.exp(-(((right + 0.55 * scenes.light_x) / 1.05) ** 2) - ((below - 0.85) / 0.30) ** 2)
     touch = np.exp(-((right / 0.60) ** 2) - ((below - 0.97) / 0.12) ** 2)
-    shade: Array = background * (1 - 0.55 * cast) * (1 - 0.45 * touch)
-    return shade
+    return background * (1 - 0.55 * cast) * (1 - 0.45 * touch)
 
 
 def apple(scenes: Scenes, surface: Surface) -> tuple[Layer, Layer]:
@@ -109,15 +105,13 @@ def orange(scenes: Scenes, surface: Surface) -> Layer:
     distance, normal = _sphere(surface, np.float32(1.0) - 0.035 * surface.y**2)
     wavelength = np.maximum(0.085, 3.0 / surface.pixels)
     u, v = surface.x / wavelength / 16, surface.y / wavelength / 16
-    bumps = np.concatenate(
-        [noise(u, v, scenes.texture, 16), noise(u, v, scenes.texture + 0.37, 16), np.zeros_like(surface.x)], 1
-    )
+    bumps = [noise(u, v, scenes.texture + shift, 16) for shift in (0, 0.37)]
     colour = _orange_skin(scenes, surface)
     up = surface.y - 0.60
     button = np.sqrt(surface.x**2 + (up / 0.72) ** 2)
     dimple = np.exp(-((button / 0.24) ** 2))
     bend = np.concatenate([surface.x, up, np.zeros_like(up)], 1) / 0.24
-    normal = _unit(normal + 0.055 * bumps - 0.7 * dimple * bend)
+    normal = _unit(normal + 0.055 * np.concatenate([*bumps, np.zeros_like(up)], 1) - 0.7 * dimple * bend)
     lit = _lit(colour * (1 - 0.12 * dimple), normal, surface, scenes, gloss=0.26, sharpness=14.0)
     green = _colour(0.36, 0.42, 0.14) * scenes.light * (0.75 + 0.25 * dimple)
     return Layer(Layer(green, _coverage(button - 0.105, surface)).over(lit), _coverage(distance, surface))
@@ -146,11 +140,6 @@ def _pixel_centres(size: int) -> tuple[Array, Array]:
     return centres[None, None, None, :], centres[None, None, :, None]
 
 
-def _light_z(scenes: Scenes) -> Array:
-    z: Array = np.sqrt(np.maximum(1 - scenes.light_x**2 - scenes.light_y**2, 0.05))
-    return z
-
-
 def _apple_outline(surface: Surface) -> Array:
     """Radius of the apple's edge at each pixel's angle: broad shoulders, a dip at the stem, narrower below."""
     angle = np.abs(np.arctan2(surface.x, surface.y))
@@ -177,7 +166,9 @@ def _apple_skin(scenes: Scenes, surface: Surface, hollow: Array) -> Array:
     around, away = np.arctan2(surface.x, up) / np.float32(2 * np.pi), np.sqrt(surface.x**2 + up**2)
     streaks = noise(around, away * 0.06, scenes.texture, 16) * 0.55 + noise(around, away * 0.3, scenes.texture, 4) * 0.6
     sunny = surface.x * np.cos(scenes.blush) + surface.y * np.sin(scenes.blush)
-    red = _step(2.6 * (scenes.ripeness - 0.42) + 0.65 * sunny + 0.35 * streaks - 0.9 * hollow)
+    redness = 2.6 * (scenes.ripeness - 0.42) + 0.65 * sunny + 0.35 * streaks - 0.9 * hollow
+    ripe_share = np.clip(redness * 0.5 + 0.5, 0, 1)
+    red = ripe_share * ripe_share * (3 - 2 * ripe_share)  # a smooth step
     ripe = _colour(0.74, 0.075, 0.085) + scenes.tone * _colour(0.045, 0.02, 0.02)
     unripe = _colour(0.70, 0.73, 0.20) + scenes.tone * _colour(0.06, 0.01, 0.03)
     skin = unripe + (ripe - unripe) * red
@@ -222,13 +213,6 @@ def _lit(colour: Array, normal: Array, surface: Surface, scenes: Scenes, *, glos
 def _coverage(distance: Array, surface: Surface) -> Array:
     """Antialiasing: how much of a pixel lies inside an outline that is `distance` radii away."""
     return np.clip(0.5 - distance * surface.pixels, 0, 1)
-
-
-def _step(value: Array) -> Array:
-    """A smooth step from 0 to 1 for values from -1 to 1."""
-    t = np.clip(value * 0.5 + 0.5, 0, 1)
-    smooth: Array = t * t * (3 - 2 * t)
-    return smooth
 
 
 def _unit(vectors: Array) -> Array:

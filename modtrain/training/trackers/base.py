@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Protocol
 
 from modtrain import plugins
@@ -92,25 +91,27 @@ class Tracking:
     def __enter__(self) -> Tracking:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
         state = "finished" if error is None else OUTCOMES.get(getattr(error, "exit_code", 1), "failed")
         for thread in self._threads:
             thread.finish(lambda tracker: tracker.close(state))
         deadline = time.monotonic() + (FINISH_TIMEOUT_S if error is None and self._trains else EXIT_TIMEOUT_S)
         for thread in self._threads:
-            thread.join(deadline - time.monotonic())
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("%s does not end in time; its last points may be missing.", thread.tracker_name)
 
     def line(self, module: str, line: Mapping[str, Any]) -> None:
         """Send a line of a module's `metrics.jsonl`."""
         values = scalars(line) | {"lr": float(line["lr"])}
         self._send(lambda tracker: tracker.scalars(module, values, step=line["step"], at=line["at"]))
 
-    def evaluation(self, line: Mapping[str, Any], *, step: int, grid: Path | None) -> None:
+    def evaluation(self, line: Mapping[str, Any], *, step: int) -> None:
         """Send an evaluation of the checkpoints of a step, with its sample grid."""
         values, at = scalars(line["metrics"]), float(line["at"])
         self._send(lambda tracker: tracker.scalars(EVALUATION, values, step=step, at=at))
-        if grid is not None:
-            self._send(lambda tracker: tracker.picture(grid, step=step, at=at))
+        if line["grid"] is not None:
+            self._send(lambda tracker: tracker.picture(Path(line["grid"]), step=step, at=at))
 
     def _send(self, call: Callable[[Tracker], None]) -> None:
         for thread in self._threads:
@@ -128,28 +129,24 @@ def check(names: Iterable[str]) -> None:
 def settings(run: Run) -> dict[str, bool | int | float | str]:
     """Settings and parameters of a run by dotted names, as plain values that every tracker can show."""
     spec = run.spec
-    chosen = {"recipe": spec.recipe, "seed": spec.seed, "epochs": spec.epochs, "workers": len(spec.placement)}
-    chosen |= {"exchange_every": spec.exchange_every, "max_staleness": spec.max_staleness, "dataroot": spec.dataroot}
-    if spec.trial:
-        chosen["trial"] = spec.trial.get("number")
+    names = ("recipe", "seed", "epochs", "exchange_every", "max_staleness", "dataroot")
+    chosen = {name: getattr(spec, name) for name in names} | {"workers": len(spec.placement)}
+    chosen["trial"] = (spec.trial or {}).get("number")
     plain = flatten(spec.params) | {name: value for name, value in chosen.items() if value is not None}
-    return {
-        name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for name, value in plain.items()
-    }
+    return {name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in plain.items()}
 
 
-class _TrackerThread:
+class _TrackerThread(threading.Thread):
     """One tracker in its own thread, with a queue of calls."""
 
-    def __init__(self, name: str, subject: Subject) -> None:
-        self._name, self._subject = name, subject
+    def __init__(self, tracker: str, subject: Subject) -> None:
+        super().__init__(name=f"tracker {tracker}", daemon=True)
+        self.tracker_name, self._subject = tracker, subject
         self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue(MOST_PENDING)
         self._tracker: Tracker | None = None
         self._retry_at = 0.0
         self._failure_logged = self._full_logged = False
-        self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
-        self._thread.start()
+        self.start()
 
     def send(self, call: Callable[[Tracker], None]) -> None:
         try:
@@ -157,19 +154,14 @@ class _TrackerThread:
         except queue.Full:
             if not self._full_logged:
                 self._full_logged = True
-                log.warning("%s is slower than training: it gets only a part of the curve.", self._name)
+                log.warning("%s is slower than training: it gets only a part of the curve.", self.tracker_name)
 
     def finish(self, last: Callable[[Tracker], None]) -> None:
         self.send(last)
         with contextlib.suppress(queue.Full):  # it hangs; its thread ends with the process
             self._queue.put_nowait(None)
 
-    def join(self, timeout_s: float) -> None:
-        self._thread.join(max(0.0, timeout_s))
-        if self._thread.is_alive():
-            log.warning("%s does not end in time; its last points may be missing.", self._name)
-
-    def _work(self) -> None:
+    def run(self) -> None:
         self._try(lambda tracker: None)  # starts the tracker at once, so that its errors show early
         while (call := self._queue.get()) is not None:
             self._try(call)
@@ -180,10 +172,10 @@ class _TrackerThread:
                 if time.monotonic() < self._retry_at:
                     return
                 self._retry_at = time.monotonic() + RETRY_S
-                self._tracker = plugins.load("tracker", self._name)(self._subject)
+                self._tracker = plugins.load("tracker", self.tracker_name)(self._subject)
             call(self._tracker)
         except (Exception, SystemExit) as error:
             if not self._failure_logged:
                 self._failure_logged = True
-                message = " ".join(str(error).split()) or type(error).__name__
-                log.warning("%s fails; training continues without it, and it is tried again: %s", self._name, message)
+                name, text = self.tracker_name, " ".join(str(error).split()) or type(error).__name__
+                log.warning("%s fails; training continues without it, and it is tried again: %s", name, text)

@@ -6,6 +6,7 @@ worker writes files of its own, since many workers on NFS cannot share one SQLit
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,39 +39,31 @@ class MLflow:
             local.parent.mkdir(exist_ok=True)
         self._client: Any = MlflowClient(tracking_uri=uri or local.as_uri())
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or "modtrain") if uri else "0"
-        self._id: str = self._resume(experiment, subject) or self._create(experiment, subject)
+        if runs := self._client.search_runs([experiment], f"tags.`{TAG}` = '{subject.key}'", max_results=1):
+            self._id = str(runs[0].info.run_id)
+            self._client.update_run(self._id, status="RUNNING")
+        else:
+            self._id = self._create(experiment, subject)
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """Log metrics named `module/scalar`."""
         when = int(at * 1000)
         metrics = [self._metric(f"{module}/{name}", value, when, step) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """Log the sample grid as an artifact."""
         self._client.log_artifact(self._id, str(path), "samples")
 
     def close(self, state: str) -> None:
-        """Set the final status."""
         self._client.set_terminated(self._id, STATES.get(state, "FAILED"))
 
     def _experiment(self, name: str) -> str:
         """The id of an experiment; another worker may create it at the same time."""
         from mlflow.exceptions import MlflowException
 
-        if (experiment := self._client.get_experiment_by_name(name)) is None:
-            try:
+        if self._client.get_experiment_by_name(name) is None:
+            with contextlib.suppress(MlflowException):
                 return str(self._client.create_experiment(name))
-            except MlflowException:
-                experiment = self._client.get_experiment_by_name(name)
-        return str(experiment.experiment_id)
-
-    def _resume(self, experiment: str, subject: Subject) -> str | None:
-        runs = self._client.search_runs([experiment], f"tags.`{TAG}` = '{subject.key}'", max_results=1)
-        if not runs:
-            return None
-        self._client.update_run(runs[0].info.run_id, status="RUNNING")
-        return str(runs[0].info.run_id)
+        return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def _create(self, experiment: str, subject: Subject) -> str:
         from mlflow.entities import Param

@@ -1,4 +1,4 @@
-"""TensorBoard: a run's curves, sample grids and parameters as event files below `<run>/events`.
+"""TensorBoard: event files below `<run>/events`.
 
 Each module's worker writes `events/<module>/`, the evaluation `events/evaluation/`; the parameters are in a file of
 their own above them, so that the HParams page has one row for each run with all of its metrics. A record is written by
@@ -8,7 +8,6 @@ records on a full disk.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import socket
@@ -20,14 +19,13 @@ from typing import ClassVar
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 
 from modtrain.storage import filesystem
+from modtrain.storage.layout import EVENTS
 from modtrain.storage.process_identity import process_started
-from modtrain.storage.run import Run
 from modtrain.training.trackers.base import Subject, settings
 
-EVENTS = "events"
 _STAMP = re.compile(r"\.tfevents\.([0-9]+)\.")
 
 
@@ -44,14 +42,12 @@ class TensorBoard:
         self._started: set[str] = set()
 
     def scalars(self, module: str, values: Mapping[str, float], *, step: int, at: float) -> None:
-        """Append one event with all values."""
         if module not in self._started:
             self._start(module, at)
         values_of_event = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._files[module].append(Event(summary=Summary(value=values_of_event), step=step, wall_time=at))
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """Append the PNG file as it is."""
         content = filesystem.read_file(path)
         width, height = struct.unpack(">II", content[16:24])
         image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
@@ -63,11 +59,20 @@ class TensorBoard:
         """Nothing to do: no file is kept open."""
 
     def _start(self, module: str, at: float) -> None:
-        write_settings(self._subject.run, self._folder)
+        self._write_settings()
         if self._subject.step is not None:
             start = SessionLog(status=SessionLog.START)
             self._files[module].append(Event(session_log=start, step=self._subject.step + 1, wall_time=at))
         self._started.add(module)
+
+    def _write_settings(self) -> None:
+        """Write the parameters for TensorBoard's HParams page; the metrics are those of the folders below."""
+        run, at = self._subject.run, self._subject.run.spec.created_at
+        path = self._folder / f"events.out.tfevents.{int(at):010d}.settings"
+        if not path.exists():
+            event = Event(summary=hparams_pb(settings(run), trial_id="", start_time_secs=at), wall_time=at)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            filesystem.replace_file(path, _records(_first(at), event))
 
 
 tracker = TensorBoard
@@ -77,7 +82,6 @@ class EventFile:
     """The event file of this process in a folder; the newest one, since TensorBoard reads no file after a newer one."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is written yet."""
         self._folder = folder
         self._path: Path | None = None
 
@@ -89,8 +93,7 @@ class EventFile:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             size = os.fstat(descriptor).st_size
-            first = Event(file_version="brain.Event:2", wall_time=event.wall_time)
-            content = b"".join(_record(each.SerializeToString()) for each in ([event] if size else [first, event]))
+            content = _records(event) if size else _records(_first(event.wall_time), event)
             try:
                 if (written := os.write(descriptor, content)) < len(content):
                     raise OSError(f"only {written} of {len(content)} bytes could be written to {self._path}")
@@ -105,42 +108,19 @@ class EventFile:
         ours = f"{socket.gethostname()}.{os.getpid()}.{process_started(os.getpid())}"
         stamps = {name: int(match[1]) for name in filesystem.names(self._folder) if (match := _STAMP.search(name))}
         newest = max(stamps, key=lambda name: stamps[name], default="")
-        return newest if newest.endswith(f".{ours}") else f"events.out.tfevents.{self._after(stamps, at):010d}.{ours}"
-
-    @staticmethod
-    def _after(stamps: Mapping[str, int], at: float) -> int:
-        return max([int(at), *(stamp + 1 for stamp in stamps.values())])
+        if newest.endswith(f".{ours}"):
+            return newest
+        return f"events.out.tfevents.{max(int(at), stamps.get(newest, -1) + 1):010d}.{ours}"
 
 
-def write_settings(run: Run, folder: Path) -> None:
-    """Write the parameters for TensorBoard's HParams page; the metrics are those of the folders below."""
-    path = folder / f"events.out.tfevents.{int(run.spec.created_at):010d}.settings"
-    if path.exists():
-        return
-    data = HParamsPluginData(version=0)
-    data.session_start_info.start_time_secs = run.spec.created_at
-    for name, value in settings(run).items():
-        if isinstance(value, bool):
-            data.session_start_info.hparams[name].bool_value = value
-        elif isinstance(value, int | float):
-            data.session_start_info.hparams[name].number_value = value
-        else:
-            data.session_start_info.hparams[name].string_value = value
-    value = Summary.Value(tag="_hparams_/session_start_info")
-    value.metadata.plugin_data.plugin_name = "hparams"
-    value.metadata.plugin_data.content = data.SerializeToString()
-    value.tensor.dtype = 1  # DT_FLOAT: the placeholder tensor that TensorBoard's own writer adds
-    value.tensor.tensor_shape.SetInParent()
-    value.tensor.float_val.append(0.0)
-    content = io.BytesIO()
-    for event in (Event(file_version="brain.Event:2"), Event(summary=Summary(value=[value]))):
-        event.wall_time = run.spec.created_at
-        content.write(_record(event.SerializeToString()))
-    folder.mkdir(parents=True, exist_ok=True)
-    filesystem.replace_file(path, content.getvalue())
+def _first(at: float) -> Event:
+    return Event(file_version="brain.Event:2", wall_time=at)
 
 
-def _record(data: bytes) -> bytes:
-    """TFRecord framing: the length and the data, each with its masked CRC-32C."""
-    length = struct.pack("<Q", len(data))
-    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
+def _records(*events: Event) -> bytes:
+    """TFRecord framing: the length and the data of each event, each with its masked CRC-32C."""
+    framed = b""
+    for data in (event.SerializeToString() for event in events):
+        for part in (struct.pack("<Q", len(data)), data):
+            framed += part + struct.pack("<I", masked_crc32c(part))
+    return framed

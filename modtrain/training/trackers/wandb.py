@@ -13,8 +13,6 @@ from typing import Any, ClassVar
 
 from modtrain.training.trackers.base import FOLDER, Subject, settings
 
-EXIT_CODES = {"finished": 0, "stopped": 0, "preempted": 0}
-
 
 class WandB:
     """One W&B run."""
@@ -27,7 +25,8 @@ class WandB:
 
         logging.raiseExceptions = False  # else every line of W&B's own log prints a traceback on a full disk
         self._wandb: Any = wandb
-        if (mode := _mode()) == "online":
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
+        if mode == "online":
             _log_in(wandb)
         folder = subject.run.path / FOLDER
         folder.mkdir(exist_ok=True)
@@ -54,12 +53,10 @@ class WandB:
         self._run.log({f"{module}/{name}": value for name, value in values.items()} | {"step": step})
 
     def picture(self, path: Path, *, step: int, at: float) -> None:
-        """Log the sample grid as an image."""
         self._run.log({"samples": self._wandb.Image(str(path)), "step": step})
 
     def close(self, state: str) -> None:
-        """Upload or write what is left."""
-        self._run.finish(exit_code=EXIT_CODES.get(state, 1))
+        self._run.finish(exit_code=int(state == "failed"))
 
 
 tracker = WandB
@@ -73,7 +70,3 @@ def _log_in(wandb: Any) -> None:
         logged_in = wandb.api.api_key
     if not logged_in:
         raise RuntimeError("W&B has no API key: set WANDB_API_KEY, or run `wandb login` once")
-
-
-def _mode() -> Any:
-    return os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
