@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 ACCESS = "Access"
 EXPORT = "Export"
-FIRST_SCAN_S = 2.0
-"""Longest wait for the first scan of a large folder before the link is printed."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -72,16 +70,17 @@ def _export(root: Path, target: Path) -> None:
     is_terminal = sys.stderr.isatty()
 
     def show_progress(done: int, total: int) -> None:
-        if is_terminal:
-            typer.echo(f"\r{done} of {total} runs and sweeps", nl=done == total, err=True)
-        elif done == total or done % 100 == 0:
-            typer.echo(f"{done} of {total} runs and sweeps", err=True)
+        if is_terminal or done == total or done % 100 == 0:
+            start = "\r" if is_terminal else ""
+            typer.echo(f"{start}{done} of {total} runs and sweeps", nl=done == total or not is_terminal, err=True)
 
-    pages = export(root, target, show_progress).pages
+    pages = export(root, target, show_progress)
     typer.echo(f"Wrote {pages} page{'s' * (pages != 1)}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
+    import re
+
     from modtrain.dashboard.access import Access, is_loopback, name_of, own_names
     from modtrain.dashboard.server import new_token, read_token
 
@@ -93,21 +92,14 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
     for name in names:
         if not name_of(name) or "/" in name:
             raise InputError(f"--allow-host {name} is not allowed; give a host name, such as ood.example.org.")
-    secret = read_token(token_file) if token_file else new_token() if token else None
+    if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
+        raise InputError(f"--prefix {prefix} is not allowed; give a path, such as /node/n12/8787.")
     return Access(
         hosts=own_names(host, names),
         any_address=not is_loopback(host),
-        token=secret,
-        prefix=_prefix(prefix or ""),
+        token=read_token(token_file) if token_file else new_token() if token else None,
+        prefix=(prefix or "").rstrip("/"),
     )
-
-
-def _prefix(prefix: str) -> str:
-    import re
-
-    if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
-        raise InputError(f"--prefix {prefix} is not allowed; give a path, such as /node/n12/8787.")
-    return prefix.rstrip("/")
 
 
 def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: bool) -> None:
@@ -121,8 +113,7 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers send a cookie to every port of a host, so each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{bound} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, bound, access)
-    server, page_cache = serve.server(root, dataclasses.replace(access, cookie=name))
-    page_cache.start(wait_s=FIRST_SCAN_S)
+    server, _ = serve.server(root, dataclasses.replace(access, cookie=name))
     _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:
@@ -134,23 +125,16 @@ def _link(host: str, port: int, access: Access) -> str:
     import socket
     from urllib.parse import quote
 
-    name = socket.gethostname() if _is_everywhere(host) else _bracketed(host)
     token = f"?token={quote(access.token, safe='')}" if access.token else ""
-    return f"http://{name}:{port}{access.prefix}/{token}"
+    return f"http://{_url_host(host, socket.gethostname())}:{port}{access.prefix}/{token}"
 
 
-def _is_everywhere(host: str) -> bool:
-    import ipaddress
+def _url_host(host: str, everywhere: str) -> str:
+    """The host as it is written before a port: `everywhere` for one that stands for all addresses."""
+    from modtrain.dashboard.access import address_of
 
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
-
-
-def _bracketed(host: str) -> str:
-    """The host as it is written before a port."""
-    return f"[{host}]" if ":" in host else host
+    address = address_of(host)
+    return everywhere if address and address.is_unspecified else f"[{host}]" if ":" in host else host
 
 
 def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
@@ -163,8 +147,7 @@ def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool
     if moved:
         typer.echo(f"Port 8787 is in use; using port {port}.")
     typer.echo(f"{shown(str(root))}: {link}")
-    loopback = "[::1]" if ":" in host else "127.0.0.1"  # a socket on :: may not accept IPv4
-    near = loopback if _is_everywhere(host) else _bracketed(host)
+    near = _url_host(host, "[::1]" if ":" in host else "127.0.0.1")  # a socket on :: may not accept IPv4
     tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
     tunnelled = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
     then = "" if host in ("127.0.0.1", "localhost") else f", then {tunnelled}"

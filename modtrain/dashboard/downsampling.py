@@ -23,10 +23,7 @@ def kept(values: Sequence[float], most: int = MOST) -> list[int]:
     count = len(values)
     if count <= most:
         return list(range(count))
-    width = 2
-    while 2 * -(-count // width) + 2 > most:
-        width *= 2
-    indices = {0, count - 1}
+    indices, width = {0, count - 1}, Stretches(count, most // 2 - 1).width
     for begin in range(0, count, width):
         stretch = range(begin, min(begin + width, count))
         indices |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}

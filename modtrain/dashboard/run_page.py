@@ -22,6 +22,7 @@ from modtrain.storage.layout import MODULES, WORKER_LOG
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE
+from modtrain.storage.worker_report import WorkerReport
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -32,7 +33,6 @@ _SETTINGS = (
 )  # fmt: skip
 _COMMON_DEFAULTS = ("seed", "device", "peer_timeout_s")
 """Settings whose default is the same for every recipe."""
-_HEAD = ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")
 _MODULE = (
     "version", "epoch", "epochs", "step", "steps", "state", "worker", "peers", "metrics", "losses", "damaged",
 )  # fmt: skip
@@ -45,13 +45,10 @@ Values = dict[str, Any]
 
 def head(row: Values, status: Mapping[str, Any], run: Run, sweep: str | None) -> Values:
     """The header: the catalog's row with the numbers of `status`; `sweep` is the path of the sweep of a trial."""
-    spec = run.spec
-    settings = {"seed": spec.seed, "device": spec.device, "placement": spec.placement, "versions": spec.versions}
-    names = ("kind", "path", "name", "metric", "created_at", "problem")
     return {
-        **{name: row[name] for name in names},
-        **{name: status[name] for name in _HEAD},
-        **settings,
+        **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
+        **{name: status[name] for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
+        **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
         "sweep": None if sweep is None else quoted(sweep),
     }
 
@@ -68,30 +65,24 @@ def run_page(
     `status` is that of the snapshot, `rows` are the modules of the catalog's row, `heartbeat_at` is when the heartbeat
     of each module changed, by this machine's clock.
     """
-    run = snapshot.run
+    run, reports = snapshot.run, {name: module.report for name, module in snapshot.modules.items()}
     versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
     newest_at = {row["name"]: row["newest_at"] for row in rows}
+    logs = {n: safe_files.last_lines(run.path, MODULES, n, WORKER_LOG, lines=LOG_LINES) for n in run.modules}
     modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
     return {
         "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
-        "workers": [_worker(worker, snapshot, heartbeat_at) for worker in status["workers"]],
+        "workers": [_worker(worker, reports, heartbeat_at) for worker in status["workers"]],
         "lanes": [
-            timeline.lane(
-                name,
-                versions[name],
-                run.store(name).versions(),
-                history.events(name),
-                modules[name]["state"],
-                snapshot.modules[name].report,
-            )
-            for name in run.modules
+            timeline.lane(name, shown, run.store(name).versions(), history.events(name), modules[name]["state"], report)
+            for name, shown, report in ((name, versions[name], reports[name]) for name in run.modules)
         ],
         "staleness": timeline.staleness(versions),
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": grids(run, history),
         "evaluations": [_evaluation(record) for record in history.evaluations()[-MOST_EVALUATIONS:]],
         "config": config(run),
-        "logs": [log_of(run, name) for name in run.modules],
+        "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],
     }
 
 
@@ -102,14 +93,15 @@ def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[C
     return versions[: bisect.bisect_right(versions, last, key=lambda checkpoint: checkpoint.version)]
 
 
-def _worker(worker: Mapping[str, Any], snapshot: RunSnapshot, heartbeat_at: Mapping[str, float | None]) -> Values:
+def _worker(
+    worker: Mapping[str, Any], reports: Mapping[str, WorkerReport], heartbeat_at: Mapping[str, float | None]
+) -> Values:
     """A worker with the time of its last heartbeat: by this machine's clock while it lives, else by its own."""
     first, is_live = worker["modules"][0], worker["state"] in LIVE
-    return {
-        **{key: worker[key] for key in _WORKER},
-        "heartbeat_at": heartbeat_at[first] if is_live else None,
-        "last_report_at": None if is_live else snapshot.modules[first].report.at,
-    }
+    times = {"heartbeat_at": heartbeat_at[first], "last_report_at": None}
+    return {key: worker[key] for key in _WORKER} | (
+        times if is_live else {"heartbeat_at": None, "last_report_at": reports[first].at}
+    )
 
 
 def all_curves(run: Run, history: History) -> list[Values]:
@@ -170,20 +162,10 @@ def config(run: Run) -> list[Values]:
     """Every setting, with its default where it has one: the recipe's where run.json holds it."""
     usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _COMMON_DEFAULTS}}
     settings = [_setting(n, getattr(run.spec, n), usual if n in usual else None) for n in _SETTINGS]
-    defaults = getattr(run.spec, "defaults", None)
-    known = None if defaults is None else flatten(defaults)
+    known = None if run.spec.defaults is None else flatten(run.spec.defaults)
     return settings + [_setting(name, value, known) for name, value in flatten(run.spec.params).items()]
 
 
 def _setting(name: str, value: Any, known: Mapping[str, Any] | None) -> Values:
     default = (known or {}).get(name)
     return {"name": name, "value": value, "default": default, "differs": known is not None and default != value}
-
-
-def log_of(run: Run, module: str) -> Values:
-    """The end of a module's log."""
-    try:
-        lines, size = safe_files.last_lines(run.path, MODULES, module, WORKER_LOG, lines=LOG_LINES)
-    except safe_files.NotThere:
-        lines, size = [], 0
-    return {"module": module, "lines": lines, "size": size}

@@ -46,15 +46,15 @@ def listen(host: str, port: int | None) -> socket.socket:
     """A socket on a port, for None on the first free one from `PORT` on; InputError."""
     if port is not None and not 0 <= port <= 65535:
         raise InputError(f"Port {port} is not allowed: use one from 1024 to 65535.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [port] if port is not None else range(PORT, PORT + TRIES):
         try:
-            return socket.create_server((host, number), family=_family(host), backlog=256)
+            return socket.create_server((host, number), family=family, backlog=256)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            if error.errno == errno.EADDRINUSE:
+            if error.errno != errno.EADDRINUSE:
+                raise InputError(f"Cannot listen on port {number} of {host}: {error.strerror or error}.") from None
+            if port is not None:
                 raise InputError(f"Port {port} of {host} is in use; leave --port out to use a free one.") from None
-            raise InputError(f"Cannot listen on port {number} of {host}: {error.strerror or error}.") from None
     raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all in use; give --port.")
 
 
@@ -75,7 +75,3 @@ def read_token(path: Path) -> str:
     if len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(f"--token-file {path} has no token: one line of at least {SHORTEST} letters and digits.")
     return token
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

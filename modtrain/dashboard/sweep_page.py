@@ -13,6 +13,7 @@ from modtrain.sweeps.trials import rank
 
 MOST_POINTS = 200
 """Of each trial's curve."""
+_TRIAL = ("number", "state", "values", "result", "metrics", "epoch", "why")
 
 Values = dict[str, Any]
 
@@ -26,7 +27,11 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
     return {
         "more_pending": max(0, sweep.spec.trials - len(by_rank)),
         "varies": list(dict.fromkeys(name for trial in by_rank for name in trial.values)),
-        "trials": [_trial(sweep, path, trial) for trial in by_rank],
+        "trials": [
+            {name: getattr(trial, name) for name in _TRIAL}
+            | {"path": quoted(f"{path}/{sweep.run_path(trial.number).name}".lstrip("/"))}
+            for trial in by_rank
+        ],
         "curves": [
             _curve(trial.number, name, values)
             for trial in by_rank
@@ -37,26 +42,8 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
 
 def facts(sweep: Sweep) -> Values:
     """The settings of the sweep."""
-    spec = sweep.spec
-    return {
-        "metric_name": spec.metric,
-        "maximize": spec.maximize,
-        "sampler": spec.sampler,
-        "prune": spec.prune,
-        "seed": spec.seed,
-    }
-
-
-def _trial(sweep: Sweep, path: str, trial: Trial) -> Values:
-    return {
-        "number": trial.number,
-        "path": quoted(f"{path}/{sweep.run_path(trial.number).name}".lstrip("/")),
-        "state": trial.state,
-        "values": dict(trial.values),
-        "result": trial.result,
-        "metrics": dict(trial.metrics),
-        "epoch": trial.epoch,
-        "why": trial.why,
+    return {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")} | {
+        "metric_name": sweep.spec.metric
     }
 
 

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from modtrain.dashboard import safe_files
 from modtrain.errors import InputError
 from modtrain.monitoring.summary import RunSummary, signature
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation
-from modtrain.storage.json_lines import GrowingFile, Line, number, parsed_lines
-from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, RUN_FILE, STOP_FILE
+from modtrain.storage.evaluations import parse_evaluation
+from modtrain.storage.json_lines import JsonLines, Line, number
+from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, STOP_FILE
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
@@ -32,7 +30,6 @@ from modtrain.sweeps.trial import Trial, build_trial, training_scalar
 MOST_PENDING = 200
 """Trials that have not begun, shown with their values."""
 
-T = TypeVar("T")
 Curves = dict[str, dict[int, float]]
 """By metric its values by epoch, NaN where one was not finite; of several of one epoch the first, as for pruning."""
 RowOf = Callable[[str], dict[str, Any]]
@@ -41,31 +38,32 @@ SummaryOf = Callable[[str], RunSummary]
 
 
 class ViewedSweep:
-    """The trials of one sweep."""
+    """The trials of the sweep of this identity."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, *identity: object) -> None:
         """Nothing is read yet."""
-        self.sweep = sweep
         self._begun: dict[int, _BegunTrial] = {}
-        self._lock = threading.Lock()
 
-    def read(self, row_of: RowOf, summary_of: SummaryOf) -> tuple[list[Trial], dict[int, Curves]]:
+    def read(self, sweep: Sweep, row_of: RowOf, summary_of: SummaryOf) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its curves.
 
         The states are those of the catalog's rows, so that all pages agree.
         """
-        sweep = self.sweep
         numbers = [number for name in filesystem.names(sweep.path) if (number := sweep.number_of(name)) is not None]
-        with self._lock:
-            self._begun = {number: self._begun[number] for number in numbers if number in self._begun}
-            begun = {number: each for number in numbers if (each := self._read(number, row_of, summary_of)) is not None}
-        trials = [trial for trial, _ in begun.values()] + self._pending(set(begun))
-        curves = {number: of_trial for number, (_, of_trial) in begun.items() if of_trial}
-        return trials, curves
+        self._begun = {number: self._begun[number] for number in numbers if number in self._begun}
+        begun = {each: read for each in numbers if (read := self._read(sweep, each, row_of, summary_of)) is not None}
+        pending = itertools.islice((each for each in range(sweep.spec.trials) if each not in begun), MOST_PENDING)
+        submitted, stop = submitted_trials(sweep), sweep.stop_request()
+        is_launched = launcher_pid(sweep.path) is not None
+        trials = [trial for trial, _ in begun.values()] + [
+            sweep.trial_without_run(each, pending_state(each, submitted, stop, is_launched=is_launched))
+            for each in pending
+        ]
+        return trials, {number: curves for number, (_, curves) in begun.items() if curves}
 
-    def _read(self, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
+    def _read(self, sweep: Sweep, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
         """A trial and its curves; None where the catalog has none, as for a link."""
-        name = self.sweep.run_path(number).name
+        name = sweep.run_path(number).name
         try:
             row = row_of(name)
         except InputError:
@@ -73,22 +71,16 @@ class ViewedSweep:
         try:
             if row["problem"]:
                 raise InputError(row["problem"])
-            if (trial := self._begun.get(number)) is None:
-                trial = self._begun[number] = _BegunTrial.open(self.sweep, number)
-            return trial.read(row, summary_of, self.sweep.spec.metric)
+            summary = summary_of(name)
+            if number not in self._begun or self._begun[number].run is not summary.run:
+                files = metric_files(summary.run, sweep.spec.metric or "")
+                self._begun[number] = _BegunTrial(summary.run, number, files)
+            return self._begun[number].read(row, summary, sweep.spec.metric)
         except InputError as error:
             why = str(error)
         except Exception as error:  # a foreign file may hold anything
             why = f"It cannot be read ({type(error).__name__}: {error})."
-        return self.sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
-
-    def _pending(self, begun: set[int]) -> list[Trial]:
-        sweep, all_numbers = self.sweep, range(self.sweep.spec.trials)
-        numbers = list(itertools.islice((number for number in all_numbers if number not in begun), MOST_PENDING))
-        submitted, stop = submitted_trials(sweep), sweep.stop_request()
-        is_launched = launcher_pid(sweep.path) is not None
-        states = {number: pending_state(number, submitted, stop, is_launched=is_launched) for number in numbers}
-        return [sweep.trial_without_run(number, state) for number, state in states.items()]
+        return sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
 
 
 @dataclass
@@ -97,29 +89,19 @@ class _BegunTrial:
 
     run: Run
     number: int
-    files: list[_ByEpoch[Any]]
+    files: list[JsonLines[tuple[int, Mapping[str, float | None]]]]
     signatures: tuple[object, ...] = ()
     trial: Trial | None = None
     curves: Curves = field(default_factory=dict)
 
-    @classmethod
-    def open(cls, sweep: Sweep, number: int) -> _BegunTrial:
-        """The trial of a number; InputError."""
-        path = sweep.run_path(number)
-        if not safe_files.lies(path, RUN_FILE):
-            raise InputError(f"{RUN_FILE} is no plain file.")
-        run = Run.open(path)
-        return cls(run, number, metric_files(run, sweep.spec.metric or ""))
-
-    def read(self, row: Mapping[str, Any], summary_of: SummaryOf, metric: str | None) -> tuple[Trial, Curves]:
+    def read(self, row: Mapping[str, Any], summary: RunSummary, metric: str | None) -> tuple[Trial, Curves]:
         """Read what is new."""
         signatures = (*map(signature, self._paths()), row["state"], *(module["state"] for module in row["modules"]))
         if self.trial is None or signatures != self.signatures:
             if problem := safe_files.strange(self.run.path, self.run.modules):
                 raise InputError(f"It is not shown: {problem}")
-            trial = build_trial(summary_of(self.run.name).snapshot(), metric)
-            self.trial = replace(trial, number=self.number, state=row["state"])
-            self.curves = {name: values for file in self.files for name, values in sorted(file.read().items())}
+            self.trial = replace(build_trial(summary.snapshot(), metric), number=self.number, state=row["state"])
+            self.curves = read_curves(self.files)
             self.signatures = signatures
         return self.trial, self.curves
 
@@ -129,42 +111,33 @@ class _BegunTrial:
         return [self.run.evaluations_path, self.run.path / STOP_FILE, self.run.jobs_path / LAUNCHER_FILE, *of_modules]
 
 
-class _ByEpoch(Generic[T]):
-    """The metrics by epoch in a file that grows; only these values stay in memory."""
+def metric_files(run: Run, metric: str) -> list[JsonLines[tuple[int, Mapping[str, float | None]]]]:
+    """Epochs and values in the evaluations, and in the published versions where the sweep's metric is of training."""
 
-    def __init__(
-        self,
-        path: Path,
-        parse: Callable[[Line], T | None],
-        values_of: Callable[[T], tuple[int, Mapping[str, float | None]]],
-    ) -> None:
-        self._file, self._parse, self._values_of = GrowingFile(path), parse, values_of
-        self._curves: Curves = {}
+    def parse_metrics(line: Line) -> tuple[int, Mapping[str, float | None]] | None:
+        record = parse_evaluation(line)
+        return (record.epoch, record.metrics) if record else None
 
-    def read(self) -> Curves:
-        changed, replaced = self._file.refresh()
-        if replaced:
-            self._curves = {}
-        for record in parsed_lines(self._file, self._parse) if changed else ():
-            epoch, values = self._values_of(record)
-            for name, value in values.items() if epoch > 0 else ():
-                self._curves.setdefault(name, {}).setdefault(epoch, math.nan if value is None else value)
-        return self._curves
-
-
-def metric_files(run: Run, metric: str) -> list[_ByEpoch[Any]]:
-    """The evaluations, and the published versions where the sweep's metric is one of training."""
-
-    def of_evaluation(record: EvaluationRecord) -> tuple[int, Mapping[str, float | None]]:
-        return record.epoch, record.metrics
-
-    def of_training(checkpoint: Checkpoint) -> tuple[int, Mapping[str, float | None]]:
+    def parse_training(line: Line) -> tuple[int, Mapping[str, float | None]] | None:
         """Only a version at the end of an epoch has the mean of the whole epoch."""
-        has_mean = checkpoint.full and scalar in checkpoint.metrics
-        return checkpoint.epoch, {metric: number(checkpoint.metrics[scalar])} if has_mean else {}
+        checkpoint = parse_published(line)
+        if checkpoint is None or not checkpoint.full or scalar not in checkpoint.metrics:
+            return None
+        return checkpoint.epoch, {metric: number(checkpoint.metrics[scalar])}
 
     module, scalar = training_scalar(run, metric)
-    files: list[_ByEpoch[Any]] = [_ByEpoch(run.evaluations_path, parse_evaluation, of_evaluation)]
-    if module:
-        files.append(_ByEpoch(run.published_path(module), parse_published, of_training))
-    return files
+    files = [JsonLines(run.evaluations_path, parse_metrics)]
+    return [*files, JsonLines(run.published_path(module), parse_training)] if module else files
+
+
+def read_curves(files: list[JsonLines[tuple[int, Mapping[str, float | None]]]]) -> Curves:
+    """The curves in these files, by name within each."""
+    curves: Curves = {}
+    for file in files:
+        file.refresh()
+        for name in sorted({name for epoch, values in file.values for name in values if epoch > 0}):
+            curves[name] = {}
+        for epoch, values in file.values:
+            for name, value in values.items() if epoch > 0 else ():
+                curves[name].setdefault(epoch, math.nan if value is None else value)
+    return curves
