@@ -84,16 +84,21 @@ recipe = Recipe(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueueTimes:
-    """Seconds from the start of the first trial to the end of the last."""
-
-    one: float
-    """One trial on one slot."""
-    all: float
-    """As many trials as slots."""
-    by_hand: float
-    """As many workers, all started at once without a queue."""
+def queue(
+    trials: Annotated[int, typer.Option(min=1, help="Trials, and slots; more than cores take turns to load.")] = 2,
+    seconds: Annotated[float, typer.Option(help="How long each trial sleeps.")] = 60.0,
+) -> None:
+    """Run trials that sleep on as many slots: how much longer do they take than one of them alone?"""
+    with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
+        show_progress(f"1 of 3: one trial on one slot, at least {seconds:.0f} s")
+        one_s = run_by_queue(create_sweep(Path(folder, "one"), 1, seconds))
+        show_progress(f"2 of 3: {trials} trials on {trials} slots")
+        all_s = run_by_queue(create_sweep(Path(folder, "all"), trials, seconds))
+        show_progress(f"3 of 3: {trials} workers that are started by hand")
+        by_hand_s = run_by_hand(create_sweep(Path(folder, "by-hand"), trials, seconds))
+    typer.echo(f"{one_s:7.2f} s  one trial on one slot")
+    typer.echo(f"{all_s:7.2f} s  {trials} trials on {trials} slots: {all_s / one_s:.3f} times one")
+    typer.echo(f"{by_hand_s:7.2f} s  {trials} workers that are started by hand")
 
 
 def create_sweep(path: Path, trials: int, seconds: float) -> Sweep:
@@ -104,10 +109,8 @@ def create_sweep(path: Path, trials: int, seconds: float) -> Sweep:
 
 def run_by_queue(sweep: Sweep) -> float:
     """Seconds that all trials of a sweep take at the same time."""
-    begun = time.monotonic()
-    trials = run(
-        sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials, notify=print_progress
-    )
+    begun, options = time.monotonic(), BackendOptions(profile=Profile(cpus=1))
+    trials = run(sweep, "local", options, at_once=sweep.spec.trials, notify=show_progress)
     if failed := [trial.why for trial in trials if trial.state != "finished"]:
         raise ModtrainError(f"A trial did not finish: {failed[0]}")
     return time.monotonic() - begun
@@ -125,28 +128,6 @@ def run_by_hand(sweep: Sweep) -> float:
     return time.monotonic() - begun
 
 
-def measure_queue(folder: Path, trials: int, seconds: float) -> QueueTimes:
-    """Three measurements one after the other, in sweeps below `folder`."""
-    print_progress(f"1 of 3: one trial on one slot, at least {seconds:.0f} s")
-    one = run_by_queue(create_sweep(folder / "one", 1, seconds))
-    print_progress(f"2 of 3: {trials} trials on {trials} slots")
-    all_ = run_by_queue(create_sweep(folder / "all", trials, seconds))
-    print_progress(f"3 of 3: {trials} workers that are started by hand")
-    return QueueTimes(one=one, all=all_, by_hand=run_by_hand(create_sweep(folder / "by-hand", trials, seconds)))
-
-
-def print_progress(message: str) -> None:
+def show_progress(message: str) -> None:
     """Print to stderr: the figures alone are on stdout."""
     typer.echo(message, err=True)
-
-
-def queue(
-    trials: Annotated[int, typer.Option(min=1, help="Trials, and slots; more than cores take turns to load.")] = 2,
-    seconds: Annotated[float, typer.Option(help="How long each trial sleeps.")] = 60.0,
-) -> None:
-    """Run trials that sleep on as many slots: how much longer do they take than one of them alone?"""
-    with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        times = measure_queue(Path(folder), trials, seconds)
-    typer.echo(f"{times.one:7.2f} s  one trial on one slot")
-    typer.echo(f"{times.all:7.2f} s  {trials} trials on {trials} slots: {times.all / times.one:.3f} times one")
-    typer.echo(f"{times.by_hand:7.2f} s  {trials} workers that are started by hand")

@@ -94,7 +94,7 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
     from modtrain.storage.run import Run
 
     if not (path / SWEEP_FILE).exists():
-        yield from _rows_of(Run.open(path))
+        yield from Run.open(path).history()
         return
     from modtrain.sweeps.sweep import Sweep
 
@@ -106,15 +106,7 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
             damaged.append(str(error))
             continue
         if trial is not None:
-            yield from ({"trial": number, **row} for row in _rows_of(trial))
-
-
-def _rows_of(run: Run) -> Iterator[dict[str, Any]]:
-    from modtrain.storage.history import History
-
-    history = History(run)
-    history.refresh()
-    yield from history.rows()
+            yield from ({"trial": number, **row} for row in trial.history())
 
 
 def _print_json(rows: Iterator[dict[str, Any]]) -> None:
@@ -158,9 +150,8 @@ def _print_tables(rows: list[dict[str, Any]]) -> None:
         more = f"  {len(shown)} of {len(own)} rows" if len(own) > len(shown) else ""
         out.print(terminal.Text.assemble((module, "bold"), (more, "dim")))
         for columns in _split_columns(shown, out.width):
-            table = terminal.Table(box=None, pad_edge=False, padding=(0, PAD, 0, 0), header_style="dim")
-            for name in columns:
-                table.add_column(terminal.Text(name), justify="right", no_wrap=True)
+            headers = [terminal.Column(terminal.Text(name), justify="right", no_wrap=True) for name in columns]
+            table = terminal.table(*headers, pad=PAD)
             for row in shown:
                 table.add_row(*(_cell(row, name) for name in columns))
             out.print(table, "")

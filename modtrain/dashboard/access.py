@@ -69,7 +69,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app, self._access = app, access
-        self._wrong = 0
+        self._refusing = asyncio.Semaphore(MOST_WRONG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass the request on with its path still encoded and without the prefix."""
@@ -113,13 +113,10 @@ class Guard:
             return None
         if not given:
             return problem(scope, 403, "Token required", "Open the link with the token that the dashboard printed.")
-        if self._wrong >= MOST_WRONG:
+        if self._refusing.locked():
             return problem(scope, 429, "Too many tries", "Too many wrong tokens at the same time; try again later.")
-        self._wrong += 1
-        try:
+        async with self._refusing:
             await asyncio.sleep(WRONG_S)
-        finally:
-            self._wrong -= 1
         says = "This is not the token of this dashboard. Use the link that it printed."
         return problem(scope, 403, "Wrong token", says)
 

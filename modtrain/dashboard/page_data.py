@@ -17,11 +17,8 @@ from modtrain.dashboard import run_page, safe_files, sweep_page
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
 from modtrain.dashboard.urls import quoted, shown
-from modtrain.dashboard.viewed_sweep import ViewedSweep
 from modtrain.errors import InputError
-from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.catalog import Catalog
-from modtrain.monitoring.status import build_status
 from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
 from modtrain.storage.layout import SWEEP_FILE
@@ -59,7 +56,7 @@ class Source:
         self.catalog = Catalog(root)
         # The catalog's summary is another object where `run.json` has changed.
         self.viewed_runs = functools.lru_cache(MOST_RUNS)(ViewedRun)
-        self.viewed_sweeps = functools.lru_cache(MOST_SWEEPS)(ViewedSweep)
+        self.viewed_sweeps = functools.lru_cache(MOST_SWEEPS)(sweep_page.ViewedSweep)
         self._refresh_s = refresh_s
         self._refreshed_at = float("-inf")
         self._lock = threading.Lock()
@@ -107,20 +104,10 @@ class Source:
         return self._or_problem("run", path, self._run)
 
     def _run(self, path: str) -> Values:
-        """All from one snapshot, the catalog's, so that the page agrees with the list and with itself."""
         with self.viewed_run(path) as viewed:
-            run, row = viewed.run, _row(self.catalog.row(path))
-            snapshot = viewed.summary.snapshot()
-            status = build_status(snapshot)
-            beats = {module: server_time(viewed.summary.liveness.silent_s(module)) for module in run.modules}
-            return {
-                "run": run_page.head(row, status, run, self._sweep_of(run, path)),
-                **run_page.run_page(snapshot, status, viewed.history, row["modules"], beats),
-                "curves": viewed.curves,
-                "alarms": [vars(alarm) for alarm in find_alarms(status, viewed.history)],
-                "pages": None,
-                "problem": None,
-            }
+            row, sweep = _row(self.catalog.row(path)), self._sweep_of(viewed.run, path)
+            page = run_page.run_page(viewed.summary, viewed.history, row, sweep)
+            return {**page, "curves": viewed.curves, "pages": None, "problem": None}
 
     def sweep(self, path: str) -> Values:
         """One sweep; a broken one is a page with the reason."""
@@ -215,14 +202,9 @@ def _row(row: Values) -> Values:
 
     An age is another one at each reading; the time by this machine's clock when a version appeared is not.
     """
-    texts = {name: shown(row[name]) for name in ("name", "problem") if row.get(name)}
-    modules = [
-        {**{key: value for key, value in module.items() if key != "age_s"}, "newest_at": server_time(module["age_s"])}
-        for module in row.get("modules", ())
-    ]
-    return {**row, "path": quoted(row["path"]), **texts, **({"modules": modules} if "modules" in row else {})}
-
-
-def server_time(age_s: float | None) -> int | None:
-    """The time of something so old, by this machine's clock."""
-    return None if age_s is None else round(time.time() - age_s)
+    row = {**row, "path": quoted(row["path"]), **{key: shown(row[key]) for key in ("name", "problem") if row.get(key)}}
+    if "modules" in row:
+        newest_at = [run_page.server_time(module["age_s"]) for module in row["modules"]]
+        modules = [{key: value for key, value in module.items() if key != "age_s"} for module in row["modules"]]
+        row["modules"] = [module | {"newest_at": at} for module, at in zip(modules, newest_at, strict=True)]
+    return row

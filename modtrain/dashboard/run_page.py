@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 from modtrain.dashboard import safe_files, timeline
 from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.urls import quoted, shown
+from modtrain.monitoring.alarms import find_alarms
+from modtrain.monitoring.status import build_status
+from modtrain.monitoring.summary import RunSummary
 from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
@@ -19,8 +23,9 @@ from modtrain.storage.curves import Columns
 from modtrain.storage.evaluations import EvaluationRecord
 from modtrain.storage.history import History
 from modtrain.storage.layout import MODULES, WORKER_LOG
+from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run, RunSpec
-from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
+from modtrain.storage.run_snapshot import ModuleSnapshot
 from modtrain.storage.run_state import LIVE
 from modtrain.storage.worker_report import WorkerReport
 
@@ -43,39 +48,31 @@ _WORKER = (
 Values = dict[str, Any]
 
 
-def head(row: Values, status: Mapping[str, Any], run: Run, sweep: str | None) -> Values:
-    """The header: the catalog's row with the numbers of `status`; `sweep` is the path of the sweep of a trial."""
-    return {
-        **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
-        **{name: status[name] for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
-        **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
-        "sweep": None if sweep is None else quoted(sweep),
-    }
+def run_page(summary: RunSummary, history: History, row: Values, sweep: str | None) -> Values:
+    """All but the curves, from one snapshot, so that the page agrees with the list and with itself.
 
-
-def run_page(
-    snapshot: RunSnapshot,
-    status: Mapping[str, Any],
-    history: History,
-    rows: Sequence[Mapping[str, Any]],
-    heartbeat_at: Mapping[str, float | None],
-) -> Values:
-    """All but the header, the curves and the alarms.
-
-    `status` is that of the snapshot, `rows` are the modules of the catalog's row, `heartbeat_at` is when the heartbeat
-    of each module changed, by this machine's clock.
+    `row` is the catalog's, `sweep` the path of the sweep of a trial.
     """
-    run, reports = snapshot.run, {name: module.report for name, module in snapshot.modules.items()}
+    snapshot, run = summary.snapshot(), summary.run
+    status = build_status(snapshot)
+    states = {name: module["state"] for name, module in status["modules"].items()}
+    reports = {name: module.report for name, module in snapshot.modules.items()}
     versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
-    newest_at = {row["name"]: row["newest_at"] for row in rows}
-    logs = {n: safe_files.last_lines(run.path, MODULES, n, WORKER_LOG, lines=LOG_LINES) for n in run.modules}
+    newest_at = {module["name"]: module["newest_at"] for module in row["modules"]}
+    logs = {name: safe_files.last_lines(run.path, MODULES, name, WORKER_LOG, lines=LOG_LINES) for name in run.modules}
     modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
     return {
+        "run": {
+            **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
+            **{name: status[name] for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
+            **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
+            "sweep": None if sweep is None else quoted(sweep),
+        },
         "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
-        "workers": [_worker(worker, reports, heartbeat_at) for worker in status["workers"]],
+        "workers": [_worker(worker, reports, summary.liveness) for worker in status["workers"]],
         "lanes": [
-            timeline.lane(name, shown, run.store(name).versions(), history.events(name), modules[name]["state"], report)
-            for name, shown, report in ((name, versions[name], reports[name]) for name in run.modules)
+            timeline.lane(name, known, run.store(name).versions(), history.events(name), states[name], reports[name])
+            for name, known in versions.items()
         ],
         "staleness": timeline.staleness(versions),
         "time": [seconds(worker, history) for worker in status["workers"]],
@@ -83,7 +80,13 @@ def run_page(
         "evaluations": [_evaluation(record) for record in history.evaluations()[-MOST_EVALUATIONS:]],
         "config": config(run),
         "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],
+        "alarms": [vars(alarm) for alarm in find_alarms(status, history)],
     }
+
+
+def server_time(age_s: float | None) -> int | None:
+    """The time of something so old, by this machine's clock."""
+    return None if age_s is None else round(time.time() - age_s)
 
 
 def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[Checkpoint]:
@@ -93,15 +96,13 @@ def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[C
     return versions[: bisect.bisect_right(versions, last, key=lambda checkpoint: checkpoint.version)]
 
 
-def _worker(
-    worker: Mapping[str, Any], reports: Mapping[str, WorkerReport], heartbeat_at: Mapping[str, float | None]
-) -> Values:
+def _worker(worker: Mapping[str, Any], reports: Mapping[str, WorkerReport], liveness: Liveness) -> Values:
     """A worker with the time of its last heartbeat: by this machine's clock while it lives, else by its own."""
     first, is_live = worker["modules"][0], worker["state"] in LIVE
-    times = {"heartbeat_at": heartbeat_at[first], "last_report_at": None}
-    return {key: worker[key] for key in _WORKER} | (
-        times if is_live else {"heartbeat_at": None, "last_report_at": reports[first].at}
-    )
+    return {key: worker[key] for key in _WORKER} | {
+        "heartbeat_at": server_time(liveness.silent_s(first)) if is_live else None,
+        "last_report_at": None if is_live else reports[first].at,
+    }
 
 
 def all_curves(run: Run, history: History) -> list[Values]:

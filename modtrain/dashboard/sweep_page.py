@@ -1,24 +1,49 @@
-"""The sweep page's data: its trials, best first, with what varies and the metric of each over its epochs."""
+"""The sweep page's data: its trials, best first, with what varies and the metric of each over its epochs.
+
+A trial is read again only where its files changed. No link is followed. A trial that cannot be read has a reason, and
+costs no other one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from modtrain.dashboard import downsampling
+from modtrain.dashboard import downsampling, safe_files
 from modtrain.dashboard.urls import quoted
+from modtrain.errors import InputError
+from modtrain.monitoring.summary import RunSummary, signature
+from modtrain.storage import filesystem
+from modtrain.storage.evaluations import metric_by_epoch, read_evaluations
+from modtrain.storage.json_lines import number, read_json_lines
+from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FILE, STOP_FILE
+from modtrain.storage.liveness import launcher_pid
+from modtrain.storage.published_log import parse_published
+from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from modtrain.sweeps.trial import Trial
+from modtrain.sweeps.sweep_jobs import submitted_trials
+from modtrain.sweeps.sweep_state import pending_state
+from modtrain.sweeps.trial import Trial, build_trial, training_scalar
 from modtrain.sweeps.trials import rank
 
+MOST_PENDING = 200
+"""Trials that have not begun, shown with their values."""
 MOST_POINTS = 200
 """Of each trial's curve."""
 _TRIAL = ("number", "state", "values", "result", "metrics", "epoch", "why")
 
 Values = dict[str, Any]
+Curves = dict[str, dict[int, float]]
+"""By metric its values by epoch, NaN where one was not finite; of several of one epoch the first, as for pruning."""
+RowOf = Callable[[str], Values]
+"""The catalog's row of the trial in a folder."""
+SummaryOf = Callable[[str], RunSummary]
 
 
-def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping[int, Mapping[str, Any]]) -> Values:
+def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping[int, Curves]) -> Values:
     """All but the sweep's row; `curves` holds by trial and metric the values by epoch.
 
     `more_pending` is how many trials have not begun beside those in the list.
@@ -42,12 +67,80 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
 
 def facts(sweep: Sweep) -> Values:
     """The settings of the sweep."""
-    return {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")} | {
-        "metric_name": sweep.spec.metric
-    }
+    settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
+    return {**settings, "metric_name": sweep.spec.metric}
 
 
 def _curve(number: int, name: str, values: Mapping[int, float]) -> Values:
     epochs = sorted(values)
     kept = [epochs[index] for index in downsampling.kept([values[epoch] for epoch in epochs], MOST_POINTS)]
     return {"trial": number, "name": name, "epoch": kept, "value": [values[epoch] for epoch in kept]}
+
+
+class ViewedSweep:
+    """The trials of the sweep of this identity."""
+
+    def __init__(self, *identity: object) -> None:
+        """Nothing is read yet."""
+        self._begun: dict[int, tuple[tuple[object, ...], Trial, Curves]] = {}
+        """By number: of what it was built, the trial, and its curves."""
+
+    def read(self, sweep: Sweep, row_of: RowOf, summary_of: SummaryOf) -> tuple[list[Trial], dict[int, Curves]]:
+        """Every trial that has begun, the next ones that have not, and by trial its curves.
+
+        The states are those of the catalog's rows, so that all pages agree.
+        """
+        numbers = [each for name in filesystem.names(sweep.path) if (each := sweep.number_of(name)) is not None]
+        begun = {each: read for each in numbers if (read := self._read(sweep, each, row_of, summary_of)) is not None}
+        pending = itertools.islice((each for each in range(sweep.spec.trials) if each not in begun), MOST_PENDING)
+        submitted, stop = submitted_trials(sweep), sweep.stop_request()
+        is_launched = launcher_pid(sweep.path) is not None
+        trials = [trial for trial, _ in begun.values()] + [
+            sweep.trial_without_run(each, pending_state(each, submitted, stop, is_launched=is_launched))
+            for each in pending
+        ]
+        return trials, {number: curves for number, (_, curves) in begun.items() if curves}
+
+    def _read(self, sweep: Sweep, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
+        """A trial and its curves; None where the catalog has none, as for a link."""
+        name = sweep.run_path(number).name
+        try:
+            row = row_of(name)
+        except InputError:
+            return None
+        try:
+            if row["problem"]:
+                raise InputError(row["problem"])
+            return self._read_changed(number, row, summary_of(name), sweep.spec.metric)
+        except InputError as error:
+            why = str(error)
+        except Exception as error:  # a foreign file may hold anything
+            why = f"It cannot be read ({type(error).__name__}: {error})."
+        return sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why), {}
+
+    def _read_changed(self, number: int, row: Values, summary: RunSummary, metric: str | None) -> tuple[Trial, Curves]:
+        run, states = summary.run, (row["state"], *(module["state"] for module in row["modules"]))
+        of_modules = [run.module_path(each) / name for each in run.modules for name in (HEARTBEAT_FILE, PUBLISHED_FILE)]
+        files = [run.evaluations_path, run.path / STOP_FILE, run.jobs_path / LAUNCHER_FILE, *of_modules]
+        built_of = (summary, states, *map(signature, files))
+        if number not in self._begun or self._begun[number][0] != built_of:
+            if problem := safe_files.strange(run.path, run.modules):
+                raise InputError(f"It is not shown: {problem}")
+            trial = replace(build_trial(summary.snapshot(), metric), number=number, state=row["state"])
+            self._begun[number] = built_of, trial, read_curves(run, metric or "")
+        _, trial, curves = self._begun[number]
+        return trial, curves
+
+
+def read_curves(run: Run, metric: str) -> Curves:
+    """The metrics of the evaluations, and that of the sweep where it is one of training."""
+    records = read_evaluations(run.evaluations_path)
+    names = sorted({name for record in records for name in record.metrics})
+    curves = {name: metric_by_epoch(records, name) for name in names}
+    module, scalar = training_scalar(run, metric)
+    for checkpoint in read_json_lines(run.published_path(module), parse_published) if module else ():
+        # Only a version at the end of an epoch has the mean of the whole epoch.
+        if checkpoint.full and checkpoint.epoch > 0 and scalar in checkpoint.metrics:
+            value = number(checkpoint.metrics[scalar])
+            curves.setdefault(metric, {}).setdefault(checkpoint.epoch, math.nan if value is None else value)
+    return {name: values for name, values in curves.items() if values}

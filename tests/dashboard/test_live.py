@@ -17,7 +17,6 @@ import httpx
 import pytest
 
 from modtrain.dashboard import page_cache, timeline
-from modtrain.dashboard.delta import apply_delta
 from modtrain.dashboard.page_cache import MOST_PAGES, PageCache
 from modtrain.dashboard.safe_files import open_file
 from modtrain.storage import filesystem
@@ -25,6 +24,7 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.storage.worker_report import WorkerReport
+from tests.dashboard.deltas import apply_delta
 from tests.support.serving import Served, copied, eventually, served, trained
 
 
