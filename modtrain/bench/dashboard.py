@@ -20,7 +20,6 @@ from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -58,16 +57,16 @@ def dashboard(
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
         samples = make_all(Path(folder), runs, live=LIVE)
         make_sweep(Path(folder) / "sweep", trials)
-        with serve(folder) as (pid, url):
-            for what, address in REQUESTS:
+        with serve(folder) as (pid, address):
+            for what, path in REQUESTS:
                 begun, cpu_begun = time.perf_counter(), cpu_s(pid)
-                with closing(connection(url)) as server:
-                    _, body = get(server, f"/{address}")
+                with closing(HTTPConnection(address, timeout=TIMEOUT_S)) as server:
+                    _, body = get(server, f"/{path}")
                 took_ms, cpu_ms = (time.perf_counter() - begun) * 1e3, (cpu_s(pid) - cpu_begun) * 1e3
                 show(what, f"{took_ms:7.1f} ms ({cpu_ms:.0f} ms of CPU), {len(body) / 1e3:.0f} kB")
             show("memory of the server", f"{memory_mb(pid):7.0f} MB")
             cpu_begun = cpu_s(pid)
-            open_pages(url, samples[0], pages, seconds, poll_seconds)
+            open_pages(address, samples[0], pages, seconds, poll_seconds)
             show("memory of the server", f"{memory_mb(pid):7.0f} MB")
             show("CPU of the server", f"{cpu_s(pid) - cpu_begun:7.1f} s of {seconds:.0f} s")
 
@@ -84,26 +83,21 @@ def make_sweep(path: Path, trials: int) -> None:
 
 @contextmanager
 def serve(folder: str) -> Iterator[tuple[int, str]]:
-    """A dashboard in a process of its own: its process id and its URL."""
+    """A dashboard in a process of its own: its process id and its HOST:PORT."""
     command = [sys.executable, "-m", "modtrain", "dashboard", folder, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout is not None
         output = ""
-        while (url := re.search(r"http://\S+", output)) is None:
+        while (link := re.search(r"http://([^/]+)", output)) is None:
             line = process.stdout.readline()
             if not line:
                 raise ModtrainError(f"The dashboard did not start: {output or 'it printed nothing.'}")
             output += line
-        yield process.pid, url[0]
+        yield process.pid, link[1]
     finally:
         process.kill()
         process.communicate()
-
-
-def connection(url: str) -> HTTPConnection:
-    """A connection that is kept open between requests, as a browser keeps it."""
-    return HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
 
 
 def get(server: HTTPConnection, path: str) -> tuple[HTTPResponse, bytes]:
@@ -116,18 +110,18 @@ def get(server: HTTPConnection, path: str) -> tuple[HTTPResponse, bytes]:
     return response, body
 
 
-def open_pages(url: str, run: Run, pages: int, seconds: float, poll_seconds: float) -> None:
+def open_pages(address: str, run: Run, pages: int, seconds: float, poll_seconds: float) -> None:
     """Keep pages open while `run` publishes one version a second, and print what that costs."""
     closed = threading.Event()
 
     def poll(number: int) -> list[tuple[float, int]]:
         """One open page, which asks for what is new at a fixed interval: seconds and bytes of each answer."""
-        address = "/data/runs" if number % 2 else f"/data/run/{run.name}"
+        path = "/data/runs" if number % 2 else f"/data/run/{run.name}"
         polls, tag, wait_s = list[tuple[float, int]](), "", poll_seconds * number / pages
-        with closing(connection(url)) as server:
+        with closing(HTTPConnection(address, timeout=TIMEOUT_S)) as server:
             while not closed.wait(wait_s):
                 begun = time.perf_counter()
-                response, body = get(server, f"{address}?since={tag}")
+                response, body = get(server, f"{path}?since={tag}")
                 took_s, tag = time.perf_counter() - begun, response.headers["ETag"].strip('"')
                 polls.append((took_s, len(body)))
                 wait_s = max(0.0, poll_seconds - took_s)

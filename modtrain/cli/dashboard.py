@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,8 +17,9 @@ from modtrain.errors import InputError
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
-ACCESS = "Access"
-EXPORT = "Export"
+File = Path | None
+Names = list[str] | None
+access = functools.partial(option, "Access")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,26 +28,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def dashboard(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one of them.")] = Path(
-        "runs"
-    ),
-    port: Annotated[Count, option(ACCESS, "Port to listen on. [8787, or the next free one]", metavar="N")] = None,
-    host: Annotated[
-        str, option(ACCESS, "Address to listen on; any but a loopback address needs a token. [127.0.0.1]")
-    ] = "127.0.0.1",
-    open_it: Annotated[bool, option(ACCESS, "Open the page in a browser on this machine.", "--open")] = False,
-    token: Annotated[bool, option(ACCESS, "Require a token; the printed link contains a new one.")] = False,
-    token_file: Annotated[
-        Path | None,
-        option(ACCESS, "Require the token in this file, which only you may be able to read.", metavar="FILE"),
-    ] = None,
-    prefix: Annotated[Text, option(ACCESS, "Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
-    allow_host: Annotated[
-        list[str] | None, option(ACCESS, "Host name that a proxy uses in its requests; repeatable.", metavar="NAME")
-    ] = None,
-    export: Annotated[
-        Path | None, option(EXPORT, "Write the pages as files instead of serving them.", metavar="DIR")
-    ] = None,
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one.")] = Path("runs"),
+    port: Annotated[Count, access("Port to listen on. [8787, or the next free one]", metavar="N")] = None,
+    host: Annotated[Text, access("Address to listen on; any but a loopback one needs a token. [127.0.0.1]")] = None,
+    open_it: Annotated[bool, access("Open the page in a browser on this machine.", "--open")] = False,
+    token: Annotated[bool, access("Require a token; the printed link contains a new one.")] = False,
+    token_file: Annotated[File, access("Require the token in this file, readable by you only.", metavar="FILE")] = None,
+    prefix: Annotated[Text, access("Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
+    allow_host: Annotated[Names, access("Host name that a proxy uses; repeatable.", metavar="NAME")] = None,
+    export: Annotated[File, option("Export", "Write the pages as files instead.", metavar="DIR")] = None,
 ) -> None:
     """Serve runs and sweeps as web pages.
 
@@ -55,11 +46,12 @@ def dashboard(
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; give the folder of your runs.")
     if export is None:
+        host = host or "127.0.0.1"
         _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
-        return
-    if port is not None or host != "127.0.0.1" or any((open_it, token, token_file, prefix, allow_host)):
+    elif port is not None or any((host, open_it, token, token_file, prefix, allow_host)):
         raise InputError("--export writes files and serves nothing; leave out the access options.")
-    _export(root, export)
+    else:
+        _export(root, export)
 
 
 def _export(root: Path, target: Path) -> None:
@@ -105,6 +97,8 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
 def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: bool) -> None:
     import dataclasses
     import hashlib
+    import threading
+    import webbrowser
 
     from modtrain.dashboard import server as serve
 
@@ -117,7 +111,8 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:
-            _open(stack.enter_context(_redirect_file(link)) if access.token else link)
+            address = stack.enter_context(_redirect_file(link)) if access.token else link
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.run(sockets=[listening])
 
 
@@ -176,10 +171,3 @@ def _redirect_file(link: str) -> Iterator[str]:
     finally:
         Path(name).unlink(missing_ok=True)
         signal.signal(signal.SIGTERM, before)
-
-
-def _open(link: str) -> None:
-    import threading
-    import webbrowser
-
-    threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()

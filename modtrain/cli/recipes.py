@@ -75,12 +75,9 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
     bound, every = recipe["max_staleness"], recipe["exchange_every"]
-    facts = {
-        "modules": "\n".join(modules),
-        "epochs": recipe["epochs"],
-        "exchange": f"every {every} steps" if every else "after every epoch",
-        "staleness": "unbounded" if bound is None else f"at most {bound} epochs",
-    }
+    exchange = f"every {every} steps" if every else "after every epoch"
+    staleness = "unbounded" if bound is None else f"at most {bound} epochs"
+    facts = {"modules": "\n".join(modules), "epochs": recipe["epochs"], "exchange": exchange, "staleness": staleness}
     out.print(terminal.facts(facts), "")
     out.print(_parameters(recipe["params"]), "")
 
@@ -97,10 +94,8 @@ def _parameters(params: list[dict[str, Any]]) -> Table:
             table.add_row(terminal.Text(f"{folder}.", "bold"))
             group = folder
         default = "required" if parameter["required"] else json.dumps(parameter["default"], default=str).strip('"')
-        meaning = terminal.Text(parameter["meaning"])
-        kind = terminal.Text(parameter["type"], "dim")
-        both = meaning + terminal.Text("  ") + kind if parameter["meaning"] else kind
-        table.add_row(("  " if folder else "") + last, default, both)
+        meaning = f"{parameter['meaning']}  ".lstrip(" "), (parameter["type"], "dim")
+        table.add_row(("  " if folder else "") + last, default, terminal.Text.assemble(*meaning))
     return table
 
 
@@ -138,13 +133,12 @@ def _show_report(report: Report) -> None:
     table = terminal.table(header=False)
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for check in report.checks:
-        advice = terminal.Text(f"\n{check.advice}", "yellow") if check.advice else terminal.Text()
-        table.add_row(
-            terminal.Text(check.verdict, styles[check.verdict]), check.name, terminal.Text(check.says) + advice
-        )
+        says = check.says, (f"\n{check.advice}" if check.advice else "", "yellow")
+        verdict = terminal.Text(check.verdict, styles[check.verdict])
+        table.add_row(verdict, check.name, terminal.Text.assemble(*says))
     out.print(table, "")
     for cost in report.costs:
         size, speed = f"{cost.size_mb:g} MB", f"{cost.mb_per_s:.0f} MB/s"
         out.print(f"{cost.name} of {size}: {cost.median_ms:.0f} ms ({speed})")
-    verdict = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
-    out.print(terminal.Text(f"\n{verdict}", "bold red" if report.failed else "bold green"))
+    result = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
+    out.print(terminal.Text(f"\n{result}", "bold red" if report.failed else "bold green"))

@@ -105,9 +105,7 @@ def number(value: float | None) -> str:
 
 def rate(value: float | None) -> str:
     """Steps per second."""
-    if not value:
-        return ""
-    return f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
+    return "" if not value else f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
 
 
 def table(*columns: Column | str, pad: int = 2, header: bool = True) -> Table:

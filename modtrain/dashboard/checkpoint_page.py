@@ -47,13 +47,8 @@ def checkpoint_page(run: Run, path: str, module: str, version: int, history: His
         "present": safe_files.lies(run.path, *parts, META),
         "meta": {name: meta.get(name) for name in _META},
         "files": [
-            {
-                "name": name,
-                "size": expected.get("size"),
-                "sha256": expected.get("sha256"),
-                "present": is_present,
-                "download": is_present and may_download(name),
-            }
+            {"name": name, "size": expected.get("size"), "sha256": expected.get("sha256")}
+            | {"present": is_present, "download": is_present and may_download(name)}
             for name, (expected, is_present) in files.items()
         ],
         "trained_against": [{"peer": peer, **used} for peer, used in (meta.get("peers") or {}).items()],

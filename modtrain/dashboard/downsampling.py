@@ -34,9 +34,7 @@ class Stretches:
     """Points in stretches of equal length, a power of two, so that only the last one changes as points are added."""
 
     def __init__(self, count: int, most: int = MOST) -> None:
-        self.width = 1
-        while self.width * most < count:
-            self.width *= 2
+        self.width: int = 1 << max(0, -(-int(count) // most) - 1).bit_length()
         self._starts = np.arange(0, count, self.width)
         self._sizes = np.diff(self._starts, append=count)
 

@@ -7,7 +7,6 @@ only the delta from the version that a browser has.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,8 +15,6 @@ from pathlib import Path
 
 from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.payload import Payload, Version, build_version
-
-log = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
 VIEWED_S = 12.0
@@ -61,10 +58,6 @@ class PageCache:
         """Stop the thread."""
         self._over.set()
         self._thread.join(timeout=2)
-
-    def __len__(self) -> int:
-        """Pages in memory."""
-        return len(self._pages)
 
     @property
     def viewed(self) -> list[Key]:
@@ -128,10 +121,7 @@ class PageCache:
             viewed = self.viewed
             for key in viewed:
                 page = self._page(key)
-                with page.lock:
-                    try:
-                        self._refresh(key, page)
-                    except Exception as error:  # reported to the next request
-                        log.debug("Cannot read %s: %s", key, error)
+                with page.lock, contextlib.suppress(Exception):  # the next request reports it
+                    self._refresh(key, page)
             if not viewed:
                 self.source.forget()

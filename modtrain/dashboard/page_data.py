@@ -27,11 +27,6 @@ from modtrain.storage.run import Run
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
 MOST_SWEEPS = 8
-_LISTS = (
-    "modules", "workers", "lanes", "curves", "staleness", "time", "grids", "evaluations", "config", "logs", "alarms",
-    "varies", "trials",
-)  # fmt: skip
-"""The lists of the page of a run or a sweep, which are empty where it cannot be shown."""
 
 Values = dict[str, Any]
 
@@ -107,7 +102,7 @@ class Source:
         with self.viewed_run(path) as viewed:
             row, sweep = _row(self.catalog.row(path)), self._sweep_of(viewed.run, path)
             page = run_page.run_page(viewed.summary, viewed.history, row, sweep)
-            return {**page, "curves": viewed.curves, "pages": None, "problem": None}
+            return {**page, "curves": viewed.curves, "problem": None}
 
     def sweep(self, path: str) -> Values:
         """One sweep; a broken one is a page with the reason."""
@@ -118,13 +113,10 @@ class Source:
         sweep = self.catalog.sweep(path)
         self._check_place(sweep.path, path)
         viewed = self.viewed_sweeps(sweep.path, sweep.spec.created_at, sweep.spec.metric)
-        above = f"{path}/" if path else ""
-        trials, curves = viewed.read(
-            sweep, lambda name: self.catalog.row(above + name), lambda name: self.catalog.summary(above + name)
-        )
-        facts = sweep_page.facts(sweep)
-        page = sweep_page.sweep_page(sweep, path, trials, curves)
-        return {"sweep": {**_row(self.catalog.row(path)), **facts}, **page, "problem": None}
+        page = sweep_page.sweep_page(sweep, path, *viewed.read(sweep, path, self.catalog))
+        settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
+        row = {**_row(self.catalog.row(path)), **settings, "metric_name": sweep.spec.metric}
+        return {"sweep": row, **page, "problem": None}
 
     def checkpoint(self, path: str, module: str, version: int) -> Values:
         """One version of a module; InputError where it never was."""
@@ -132,7 +124,7 @@ class Source:
             run = viewed.run
             if module not in run.modules:
                 raise InputError(f"{shown(run.name)} has no module {module!r}; it has {', '.join(run.modules)}.")
-            return {**checkpoint_page(run, path, module, version, viewed.history), "pages": None}
+            return checkpoint_page(run, path, module, version, viewed.history)
 
     def verify(self, path: str, module: str, version: int) -> Values:
         """Read all of a version; InputError where it never was."""
@@ -189,7 +181,7 @@ class Source:
             row = _row({"kind": kind, "path": path, "name": name, "problem": str(error)})
         if row["kind"] != kind:
             raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
-        return {kind: row, **{name: [] for name in _LISTS}, "pages": None, "problem": shown(str(error))}
+        return {kind: row, "modules": [], "problem": shown(str(error))}
 
     def _sweep_of(self, run: Run, path: str) -> str | None:
         """The path of the sweep that a run is a trial of."""

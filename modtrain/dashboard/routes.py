@@ -6,28 +6,24 @@ Starlette calls these functions in threads, since they read files.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from modtrain.dashboard import safe_files
-from modtrain.dashboard.access import Access, Guard, problem, templates
+from modtrain.dashboard.access import problem, templates
 from modtrain.dashboard.checkpoint_page import may_download
-from modtrain.dashboard.page_cache import REFRESH_S, PageCache
+from modtrain.dashboard.page_cache import PageCache
 from modtrain.dashboard.payload import Payload, as_json, tag_of
 from modtrain.dashboard.urls import shown, unquoted
 from modtrain.errors import InputError
@@ -35,7 +31,7 @@ from modtrain.storage.filesystem import read_blocks
 from modtrain.storage.layout import CHECKPOINTS, EVALUATION, MODULES, WORKER_LOG
 from modtrain.storage.run_state import BY_URGENCY, DESCRIPTIONS
 
-STATIC = Path(__file__).resolve().parent / "static"
+STATIC, PLOTLY = Path(__file__).resolve().parent / "static", "plotly.min.js"
 JSON, PNG, WEIGHTS = "application/json", "image/png", "application/octet-stream"
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MOST_VERIFYING = 4
@@ -150,22 +146,6 @@ class Dashboard:
         return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
 
 
-def create_app(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> tuple[ASGIApp, PageCache]:
-    """The dashboard of a folder of runs as an ASGI application, and its pages."""
-    pages = PageCache(root, refresh_s=refresh_s)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        pages.start()
-        yield
-        await run_in_threadpool(pages.stop)
-
-    errors = {404: _no_page, InputError: _no_page, HTTPException: _no_page, OSError: _storage_error}
-    app = Starlette(routes=Dashboard(pages).routes(), lifespan=lifespan, exception_handlers=errors)
-    app.router.redirect_slashes = False
-    return Guard(app, access), pages
-
-
 def html(kind: str, data: dict[str, Any], *, base: str, path: str, live: bool) -> str:
     """The HTML of a page, for the server (`live`) or for an export; `path` is its address below the kind."""
     title = "Runs" if kind == "runs" else data["run" if kind == "checkpoint" else kind]["name"]
@@ -190,15 +170,13 @@ def answer(request: Request, page: Payload, kind: str) -> Response:
 @functools.lru_cache(maxsize=32)
 def asset(file: str) -> Payload:
     """The content of a static file, or Plotly's script from its own package, and its tag; NotThere."""
-    content = plotly() if file == "plotly.min.js" else safe_files.read(STATIC, file)
+    if file == PLOTLY:
+        import plotly
+
+        content = (Path(plotly.__file__).parent / "package_data" / file).read_bytes()
+    else:
+        content = safe_files.read(STATIC, file)
     return Payload(content, tag_of(content))
-
-
-def plotly() -> bytes:
-    """The script of the installed Plotly package."""
-    import plotly
-
-    return (Path(plotly.__file__).parent / "package_data" / "plotly.min.js").read_bytes()
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -232,3 +210,7 @@ def _no_page(request: Request, error: Exception) -> Response:
 def _storage_error(request: Request, error: Exception) -> Response:
     reason = getattr(error, "strerror", None) or str(error)
     return problem(request.scope, 503, "Storage error", f"The folder cannot be read now: {reason}.")
+
+
+ERRORS: dict[Any, Any] = {404: _no_page, InputError: _no_page, HTTPException: _no_page, OSError: _storage_error}
+"""What is answered to an error."""

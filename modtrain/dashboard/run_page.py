@@ -162,11 +162,10 @@ def _evaluation(record: EvaluationRecord) -> Values:
 def config(run: Run) -> list[Values]:
     """Every setting, with its default where it has one: the recipe's where run.json holds it."""
     usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _COMMON_DEFAULTS}}
-    settings = [_setting(n, getattr(run.spec, n), usual if n in usual else None) for n in _SETTINGS]
     known = None if run.spec.defaults is None else flatten(run.spec.defaults)
-    return settings + [_setting(name, value, known) for name, value in flatten(run.spec.params).items()]
-
-
-def _setting(name: str, value: Any, known: Mapping[str, Any] | None) -> Values:
-    default = (known or {}).get(name)
-    return {"name": name, "value": value, "default": default, "differs": known is not None and default != value}
+    settings = [(name, getattr(run.spec, name), usual if name in usual else None) for name in _SETTINGS]
+    settings += [(name, value, known) for name, value in flatten(run.spec.params).items()]
+    return [
+        {"name": n, "value": value, "default": (d or {}).get(n), "differs": d is not None and d.get(n) != value}
+        for n, value, d in settings
+    ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import secrets
 import socket
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 
-from modtrain.dashboard.access import Access
+from modtrain.dashboard.access import Access, Guard
 from modtrain.dashboard.page_cache import REFRESH_S, PageCache
-from modtrain.dashboard.routes import create_app
+from modtrain.dashboard.routes import ERRORS, Dashboard
 from modtrain.errors import InputError
 
 PORT = 8787
@@ -24,9 +28,18 @@ SHORTEST = 16
 
 def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> tuple[uvicorn.Server, PageCache]:
     """A server of a folder of runs, started by `run(sockets=[...])`, and its pages."""
-    app, pages = create_app(root.resolve(), access, refresh_s=refresh_s)
+    pages = PageCache(root.resolve(), refresh_s=refresh_s)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        pages.start()
+        yield
+        await run_in_threadpool(pages.stop)
+
+    app = Starlette(routes=Dashboard(pages).routes(), lifespan=lifespan, exception_handlers=ERRORS)
+    app.router.redirect_slashes = False
     config = uvicorn.Config(
-        app,
+        Guard(app, access),
         http="h11",
         loop="asyncio",
         ws="none",
@@ -35,7 +48,6 @@ def server(root: Path, access: Access, *, refresh_s: float = REFRESH_S) -> tuple
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        date_header=True,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,
     )

@@ -16,9 +16,10 @@ from typing import Any
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.payload import build_version
-from modtrain.dashboard.routes import STATIC, html, plotly
+from modtrain.dashboard.routes import PLOTLY, STATIC, asset, html
 from modtrain.dashboard.urls import base_of, quoted, unquoted
 from modtrain.errors import InputError
+from modtrain.storage import filesystem
 from modtrain.storage.layout import EVALUATION
 
 MARK = "modtrain-export.json"
@@ -36,10 +37,8 @@ def export(root: Path, target: Path, progress: Callable[[int, int], None] = lamb
     before = _check(root, target)
     writing = _Export(root, target)
     writing.record(before)
-    for file in sorted(STATIC.iterdir()):
-        if file.is_file():
-            writing.write(f"static/{file.name}", file.read_bytes())
-    writing.write("static/plotly.min.js", plotly())
+    for file in (PLOTLY, *filesystem.names(STATIC)):
+        writing.write(f"static/{file}", asset(file).content)
     writing.source.catalog.settle()
     data = writing.source.runs()
     for number, row in enumerate(data["runs"]):
@@ -68,12 +67,12 @@ class _Export:
         with suppress(InputError):
             data = self.source.data(kind, path)
             if kind == "sweep":
-                for trial in data["trials"]:
+                for trial in data.get("trials", ()):
                     if trial["state"] not in ("created", "queued"):  # those have no run yet, and nothing leads to one
                         self.subject("run", trial["path"])
             elif data["problem"] is None:
                 data["grids"] = [each for each in data["grids"][-MOST_GRIDS:] if self.grid(path, each["file"])]
-                data["pages"] = {lane["module"]: _present(lane) for lane in data["lanes"]}
+                data["pages"] = {lane["module"]: _with_page(lane) for lane in data["lanes"]}
                 for module, versions in data["pages"].items():
                     for version in versions:
                         self.checkpoint(path, module, version, data["pages"])
@@ -132,9 +131,8 @@ def _without_dot(address: str) -> str:
     return address.replace("/./", "/")
 
 
-def _present(lane: dict[str, Any]) -> list[int]:
-    present = set(lane["present"])
-    return [version["version"] for version in lane["versions"] if version["version"] in present][-MOST_CHECKPOINTS:]
+def _with_page(lane: dict[str, Any]) -> list[int]:
+    return sorted({*lane["present"]} & {each["version"] for each in lane["versions"]})[-MOST_CHECKPOINTS:]
 
 
 def _check(root: Path, target: Path) -> set[str]:

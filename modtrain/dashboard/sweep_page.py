@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from modtrain.dashboard import downsampling, safe_files
 from modtrain.dashboard.urls import quoted
 from modtrain.errors import InputError
+from modtrain.monitoring.catalog import Catalog
 from modtrain.monitoring.summary import RunSummary, signature
 from modtrain.storage import filesystem
 from modtrain.storage.evaluations import metric_by_epoch, read_evaluations
@@ -38,9 +39,6 @@ _TRIAL = ("number", "state", "values", "result", "metrics", "epoch", "why")
 Values = dict[str, Any]
 Curves = dict[str, dict[int, float]]
 """By metric its values by epoch, NaN where one was not finite; of several of one epoch the first, as for pruning."""
-RowOf = Callable[[str], Values]
-"""The catalog's row of the trial in a folder."""
-SummaryOf = Callable[[str], RunSummary]
 
 
 def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping[int, Curves]) -> Values:
@@ -65,12 +63,6 @@ def sweep_page(sweep: Sweep, path: str, trials: Iterable[Trial], curves: Mapping
     }
 
 
-def facts(sweep: Sweep) -> Values:
-    """The settings of the sweep."""
-    settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
-    return {**settings, "metric_name": sweep.spec.metric}
-
-
 def _curve(number: int, name: str, values: Mapping[int, float]) -> Values:
     epochs = sorted(values)
     kept = [epochs[index] for index in downsampling.kept([values[epoch] for epoch in epochs], MOST_POINTS)]
@@ -85,13 +77,13 @@ class ViewedSweep:
         self._begun: dict[int, tuple[tuple[object, ...], Trial, Curves]] = {}
         """By number: of what it was built, the trial, and its curves."""
 
-    def read(self, sweep: Sweep, row_of: RowOf, summary_of: SummaryOf) -> tuple[list[Trial], dict[int, Curves]]:
+    def read(self, sweep: Sweep, path: str, catalog: Catalog) -> tuple[list[Trial], dict[int, Curves]]:
         """Every trial that has begun, the next ones that have not, and by trial its curves.
 
-        The states are those of the catalog's rows, so that all pages agree.
+        `path` is the sweep's in the catalog. The states are those of the catalog's rows, so that all pages agree.
         """
         numbers = [each for name in filesystem.names(sweep.path) if (each := sweep.number_of(name)) is not None]
-        begun = {each: read for each in numbers if (read := self._read(sweep, each, row_of, summary_of)) is not None}
+        begun = {each: read for each in numbers if (read := self._read(sweep, each, path, catalog)) is not None}
         pending = itertools.islice((each for each in range(sweep.spec.trials) if each not in begun), MOST_PENDING)
         submitted, stop = submitted_trials(sweep), sweep.stop_request()
         is_launched = launcher_pid(sweep.path) is not None
@@ -101,17 +93,17 @@ class ViewedSweep:
         ]
         return trials, {number: curves for number, (_, curves) in begun.items() if curves}
 
-    def _read(self, sweep: Sweep, number: int, row_of: RowOf, summary_of: SummaryOf) -> tuple[Trial, Curves] | None:
+    def _read(self, sweep: Sweep, number: int, path: str, catalog: Catalog) -> tuple[Trial, Curves] | None:
         """A trial and its curves; None where the catalog has none, as for a link."""
-        name = sweep.run_path(number).name
+        place = f"{path}/{sweep.run_path(number).name}".lstrip("/")
         try:
-            row = row_of(name)
+            row = catalog.row(place)
         except InputError:
             return None
         try:
             if row["problem"]:
                 raise InputError(row["problem"])
-            return self._read_changed(number, row, summary_of(name), sweep.spec.metric)
+            return self._read_changed(number, row, catalog.summary(place), sweep.spec.metric)
         except InputError as error:
             why = str(error)
         except Exception as error:  # a foreign file may hold anything
