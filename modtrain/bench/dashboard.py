@@ -40,7 +40,6 @@ REQUESTS = (
     ("first page of another run", "run/run-0001/"),
     ("page of a checkpoint", "checkpoint/run-0000/translator/99/"),
     ("first page of the sweep", "sweep/sweep/"),
-    ("the same again", "sweep/sweep/"),
     ("plotly.min.js", "static/plotly.min.js"),
 )
 """What is requested once, and its address."""
@@ -78,7 +77,6 @@ def make_sweep(path: Path, trials: int) -> None:
     sweep = Sweep.create(path, new_sweep(config, parameters, sampler="sobol", trials=trials, metric="translator.loss"))
     for number in range(trials):
         fill(sweep.begin(number), live=number < trials // 10)
-    typer.echo(f"a sweep of {trials} trials written")
 
 
 @contextmanager

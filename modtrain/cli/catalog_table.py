@@ -17,8 +17,9 @@ ALARM_SHARE = 3
 """One in so many lines of the terminal is for alarms, where there are many."""
 UNSEARCHED = "Not all folders were searched: there are too many. Give a folder further down to see all of its runs."
 
+COLUMNS = ("done", "epoch", "left", "published", "metric", "recipe")
 BY_IMPORTANCE = ("done", "epoch", "metric", "published", "left", "recipe")
-"""The columns; where the terminal is narrow, the last ones are left out first."""
+"""The same columns; where the terminal is narrow, the last ones are left out first."""
 MIN_NAME_WIDTH = 16
 
 Row = Mapping[str, Any]
@@ -28,8 +29,8 @@ def by_urgency(rows: Iterable[Row]) -> list[Row]:
     """Rows sorted: damaged runs and bad alarms, then warnings, then by state, the newest first among equals."""
 
     def key(row: Row) -> tuple[int, int, float, str]:
-        levels = {alarm["level"] for alarm in row["alarms"]}
-        urgency = 0 if row["problem"] or "bad" in levels else 1 if levels else 2
+        levels = {alarm["level"] for alarm in _alarms(row)}
+        urgency = 0 if "bad" in levels else 1 if levels else 2
         state = BY_URGENCY.index(row["state"]) if row["state"] in BY_URGENCY else len(BY_URGENCY)
         return urgency, state, -(row["created_at"] or 0.0), row["path"]
 
@@ -74,13 +75,13 @@ def _table(rows: list[Row], width: int) -> Table:
     cells = [_cells(row) for row in rows]
     states = [terminal.state_text("broken" if row["problem"] else str(row["state"])) for row in rows]
     room = width - MIN_NAME_WIDTH - max([5, *(state.cell_len for state in states)]) - pad
-    kept = set[str]()
+    columns = list[str]()
     for name in BY_IMPORTANCE:
         needed = pad + max([len(name), *(cell_len(row_cells[name]) for row_cells in cells)])
         if needed <= room:
-            kept.add(name)
+            columns.append(name)
             room -= needed
-    columns = [name for name in _cells(rows[0]) if name in kept] if rows else []
+    columns.sort(key=COLUMNS.index)
     table = terminal.table(
         Column("run", no_wrap=True, overflow="ellipsis", max_width=MIN_NAME_WIDTH + room - pad),
         Column("state", no_wrap=True),
@@ -88,13 +89,13 @@ def _table(rows: list[Row], width: int) -> Table:
         pad=pad,
     )
     for row, state, row_cells in zip(rows, states, cells, strict=True):
-        named = Text(_name(row), "bold red" if _is_bad(row) else "yellow" if row["alarms"] else "bold")
-        table.add_row(named, state, *(row_cells[name] for name in columns))
+        levels = {alarm["level"] for alarm in _alarms(row)}
+        style = "bold red" if "bad" in levels else "yellow" if levels else "bold"
+        table.add_row(Text(_name(row), style), state, *(row_cells[name] for name in columns))
     return table
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """By column, in this order."""
     done = "" if row["progress"] is None else f"{row['progress']:.0%}"
     if row["kind"] == "sweep":
         ended = sum(row["counts"].get(state, 0) for state in ENDED)
@@ -108,7 +109,7 @@ def _cells(row: Row) -> dict[str, str]:
     best = f"{terminal.plain(metric['name'])} {terminal.number(metric['value'])}" if metric else ""
     left = terminal.clock(row.get("left_s") if row["state"] in LIVE else None)
     recipe = terminal.plain(str(row["recipe"] or "").rpartition("/")[2])
-    return {"done": done, "epoch": epoch, "left": left, "published": age, "metric": best, "recipe": recipe}
+    return dict(zip(COLUMNS, (done, epoch, left, age, best, recipe), strict=True))
 
 
 def _facts(row: Row) -> list[str]:
@@ -127,10 +128,6 @@ def _alarms(row: Row) -> list[Mapping[str, Any]]:
     if row["problem"]:
         return [{"level": "bad", "says": row["problem"], "do": "Repair it, or move the folder elsewhere."}]
     return list(row["alarms"])
-
-
-def _is_bad(row: Row) -> bool:
-    return any(alarm["level"] == "bad" for alarm in _alarms(row))
 
 
 def _name(row: Row) -> str:

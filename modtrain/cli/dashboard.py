@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
 File = Path | None
-Names = list[str] | None
 access = functools.partial(option, "Access")
 
 
@@ -35,7 +34,7 @@ def dashboard(
     token: Annotated[bool, access("Require a token; the printed link contains a new one.")] = False,
     token_file: Annotated[File, access("Require the token in this file, readable by you only.", metavar="FILE")] = None,
     prefix: Annotated[Text, access("Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
-    allow_host: Annotated[Names, access("Host name that a proxy uses; repeatable.", metavar="NAME")] = None,
+    allow_host: Annotated[list[str] | None, access("Host name that a proxy uses; repeatable.", metavar="NAME")] = None,
     export: Annotated[File, option("Export", "Write the pages as files instead.", metavar="DIR")] = None,
 ) -> None:
     """Serve runs and sweeps as web pages.
@@ -72,9 +71,10 @@ def _export(root: Path, target: Path) -> None:
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
     import re
+    import secrets
 
     from modtrain.dashboard.access import Access, is_loopback, name_of, own_names
-    from modtrain.dashboard.server import new_token, read_token
+    from modtrain.dashboard.server import read_token
 
     if not is_loopback(host) and not token and token_file is None:
         raise InputError(
@@ -89,7 +89,7 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
     return Access(
         hosts=own_names(host, names),
         any_address=not is_loopback(host),
-        token=read_token(token_file) if token_file else new_token() if token else None,
+        token=read_token(token_file) if token_file else secrets.token_urlsafe(24) if token else None,
         prefix=(prefix or "").rstrip("/"),
     )
 

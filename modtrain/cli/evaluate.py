@@ -100,6 +100,7 @@ def _show_progress(results: Iterable[object], total: int, broken: Sized) -> int:
             bar.update(task, completed=handled, rate=f"{rate:.1f}/s")
             if is_lines and now - printed_at > PROGRESS_S:
                 printed_at = now
-                left = terminal.clock((total - handled) / rate)
-                typer.echo(f"{handled}/{total}  {rate:.1f}/s  {left} left", err=True)
+                typer.echo(
+                    f"{handled}/{total}  {rate:.1f}/s  {terminal.clock((total - handled) / rate)} left", err=True
+                )
     return done

@@ -52,7 +52,10 @@ def history(
     damaged: list[str] = []
     rows = _rows(run, damaged)
     if as_json:
-        _print_json(rows)
+        typer.echo("[", nl=False)
+        for number, row in enumerate(rows):  # their text need not fit into memory
+            typer.echo((",\n" if number else "") + json.dumps(row), nl=False)
+        typer.echo("]")
     elif as_csv:
         table = list(rows)
         writer = csv.DictWriter(sys.stdout, _columns(table), restval="", lineterminator="\n")
@@ -108,15 +111,6 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
             continue
         if trial is not None:
             yield from ({"trial": number, **row} for row in trial.history())
-
-
-def _print_json(rows: Iterator[dict[str, Any]]) -> None:
-    """Print one list, one row per line, without holding its text in memory."""
-    before = "["
-    for row in rows:
-        typer.echo(before + json.dumps(row), nl=False)
-        before = ",\n"
-    typer.echo("[]" if before == "[" else "]")
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:

@@ -110,8 +110,7 @@ def rate(value: float | None) -> str:
 
 def table(*columns: Column | str, pad: int = 2, header: bool = True) -> Table:
     """A table without lines, `pad` spaces between its columns."""
-    plain_style: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "dim"}
-    return Table(*columns, padding=(0, pad, 0, 0), show_header=header, **plain_style)
+    return Table(*columns, box=None, pad_edge=False, padding=(0, pad, 0, 0), show_header=header, header_style="dim")
 
 
 def modules_table(status: Mapping[str, Any], *, width: int) -> RenderableType:

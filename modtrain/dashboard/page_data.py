@@ -22,7 +22,6 @@ from modtrain.monitoring.catalog import Catalog
 from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
 from modtrain.storage.layout import SWEEP_FILE
-from modtrain.storage.run import Run
 
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
@@ -72,8 +71,8 @@ class Source:
         """Every run and sweep; OSError where the root is gone."""
         self._refresh()
         table = self.catalog.rows()
-        rows = [_row(row) for row in table["runs"]]
-        return {"root": shown(table["root"]), "runs": rows, "unsearched": table["unsearched"]}
+        root, unsearched = shown(table["root"]), table["unsearched"]
+        return {"root": root, "runs": [_row(row) for row in table["runs"]], "unsearched": unsearched}
 
     def shown_run(self, path: str) -> RunSummary:
         """The run at a path; InputError with the reason why it cannot be shown."""
@@ -100,7 +99,9 @@ class Source:
 
     def _run(self, path: str) -> Values:
         with self.viewed_run(path) as viewed:
-            row, sweep = _row(self.catalog.row(path)), self._sweep_of(viewed.run, path)
+            above = path.rpartition("/")[0]
+            is_trial = viewed.run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE)
+            row, sweep = _row(self.catalog.row(path)), above if is_trial else None
             page = run_page.run_page(viewed.summary, viewed.history, row, sweep)
             return {**page, "curves": viewed.curves, "problem": None}
 
@@ -182,11 +183,6 @@ class Source:
         if row["kind"] != kind:
             raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
         return {kind: row, "modules": [], "problem": shown(str(error))}
-
-    def _sweep_of(self, run: Run, path: str) -> str | None:
-        """The path of the sweep that a run is a trial of."""
-        above = path.rpartition("/")[0]
-        return above if run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE) else None
 
 
 def _row(row: Values) -> Values:

@@ -208,8 +208,8 @@ def _no_page(request: Request, error: Exception) -> Response:
 
 
 def _storage_error(request: Request, error: Exception) -> Response:
-    reason = getattr(error, "strerror", None) or str(error)
-    return problem(request.scope, 503, "Storage error", f"The folder cannot be read now: {reason}.")
+    says = f"The folder cannot be read now: {getattr(error, 'strerror', None) or error}."
+    return problem(request.scope, 503, "Storage error", says)
 
 
 ERRORS: dict[Any, Any] = {404: _no_page, InputError: _no_page, HTTPException: _no_page, OSError: _storage_error}

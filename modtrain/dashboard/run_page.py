@@ -55,7 +55,6 @@ def run_page(summary: RunSummary, history: History, row: Values, sweep: str | No
     """
     snapshot, run = summary.snapshot(), summary.run
     status = build_status(snapshot)
-    states = {name: module["state"] for name, module in status["modules"].items()}
     reports = {name: module.report for name, module in snapshot.modules.items()}
     versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
     newest_at = {module["name"]: module["newest_at"] for module in row["modules"]}
@@ -71,8 +70,9 @@ def run_page(summary: RunSummary, history: History, row: Values, sweep: str | No
         "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
         "workers": [_worker(worker, reports, summary.liveness) for worker in status["workers"]],
         "lanes": [
-            timeline.lane(name, known, run.store(name).versions(), history.events(name), states[name], reports[name])
-            for name, known in versions.items()
+            {"module": m}
+            | timeline.lane(own, run.store(m).versions(), history.events(m), modules[m]["state"], reports[m])
+            for m, own in versions.items()
         ],
         "staleness": timeline.staleness(versions),
         "time": [seconds(worker, history) for worker in status["workers"]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -68,11 +67,6 @@ def listen(host: str, port: int | None) -> socket.socket:
             if port is not None:
                 raise InputError(f"Port {port} of {host} is in use; leave --port out to use a free one.") from None
     raise InputError(f"Ports {PORT} to {PORT + TRIES - 1} of {host} are all in use; give --port.")
-
-
-def new_token() -> str:
-    """A random token."""
-    return secrets.token_urlsafe(24)
 
 
 def read_token(path: Path) -> str:

@@ -139,12 +139,10 @@ def _check(root: Path, target: Path) -> set[str]:
     """The files of an earlier export in the folder; InputError where it contains anything else."""
     if target.resolve().is_relative_to(root.resolve()):
         raise InputError(f"--export {target} lies in {root}, where nothing is written; take a folder elsewhere.")
-    if not os.path.lexists(target):
-        return set()
-    if not target.is_dir():
+    if os.path.lexists(target) and not target.is_dir():
         raise InputError(f"--export {target} is a file; take a new folder.")
     if not (target / MARK).is_file():
-        if any(target.iterdir()):
+        if filesystem.names(target):
             raise InputError(f"--export {target} is not empty and no earlier export; take a new folder.")
         return set()
     try:

@@ -127,8 +127,7 @@ class ViewedSweep:
 def read_curves(run: Run, metric: str) -> Curves:
     """The metrics of the evaluations, and that of the sweep where it is one of training."""
     records = read_evaluations(run.evaluations_path)
-    names = sorted({name for record in records for name in record.metrics})
-    curves = {name: metric_by_epoch(records, name) for name in names}
+    curves = {name: metric_by_epoch(records, name) for name in sorted({n for each in records for n in each.metrics})}
     module, scalar = training_scalar(run, metric)
     for checkpoint in read_json_lines(run.published_path(module), parse_published) if module else ():
         # Only a version at the end of an epoch has the mean of the whole epoch.

@@ -21,17 +21,11 @@ Values = dict[str, Any]
 
 
 def lane(
-    module: str,
-    versions: Sequence[Checkpoint],
-    present: Sequence[int],
-    events: Sequence[Line],
-    state: str,
-    report: WorkerReport,
+    versions: Sequence[Checkpoint], present: Sequence[int], events: Sequence[Line], state: str, report: WorkerReport
 ) -> Values:
     """One module along the time axis; `present` are the versions on disk."""
     published = sorted(checkpoint.published_at for checkpoint in versions)
     return {
-        "module": module,
         "versions": [
             {name: getattr(checkpoint, name) for name in ("version", "epoch", "step", "full", "final")}
             | {"at": checkpoint.published_at, "loss": number(checkpoint.metrics.get("loss"))}
