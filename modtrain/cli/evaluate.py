@@ -95,12 +95,10 @@ def _show_progress(results: Iterable[object], total: int, broken: Sized) -> int:
     with Progress(*columns, console=out, transient=True, disable=is_lines) as bar:
         task = bar.add_task("", total=total, rate="")
         for done, _ in enumerate(results, 1):
-            now, handled = time.monotonic(), done + len(broken)
-            rate = handled / max(now - started_at, 1e-9)
-            bar.update(task, completed=handled, rate=f"{rate:.1f}/s")
+            now, count = time.monotonic(), done + len(broken)
+            rate = count / max(now - started_at, 1e-9)
+            bar.update(task, completed=count, rate=f"{rate:.1f}/s")
             if is_lines and now - printed_at > PROGRESS_S:
                 printed_at = now
-                typer.echo(
-                    f"{handled}/{total}  {rate:.1f}/s  {terminal.clock((total - handled) / rate)} left", err=True
-                )
+                typer.echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
     return done
