@@ -17,6 +17,8 @@ from modtrain.errors import InputError
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
+FIRST_SCAN_S = 2.0
+"""Longest wait for the first scan of a large folder before the link is printed."""
 File = Path | None
 access = functools.partial(option, "Access")
 
@@ -107,7 +109,8 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers send a cookie to every port of a host, so each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{bound} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, bound, access)
-    server, _ = serve.server(root, dataclasses.replace(access, cookie=name))
+    server, pages = serve.server(root, dataclasses.replace(access, cookie=name))
+    pages.start(wait_s=FIRST_SCAN_S)
     _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:

@@ -63,8 +63,7 @@ def _plain(parameter: Parameter) -> dict[str, Any]:
 
     required = parameter.default is REQUIRED
     default = None if required else json.loads(json.dumps(parameter.default, default=str))
-    values = {"name": parameter.name, "type": parameter.type, "default": default}
-    return {**values, "required": required, "meaning": parameter.meaning}
+    return {**vars(parameter), "default": default, "required": required}
 
 
 def _print(name: str, recipe: dict[str, Any]) -> None:

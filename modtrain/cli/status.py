@@ -179,13 +179,13 @@ class RunView:
         from modtrain.cli import terminal
         from modtrain.monitoring.status import queue_messages
 
-        text = terminal.Text
         workers = f"{len(current['workers'])} worker{'s' * (len(current['workers']) != 1)}"
-        head = text.assemble((terminal.plain(current["run"]), "bold"), "  ", terminal.state_text(current["state"]))
-        about = text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")
+        name, state = terminal.plain(current["run"]), terminal.state_text(current["state"])
+        head = terminal.Text.assemble((name, "bold"), "  ", state)
+        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         for message in queue_messages(current):
-            parts += ["", text(message)]
+            parts += ["", terminal.Text(message)]
         for alarm in current["alarms"]:
             parts += ["", terminal.alarm_text(alarm)]
         return Group(*parts)

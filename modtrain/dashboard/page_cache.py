@@ -47,12 +47,14 @@ class PageCache:
         self._refresh_s = refresh_s
         self._pages: OrderedDict[Key, _Page] = OrderedDict()
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._scanned, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread, which first reads all runs."""
-        self._thread.start()
+    def start(self, *, wait_s: float = 0.0) -> None:
+        """Start the thread; wait up to `wait_s` for the first reading of all runs, which takes longest."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._scanned.wait(wait_s)
 
     def stop(self) -> None:
         """Stop the thread."""
@@ -117,6 +119,7 @@ class PageCache:
     def _run(self) -> None:
         with contextlib.suppress(Exception):  # the first request reports it
             self.version("runs")
+        self._scanned.set()
         while not self._over.wait(self._refresh_s):
             viewed = self.viewed
             for key in viewed:

@@ -71,8 +71,8 @@ class Source:
         """Every run and sweep; OSError where the root is gone."""
         self._refresh()
         table = self.catalog.rows()
-        root, unsearched = shown(table["root"]), table["unsearched"]
-        return {"root": root, "runs": [_row(row) for row in table["runs"]], "unsearched": unsearched}
+        rows = [_row(row) for row in table["runs"]]
+        return {"root": shown(table["root"]), "runs": rows, "unsearched": table["unsearched"]}
 
     def shown_run(self, path: str) -> RunSummary:
         """The run at a path; InputError with the reason why it cannot be shown."""

@@ -96,14 +96,14 @@ class _Export:
 
     def page(self, kind: str, path: str, data: dict[str, Any]) -> None:
         """Write a page; `path` is its address below the kind, `.` that of a root that is a run or a sweep."""
-        address = _without_dot(f"{kind}/{path}/") if path else ""
+        address = f"{kind}/{path}/".replace("/./", "/") if path else ""
         text = html(kind, build_version(data).data, base=base_of(address), path=path or ".", live=False)
         self.write(f"{address}index.html", text.encode())
         self.pages += 1
 
     def write(self, address: str, content: bytes) -> None:
         """Write or replace a file; its folders are created."""
-        address = _without_dot(address)
+        address = address.replace("/./", "/")
         path = unquoted(address)  # a browser reads it percent-decoded from disk
         if path is None:
             raise InputError(f"{address!r} cannot be written.")
@@ -125,10 +125,6 @@ class _Export:
                     place.unlink(missing_ok=True)
                     for folder in place.relative_to(self.target).parents[:-1]:
                         (self.target / folder).rmdir()
-
-
-def _without_dot(address: str) -> str:
-    return address.replace("/./", "/")
 
 
 def _with_page(lane: dict[str, Any]) -> list[int]:
