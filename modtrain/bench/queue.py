@@ -1,11 +1,10 @@
-"""What the queue of a sweep costs: n trials on n slots against one trial on one slot, and against n bare workers.
+"""What the queue of a sweep costs: n trials on n slots against one trial on one slot.
 
 The trials sleep instead of computing, so that a slot needs no core. This file is also their recipe.
 """
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Iterable
@@ -21,7 +20,6 @@ from modtrain.recipes.base import Module, Recipe
 from modtrain.recipes.nets_view import Nets
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config
-from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
 from modtrain.sweeps.runner import run
 from modtrain.sweeps.sweep import Sweep, new_sweep
@@ -84,69 +82,31 @@ recipe = Recipe(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueueTimes:
-    """Seconds from the start of the first trial to the end of the last."""
-
-    one: float
-    """One trial on one slot."""
-    all: float
-    """As many trials as slots."""
-    by_hand: float
-    """As many workers, all started at once without a queue."""
-
-
-def create_sweep(path: Path, trials: int, seconds: float) -> Sweep:
-    """A sweep of trials that sleep."""
-    config = Config(recipe="modtrain.bench.queue", nodes=1, params={"seconds": seconds})
-    return Sweep.create(path, new_sweep(config, {"seed": f"1..{trials}" if trials > 1 else [1]}))
-
-
-def run_by_queue(sweep: Sweep) -> float:
-    """Seconds that all trials of a sweep take at the same time."""
-    begun = time.monotonic()
-    trials = run(
-        sweep, "local", BackendOptions(profile=Profile(cpus=1)), at_once=sweep.spec.trials, notify=print_progress
-    )
-    if failed := [trial.why for trial in trials if trial.state != "finished"]:
-        raise ModtrainError(f"A trial did not finish: {failed[0]}")
-    return time.monotonic() - begun
-
-
-def run_by_hand(sweep: Sweep) -> float:
-    """Seconds that they take without the queue: one worker for each trial, all started at once."""
-    begun = time.monotonic()
-    runs = [sweep.begin(number) for number in range(sweep.spec.trials)]
-    options = ("--modules", "sleeper", "--threads", "1", *sweep.worker_options)
-    workers = [subprocess.Popen((*worker_command("worker", trial.path), *options)) for trial in runs]
-    codes = [worker.wait() for worker in workers]
-    if any(codes):
-        raise ModtrainError("A worker did not finish; its error is above.")
-    return time.monotonic() - begun
-
-
-def measure_queue(folder: Path, trials: int, seconds: float) -> QueueTimes:
-    """Three measurements one after the other, in sweeps below `folder`."""
-    print_progress(f"1 of 3: one trial on one slot, at least {seconds:.0f} s")
-    one = run_by_queue(create_sweep(folder / "one", 1, seconds))
-    print_progress(f"2 of 3: {trials} trials on {trials} slots")
-    all_ = run_by_queue(create_sweep(folder / "all", trials, seconds))
-    print_progress(f"3 of 3: {trials} workers that are started by hand")
-    return QueueTimes(one=one, all=all_, by_hand=run_by_hand(create_sweep(folder / "by-hand", trials, seconds)))
-
-
-def print_progress(message: str) -> None:
-    """Print to stderr: the figures alone are on stdout."""
-    typer.echo(message, err=True)
-
-
 def queue(
     trials: Annotated[int, typer.Option(min=1, help="Trials, and slots; more than cores take turns to load.")] = 2,
     seconds: Annotated[float, typer.Option(help="How long each trial sleeps.")] = 60.0,
 ) -> None:
     """Run trials that sleep on as many slots: how much longer do they take than one of them alone?"""
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        times = measure_queue(Path(folder), trials, seconds)
-    typer.echo(f"{times.one:7.2f} s  one trial on one slot")
-    typer.echo(f"{times.all:7.2f} s  {trials} trials on {trials} slots: {times.all / times.one:.3f} times one")
-    typer.echo(f"{times.by_hand:7.2f} s  {trials} workers that are started by hand")
+        show_progress(f"1 of 2: one trial on one slot, at least {seconds:.0f} s")
+        one_s = run_trials(Path(folder, "one"), 1, seconds)
+        show_progress(f"2 of 2: {trials} trials on {trials} slots")
+        all_s = run_trials(Path(folder, "all"), trials, seconds)
+    typer.echo(f"{one_s:7.2f} s  one trial on one slot")
+    typer.echo(f"{all_s:7.2f} s  {trials} trials on {trials} slots: {all_s / one_s:.3f} times one")
+
+
+def run_trials(path: Path, count: int, seconds: float) -> float:
+    """Seconds that a sweep of trials takes, all of which sleep at the same time."""
+    config = Config(recipe="modtrain.bench.queue", nodes=1, params={"seconds": seconds})
+    sweep = Sweep.create(path, new_sweep(config, {"seed": f"1..{count}" if count > 1 else [1]}))
+    begun, options = time.monotonic(), BackendOptions(profile=Profile(cpus=1))
+    trials = run(sweep, "local", options, at_once=count, notify=show_progress)
+    if failed := [trial.why for trial in trials if trial.state != "finished"]:
+        raise ModtrainError(f"A trial did not finish: {failed[0]}")
+    return time.monotonic() - begun
+
+
+def show_progress(message: str) -> None:
+    """Print to stderr: the figures alone are on stdout."""
+    typer.echo(message, err=True)

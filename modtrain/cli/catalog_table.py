@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from modtrain.cli import terminal
@@ -15,9 +15,7 @@ from modtrain.storage.run_state import BY_URGENCY, ENDED, LIVE
 
 ALARM_SHARE = 3
 """One in so many lines of the terminal is for alarms, where there are many."""
-UNSEARCHED = (
-    "Not all folders were searched, since there are too many; give a folder further down to see all of its runs."
-)
+UNSEARCHED = "Not all folders were searched: there are too many. Give a folder further down to see all of its runs."
 
 COLUMNS = ("done", "epoch", "left", "published", "metric", "recipe")
 BY_IMPORTANCE = ("done", "epoch", "metric", "published", "left", "recipe")
@@ -31,8 +29,8 @@ def by_urgency(rows: Iterable[Row]) -> list[Row]:
     """Rows sorted: damaged runs and bad alarms, then warnings, then by state, the newest first among equals."""
 
     def key(row: Row) -> tuple[int, int, float, str]:
-        levels = {alarm["level"] for alarm in row["alarms"]}
-        urgency = 0 if row["problem"] or "bad" in levels else 1 if levels else 2
+        levels = {alarm["level"] for alarm in _alarms(row)}
+        urgency = 0 if "bad" in levels else 1 if levels else 2
         state = BY_URGENCY.index(row["state"]) if row["state"] in BY_URGENCY else len(BY_URGENCY)
         return urgency, state, -(row["created_at"] or 0.0), row["path"]
 
@@ -48,69 +46,56 @@ def render(name: str, rows: list[Row], unsearched: bool, width: int, height: int
     parts: list[RenderableType] = [head, "", _table(rows[:room], width)]
     if len(rows) > room:
         parts.append(Text(f"and {len(rows) - room} more; `modtrain watch ROOT --json` lists all.", "dim"))
-    if unsearched:
-        parts += ["", Text(UNSEARCHED, "yellow")]
-    if shown:
-        parts.append("")
-    for row, alarm in shown:
-        parts.append(terminal.alarm_text(alarm, _name(row)))
+    parts += ["", Text(UNSEARCHED, "yellow")] if unsearched else []
+    parts += ["", *(terminal.alarm_text(alarm, _name(row)) for row, alarm in shown)] if shown else []
     if hidden := len(alarms) - len(shown):
         parts.append(Text(f"and {hidden} more alarm{'s' * (hidden != 1)}.", "dim"))
     return Group(*parts)
 
 
-class Lines:
-    """Changes of a table as lines, for output that is no terminal."""
-
-    def __init__(self) -> None:
-        self._printed: dict[str, object] = {}
-
-    def new(self, rows: Iterable[Row], unsearched: bool) -> Iterator[str]:
-        """A line for each run with another state or epoch, and for each new alarm."""
-        if self._is_new("\0", unsearched) and unsearched:
-            yield UNSEARCHED
-        rows = list(rows)
-        if self._is_new("\0none", not rows) and not rows:
-            yield "There is no run or sweep here yet."
-        for row in rows:
-            if self._is_new(row["path"], (row["state"], row.get("epoch"), row["problem"], row.get("counts"))):
-                about = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
-                yield terminal.plain(f"{_name(row)}  {about}")
-            for alarm in row["alarms"]:
-                text = alarm["says" if row["kind"] == "sweep" else "do"]  # the figures in `says` of a run change
-                if self._is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}{text}", True):
-                    yield terminal.plain(f"! {_name(row)}: {alarm['says']} {alarm['do']}")
-
-    def _is_new(self, key: str, value: object) -> bool:
-        before, self._printed[key] = self._printed.get(key), value
-        return before != value
+def new_lines(printed: terminal.Printed, rows: list[Row], unsearched: bool) -> Iterator[str]:
+    """A line for each run with another state or epoch, and for each new alarm, for output that is no terminal."""
+    if printed.is_new("\0unsearched", unsearched) and unsearched:
+        yield UNSEARCHED
+    if printed.is_new("\0none", not rows) and not rows:
+        yield "There is no run or sweep here yet."
+    for row in rows:
+        if printed.is_new(row["path"], (row["state"], row.get("epoch"), row["problem"], row.get("counts"))):
+            about = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
+            yield terminal.plain(f"{_name(row)}  {about}")
+        for alarm in row["alarms"]:
+            text = alarm["says" if row["kind"] == "sweep" else "do"]  # the figures in `says` of a run change
+            if printed.is_new(f"{row['path']}\0{alarm['module']}{alarm['level']}{text}", True):
+                yield terminal.plain(f"! {_name(row)}: {alarm['says']} {alarm['do']}")
 
 
 def _table(rows: list[Row], width: int) -> Table:
     """The table with the columns that fit beside a name, the most important ones; numbers are never cut."""
     pad = 2 if width >= terminal.WIDE else 1
-    cells = [dict(zip(COLUMNS, _cells(row), strict=True)) for row in rows]
+    cells = [_cells(row) for row in rows]
     states = [terminal.state_text("broken" if row["problem"] else str(row["state"])) for row in rows]
     room = width - MIN_NAME_WIDTH - max([5, *(state.cell_len for state in states)]) - pad
-    kept = set[str]()
+    columns = list[str]()
     for name in BY_IMPORTANCE:
         needed = pad + max([len(name), *(cell_len(row_cells[name]) for row_cells in cells)])
         if needed <= room:
-            kept.add(name)
+            columns.append(name)
             room -= needed
-    table = Table(box=None, pad_edge=False, padding=(0, pad, 0, 0), header_style="dim")
-    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=MIN_NAME_WIDTH + room - pad)
-    table.add_column("state", no_wrap=True)
-    for name in COLUMNS:
-        if name in kept:
-            table.add_column(name, justify="left" if name == "recipe" else "right", no_wrap=True)
+    columns.sort(key=COLUMNS.index)
+    table = terminal.table(
+        Column("run", no_wrap=True, overflow="ellipsis", max_width=MIN_NAME_WIDTH + room - pad),
+        Column("state", no_wrap=True),
+        *(Column(name, justify="left" if name == "recipe" else "right", no_wrap=True) for name in columns),
+        pad=pad,
+    )
     for row, state, row_cells in zip(rows, states, cells, strict=True):
-        named = Text(_name(row), "bold red" if _is_bad(row) else "yellow" if row["alarms"] else "bold")
-        table.add_row(named, state, *(row_cells[name] for name in COLUMNS if name in kept))
+        levels = {alarm["level"] for alarm in _alarms(row)}
+        style = "bold red" if "bad" in levels else "yellow" if levels else "bold"
+        table.add_row(Text(_name(row), style), state, *(row_cells[name] for name in columns))
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row) -> dict[str, str]:
     done = "" if row["progress"] is None else f"{row['progress']:.0%}"
     if row["kind"] == "sweep":
         ended = sum(row["counts"].get(state, 0) for state in ENDED)
@@ -122,14 +107,15 @@ def _cells(row: Row) -> list[str]:
     age = f"{terminal.age(max(ages))} ago" if ages else ""
     metric = row["metric"]
     best = f"{terminal.plain(metric['name'])} {terminal.number(metric['value'])}" if metric else ""
-    left = row.get("left_s") if row["state"] in LIVE else None
-    return [done, epoch, terminal.clock(left), age, best, terminal.plain(str(row["recipe"] or "").rpartition("/")[2])]
+    left = terminal.clock(row.get("left_s") if row["state"] in LIVE else None)
+    recipe = terminal.plain(str(row["recipe"] or "").rpartition("/")[2])
+    return dict(zip(COLUMNS, (done, epoch, left, age, best, recipe), strict=True))
 
 
 def _facts(row: Row) -> list[str]:
-    done, epoch, left, _, best, _ = _cells(row)
-    unit = "trials" if row["kind"] == "sweep" else "epoch"
-    return [done, f"{unit} {epoch}" if epoch else "", f"{left} left" if left else "", best]
+    cells, unit = _cells(row), "trials" if row["kind"] == "sweep" else "epoch"
+    epoch, left = cells["epoch"], cells["left"]
+    return [cells["done"], f"{unit} {epoch}" if epoch else "", f"{left} left" if left else "", cells["metric"]]
 
 
 def _counts(rows: list[Row]) -> str:
@@ -142,10 +128,6 @@ def _alarms(row: Row) -> list[Mapping[str, Any]]:
     if row["problem"]:
         return [{"level": "bad", "says": row["problem"], "do": "Repair it, or move the folder elsewhere."}]
     return list(row["alarms"])
-
-
-def _is_bad(row: Row) -> bool:
-    return any(alarm["level"] == "bad" for alarm in _alarms(row))
 
 
 def _name(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,10 +17,10 @@ from modtrain.errors import InputError
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
 
-ACCESS = "Access"
-EXPORT = "Export"
 FIRST_SCAN_S = 2.0
 """Longest wait for the first scan of a large folder before the link is printed."""
+File = Path | None
+access = functools.partial(option, "Access")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,26 +29,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def dashboard(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one of them.")] = Path(
-        "runs"
-    ),
-    port: Annotated[Count, option(ACCESS, "Port to listen on. [8787, or the next free one]", metavar="N")] = None,
-    host: Annotated[
-        str, option(ACCESS, "Address to listen on; any but a loopback address needs a token. [127.0.0.1]")
-    ] = "127.0.0.1",
-    open_it: Annotated[bool, option(ACCESS, "Open the page in a browser on this machine.", "--open")] = False,
-    token: Annotated[bool, option(ACCESS, "Require a token; the printed link contains a new one.")] = False,
-    token_file: Annotated[
-        Path | None,
-        option(ACCESS, "Require the token in this file, which only you may be able to read.", metavar="FILE"),
-    ] = None,
-    prefix: Annotated[Text, option(ACCESS, "Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
-    allow_host: Annotated[
-        list[str] | None, option(ACCESS, "Host name that a proxy uses in its requests; repeatable.", metavar="NAME")
-    ] = None,
-    export: Annotated[
-        Path | None, option(EXPORT, "Write the pages as files instead of serving them.", metavar="DIR")
-    ] = None,
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="A folder of runs and sweeps, or one.")] = Path("runs"),
+    port: Annotated[Count, access("Port to listen on. [8787, or the next free one]", metavar="N")] = None,
+    host: Annotated[Text, access("Address to listen on; any but a loopback one needs a token. [127.0.0.1]")] = None,
+    open_it: Annotated[bool, access("Open the page in a browser on this machine.", "--open")] = False,
+    token: Annotated[bool, access("Require a token; the printed link contains a new one.")] = False,
+    token_file: Annotated[File, access("Require the token in this file, readable by you only.", metavar="FILE")] = None,
+    prefix: Annotated[Text, access("Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
+    allow_host: Annotated[list[str] | None, access("Host name that a proxy uses; repeatable.", metavar="NAME")] = None,
+    export: Annotated[File, option("Export", "Write the pages as files instead.", metavar="DIR")] = None,
 ) -> None:
     """Serve runs and sweeps as web pages.
 
@@ -57,11 +47,12 @@ def dashboard(
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; give the folder of your runs.")
     if export is None:
+        host = host or "127.0.0.1"
         _serve(root, host, port, _access(host, token, token_file, prefix, allow_host or []), open_it=open_it)
-        return
-    if port is not None or host != "127.0.0.1" or any((open_it, token, token_file, prefix, allow_host)):
+    elif port is not None or any((host, open_it, token, token_file, prefix, allow_host)):
         raise InputError("--export writes files and serves nothing; leave out the access options.")
-    _export(root, export)
+    else:
+        _export(root, export)
 
 
 def _export(root: Path, target: Path) -> None:
@@ -72,18 +63,20 @@ def _export(root: Path, target: Path) -> None:
     is_terminal = sys.stderr.isatty()
 
     def show_progress(done: int, total: int) -> None:
-        if is_terminal:
-            typer.echo(f"\r{done} of {total} runs and sweeps", nl=done == total, err=True)
-        elif done == total or done % 100 == 0:
-            typer.echo(f"{done} of {total} runs and sweeps", err=True)
+        if is_terminal or done == total or done % 100 == 0:
+            start = "\r" if is_terminal else ""
+            typer.echo(f"{start}{done} of {total} runs and sweeps", nl=done == total or not is_terminal, err=True)
 
-    pages = export(root, target, show_progress).pages
+    pages = export(root, target, show_progress)
     typer.echo(f"Wrote {pages} page{'s' * (pages != 1)}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
+    import re
+    import secrets
+
     from modtrain.dashboard.access import Access, is_loopback, name_of, own_names
-    from modtrain.dashboard.server import new_token, read_token
+    from modtrain.dashboard.server import read_token
 
     if not is_loopback(host) and not token and token_file is None:
         raise InputError(
@@ -93,26 +86,21 @@ def _access(host: str, token: bool, token_file: Path | None, prefix: str | None,
     for name in names:
         if not name_of(name) or "/" in name:
             raise InputError(f"--allow-host {name} is not allowed; give a host name, such as ood.example.org.")
-    secret = read_token(token_file) if token_file else new_token() if token else None
+    if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
+        raise InputError(f"--prefix {prefix} is not allowed; give a path, such as /node/n12/8787.")
     return Access(
         hosts=own_names(host, names),
         any_address=not is_loopback(host),
-        token=secret,
-        prefix=_prefix(prefix or ""),
+        token=read_token(token_file) if token_file else secrets.token_urlsafe(24) if token else None,
+        prefix=(prefix or "").rstrip("/"),
     )
-
-
-def _prefix(prefix: str) -> str:
-    import re
-
-    if prefix and not re.fullmatch(r"(/[\w.~%:@!$&'()*+,;=-]+)+/?", prefix, re.ASCII):
-        raise InputError(f"--prefix {prefix} is not allowed; give a path, such as /node/n12/8787.")
-    return prefix.rstrip("/")
 
 
 def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: bool) -> None:
     import dataclasses
     import hashlib
+    import threading
+    import webbrowser
 
     from modtrain.dashboard import server as serve
 
@@ -121,12 +109,13 @@ def _serve(root: Path, host: str, port: int | None, access: Access, *, open_it: 
     # Browsers send a cookie to every port of a host, so each dashboard has its own name.
     name = "modtrain-" + hashlib.sha256(f"{bound} {root.resolve()}".encode(errors="replace")).hexdigest()[:8]
     link = _link(host, bound, access)
-    server, page_cache = serve.server(root, dataclasses.replace(access, cookie=name))
-    page_cache.start(wait_s=FIRST_SCAN_S)
+    server, pages = serve.server(root, dataclasses.replace(access, cookie=name))
+    pages.start(wait_s=FIRST_SCAN_S)
     _print_addresses(root, host, bound, link, moved=port is None and bound != serve.PORT)
     with contextlib.ExitStack() as stack:
         if open_it:
-            _open(stack.enter_context(_redirect_file(link)) if access.token else link)
+            address = stack.enter_context(_redirect_file(link)) if access.token else link
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         server.run(sockets=[listening])
 
 
@@ -134,23 +123,16 @@ def _link(host: str, port: int, access: Access) -> str:
     import socket
     from urllib.parse import quote
 
-    name = socket.gethostname() if _is_everywhere(host) else _bracketed(host)
     token = f"?token={quote(access.token, safe='')}" if access.token else ""
-    return f"http://{name}:{port}{access.prefix}/{token}"
+    return f"http://{_url_host(host, socket.gethostname())}:{port}{access.prefix}/{token}"
 
 
-def _is_everywhere(host: str) -> bool:
-    import ipaddress
+def _url_host(host: str, everywhere: str) -> str:
+    """The host as it is written before a port: `everywhere` for one that stands for all addresses."""
+    from modtrain.dashboard.access import address_of
 
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
-
-
-def _bracketed(host: str) -> str:
-    """The host as it is written before a port."""
-    return f"[{host}]" if ":" in host else host
+    address = address_of(host)
+    return everywhere if address and address.is_unspecified else f"[{host}]" if ":" in host else host
 
 
 def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool) -> None:
@@ -163,8 +145,7 @@ def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool
     if moved:
         typer.echo(f"Port 8787 is in use; using port {port}.")
     typer.echo(f"{shown(str(root))}: {link}")
-    loopback = "[::1]" if ":" in host else "127.0.0.1"  # a socket on :: may not accept IPv4
-    near = loopback if _is_everywhere(host) else _bracketed(host)
+    near = _url_host(host, "[::1]" if ":" in host else "127.0.0.1")  # a socket on :: may not accept IPv4
     tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
     tunnelled = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
     then = "" if host in ("127.0.0.1", "localhost") else f", then {tunnelled}"
@@ -193,10 +174,3 @@ def _redirect_file(link: str) -> Iterator[str]:
     finally:
         Path(name).unlink(missing_ok=True)
         signal.signal(signal.SIGTERM, before)
-
-
-def _open(link: str) -> None:
-    import threading
-    import webbrowser
-
-    threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()

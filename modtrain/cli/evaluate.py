@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Annotated
 
@@ -74,48 +75,30 @@ def apply(
         broken.append(file)
         typer.echo(f"Skipped: {reason}", err=True)
 
-    done, started_at = 0, time.monotonic()
-    with Progress(len(files)) as progress:
-        for done, _ in enumerate(apply_to_files(opened, files, device=device, broken=skip), 1):
-            progress.update(done + len(broken))
+    started_at = time.monotonic()
+    done = _show_progress(apply_to_files(opened, files, device=device, broken=skip), len(files), broken)
     from modtrain.cli.terminal import duration
 
     typer.echo(f"{done} of {len(files)} images in {duration(time.monotonic() - started_at)}: {target}")
     raise typer.Exit(1 if broken else 0)
 
 
-class Progress:
-    """Progress over many images on standard error: a bar on a terminal, elsewhere a line every few seconds."""
+def _show_progress(results: Iterable[object], total: int, broken: Sized) -> int:
+    """The number of results, with a bar on a terminal, elsewhere with a line on standard error every few seconds."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+    from modtrain.cli import terminal
 
-        from modtrain.cli import terminal
-
-        self._total, self._started_at, self._printed_at = total, time.monotonic(), time.monotonic()
-        console = terminal.console(stderr=True)
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console, transient=True) if console.is_terminal and total > 1 else None
-        self._task = self._bar.add_task("", total=total, rate="") if self._bar else None
-
-    def __enter__(self) -> Progress:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def update(self, done: int) -> None:
-        """Show the number of images that are done."""
-        now = time.monotonic()
-        rate = done / max(now - self._started_at, 1e-9)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, rate=f"{rate:.1f}/s")
-        elif now - self._printed_at > PROGRESS_S:
-            from modtrain.cli.terminal import clock
-
-            self._printed_at = now
-            typer.echo(f"{done}/{self._total}  {rate:.1f}/s  {clock((self._total - done) / rate)} left", err=True)
+    out, done, started_at = terminal.console(stderr=True), 0, time.monotonic()
+    printed_at, is_lines = started_at, not out.is_terminal or total == 1
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True, disable=is_lines) as bar:
+        task = bar.add_task("", total=total, rate="")
+        for done, _ in enumerate(results, 1):
+            now, count = time.monotonic(), done + len(broken)
+            rate = count / max(now - started_at, 1e-9)
+            bar.update(task, completed=count, rate=f"{rate:.1f}/s")
+            if is_lines and now - printed_at > PROGRESS_S:
+                printed_at = now
+                typer.echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
+    return done

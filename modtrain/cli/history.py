@@ -29,8 +29,6 @@ MAX_ROWS = 15
 FOLLOW_S = 3600.0
 """Longest wait in one call for new lines; `--follow` repeats it."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
-_CONTROL = dict.fromkeys((*range(9), *range(10, 32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
-"""Control characters are replaced: a terminal would execute those of a log."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,9 +52,15 @@ def history(
     damaged: list[str] = []
     rows = _rows(run, damaged)
     if as_json:
-        _print_json(rows)
+        typer.echo("[", nl=False)
+        for number, row in enumerate(rows):  # their text need not fit into memory
+            typer.echo((",\n" if number else "") + json.dumps(row), nl=False)
+        typer.echo("]")
     elif as_csv:
-        _print_csv(list(rows))
+        table = list(rows)
+        writer = csv.DictWriter(sys.stdout, _columns(table), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
     else:
         _print_tables(list(rows))
     if damaged:
@@ -94,7 +98,7 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
     from modtrain.storage.run import Run
 
     if not (path / SWEEP_FILE).exists():
-        yield from _rows_of(Run.open(path))
+        yield from Run.open(path).history()
         return
     from modtrain.sweeps.sweep import Sweep
 
@@ -106,31 +110,7 @@ def _rows(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
             damaged.append(str(error))
             continue
         if trial is not None:
-            yield from ({"trial": number, **row} for row in _rows_of(trial))
-
-
-def _rows_of(run: Run) -> Iterator[dict[str, Any]]:
-    from modtrain.storage.history import History
-
-    history = History(run)
-    history.refresh()
-    yield from history.rows()
-
-
-def _print_json(rows: Iterator[dict[str, Any]]) -> None:
-    """Print one list, one row per line, without holding its text in memory."""
-    before = "["
-    for row in rows:
-        typer.echo(before + json.dumps(row), nl=False)
-        before = ",\n"
-    typer.echo("[]" if before == "[" else "]")
-
-
-def _print_csv(rows: list[dict[str, Any]]) -> None:
-    columns = _columns(rows)
-    writer = csv.DictWriter(sys.stdout, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+            yield from ({"trial": number, **row} for row in trial.history())
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
@@ -154,13 +134,13 @@ def _print_tables(rows: list[dict[str, Any]]) -> None:
         own = [row for row in rows if row["module"] == module]
         if "trial" in own[0]:
             own = list({row["trial"]: row for row in own}.values())
-        shown = _sample(own)
+        last = len(own) - 1  # at most so many rows at equal distances, including the last one
+        shown = own if last < MAX_ROWS else [own[round(place * last / (MAX_ROWS - 1))] for place in range(MAX_ROWS)]
         more = f"  {len(shown)} of {len(own)} rows" if len(own) > len(shown) else ""
         out.print(terminal.Text.assemble((module, "bold"), (more, "dim")))
         for columns in _split_columns(shown, out.width):
-            table = terminal.Table(box=None, pad_edge=False, padding=(0, PAD, 0, 0), header_style="dim")
-            for name in columns:
-                table.add_column(terminal.Text(name), justify="right", no_wrap=True)
+            headers = [terminal.Column(terminal.Text(name), justify="right", no_wrap=True) for name in columns]
+            table = terminal.table(*headers, pad=PAD)
             for row in shown:
                 table.add_row(*(_cell(row, name) for name in columns))
             out.print(table, "")
@@ -183,12 +163,6 @@ def _split_columns(rows: list[dict[str, Any]], width: int) -> Iterator[list[str]
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
     return "" if row.get(name) is None else f"{row[name]:.6g}"
-
-
-def _sample(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most `MAX_ROWS` rows at equal distances, including the last one."""
-    last = len(rows) - 1
-    return rows if last < MAX_ROWS else [rows[round(place * last / (MAX_ROWS - 1))] for place in range(MAX_ROWS)]
 
 
 def _logs(run: Run, module: str | None) -> dict[str, Path]:
@@ -216,12 +190,14 @@ def _print_new(logs: dict[str, GrowingFile], *, torn: bool) -> bool:
 
 def _timed(name: str, log: GrowingFile, torn: bool) -> Iterator[tuple[tuple[str, int], str, str]]:
     """The new lines with their sort keys: the time of the line or of the last line before it that has one."""
+    from modtrain.cli import terminal
+
     time, number = "", 0
     changed, _ = log.refresh()
     while changed and (new := log.read()) is not None:
         for line in new:
-            text = line.decode(errors="replace").translate(_CONTROL)
+            text = terminal.plain(line.decode(errors="replace").expandtabs())
             time, number = match[0] if (match := _TIME.match(text)) else time, number + 1
             yield (time, number), name, text
     if torn and log.torn:
-        yield (time, number + 1), name, log.torn.decode(errors="replace").translate(_CONTROL)
+        yield (time, number + 1), name, terminal.plain(log.torn.decode(errors="replace").expandtabs())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,13 +48,9 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     from modtrain.recipes.params import parameters
 
     return {
-        "summary": _summary(recipe),
-        "modules": {
-            module: {"reads": [edge.peer for edge in recipe.modules[module].edges()]} for module in recipe.modules
-        },
-        "epochs": recipe.epochs,
-        "exchange_every": recipe.exchange_every,
-        "max_staleness": recipe.max_staleness,
+        "summary": (sys.modules[recipe.params.__module__].__doc__ or "").strip().partition("\n")[0],
+        "modules": {name: {"reads": [edge.peer for edge in each.edges()]} for name, each in recipe.modules.items()},
+        **{name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         "apply": recipe.apply is not None,
         "evaluate": recipe.evaluate is not None,
         "params": [_plain(parameter) for parameter in parameters(recipe.params)],
@@ -61,21 +58,12 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
 
 def _plain(parameter: Parameter) -> dict[str, Any]:
+    """As JSON values; one that JSON does not have, such as a Path, is shown as it is written in run.json."""
     from modtrain.recipes.params import REQUIRED
 
     required = parameter.default is REQUIRED
-    # A value that JSON does not have, such as a Path, is shown as it is written in run.json.
     default = None if required else json.loads(json.dumps(parameter.default, default=str))
-    values = {"name": parameter.name, "type": parameter.type, "default": default}
-    return {**values, "required": required, "meaning": parameter.meaning}
-
-
-def _summary(recipe: Recipe) -> str:
-    """The first line of the recipe's file."""
-    import sys
-
-    text = sys.modules[recipe.params.__module__].__doc__ or ""
-    return text.strip().partition("\n")[0]
+    return {**vars(parameter), "default": default, "required": required}
 
 
 def _print(name: str, recipe: dict[str, Any]) -> None:
@@ -86,12 +74,9 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
     bound, every = recipe["max_staleness"], recipe["exchange_every"]
-    facts = {
-        "modules": "\n".join(modules),
-        "epochs": recipe["epochs"],
-        "exchange": f"every {every} steps" if every else "after every epoch",
-        "staleness": "unbounded" if bound is None else f"at most {bound} epochs",
-    }
+    exchange = f"every {every} steps" if every else "after every epoch"
+    staleness = "unbounded" if bound is None else f"at most {bound} epochs"
+    facts = {"modules": "\n".join(modules), "epochs": recipe["epochs"], "exchange": exchange, "staleness": staleness}
     out.print(terminal.facts(facts), "")
     out.print(_parameters(recipe["params"]), "")
 
@@ -100,9 +85,7 @@ def _parameters(params: list[dict[str, Any]]) -> Table:
     """The parameters grouped by module, below its name."""
     from modtrain.cli import terminal
 
-    table = terminal.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("parameter", "default", "meaning"):
-        table.add_column(column, no_wrap=column == "parameter")
+    table = terminal.table(terminal.Column("parameter", no_wrap=True), "default", "meaning")
     group = ""
     for parameter in params:
         folder, _, last = parameter["name"].rpartition(".")
@@ -110,10 +93,8 @@ def _parameters(params: list[dict[str, Any]]) -> Table:
             table.add_row(terminal.Text(f"{folder}.", "bold"))
             group = folder
         default = "required" if parameter["required"] else json.dumps(parameter["default"], default=str).strip('"')
-        meaning = terminal.Text(parameter["meaning"])
-        kind = terminal.Text(parameter["type"], "dim")
-        both = meaning + terminal.Text("  ") + kind if parameter["meaning"] else kind
-        table.add_row(("  " if folder else "") + last, default, both)
+        meaning = f"{parameter['meaning']}  ".lstrip(" "), (parameter["type"], "dim")
+        table.add_row(("  " if folder else "") + last, default, terminal.Text.assemble(*meaning))
     return table
 
 
@@ -148,16 +129,15 @@ def _show_report(report: Report) -> None:
 
     out = terminal.console()
     out.print(f"[bold]{report.path}[/]\n", soft_wrap=True)
-    table = terminal.Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table = terminal.table(header=False)
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for check in report.checks:
-        advice = terminal.Text(f"\n{check.advice}", "yellow") if check.advice else terminal.Text()
-        table.add_row(
-            terminal.Text(check.verdict, styles[check.verdict]), check.name, terminal.Text(check.says) + advice
-        )
+        says = check.says, (f"\n{check.advice}" if check.advice else "", "yellow")
+        verdict = terminal.Text(check.verdict, styles[check.verdict])
+        table.add_row(verdict, check.name, terminal.Text.assemble(*says))
     out.print(table, "")
     for cost in report.costs:
         size, speed = f"{cost.size_mb:g} MB", f"{cost.mb_per_s:.0f} MB/s"
         out.print(f"{cost.name} of {size}: {cost.median_ms:.0f} ms ({speed})")
-    verdict = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
-    out.print(terminal.Text(f"\n{verdict}", "bold red" if report.failed else "bold green"))
+    result = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
+    out.print(terminal.Text(f"\n{result}", "bold red" if report.failed else "bold green"))

@@ -5,10 +5,10 @@ On a terminal the view is updated in place; elsewhere a line is printed whenever
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,6 +91,8 @@ def watch(
 
     Shows one line per run, those with alarms first, then the alarms and what to do. Ctrl-C ends it.
     """
+    from rich.live import Live
+
     from modtrain.cli import catalog_table, terminal
     from modtrain.monitoring.catalog import Catalog
     from modtrain.storage.liveness import SHORT_PATIENCE_S
@@ -100,24 +102,18 @@ def watch(
         catalog.settle()
         typer.echo(json.dumps(catalog.rows(), indent=2))
         return
-    catalog, out, lines = Catalog(root), terminal.console(), catalog_table.Lines()
-
-    def refresh() -> tuple[list[catalog_table.Row], bool]:
-        catalog.refresh()
-        rows = catalog.rows()
-        return catalog_table.by_urgency(rows["runs"]), rows["unsearched"]
-
-    if not terminal.is_live(out):
+    catalog, out, printed = Catalog(root), terminal.console(), terminal.Printed()
+    with Live(console=out, auto_refresh=False) if terminal.is_live(out) else contextlib.nullcontext() as live:
         while True:
-            for line in lines.new(*refresh()):
-                typer.echo(line)
-            time.sleep(REFRESH_ALL_S)
-    from rich.live import Live
-
-    with Live(console=out, auto_refresh=False) as live:
-        while True:
-            table = catalog_table.render(root.name or str(root), *refresh(), out.width, out.height)
-            live.update(table, refresh=True)
+            catalog.refresh()
+            table = catalog.rows()
+            rows = catalog_table.by_urgency(table["runs"])
+            if live:
+                view = catalog_table.render(root.name or str(root), rows, table["unsearched"], out.width, out.height)
+                live.update(view, refresh=True)
+            else:
+                for line in catalog_table.new_lines(printed, rows, table["unsearched"]):
+                    typer.echo(line)
             time.sleep(REFRESH_ALL_S)
 
 
@@ -126,6 +122,7 @@ class RunView:
 
     def __init__(self, run: Run) -> None:
         """Nothing is read before `refresh`."""
+        from modtrain.cli import terminal
         from modtrain.storage.history import History
         from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness
 
@@ -135,7 +132,7 @@ class RunView:
         """Whether the scheduler did not answer when it was asked last."""
         self._jobs: Mapping[int, WorkerJob] = {}
         self._asked_at = float("-inf")
-        self._printed: dict[str, object] = {}
+        self._printed = terminal.Printed()
 
     def settle(self) -> None:
         """Observe workers on other machines for as long as it takes to know whether they are alive."""
@@ -157,17 +154,23 @@ class RunView:
 
     def follow(self) -> int:
         """Show the run until it is over; its exit code."""
+        from rich.live import Live
+
         from modtrain.cli import terminal
 
-        out = terminal.console()
-        if terminal.is_live(out):
-            from rich.live import Live
-
-            with Live(console=out, auto_refresh=False) as live:
-                last = self._until_over(lambda current: live.update(self.render(current, out.width), refresh=True))
-        else:
-            last = self._until_over(lambda current: self._print_changes(current, typer.echo))
-        return exit_code_of(last)
+        out, over_since = terminal.console(), None
+        self.settle()
+        with Live(console=out, auto_refresh=False) if terminal.is_live(out) else contextlib.nullcontext() as live:
+            while True:
+                current, now = self.refresh(), time.monotonic()
+                if live:
+                    live.update(self.render(current, out.width), refresh=True)
+                else:
+                    self._print_changes(current)
+                over_since = (over_since or now) if _looks_over(current) else None
+                if over_since is not None and (current["state"] == "finished" or now - over_since >= SETTLED_S):
+                    return exit_code_of(current)
+                time.sleep(REFRESH_S)
 
     def render(self, current: Status, width: int) -> RenderableType:
         """Header, modules, queued jobs, and alarms with what to do."""
@@ -176,45 +179,30 @@ class RunView:
         from modtrain.cli import terminal
         from modtrain.monitoring.status import queue_messages
 
-        text = terminal.Text
         workers = f"{len(current['workers'])} worker{'s' * (len(current['workers']) != 1)}"
-        head = text.assemble((terminal.plain(current["run"]), "bold"), "  ", terminal.state_text(current["state"]))
-        about = text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")
+        name, state = terminal.plain(current["run"]), terminal.state_text(current["state"])
+        head = terminal.Text.assemble((name, "bold"), "  ", state)
+        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         for message in queue_messages(current):
-            parts += ["", text(message)]
+            parts += ["", terminal.Text(message)]
         for alarm in current["alarms"]:
             parts += ["", terminal.alarm_text(alarm)]
         return Group(*parts)
 
-    def _until_over(self, show: Callable[[Status], None]) -> Status:
-        over_since: float | None = None
-        self.settle()
-        while True:
-            current, now = self.refresh(), time.monotonic()
-            show(current)
-            over_since = (over_since or now) if _looks_over(current) else None
-            if over_since is not None and (current["state"] == "finished" or now - over_since >= SETTLED_S):
-                return current
-            time.sleep(REFRESH_S)
-
-    def _print_changes(self, current: Status, echo: Callable[[str], None]) -> None:
+    def _print_changes(self, current: Status) -> None:
         """A line of each worker whose state or position changed, and of each new alarm."""
         from modtrain.cli import launch_view, terminal
 
         for worker in current["workers"]:
             module = current["modules"][worker["modules"][0]]
             key = f"worker {worker['worker']}"
-            if self._is_new(key, (worker["state"], worker["waiting_for"], module["epoch"], module["version"])):
+            if self._printed.is_new(key, (worker["state"], worker["waiting_for"], module["epoch"], module["version"])):
                 version = "" if module["version"] is None else f", v{module['version']}"
-                echo(terminal.plain(launch_view.worker_line(worker, module) + version))
+                typer.echo(terminal.plain(launch_view.worker_line(worker, module) + version))
         for alarm in current["alarms"]:
-            if self._is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
-                echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
-
-    def _is_new(self, key: str, value: object) -> bool:
-        before, self._printed[key] = self._printed.get(key), value
-        return before != value
+            if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
+                typer.echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
 
     def _behind_steps(self, peer: str, version: int | None) -> int | None:
         """Steps of a peer between the version that was used and its newest."""
@@ -231,11 +219,9 @@ class RunView:
             return self._jobs
         self._asked_at = time.monotonic()
         try:
-            backend = read_record(self.run).backend
-            if backend is None or not is_known(backend) or not plugins.load("backend", backend).unattended:
-                self._jobs = {}
-                return self._jobs
-            self._jobs, self.backend_is_silent = worker_jobs(self.run), False
+            name = read_record(self.run).backend
+            is_scheduler = name is not None and is_known(name) and plugins.load("backend", name).unattended
+            self._jobs, self.backend_is_silent = worker_jobs(self.run) if is_scheduler else {}, False
         except ModtrainError as error:
             self.backend_is_silent = isinstance(error, BackendSilent)
             logging.getLogger(__name__).warning("%s", error)

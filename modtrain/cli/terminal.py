@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.table import Column as Column
 from rich.table import Table as Table
 from rich.text import Text as Text
 
@@ -20,20 +21,12 @@ WIDE, NARROW = 100, 60
 _NUMBERS = ("version", "epoch", "step", "rate", "left", "loss")
 
 STYLES = {
-    "broken": "bold red",
-    "cancelled": "yellow",
-    "created": "dim",
-    "failed": "bold red",
+    **dict.fromkeys(("broken", "failed", "lost"), "bold red"),
+    **dict.fromkeys(("cancelled", "preempted", "stopped", "waiting"), "yellow"),
+    **dict.fromkeys(("queued", "starting"), "cyan"),
+    **dict.fromkeys(("resting", "running"), "green"),
+    **dict.fromkeys(("created", "pruned"), "dim"),
     "finished": "bold green",
-    "lost": "bold red",
-    "preempted": "yellow",
-    "pruned": "dim",
-    "queued": "cyan",
-    "resting": "green",
-    "running": "green",
-    "starting": "cyan",
-    "stopped": "yellow",
-    "waiting": "yellow",
 }
 
 
@@ -52,6 +45,15 @@ def console(*, stderr: bool = False) -> Console:
 def is_live(out: Console) -> bool:
     """Whether output can be updated in place; where it cannot, lines are printed."""
     return out.is_terminal and not out.is_dumb_terminal
+
+
+class Printed(dict[str, object]):
+    """The values that were printed last, where a line is printed for each change."""
+
+    def is_new(self, key: str, value: object) -> bool:
+        """Whether another value was printed, or none; it counts as printed from now on."""
+        before, self[key] = self.get(key), value
+        return before != value
 
 
 def clock(seconds: float | None) -> str:
@@ -103,30 +105,34 @@ def number(value: float | None) -> str:
 
 def rate(value: float | None) -> str:
     """Steps per second."""
-    if not value:
-        return ""
-    return f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
+    return "" if not value else f"{value:.1f}/s" if value >= 1 else f"{value:.2g}/s"
+
+
+def table(*columns: Column | str, pad: int = 2, header: bool = True) -> Table:
+    """A table without lines, `pad` spaces between its columns."""
+    return Table(*columns, box=None, pad_edge=False, padding=(0, pad, 0, 0), show_header=header, header_style="dim")
 
 
 def modules_table(status: Mapping[str, Any], *, width: int) -> RenderableType:
     """One row per module of a status; on a wide terminal the peers have a column, else they are listed below."""
     wide = width >= WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="dim")
-    table.add_column("module", no_wrap=True, overflow="ellipsis")
-    table.add_column("state", no_wrap=True)
     numbers = [name for name in _NUMBERS if width >= NARROW or name not in ("step", "rate", "loss")]
-    for name in numbers:
-        table.add_column(name if wide else name.replace("version", "ver"), justify="right", no_wrap=True)
-    if wide:
-        table.add_column("trained against")
+    titles = [name if wide else name.replace("version", "ver") for name in numbers]
+    rows = table(
+        Column("module", no_wrap=True, overflow="ellipsis"),
+        Column("state", no_wrap=True),
+        *(Column(title, justify="right", no_wrap=True) for title in titles),
+        *(["trained against"] if wide else []),
+        pad=2 if wide else 1,
+    )
     below: list[Text] = []
     for name, module in status["modules"].items():
         worker = status["workers"][module["worker"]]
         peers, texts = _peers(module, worker), _numbers(module, worker, wide)
         cells: list[RenderableType] = [Text(name, "bold"), state_text(module["state"]), *(texts[n] for n in numbers)]
-        table.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
+        rows.add_row(*cells, *([Text("\n").join(peers)] if wide else []))
         below += [Text.assemble((f"{name}: ", "dim"), Text(", ").join(peers))] if peers else []
-    return table if wide or not below else Group(table, "", *below)
+    return rows if wide or not below else Group(rows, "", *below)
 
 
 def state_text(state: str) -> Text:
@@ -136,22 +142,15 @@ def state_text(state: str) -> Text:
 
 def metrics_table(metrics: Mapping[str, float | None]) -> Table:
     """One row per metric."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, "not finite" if value is None else f"{value:.4g}")
-    return table
+    return facts({name: "not finite" if value is None else f"{value:.4g}" for name, value in metrics.items()})
 
 
 def facts(values: Mapping[str, object]) -> Table:
     """Names and values, the names dim."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column("name", style="dim", no_wrap=True)
-    table.add_column("value", overflow="fold")
+    rows = table(Column(style="dim", no_wrap=True), Column(overflow="fold"), header=False)
     for name, value in values.items():
-        table.add_row(name, value if isinstance(value, Text | Table | Group) else Text(str(value)))
-    return table
+        rows.add_row(name, value if isinstance(value, Text | Table | Group) else Text(str(value)))
+    return rows
 
 
 def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> dict[str, str]:
@@ -169,14 +168,14 @@ def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -
 
 def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
     """The versions that the module was trained against, and the peer that it waits for."""
-    used = [_peer(name, peer) for name, peer in module["peers"].items() if peer["version"] is not None]
+    texts = []
+    for name, peer in module["peers"].items():
+        if peer["version"] is not None:
+            steps = f" ({count} step{'s' * (count != 1)})" if (count := peer.get("behind_steps")) else ""
+            behind = f", {peer['behind']} behind{steps}" if peer["behind"] else ""
+            texts.append(Text(f"{name} v{peer['version']}{behind}", "dim"))
     waits = [Text(f"waits for {worker['waiting_for']}", "yellow")] if module["state"] == "waiting" else []
-    return used + waits
-
-
-def _peer(name: str, peer: Mapping[str, Any]) -> Text:
-    steps = f" ({count} step{'s' * (count != 1)})" if (count := peer.get("behind_steps")) else ""
-    return Text(f"{name} v{peer['version']}" + (f", {peer['behind']} behind{steps}" if peer["behind"] else ""), "dim")
+    return texts + waits
 
 
 def short(path: Path) -> str:

@@ -23,33 +23,12 @@ def delta(old: Any, new: Any) -> Delta | None:
         if old is new or old == new:
             return None
         if isinstance(new, dict):
-            return _of_objects(old, new)
+            changes = {key: delta(old[key], value) if key in old else {"set": value} for key, value in new.items()}
+            drop = [key for key in old if key not in new]
+            return {"keys": {key: each for key, each in changes.items() if each}, "drop": drop}
         if isinstance(new, list):
             return _of_lists(old, new)
     return {"set": new}
-
-
-def apply_delta(old: Any, change: Delta | None) -> Any:
-    """The new value, as the browser builds it; `old` is not changed."""
-    if change is None:
-        return old
-    if "set" in change:
-        return change["set"]
-    if "keys" in change:
-        kept = {key: value for key, value in old.items() if key not in change["drop"]}
-        return kept | {key: apply_delta(old.get(key), each) for key, each in change["keys"].items()}
-    if "add" in change:
-        return [*old[change["skip"] : change["skip"] + change["keep"]], *change["add"]]
-    changed = {int(index): each for index, each in change["items"].items()}
-    return [apply_delta(value, changed.get(index)) for index, value in enumerate(old)]
-
-
-def _of_objects(old: dict[str, Any], new: dict[str, Any]) -> Delta:
-    changes = {key: delta(old[key], value) if key in old else {"set": value} for key, value in new.items()}
-    return {
-        "keys": {key: each for key, each in changes.items() if each},
-        "drop": [key for key in old if key not in new],
-    }
 
 
 def _of_lists(old: list[Any], new: list[Any]) -> Delta:

@@ -23,10 +23,7 @@ def kept(values: Sequence[float], most: int = MOST) -> list[int]:
     count = len(values)
     if count <= most:
         return list(range(count))
-    width = 2
-    while 2 * -(-count // width) + 2 > most:
-        width *= 2
-    indices = {0, count - 1}
+    indices, width = {0, count - 1}, Stretches(count, most // 2 - 1).width
     for begin in range(0, count, width):
         stretch = range(begin, min(begin + width, count))
         indices |= {min(stretch, key=values.__getitem__), max(stretch, key=values.__getitem__)}
@@ -37,9 +34,7 @@ class Stretches:
     """Points in stretches of equal length, a power of two, so that only the last one changes as points are added."""
 
     def __init__(self, count: int, most: int = MOST) -> None:
-        self.width = 1
-        while self.width * most < count:
-            self.width *= 2
+        self.width: int = 1 << max(0, -(-int(count) // most) - 1).bit_length()
         self._starts = np.arange(0, count, self.width)
         self._sizes = np.diff(self._starts, append=count)
 

@@ -1,13 +1,12 @@
 """PageCache: the newest versions of the pages that are viewed, built once for all viewers.
 
-A thread refreshes the viewed pages every two seconds and rests while none is viewed. Of each page the last versions are
-kept, so that an update sends only the delta from the version that a browser has.
+A thread refreshes the viewed pages every two seconds. Of each page the last versions are kept, so that an update sends
+only the delta from the version that a browser has.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -16,8 +15,6 @@ from pathlib import Path
 
 from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.payload import Payload, Version, build_version
-
-log = logging.getLogger(__name__)
 
 REFRESH_S = 2.0
 VIEWED_S = 12.0
@@ -28,7 +25,7 @@ MOST_VERSIONS = 4
 """Versions of each page in memory: browsers poll more often than that."""
 
 Key = tuple[str, str]
-"""The kind of a page (runs, run or sweep), and the path below the root."""
+"""The kind of a page (runs, run, sweep or checkpoint), and the path below the root."""
 
 
 @dataclass
@@ -50,42 +47,31 @@ class PageCache:
         self._refresh_s = refresh_s
         self._pages: OrderedDict[Key, _Page] = OrderedDict()
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._requested = threading.Event()
-        self._started = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._scanned, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
 
     def start(self, *, wait_s: float = 0.0) -> None:
         """Start the thread; wait up to `wait_s` for the first reading of all runs, which takes longest."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="dashboard", daemon=True)
+        if not self._thread.is_alive():
             self._thread.start()
-        self._started.wait(wait_s)
+        self._scanned.wait(wait_s)
 
     def stop(self) -> None:
         """Stop the thread."""
         self._over.set()
-        self._requested.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
-
-    def __len__(self) -> int:
-        """Pages in memory."""
-        return len(self._pages)
+        self._thread.join(timeout=2)
 
     @property
     def viewed(self) -> list[Key]:
         """The pages that were requested a short time ago."""
-        now = time.monotonic()
+        since = time.monotonic() - VIEWED_S - self._refresh_s
         with self._lock:
-            pages = list(self._pages.items())
-        return [key for key, page in pages if now - page.requested_at < VIEWED_S + self._refresh_s]
+            return [key for key, page in self._pages.items() if page.requested_at > since]
 
     def version(self, kind: str, path: str = "") -> Version:
         """The newest version of a page, at most two refreshes old, built now if necessary; InputError if none."""
         page = self._page((kind, path))
         page.requested_at = time.monotonic()
-        self._requested.set()
         if (newest := self._fresh(page)) is not None:
             return newest
         with page.lock:
@@ -133,22 +119,12 @@ class PageCache:
     def _run(self) -> None:
         with contextlib.suppress(Exception):  # the first request reports it
             self.version("runs")
-        self._started.set()
+        self._scanned.set()
         while not self._over.wait(self._refresh_s):
             viewed = self.viewed
             for key in viewed:
-                self._refresh_viewed(key)
+                page = self._page(key)
+                with page.lock, contextlib.suppress(Exception):  # the next request reports it
+                    self._refresh(key, page)
             if not viewed:
-                self._requested.clear()
                 self.source.forget()
-                if not self.viewed:
-                    self._requested.wait()
-
-    def _refresh_viewed(self, key: Key) -> None:
-        if self._over.is_set() or (page := self._pages.get(key)) is None:
-            return
-        with page.lock:
-            try:
-                self._refresh(key, page)
-            except Exception as error:  # reported to the next request
-                log.debug("Cannot read %s: %s", key, error)

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
+import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from modtrain.dashboard import run_page, safe_files, sweep_page
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
 from modtrain.dashboard.urls import quoted, shown
-from modtrain.dashboard.viewed_sweep import ViewedSweep
 from modtrain.errors import InputError
-from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.catalog import Catalog
-from modtrain.monitoring.status import build_status
+from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
 from modtrain.storage.layout import SWEEP_FILE
-from modtrain.storage.run import Run
 
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
 MOST_SWEEPS = 8
-_RUN_LISTS = (
-    "modules", "workers", "lanes", "curves", "staleness", "time", "grids", "evaluations", "config", "logs", "alarms",
-)  # fmt: skip
-_SWEEP_LISTS = ("varies", "trials", "curves")
 
 Values = dict[str, Any]
-T = TypeVar("T")
 
 
 class ViewedRun:
     """A run that is viewed, with its history and its curves."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, summary: RunSummary) -> None:
         """Nothing is read yet."""
-        self.run, self.history = run, History(run)
+        self.summary, self.run = summary, summary.run
+        self.history = History(self.run)
         self.curves: list[Values] = []
         self.lock = threading.Lock()
-
-    def refresh(self) -> None:
-        """Read what is new."""
-        with self.lock:
-            if self.history.refresh():
-                self.curves = run_page.all_curves(self.run, self.history)
 
 
 class Source:
@@ -59,100 +48,90 @@ class Source:
         """Nothing is read yet. The catalog is refreshed at most every `refresh_s`."""
         self.root = root.resolve()
         self.catalog = Catalog(root)
-        self.viewed_runs = _Recent[ViewedRun](MOST_RUNS)
-        self.viewed_sweeps = _Recent[ViewedSweep](MOST_SWEEPS)
+        # The catalog's summary is another object where `run.json` has changed.
+        self.viewed_runs = functools.lru_cache(MOST_RUNS)(ViewedRun)
+        self.viewed_sweeps = functools.lru_cache(MOST_SWEEPS)(sweep_page.ViewedSweep)
         self._refresh_s = refresh_s
         self._refreshed_at = float("-inf")
         self._lock = threading.Lock()
 
     def forget(self) -> None:
         """Drop what is in memory of single runs and sweeps."""
-        self.viewed_runs.clear()
-        self.viewed_sweeps.clear()
+        self.viewed_runs.cache_clear()
+        self.viewed_sweeps.cache_clear()
 
     def data(self, kind: str, path: str) -> Values:
-        """Of the page of all runs, of a run or of a sweep; InputError where there is none."""
+        """Of a page: of all runs, of a run, a sweep, or a checkpoint (RUN/MODULE/VERSION); InputError if none."""
+        if kind == "checkpoint":
+            *run, module, version = ("", *path.rsplit("/", 2))
+            return self.checkpoint("".join(run), module, int(version) if re.fullmatch("[0-9]{1,12}", version) else -1)
         return {"runs": self.runs, "run": self.run, "sweep": self.sweep}[kind](path)
 
     def runs(self, path: str = "") -> Values:
         """Every run and sweep; OSError where the root is gone."""
         self._refresh()
         table = self.catalog.rows()
-        return {
-            "root": shown(table["root"]),
-            "runs": [_row(row) for row in table["runs"]],
-            "unsearched": table["unsearched"],
-        }
+        rows = [_row(row) for row in table["runs"]]
+        return {"root": shown(table["root"]), "runs": rows, "unsearched": table["unsearched"]}
 
-    def viewed_run(self, path: str) -> ViewedRun:
-        """The run at a path, read up to now; InputError with the reason why it cannot be shown."""
+    def shown_run(self, path: str) -> RunSummary:
+        """The run at a path; InputError with the reason why it cannot be shown."""
         self._refresh()
-        run = self.catalog.run(path)
+        summary = self.catalog.summary(path)
+        run = summary.run
         self._check_place(run.path, path)
         if problem := safe_files.strange(run.path, run.modules):
             raise InputError(f"{shown(run.name)} is not shown: {problem}")
-        viewed = self.viewed_runs.get(path, run, lambda: ViewedRun(run))
-        viewed.refresh()
-        return viewed
+        return summary
+
+    @contextlib.contextmanager
+    def viewed_run(self, path: str) -> Iterator[ViewedRun]:
+        """The run with its history, read up to now, for one thread at a time; InputError as `shown_run`."""
+        viewed = self.viewed_runs(self.shown_run(path))
+        with viewed.lock:
+            if viewed.history.refresh():
+                viewed.curves = run_page.all_curves(viewed.run, viewed.history)
+            yield viewed
 
     def run(self, path: str) -> Values:
         """One run; a broken one is a page with the reason."""
-        return self._or_problem("run", path, lambda: self._run(path, self.viewed_run(path)))
+        return self._or_problem("run", path, self._run)
 
-    def _run(self, path: str, viewed: ViewedRun) -> Values:
-        """All from one snapshot, the catalog's, so that the page agrees with the list and with itself."""
-        with viewed.lock:
-            row, summary = _row(self.catalog.row(path)), self.catalog.summary(path)
-            snapshot = summary.snapshot()
-            status = build_status(snapshot)
-            head = run_page.head(row, status, viewed.run, self._sweep_of(viewed.run, path))
-            beats = {module: server_time(summary.liveness.silent_s(module)) for module in viewed.run.modules}
-            page = run_page.run_page(snapshot, status, viewed.history, row["modules"], beats)
-            alarms = [vars(alarm) for alarm in find_alarms(status, viewed.history)]
-            return {"run": head, **page, "curves": viewed.curves, "alarms": alarms, "pages": None, "problem": None}
+    def _run(self, path: str) -> Values:
+        with self.viewed_run(path) as viewed:
+            above = path.rpartition("/")[0]
+            is_trial = viewed.run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE)
+            row, sweep = _row(self.catalog.row(path)), above if is_trial else None
+            page = run_page.run_page(viewed.summary, viewed.history, row, sweep)
+            return {**page, "curves": viewed.curves, "problem": None}
 
     def sweep(self, path: str) -> Values:
         """One sweep; a broken one is a page with the reason."""
-        self._refresh()
-        return self._or_problem("sweep", path, lambda: self._sweep(path))
+        return self._or_problem("sweep", path, self._sweep)
 
     def _sweep(self, path: str) -> Values:
+        self._refresh()
         sweep = self.catalog.sweep(path)
         self._check_place(sweep.path, path)
-        row = _row(self.catalog.row(path))
-        below = f"{path}/" if path else ""
-        identity = (sweep.path, sweep.spec.created_at, sweep.spec.metric)
-        viewed = self.viewed_sweeps.get(path, identity, lambda: ViewedSweep(sweep))
-        trials, curves = viewed.read(
-            lambda name: self.catalog.row(below + name), lambda name: self.catalog.summary(below + name)
-        )
-        page = sweep_page.sweep_page(sweep, path, trials, curves)
-        return {"sweep": {**row, **sweep_page.facts(sweep)}, **page, "problem": None}
+        viewed = self.viewed_sweeps(sweep.path, sweep.spec.created_at, sweep.spec.metric)
+        page = sweep_page.sweep_page(sweep, path, *viewed.read(sweep, path, self.catalog))
+        settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
+        row = {**_row(self.catalog.row(path)), **settings, "metric_name": sweep.spec.metric}
+        return {"sweep": row, **page, "problem": None}
 
-    def checkpoint(self, path: str, module: str, version: int, *, fresh: bool = True) -> Values:
-        """One version of a module; InputError where it never was. If not `fresh`, the run is as it was read last."""
-        viewed = (None if fresh else self.viewed_runs.peek(path)) or self.viewed_run(path)
-        if module not in viewed.run.modules:
-            raise InputError(
-                f"{shown(viewed.run.name)} has no module {module!r}; it has {', '.join(viewed.run.modules)}."
-            )
-        with viewed.lock:
-            try:
-                return {**checkpoint_page(viewed.run, path, module, version, viewed.history), "pages": None}
-            except InputError:
-                raise
-            except Exception as error:  # a foreign file may hold anything
-                raise self._read_error(error, f"Version {version} of {module}") from error
+    def checkpoint(self, path: str, module: str, version: int) -> Values:
+        """One version of a module; InputError where it never was."""
+        with self.viewed_run(path) as viewed, self._readable(f"Version {version} of {module}"):
+            run = viewed.run
+            if module not in run.modules:
+                raise InputError(f"{shown(run.name)} has no module {module!r}; it has {', '.join(run.modules)}.")
+            return checkpoint_page(run, path, module, version, viewed.history)
 
     def verify(self, path: str, module: str, version: int) -> Values:
         """Read all of a version; InputError where it never was."""
         self.checkpoint(path, module, version)
-        try:
-            return verify(self.viewed_run(path).run, module, version)
-        except InputError:
-            raise
-        except Exception as error:  # a foreign file may hold anything
-            raise self._read_error(error, f"Version {version} of {module}") from error
+        with self._readable(f"Version {version} of {module}"):
+            return verify(self.shown_run(path).run, module, version)
 
     def _refresh(self) -> None:
         with self._lock:  # other requests wait for this refresh and need none of their own
@@ -170,27 +149,30 @@ class Source:
         if place != self.root / path:
             raise NotThere(f"There is no plain folder {shown(path) or 'here'}.")
 
-    def _read_error(self, error: Exception, what: str = "It") -> InputError:
-        """What is wrong with one run or version, in a sentence. An error of the whole storage is raised."""
-        if not isinstance(error, OSError):
-            return InputError(f"{what} cannot be read ({type(error).__name__}: {error}).")
+    @contextlib.contextmanager
+    def _readable(self, what: str = "It") -> Iterator[None]:
+        """Whatever is wrong with one run or version becomes an InputError; an error of the whole storage is raised."""
         try:
-            os.listdir(self.root)
-        except OSError:
-            raise error from None
-        where = f" ({error.filename})" if error.filename else ""
-        return InputError(f"{what} cannot be read: {error.strerror or error}{where}.")
-
-    def _or_problem(self, kind: str, path: str, read: Callable[[], Values]) -> Values:
-        try:
-            return read()
-        except InputError as error:
-            return self._broken(kind, path, error)
+            yield
+        except InputError:
+            raise
+        except OSError as error:
+            try:
+                os.listdir(self.root)
+            except OSError:
+                raise error from None
+            where = f" ({error.filename})" if error.filename else ""
+            raise InputError(f"{what} cannot be read: {error.strerror or error}{where}.") from error
         except Exception as error:  # a foreign file may hold anything
-            return self._broken(kind, path, self._read_error(error))
+            raise InputError(f"{what} cannot be read ({type(error).__name__}: {error}).") from error
 
-    def _broken(self, kind: str, path: str, error: InputError) -> Values:
-        """The page of what exists and cannot be shown; NotThere where nothing exists."""
+    def _or_problem(self, kind: str, path: str, read: Callable[[str], Values]) -> Values:
+        """The page, or that of what exists and cannot be shown; NotThere where nothing exists."""
+        try:
+            with self._readable():
+                return read(path)
+        except InputError as problem:
+            error = problem
         try:
             row = _row(self.catalog.row(path))
         except InputError:
@@ -200,40 +182,7 @@ class Source:
             row = _row({"kind": kind, "path": path, "name": name, "problem": str(error)})
         if row["kind"] != kind:
             raise NotThere(f"There is no {kind} {shown(path) or 'here'} in this folder.") from error
-        empty: dict[str, list[Any]] = {name: [] for name in (_RUN_LISTS if kind == "run" else _SWEEP_LISTS)}
-        return {kind: row, **empty, "pages": None, "problem": shown(str(error))}
-
-    def _sweep_of(self, run: Run, path: str) -> str | None:
-        """The path of the sweep that a run is a trial of."""
-        above = path.rpartition("/")[0]
-        return above if run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE) else None
-
-
-class _Recent(Generic[T]):
-    """The values used last, by path; one is built anew where its subject is another one."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
-        self._values: OrderedDict[str, tuple[object, T]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, path: str, subject: object, build: Callable[[], T]) -> T:
-        with self._lock:
-            if path not in self._values or self._values[path][0] != subject:
-                self._values[path] = subject, build()
-            self._values.move_to_end(path)
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-            return self._values[path][1]
-
-    def peek(self, path: str) -> T | None:
-        return self._values[path][1] if path in self._values else None
-
-    def clear(self) -> None:
-        with self._lock:
-            self._values.clear()
+        return {kind: row, "modules": [], "problem": shown(str(error))}
 
 
 def _row(row: Values) -> Values:
@@ -241,14 +190,9 @@ def _row(row: Values) -> Values:
 
     An age is another one at each reading; the time by this machine's clock when a version appeared is not.
     """
-    texts = {name: shown(row[name]) for name in ("name", "problem") if row.get(name)}
-    modules = [
-        {**{key: value for key, value in module.items() if key != "age_s"}, "newest_at": server_time(module["age_s"])}
-        for module in row.get("modules", ())
-    ]
-    return {**row, "path": quoted(row["path"]), **texts, **({"modules": modules} if "modules" in row else {})}
-
-
-def server_time(age_s: float | None) -> int | None:
-    """The time of something so old, by this machine's clock."""
-    return None if age_s is None else round(time.time() - age_s)
+    row = {**row, "path": quoted(row["path"]), **{key: shown(row[key]) for key in ("name", "problem") if row.get(key)}}
+    if "modules" in row:
+        newest_at = [run_page.server_time(module["age_s"]) for module in row["modules"]]
+        modules = [{key: value for key, value in module.items() if key != "age_s"} for module in row["modules"]]
+        row["modules"] = [module | {"newest_at": at} for module, at in zip(modules, newest_at, strict=True)]
+    return row

@@ -1,4 +1,4 @@
-"""Payload: JSON as it is sent, serialised once for all viewers, with a tag that changes with its content.
+"""Payload: content as it is sent, with a tag; Version: the data of a page at one time, serialised once for all viewers.
 
 NaN and infinity become null.
 """
@@ -17,9 +17,8 @@ from typing import Any
 
 from modtrain.dashboard.delta import delta
 
-_UNTAGGED = re.compile(rb'"newest_at":[^,}]*')
+_UNTAGGED = re.compile(r'"newest_at":[^,}]*')
 """A time that is estimated at each reading; the version next to it says whether it is another one."""
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ class Payload:
         """The content compressed by gzip."""
         return gzip.compress(self.content, 5, mtime=0)
 
-    @functools.cached_property
-    def embedded(self) -> str:
-        """JSON content for a script element of HTML: nothing in it can end that element."""
-        return escaped(self.content.decode())
-
 
 @dataclass(frozen=True)
 class Version:
@@ -52,34 +46,33 @@ class Version:
     @functools.cached_property
     def payload(self) -> Payload:
         """All of it."""
-        return Payload(as_json(self.data), self.tag)
+        return Payload(as_json(self.data).encode(), self.tag)
 
     def since(self, before: Version) -> Payload:
         """What changed since an earlier version, as `{"delta": ...}`; built once for all viewers."""
         if before.tag not in self._deltas:
             change = delta(before.data, self.data) or {"keys": {}, "drop": []}
-            self._deltas[before.tag] = Payload(as_json({"delta": change}), self.tag)
+            self._deltas[before.tag] = Payload(as_json({"delta": change}).encode(), self.tag)
         return self._deltas[before.tag]
 
 
 def build_version(values: dict[str, Any]) -> Version:
     """The version of these values, with the time of now as `at`."""
-    tag = hashlib.sha256(_UNTAGGED.sub(b"", as_json(values))).hexdigest()[:20]
+    tag = tag_of(_UNTAGGED.sub("", as_json(values)).encode())
     return Version({"at": round(time.time(), 1), **values}, tag)
 
 
-def as_json(values: Any) -> bytes:
+def tag_of(content: bytes) -> str:
+    """The tag of content: another one for other content."""
+    return hashlib.sha256(content).hexdigest()[:20]
+
+
+def as_json(values: Any) -> str:
     """JSON that every browser reads."""
     try:
-        content = json.dumps(values, allow_nan=False, separators=(",", ":"))
+        return json.dumps(values, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        content = json.dumps(without_nan(values), allow_nan=False, separators=(",", ":"))
-    return content.encode()
-
-
-def escaped(content: str) -> str:
-    """JSON that contains no character with a meaning in HTML."""
-    return re.sub("[<>&\u2028\u2029]", lambda match: _ESCAPES[match[0]], content)
+        return json.dumps(without_nan(values), allow_nan=False, separators=(",", ":"))
 
 
 def without_nan(value: Any) -> Any:

@@ -1,147 +1,144 @@
 """The dashboard's addresses: pages, their data, and files, all of it read-only.
 
 Every link is relative. Paths are matched as they were sent, still encoded, so that every name of a folder works.
+Starlette calls these functions in threads, since they read files.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
-from markupsafe import Markup
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
-from modtrain.dashboard import assets
-from modtrain.dashboard.access import Access, Guard
-from modtrain.dashboard.assets import answer
-from modtrain.dashboard.error_pages import problem, templates
-from modtrain.dashboard.page_cache import REFRESH_S, PageCache
-from modtrain.dashboard.page_data import Values
-from modtrain.dashboard.payload import Payload, as_json, build_version, escaped
+from modtrain.dashboard import safe_files
+from modtrain.dashboard.access import problem, templates
+from modtrain.dashboard.checkpoint_page import may_download
+from modtrain.dashboard.page_cache import PageCache
+from modtrain.dashboard.payload import Payload, as_json, tag_of
 from modtrain.dashboard.urls import shown, unquoted
 from modtrain.errors import InputError
+from modtrain.storage.layout import CHECKPOINTS, EVALUATION, MODULES, WORKER_LOG
 from modtrain.storage.run_state import BY_URGENCY, DESCRIPTIONS
 
-Answer = Callable[[Request], Awaitable[Response]]
-
+STATIC, PLOTLY = Path(__file__).resolve().parent / "static", "plotly.min.js"
+JSON, PNG, WEIGHTS = "application/json", "image/png", "application/octet-stream"
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 MOST_VERIFYING = 4
 """Requests that wait for each other; one reads at a time."""
+LOG_LINES = 1_000
+BIG_BYTES = 1_000
+"""Content of at least this size is sent compressed."""
+BLOCK_BYTES = 1 << 20
 
 
 class Dashboard:
     """The answer to each address."""
 
     def __init__(self, pages: PageCache) -> None:
-        self.pages, self.root = pages, pages.source.root
-        self._verifying = asyncio.Lock()
-        self._waiting = 0
+        self.pages, self.source = pages, pages.source
+        self._verifying, self._places = threading.Lock(), threading.BoundedSemaphore(MOST_VERIFYING)
 
     def routes(self) -> list[Route]:
         """All of them; a page's address ends with a slash. The path is left out where ROOT itself is the run."""
         version = "{path:path}/{module}/{version:int}"
-        addresses: list[tuple[str, Answer]] = [
+        addresses: list[tuple[str, Callable[[Request], Response]]] = [
             ("/", partial(self.page, "runs")),
             ("/data/runs", partial(self.data, "runs")),
-            (f"/checkpoint/{version}/", self.checkpoint),
-            (f"/data/checkpoint/{version}", self.checkpoint_data),
             (f"/data/verify/{version}", self.verify),
             ("/data/log/{path:path}/{module}", self.log),
             ("/grid/{path:path}/{file}", self.grid),
             (f"/weights/{version}/{{file}}", self.weights),
             ("/static/{file}", self.static),
         ]
-        for kind in ("run", "sweep"):
+        for kind in ("run", "sweep", "checkpoint"):
             addresses += [
                 (f"/{kind}/{{path:path}}/", partial(self.page, kind)),
                 (f"/data/{kind}/{{path:path}}", partial(self.data, kind)),
+                (f"/{kind}/{{path:path}}", self.with_slash),
             ]
-        addresses += [(f"/{kind}/{{path:path}}", self.with_slash) for kind in ("run", "sweep", "checkpoint")]
         without = [(address.replace("/{path:path}", ""), answer) for address, answer in addresses if "{path" in address]
         # The shorter ones first: `run/` is a page, not an address that lacks its slash.
         return [Route(address, answer, methods=["GET"]) for address, answer in [*without, *addresses]]
 
-    async def page(self, kind: str, request: Request) -> Response:
+    def page(self, kind: str, request: Request) -> Response:
         """A page with its data in it."""
-        path = _path(request)
-        payload = await run_in_threadpool(lambda: self.pages.version(kind, path).payload)
-        return await run_in_threadpool(rendered, request, kind, shown(path), payload)
+        data = self.pages.version(kind, _path(request)).data
+        path = request.path_params.get("path", "")
+        content = html(kind, data, base=request.scope["base"], path=path, live=True).encode()
+        # A tag of its own: the page around the same data may be another one.
+        return answer(request, Payload(content, tag_of(content)), "text/html")
 
-    async def data(self, kind: str, request: Request) -> Response:
+    def data(self, kind: str, request: Request) -> Response:
         """The data of a page; with `since`, the tag of a version: 304 or the delta from it, where it is in memory."""
         path, since = _path(request), request.query_params.get("since")
+        payload = self.pages.update(kind, path, since) if since else self.pages.version(kind, path).payload
+        if payload is None:
+            return Response(status_code=304, headers={"etag": f'"{since}"'})
+        return answer(request, payload, JSON)
 
-        def respond() -> Response:
-            if since is None:
-                return answer(request, self.pages.version(kind, path).payload, "application/json")
-            payload = self.pages.update(kind, path, since)
-            if payload is None:
-                return Response(status_code=304, headers={"etag": f'"{since}"'})
-            return answer(request, payload, "application/json")
-
-        return await run_in_threadpool(respond)
-
-    async def checkpoint(self, request: Request) -> Response:
-        """The page of one version."""
-        path, module, version = _version(request)
-        title = f"{module} v{version} of {shown(path)}"
-
-        def read() -> Response:
-            return rendered(request, "checkpoint", title, _payload(self.pages.source.checkpoint(path, module, version)))
-
-        return await run_in_threadpool(read)
-
-    async def checkpoint_data(self, request: Request) -> Response:
-        """Its data."""
-
-        def read() -> Response:
-            return answer(request, _payload(self.pages.source.checkpoint(*_version(request))), "application/json")
-
-        return await run_in_threadpool(read)
-
-    async def verify(self, request: Request) -> Response:
+    def verify(self, request: Request) -> Response:
         """Read all of a version, one at a time, and check it."""
+        headers = {"cache-control": "no-store"}
         if request.method == "HEAD":
-            await run_in_threadpool(self.pages.source.checkpoint, *_version(request))  # 404 where there is none
-            return nothing("application/json")
-        if self._waiting >= MOST_VERIFYING:
+            self.source.checkpoint(*_version(request))  # 404 where there is none
+            return Response(media_type=JSON, headers=headers)
+        if not self._places.acquire(blocking=False):
             return PlainTextResponse("Several checkpoints are being verified; try again later.", 503)
-        self._waiting += 1
         try:
-            async with self._verifying:
-                result = await run_in_threadpool(self.pages.source.verify, *_version(request))
+            with self._verifying:
+                result = self.source.verify(*_version(request))
         finally:
-            self._waiting -= 1
-        return Response(as_json(result), media_type="application/json", headers={"cache-control": "no-store"})
+            self._places.release()
+        return Response(as_json(result), media_type=JSON, headers=headers)
 
-    async def log(self, request: Request) -> Response:
-        """The end of a module's log."""
-        text = await run_in_threadpool(assets.log_text, self.pages.source, _path(request), _name(request, "module"))
-        return PlainTextResponse(text)
+    def log(self, request: Request) -> Response:
+        """The last lines of a module's log; empty where there is none."""
+        run, module = self.source.shown_run(_path(request)).run, _name(request, "module")
+        if module not in run.modules:
+            raise InputError(f"{shown(run.name)} has no module {module!r}; it has {', '.join(run.modules)}.")
+        lines, _ = safe_files.last_lines(run.path, MODULES, module, WORKER_LOG, lines=LOG_LINES, most=1 << 18)
+        return PlainTextResponse("\n".join(lines))
 
-    async def grid(self, request: Request) -> Response:
-        """A sample grid."""
-        return await run_in_threadpool(assets.grid, request, self.pages.source, _path(request), _name(request, "file"))
+    def grid(self, request: Request) -> Response:
+        """A sample grid; 304 where the browser has it. A later evaluation may replace it under the same name."""
+        file = _name(request, "file")
+        if not file.endswith(".png"):
+            raise InputError("Only pictures are shown.")
+        content = safe_files.read(self.source.shown_run(_path(request)).run.path, EVALUATION, file)
+        return answer(request, Payload(content, tag_of(content)), PNG)
 
-    async def weights(self, request: Request) -> Response:
-        """The weights of a version, as a download."""
-        file = *_version(request), _name(request, "file")
-        return await run_in_threadpool(assets.weights, request, self.pages.source, *file)
+    def weights(self, request: Request) -> Response:
+        """The weights of a version as a download, block by block; their size for HEAD."""
+        path, module, version = _version(request)
+        run, name = self.source.shown_run(path).run, _name(request, "file")
+        if module not in run.modules or not may_download(name):
+            raise InputError("Only weights can be downloaded.")
+        folder = run.store(module).folder(version).name
+        file = safe_files.open_file(run.path, MODULES, module, CHECKPOINTS, folder, name)
+        size = os.fstat(file.fileno()).st_size
+        saved_as = quote(os.fsencode(f"{run.name}-{module}-{version}-{name}"), safe="")
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{saved_as}", "content-length": str(size)}
+        if request.method == "HEAD":
+            file.close()
+            return Response(media_type=WEIGHTS, headers=headers)
+        return StreamingResponse(_blocks(file, size), media_type=WEIGHTS, headers=headers)
 
-    async def static(self, request: Request) -> Response:
-        """Scripts and styles of the pages."""
-        return await run_in_threadpool(assets.static, request, _name(request, "file"))
+    def static(self, request: Request) -> Response:
+        """A script or style of the pages; 304 where the browser has it."""
+        file = _name(request, "file")
+        return answer(request, asset(file), KINDS.get(Path(file).suffix, WEIGHTS))
 
-    async def with_slash(self, request: Request) -> Response:
+    def with_slash(self, request: Request) -> Response:
         """To the page's own address: links in it are relative to that."""
         name = request.scope["path"].rpartition("/")[2]
         if not name:
@@ -149,48 +146,44 @@ class Dashboard:
         return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
 
 
-def create_app(root: Path, access: Access | None = None, *, refresh_s: float = REFRESH_S) -> tuple[ASGIApp, PageCache]:
-    """The dashboard of a folder of runs as an ASGI application, and its pages."""
-    pages = PageCache(root, refresh_s=refresh_s)
-    dashboard = Dashboard(pages)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        templates().get_template("page.html")
-        pages.start()
-        yield
-        await run_in_threadpool(pages.stop)
-
-    errors = {404: _not_there, InputError: _no_page, HTTPException: _not_there, OSError: _storage}
-    app = Starlette(routes=dashboard.routes(), lifespan=lifespan, exception_handlers=errors)
-    app.router.redirect_slashes = False
-    return Guard(app, access or Access()), pages
+def html(kind: str, data: dict[str, Any], *, base: str, path: str, live: bool) -> str:
+    """The HTML of a page, for the server (`live`) or for an export; `path` is its address below the kind."""
+    title = "Runs" if kind == "runs" else data["run" if kind == "checkpoint" else kind]["name"]
+    if kind == "checkpoint":
+        title = f"{data['module']} v{data['version']} of {title}"
+    values = {"title": title, "page": kind, "base": base, "live": live, "index": "" if live else "index.html"}
+    states = {state: DESCRIPTIONS[state] for state in BY_URGENCY}
+    return templates().get_template("page.html").render(values, path=path, data=data, states=states)
 
 
-def rendered(request: Request, kind: str, title: str, page: Payload) -> Response:
-    """The HTML of a page."""
-    base = request.scope["base"]
-    text = html(kind, title, page, base=base, path=request.path_params.get("path", ""), live=True)
-    # A tag of its own: the page around the same data may be another one.
-    content = text.encode()
-    return answer(request, Payload(content, hashlib.sha256(content).hexdigest()[:20]), "text/html")
+def answer(request: Request, page: Payload, kind: str) -> Response:
+    """Content with its tag; 304 where the browser has it, compressed where it accepts that."""
+    headers = {"etag": f'"{page.tag}"', "vary": "accept-encoding"}
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    may_pack = len(page.content) >= BIG_BYTES and kind != PNG  # compressed already
+    if may_pack and "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(page.packed, media_type=kind, headers={**headers, "content-encoding": "gzip"})
+    return Response(page.content, media_type=kind, headers=headers)
 
 
-def nothing(kind: str) -> Response:
-    """The answer to HEAD where building the body would be work."""
-    return Response(media_type=kind, headers={"cache-control": "no-store"})
+@functools.lru_cache(maxsize=32)
+def asset(file: str) -> Payload:
+    """The content of a static file, or Plotly's script from its own package, and its tag; NotThere."""
+    if file == PLOTLY:
+        import plotly
+
+        content = (Path(plotly.__file__).parent / "package_data" / file).read_bytes()
+    else:
+        content = safe_files.read(STATIC, file)
+    return Payload(content, tag_of(content))
 
 
-def html(kind: str, title: str, page: Payload, *, base: str, path: str, live: bool) -> str:
-    """The HTML of a page, for the server (`live`) or for an export."""
-    index = "" if live else "index.html"
-    values = {"title": title or "Runs", "page": kind, "base": base, "live": live, "index": index, "path": path}
-    states = Markup(escaped(as_json({state: DESCRIPTIONS[state] for state in BY_URGENCY}).decode()))
-    return templates().get_template("page.html").render(values, data=Markup(page.embedded), states=states)
-
-
-def _payload(values: Values) -> Payload:
-    return build_version(values).payload
+def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    with file:
+        while size > 0 and (block := file.read(min(size, BLOCK_BYTES))):
+            size -= len(block)
+            yield block
 
 
 def _path(request: Request) -> str:
@@ -211,14 +204,15 @@ def _version(request: Request) -> tuple[str, str, int]:
     return _path(request), _name(request, "module"), min(request.path_params["version"], 10**12)
 
 
-async def _no_page(request: Request, error: Exception) -> Response:
-    return problem(request.scope, 404, "Not found", str(error))
+def _no_page(request: Request, error: Exception) -> Response:
+    says = str(error) if isinstance(error, InputError) else "There is no such page."
+    return problem(request.scope, getattr(error, "status_code", 404), "Not found", says)
 
 
-async def _not_there(request: Request, error: Exception) -> Response:
-    return problem(request.scope, getattr(error, "status_code", 404), "Not found", "There is no such page.")
+def _storage_error(request: Request, error: Exception) -> Response:
+    says = f"The folder cannot be read now: {getattr(error, 'strerror', None) or error}."
+    return problem(request.scope, 503, "Storage error", says)
 
 
-async def _storage(request: Request, error: Exception) -> Response:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return problem(request.scope, 503, "Storage error", f"The folder cannot be read now: {reason}.")
+ERRORS: dict[Any, Any] = {404: _no_page, InputError: _no_page, HTTPException: _no_page, OSError: _storage_error}
+"""What is answered to an error."""

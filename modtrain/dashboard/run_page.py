@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ import numpy as np
 from modtrain.dashboard import safe_files, timeline
 from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.urls import quoted, shown
+from modtrain.monitoring.alarms import find_alarms
+from modtrain.monitoring.status import build_status
+from modtrain.monitoring.summary import RunSummary
 from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.history import Columns, History
 from modtrain.storage.layout import MODULES, WORKER_LOG
+from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run, RunSpec
-from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
+from modtrain.storage.run_snapshot import ModuleSnapshot
 from modtrain.storage.run_state import LIVE
 
 LOG_LINES = 40
@@ -31,7 +37,6 @@ _SETTINGS = (
 )  # fmt: skip
 _COMMON_DEFAULTS = ("seed", "device", "peer_timeout_s")
 """Settings whose default is the same for every recipe."""
-_HEAD = ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")
 _MODULE = (
     "version", "epoch", "epochs", "step", "steps", "state", "worker", "peers", "metrics", "losses", "damaged",
 )  # fmt: skip
@@ -42,56 +47,45 @@ _WORKER = (
 Values = dict[str, Any]
 
 
-def head(row: Values, status: Mapping[str, Any], run: Run, sweep: str | None) -> Values:
-    """The header: the catalog's row with the numbers of `status`; `sweep` is the path of the sweep of a trial."""
-    spec = run.spec
-    settings = {"seed": spec.seed, "device": spec.device, "placement": spec.placement, "versions": spec.versions}
-    names = ("kind", "path", "name", "metric", "created_at", "problem")
-    return {
-        **{name: row[name] for name in names},
-        **{name: status[name] for name in _HEAD},
-        **settings,
-        "sweep": None if sweep is None else quoted(sweep),
-    }
+def run_page(summary: RunSummary, history: History, row: Values, sweep: str | None) -> Values:
+    """All but the curves, from one snapshot, so that the page agrees with the list and with itself.
 
-
-def run_page(
-    snapshot: RunSnapshot,
-    status: Mapping[str, Any],
-    history: History,
-    rows: Sequence[Mapping[str, Any]],
-    heartbeat_at: Mapping[str, float | None],
-) -> Values:
-    """All but the header, the curves and the alarms.
-
-    `status` is that of the snapshot, `rows` are the modules of the catalog's row, `heartbeat_at` is when the heartbeat
-    of each module changed, by this machine's clock.
+    `row` is the catalog's, `sweep` the path of the sweep of a trial.
     """
-    run = snapshot.run
+    snapshot, run = summary.snapshot(), summary.run
+    status = build_status(snapshot)
+    reports = {name: module.report for name, module in snapshot.modules.items()}
     versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
-    newest_at = {row["name"]: row["newest_at"] for row in rows}
+    newest_at = {module["name"]: module["newest_at"] for module in row["modules"]}
+    logs = {name: safe_files.last_lines(run.path, MODULES, name, WORKER_LOG, lines=LOG_LINES) for name in run.modules}
     modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
     return {
+        "run": {
+            **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
+            **{name: status[name] for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
+            **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
+            "sweep": None if sweep is None else quoted(sweep),
+        },
         "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
-        "workers": [_worker(worker, snapshot, heartbeat_at) for worker in status["workers"]],
+        "workers": [_worker(worker, reports, summary.liveness) for worker in status["workers"]],
         "lanes": [
-            timeline.lane(
-                name,
-                versions[name],
-                run.store(name).versions(),
-                history.events(name),
-                modules[name]["state"],
-                snapshot.modules[name].report,
-            )
-            for name in run.modules
+            {"module": m}
+            | timeline.lane(own, run.store(m).versions(), history.events(m), modules[m]["state"], reports[m])
+            for m, own in versions.items()
         ],
         "staleness": timeline.staleness(versions),
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": grids(run, history),
         "evaluations": [_evaluation(record) for record in history.evaluations()[-MOST_EVALUATIONS:]],
         "config": config(run),
-        "logs": [log_of(run, name) for name in run.modules],
+        "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],
+        "alarms": [vars(alarm) for alarm in find_alarms(status, history)],
     }
+
+
+def server_time(age_s: float | None) -> int | None:
+    """The time of something so old, by this machine's clock."""
+    return None if age_s is None else round(time.time() - age_s)
 
 
 def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[Checkpoint]:
@@ -101,13 +95,12 @@ def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[C
     return versions[: bisect.bisect_right(versions, last, key=lambda checkpoint: checkpoint.version)]
 
 
-def _worker(worker: Mapping[str, Any], snapshot: RunSnapshot, heartbeat_at: Mapping[str, float | None]) -> Values:
+def _worker(worker: Mapping[str, Any], reports: Mapping[str, WorkerReport], liveness: Liveness) -> Values:
     """A worker with the time of its last heartbeat: by this machine's clock while it lives, else by its own."""
     first, is_live = worker["modules"][0], worker["state"] in LIVE
-    return {
-        **{key: worker[key] for key in _WORKER},
-        "heartbeat_at": heartbeat_at[first] if is_live else None,
-        "last_report_at": None if is_live else snapshot.modules[first].report.at,
+    return {key: worker[key] for key in _WORKER} | {
+        "heartbeat_at": server_time(liveness.silent_s(first)) if is_live else None,
+        "last_report_at": None if is_live else reports[first].at,
     }
 
 
@@ -168,21 +161,10 @@ def _evaluation(record: EvaluationRecord) -> Values:
 def config(run: Run) -> list[Values]:
     """Every setting, with its default where it has one: the recipe's where run.json holds it."""
     usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _COMMON_DEFAULTS}}
-    settings = [_setting(n, getattr(run.spec, n), usual if n in usual else None) for n in _SETTINGS]
-    defaults = getattr(run.spec, "defaults", None)
-    known = None if defaults is None else flatten(defaults)
-    return settings + [_setting(name, value, known) for name, value in flatten(run.spec.params).items()]
-
-
-def _setting(name: str, value: Any, known: Mapping[str, Any] | None) -> Values:
-    default = (known or {}).get(name)
-    return {"name": name, "value": value, "default": default, "differs": known is not None and default != value}
-
-
-def log_of(run: Run, module: str) -> Values:
-    """The end of a module's log."""
-    try:
-        lines, size = safe_files.last_lines(run.path, MODULES, module, WORKER_LOG, lines=LOG_LINES)
-    except safe_files.NotThere:
-        lines, size = [], 0
-    return {"module": module, "lines": lines, "size": size}
+    known = None if run.spec.defaults is None else flatten(run.spec.defaults)
+    settings = [(name, getattr(run.spec, name), usual if name in usual else None) for name in _SETTINGS]
+    settings += [(name, value, known) for name, value in flatten(run.spec.params).items()]
+    return [
+        {"name": n, "value": value, "default": (d or {}).get(n), "differs": d is not None and d.get(n) != value}
+        for n, value, d in settings
+    ]

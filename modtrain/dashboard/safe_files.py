@@ -6,10 +6,10 @@ between. Files that the readers of `storage` open are checked first with `strang
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 
 from modtrain.errors import InputError
@@ -26,33 +26,18 @@ from modtrain.storage.layout import (
     WORKERS_FILE,
 )
 
-BLOCK_BYTES = 1 << 18
-_OF_RUN = (RUN_FILE, STOP_FILE, MODULES, EVALUATION, f"{EVALUATION}/{METRICS_FILE}")
-_OF_MODULE = (HEARTBEAT_FILE, METRICS_FILE, PUBLISHED_FILE, WORKERS_FILE, CHECKPOINTS)
-_FOLDERS = (MODULES, EVALUATION, CHECKPOINTS)
-
 
 class NotThere(InputError):
     """There is no regular file or folder of that name."""
 
 
-@contextlib.contextmanager
-def opened(root: Path, *parts: str) -> Iterator[int]:
-    """A read-only descriptor of the regular file at `root/parts...`; NotThere. `root` is a resolved path."""
-    descriptor = open_file(root, *parts)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def open_file(root: Path, *parts: str) -> int:
-    """The same; the caller closes it."""
+def open_file(root: Path, *parts: str) -> BufferedReader:
+    """The regular file at `root/parts...`, open to be read; NotThere. `root` is a resolved path."""
     names = [name for part in parts for name in part.split("/") if name]
-    if {".", ".."} & {*names}:
-        raise NotThere(f"There is no {'/'.join(names)!r} here that can be shown.")
     try:
-        return filesystem.open_regular(root.joinpath(*names))
+        if {".", ".."} & {*names}:
+            raise ValueError
+        return filesystem.opened(root.joinpath(*names))
     except (OSError, ValueError):
         raise NotThere(f"There is no {names[-1]!r} here that can be shown.") from None
 
@@ -60,7 +45,7 @@ def open_file(root: Path, *parts: str) -> int:
 def lies(root: Path, *parts: str) -> bool:
     """Whether there is a regular file."""
     try:
-        os.close(open_file(root, *parts))
+        open_file(root, *parts).close()
     except NotThere:
         return False
     return True
@@ -68,58 +53,47 @@ def lies(root: Path, *parts: str) -> bool:
 
 def read(root: Path, *parts: str, most: int = 1 << 24) -> bytes:
     """The content of a small regular file; NotThere, also where it is longer than `most` bytes."""
-    with opened(root, *parts) as descriptor:
-        size = os.fstat(descriptor).st_size
-        if size > most:
-            raise NotThere(f"{parts[-1]!r} has {size} bytes, more than can be shown.")
-        return b"".join(blocks(descriptor, size))
-
-
-def blocks(descriptor: int, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file, or what there is of them, piece by piece."""
-    while size > 0 and (block := os.read(descriptor, min(BLOCK_BYTES, size))):
-        size -= len(block)
-        yield block
+    with open_file(root, *parts) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise NotThere(f"{parts[-1]!r} has more than {most} bytes, which is more than can be shown.")
+    return content
 
 
 def last_lines(root: Path, *parts: str, lines: int, most: int = 1 << 16) -> tuple[list[str], int]:
-    """The last lines of a text file, at most `most` bytes of them, and the file's size; it may be huge."""
-    with opened(root, *parts) as descriptor:
-        size = os.fstat(descriptor).st_size
+    """The last lines of a text file, at most `most` bytes of them, and its size; none and 0 where it is not there."""
+    try:
+        file = open_file(root, *parts)
+    except NotThere:
+        return [], 0
+    with file:
+        size = os.fstat(file.fileno()).st_size
         begin = max(0, size - most)
-        content = os.pread(descriptor, most, begin)
+        content = os.pread(file.fileno(), most, begin)
     if begin:
         content = content.partition(b"\n")[2] or content
     text = content.replace(b"\0", b"").decode("utf-8", "replace")
     return text.splitlines()[-lines:], size
 
 
-def strange(run: Path, modules: list[str]) -> str | None:
+def strange(run: Path, modules: Iterable[str]) -> str | None:
     """A sentence about the first link, pipe or device among the files of a run; None where there is none.
 
     Such a run is not shown.
     """
     if Path(os.path.realpath(run)) != run:
         return "its folder is a link, and links are not followed; put the real folder in its place."
-    for name in _OF_RUN:
-        if problem := _strange(run / name):
-            return problem
-    for module in modules:
-        folder = run / MODULES / module
-        if problem := _strange(folder, is_folder=True):
-            return problem
-        for name in _OF_MODULE:
-            if problem := _strange(folder / name):
-                return problem
+    folders = [run / MODULES, run / EVALUATION]
+    files = [run / RUN_FILE, run / STOP_FILE, run / EVALUATION / METRICS_FILE]
+    for folder in (run / MODULES / module for module in modules):
+        folders += [folder, folder / CHECKPOINTS]
+        files += [folder / name for name in (HEARTBEAT_FILE, METRICS_FILE, PUBLISHED_FILE, WORKERS_FILE)]
+    for path in (*folders, *files):
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if not (stat.S_ISDIR if path in folders else stat.S_ISREG)(mode):
+            kind = "a link" if stat.S_ISLNK(mode) else "not a regular file or folder"
+            return f"{path.name!r} in it is {kind}, which is not opened; put the real file or folder in its place."
     return None
-
-
-def _strange(path: Path, *, is_folder: bool = False) -> str | None:
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError:
-        return None
-    if (stat.S_ISDIR if is_folder or path.name in _FOLDERS else stat.S_ISREG)(mode):
-        return None
-    kind = "a link" if stat.S_ISLNK(mode) else "not a regular file or folder"
-    return f"{path.name!r} in it is {kind}, which is not opened; put the real file or folder in its place."

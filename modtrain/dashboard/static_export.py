@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modtrain.dashboard import safe_files
-from modtrain.dashboard.assets import STATIC, plotly
 from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.payload import build_version
-from modtrain.dashboard.routes import html
-from modtrain.dashboard.urls import base_of, is_name, quoted, shown, unquoted
+from modtrain.dashboard.routes import PLOTLY, STATIC, asset, html
+from modtrain.dashboard.urls import base_of, quoted, unquoted
 from modtrain.errors import InputError
+from modtrain.storage import filesystem
 from modtrain.storage.layout import EVALUATION
 
 MARK = "modtrain-export.json"
@@ -29,151 +28,123 @@ MOST_CHECKPOINTS = 5
 MOST_GRIDS = 24
 """Of each run, the newest."""
 
-Values = dict[str, Any]
+
+def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Write every page, and return how many; `progress(done, all)` counts runs and sweeps.
+
+    InputError for a target that is not a new or empty folder or an earlier export.
+    """
+    before = _check(root, target)
+    writing = _Export(root, target)
+    writing.record(before)
+    for file in (PLOTLY, *filesystem.names(STATIC)):
+        writing.write(f"static/{file}", asset(file).content)
+    writing.source.catalog.settle()
+    data = writing.source.runs()
+    for number, row in enumerate(data["runs"]):
+        progress(number, len(data["runs"]))
+        writing.subject(row["kind"], row["path"])
+    progress(len(data["runs"]), len(data["runs"]))
+    writing.page("runs", "", data)
+    writing.remove(before - writing.files)
+    writing.record(set())
+    return writing.pages
 
 
-@dataclass
-class Written:
-    """What an export wrote."""
+class _Export:
+    """An export under way: pages of a root, written below a target."""
 
-    target: Path
-    files: set[str] = field(default_factory=set)
-    """Relative to the folder, as addresses."""
-    pages: int = 0
+    def __init__(self, root: Path, target: Path) -> None:
+        self.source, self.target = Source(root.resolve(), refresh_s=math.inf), target.resolve()
+        self.files = set[str]()
+        """Written so far, as addresses below the target."""
+        self.pages = 0
+        self.target.mkdir(parents=True, exist_ok=True)
+
+    def subject(self, kind: str, address: str) -> None:
+        """Write the page of a run or a sweep, and those of its trials or checkpoints; none if it was removed."""
+        path = unquoted(address) or ""
+        with suppress(InputError):
+            data = self.source.data(kind, path)
+            if kind == "sweep":
+                for trial in data.get("trials", ()):
+                    if trial["state"] not in ("created", "queued"):  # those have no run yet, and nothing leads to one
+                        self.subject("run", trial["path"])
+            elif data["problem"] is None:
+                data["grids"] = [each for each in data["grids"][-MOST_GRIDS:] if self.grid(path, each["file"])]
+                data["pages"] = {lane["module"]: _with_page(lane) for lane in data["lanes"]}
+                for module, versions in data["pages"].items():
+                    for version in versions:
+                        self.checkpoint(path, module, version, data["pages"])
+            self.page(kind, quoted(path), data)
+
+    def checkpoint(self, path: str, module: str, version: int, pages: dict[str, list[int]]) -> None:
+        """Write the page of a version, without downloads; `pages` are the versions that have one."""
+        with suppress(InputError):
+            data = {**self.source.checkpoint(path, module, version), "pages": pages}
+            data["files"] = [{**file, "download": False} for file in data["files"]]
+            self.page("checkpoint", f"{quoted(path)}/{quoted(module)}/{version}", data)
+
+    def grid(self, path: str, file: str) -> bool:
+        """Write a sample grid; False where it cannot be read."""
+        try:
+            content = safe_files.read(self.source.root, path, EVALUATION, file)
+        except (safe_files.NotThere, OSError):
+            return False
+        self.write(f"grid/{quoted(path)}/{quoted(file)}", content)
+        return True
+
+    def page(self, kind: str, path: str, data: dict[str, Any]) -> None:
+        """Write a page; `path` is its address below the kind, `.` that of a root that is a run or a sweep."""
+        address = f"{kind}/{path}/".replace("/./", "/") if path else ""
+        text = html(kind, build_version(data).data, base=base_of(address), path=path or ".", live=False)
+        self.write(f"{address}index.html", text.encode())
+        self.pages += 1
 
     def write(self, address: str, content: bytes) -> None:
         """Write or replace a file; its folders are created."""
-        path = self.target / _place(address)
-        if address not in self.files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        address = address.replace("/./", "/")
+        path = unquoted(address)  # a browser reads it percent-decoded from disk
+        if path is None:
+            raise InputError(f"{address!r} cannot be written.")
+        (self.target / path).parent.mkdir(parents=True, exist_ok=True)
+        _replace(self.target / path, content)
         self.files.add(address)
 
+    def record(self, more: set[str]) -> None:
+        """Write which files are an export's; also before the first page, so that it can be repeated if interrupted."""
+        content = {"what": "written by modtrain dashboard --export", "files": sorted(self.files | more)}
+        _replace(self.target / MARK, json.dumps(content).encode())
 
-def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> Written:
-    """Write every page; `progress(done, all)` counts runs and sweeps. InputError for a foreign target."""
-    before = _check(root, target)
-    written, source = Written(target.resolve()), Source(root.resolve(), refresh_s=math.inf)
-    written.target.mkdir(parents=True, exist_ok=True)
-    _note(written, before)
-    for file in sorted(STATIC.iterdir()):
-        if file.is_file():
-            written.write(f"static/{file.name}", file.read_bytes())
-    written.write("static/plotly.min.js", plotly())
-    source.catalog.settle()
-    data = source.runs()
-    rows = data["runs"]
-    for number, row in enumerate(rows):
-        progress(number, len(rows))
-        with suppress(InputError):  # removed meanwhile
-            _subject(written, source, row["kind"], unquoted(row["path"]) or "")
-    progress(len(rows), len(rows))
-    _page(written, "runs", "Runs", "", ".", data)
-    _remove(written, before - written.files)
-    _note(written, set())
-    return written
+    def remove(self, old: set[str]) -> None:
+        """Remove what an earlier export wrote and this one did not, with folders that become empty."""
+        for address in old:
+            place = self.target / (unquoted(address) or MARK)
+            if place.parent.resolve().is_relative_to(self.target) and place != self.target / MARK:
+                with suppress(OSError):
+                    place.unlink(missing_ok=True)
+                    for folder in place.relative_to(self.target).parents[:-1]:
+                        (self.target / folder).rmdir()
 
 
-def _subject(written: Written, source: Source, kind: str, path: str) -> None:
-    """Write the page of a run or a sweep, and those of its trials or checkpoints."""
-    data = source.data(kind, path)
-    if kind == "sweep":
-        for trial in data["trials"]:
-            if trial["state"] in ("created", "queued"):
-                continue  # it has no run yet, and nothing leads to one
-            with suppress(InputError):  # removed meanwhile
-                _subject(written, source, "run", unquoted(trial["path"]) or "")
-    elif data["problem"] is None:
-        data["grids"] = [grid for grid in data["grids"][-MOST_GRIDS:] if _grid(written, source, path, grid["file"])]
-        data["pages"] = {lane["module"]: _present(lane) for lane in data["lanes"]}
-        for module, versions in data["pages"].items():
-            for version in versions:
-                _checkpoint(written, source, path, module, version, data["pages"])
-    _page(written, kind, shown(path or source.root.name), f"{kind}/{_folder(path)}", quoted(path), data)
-
-
-def _present(lane: Values) -> list[int]:
-    present = set(lane["present"])
-    return [version["version"] for version in lane["versions"] if version["version"] in present][-MOST_CHECKPOINTS:]
-
-
-def _checkpoint(written: Written, source: Source, path: str, module: str, version: int, pages: Values) -> None:
-    with suppress(InputError):
-        data = {**source.checkpoint(path, module, version, fresh=False), "pages": pages}
-        for file in data["files"]:
-            file["download"] = False
-        address = f"checkpoint/{_folder(path)}{quoted(module)}/{version}/"
-        _page(written, "checkpoint", f"{module} v{version} of {shown(path)}", address, quoted(path), data)
-
-
-def _grid(written: Written, source: Source, path: str, file: str) -> bool:
-    try:
-        content = safe_files.read(source.root, path, EVALUATION, file)
-    except (safe_files.NotThere, OSError):
-        return False
-    written.write(f"grid/{_folder(path)}{quoted(file)}", content)
-    return True
-
-
-def _page(written: Written, kind: str, title: str, address: str, path: str, data: Values) -> None:
-    text = html(kind, title, build_version(data).payload, base=base_of(address), path=path, live=False)
-    written.write(f"{address}index.html", text.encode())
-    written.pages += 1
-
-
-def _folder(path: str) -> str:
-    return f"{quoted(path)}/" if path else ""
-
-
-def _place(address: str) -> Path:
-    """The path of an address: a browser reads it percent-decoded from disk."""
-    path = unquoted(address)
-    if path is None:
-        raise InputError(f"{address!r} cannot be written.")
-    return Path(path)
+def _with_page(lane: dict[str, Any]) -> list[int]:
+    return sorted({*lane["present"]} & {each["version"] for each in lane["versions"]})[-MOST_CHECKPOINTS:]
 
 
 def _check(root: Path, target: Path) -> set[str]:
     """The files of an earlier export in the folder; InputError where it contains anything else."""
     if target.resolve().is_relative_to(root.resolve()):
         raise InputError(f"--export {target} lies in {root}, where nothing is written; take a folder elsewhere.")
-    if not os.path.lexists(target):
-        return set()
-    if not target.is_dir():
+    if os.path.lexists(target) and not target.is_dir():
         raise InputError(f"--export {target} is a file; take a new folder.")
     if not (target / MARK).is_file():
-        if any(target.iterdir()):
+        if filesystem.names(target):
             raise InputError(f"--export {target} is not empty and no earlier export; take a new folder.")
         return set()
     try:
         return {str(file) for file in json.loads((target / MARK).read_bytes())["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{target / MARK} is damaged; remove {target}, or take a new folder.") from None
-
-
-def _note(written: Written, more: set[str]) -> None:
-    """Also before the first page, so that an interrupted export can be repeated."""
-    content = json.dumps({"what": "written by modtrain dashboard --export", "files": sorted(written.files | more)})
-    _replace(written.target / MARK, content.encode())
-
-
-def _remove(written: Written, old: set[str]) -> None:
-    """Remove what an earlier export wrote and this one did not, with folders that become empty."""
-    for address in old:
-        path = unquoted(address)
-        if path is None or not all(is_name(os.fsencode(part)) for part in path.split("/")):
-            continue
-        place = written.target / path
-        if place.parent.resolve().is_relative_to(written.target):
-            with suppress(OSError):
-                place.unlink()
-            for folder in _above(place, written.target):
-                with suppress(OSError):
-                    folder.rmdir()
-
-
-def _above(place: Path, top: Path) -> Iterator[Path]:
-    yield from (folder for folder in place.parents if folder != top and folder.is_relative_to(top))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -21,33 +21,30 @@ Values = dict[str, Any]
 
 
 def lane(
-    module: str,
-    versions: Sequence[Checkpoint],
-    present: Sequence[int],
-    events: Sequence[Line],
-    state: str,
-    report: WorkerReport,
+    versions: Sequence[Checkpoint], present: Sequence[int], events: Sequence[Line], state: str, report: WorkerReport
 ) -> Values:
     """One module along the time axis; `present` are the versions on disk."""
     published = sorted(checkpoint.published_at for checkpoint in versions)
     return {
-        "module": module,
-        "versions": [_version(checkpoint) for checkpoint in versions[-MOST_VERSIONS:]],
+        "versions": [
+            {name: getattr(checkpoint, name) for name in ("version", "epoch", "step", "full", "final")}
+            | {"at": checkpoint.published_at, "loss": number(checkpoint.metrics.get("loss"))}
+            | {"peers": {peer: used["versions"] for peer, used in checkpoint.peers.items()}}
+            for checkpoint in versions[-MOST_VERSIONS:]
+        ],
         "present": list(present[-MOST_VERSIONS:]),
         "workers": workers(events, state, report, published),
         "waits": waits(events, state, report, published),
     }
 
 
-def _version(checkpoint: Checkpoint) -> Values:
-    values = {name: getattr(checkpoint, name) for name in ("version", "epoch", "step", "full", "final")}
-    peers = {peer: used["versions"] for peer, used in checkpoint.peers.items()}
-    return {**values, "at": checkpoint.published_at, "loss": number(checkpoint.metrics.get("loss")), "peers": peers}
-
-
 def waits(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
     """When the workers waited and for which peer; a wait that goes on has no end."""
-    spans = [_wait(event) for event in events if event["what"] == "waited"]
+    spans: list[Values] = [
+        {"from": event["at"] - (number(event.get("seconds")) or 0.0), "to": event["at"], "for": event.get("for")}
+        for event in events
+        if event["what"] == "waited"
+    ]
     at = report.at
     if report.state == "waiting" and at is not None:
         # A wait begins after a publish, or after the one for another peer; a worker that died in it wrote no line.
@@ -55,11 +52,6 @@ def waits(events: Sequence[Line], state: str, report: WorkerReport, published: S
         begin = max((time for time in times if time <= at), default=at)
         spans.append({"from": begin, "to": None if state == "waiting" else at, "for": report.waiting_for})
     return spans[-MOST_SPANS:]
-
-
-def _wait(event: Line) -> Values:
-    seconds = number(event.get("seconds")) or 0.0
-    return {"from": event["at"] - seconds, "to": event["at"], "for": event.get("for")}
 
 
 def workers(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
@@ -96,7 +88,13 @@ def staleness(versions: Mapping[str, Sequence[Checkpoint]]) -> list[Values]:
                 step = step_of.get(peer, {}).get(next(iter(used["versions"]), -1))
                 if step is not None:
                     points.setdefault((module, peer), []).append((checkpoint, checkpoint.step - step))
-    return [_curve(module, peer, of_pair) for (module, peer), of_pair in points.items()]
+    curves = []
+    for (module, peer), of_pair in points.items():
+        kept = [of_pair[index] for index in downsampling.kept([behind for _, behind in of_pair])]
+        steps, times = [each.step for each, _ in kept], [each.published_at for each, _ in kept]
+        behind = [behind for _, behind in kept]
+        curves.append({"module": module, "peer": peer, "step": steps, "at": times, "behind": behind})
+    return curves
 
 
 def without_retrained(versions: Sequence[Checkpoint]) -> list[Checkpoint]:
@@ -107,9 +105,3 @@ def without_retrained(versions: Sequence[Checkpoint]) -> list[Checkpoint]:
             kept.pop()
         kept.append(checkpoint)
     return kept
-
-
-def _curve(module: str, peer: str, points: list[tuple[Checkpoint, int]]) -> Values:
-    kept = [points[index] for index in downsampling.kept([behind for _, behind in points])]
-    steps, times = [checkpoint.step for checkpoint, _ in kept], [checkpoint.published_at for checkpoint, _ in kept]
-    return {"module": module, "peer": peer, "step": steps, "at": times, "behind": [behind for _, behind in kept]}

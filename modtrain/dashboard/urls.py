@@ -17,8 +17,7 @@ def quoted(path: str) -> str:
 def unquoted(address: str) -> str | None:
     """The path of an address; None where it is not a path of names (`..`, an encoded slash)."""
     segments = [] if address in ("", ".") else [unquote_to_bytes(segment) for segment in address.split("/")]
-    sound = all(is_name(segment) for segment in segments)
-    return "/".join(os.fsdecode(segment) for segment in segments) if sound else None
+    return "/".join(map(os.fsdecode, segments)) if all(map(is_name, segments)) else None
 
 
 def is_name(segment: bytes) -> bool:

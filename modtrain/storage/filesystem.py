@@ -14,8 +14,9 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def open_regular(path: Path, *, follow: bool = False) -> int:
     return descriptor
 
 
-def opened(path: Path, *, follow: bool = False) -> BinaryIO:
+def opened(path: Path, *, follow: bool = False) -> BufferedReader:
     """`open_regular` as a file."""
     return open(open_regular(path, follow=follow), "rb")
 

@@ -19,8 +19,9 @@ import pytest
 from rich.console import Console
 
 from modtrain.bench.sample_runs import make
-from modtrain.cli.catalog_table import UNSEARCHED, Lines, render
+from modtrain.cli.catalog_table import UNSEARCHED, new_lines, render
 from modtrain.cli.status import RunView, exit_code_of
+from modtrain.cli.terminal import Printed
 from modtrain.errors import BackendSilent
 from modtrain.monitoring.catalog import Catalog
 from modtrain.scheduling.backends.base import JobState
@@ -135,12 +136,12 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
 
 
 def test_an_incomplete_search_is_reported_once(tmp_path: Path) -> None:
-    catalog, lines = Catalog(make(tmp_path / "run", live=False).path), Lines()
+    catalog, printed = Catalog(make(tmp_path / "run", live=False).path), Printed()
     catalog.refresh()
     rows = [catalog.row("")]
-    assert UNSEARCHED not in list(lines.new(rows, False))
-    assert list(lines.new(rows, True)) == [UNSEARCHED]
-    assert list(lines.new(rows, True)) == []
+    assert UNSEARCHED not in list(new_lines(printed, rows, False))
+    assert list(new_lines(printed, rows, True)) == [UNSEARCHED]
+    assert list(new_lines(printed, rows, True)) == []
     for unsearched in (True, False):
         out = Console(file=io.StringIO(), width=300)
         out.print(render("runs", rows, unsearched, 300, 50))

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from modtrain.cli.dashboard import _access
-from modtrain.dashboard import safe_files
+from modtrain.dashboard import checkpoint_page, routes
 from modtrain.dashboard.access import Access, is_loopback, name_of, own_names
 from modtrain.dashboard.server import read_token
 from modtrain.errors import InputError
+from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from tests.support.serving import Served, raw, served, trained
 
@@ -136,15 +137,15 @@ def test_head_reads_no_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     weights, verify = "/weights/one/generator/1/weights.safetensors", "/data/verify/one/generator/1"
     file = run.store("generator").folder(1) / "weights.safetensors"
     read: list[int] = []
-    real = safe_files.blocks
 
     def blocks(descriptor: int, size: int) -> Iterator[bytes]:
         if size == file.stat().st_size:
             read.append(size)
-        return real(descriptor, size)
+        return filesystem.read_blocks(descriptor, size)
 
     with served(run.path.parent) as one:
-        monkeypatch.setattr(safe_files, "blocks", blocks)
+        for module in (routes, checkpoint_page):
+            monkeypatch.setattr(module, "read_blocks", blocks)
         answer = one.client.head(weights)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers.items() >= {"content-length": str(file.stat().st_size)}.items()

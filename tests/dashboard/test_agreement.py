@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.viewed_sweep import metric_files
+from modtrain.dashboard.sweep_page import read_curves
 from modtrain.scheduling.config import Config
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
@@ -143,8 +143,7 @@ def test_the_curves_of_a_trial_are_the_values_that_pruning_compares(tmp_path: Pa
         for epoch in (1, 2):
             publisher.publish({"state.pt": b"s"}, epoch=epoch, step=10 * epoch, metrics={"loss": 1 / epoch})
     for metric, values in (("mean", {4: 0.8, 5: 0.6}), ("generator.loss", {1: 1.0, 2: 0.5})):
-        curves = {name: curve for file in metric_files(run, metric) for name, curve in file.read().items()}
-        assert curves[metric] == values_by_epoch(run, metric) == values
+        assert read_curves(run, metric)[metric] == values_by_epoch(run, metric) == values
 
 
 def test_the_page_has_the_descriptions_of_all_states(tmp_path: Path) -> None:

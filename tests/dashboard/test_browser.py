@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from modtrain.dashboard.access import Access
-from modtrain.dashboard.assets import STATIC
 from modtrain.dashboard.delta import delta
+from modtrain.dashboard.routes import STATIC
 from modtrain.dashboard.static_export import export
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run

@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modtrain.dashboard.delta import apply_delta, delta
+from modtrain.dashboard.delta import delta
+from tests.dashboard.deltas import apply_delta
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
 values = st.recursive(

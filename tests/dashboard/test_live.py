@@ -17,14 +17,14 @@ import httpx
 import pytest
 
 from modtrain.dashboard import page_cache, timeline
-from modtrain.dashboard.delta import apply_delta
 from modtrain.dashboard.page_cache import MOST_PAGES, PageCache
-from modtrain.dashboard.safe_files import opened
+from modtrain.dashboard.safe_files import open_file
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
+from tests.dashboard.deltas import apply_delta
 from tests.support.serving import Served, copied, eventually, served, trained
 
 
@@ -230,7 +230,7 @@ def test_a_page_that_was_closed_is_not_read_any_more(one: Served, monkeypatch: p
     one.get("/data/run/one")
     assert ("run", "one") in one.pages.viewed
     eventually(lambda: one.pages.viewed == [] or None)
-    eventually(lambda: len(one.pages.source.viewed_runs) == 0 or None)
+    eventually(lambda: one.pages.source.viewed_runs.cache_info().currsize == 0 or None)
     one.get("/data/run/one")
     assert one.pages.viewed == [("run", "one")], "it begins again with the next request"
 
@@ -274,8 +274,8 @@ def test_pages_in_memory_are_bounded(run: Run) -> None:
     pages = PageCache(run.path.parent, refresh_s=60)
     for number in range(MOST_PAGES + 10):
         pages.version("run", f"more-{number}")
-    assert len(pages) <= MOST_PAGES
-    assert len(pages.source.viewed_runs) < MOST_PAGES
+    assert len(pages.viewed) == MOST_PAGES
+    assert pages.source.viewed_runs.cache_info().currsize < MOST_PAGES
 
 
 def listing(root: Path) -> dict[str, tuple[int, ...]]:
@@ -324,8 +324,8 @@ def test_files_are_opened_for_reading_alone(run: Run, monkeypatch: pytest.Monkey
     for kind, path in (("runs", ""), ("run", "one")):
         pages.version(kind, path)
     pages.source.verify("one", "generator", 1)
-    with opened(run.path, "run.json") as descriptor:
-        assert os.read(descriptor, 1)
+    with open_file(run.path, "run.json") as file:
+        assert file.read(1)
     assert writing == []
 
 

@@ -103,7 +103,7 @@ def test_trials_that_have_not_begun_are_not_read(
     asked: list[str] = []
     data = Source.data
     monkeypatch.setattr(Source, "data", lambda self, *key: asked.append("/".join(key)) or data(self, *key))
-    assert export(tmp_path / "runs", tmp_path / "pages").pages == 2
+    assert export(tmp_path / "runs", tmp_path / "pages") == 2
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
     assert [trial["state"] for trial in trials] == ["created"] * 3
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_read_costs_its_run_alone(
 
     monkeypatch.setattr(CheckpointStore, "versions", versions)
     written = export(tmp_path / "runs", tmp_path / "pages")
-    assert written.pages == 1 + 3 + 2 * 6
+    assert written == 1 + 3 + 2 * 6
     problems = {name: embedded((tmp_path / f"pages/run/{name}/index.html").read_text())["problem"] for name in "abc"}
     assert "Permission denied" in problems["b"]
     assert problems["a"] is problems["c"] is None
@@ -159,7 +159,7 @@ def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: R
     assert not (target / "run/two").exists()
     assert (target / "run/one/index.html").is_file()
     assert (target / "notes.txt").read_text() == "mine"
-    assert written.pages == 1 + 1 + 6
+    assert written == 1 + 1 + 6
 
 
 def test_a_forged_mark_removes_nothing_elsewhere(tmp_path: Path, run: Run) -> None:

@@ -236,30 +236,23 @@
       M.say(pending, `and ${M.plural(data.more_pending ?? 0, "more trial")} that ${have} not begun`);
       drawCurves();
     };
+    const dash = (pattern, text) =>
+      M.el(
+        "span",
+        {},
+        M.svg(
+          "svg",
+          { viewBox: "0 0 26 6", class: "dash" },
+          M.svg("path", { d: "M0 3H26", "stroke-dasharray": pattern }),
+        ),
+        text,
+      );
     const key = M.el(
       "p",
       { class: "key" },
       M.el("span", {}, "dark to bright: worse to better"),
-      M.el(
-        "span",
-        {},
-        M.svg(
-          "svg",
-          { viewBox: "0 0 26 6", class: "dash" },
-          M.svg("path", { d: "M0 3H26", "stroke-dasharray": "1.5 3" }),
-        ),
-        " pruned, its curve ends with a cross",
-      ),
-      M.el(
-        "span",
-        {},
-        M.svg(
-          "svg",
-          { viewBox: "0 0 26 6", class: "dash" },
-          M.svg("path", { d: "M0 3H26", "stroke-dasharray": "8 4" }),
-        ),
-        " failed",
-      ),
+      dash("1.5 3", " pruned, its curve ends with a cross"),
+      dash("8 4", " failed"),
     );
     const head = M.el("div", {}, bar, facts);
     const whole = M.el(
