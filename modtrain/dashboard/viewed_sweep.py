@@ -25,9 +25,8 @@ from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.published_log import parse_published
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from modtrain.sweeps.sweep_jobs import submitted_trials
-from modtrain.sweeps.sweep_state import pending_state
 from modtrain.sweeps.trial import Trial, build_trial, training_scalar
+from modtrain.sweeps.trials import pending_state, submitted_trials
 
 MOST_PENDING = 200
 """Trials that have not begun, shown with their values."""
