@@ -92,14 +92,14 @@ def submitted_trials(sweep: Sweep) -> set[int]:
 
 
 def is_open(trial: Trial, *, retry_failed: bool) -> bool:
-    """Whether a sweep that is resumed runs the trial: it has not ended, or has failed and is to be retried."""
-    return trial.state not in ENDED or (retry_failed and trial.state == "failed")
+    """Whether a sweep that is resumed follows the trial: it has not ended, or has failed and is to be retried."""
+    return trial.state not in ENDED or trial.is_evaluating or (retry_failed and trial.state == "failed")
 
 
 def trials_to_submit(sweep: Sweep, *, retry_failed: bool) -> list[int]:
     """The trials that have not ended and have no live job; with `retry_failed` also the failed ones."""
-    trials = [trial for trial in read_trials(sweep, is_launched=False) if not trial.is_damaged]
-    return [t.number for t in trials if t.state not in PENDING and is_open(t, retry_failed=retry_failed)]
+    trials = [trial for trial in read_trials(sweep, is_launched=False) if is_open(trial, retry_failed=retry_failed)]
+    return [t.number for t in trials if t.state not in PENDING and not (t.is_damaged or t.is_evaluating)]
 
 
 def pending_state(number: int, submitted: Collection[int], stop: StopRequest | None, *, is_launched: bool) -> RunState:
