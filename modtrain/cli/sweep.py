@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from modtrain.cli.arguments import Command, SweepCommand
-from modtrain.cli.options import (
-    EXECUTION,
-    MODE,
-    TRAINING,
-    AddressOption,
-    BackendOption,
-    Count,
-    DatarootOption,
-    DeviceOption,
-    EpochsOption,
-    EvaluateEveryOption,
-    JsonOption,
-    LeaveAfterOption,
-    ProfileOption,
-    RecipeOption,
-    SettingsOption,
-    Text,
-    ThreadsOption,
-    TrackOption,
-    UnattendedOption,
-    option,
-)
-from modtrain.errors import InputError
+from modtrain.cli import options
+from modtrain.cli.arguments import Command, SweepCommand, file_or_folder, job_options, recipe_settings
+from modtrain.cli.options import EXECUTION, MODE, TRAINING, Count, Text, option
+from modtrain.errors import InputError, StopRequested
 from modtrain.storage.layout import JOBS
 
 if TYPE_CHECKING:
-    from modtrain.cli.sweep_plan import SweepPlan
+    from modtrain.sweeps.plan import SweepPlan
 
 TRIES = "Which trials"
+FIRST = 3
+"""Trials whose values a dry run shows."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,19 +48,19 @@ def sweep(
     minimize: Annotated[bool, option(TRIES, "A smaller metric is better. [as the recipe says]", "--minimize")] = False,
     prune: Annotated[Text, option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
     evaluate_every: Annotated[Count, option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")] = None,
-    recipe: RecipeOption = None,
-    dataroot: DatarootOption = None,
-    settings: SettingsOption = None,
-    epochs: EpochsOption = None,
+    recipe: options.RecipeOption = None,
+    dataroot: options.DatarootOption = None,
+    settings: options.SettingsOption = None,
+    epochs: options.EpochsOption = None,
     seed: Annotated[Count, option(TRAINING, "Seed of the trials, and of the sampler. [0]", metavar="N")] = None,
-    device: DeviceOption = None,
-    track: TrackOption = None,
+    device: options.DeviceOption = None,
+    track: options.TrackOption = None,
     nodes: Annotated[Count, option(EXECUTION, "Nodes of all trials together.", metavar="N")] = None,
     max_running: Annotated[Count, option(EXECUTION, "Trials at the same time.", metavar="N")] = None,
     nodes_per_trial: Annotated[Count, option(EXECUTION, "Workers of a trial. [one a module]", metavar="N")] = None,
-    backend: BackendOption = None,
-    profile: ProfileOption = None,
-    address: AddressOption = None,
+    backend: options.BackendOption = None,
+    profile: options.ProfileOption = None,
+    address: options.AddressOption = None,
     root: Annotated[Text, option(EXECUTION, "Folder that the sweep is created in. [runs]", metavar="DIR")] = None,
     name: Annotated[Text, option(EXECUTION, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
     retry_failed: Annotated[bool, option(MODE, "Run failed trials again as well.", "--retry-failed")] = False,
@@ -91,7 +74,7 @@ def sweep(
     failed ones run again with --retry-failed. On slurm and pbs the trials are submitted at once, as arrays; on ray and
     local, and with --prune or --sampler tpe, this command runs as many at a time as there is room for, to the end.
     """
-    options = {
+    given = {
         "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "seed": seed, "device": device, "root": root,
         "name": name, "backend": backend, "profile": profile, "address": address, "nodes": nodes_per_trial,
         "track": track or None,
@@ -100,11 +83,7 @@ def sweep(
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,
         "prune": prune, "evaluate_every": evaluate_every, "nodes": nodes, "max_running": max_running,
     }  # fmt: skip
-    from modtrain.cli.sweep_plan import plan_sweep, read_target
-
-    plan = plan_sweep(
-        read_target(ctx, target, options, section, settings=settings or [], vary=vary or [], space_file=space)
-    )
+    plan = _plan(ctx, target, given, section, settings=settings or [], vary=vary or [], space_file=space)
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end without it.")
     if dry_run:
@@ -117,12 +96,10 @@ def sweep(
 
 def sweep_status(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep's folder, such as runs/sweep-1.")],
-    metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Sort by another metric of the evaluation.")
-    ] = None,
+    metric: Annotated[Text, typer.Option(metavar="NAME", help="Sort by another metric of the evaluation.")] = None,
     minimize: Annotated[bool, typer.Option("--minimize", help="A smaller metric is better.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one line a trial, for spreadsheets.")] = False,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Show the trials of a sweep, best first.
 
@@ -138,10 +115,10 @@ def sweep_status(
 def trial(
     sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="The sweep's folder.")],
     task: Annotated[int, typer.Option(metavar="N", min=0, help="Trial times the workers of a trial, plus worker.")],
-    threads: ThreadsOption = None,
-    leave_after: LeaveAfterOption = None,
-    unattended: UnattendedOption = False,
-    evaluate_every: EvaluateEveryOption = None,
+    threads: options.ThreadsOption = None,
+    leave_after: options.LeaveAfterOption = None,
+    unattended: options.UnattendedOption = False,
+    evaluate_every: options.EvaluateEveryOption = None,
 ) -> None:
     """Train one worker of one trial: the command of an array task.
 
@@ -149,16 +126,49 @@ def trial(
     """
     from modtrain.cli.worker import train
     from modtrain.sweeps.sweep import Sweep
-    from modtrain.sweeps.sweep_jobs import task_states
+    from modtrain.sweeps.trials import task_states
 
     opened = Sweep.open(sweep)
     number, worker = divmod(task, opened.workers)
     if number >= opened.spec.trials:
         raise InputError(f"--task {task} is beyond the {opened.spec.trials} trials of {opened.workers} workers each.")
-    opened.check_stop()
+    if (stop := opened.stop_request()) is not None:
+        raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
     run = opened.begin(number)
     modules = run.spec.placement[worker]
     train(run, modules, threads, leave_after, unattended, evaluate_every, ask=lambda run: task_states(opened, number))
+
+
+def _plan(
+    ctx: typer.Context,
+    target: Path | None,
+    given: Mapping[str, Any],
+    section_options: Mapping[str, Any],
+    *,
+    settings: Sequence[str],
+    vary: Sequence[str],
+    space_file: Path | None,
+) -> SweepPlan:
+    """Read the config file or the sweep, the options of its parameters, and the space, where `--vary` goes first."""
+    from modtrain.recipes.loading import load_recipe
+    from modtrain.recipes.params import parameters
+    from modtrain.scheduling.config import read_config
+    from modtrain.sweeps import space
+    from modtrain.sweeps.plan import find_sweep, plan_sweep, read_section
+    from modtrain.sweeps.sweep import Sweep
+
+    named = {**given, "job": job_options(ctx)}
+    config = read_config(*file_or_folder(target, named, "sweep", lambda folder: Sweep.open(folder).path))
+    path, existing = find_sweep(config)
+    is_named = "recipe" in config.model_fields_set
+    recipe = load_recipe(config.recipe if is_named or existing is None else existing.spec.config["recipe"])
+    names = [parameter.name for parameter in parameters(recipe.params)]
+    config = config.with_settings([*recipe_settings(ctx, names), *settings])
+    section = read_section(config.sweep, section_options)
+    in_file = space.read_space(space_file) if space_file else {}
+    varied = {**space.from_mapping(section.space, "`sweep:` of the config"), **in_file, **space.parse_vary(vary)}
+    space.resolve(varied, names)
+    return plan_sweep(path, existing, config, section, varied, recipe)
 
 
 def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
@@ -166,14 +176,14 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
     from modtrain.cli.sweep_view import QueueView, print_next_steps, show
     from modtrain.sweeps.runner import open_queue
 
-    at_once = plan.at_once
-    if at_once is None and plan.backend.unattended:
+    at_once, choice = plan.at_once, plan.choice
+    if at_once is None and choice.backend.unattended:
         raise InputError("Give the number of trials that may be queued or running at a time: --max-running or --nodes.")
-    if at_once is None or plan.is_new:  # before anything is created: an unreachable cluster leaves no folder behind
-        at_once = at_once or max(1, plan.backend.cores(1) // len(plan.spec.placement))
-        plan.backend.cores(1)
+    if at_once is None or plan.sweep is None:
+        cores = choice.backend.cores(1)  # before anything is created: an unreachable cluster leaves no folder behind
+        at_once = at_once or max(1, cores // len(plan.spec.placement))
     sweep = plan.write()
-    with open_queue(sweep, plan.backend_name, plan.options, at_once=at_once, retry_failed=retry_failed) as queue:
+    with open_queue(sweep, choice.name, choice.options, at_once=at_once, retry_failed=retry_failed) as queue:
         code = QueueView(queue).follow()
     print_next_steps(sweep, show(sweep))
     raise typer.Exit(code)
@@ -181,35 +191,51 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
 
 def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
     """Submit the trials as arrays and return, or wait for them."""
-    from modtrain.cli.sweep_view import follow_arrays, print_commands, print_submitted
+    from modtrain.cli.sweep_view import follow_arrays, print_submitted
     from modtrain.sweeps.runner import submit_arrays
 
-    if plan.is_new:
-        plan.backend.check()
+    if plan.sweep is None:
+        plan.choice.backend.check()
     sweep = plan.write()
-    numbers = submit_arrays(sweep, plan.backend_name, plan.options, at_once=plan.at_once, retry_failed=retry_failed)
-    print_submitted(sweep, numbers, retry_failed=retry_failed)
-    print_commands(sweep)
+    print_submitted(sweep, submit_arrays(sweep, plan, retry_failed=retry_failed), retry_failed=retry_failed)
     if wait:
-        raise typer.Exit(follow_arrays(sweep, plan.backend.poll_s))
+        raise typer.Exit(follow_arrays(sweep, plan.choice.backend.poll_s))
 
 
 def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
     """Show what would run. On a scheduler the scripts are written, to be submitted by hand."""
-    from modtrain.cli.sweep_view import print_facts
-    from modtrain.sweeps.runner import write_scripts
+    from modtrain.scheduling.backends.base import ScriptBackend
+    from modtrain.sweeps.trials import trials_to_submit
 
+    _print_facts(plan)
     if not plan.uses_arrays:
-        print_facts(plan.spec, plan.at_once)
         typer.echo("Nothing was created.")
         return
     sweep = plan.write()
-    numbers, scripts = write_scripts(
-        sweep, plan.backend_name, plan.options, at_once=plan.at_once, retry_failed=retry_failed
-    )
-    print_facts(sweep.spec, plan.at_once)
+    sweep.write_record(plan.record(sweep.read_record()))
+    numbers = trials_to_submit(sweep, retry_failed=retry_failed)
+    scripts = cast(ScriptBackend, plan.choice.backend).arrays(plan.array(sweep, numbers))
     for path in scripts:
         typer.echo(f"# {path}")
     if scripts:
         typer.echo(scripts[0].read_text())
     typer.echo(f"# Nothing was submitted. The scripts of {len(numbers)} trials are in {sweep.path / JOBS}.")
+
+
+def _print_facts(plan: SweepPlan) -> None:
+    """Print what a sweep is, before it runs."""
+    from modtrain.cli import terminal
+    from modtrain.sweeps import space
+
+    spec, varied, workers = plan.spec, space.from_json(plan.spec.space), len(plan.spec.placement)
+    first = [space.point(varied, spec.sampler, seed=spec.seed, index=n) for n in range(min(FIRST, spec.trials))]
+    facts = {
+        "recipe": spec.config["recipe"],
+        "varies": ", ".join(varied),
+        "trials": f"{spec.trials} by {spec.sampler}, each with {workers} worker{'s' * (workers > 1)}",
+        "first": "\n".join(map(space.format_values, first)),
+        "at once": plan.at_once or "as many as there is room for",
+        "metric": f"{spec.metric} ({'more' if spec.maximize else 'less'} is better)" if spec.metric else "none",
+        "pruning": spec.prune or "none",
+    }
+    terminal.console().print(terminal.facts(facts), "")

@@ -25,10 +25,8 @@ from modtrain.storage.layout import HEARTBEAT_FILE, LAUNCHER_FILE, PUBLISHED_FIL
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
-from modtrain.sweeps.sweep_jobs import submitted_trials
-from modtrain.sweeps.sweep_state import pending_state
 from modtrain.sweeps.trial import Trial, build_trial, training_scalar
-from modtrain.sweeps.trials import rank
+from modtrain.sweeps.trials import pending_state, rank, submitted_trials
 
 MOST_PENDING = 200
 """Trials that have not begun, shown with their values."""

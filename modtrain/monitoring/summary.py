@@ -32,9 +32,8 @@ from modtrain.storage.run_snapshot import RunSnapshot, has_submitted_jobs, modul
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
-from modtrain.sweeps.sweep_state import sweep_state
 from modtrain.sweeps.trial import metric_value, ranking_value
-from modtrain.sweeps.trials import count_pending
+from modtrain.sweeps.trials import count_pending, sweep_state
 
 Signature = tuple[int, int, int, int]
 """Mode, time of change, size and inode of a file: equal for an unchanged one."""

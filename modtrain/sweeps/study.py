@@ -14,10 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from modtrain.errors import InputError, did_you_mean
-from modtrain.sweeps import space as spaces
-from modtrain.sweeps.distributions import Choices, Dimension
-from modtrain.sweeps.space import Space
+from modtrain.errors import InputError
+from modtrain.sweeps.space import Choices, Dimension, Space, point
 
 if TYPE_CHECKING:
     import optuna
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 State = Literal["running", "finished", "pruned", "failed"]
 
-SAMPLERS = (*spaces.SAMPLERS, "tpe")
 PRUNERS = ("halving", "median")
 STARTUP = 10
 """Results that TPE needs; until then its points are Sobol's."""
@@ -52,33 +49,19 @@ class _Trial:
 class Study:
     """The trials of a sweep, by their numbers: `ask` begins one, `report` takes its values, `tell` ends it.
 
-    `maximize`: whether a larger result is better. `prune_after`: epochs before any trial is pruned. "halving" (ASHA, Li
-    et al., 2020) compares the trials after so many epochs, three times as many, nine times, ..., and keeps the best
-    third of those that have reached them; "median" compares every report from then on with the median of the finished
-    trials at that epoch, once five have finished, and keeps a trial whose best report was at least as good.
+    `maximize`: whether a larger result is better. "halving" (ASHA, Li et al., 2020) compares the trials after 1, 3, 9,
+    ... epochs and keeps the best third of those that have reached them; "median" compares every report with the median
+    of the finished trials at that epoch, once five have finished, and keeps a trial whose best report was as good.
     """
 
     def __init__(
-        self,
-        space: Space,
-        *,
-        sampler: str,
-        seed: int,
-        maximize: bool = True,
-        pruner: str | None = None,
-        prune_after: int = 1,
+        self, space: Space, *, sampler: str, seed: int, maximize: bool = True, pruner: str | None = None
     ) -> None:
-        for kind, given, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner or PRUNERS[0], PRUNERS)):
-            if given not in known:
-                near = did_you_mean(given, known)
-                raise InputError(f"There is no {kind} {given!r}; take {', '.join(known)}.{near}")
-        if prune_after < 1:
-            raise InputError(f"{prune_after} epochs before pruning are not allowed; take 1 or more.")
         self._space, self._sampler, self._seed, self._maximize = space, sampler, seed, maximize
-        self._pruner, self._prune_after = pruner, prune_after
+        self._pruner = pruner
         self._trials: dict[int, _Trial] = {}
         self._study = self._new_study() if sampler == "tpe" or pruner else None
-        self._distributions = {n: _distribution(d) for n, d in space.dimensions.items()} if self._study else {}
+        self._distributions = {n: _distribution(d) for n, d in space.items()} if self._study else {}
 
     def ask(self, number: int) -> dict[str, Any]:
         """Begin trial `number`; its values are a pure function of space, seed and number.
@@ -86,7 +69,9 @@ class Study:
         Those of TPE depend on the trials and results so far as well, but not on their times. It repeats a point only
         where it finds no other one.
         """
-        values = self._tpe_point(number) if self._sampler == "tpe" else self._point(self._sampler, number)
+        values = point(self._space, self._sampler, seed=self._seed, index=number)
+        if self._sampler == "tpe":
+            values = self._tpe_point(number, values)
         self._begin(number, values)
         return values
 
@@ -138,20 +123,19 @@ class Study:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-        if self._pruner == "halving":
-            pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=self._prune_after, reduction_factor=KEPT)
-        if self._pruner == "median":
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=MEDIAN_OF, n_warmup_steps=self._prune_after)
+        pruners: dict[str | None, optuna.pruners.BasePruner] = {
+            None: optuna.pruners.NopPruner(),
+            "halving": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=KEPT),
+            "median": optuna.pruners.MedianPruner(n_startup_trials=MEDIAN_OF, n_warmup_steps=1),
+        }
+        pruner = pruners[self._pruner]
         return optuna.create_study(direction="maximize" if self._maximize else "minimize", pruner=pruner)
 
-    def _point(self, sampler: str, number: int) -> dict[str, Any]:
-        return spaces.point(self._space, sampler, seed=self._seed, index=number)
-
-    def _tpe_point(self, number: int) -> dict[str, Any]:
+    def _tpe_point(self, number: int, values: dict[str, Any]) -> dict[str, Any]:
+        """A point that was not tried yet; `values` are those for a trial that begins before there are results."""
         tried = {json.dumps(trial.values) for trial in self._trials.values()}
-        results = sum(trial.state in ("finished", "pruned") for trial in self._trials.values())
-        values = self._point("sobol", number) if results < STARTUP else self._propose(number, 0)
+        if sum(trial.state in ("finished", "pruned") for trial in self._trials.values()) >= STARTUP:
+            values = self._propose(number, 0)
         for attempt in range(1, ATTEMPTS):
             if json.dumps(values) not in tried:
                 break
@@ -169,20 +153,22 @@ class Study:
         self._study.sampler = TPESampler(seed=seed, n_startup_trials=STARTUP)
         drawn = self._study.ask(self._distributions)
         self._study.tell(drawn, state=TrialState.FAIL)  # the trial that begins has these values, rounded
-        return {name: _decoded(d, drawn.params[name]) for name, d in self._space.dimensions.items()}
+        return {
+            name: d.choices[drawn.params[name]] if isinstance(d, Choices) else d.rounded(drawn.params[name])
+            for name, d in self._space.items()
+        }
 
     def _begin(self, number: int, values: Mapping[str, Any]) -> None:
         if number in self._trials and self._trials[number].state != "failed":
             raise ValueError(f"trial {number} has begun already")
-        self._trials[number] = _Trial(dict(values), self._enqueued(values) if self._study else None)
+        record = None
+        if self._study is not None:
+            from optuna.samplers import RandomSampler
 
-    def _enqueued(self, values: Mapping[str, Any]) -> optuna.Trial:
-        from optuna.samplers import RandomSampler
-
-        assert self._study is not None
-        self._study.sampler = RandomSampler(seed=0)  # it draws nothing
-        self._study.enqueue_trial({name: _encoded(name, d, values) for name, d in self._space.dimensions.items()})
-        return self._study.ask(self._distributions)
+            self._study.sampler = RandomSampler(seed=0)  # it draws nothing
+            self._study.enqueue_trial({name: _encoded(name, d, values) for name, d in self._space.items()})
+            record = self._study.ask(self._distributions)
+        self._trials[number] = _Trial(dict(values), record)
 
     def _take(self, trial: _Trial, epoch: int, value: float) -> bool:
         """Keep a report; whether Optuna would prune. It counts the trials of that moment, so it is asked each time."""
@@ -201,7 +187,7 @@ class Study:
             return (
                 f"the median of {len(done)} trials at epoch {epoch} is {_format(median)}, this one has {_format(own)}"
             )
-        rung = self._prune_after
+        rung = 1
         while rung * KEPT <= epoch:
             rung *= KEPT
         here = [t.reports[min(e)] for t in self._trials.values() if (e := [e for e in t.reports if e >= rung])]
@@ -227,21 +213,17 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(dimension, Choices):
-        return CategoricalDistribution(range(len(dimension.values)))
+        return CategoricalDistribution(range(len(dimension.choices)))
     if dimension.integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _decoded(dimension: Dimension, value: Any) -> Any:
-    return dimension.values[value] if isinstance(dimension, Choices) else dimension.rounded(value)
 
 
 def _encoded(name: str, dimension: Dimension, values: Mapping[str, Any]) -> Any:
     """A value as Optuna has it; InputError where it is not in the space."""
     value = values.get(name)
     if isinstance(dimension, Choices):
-        alike = [isinstance(known, bool) == isinstance(value, bool) and known == value for known in dimension.values]
+        alike = [isinstance(known, bool) == isinstance(value, bool) and known == value for known in dimension.choices]
         if any(alike):
             return alike.index(True)
     elif isinstance(value, int | float) and dimension.low <= value <= dimension.high:

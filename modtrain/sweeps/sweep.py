@@ -1,4 +1,4 @@
-"""Sweep: a folder with a `sweep.json`, and a run for each trial that has begun.
+"""Sweep: a folder with a `sweep.json`, the record of its jobs, and a run for each trial that has begun.
 
 The values of a trial of grid, random or Sobol are a pure function of space, seed and number, so that any of its workers
 can create its run.
@@ -6,45 +6,40 @@ can create its run.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from modtrain.errors import InputError, StopRequested, did_you_mean
+from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import parameters
+from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config, new_spec, read_config
+from modtrain.scheduling.job_record import JobId, Record, launch_values, options_of, read_record
 from modtrain.scheduling.new_run import draft
+from modtrain.scheduling.resume import PreviousLaunch
 from modtrain.storage import filesystem
-from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
-from modtrain.storage.manifest import as_json, create_folder, read_manifest
-from modtrain.storage.run import Placement, Run, RunSpec
-from modtrain.storage.run_snapshot import JobPhase
+from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
+from modtrain.storage.liveness import Liveness
+from modtrain.storage.manifest import as_json, create_folder, read_json, read_manifest
+from modtrain.storage.run import Placement, Run
+from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
 from modtrain.storage.run_state import RunState
-from modtrain.storage.stop_request import StopRequest, read_stop_request
-from modtrain.sweeps import space, study
-from modtrain.sweeps.trial import Trial, read_trial
+from modtrain.storage.stop_request import StopRequest, read_stop_request, write_stop_request
+from modtrain.sweeps import space
+from modtrain.sweeps.space import SAMPLERS
+from modtrain.sweeps.study import PRUNERS
+from modtrain.sweeps.trial import Trial, build_trial
 
-CONFIG = (
-    "recipe",
-    "dataroot",
-    "epochs",
-    "exchange_every",
-    "max_staleness",
-    "peer_timeout_s",
-    "seed",
-    "device",
-    "track",
-    "params",
-)
-"""Fields of a config that every trial has."""
+EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep"}
+"""Fields of a config that say where it is executed; every trial has the other ones."""
 MOST_TRIALS = 1_000_000
 CACHED_S = 60.0
 """How long an NFS client may report that an existing name is missing."""
@@ -63,13 +58,13 @@ class SweepSpec(BaseModel):
     """The config of every trial, before its values are put in."""
     placement: Placement
     space: list[dict[str, Any]]
-    sampler: str
-    seed: int = 0
+    sampler: str = Field(pattern=f"^({'|'.join(SAMPLERS)})$")
+    seed: int = Field(default=0, ge=0)
     trials: int = Field(ge=1, le=MOST_TRIALS)
     metric: str | None = None
     """A metric of the recipe's evaluation, or `module.scalar` of its training."""
     maximize: bool = True
-    prune: str | None = None
+    prune: str | None = Field(default=None, pattern=f"^({'|'.join(PRUNERS)})$")
     evaluate_every: int | None = Field(default=None, ge=1)
     """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
     recipe_sha256: str | None = None
@@ -83,6 +78,18 @@ class SweepSpec(BaseModel):
         if not isinstance(config.get("recipe"), str):
             raise ValueError(f"its recipe is {config.get('recipe')!r}, which is not a name")
         return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """What was submitted as arrays, and how the sweep was run last."""
+
+    arrays: Record = field(default_factory=Record)
+    """The job of each task; its number is trial * workers of a trial + worker."""
+    backend: str | None = None
+    options: BackendOptions = field(default_factory=BackendOptions)
+    at_once: int | None = None
+    """Trials at the same time."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,7 @@ class Sweep:
         if (run := self.run(number)) is not None:
             return run
         point = self.values(number) if values is None else values
-        config = trial_config(self.spec.config, point, self.recipe)
+        config = trial_config(self.spec.config, point, self.recipe.params)
         trial = {"number": number, "values": dict(point)}
         try:
             return Run.create(self.run_path(number), new_spec(config, self.recipe, self.spec.placement, trial=trial))
@@ -176,12 +183,17 @@ class Sweep:
         # Another worker of this trial was quicker; this client may still have the name cached as missing.
         return filesystem.wait_until(lambda: self.run(number), timeout_s=CACHED_S) or Run.open(self.run_path(number))
 
-    def trial(self, number: int, job: JobPhase | None = None) -> Trial:
-        """A trial as it is now; `job` is the phase of its jobs, None where no backend was asked."""
+    def trial(self, number: int, job: JobPhase | None = None, *, liveness: Liveness | None = None) -> Trial:
+        """A trial as it is now; `job` is the phase of its jobs, None where no backend was asked.
+
+        A reader that stays passes its own `liveness`; InputError where the run is damaged.
+        """
         run = self.run(number)
-        if run is not None:
-            return dataclasses.replace(read_trial(run, self.spec.metric, job), number=number)
-        return self.trial_without_run(number, "queued" if job in ("pending", "running") else "created")
+        if run is None:
+            return self.trial_without_run(number, "queued" if job in ("pending", "running") else "created")
+        jobs = {worker: WorkerJob(phase=job) for worker in range(self.workers)} if job else None
+        snapshot = read_snapshot(run, Liveness() if job else liveness, jobs=jobs)
+        return replace(build_trial(snapshot, self.spec.metric), number=number)
 
     def trial_without_run(self, number: int, state: RunState, why: str = "") -> Trial:
         """A trial whose run does not exist or cannot be read; TPE chooses values only when a trial begins."""
@@ -193,19 +205,50 @@ class Sweep:
         with ThreadPoolExecutor(READERS) as readers:
             return list(readers.map(function, range(self.spec.trials)))
 
-    def check_stop(self) -> None:
-        """StopRequested where the whole sweep was asked to stop."""
-        if (stop := self.stop_request()) is not None:
-            raise StopRequested(f"{self.name} was stopped ({stop}): no further trial begins.")
-
     def stop_request(self) -> StopRequest | None:
         """The request that no further trial begins; None where there is none."""
         return read_stop_request(self.path)
 
+    def request_stop(self, number: int, request: StopRequest) -> bool:
+        """Ask a trial to stop, unless a request records how it ended; whether the trial has a run."""
+        run = self.intact_run(number)
+        if run is not None:
+            before = run.stop_request()
+            if before is None or (request.kind == "cancelled" and not before.is_final):
+                write_stop_request(run.path, request)
+        return run is not None
+
+    def read_record(self) -> SweepRecord:
+        """The record of the sweep's jobs, empty where it never ran; InputError where it is damaged."""
+        path = self.path / JOBS / JOBS_FILE
+        values = read_json(path)
+        try:
+            last = values.get("last", {})
+            jobs = {int(task): JobId(values["backend"], str(id)) for task, id in values.get("tasks", {}).items()}
+            arrays = Record(backend=values.get("backend"), options=options_of(values, path), jobs=jobs)
+            options = options_of(last, path)
+            return SweepRecord(arrays=arrays, backend=last.get("backend"), options=options, at_once=last.get("at_once"))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            raise InputError(f"{path} is damaged: it does not name the tasks of the sweep.") from None
+
+    def write_record(self, record: SweepRecord) -> None:
+        """Write the record of the sweep's jobs."""
+        last = launch_values(record.backend, record.options) | {"at_once": record.at_once}
+        tasks = {str(task): job.id for task, job in record.arrays.jobs.items()}
+        arrays = launch_values(record.arrays.backend, record.arrays.options) | {"tasks": tasks} if tasks else {}
+        (self.path / JOBS).mkdir(exist_ok=True)
+        filesystem.replace_file(self.path / JOBS / JOBS_FILE, json.dumps({**arrays, "last": last}).encode())
+
+    def previous_launch(self, record: SweepRecord) -> PreviousLaunch:
+        """How the sweep was run last, for the rules of resuming."""
+        first = self.run(0)
+        has_jobs = bool(record.arrays.jobs) or (first is not None and bool(read_record(first).jobs))
+        return PreviousLaunch(backend=record.backend, options=record.options, has_jobs=has_jobs)
+
 
 def new_sweep(
     config: Config,
-    varied: space.Space | Mapping[str, Any],
+    varied: Mapping[str, Any],
     *,
     sampler: str = "grid",
     trials: int | None = None,
@@ -214,23 +257,22 @@ def new_sweep(
     prune: str | None = None,
     evaluate_every: int | None = None,
 ) -> SweepSpec:
-    """The `sweep.json` of a new sweep. `varied` is a space, or the content of a space file.
+    """The `sweep.json` of a new sweep. `varied` is what a space file holds.
 
     `maximize` is the recipe's direction of the metric where it is None. InputError where something is wrong that can
     be known before anything runs, such as a value that the recipe does not allow.
     """
     recipe = load_recipe(config.recipe)
-    search_space = varied if isinstance(varied, space.Space) else space.from_mapping(varied, "the space")
-    for value, known in ((sampler, study.SAMPLERS), (prune, study.PRUNERS)):
+    search_space = space.from_mapping(varied, "the space")
+    for value, known in ((sampler, SAMPLERS), (prune, PRUNERS)):
         if value is not None and value not in known:
             raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)
-    config, base = _check_values(config, recipe, search_space)
+    base = draft(_checked(config, recipe, search_space), recipe).spec
     every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
-        config={name: value for name in CONFIG if (value := getattr(base, name)) is not None},
-        placement=draft(config, recipe).spec.placement,
+        config=base.model_dump(include=Config.model_fields.keys() - EXECUTION, exclude_none=True),
         space=space.as_json(search_space),
         sampler=sampler,
         seed=config.seed,
@@ -239,9 +281,7 @@ def new_sweep(
         maximize=metric not in recipe.lower_is_better if maximize is None else maximize,
         prune=prune,
         evaluate_every=evaluate_every or (1 if every_epoch else None),
-        recipe_sha256=base.recipe_sha256,
-        versions=base.versions,
-        created_at=base.created_at,
+        **base.model_dump(include={"placement", "recipe_sha256", "versions", "created_at"}),
     )
 
 
@@ -273,34 +313,35 @@ def check_trial(run: Run) -> Run:
 
 def count_trials(varied: space.Space, sampler: str, trials: int | None) -> int:
     """The number of trials; InputError where a grid has fewer points, or the number is needed and not given."""
-    if not varied.dimensions:
+    if not varied:
         raise InputError("Say what varies: --vary translator.lr=1e-4,1e-3, --space FILE, or `sweep:` of a config.")
     if sampler != "grid" and trials is None:
         raise InputError(f"--sampler {sampler} needs a number of trials: give --trials.")
     points = space.size(varied) if sampler == "grid" else MOST_TRIALS
-    if trials is not None and trials > points and sampler == "grid":
-        raise InputError(f"--trials {trials} is more than the grid has points: {points}.")
     count = trials or points
+    if count > points and sampler == "grid":
+        raise InputError(f"--trials {trials} is more than the grid has points: {points}.")
     if count > MOST_TRIALS:
         raise InputError(f"{count} trials are too many for one sweep; take at most {MOST_TRIALS}, as with --trials.")
     return count
 
 
-def trial_config(config: Mapping[str, Any], values: Mapping[str, Any], recipe: Recipe) -> Config:
+def trial_config(config: Mapping[str, Any], values: Mapping[str, Any], params: type[Any]) -> Config:
     """The config of a trial: the sweep's, with the trial's values over it."""
-    names = [parameter.name for parameter in parameters(recipe.params)]
-    options, settings = space.split(values, names)
-    return read_config(None, {**config, **options}, settings)
+    fields = {name: value for name, value in values.items() if name in space.FIELDS}
+    groups = space.resolve(values, [parameter.name for parameter in parameters(params)])
+    # JSON is YAML, and its quotes keep the text "1" a text
+    settings = [
+        f"{each}={json.dumps(values[name], ensure_ascii=False)}" for name, group in groups.items() for each in group
+    ]
+    return read_config(None, {**config, **fields}, settings)
 
 
-def _check_values(config: Config, recipe: Recipe, of: space.Space) -> tuple[Config, RunSpec]:
-    """The config with the first values, and its run; InputError where the recipe refuses the config or a value."""
-    given = {name: getattr(config, name) for name in (*CONFIG, "nodes", "place")}
-    kept = {name: value for name, value in given.items() if value is not None}
-    placement = [list(recipe.modules)]
-    for corner in space.corners(of):
-        new_spec(trial_config(kept, corner, recipe), recipe, placement)
+def _checked(config: Config, recipe: Recipe, varied: space.Space) -> Config:
+    """The config with the first values of the parameters; InputError where the recipe refuses it or a value."""
+    kept = config.model_dump(exclude=EXECUTION - {"nodes", "place"}, exclude_none=True)
+    for corner in space.corners(varied):
+        new_spec(trial_config(kept, corner, recipe.params), recipe, [list(recipe.modules)])
     # A parameter without a default may be one that is varied.
-    first = {name: value for name, value in next(space.corners(of)).items() if name not in space.FIELDS}
-    config = trial_config(kept, first, recipe)
-    return config, new_spec(config, recipe, placement)
+    first = {name: value for name, value in next(space.corners(varied)).items() if name not in space.FIELDS}
+    return trial_config(kept, first, recipe.params)

@@ -10,10 +10,9 @@ from typing import Any
 from modtrain.errors import CONSEQUENCES, did_you_mean
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord, metric_by_epoch, read_evaluations
-from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import JobPhase, RunSnapshot, WorkerJob, read_snapshot
-from modtrain.storage.run_state import ENDED, PENDING, RunState, failed_worker, run_state
+from modtrain.storage.run_snapshot import RunSnapshot
+from modtrain.storage.run_state import PENDING, RunState, failed_worker, run_state
 
 NewestOf = Callable[[str], Checkpoint | None]
 """The newest version of a module."""
@@ -36,34 +35,24 @@ class Trial:
     """Of the worker that made it fail, where it is known."""
     is_damaged: bool = False
     """Whether its run cannot be read, so that running it again does not help."""
-
-    def is_open(self, *, retry_failed: bool) -> bool:
-        """Whether a sweep that is resumed runs the trial: it has not ended, or has failed and is to be retried."""
-        return self.state not in ENDED or (retry_failed and self.state == "failed")
-
-
-def read_trial(run: Run, metric: str | None, job: JobPhase | None = None) -> Trial:
-    """The trial of a run; `job` is the phase of its jobs, None where no backend was asked."""
-    if job is None:
-        return build_trial(read_snapshot(run), metric)
-    jobs = {worker: WorkerJob(phase=job) for worker in range(len(run.spec.placement))}
-    return build_trial(read_snapshot(run, Liveness(), jobs=jobs), metric)
+    is_evaluating: bool = False
+    """Whether it has finished, and its last worker may be evaluating it now."""
 
 
 def build_trial(snapshot: RunSnapshot, metric: str | None) -> Trial:
     """The trial of a snapshot; its evaluations are read."""
     run, state = snapshot.run, run_state(snapshot)
     records = read_evaluations(run.evaluations_path)
-    newest = records[-1] if records else None
+    evaluation = records[-1] if records else None
+    newest = {name: module.newest for name, module in snapshot.modules.items()}.get
     why, code = _reason(snapshot, state)
     result = None
     if metric is not None:
-        result = ranking_value(run, metric, newest, _newest_of(snapshot), is_over=state == "finished")
-        if state == "finished" and result is None:
-            if _is_evaluated_later(snapshot):
-                state = "running"
-            else:
-                why = _missing_result(run, metric, newest, _newest_of(snapshot))
+        result = ranking_value(run, metric, evaluation, newest, is_over=state == "finished")
+    is_missing = metric is not None and result is None and state == "finished"
+    is_evaluating = is_missing and _has_job(snapshot)
+    if metric is not None and is_missing and not is_evaluating:
+        why = unknown_metric(run, metric, evaluation, newest) or _missing_result(run, metric, evaluation)
     trial = run.spec.trial or {}
     return Trial(
         number=int(trial.get("number", 0)),
@@ -71,9 +60,10 @@ def build_trial(snapshot: RunSnapshot, metric: str | None) -> Trial:
         state=state,
         result=result,
         epoch=min((module.report.epoch or 0 for module in snapshot.modules.values()), default=0),
-        metrics=newest.metrics if newest else {},
+        metrics=evaluation.metrics if evaluation else {},
         why=why,
         exit_code=code,
+        is_evaluating=is_evaluating,
     )
 
 
@@ -94,11 +84,7 @@ def metric_value(
     """The newest value of a metric: of an evaluation, or of training (`module.scalar`)."""
     if evaluation is not None and metric in evaluation.metrics:
         return evaluation.metrics[metric]
-    module, scalar = training_scalar(run, metric)
-    if not module:
-        return None
-    checkpoint = newest(module) if newest else run.store(module).newest_intact().checkpoint
-    value = checkpoint.metrics.get(scalar) if checkpoint else None
+    value = _measured(run, metric, None, newest).get(training_scalar(run, metric)[1])
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -117,41 +103,38 @@ def values_by_epoch(run: Run, metric: str) -> dict[int, float]:
     return {checkpoint.epoch: checkpoint.metrics[scalar] for checkpoint in checkpoints}
 
 
-def unknown_metric(run: Run, metric: str) -> str | None:
+def unknown_metric(
+    run: Run, metric: str, evaluation: EvaluationRecord | None, newest: NewestOf | None = None
+) -> str | None:
     """A sentence that names what is measured, where something is and the metric is not; else None."""
-    records = read_evaluations(run.evaluations_path)
-    return _unknown_metric(
-        run, metric, records[-1] if records else None, lambda module: run.store(module).newest_intact().checkpoint
-    )
-
-
-def _unknown_metric(run: Run, metric: str, evaluation: EvaluationRecord | None, newest: NewestOf) -> str | None:
     module, scalar = training_scalar(run, metric)
-    if module:
-        checkpoint = newest(module)
-        measured, source, name = list(checkpoint.metrics if checkpoint else ()), f"The training of {module}", scalar
-    else:
-        measured, source, name = list(evaluation.metrics if evaluation else ()), "The evaluation", metric
+    source, name = (f"The training of {module}", scalar) if module else ("The evaluation", metric)
+    measured = _measured(run, metric, evaluation, newest)
     if not measured or name in measured:
         return None
     return f"{source} has no {name!r}; it has {', '.join(measured)}.{did_you_mean(name, measured)}"
 
 
-def _is_evaluated_later(snapshot: RunSnapshot) -> bool:
-    """Whether the last worker of a finished run may be evaluating it now."""
+def _measured(
+    run: Run, metric: str, evaluation: EvaluationRecord | None, newest: NewestOf | None
+) -> Mapping[str, float | None]:
+    """What was measured last where the metric belongs to: in the training of its module, or in the evaluation."""
+    module, _ = training_scalar(run, metric)
+    if not module:
+        return evaluation.metrics if evaluation else {}
+    checkpoint = newest(module) if newest else run.store(module).newest_intact().checkpoint
+    return checkpoint.metrics if checkpoint else {}
+
+
+def _has_job(snapshot: RunSnapshot) -> bool:
+    """Whether a job of the run may still have a process."""
     if snapshot.jobs:
         return any(job.phase in ("pending", "running") for job in snapshot.jobs.values())
     return snapshot.launcher is not None
 
 
-def _newest_of(snapshot: RunSnapshot) -> NewestOf:
-    return lambda module: snapshot.modules[module].newest
-
-
-def _missing_result(run: Run, metric: str, evaluation: EvaluationRecord | None, newest: NewestOf) -> str:
-    """Why a finished run has no value of the metric."""
-    if (message := _unknown_metric(run, metric, evaluation, newest)) is not None:
-        return message
+def _missing_result(run: Run, metric: str, evaluation: EvaluationRecord | None) -> str:
+    """Why a finished run has no value of a metric that is measured."""
     if evaluation is not None and metric in evaluation.metrics and evaluation.metrics[metric] is None:
         return f"{metric} is not finite."
     return f"It was not evaluated at its end; `modtrain evaluate {run.path}` evaluates it, or says why it cannot."
@@ -159,23 +142,17 @@ def _missing_result(run: Run, metric: str, evaluation: EvaluationRecord | None, 
 
 def _reason(snapshot: RunSnapshot, state: RunState) -> tuple[str, int | None]:
     """Why a run is in a state, and the exit code of a failure."""
+    reports, stop = [module.report for module in snapshot.modules.values()], snapshot.stop
     if state in PENDING or state in ("finished", "created"):
         return "", None
     if state == "failed":
-        return _failure(snapshot)
-    if snapshot.stop is not None:
-        return snapshot.stop.reason, None
+        failed = [report for report in reports if report.state == "failed"]
+        # The cause rather than its consequences: the other workers were late, or overtaken, because of it.
+        if causes := [report for report in failed if report.exit_code not in CONSEQUENCES] or failed:
+            return causes[0].trouble or f"exit code {causes[0].exit_code}", causes[0].exit_code
+        return stop.reason if stop and failed_worker(snapshot) is not None else "its job failed", None
+    if stop is not None:
+        return stop.reason, None
     if state == "lost":
         return "its worker died without a report", None
-    troubles = [module.report.trouble for module in snapshot.modules.values() if module.report.trouble]
-    return (troubles[0] if troubles else ""), None
-
-
-def _failure(snapshot: RunSnapshot) -> tuple[str, int | None]:
-    """The cause rather than its consequences: the other workers were late, or overtaken, because of it."""
-    failed = [module.report for module in snapshot.modules.values() if module.report.state == "failed"]
-    causes = [report for report in failed if report.exit_code not in CONSEQUENCES] or failed
-    if causes:
-        return causes[0].trouble or f"exit code {causes[0].exit_code}", causes[0].exit_code
-    blamed = failed_worker(snapshot) is not None and snapshot.stop is not None
-    return (snapshot.stop.reason if blamed and snapshot.stop else "its job failed"), None
+    return next((report.trouble for report in reports if report.trouble), ""), None

@@ -6,26 +6,29 @@ It is used on `local` and `ray`, and wherever results decide what comes next (TP
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from modtrain import plugins
 from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
 from modtrain.scheduling.backends.base import Backend, BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.launcher_lock import release
+from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.storage.run_state import ENDED
-from modtrain.storage.stop_request import StopRequest, write_stop_request
+from modtrain.storage.stop_request import StopRequest
 from modtrain.sweeps.space import format_values
 from modtrain.sweeps.study import State, Study
 from modtrain.sweeps.sweep import CACHED_S, Sweep
 from modtrain.sweeps.trial import Trial, unknown_metric, values_by_epoch
+from modtrain.sweeps.trials import is_open, read_trials
 
 LOOP_S = 0.1
 STOP_CHECK_S = 1.0
@@ -35,43 +38,30 @@ Notify = Callable[[str], None]
 """Takes a message for the user."""
 
 
-@dataclass(frozen=True)
-class _EndedTrial:
-    """A trial whose jobs are over, while shared storage may still show an earlier state of its folder."""
-
-    launch: Launch
-    read_until: float
-    """Monotonic time from which its folder is believed."""
-
-
 class TrialQueue:
     """The trials of a sweep that still have to run, on one backend."""
 
     def __init__(
-        self,
-        sweep: Sweep,
-        trials: Sequence[Trial],
-        backend: str,
-        options: BackendOptions,
-        *,
-        at_once: int,
-        retry_failed: bool = False,
+        self, sweep: Sweep, backend: str, options: BackendOptions, *, at_once: int, retry_failed: bool
     ) -> None:
-        """Nothing is started yet. `trials` are all of the sweep; `at_once` of them run at the same time.
+        """Read the trials of the sweep and start nothing yet; `at_once` of them run at the same time.
 
         Each running trial has a job for each of its workers.
         """
-        self.sweep, self.trials, self.backend_name = sweep, list(trials), backend
+        self.sweep, self.trials, self.backend_name = sweep, read_trials(sweep), backend
         self._study = _restored_study(sweep, self.trials, retry_failed=retry_failed)
-        self._waiting = deque(trial.number for trial in self.trials if trial.is_open(retry_failed=retry_failed))
+        self.waiting = deque(trial.number for trial in self.trials if is_open(trial, retry_failed=retry_failed))
+        """Trials that are still to be begun or resumed."""
         self.at_once = min(at_once, sweep.spec.trials)  # not the waiting ones: each gets the same threads as before
         instance: Backend = plugins.load("backend", backend)(options)
         self._backends = {backend: instance}
         self.poll_s = instance.poll_s
-        cpus = options.profile.cpus or (instance.cores(self.at_once * sweep.workers) if self._waiting else 1)
+        cpus = options.profile.cpus or (instance.cores(self.at_once * sweep.workers) if self.waiting else 1)
         self._options = replace(options, profile=options.profile.with_values({"cpus": cpus}, "The sweep"))
         self.running: dict[int, Launch] = {}
-        self._ended: dict[int, _EndedTrial] = {}
+        self._ended: dict[int, tuple[Launch, float]] = {}
+        """Trials whose jobs are over, and the time from which their folders are believed, as storage may show an older
+        state for some time."""
         self.stopping: StopRequest | None = None
         """Why no further trial begins."""
         self._error: Exception | None = None
@@ -84,29 +74,24 @@ class TrialQueue:
         self._durations_s: list[float] = []
 
     @property
-    def waiting(self) -> int:
-        """The number of trials that are still to be begun or resumed."""
-        return len(self._waiting)
-
-    @property
     def left_s(self) -> float | None:
         """Estimated seconds until the last trial ends; None where it is not known."""
         now = time.monotonic()
         running_s = [now - self._started_at.get(number, now) for number in self.running]
-        return None if self.stopping else estimate_left_s(self._durations_s, running_s, self.waiting, self.at_once)
+        return None if self.stopping else estimate_left_s(self._durations_s, running_s, len(self.waiting), self.at_once)
 
     def watch(self, notify: Notify) -> Iterator[None]:
         """Begin trials and follow them, yielding again and again until all are over or no more may begin."""
         polled_at = float("-inf")
         while True:
-            self._check_stop()
+            self._is_stopped(every_s=STOP_CHECK_S)
             self._fill(notify)
             if time.monotonic() - polled_at >= self.poll_s:
                 polled_at = time.monotonic()
                 self._poll(notify)
                 self._fill(notify)  # a place that has become free is not left empty
             yield
-            if not self.running and not self._ended and (not self._waiting or self.stopping):
+            if not self.running and not self._ended and (not self.waiting or self.stopping):
                 break
             time.sleep(min(self.poll_s, LOOP_S))
         if self._error is not None:
@@ -116,40 +101,41 @@ class TrialQueue:
         """Begin no further trial, and ask every running one to publish and leave."""
         if self.stopping is None:
             self.stopping = request
-            for number in self._waiting:
+            for number in self.waiting:
                 if self.trials[number].state == "queued":
                     self.trials[number] = replace(self.trials[number], state="created")
-            for launch in self.running.values():
-                if launch.run.stop_request() is None:  # a pruned trial stays pruned
-                    write_stop_request(launch.run.path, request)
+            for number in self.running:
+                self.sweep.request_stop(number, request)
 
     def cancel(self) -> None:
         """End every running trial now."""
         request = StopRequest(kind="cancelled", reason="cancelled", sender="modtrain sweep")
         self.stop(request)
-        for launch in self.running.values():
-            if (before := launch.run.stop_request()) is None or not before.is_final:
-                write_stop_request(launch.run.path, request)
+        for number, launch in self.running.items():
+            self.sweep.request_stop(number, request)
             launch.cancel()
 
-    def _check_stop(self, *, every_s: float = STOP_CHECK_S) -> None:
-        if time.monotonic() - self._stop_checked_at >= every_s:
+    def _is_stopped(self, *, every_s: float) -> bool:
+        """Whether no further trial may begin; the sweep's folder is asked again after so many seconds."""
+        if self.stopping is None and time.monotonic() - self._stop_checked_at >= every_s:
             self._stop_checked_at = time.monotonic()
             if (request := self.sweep.stop_request()) is not None:
                 self.stop(request)
+        return self.stopping is not None
 
     def _fill(self, notify: Notify) -> None:
         """Begin trials in the free places. One that cannot begin ends the sweep after the running ones."""
-        while self._waiting and len(self.running) < self.at_once and self.stopping is None:
-            self._check_stop(every_s=0.0)  # the place of a cancelled trial is not for another one
-            if self.stopping is not None:
-                return
+        # Asked each time: the place of a cancelled trial is not for another one.
+        while self.waiting and len(self.running) < self.at_once and not self._is_stopped(every_s=0.0):
             try:
-                self._begin(self._waiting[0], notify)
+                self._begin(self.waiting[0], notify)
             except (ModtrainError, OSError) as error:
-                self._error, self.stopping = error, _end_request(str(error))
+                self._error, self.stopping = (
+                    error,
+                    StopRequest(kind="ended", reason=str(error), sender="modtrain sweep"),
+                )
                 return
-            self._waiting.popleft()
+            self.waiting.popleft()
 
     def _begin(self, number: int, notify: Notify) -> None:
         """Begin or resume a trial, but not one that is damaged or launched by another process."""
@@ -161,13 +147,7 @@ class TrialQueue:
         if run is not None and (launcher := launcher_pid(run.path)) not in (None, os.getpid()):
             notify(f"trial {number} is left out: process {launcher} has launched it already")
             return
-        self.running[number] = self._launch(number, run)
-        if run is None:
-            self._started_at[number] = time.monotonic()
-        notify(f"trial {number} {'resumes' if run else 'begins'}: {format_values(self.trials[number].values)}")
-
-    def _launch(self, number: int, run: Run | None) -> Launch:
-        """Submit a trial, or take over its live jobs."""
+        is_new = run is None
         if run is None:
             run = self.sweep.begin(number, self._study.ask(number))
         self.trials[number] = replace(self.trials[number], values=(run.spec.trial or {})["values"], state="running")
@@ -180,7 +160,10 @@ class TrialQueue:
             worker_options=self.sweep.worker_options,
         )
         launch.start()
-        return launch
+        self.running[number] = launch
+        if is_new:
+            self._started_at[number] = time.monotonic()
+        notify(f"trial {number} {'begins' if is_new else 'resumes'}: {format_values(self.trials[number].values)}")
 
     def _poll(self, notify: Notify) -> None:
         """Ask each backend once about the jobs of all trials."""
@@ -201,15 +184,12 @@ class TrialQueue:
             self._report(number, launch, notify)
             if launch.over:
                 launch.release()
-                self._ended[number] = _EndedTrial(self.running.pop(number), time.monotonic() + CACHED_S)
-        self._read_ended(notify)
-
-    def _read_ended(self, notify: Notify) -> None:
-        for number, ended in list(self._ended.items()):
+                self._ended[number] = self.running.pop(number), time.monotonic() + CACHED_S
+        for number, (launch, believed_from) in list(self._ended.items()):
             trial = self.sweep.trial(number, "ended")
-            if time.monotonic() >= ended.read_until or _is_complete(trial, ended.launch, self.sweep.spec.metric):
+            if time.monotonic() >= believed_from or _is_complete(trial, launch, self.sweep.spec.metric):
                 del self._ended[number]
-                self._finish(trial, ended.launch, notify)
+                self._finish(trial, launch, notify)
 
     def _report(self, number: int, launch: Launch, notify: Notify) -> None:
         """Report the values of a running trial to the study, and prune the trial where the study says so."""
@@ -229,11 +209,12 @@ class TrialQueue:
         metric = self.sweep.spec.metric
         if self._is_metric_known or metric is None or self.stopping is not None:
             return
-        if (problem := unknown_metric(run, metric)) is not None:
+        evaluations = read_evaluations(run.evaluations_path)
+        if (problem := unknown_metric(run, metric, evaluations[-1] if evaluations else None)) is not None:
             needs_metric = self.sweep.spec.sampler == "tpe" or self.sweep.spec.prune is not None
             next_step = "begin another sweep" if needs_metric else f"resume with `modtrain sweep {self.sweep.path}`"
             self._error = InputError(f"{problem} Give --metric, and {next_step}.")
-            self.stop(_end_request(problem))
+            self.stop(StopRequest(kind="ended", reason=problem, sender="modtrain sweep"))
         self._is_metric_known = bool(values_by_epoch(run, metric))
 
     def _finish(self, trial: Trial, launch: Launch, notify: Notify) -> None:
@@ -248,8 +229,7 @@ class TrialQueue:
         release(launch.run)
         if trial.state in ENDED and trial.number in self._started_at:
             self._durations_s.append(time.monotonic() - self._started_at[trial.number])
-        if (state := study_state(trial)) != "running":
-            self._study.tell(trial.number, _study_result(trial), state)
+        self._study.tell(trial.number, *_study_end(trial))
         notify(end_message(trial, self.sweep.spec.metric))
 
 
@@ -269,13 +249,6 @@ def estimate_left_s(
     for _ in range(waiting):
         heapq.heapreplace(free_at, free_at[0] + median_s)
     return max(free_at, default=0.0) or None
-
-
-def study_state(trial: Trial) -> State:
-    """The state of a trial for the study: that training diverges at a point is a result, which TPE learns from."""
-    if trial.state == "failed":
-        return "finished" if trial.exit_code == Diverged.exit_code else "failed"
-    return trial.state if trial.state in ("finished", "pruned") else "running"
 
 
 def end_message(trial: Trial, metric: str | None) -> str:
@@ -306,17 +279,16 @@ def _restored_study(sweep: Sweep, trials: list[Trial], *, retry_failed: bool) ->
 
     for trial, own in zip(trials, sweep.map_trials(reports), strict=True):
         if own is not None:
-            state = "running" if trial.is_open(retry_failed=retry_failed) else study_state(trial)
-            study.remember(trial.number, trial.values, reports=own, result=_study_result(trial), state=state)
+            result, state = (None, "running") if is_open(trial, retry_failed=retry_failed) else _study_end(trial)
+            study.remember(trial.number, trial.values, reports=own, result=result, state=state)
     return study
 
 
-def _study_result(trial: Trial) -> float | None:
-    return float("nan") if trial.state == "failed" else trial.result
-
-
-def _end_request(reason: str) -> StopRequest:
-    return StopRequest(kind="ended", reason=reason, sender="modtrain sweep")
+def _study_end(trial: Trial) -> tuple[float | None, State]:
+    """Result and state for the study: that training diverges at a point is a result, which TPE learns from."""
+    if trial.state == "failed":
+        return math.nan, "finished" if trial.exit_code == Diverged.exit_code else "failed"
+    return trial.result, trial.state if trial.state in ("finished", "pruned") else "running"
 
 
 def _with_number(number: int, notify: Notify) -> Notify:

@@ -268,6 +268,9 @@ def test_a_finished_trial_without_the_metric_names_the_existing_ones_or_the_next
         f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` evaluates it"
         in said
     )
+    last = sweep.trial(1, "running")  # its worker has published its last version and evaluates it
+    assert (last.state, last.is_evaluating, last.why) == ("finished", True, "")
+    assert not sweep.trial(1, "ended").is_evaluating
 
 
 def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Terminal) -> None:

@@ -142,10 +142,15 @@ def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_the_command_retur
 
 
 def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is_missing(
-    queues: list[subprocess.Popen[str]], cluster: Cluster
+    queues: list[subprocess.Popen[str]], cluster: Cluster, tmp_path: Path
 ) -> None:
-    paces = "pause_s=0.02,0.3,0.03"  # time enough to see the second one train, and to stop it
-    sweep, _ = cluster.sweep("cut", "--vary", paces, "--epochs", 5, "--max-running", 1, "--exclude", "n1")
+    recipe, hold = tmp_path / "held.py", tmp_path / "hold"
+    hold.touch()  # while it is there, a trial with a pause is slow enough to be seen and stopped
+    pause = f"time.sleep(self.params.pause_s if Path({str(hold)!r}).exists() else 0)"
+    text = TINY.read_text().replace("time.sleep(self.params.pause_s)", pause)
+    recipe.write_text(text.replace("import torch\n", "from pathlib import Path\n\nimport torch\n", 1))
+    words = ("--recipe", recipe, "--vary", "pause_s=0.0,0.3,0.01", "--epochs", 8, "--max-running", 1)
+    sweep, _ = cluster.sweep("cut", *words, "--exclude", "n1")
     until(lambda: sweep.trains(1))
     assert sweep.states() == ["finished", "running", "queued"]
     assert "no other trial starts" in typed("stop", sweep.path, "--reason", "enough").out
@@ -163,6 +168,7 @@ def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is
     assert sweep.states()[0] == "finished"
     assert not {"queued", "running"} & set(sweep.states())
 
+    hold.unlink()
     end = typed("sweep", sweep.path, "--wait", "--max-running", 2)
     assert end.code == 0, end.out
     assert "3 trials: 3 finished" in end.out

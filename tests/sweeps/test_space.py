@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -17,30 +18,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modtrain.errors import InputError
-from modtrain.scheduling.config import read_config
-from modtrain.sweeps.distributions import Choices, Dimension, Range
 from modtrain.sweeps.space import (
     SAMPLERS,
+    Choices,
+    Dimension,
+    Range,
     Space,
     as_json,
     corners,
     from_json,
-    merged,
     parse_vary,
     point,
     read_space,
     resolve,
     size,
-    split,
 )
+from modtrain.sweeps.sweep import trial_config
 
 PARAMETERS = ["batch_size", "conv", "translator.lr", "translator.opponents", "discriminator.lr", "discriminator.norm"]
+
+
+@dataclasses.dataclass
+class Translator:
+    lr: float = 1e-4
+    opponents: Any = 1
+
+
+@dataclasses.dataclass
+class Discriminator:
+    lr: float = 1e-4
+    norm: str = "no"
+
+
+@dataclasses.dataclass
+class Params:
+    """Has PARAMETERS."""
+
+    translator: Translator
+    discriminator: Discriminator
+    batch_size: int | None = None
+    conv: str = "dense"
+
+
 VARIED = ["translator.lr=log:1e-5..1e-2:3", "translator.opponents=1,3,8", "ema=0.0..1.0:2", "seed=1..3"]
 
 
 def vary(text: str) -> Dimension:
     """How `--vary x=text` is read."""
-    return parse_vary([f"x={text}"]).dimensions["x"]
+    return parse_vary([f"x={text}"])["x"]
 
 
 def write_space(tmp_path: Path, text: str) -> Space:
@@ -68,7 +93,7 @@ def points(space: Space, sampler: str, count: int, *, seed: int = 0) -> list[dic
 def test_choices_are_read_as_set_reads_values(text: str, values: tuple[Any, ...]) -> None:
     read = vary(text)
     assert isinstance(read, Choices)
-    assert [(type(value), value) for value in read.values] == [(type(value), value) for value in values]
+    assert [(type(value), value) for value in read.choices] == [(type(value), value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +157,7 @@ def test_a_wrong_vary_is_named_with_what_is_wrong(text: str, sentence: str) -> N
 
 
 def test_a_name_is_varied_once_and_its_spelling_with_dashes_is_the_same() -> None:
-    assert list(parse_vary(["batch-size=4,8", "seed=1"]).dimensions) == ["batch_size", "seed"]
+    assert list(parse_vary(["batch-size=4,8", "seed=1"])) == ["batch_size", "seed"]
     with pytest.raises(InputError, match="--vary batch_size is given twice"):
         parse_vary(["batch-size=4,8", "batch_size=16"])
 
@@ -145,7 +170,7 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
         seed: 1..3
         widths: [[1, 2], [3]]
     """
-    assert dict(write_space(tmp_path, text).dimensions) == {
+    assert write_space(tmp_path, text) == {
         "translator.lr": Range(low=1e-5, high=1e-2, log=True),
         "translator.opponents": Choices((1, 3, 8)),
         "translator.deep.ema": Choices((0, 0.9)),
@@ -176,7 +201,6 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
         ("t: {lr: [1]}\nt.lr: [2]", "The space {} has t.lr twice; leave one of them out."),
         ("lr: [1]\nlr: [2]", "The space {} is not YAML: 'lr' is given twice"),
         ("- 1", "The space {} must hold names and values"),
-        ("", "The space {} must hold names and values"),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str, sentence: str) -> None:
@@ -189,15 +213,6 @@ def test_a_missing_space_file_is_an_error_that_names_a_similar_one(tmp_path: Pat
     (tmp_path / "space.yaml").touch()
     with pytest.raises(InputError, match=r"cannot be read: .* Did you mean 'space.yaml'\?"):
         read_space(tmp_path / "spaces.yaml")
-
-
-def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
-    both = merged(write_space(tmp_path, "lr: [1, 2]\nseed: 1..3"), parse_vary(["lr=5", "conv=a,b"]))
-    assert list(both.dimensions.items()) == [
-        ("lr", Choices((5,))),
-        ("seed", Range(low=1, high=3)),
-        ("conv", Choices(("a", "b"))),
-    ]
 
 
 def test_a_name_means_a_parameter_or_all_of_that_last_part_or_a_field_of_the_run() -> None:
@@ -230,7 +245,7 @@ def test_a_name_that_means_nothing_or_twice_the_same_is_refused(names: list[str]
 def test_a_point_is_what_a_config_takes_with_every_value_as_it_was_drawn() -> None:
     values = {"lr": 1e-05, "conv": "1", "seed": 3, "batch_size": None, "discriminator.norm": "no", "max_staleness": 0}
     values |= {"translator.opponents": [1, "a=b, 'ü😀", True]}
-    config = read_config(None, *split(values, PARAMETERS))
+    config = trial_config({}, values, Params)
     assert (config.seed, config.max_staleness) == (3, 0)
     assert config.params == {
         "batch_size": None,
@@ -281,13 +296,6 @@ def test_a_grid_without_a_count_says_how_to_give_one(text: str) -> None:
         InputError, match=r"A grid needs a number of points of lr: add `count: 5` .* or take --sampler random"
     ):
         size(parse_vary(["seed=1..3", text]))
-
-
-def test_a_sampler_that_is_not_there_and_a_negative_seed_are_refused() -> None:
-    with pytest.raises(InputError, match=r"no sampler 'gird' of points; take grid, random, sobol. Did you mean 'grid'"):
-        point(parse_vary(["x=1"]), "gird", seed=0, index=0)
-    with pytest.raises(InputError, match="are 0 or more; got seed -1"):
-        point(parse_vary(["x=1"]), "sobol", seed=-1, index=0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -376,7 +384,7 @@ def ranges(draw: st.DrawFn) -> Range:
 
 @given(ranges(), st.floats(0, 1, exclude_max=True))
 def test_nothing_is_drawn_outside_of_a_range_and_whole_numbers_stay_whole(dimension: Range, share: float) -> None:
-    taken = [dimension.at(share), *(dimension.nth(index) for index in range(min(dimension.size or 0, 50)))]
+    taken = [dimension.at(share), *(dimension.points or ())[:50]]
     assert all(dimension.low <= value <= dimension.high for value in taken)
     assert {type(value) for value in taken} == {int if dimension.integer else float}
     assert dimension.at(0) <= dimension.at(share) <= dimension.at(math.nextafter(1, 0))
@@ -388,10 +396,10 @@ def test_nothing_is_drawn_outside_of_a_range_and_whole_numbers_stay_whole(dimens
 
 @given(st.lists(ranges() | st.lists(plain, min_size=1, max_size=1).map(lambda v: Choices(tuple(v))), max_size=4))
 def test_a_space_comes_back_from_json_with_its_order_and_its_points(dimensions: list[Dimension]) -> None:
-    space = Space({f"z{9 - place}": dimension for place, dimension in enumerate(dimensions)})
+    space: Space = {f"z{9 - place}": dimension for place, dimension in enumerate(dimensions)}
     text = json.dumps(as_json(space), sort_keys=True, allow_nan=False)
     back = from_json(json.loads(text))
-    assert list(back.dimensions.items()) == list(space.dimensions.items())
+    assert list(back.items()) == list(space.items())
     assert points(back, "random", 3) == points(space, "random", 3)
 
 

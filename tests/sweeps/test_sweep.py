@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,6 +124,17 @@ def trained(sweep: Sweep, number: int) -> bool:
     return newest is not None and newest.epoch > 0
 
 
+def running_command(sweep: Sweep, held: Path, *, done: int, running: int) -> subprocess.Popen[str]:
+    """A command of a sweep with a finished trial and one that has published its first epoch and trains slowly."""
+    hold = held.with_name("hold")
+    hold.unlink()
+    train(sweep, done)
+    hold.touch()
+    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
+    wait_for(lambda: trained(sweep, running))
+    return process
+
+
 def wait_for(ready: Callable[[], bool]) -> None:
     assert filesystem.wait_until(lambda: ready() or None, timeout_s=90)
 
@@ -222,11 +234,7 @@ def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
     tmp_path: Path, held: Path, type_: Terminal
 ) -> None:
     sweep = made(tmp_path / "sweep", {"lr": [0.02, 0.01]}, recipe=held, epochs=6, metric="mean")
-    (tmp_path / "hold").unlink()
-    train(sweep, 0)
-    (tmp_path / "hold").touch()
-    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
-    wait_for(lambda: trained(sweep, 1))
+    process = running_command(sweep, held, done=0, running=1)
     process.send_signal(signal.SIGINT)
     said = ended(process)
     assert said.code == 130, said.out + said.err
@@ -250,11 +258,7 @@ def test_workers_outlive_a_killed_sweep_and_the_next_one_takes_them_over(
     tmp_path: Path, held: Path, type_: Terminal
 ) -> None:
     sweep = made(tmp_path / "killed", {"seed": [1, 2]}, recipe=held, epochs=20, metric="mean")
-    (tmp_path / "hold").unlink()
-    train(sweep, 1)
-    (tmp_path / "hold").touch()
-    process = start("sweep", sweep.path, "--backend", "local", "--max-running", 1)
-    wait_for(lambda: trained(sweep, 0))
+    process = running_command(sweep, held, done=1, running=0)
     again = type_("sweep", sweep.path)
     assert (again.code, "killed is already launched" in again.err) == (2, True)
     process.kill()

@@ -1,0 +1,211 @@
+"""SweepPlan: a sweep with the settings of a config and a command, and how its trials are to run.
+
+Existing settings are compared, and nothing is created before `SweepPlan.write`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from modtrain import plugins
+from modtrain.errors import InputError, did_you_mean
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import recipe_name, recipe_sha256
+from modtrain.recipes.params import flatten, parameters, sentence, with_settings
+from modtrain.scheduling import resume
+from modtrain.scheduling.backends.base import Array, Resources
+from modtrain.scheduling.config import Config, new_spec, read_config
+from modtrain.scheduling.launcher import worker_command
+from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.python_path import python_path
+from modtrain.storage import filesystem
+from modtrain.storage.layout import JOBS, SWEEP_FILE
+from modtrain.storage.manifest import check_name
+from modtrain.sweeps import space
+from modtrain.sweeps.space import Space
+from modtrain.sweeps.sweep import MOST_TRIALS, Sweep, SweepRecord, SweepSpec, check_metric, count_trials, new_sweep
+
+log = logging.getLogger(__name__)
+
+
+class SweepSection(BaseModel):
+    """The section `sweep:` of a config file; the options of `modtrain sweep` have the same names and override it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    space: dict[str, Any] = Field(default_factory=dict)
+    sampler: str | None = None
+    trials: int | None = Field(default=None, ge=1, le=MOST_TRIALS)
+    metric: str | None = None
+    maximize: bool | None = None
+    prune: str | None = None
+    evaluate_every: int | None = Field(default=None, ge=1)
+    max_running: int | None = Field(default=None, ge=1)
+    nodes: int | None = Field(default=None, ge=1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `new_sweep` that are given."""
+        return self.model_dump(exclude={"space", "max_running", "nodes"}, exclude_none=True)
+
+
+def read_section(values: Mapping[str, Any], options: Mapping[str, Any]) -> SweepSection:
+    """The section of a config with the options that are not None; InputError names what is not allowed."""
+    known = list(SweepSection.model_fields)
+    for name in values:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise InputError(f"`sweep:` has no {name!r}; it takes {', '.join(known)}.{near}")
+    try:
+        return SweepSection(**{**values, **{name: value for name, value in options.items() if value is not None}})
+    except ValidationError as error:
+        raise InputError(" ".join(sentence(item) for item in error.errors())) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """A sweep as it is, or as it will be once `write` has created it, and how it is to run."""
+
+    path: Path
+    sweep: Sweep | None
+    """The sweep in the folder, if there is one."""
+    spec: SweepSpec
+    choice: resume.BackendChoice
+    at_once: int | None
+    """Trials at the same time; None where neither the command nor an earlier one says it."""
+
+    @property
+    def uses_arrays(self) -> bool:
+        """Whether the trials are submitted as arrays.
+
+        That needs a scheduler with arrays, and trials that depend on no result: TPE and pruning need a running process.
+        """
+        limit = getattr(self.choice.backend, "profile", Profile()).array_limit
+        independent = self.spec.sampler != "tpe" and not self.spec.prune
+        return self.choice.backend.unattended and limit >= len(self.spec.placement) and independent
+
+    def write(self) -> Sweep:
+        """Create the sweep, or write what the command changes of an existing one."""
+        return Sweep.create(self.path, self.spec) if self.sweep is None else self.sweep.with_spec(self.spec)
+
+    def record(self, before: SweepRecord) -> SweepRecord:
+        """The record of the sweep with the backend, options and number of trials of this plan."""
+        return replace(before, backend=self.choice.name, options=self.choice.options, at_once=self.at_once)
+
+    def array(self, sweep: Sweep, numbers: Iterable[int]) -> Array:
+        """The workers of these trials as one array: task = trial * workers of a trial + worker."""
+        threads = self.choice.backend.cores(1)
+        return Array(
+            name=sweep.name,
+            command=(*worker_command("trial", sweep.path), "--threads", str(threads), *sweep.worker_options),
+            tasks=[number * sweep.workers + worker for number in numbers for worker in range(sweep.workers)],
+            max_running=self.at_once * sweep.workers if self.at_once else None,
+            group_size=sweep.workers,
+            folder=sweep.path / JOBS,
+            resources=Resources(cpus=threads),
+            environment=python_path(),
+        )
+
+
+def find_sweep(config: Config) -> tuple[Path, Sweep | None]:
+    """The folder of the named sweep, or the first of sweep-1, sweep-2, ... that is new, and the sweep in it, if any."""
+    root = Path(config.root).expanduser()
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--root {root} is a file, but must be a folder; sweeps are created in it.")
+    names = filesystem.names(root)
+    new = next(name for number in range(1, len(names) + 2) if (name := f"sweep-{number}") not in names)
+    check_name(config.name or new)
+    path = root / (config.name or new)
+    if (path / SWEEP_FILE).exists():
+        return path, Sweep.open(path)
+    if path.exists():
+        raise InputError(f"{path} exists and is not a sweep; choose another --name or --root.")
+    return path, None
+
+
+def plan_sweep(
+    path: Path, sweep: Sweep | None, config: Config, section: SweepSection, varied: Space, recipe: Recipe
+) -> SweepPlan:
+    """Decide everything about the sweep and write nothing; what the backend refuses leaves no folder behind.
+
+    Step costs are measured where they decide the placement. InputError where the options contradict the recipe, or an
+    existing sweep.
+    """
+    if config.nodes is not None and config.nodes > len(recipe.modules):
+        modules = f"{len(recipe.modules)} modules ({', '.join(recipe.modules)})"
+        raise InputError(f"--nodes-per-trial {config.nodes} is more than the recipe's {modules}.")
+    record = sweep.read_record() if sweep else SweepRecord()
+    previous = sweep.previous_launch(record) if sweep else resume.PreviousLaunch()
+    name = resume.choose_backend(config, previous)
+    options = resume.choose_options(config, name, previous)
+    choice = resume.BackendChoice(name=name, options=options, backend=plugins.load("backend", name)(options))
+    if sweep is None:
+        spec = new_sweep(config, varied, **section.settings)
+    else:
+        spec = resumed_spec(sweep, config, section, varied, recipe)
+    workers, nodes = len(spec.placement), section.nodes
+    if nodes is not None and nodes < workers:
+        raise InputError(f"--nodes {nodes} is less than one trial needs: it has {workers} workers, a node each.")
+    limits = [limit for limit in (section.max_running, nodes // workers if nodes else None) if limit]
+    before = record.at_once if record.backend == name else None
+    at_once = min(limits, default=before)
+    return SweepPlan(path=path, sweep=sweep, spec=spec, choice=choice, at_once=at_once)
+
+
+def resumed_spec(sweep: Sweep, config: Config, section: SweepSection, varied: Space, recipe: Recipe) -> SweepSpec:
+    """The spec of the sweep with more trials, or another metric; InputError where any other setting differs."""
+    spec = sweep.spec
+    if other := differences(sweep, config, section, varied, recipe):
+        raise InputError(
+            f"{sweep.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or "
+            "choose another --name."
+        )
+    if spec.recipe_sha256 != recipe_sha256(spec.config["recipe"]):
+        log.warning("The recipe %s has changed since this sweep was created.", spec.config["recipe"])
+    changes = {name: value for name, value in section.settings.items() if name in ("trials", "metric", "maximize")}
+    if changes.get("metric", spec.metric) != spec.metric and "maximize" not in changes:
+        changes["maximize"] = changes["metric"] not in recipe.lower_is_better
+    changed = spec.model_copy(update=changes)
+    check_metric(recipe, changed.metric, needed=False)
+    count_trials(sweep.space, changed.sampler, changed.trials)
+    return changed
+
+
+def differences(sweep: Sweep, config: Config, section: SweepSection, varied: Space, recipe: Recipe) -> list[str]:
+    """Settings that were given and that the sweep does not have, one phrase each; of another recipe only its name."""
+    spec = sweep.spec
+    if "recipe" in config.model_fields_set and (other := recipe_name(config.recipe)) != spec.config["recipe"]:
+        return [f"recipe is {spec.config['recipe']!r}, not {other!r}"]
+    # A parameter that varies does not differ: a config may have a value of it for `modtrain launch`.
+    groups = space.resolve(sweep.space, [parameter.name for parameter in parameters(recipe.params)]).values()
+    free = {name for group in groups for name in group}
+    given = [f"{name}={json.dumps(value)}" for name, value in flatten(config.params).items() if name not in free]
+    params = with_settings(spec.config["params"], given)
+    base = new_spec(read_config(None, spec.config), recipe, spec.placement)
+    phrases = resume.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
+    if config.nodes not in (None, sweep.workers):
+        phrases.append(f"nodes-per-trial is {sweep.workers}, not {config.nodes}")
+    fixed = {"sampler", "prune", "evaluate_every"}
+    if spec.sampler == "tpe" or spec.prune:  # otherwise the metric only ranks the trials
+        fixed |= {"metric", "maximize"}
+    for name, new in section.settings.items():
+        if (old := getattr(spec, name)) != new and (name in fixed or (name == "trials" and new < old)):
+            phrases.append(f"{name} is {old!r}, not {new!r}")
+    return phrases + (_space_differences(sweep.space, varied) if varied else [])
+
+
+def _space_differences(old: Space, new: Space) -> list[str]:
+    phrases = [f"{name} is not varied" for name in new if name not in old]
+    phrases += [f"{name} is varied, too ({old[name]})" for name in old if name not in new]
+    both = [name for name in old if name in new and old[name] != new[name]]
+    phrases += [f"{name} varies over {old[name]}, not {new[name]}" for name in both]
+    if not phrases and list(old) != list(new):
+        phrases = [f"the order of the varied names is {', '.join(old)}"]
+    return phrases
