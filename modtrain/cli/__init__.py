@@ -14,12 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
-from modtrain.cli.arguments import Commands
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 
 app = typer.Typer(
     name="modtrain",
-    cls=Commands,
     help="Train a model module by module, asynchronously, over a shared folder.\n\n"
     "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows its progress.",
     epilog="`modtrain COMMAND --help` describes a command. Exit codes: 0 success, 2 wrong input, 3 stopped, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,8 +24,7 @@ from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Pre
 from modtrain.monitoring.status import Status, build_status
 from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
-from modtrain.scheduling.launcher import Launch
-from modtrain.scheduling.member import Member
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
 from modtrain.storage.run_state import LIVE
@@ -112,13 +112,12 @@ class LaunchView:
         if not terminal.is_live(self.out):
             yield self._print_lines
             return
-        with Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True) as live:
-            # Log handlers keep the stream that they were created with: they would write over the live table.
-            streams = [handler for handler in logging.root.handlers if isinstance(handler, logging.StreamHandler)]
-            with ExitStack() as stack:
-                for handler in streams:
-                    stack.callback(handler.setStream, handler.setStream(_AboveTable(self.out)))
-                yield lambda status: live.update(self._table(status), refresh=True)
+        live = Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True)
+        with live, ExitStack() as stack:
+            for handler in logging.root.handlers:  # they keep the stream before rich's, which prints above the table
+                if isinstance(handler, logging.StreamHandler) and handler.stream is not sys.stderr:
+                    stack.callback(handler.setStream, handler.setStream(sys.stderr))
+            yield lambda status: live.update(self._table(status), refresh=True)
 
     def _table(self, status: Status) -> RenderableType:
         foot = Table.grid(padding=(0, 2, 0, 0))
@@ -225,20 +224,6 @@ class LaunchView:
             path = terminal.short(self.run.path)
             self.out.print(f"\nStopped{about}. `modtrain launch {path}` resumes it.", soft_wrap=True)
         return code
-
-
-class _AboveTable:
-    """A stream that prints above the live table."""
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._out.print(Text(text.rstrip("\n")))
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
 
 
 def _job_of(member: Member, has_queue: bool) -> WorkerJob:

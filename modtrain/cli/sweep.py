@@ -147,7 +147,7 @@ def trial(
 
     The trial's run is created if there is none.
     """
-    from modtrain.cli.worker import train
+    from modtrain.scheduling.standalone_worker import train
     from modtrain.sweeps.sweep import Sweep
     from modtrain.sweeps.sweep_jobs import task_states
 

@@ -11,35 +11,85 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
 from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested
-from modtrain.scheduling.backends.base import (
-    Backend,
-    BackendOptions,
-    Job,
-    JobState,
-    Resources,
-    ScriptBackend,
-)
+from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState, Resources, ScriptBackend
 from modtrain.scheduling.config import Config
-from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
+from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
-from modtrain.scheduling.member import Member
 from modtrain.scheduling.new_run import RunPlan, find_target, plan_run
 from modtrain.scheduling.python_path import python_path
-from modtrain.scheduling.restarts import wants_restart
+from modtrain.scheduling.restarts import RestartBackoff, wants_restart
 from modtrain.scheduling.resume import BackendChoice, choose_launch
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
+from modtrain.storage.worker_report import WorkerReport
 
 log = logging.getLogger(__name__)
 
 FINISHED = 0
 Notify = Callable[[str], None]
 """Takes one message for the user."""
+
+
+@dataclass
+class Member:
+    """One worker of a launched run, its job, and how it ended."""
+
+    number: int
+    modules: list[str]
+    id: str | None = None
+    """Of its job; None before it is submitted, and while it waits for its restart."""
+    backend: str = ""
+    """Where the job runs: a live job of an earlier launch stays on its own backend."""
+    phase: str = "pending"
+    """Of the job, as its backend reported it last."""
+    exit_code: int | None = None
+    over: bool = False
+    """Whether the worker has ended and is not restarted."""
+    restarts: int = 0
+    earlier_reports: dict[str, WorkerReport] = field(default_factory=dict)
+    """By module the heartbeat of an earlier worker, as it was when the job was submitted."""
+    _backoff: RestartBackoff = field(default_factory=RestartBackoff)
+    _started_at: float = field(default_factory=time.monotonic)
+    _restart_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The modules, for messages."""
+        return "+".join(self.modules)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the state of its job is of interest."""
+        return self.id is not None and not self.over
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to restart the worker."""
+        return self._restart_at is not None and time.monotonic() >= self._restart_at
+
+    def run_as(self, id: str, backend: str) -> None:
+        """Note the job that was submitted."""
+        self.id, self.backend, self.phase = id, backend, "pending"
+        self.exit_code, self.over = None, False
+        self._started_at, self._restart_at = time.monotonic(), None
+
+    def end(self, exit_code: int | None) -> None:
+        """Note that the worker has ended and is not restarted."""
+        self.over, self.exit_code, self._restart_at = True, exit_code, None
+
+    def restart_later(self) -> bool:
+        """Plan a restart after a pause; False where the worker died too often in a row."""
+        if (pause_s := self._backoff.pause_s(time.monotonic() - self._started_at)) is None:
+            return False
+        self.restarts += 1
+        self.id, self._restart_at = None, time.monotonic() + pause_s
+        return True
 
 
 class Launch:
@@ -140,20 +190,24 @@ class Launch:
         for name, backend in self._backends.items():
             backend.cancel([member.id for member in self.members if member.id and member.backend == name])
 
+    @property
+    def failed(self) -> list[Member]:
+        """The workers that neither finished nor exited on request."""
+        return [member for member in self.members if member.exit_code not in (FINISHED, *STOPPED)]
+
     def outcome(self) -> int:
         """The exit code of the whole launch: 0 finished, else that of a failed worker, else that of a stopped one."""
-        codes = [1 if member.exit_code is None else member.exit_code for member in self.members]
-        failed = [code for code in codes if code != FINISHED and code not in STOPPED]
-        stopped = [code for code in codes if code in STOPPED]
-        code = (failed or stopped or [FINISHED])[0]
-        return code if 0 <= code < 256 else 1
+        stopped = [member for member in self.members if member.exit_code in STOPPED]
+        code = next((member.exit_code for member in self.failed or stopped), FINISHED)
+        return code if code is not None and 0 <= code < 256 else 1
 
     def failure(self, member: Member) -> str:
         """Why a worker failed: what it reported, else the last line of its job's output, else its exit code."""
         report = self.run.read_report(member.modules[0])
         if report.trouble and report != member.earlier_reports.get(member.modules[0]):
             return report.trouble
-        return self._last_line(member) or _describe_exit(member.exit_code)
+        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
+        return lines[-1].removeprefix("modtrain: ") if lines else _describe_exit(member.exit_code)
 
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
@@ -171,17 +225,12 @@ class Launch:
         self._is_silent = False
         self.update(states, notify)
 
-    def _last_line(self, member: Member) -> str | None:
-        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
-        return lines[-1].removeprefix("modtrain: ") if lines else None
-
     def _update_member(self, member: Member, state: JobState, notify: Notify) -> None:
         member.phase = state.phase
         if state.live:
             return
         exit_code = self._exit_code(member, state)
-        if self._is_restarted(member, exit_code) and (pause_s := member.restart_pause_s()) is not None:
-            member.restart_after(pause_s)
+        if self._is_restarted(member, exit_code) and member.restart_later():
             notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
         member.end(exit_code)
@@ -191,7 +240,7 @@ class Launch:
     def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
         """Whether a worker that ended with this exit code is restarted by this launch."""
         obeyed = exit_code == StopRequested.exit_code  # a request that was withdrawn since
-        wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].restarts)
+        wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].unattended)
         return wanted and self.run.stop_request() is None
 
     def _stop_the_others(self, failed: Member, notify: Notify) -> None:
@@ -263,22 +312,13 @@ class Launch:
         for previous in record.jobs.values():
             if previous.backend not in self._backends:
                 self._backends[previous.backend] = backend_of(previous, record)
-        states = self._recorded_states(record)
+        states = record_states(record, self._backends)
         for member in self.members:
             job = record.jobs.get(member.number)
             if job is not None and still_trains(self.run, member.modules[0], job, states[member.number]):
                 member.id, member.backend = job.id, job.backend
             elif self.run.is_finished(member.modules):
                 member.end(FINISHED)
-
-    def _recorded_states(self, record: Record) -> dict[int, JobState]:
-        """The state of the recorded job of each worker; each backend is asked once."""
-        jobs = {number: job for number, job in record.jobs.items() if number < len(self.members)}
-        states = {
-            name: self._backends[name].status([job.id for job in jobs.values() if job.backend == name])
-            for name in {job.backend for job in jobs.values()}
-        }
-        return {number: states[job.backend][job.id] for number, job in jobs.items()}
 
 
 def launch(config: Config, *, notify: Notify = log.info) -> Run:
@@ -288,10 +328,9 @@ def launch(config: Config, *, notify: Notify = log.info) -> Run:
     started.start()
     for _ in started.watch(notify):
         pass
-    failed = [member for member in started.members if member.exit_code not in (FINISHED, *STOPPED)]
-    if failed:
-        worker_log = started.run.log_path(failed[0].modules[0])
-        raise ModtrainError(f"{failed[0].name} failed: {started.failure(failed[0])} See {worker_log}.")
+    for member in started.failed:
+        worker_log = started.run.log_path(member.modules[0])
+        raise ModtrainError(f"{member.name} failed: {started.failure(member)} See {worker_log}.")
     return started.run
 
 

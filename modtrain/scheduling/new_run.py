@@ -1,4 +1,4 @@
-"""The run that a config names: found in its folder, or drafted with its modules placed on workers, then created.
+"""The run that a config names: found in its folder, or its modules placed on workers, then created.
 
 target = find_target(config)    # folder, recipe, existing run
 run = plan_run(target).write()  # settings compared, or modules placed; then the folder is created
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modtrain.errors import InputError, did_you_mean
@@ -39,10 +39,6 @@ class Target:
     resumes: bool
     """Whether that run is resumed. False for a new run, and for one in which nothing has begun: it is replaced."""
 
-    def with_settings(self, settings: Iterable[str]) -> Target:
-        """The same target with settings `a.b=value` of the recipe's parameters."""
-        return replace(self, config=self.config.with_settings(settings))
-
 
 def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
     """Open what the config names; InputError where its root, name or recipe is wrong.
@@ -62,39 +58,34 @@ def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A new run before it is created, and the step costs in seconds that decided its placement, if any did."""
-
-    spec: RunSpec
-    costs: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """A run as it is, or as it will be once `write` has created it."""
 
     target: Target
-    draft: Draft
-
-    @property
-    def run(self) -> Run:
-        """The run; its folder may not exist yet."""
-        return Run(self.target.path.resolve(), self.draft.spec)
+    run: Run
+    """Its folder may not exist yet."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of a step by module, where they decided the placement."""
 
     def write(self) -> Run:
         """Create the run, or replace the settings of one that has not begun; an existing one is returned as it is."""
         target = self.target
         if target.run is None:
-            return Run.create(target.path, self.draft.spec)
-        return target.run if target.resumes else target.run.replace_spec(self.draft.spec)
+            return Run.create(target.path, self.run.spec)
+        return target.run if target.resumes else target.run.replace_spec(self.run.spec)
 
 
-def plan_run(target: Target) -> RunPlan:
-    """Decide everything about the run and write nothing; InputError where a resumed run has other settings."""
-    if target.run is None or not target.resumes:
-        return RunPlan(target=target, draft=draft(target.config, target.recipe))
-    check_settings(target.config, target.recipe, target.run)
-    return RunPlan(target=target, draft=Draft(spec=target.run.spec))
+def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
+    """Decide everything about the run, with `settings` as of `--set`, and write nothing.
+
+    InputError where a resumed run has other settings.
+    """
+    config = target.config.with_settings(settings)
+    if target.run is not None and target.resumes:
+        check_settings(config, target.recipe, target.run)
+        return RunPlan(target=target, run=target.run)
+    spec, costs = draft(config, target.recipe)
+    return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
 
 
 def new_name(config: Config) -> str:
@@ -116,19 +107,22 @@ def unfinished(config: Config) -> Run | None:
     return None if run.is_finished(run.modules) else run
 
 
-def draft(config: Config, recipe: Recipe) -> Draft:
-    """A new run with its modules placed on workers; nothing is written. InputError where it cannot be trained."""
+def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
+    """The `run.json` of a new run with its modules placed on workers, and the step costs that decided the placement.
+
+    Nothing is written. InputError where the run cannot be trained.
+    """
     if config.dataroot:
         check_dataroot(Path(config.dataroot).expanduser(), recipe)
-    modules, costs = list(recipe.modules), dict[str, float]()
+    modules = list(recipe.modules)
+    spec, costs, nodes = new_spec(config, recipe, [modules]), dict[str, float](), config.nodes or len(modules)
     if config.place is not None:
         placed = placement.parse(config.place, modules)
     else:
-        nodes = config.nodes or len(modules)
-        if placement.needs_costs(modules, nodes):
-            costs = measured_costs(new_spec(config, recipe, [modules]))
+        if 1 < nodes < len(modules):  # the only case in which `place` needs them
+            costs = measured_costs(spec)
         placed = placement.place(modules, nodes, costs)
-    return Draft(spec=new_spec(config, recipe, placed), costs=costs)
+    return spec.model_copy(update={"placement": placed}), costs
 
 
 def check_dataroot(path: Path, recipe: Recipe) -> None:

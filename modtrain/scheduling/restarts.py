@@ -1,6 +1,6 @@
 """When a command that ended is started again, and how long to wait before that.
 
-The limits are used by the launcher (local processes), by the Ray actor and, rendered into its text, by the job script.
+The limits are used by the launcher (on local and ray) and, rendered into its text, by the job script.
 """
 
 from __future__ import annotations

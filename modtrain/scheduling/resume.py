@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from modtrain import plugins
 from modtrain.errors import InputError, ModtrainError
@@ -13,7 +12,7 @@ from modtrain.recipes.loading import recipe_name
 from modtrain.recipes.params import as_values, build_params, flatten
 from modtrain.scheduling.backends.base import Backend, BackendOptions
 from modtrain.scheduling.config import Config, resolved_path
-from modtrain.scheduling.job_record import job_states, read_record
+from modtrain.scheduling.job_record import Record, job_states, read_record
 from modtrain.scheduling.placement import format_placement, parse
 from modtrain.scheduling.profile import Profile, read_profile
 from modtrain.storage.liveness import live_modules
@@ -71,23 +70,23 @@ def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
             given[name] = resolve(given[name])
     current = spec.model_dump()
     other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
-    other |= _other_parameters(config, recipe, spec)
-    other |= _other_placement(config, recipe, spec)
+    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
+    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
+    other |= {name: (old.get(name), values[name]) for name in changed}
+    if config.place and (placement := parse(config.place, list(recipe.modules))) != spec.placement:
+        other["place"] = (format_placement(spec.placement), format_placement(placement))
+    elif config.nodes and config.nodes != len(spec.placement):
+        other["nodes"] = (len(spec.placement), config.nodes)
     return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
 
 
 def choose_launch(config: Config, run: Run | None) -> BackendChoice:
     """The backend and options with which a run is launched, new or resumed."""
-    previous = previous_launch(run) if run is not None else PreviousLaunch()
+    record = read_record(run) if run is not None else Record()
+    previous = PreviousLaunch(backend=record.backend, options=record.options, has_jobs=bool(record.jobs))
     name = choose_backend(config, previous)
     options = choose_options(config, name, previous)
     return BackendChoice(name=name, options=options, backend=plugins.load("backend", name)(options))
-
-
-def previous_launch(run: Run) -> PreviousLaunch:
-    """How a run was launched last; nothing where it never was."""
-    record = read_record(run)
-    return PreviousLaunch(backend=record.backend, options=record.options, has_jobs=bool(record.jobs))
 
 
 def choose_backend(config: Config, previous: PreviousLaunch) -> str:
@@ -110,21 +109,6 @@ def choose_options(config: Config, backend: str, previous: PreviousLaunch) -> Ba
     profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
     options = BackendOptions(address=config.address, profile=profile)
     return options if options.address else replace(options, address=before.address)
-
-
-def _other_parameters(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, tuple[Any, Any]]:
-    new = flatten(as_values(build_params(recipe.params, config.params)))
-    old = flatten(spec.params)
-    given = [name for name in flatten(config.params) if name in new]
-    return {name: (old.get(name), new[name]) for name in given if old.get(name) != new[name]}
-
-
-def _other_placement(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, tuple[Any, Any]]:
-    if config.place and (new := parse(config.place, list(recipe.modules))) != spec.placement:
-        return {"place": (format_placement(spec.placement), format_placement(new))}
-    if config.nodes and config.nodes != len(spec.placement):
-        return {"nodes": (len(spec.placement), config.nodes)}
-    return {}
 
 
 def _named_profile(config: Config) -> Profile | None:

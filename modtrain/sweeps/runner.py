@@ -100,7 +100,7 @@ def build_array(sweep: Sweep, backend: Backend, numbers: Iterable[int], *, at_on
         tasks=tasks,
         max_running=at_once * sweep.workers if at_once else None,
         group_size=sweep.workers,
-        folder=sweep.path / JOBS,
+        log=sweep.path / JOBS,
         resources=Resources(cpus=threads),
         environment=python_path(),
     )

@@ -230,7 +230,7 @@ def new_sweep(
     every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
         config={name: value for name in CONFIG if (value := getattr(base, name)) is not None},
-        placement=draft(config, recipe).spec.placement,
+        placement=draft(config, recipe)[0].placement,
         space=space.as_json(search_space),
         sampler=sampler,
         seed=config.seed,

@@ -111,7 +111,7 @@ def job(site: Site, name: str = "plain", *words: str) -> Job:
 
 def array(site: Site, name: str, tasks: Sequence[int]) -> Array:
     command, folder = ("python", "-m", "modtrain", "trial", name), site.path / name / "jobs"
-    return Array(name=name, command=command, tasks=tasks, max_running=2, folder=folder, environment={"WEIRD": name})
+    return Array(name=name, command=command, tasks=tasks, max_running=2, log=folder, environment={"WEIRD": name})
 
 
 def every_script(site: Site, kind: str) -> Iterator[tuple[str, Path, Sequence[int]]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from modtrain.scheduling.profile import Profile
+from modtrain.storage.run_snapshot import JobPhase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +42,14 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Array:
-    """Jobs that differ in one number: each runs the command with `--task N`."""
+class Array(Job):
+    """Jobs that differ in one number: each runs the command with `--task N`. `log` is the folder of their logs."""
 
-    name: str
-    command: tuple[str, ...]
     tasks: Sequence[int]
     max_running: int | None
     """Tasks that run at the same time, at most; None for no limit."""
     group_size: int = 1
     """Consecutive tasks that are submitted in the same array, however it is split."""
-    folder: Path
-    """Folder of the job scripts and of one log per task."""
-    resources: Resources = Resources()
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-Phase = Literal["pending", "running", "ended", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +68,7 @@ class JobState:
     The exit code of an ended job is None where the backend did not observe it.
     """
 
-    phase: Phase
+    phase: JobPhase
     exit_code: int | None = None
     reason: str = ""
     """For display: why the scheduler has not started the job, or the nodes on which it runs."""
@@ -93,8 +85,6 @@ class BackendOptions:
 
     address: str | None = None
     """Address of a cluster, for backends that join one."""
-    keep: bool = False
-    """Whether jobs outlive this process."""
     profile: Profile = field(default_factory=Profile)
     """Job options of the cluster."""
 
@@ -106,10 +96,8 @@ class Backend(Protocol):
     backend requeues, restarts or continues in another one keeps its first id.
     """
 
-    restarts: bool
-    """Whether the backend itself restarts a killed job; else the launcher submits it again."""
     unattended: bool
-    """Whether jobs need no launcher: a launch is complete when they are submitted."""
+    """Whether jobs need no launcher: they restart killed commands, and a launch is complete when they are submitted."""
     poll_s: float
     """Seconds between two `status` calls."""
 
