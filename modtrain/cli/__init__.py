@@ -69,8 +69,7 @@ def main() -> None:
 
 @app.callback()
 def program(
-    ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
 ) -> None:
     """Show the help where no command is given."""
     if version:

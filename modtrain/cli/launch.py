@@ -7,7 +7,6 @@ function that Python's `launch(config)` uses as well.
 from __future__ import annotations
 
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +19,7 @@ from modtrain.errors import InputError
 
 if TYPE_CHECKING:
     from modtrain.scheduling.launcher import Launch
-    from modtrain.scheduling.new_run import RunPlan, Target
+    from modtrain.scheduling.run_plan import RunPlan, Target
 
 
 def add_to(app: typer.Typer) -> None:
@@ -71,7 +70,7 @@ def launch(
     submits one job per worker and returns; `--dry-run` writes the job scripts and submits nothing.
     """
     from modtrain.recipes.params import parameters
-    from modtrain.scheduling.new_run import plan_run
+    from modtrain.scheduling.run_plan import plan_run
 
     target = _read_target(ctx, path)
     _check_existing(target, resume=resume)
@@ -83,7 +82,7 @@ def launch(
 def _read_target(ctx: typer.Context, path: Path | None) -> Target:
     """Read the config file or run folder, and the options that are named as the fields of a config."""
     from modtrain.scheduling.config import Config, read_config
-    from modtrain.scheduling.new_run import find_target
+    from modtrain.scheduling.run_plan import find_target
     from modtrain.storage.run import Run
 
     given = {name: value for name, value in ctx.params.items() if name in Config.model_fields and value != ()}
@@ -95,7 +94,7 @@ def _read_target(ctx: typer.Context, path: Path | None) -> Target:
 def _check_existing(target: Target, *, resume: bool) -> None:
     """InputError where `--resume` names no run; a hint where an unnamed earlier run is unfinished."""
     from modtrain.cli import terminal
-    from modtrain.scheduling.new_run import unfinished
+    from modtrain.scheduling.run_plan import unfinished
 
     earlier = None if target.run is not None or target.config.name is not None else unfinished(target.config)
     hint = ""
@@ -111,20 +110,21 @@ def _check_existing(target: Target, *, resume: bool) -> None:
 
 def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None) -> None:
     """Choose the backend, then launch in the mode of the options."""
+    from modtrain import plugins
     from modtrain.cli import launch_modes
     from modtrain.scheduling.launcher import create_launch
-    from modtrain.scheduling.resume import choose_launch
+    from modtrain.scheduling.run_plan import choose_launch
 
-    choice = choose_launch(plan.target.config, plan.target.run)
-    unattended = choice.backend.unattended
+    backend, options = choose_launch(plan.target.config, plan.target.run)
+    unattended = plugins.load("backend", backend)(options).unattended
     if detach and (unattended or wait):
         raise InputError("--detach cannot be used with --wait, nor with slurm or pbs, whose jobs need no launcher.")
     if wait and not unattended:
-        raise InputError(f"--wait is for slurm and pbs; a launch on {choice.name} waits unless it gets --detach.")
+        raise InputError(f"--wait is for slurm and pbs; a launch on {backend} waits unless it gets --detach.")
     if dry_run and not unattended:
-        launch_modes.show_plan(plan, choice.name)
+        launch_modes.show_plan(plan, backend)
         return
-    created = create_launch(plan, choice, submits=not dry_run)
+    created = create_launch(plan, backend, options, submits=not dry_run)
     if dry_run:
         launch_modes.show_scripts(created)
     elif unattended and not wait:
@@ -140,7 +140,6 @@ def _follow(created: Launch, ready_fd: int | None) -> None:
     from modtrain.cli.launch_modes import report_ready
     from modtrain.cli.launch_view import LaunchView
 
-    started_at = time.monotonic()
     view = LaunchView(created)
     try:
         created.start()
@@ -152,5 +151,5 @@ def _follow(created: Launch, ready_fd: int | None) -> None:
             created.cancel()
         raise
     if code == 0:
-        view.print_result(time.monotonic() - started_at)
+        view.print_result()
     raise typer.Exit(code)

@@ -16,8 +16,8 @@ from modtrain.cli import terminal
 from modtrain.errors import ModtrainError
 from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch
-from modtrain.scheduling.new_run import RunPlan
 from modtrain.scheduling.placement import format_placement
+from modtrain.scheduling.run_plan import RunPlan
 from modtrain.storage.run import RunSpec
 
 READY = b"submitted"

@@ -43,8 +43,7 @@ TrackOption = Annotated[
     option(TRAINING, "Log to wandb or mlflow besides TensorBoard; repeatable.", "--track", metavar="NAME"),
 ]
 PlaceOption = Annotated[
-    Text,
-    option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES"),
+    Text, option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
 ]
 BackendOption = Annotated[
     Text, option(EXECUTION, "Where the workers run: ray, local, slurm or pbs. [ray]", metavar="NAME")

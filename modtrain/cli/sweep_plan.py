@@ -24,7 +24,8 @@ from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import parameters, with_settings
 from modtrain.scheduling.backends.base import Backend, BackendOptions
 from modtrain.scheduling.config import Config, read_config
-from modtrain.scheduling.resume import PreviousLaunch, choose_backend, choose_options
+from modtrain.scheduling.job_record import Record
+from modtrain.scheduling.run_plan import choose_backend, choose_options
 from modtrain.storage import filesystem
 from modtrain.storage.layout import SWEEP_FILE
 from modtrain.storage.manifest import check_name
@@ -123,7 +124,7 @@ def plan_sweep(target: SweepTarget) -> SweepPlan:
             f"--nodes-per-trial {nodes} is more than the recipe's {len(modules)} modules ({', '.join(modules)})."
         )
     record = read_sweep_record(sweep) if sweep else SweepRecord()
-    previous = previous_sweep_launch(sweep, record) if sweep else PreviousLaunch()
+    previous = previous_sweep_launch(sweep, record) if sweep else Record()
     backend = choose_backend(target.config, previous)
     options = choose_options(target.config, backend, previous)
     instance: Backend = plugins.load("backend", backend)(options)

@@ -25,8 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def worker(
     run: options.RunArgument,
     modules: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Modules of one worker of the run's placement."),
+        str | None, typer.Option(metavar="A,B", help="Modules of one worker of the run's placement.")
     ] = None,
     threads: options.ThreadsOption = None,
     leave_after: options.LeaveAfterOption = None,

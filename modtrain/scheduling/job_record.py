@@ -104,10 +104,7 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
     jobs = read_record(run).jobs
     return {
         number: WorkerJob(
-            phase=state.phase,
-            exit_code=state.exit_code,
-            reason=state.reason,
-            ids=tuple(Journal(jobs[number].id).links),
+            phase=state.phase, exit_code=state.exit_code, reason=state.reason, ids=tuple(Journal(jobs[number].id).links)
         )
         for number, state in job_states(run).items()
     }

@@ -17,14 +17,20 @@ from typing import cast
 
 from modtrain import plugins
 from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested
-from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState, Resources, ScriptBackend
+from modtrain.scheduling.backends.base import (
+    Backend,
+    BackendOptions,
+    Job,
+    JobState,
+    Resources,
+    ScriptBackend,
+    python_path,
+)
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
-from modtrain.scheduling.new_run import RunPlan, find_target, plan_run
-from modtrain.scheduling.python_path import python_path
-from modtrain.scheduling.restarts import RestartBackoff, wants_restart
-from modtrain.scheduling.resume import BackendChoice, choose_launch
+from modtrain.scheduling.restarts import QUICK_FAILURE_S, restart_pause_s, wants_restart
+from modtrain.scheduling.run_plan import RunPlan, choose_launch, find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.storage.worker_report import WorkerReport
@@ -54,7 +60,8 @@ class Member:
     restarts: int = 0
     earlier_reports: dict[str, WorkerReport] = field(default_factory=dict)
     """By module the heartbeat of an earlier worker, as it was when the job was submitted."""
-    _backoff: RestartBackoff = field(default_factory=RestartBackoff)
+    _failures: int = 0
+    """Quick ones in a row."""
     _started_at: float = field(default_factory=time.monotonic)
     _restart_at: float | None = None
 
@@ -85,7 +92,8 @@ class Member:
 
     def restart_later(self) -> bool:
         """Plan a restart after a pause; False where the worker died too often in a row."""
-        if (pause_s := self._backoff.pause_s(time.monotonic() - self._started_at)) is None:
+        self._failures = self._failures + 1 if time.monotonic() - self._started_at < QUICK_FAILURE_S else 1
+        if (pause_s := restart_pause_s(self._failures)) is None:
             return False
         self.restarts += 1
         self.id, self._restart_at = None, time.monotonic() + pause_s
@@ -155,6 +163,7 @@ class Launch:
             yield self.members
             if self.over:
                 self.release()
+                release(self.run)
                 return
             time.sleep(min(self.backend.poll_s, 0.5))
 
@@ -212,6 +221,11 @@ class Launch:
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
         return self.run.jobs_path / f"{member.number}.log"
+
+    def worker_log(self, member: Member) -> Path:
+        """The log of a worker; the output of its job where it did not come so far."""
+        log = self.run.log_path(member.modules[0])
+        return log if log.exists() else self.log_path(member)
 
     def _ask(self, notify: Notify) -> None:
         """Ask the backends about the jobs; that one does not answer is reported once, since the jobs continue."""
@@ -276,14 +290,11 @@ class Launch:
         ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
             member.run_as(id, self.backend_name)
-        self._record_jobs(ids)
-
-    def _record_jobs(self, submitted: list[str]) -> None:
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
         try:
             Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
         except OSError:
-            self.backend.cancel(submitted)  # without the record they could not be found again
+            self.backend.cancel(ids)  # without the record they could not be found again
             raise
 
     def _record_options(self, *, replace: bool = True) -> None:
@@ -324,24 +335,24 @@ class Launch:
 def launch(config: Config, *, notify: Notify = log.info) -> Run:
     """Create the run or resume it, train it to its end, and return it. ModtrainError where a worker failed."""
     plan = plan_run(find_target(config))
-    started = create_launch(plan, choose_launch(config, plan.target.run))
+    started = create_launch(plan, *choose_launch(config, plan.target.run))
     started.start()
     for _ in started.watch(notify):
         pass
     for member in started.failed:
-        worker_log = started.run.log_path(member.modules[0])
-        raise ModtrainError(f"{member.name} failed: {started.failure(member)} See {worker_log}.")
+        raise ModtrainError(f"{member.name} failed: {started.failure(member)} See {started.worker_log(member)}.")
     return started.run
 
 
-def create_launch(plan: RunPlan, choice: BackendChoice, *, submits: bool = True) -> Launch:
+def create_launch(plan: RunPlan, backend: str, options: BackendOptions, *, submits: bool = True) -> Launch:
     """The launch of a planned run, which is created if there is none; nothing is submitted yet.
 
     InputError, and no folder, where the launch `submits` and the backend cannot take jobs from this machine.
     """
+    instance: Backend = plugins.load("backend", backend)(options)
     if submits and plan.target.run is None:
-        choice.backend.check()
-    return Launch(plan.write(), choice.name, choice.options, backends={choice.name: choice.backend})
+        instance.check()
+    return Launch(plan.write(), backend, options, backends={backend: instance})
 
 
 def worker_command(command: str, folder: Path) -> tuple[str, ...]:

@@ -34,9 +34,7 @@ def train(
     An unattended worker raises Preempted also where a peer is late: its job may be queued for hours, and this node must
     not be held until then. `ask` returns the state of each worker's job, by number.
     """
-    if not unattended and not evaluate_every:
-        work(run, modules, threads=threads, leave_after_s=leave_after_s)
-        return
+    is_alone = unattended or bool(evaluate_every)
 
     def after_epoch(epoch: int) -> None:
         if evaluate_every and epoch % evaluate_every == 0 and modules[0] in run.spec.placement[0]:
@@ -49,15 +47,15 @@ def train(
             threads=threads,
             leave_after_s=leave_after_s,
             after_epoch=after_epoch,
-            may_come=lambda: are_all_expected(run, ask),
+            may_come=lambda: is_alone and are_all_expected(run, ask),
         )
     except (*ON_REQUEST, FencedOut):  # the other workers can continue
         raise
     except Exception as error:
-        if run.stop_request() is None:  # no peer may wait for a version that will not come
+        if is_alone and run.stop_request() is None:  # no peer may wait for a version that will not come
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
-    if run.is_finished(run.modules):
+    if is_alone and run.is_finished(run.modules):
         from modtrain.training.evaluation import conclude  # loads torchvision, which takes seconds
 
         conclude(run)

@@ -27,12 +27,12 @@ from modtrain.scheduling.backends.base import (
     BackendOptions,
     Resources,
     ScriptBackend,
+    python_path,
 )
 from modtrain.scheduling.job_record import JobId, Record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.launcher_lock import claim, release
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.python_path import python_path
 from modtrain.storage.layout import JOBS
 from modtrain.storage.run_state import LIVE, PENDING
 from modtrain.storage.stop_request import StopRequest, clear_stop_request, write_stop_request
@@ -114,7 +114,7 @@ def submit_arrays(
     with _claimed(sweep) as before:
         _check_arrays(sweep, before, backend=backend)
         record = replace(before, backend=backend, options=options, at_once=at_once)
-        if not previous_sweep_launch(sweep, before).has_jobs:
+        if not previous_sweep_launch(sweep, before).jobs:
             record.write(sweep)  # a refused submission is repeated with the same backend and options
         numbers = trials_to_submit(read_trials(sweep, is_launched=False), retry_failed=retry_failed)
         for number in numbers:

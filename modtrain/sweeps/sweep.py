@@ -21,7 +21,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import parameters
 from modtrain.scheduling.config import Config, new_spec, read_config
-from modtrain.scheduling.new_run import draft
+from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
 from modtrain.storage.manifest import as_json, create_folder, read_manifest

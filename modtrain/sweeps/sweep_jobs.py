@@ -19,7 +19,6 @@ from modtrain.scheduling.job_record import (
     read_record,
     record_states,
 )
-from modtrain.scheduling.resume import PreviousLaunch
 from modtrain.storage import filesystem
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.layout import JOBS, JOBS_FILE
@@ -65,11 +64,11 @@ def read_sweep_record(sweep: Sweep) -> SweepRecord:
         raise InputError(f"{_path(sweep)} is damaged: it does not name the tasks of the sweep.") from None
 
 
-def previous_sweep_launch(sweep: Sweep, record: SweepRecord) -> PreviousLaunch:
+def previous_sweep_launch(sweep: Sweep, record: SweepRecord) -> Record:
     """How the sweep was run last, for the rules of resuming."""
     first = sweep.run(0)
-    has_jobs = bool(record.arrays.jobs) or (first is not None and bool(read_record(first).jobs))
-    return PreviousLaunch(backend=record.backend, options=record.options, has_jobs=has_jobs)
+    jobs = record.arrays.jobs or (read_record(first).jobs if first is not None else {})
+    return Record(backend=record.backend, options=record.options, jobs=jobs)
 
 
 def submitted_trials(sweep: Sweep) -> set[int]:

@@ -14,8 +14,7 @@ import pytest
 
 from modtrain import plugins
 from modtrain.errors import InputError
-from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState
-from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState, python_path
 from tests.support.command import until
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"

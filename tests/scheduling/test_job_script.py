@@ -24,7 +24,7 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.backends.pbs import PbsBackend
 from modtrain.scheduling.backends.slurm import SlurmBackend
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff
+from modtrain.scheduling.restarts import MAX_RESTARTS, restart_pause_s
 from tests.support.command import Terminal
 from tests.support.executable import executable
 
@@ -375,8 +375,7 @@ def test_a_killed_worker_is_restarted_within_its_job_with_the_pauses_of_every_ba
     site.command("sleep", f'echo "$1" >>"{site.path}/pauses"')
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script).returncode == 137
-    backoff = RestartBackoff()
-    pauses = [backoff.pause_s(0.0) for _ in range(MAX_RESTARTS)]
+    pauses = [restart_pause_s(failures) for failures in range(1, MAX_RESTARTS + 1)]
     assert [float(line) for line in (site.path / "pauses").read_text().split()] == pauses
     assert (script.parent / "0.log").read_text().count("alive\n") == MAX_RESTARTS + 1
     assert " 137 " in (script.parent / "0.journal").read_text()

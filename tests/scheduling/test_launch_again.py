@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions, python_path
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.launcher import Launch, launch
-from modtrain.scheduling.new_run import find_target, plan_run
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.support.command import ended, start
@@ -182,6 +182,7 @@ def test_launch_is_a_function_for_scripts(tmp_path: Path, tiny_recipe: Path) -> 
     run = launch(config)
     assert run.name == "tiny-1"
     assert is_final(run)
+    assert launcher_pid(run.path) is None, "this process may live on, but the launch is over"
 
 
 @pytest.mark.slow

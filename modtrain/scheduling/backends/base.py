@@ -6,6 +6,8 @@ has achieved is read from the run's folder, not from the backend.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,3 +139,16 @@ class ScriptBackend(Backend, Protocol):
 
     def submit_array(self, array: Array) -> dict[int, str]:
         """Submit an array; the job id by task number, without the tasks that did not fit into the site's limits."""
+
+
+def python_path() -> dict[str, str]:
+    """`PYTHONPATH` with this process's import path as absolute paths, independent of the working folder.
+
+    Entries that every Python of this installation has by default are left out.
+    """
+    installation = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
+    inherited = [Path(entry).absolute() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    # An editable install adds the name of an import hook to sys.path, which is not a path.
+    paths = [Path(entry).absolute() for entry in filter(os.path.exists, sys.path)]
+    own = [str(path) for path in paths if path in inherited or not str(path).startswith(installation)]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}

@@ -91,16 +91,14 @@ class PbsBackend(BatchBackend):
 
     def _resources(self, resources: Resources) -> str:
         """One node with its cores, GPUs and memory, in the syntax of the dialect."""
-        profile = self.profile
-        if self.dialect == "pbspro":
-            memory = f"mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else None
-            gpus = f"ngpus={profile.gpus}" if profile.gpus else None
-            feature = f"{profile.constraint}=True" if profile.constraint and "=" not in profile.constraint else None
-            parts = ["select=1", f"ncpus={resources.cpus}", memory, gpus, feature or profile.constraint]
-            return ":".join(part for part in parts if part)
+        profile, feature = self.profile, self.profile.constraint
+        memory = f"mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else None
         gpus = f"gpus={profile.gpus}" if profile.gpus else None
-        nodes = ":".join(part for part in ("nodes=1", f"ppn={resources.cpus}", gpus, profile.constraint) if part)
-        return nodes + (f",mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else "")
+        if self.dialect == "torque":
+            nodes = ":".join(filter(None, ["nodes=1", f"ppn={resources.cpus}", gpus, feature]))
+            return ",".join(filter(None, [nodes, memory]))
+        feature = f"{feature}=True" if feature and "=" not in feature else feature
+        return ":".join(filter(None, ["select=1", f"ncpus={resources.cpus}", memory, gpus and f"n{gpus}", feature]))
 
     def cancelled_by(self, id: str) -> list[str]:
         """Torque's commands on Slurm can only cancel a whole array; a job that continues a task has its own id."""

@@ -21,9 +21,8 @@ from multiprocessing import Pipe
 from typing import Any
 
 from modtrain.errors import BackendSilent, ClusterLost, InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, python_path
 from modtrain.scheduling.profile import check_supported
-from modtrain.scheduling.python_path import python_path
 
 JOIN_S = 90.0
 """Longer than Ray takes to start, or to give up an address, on a slow machine."""
@@ -59,7 +58,15 @@ class Driver:
         self._pipe.send(address)
         self._calls = self._results = 0
         atexit.register(self.close)
-        self._join()
+        try:
+            self.call("join", timeout_s=JOIN_S)
+        except ModtrainError as error:
+            self.close()
+            if not isinstance(error, BackendSilent):
+                raise
+            raise InputError(
+                f"{self._cluster_name()} did not accept this process within {JOIN_S:.0f} s. Is it a Ray cluster?"
+            ) from None
 
     def call(self, method: str, *arguments: object, timeout_s: float) -> Any:
         """Call a method of `Actors`: return its result or raise its error.
@@ -97,18 +104,6 @@ class Driver:
             lines = self._output.read().decode(errors="replace").strip().splitlines()
             self._last_output = lines[-1] if lines else "no reason given"
             self._output.close()
-
-    def _join(self) -> None:
-        try:
-            self.call("join", timeout_s=JOIN_S)
-        except BackendSilent:
-            self.close()
-            raise InputError(
-                f"{self._cluster_name()} did not accept this process within {JOIN_S:.0f} s. Is it a Ray cluster?"
-            ) from None
-        except ModtrainError:
-            self.close()
-            raise
 
     def _receive(self, timeout_s: float) -> bool:
         """Whether every call has its result. Only one is sent at a time, so that calls cannot fill the pipe."""

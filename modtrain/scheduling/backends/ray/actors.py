@@ -16,7 +16,7 @@ from typing import Any
 from modtrain.errors import ClusterLost, ModtrainError
 from modtrain.scheduling.backends.base import Job, JobState
 from modtrain.scheduling.backends.ray import cluster, placement_groups
-from modtrain.scheduling.backends.ray.cluster import NAMESPACE, find_actor
+from modtrain.scheduling.backends.ray.cluster import find_actor
 from modtrain.scheduling.backends.ray.supervisor import Supervisor
 from modtrain.storage import filesystem
 
@@ -106,9 +106,7 @@ class Actors:
             ray.remote(Supervisor)
             .options(
                 name=id,
-                namespace=NAMESPACE,
                 max_restarts=-1,
-                max_task_retries=0,
                 num_cpus=reserved.get("CPU", 0),
                 num_gpus=reserved.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(

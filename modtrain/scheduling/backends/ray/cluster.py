@@ -59,7 +59,7 @@ def find_actor(name: str) -> Any:
     import ray
 
     try:
-        return ray.get_actor(name, namespace=NAMESPACE)
+        return ray.get_actor(name)
     except ValueError:
         return None
 
@@ -75,8 +75,10 @@ def own_node_is_alive() -> bool:
 def _join(address: str) -> None:
     import ray
 
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
     try:
-        _check_listens(address)
+        if colon and port.isdecimal():  # Ray itself would try for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise InputError(
             f"There is no Ray cluster at {address} ({error.strerror or error}). Start one there, or omit --address and "
@@ -91,13 +93,6 @@ def _join(address: str) -> None:
             "is one of its nodes, with the same versions of Ray and Python. If it requires a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the token's file."
         ) from None
-
-
-def _check_listens(address: str) -> None:
-    """OSError where nothing listens at the address: Ray itself would retry for many minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _start_instance() -> None:

@@ -1,7 +1,9 @@
-"""The run that a config names: found in its folder, or its modules placed on workers, then created.
+"""The run that a config names, new or resumed: found in its folder or placed on workers, and how it is launched.
 
-target = find_target(config)    # folder, recipe, existing run
-run = plan_run(target).write()  # settings compared, or modules placed; then the folder is created
+target = find_target(config)                            # folder, recipe, existing run
+plan = plan_run(target)                                 # settings compared, or modules placed
+backend, options = choose_launch(config, target.run)    # as the config says, else as before
+run = plan.write()                                      # only now the folder is created
 """
 
 from __future__ import annotations
@@ -11,20 +13,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.loading import load_recipe, recipe_name
+from modtrain.recipes.params import as_values, build_params, flatten
 from modtrain.scheduling import placement
-from modtrain.scheduling.config import Config, new_spec
-from modtrain.scheduling.python_path import python_path
-from modtrain.scheduling.resume import check_settings, has_begun
+from modtrain.scheduling.backends.base import BackendOptions, python_path
+from modtrain.scheduling.config import Config, new_spec, resolved_path
+from modtrain.scheduling.job_record import Record, job_states, read_record
+from modtrain.scheduling.profile import Profile, read_profile
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE
+from modtrain.storage.liveness import live_modules
 from modtrain.storage.manifest import check_name
 from modtrain.storage.run import Run, RunSpec
+
+_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
+"""Options that say where a run is executed, or that are compared separately."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +90,11 @@ def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
     """
     config = target.config.with_settings(settings)
     if target.run is not None and target.resumes:
-        check_settings(config, target.recipe, target.run)
+        if other := differences(config, target.recipe, target.run.spec):
+            raise InputError(
+                f"{target.run.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or "
+                "choose another --name."
+            )
         return RunPlan(target=target, run=target.run)
     spec, costs = draft(config, target.recipe)
     return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
@@ -144,6 +156,69 @@ def measured_costs(spec: RunSpec) -> dict[str, float]:
         reasons = result.stderr.strip().splitlines() or ["no reason given"]
         raise InputError(f"The costs of the modules could not be measured: {reasons[-1]}")
     return {name: float(cost) for name, cost in json.loads(result.stdout.strip().splitlines()[-1]).items()}
+
+
+def has_begun(run: Run) -> bool:
+    """Whether anything was published, runs, or is queued; true as well where the scheduler does not answer."""
+    if any(run.store(module).versions() for module in run.modules) or live_modules(run):
+        return True
+    try:
+        return any(state.live for state in job_states(run).values())
+    except ModtrainError:
+        return True
+
+
+def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
+    """Settings of the config that an existing run does not have, one phrase each; unset ones never differ."""
+    given = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in _NOT_COMPARED}
+    if "track" in given:
+        given["track"] = [recipe_name(name) for name in given["track"]]
+    for name, resolve in (("recipe", recipe_name), ("dataroot", resolved_path)):
+        if given.get(name):
+            given[name] = resolve(given[name])
+    current = spec.model_dump()
+    other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
+    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
+    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
+    other |= {name: (old.get(name), values[name]) for name in changed}
+    if config.place and (placed := placement.parse(config.place, list(recipe.modules))) != spec.placement:
+        other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
+    elif config.nodes and config.nodes != len(spec.placement):
+        other["nodes"] = (len(spec.placement), config.nodes)
+    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
+
+
+def choose_launch(config: Config, run: Run | None) -> tuple[str, BackendOptions]:
+    """The backend and options with which a run is launched, new or resumed."""
+    previous = read_record(run) if run is not None else Record()
+    backend = choose_backend(config, previous)
+    return backend, choose_options(config, backend, previous)
+
+
+def choose_backend(config: Config, previous: Record) -> str:
+    """The backend that is named, or that the named profile is for, else the previous one, else the default."""
+    if "backend" in config.model_fields_set:
+        return config.backend
+    profile = _named_profile(config)
+    return (profile.backend if profile else None) or previous.backend or config.backend
+
+
+def choose_options(config: Config, backend: str, previous: Record) -> BackendOptions:
+    """The options of the backend: the named profile, else the previous one; then the job options of the config.
+
+    The previous options hold for the same backend only. While no job was submitted, a command that names a backend or
+    a profile ignores them, so that it can correct what was refused.
+    """
+    is_named = "backend" in config.model_fields_set or config.profile is not None
+    is_same = previous.backend == backend and (bool(previous.jobs) or not is_named)
+    before = previous.options if is_same else BackendOptions()
+    profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
+    options = BackendOptions(address=config.address, profile=profile)
+    return options if options.address else replace(options, address=before.address)
+
+
+def _named_profile(config: Config) -> Profile | None:
+    return read_profile(Path(config.profile).expanduser()) if config.profile else None
 
 
 def _root(config: Config) -> Path:
