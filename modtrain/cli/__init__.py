@@ -40,7 +40,6 @@ class LastMessageHandler(logging.StreamHandler[Any]):
     error: object = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record and keep it."""
         self.message = record.getMessage()
         self.error = record.exc_info[1] if record.exc_info else None
         super().emit(record)

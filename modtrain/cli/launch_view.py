@@ -40,7 +40,6 @@ class LaunchView:
     """One launch in a terminal."""
 
     def __init__(self, launch: Launch) -> None:
-        """Nothing is printed before `follow`."""
         self.launch, self.run = launch, launch.run
         self.out = terminal.console()
         self._reports = dict.fromkeys(self.run.modules, NO_REPORT)

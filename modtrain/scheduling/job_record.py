@@ -40,7 +40,6 @@ class Record:
     """By worker. A live job of an earlier submission stays on its own backend."""
 
     def write(self, run: Run) -> None:
-        """Write the record into the run's folder."""
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
         values = launch_values(self.backend, self.options) | {"jobs": jobs}
         filesystem.replace_file(_path(run), json.dumps(values, indent=2).encode())

@@ -67,7 +67,6 @@ class Member:
 
     @property
     def name(self) -> str:
-        """The modules, for messages."""
         return "+".join(self.modules)
 
     @property
@@ -77,11 +76,9 @@ class Member:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to restart the worker."""
         return self._restart_at is not None and time.monotonic() >= self._restart_at
 
     def run_as(self, id: str, backend: str) -> None:
-        """Note the job that was submitted."""
         self.id, self.backend, self.phase = id, backend, "pending"
         self.exit_code, self.over = None, False
         self._started_at, self._restart_at = time.monotonic(), None
@@ -169,7 +166,6 @@ class Launch:
 
     @property
     def over(self) -> bool:
-        """Whether every worker is over."""
         return all(member.over for member in self.members)
 
     def job_ids(self) -> dict[str, list[str]]:

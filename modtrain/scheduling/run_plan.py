@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modtrain.errors import InputError, ModtrainError, did_you_mean
@@ -59,10 +59,9 @@ def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
     path = _root(config) / (config.name or new_name(config))
     run = Run.open(path) if (path / RUN_FILE).exists() else None
     resumes = run is not None and (named_by_folder or has_begun(run))
-    recipe = (
-        run.spec.recipe if run is not None and resumes and "recipe" not in config.model_fields_set else config.recipe
-    )
-    return Target(config=config, path=path, recipe=load_recipe(recipe), run=run, resumes=resumes)
+    is_recipe_given = "recipe" in config.model_fields_set
+    recipe = load_recipe(config.recipe if run is None or not resumes or is_recipe_given else run.spec.recipe)
+    return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +212,7 @@ def choose_options(config: Config, backend: str, previous: Record) -> BackendOpt
     is_same = previous.backend == backend and (bool(previous.jobs) or not is_named)
     before = previous.options if is_same else BackendOptions()
     profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
-    options = BackendOptions(address=config.address, profile=profile)
-    return options if options.address else replace(options, address=before.address)
+    return BackendOptions(address=config.address or before.address, profile=profile)
 
 
 def _named_profile(config: Config) -> Profile | None:

@@ -176,7 +176,7 @@ def test_a_script_states_its_purpose_its_directives_and_how_to_submit_it(site: S
     text = script.read_text()
     assert text.startswith("#!/bin/bash\n#SBATCH --job-name=plain.generator-")
     assert "plain.generator: one worker of a modtrain run" in text
-    assert f"sbatch --parsable {script}" in text
+    assert f"# To submit it by hand: cd {script.parent} && sbatch --parsable 0.sh\n" in text
     for expected in (
         "--partition=long",
         "--time=00:30:00",

@@ -79,6 +79,10 @@ class BatchBackend:
         """States of the jobs with these scheduler's ids, by one call; those that it does not know are left out."""
         raise NotImplementedError
 
+    def submit_options(self, script: Path) -> tuple[str, ...]:
+        """Options of the submitting command for a script at this path."""
+        return ()
+
     def cancelled_by(self, id: str) -> list[str]:
         """Arguments of the cancelling command that end a job and every job that continues it."""
         return Journal(id).links
@@ -95,7 +99,6 @@ class BatchBackend:
         return self.profile.cpus or 1
 
     def scripts(self, jobs: Sequence[Job]) -> list[Path]:
-        """Write a script beside each job's log."""
         return [self._write(self._script(job)) for job in jobs]
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
@@ -112,7 +115,6 @@ class BatchBackend:
         return ids
 
     def arrays(self, array: Array) -> list[Path]:
-        """Write the scripts of an array, split at the site's limit."""
         return [self._write(script) for script in self._array_scripts(array)]
 
     def submit_array(self, array: Array) -> dict[int, str]:
@@ -171,7 +173,7 @@ class BatchBackend:
         program = shutil.which(self.submit_command[0])
         return Script(
             about=f"{job.name}: one worker of a modtrain run.",
-            submit=shlex.join([*self.submit_command, str(path)]),
+            submit=f"cd {shlex.quote(str(path.parent))} && {shlex.join(self._submission(path))}",
             path=path,
             log=job.log,
             journal=_journal(job.log),
@@ -218,10 +220,13 @@ class BatchBackend:
             last = following
         return first
 
+    def _submission(self, script: Path, *options: str) -> list[str]:
+        """The command, by the script's name alone: Torque's commands on Slurm paste it into a line of a shell."""
+        return [*self.submit_command, *self.submit_options(script), *options, script.name]
+
     def _submit(self, script: Path, *options: str) -> str:
         """Submit a script and return the scheduler's id."""
-        # By its file name alone: Torque's commands on Slurm paste their argument into a line of a shell.
-        answer = run([*self.submit_command, *options, script.name], folder=script.parent)
+        answer = run(self._submission(script, *options), folder=script.parent)
         lines = answer.stdout.strip().splitlines()
         if answer.returncode or not lines:
             message = " ".join((answer.stderr or answer.stdout).split()) or "it gave no reason"

@@ -42,7 +42,6 @@ class LocalBackend:
         return max(1, len(os.sched_getaffinity(0)) // jobs)
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Start a process for each job."""
         return [self._start(job) for job in jobs]
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.batch import BatchBackend, job_name, missing_command, run
-from modtrain.scheduling.job_script import Script
 from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = {"pbspro": 200, "torque": 15}
@@ -78,16 +75,9 @@ class PbsBackend(BatchBackend):
             if value is not None:
                 yield f"{option}{value}"
 
-    def _script(self, job: Job, *, exclusive_name: bool = True) -> Script:
-        script = super()._script(job, exclusive_name=exclusive_name)
-        # Torque's commands on Slurm paste their arguments into a line of a shell: they need a plain file name.
-        submit = (
-            f"cd {shlex.quote(str(script.path.parent))} && {shlex.join(['qsub', *DISCARD_OUTPUT, script.path.name])}"
-        )
-        return script if _plain(script.path) else replace(script, submit=submit)
-
-    def _submit(self, script: Path, *options: str) -> str:
-        return super()._submit(script, *(() if _plain(script) else DISCARD_OUTPUT), *options)
+    def submit_options(self, script: Path) -> tuple[str, ...]:
+        """For a path that PBS cannot read the output before the script opens its log is discarded."""
+        return () if _plain(script) else DISCARD_OUTPUT
 
     def _resources(self, resources: Resources) -> str:
         """One node with its cores, GPUs and memory, in the syntax of the dialect."""

@@ -87,7 +87,6 @@ class Driver:
 
     @property
     def running(self) -> bool:
-        """Whether the process can be called."""
         return self._process.poll() is None
 
     def close(self) -> None:
@@ -135,7 +134,6 @@ class RayBackend:
     poll_s = 0.5
 
     def __init__(self, options: BackendOptions) -> None:
-        """Check the options; no cluster is started or joined yet."""
         check_supported(options.profile, ("cpus",), "ray")
         self._address = options.address or os.environ.get("RAY_ADDRESS")
         self._driver: Driver | None = None

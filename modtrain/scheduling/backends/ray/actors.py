@@ -35,15 +35,12 @@ class Actors:
         """Calls of `Supervisor.state` without a result yet, by job id."""
 
     def join(self) -> None:
-        """InputError where there is no cluster, or it refuses this process."""
         cluster.connect(self._address)
 
     def cores(self, jobs: int) -> int:
-        """Equal share of the cluster's cores, whether they are in use or not."""
         return max(1, int(placement_groups.share(placement_groups.capacities("CPU"), jobs, math.inf)))
 
     def submit(self, jobs: Sequence[Job], place_s: float) -> list[str]:
-        """Start an actor for each job that is not running already. InputError where they cannot be placed."""
         running = {id for id, state in self.status([_id(job) for job in jobs]).items() if state.live}
         missing = {_id(job): job for job in jobs if _id(job) not in running}
         _remove(missing)
@@ -64,7 +61,6 @@ class Actors:
         return {id: self._state(id) for id in dict.fromkeys(ids)}
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Kill the commands, then their actors, and remove the placement groups that are empty then."""
         import ray
 
         known = [id for id, state in self.status(ids).items() if state.phase != "unknown"]

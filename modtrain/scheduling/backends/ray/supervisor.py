@@ -34,14 +34,12 @@ class Supervisor:
     """The actor class: its public methods are the actor's remote methods."""
 
     def __init__(self, command: Sequence[str], log: str) -> None:
-        """Start the command."""
         self._command, self._log = command, log
         self._child: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
         threading.Thread(target=self._run, name="supervisor", daemon=True).start()
 
     def state(self) -> tuple[str, int | None]:
-        """Phase and exit code."""
         if self._exit_code is not None:
             return "ended", self._exit_code
         return "running" if self._child is not None else "pending", None
