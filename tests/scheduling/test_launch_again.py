@@ -19,14 +19,17 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions, python_path
+from modtrain.scheduling.backends.base import BackendOptions, JobState, python_path
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.job_record import JobId, Record, worker_jobs
 from modtrain.scheduling.launcher import Launch, launch
 from modtrain.scheduling.profile import Profile
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.storage.run_state import worker_states
 from tests.support.command import ended, start
 from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, start_worker
@@ -199,6 +202,18 @@ def test_a_finished_run_is_over_at_once(tmp_path: Path, tiny_recipe: Path) -> No
     assert started.start() == []
     assert to_the_end(started) == []
     assert started.outcome() == 0
+
+
+def test_a_job_that_ended_without_a_report_failed_or_not_by_its_exit_code(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT)
+    jobs = {number: JobId("slurm", f"{run.path}/jobs/{number}.journal@{number + 7}") for number in range(2)}
+    run.jobs_path.mkdir()
+    Record(backend="slurm", jobs=jobs).write(run)
+    states = {0: JobState(phase="ended", exit_code=1), 1: JobState(phase="ended", exit_code=-9)}
+    monkeypatch.setattr("modtrain.scheduling.job_record.job_states", lambda run: states)
+    assert worker_states(read_snapshot(run, jobs=worker_jobs(run))) == ["failed", "lost"]
 
 
 WITH_A_SLOW_MODULE = """

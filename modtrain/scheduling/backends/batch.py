@@ -71,8 +71,8 @@ class BatchBackend:
         """Value of `--backend`."""
         return self.template.partition(".")[0]
 
-    def directives(self, job: Job, *, exclusive_name: bool) -> Iterator[str]:
-        """Directives of a job, without the marker; with `exclusive_name` no two jobs of this name run together."""
+    def directives(self, job: Job) -> Iterator[str]:
+        """Directives of a job or of each task of an array, without the marker."""
         raise NotImplementedError
 
     def query(self, ids: Sequence[str]) -> Mapping[str, JobState]:
@@ -168,8 +168,8 @@ class BatchBackend:
         if cancelled:  # some schedulers report a job as completed while its processes still run
             filesystem.wait_until(lambda: all(Journal(id).closed for id in ids) or None, timeout_s=JOURNAL_S)
 
-    def _script(self, job: Job, *, exclusive_name: bool = True) -> Script:
-        path, directives = job.log.with_suffix(".sh"), self.directives(job, exclusive_name=exclusive_name)
+    def _script(self, job: Job) -> Script:
+        path = job.log.with_suffix(".sh")
         program = shutil.which(self.submit_command[0])
         return Script(
             about=f"{job.name}: one worker of a modtrain run.",
@@ -178,7 +178,7 @@ class BatchBackend:
             log=job.log,
             journal=_journal(job.log),
             marker=self.marker,
-            directives=[*_without(directives, self.profile.leave_out), *self.profile.directives],
+            directives=[*_without(self.directives(job), self.profile.leave_out), *self.profile.directives],
             command=[self.profile.python or job.command[0], *job.command[1:]],
             environment=dict(job.environment),
             tools=Path(program).parent if program else None,
@@ -194,8 +194,7 @@ class BatchBackend:
         about = f"{array.name}: tasks of a modtrain sweep, each one worker of one of its trials."
         for part, start in enumerate(range(0, len(array.tasks), size)):
             tasks = array.tasks[start : start + size]
-            job = replace(array, log=array.log / f"array-{existing + part}.log")
-            script = self._script(job, exclusive_name=False)
+            script = self._script(replace(array, log=array.log / f"array-{existing + part}.log"))
             limit = f"%{array.max_running}" if array.max_running else ""
             directive = [f"{self.array_option}0-{len(tasks) - 1}{limit}"] if len(tasks) > 1 else []
             directives = [*script.directives, *directive]

@@ -51,7 +51,7 @@ class PbsBackend(BatchBackend):
                 f"resource called qos, use --directive='-l qos={self.profile.qos}'."
             )
 
-    def directives(self, job: Job, *, exclusive_name: bool) -> Iterator[str]:
+    def directives(self, job: Job) -> Iterator[str]:
         """Of one worker. Its script opens the log by itself, as PBS does not accept every file name."""
         profile = self.profile
         yield f"-N {job_name(job.name, job.log.parent, MAX_NAME_LENGTH[self.dialect])}"

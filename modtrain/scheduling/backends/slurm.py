@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, Preempted
-from modtrain.scheduling.backends.base import Job, JobState
+from modtrain.scheduling.backends.base import Array, Job, JobState
 from modtrain.scheduling.backends.batch import BatchBackend, job_name, run
 from modtrain.storage.run_snapshot import JobPhase
 
@@ -34,8 +34,8 @@ class SlurmBackend(BatchBackend):
     after_options = ("--dependency=afterany:{}",)
     array_option = "--array="
 
-    def directives(self, job: Job, *, exclusive_name: bool) -> Iterator[str]:
-        """Of one worker; with `exclusive_name` a second job of the same name waits for the first (singleton)."""
+    def directives(self, job: Job) -> Iterator[str]:
+        """Of one worker: a second job of the same name, unless it is a task, waits for the first (singleton)."""
         profile = self.profile
         yield f"--job-name={job_name(job.name, job.log.parent, MAX_NAME_LENGTH)}"
         yield f"--output={_file(job.log)}"
@@ -46,7 +46,7 @@ class SlurmBackend(BatchBackend):
         yield "--requeue"
         dependency = profile.dependency or ""
         # `?` separates alternatives, which cannot be combined with a further condition.
-        singleton = ["singleton"] if exclusive_name and "?" not in dependency else []
+        singleton = ["singleton"] if not isinstance(job, Array) and "?" not in dependency else []
         for option, value in {
             "--dependency": ",".join([*singleton, *([dependency] if dependency else [])]) or None,
             "--partition": profile.queue,
