@@ -99,14 +99,18 @@ def record_states(record: Record, backends: Mapping[str, Backend] = MappingProxy
 
 
 def worker_jobs(run: Run) -> dict[int, WorkerJob]:
-    """The states of the jobs with the ids of those that continued each, for a `RunSnapshot`."""
-    jobs = read_record(run).jobs
-    return {
-        number: WorkerJob(
-            phase=state.phase, exit_code=state.exit_code, reason=state.reason, ids=tuple(Journal(jobs[number].id).links)
-        )
-        for number, state in job_states(run).items()
-    }
+    """The states of the jobs with what their journals say, for a `RunSnapshot`.
+
+    An exit code is that of a worker: the end of a job that the scheduler ended, or a command cancelled, has none.
+    """
+    jobs, stop = read_record(run).jobs, run.stop_request()
+    is_cancelled = stop is not None and stop.kind == "cancelled"
+    states = {}
+    for number, state in job_states(run).items():
+        journal = Journal(jobs[number].id)
+        code = None if is_cancelled else journal.exit_code
+        states[number] = WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(journal.links), exit_code=code)
+    return states
 
 
 def cancel_jobs(run: Run) -> int:

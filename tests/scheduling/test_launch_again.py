@@ -208,12 +208,18 @@ def test_a_job_that_ended_without_a_report_failed_or_not_by_its_exit_code(
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT)
-    jobs = {number: JobId("slurm", f"{run.path}/jobs/{number}.journal@{number + 7}") for number in range(2)}
+    journals = [run.jobs_path / f"{number}.journal" for number in range(2)]
     run.jobs_path.mkdir()
+    for journal, code in zip(journals, (1, 137), strict=True):
+        journal.write_text(f"started 7 n1 1\nended 7 {code} 2\n")
+    jobs = {number: JobId("slurm", f"{journal}@7") for number, journal in enumerate(journals)}
     Record(backend="slurm", jobs=jobs).write(run)
-    states = {0: JobState(phase="ended", exit_code=1), 1: JobState(phase="ended", exit_code=-9)}
-    monkeypatch.setattr("modtrain.scheduling.job_record.job_states", lambda run: states)
+    monkeypatch.setattr(
+        "modtrain.scheduling.job_record.job_states", lambda run: dict.fromkeys(jobs, JobState(phase="ended"))
+    )
     assert worker_states(read_snapshot(run, jobs=worker_jobs(run))) == ["failed", "lost"]
+    run.request_stop("cancelled", kind="cancelled")
+    assert worker_states(read_snapshot(run, jobs=worker_jobs(run))) == ["cancelled", "cancelled"]
 
 
 WITH_A_SLOW_MODULE = """
