@@ -49,7 +49,7 @@ class Member:
     number: int
     modules: list[str]
     id: str | None = None
-    """Of its job; None before it is submitted, and while it waits for its restart."""
+    """Of its job; None before it is submitted. One that waits for its restart keeps that of the ended job."""
     backend: str = ""
     """Where the job runs: a live job of an earlier launch stays on its own backend."""
     phase: str = "pending"
@@ -72,7 +72,7 @@ class Member:
     @property
     def is_watched(self) -> bool:
         """Whether the state of its job is of interest."""
-        return self.id is not None and not self.over
+        return self.id is not None and not self.over and self._restart_at is None
 
     @property
     def is_due(self) -> bool:
@@ -93,7 +93,7 @@ class Member:
         if (pause_s := restart_pause_s(self._failures)) is None:
             return False
         self.restarts += 1
-        self.id, self._restart_at = None, time.monotonic() + pause_s
+        self._restart_at = time.monotonic() + pause_s
         return True
 
 
