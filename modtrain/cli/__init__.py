@@ -14,12 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
-from modtrain.cli.arguments import Commands
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 
 app = typer.Typer(
     name="modtrain",
-    cls=Commands,
     help="Train a model module by module, asynchronously, over a shared folder.\n\n"
     "`modtrain launch` trains the built-in demo; `modtrain status runs/NAME` shows its progress.",
     epilog="`modtrain COMMAND --help` describes a command. Exit codes: 0 success, 2 wrong input, 3 stopped, "
@@ -42,7 +40,6 @@ class LastMessageHandler(logging.StreamHandler[Any]):
     error: object = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record and keep it."""
         self.message = record.getMessage()
         self.error = record.exc_info[1] if record.exc_info else None
         super().emit(record)
@@ -71,8 +68,7 @@ def main() -> None:
 
 @app.callback()
 def program(
-    ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
 ) -> None:
     """Show the help where no command is given."""
     if version:

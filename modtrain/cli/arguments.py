@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from modtrain.errors import InputError, did_you_mean
 
@@ -17,28 +16,13 @@ ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout"}
 NUMBERS = ("cpus", "memory_gb", "gpus")
 """Job options that are numbers although their default is None."""
 UNDECLARED = "modtrain.undeclared"
-"""Key of a click context under which a command keeps its `UndeclaredOption`s."""
-
-
-@dataclass(frozen=True)
-class UndeclaredOption:
-    """A long option that the command does not declare."""
-
-    name: str
-    value: str
-    tokens: tuple[str, ...]
-    """As typed."""
-
-
-class Commands(TyperGroup):
-    """The program."""
+"""Key of a click context under which a `LaunchCommand` keeps name and value of options that it does not declare."""
 
 
 class Command(TyperCommand):
     """A command with options in sections, whose names may be typed with underscores."""
 
     keeps_undeclared = False
-    """Whether options that the command does not declare are kept in its context, rather than refused."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write each section (`rich_help_panel` of its options) in the order of the options."""
@@ -54,12 +38,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments with option names spelled as they are declared."""
-        declared, undeclared = self._split(ctx, args)
-        if self.keeps_undeclared:
-            ctx.meta[UNDECLARED] = undeclared
-        else:
-            declared += [token for option in undeclared for token in option.tokens]
-        return super().parse_args(ctx, declared)
+        return super().parse_args(ctx, self._declared(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; a reader that closes the pipe, such as `head`, ends it without a message."""
@@ -69,26 +48,29 @@ class Command(TyperCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(141) from None
 
-    def _split(self, ctx: Any, args: Sequence[str]) -> tuple[list[str], list[UndeclaredOption]]:
-        """The arguments that this command declares, spelled as declared, and all other long options."""
+    def _declared(self, ctx: Any, args: Sequence[str]) -> list[str]:
+        """The arguments, spelled as declared; undeclared options are kept in the context or left to be refused."""
         takes_value = {option: not getattr(p, "is_flag", False) for p in self.get_params(ctx) for option in names_of(p)}
         declared: list[str] = []
-        undeclared: list[UndeclaredOption] = []
+        undeclared = ctx.meta[UNDECLARED] = list[tuple[str, str]]()
         rest = list(args)
         while rest:
             token = rest.pop(0)
             if token == "--":
-                return [*declared, token, *rest], undeclared
+                return [*declared, token, *rest]
             name, equals, value = token.partition("=")
             dashed = name.replace("_", "-")
             known = ALIASES.get(dashed, dashed)
-            if token.startswith("--") and known not in takes_value:
-                undeclared.append(_undeclared(token, rest))
-                continue
-            declared.append(known + equals + value if token.startswith("--") else token)
-            if takes_value.get(known) and not equals and rest:
-                declared.append(rest.pop(0))
-        return declared, undeclared
+            if known in takes_value:
+                declared.append(known + equals + value)
+                if takes_value[known] and not equals and rest:
+                    declared.append(rest.pop(0))
+            elif token.startswith("--") and self.keeps_undeclared:
+                is_flag = not equals and (not rest or rest[0].startswith("--"))
+                undeclared.append((name, "true" if is_flag else value if equals else rest.pop(0)))
+            else:
+                declared.append(token)
+        return declared
 
 
 class LaunchCommand(Command):
@@ -129,17 +111,6 @@ def _is_other(text: str) -> bool:
     return not text or text.startswith("-") or "/" in text or text.endswith((".yaml", ".yml")) or Path(text).exists()
 
 
-def _undeclared(token: str, rest: list[str]) -> UndeclaredOption:
-    """An undeclared option; its value is taken from `rest` where it is the next word."""
-    name, equals, value = token.partition("=")
-    if equals:
-        return UndeclaredOption(name, value, (token,))
-    if rest and not rest[0].startswith("--"):
-        value = rest.pop(0)
-        return UndeclaredOption(name, value, (token, value))
-    return UndeclaredOption(name, "true", (token,))
-
-
 def names_of(param: Any) -> list[str]:
     """Every spelling of an option; none for an argument."""
     return [name for name in [*param.opts, *param.secondary_opts] if name.startswith("-")]
@@ -152,17 +123,17 @@ def job_options(ctx: typer.Context) -> dict[str, Any]:
 
     options: dict[str, Any] = {}
     rest = []
-    for option in ctx.meta.get(UNDECLARED, []):
-        name = option.name.lstrip("-").replace("-", "_")
+    for option, value in ctx.meta[UNDECLARED]:
+        name = option.lstrip("-").replace("-", "_")
         name = ALIASES.get(name, name)
         field = Profile.model_fields.get(name)
         if field is None or name == "backend":
-            rest.append(option)
+            rest.append((option, value))
         elif field.default == ():
-            options.setdefault(name, []).append(option.value)
+            options.setdefault(name, []).append(value)
         else:
             is_number = isinstance(field.default, float | int) or name in NUMBERS
-            options[name] = read_yaml(option.value) if is_number else option.value
+            options[name] = read_yaml(value) if is_number else value
     ctx.meta[UNDECLARED] = rest
     return options
 
@@ -172,12 +143,20 @@ def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
 
     An option means the parameter of that name, or all that end in it: `--lr` sets every learning rate.
     """
-    declared = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
     settings = []
-    for option in ctx.meta.get(UNDECLARED, []):
-        names, value = _matching(option, parameters)
+    for option, value in ctx.meta[UNDECLARED]:
+        name = option.lstrip("-").replace("-", "_")
+        names = _ending_in(name, parameters)
+        if not names and value == "true" and name.startswith("no_"):
+            names, value = _ending_in(name.removeprefix("no_"), parameters), "false"
         if not names:
-            raise InputError(_no_option(option.name, declared, parameters))
+            known = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
+            spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
+            near = did_you_mean(option.replace("_", "-"), [*known, *sorted(spelled)])
+            raise InputError(
+                f"There is no option {option}, and the recipe has no parameter of that name.{near} "
+                "`modtrain launch --help` lists the options, `modtrain recipes NAME` the parameters."
+            )
         settings += [f"{name}={value}" for name in names]
     return settings
 
@@ -205,23 +184,5 @@ def file_or_folder(
     return None, {**given, **options}
 
 
-def _matching(option: UndeclaredOption, parameters: Sequence[str]) -> tuple[list[str], str]:
-    """The parameters that an option sets, and the value: `--no-flip` sets `flip` to false."""
-    name = option.name.lstrip("-").replace("-", "_")
-    names = _ending_in(name, parameters)
-    if not names and name.startswith("no_") and option.value == "true":
-        return _ending_in(name.removeprefix("no_"), parameters), "false"
-    return names, option.value
-
-
-def _ending_in(name: str, parameters: Iterable[str]) -> list[str]:
+def _ending_in(name: str, parameters: Sequence[str]) -> list[str]:
     return [known for known in parameters if known == name or known.rpartition(".")[2] == name]
-
-
-def _no_option(name: str, declared: list[str], parameters: Sequence[str]) -> str:
-    spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
-    near = did_you_mean(name.replace("_", "-"), [*declared, *sorted(spelled)])
-    return (
-        f"There is no option {name}, and the recipe has no parameter of that name.{near} "
-        "`modtrain launch --help` lists the options, `modtrain recipes NAME` the parameters."
-    )

@@ -7,41 +7,19 @@ function that Python's `launch(config)` uses as well.
 from __future__ import annotations
 
 import shlex
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modtrain.cli import options
 from modtrain.cli.arguments import LaunchCommand, file_or_folder, job_options, recipe_settings
-from modtrain.cli.options import (
-    EXECUTION,
-    MODE,
-    AddressOption,
-    BackendOption,
-    Count,
-    DatarootOption,
-    DeviceOption,
-    EpochsOption,
-    ExchangeOption,
-    PeerTimeoutOption,
-    PlaceOption,
-    ProfileOption,
-    RecipeOption,
-    RootOption,
-    SeedOption,
-    SettingsOption,
-    StalenessOption,
-    Text,
-    TrackOption,
-    option,
-)
+from modtrain.cli.options import EXECUTION, MODE, Count, Text, option
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
     from modtrain.scheduling.launcher import Launch
-    from modtrain.scheduling.new_run import Target
-    from modtrain.scheduling.resume import BackendChoice
+    from modtrain.scheduling.run_plan import RunPlan, Target
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,28 +29,28 @@ def add_to(app: typer.Typer) -> None:
 
 def launch(
     ctx: typer.Context,
-    target: Annotated[
+    path: Annotated[
         Path | None,
         typer.Argument(metavar="CONFIG.yaml | RUN", help="A config file, or the folder of a run to resume."),
     ] = None,
-    recipe: RecipeOption = None,
-    dataroot: DatarootOption = None,
-    settings: SettingsOption = None,
-    epochs: EpochsOption = None,
-    exchange_every: ExchangeOption = None,
-    max_staleness: StalenessOption = None,
-    peer_timeout: PeerTimeoutOption = None,
-    seed: SeedOption = None,
-    device: DeviceOption = None,
-    track: TrackOption = None,
+    recipe: options.RecipeOption = None,
+    dataroot: options.DatarootOption = None,
+    settings: options.SettingsOption = None,
+    epochs: options.EpochsOption = None,
+    exchange_every: options.ExchangeOption = None,
+    max_staleness: options.StalenessOption = None,
+    peer_timeout_s: options.PeerTimeoutOption = None,
+    seed: options.SeedOption = None,
+    device: options.DeviceOption = None,
+    track: options.TrackOption = None,
     nodes: Annotated[
         Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [one per module]", metavar="N")
     ] = None,
-    place: PlaceOption = None,
-    backend: BackendOption = None,
-    profile: ProfileOption = None,
-    address: AddressOption = None,
-    root: RootOption = None,
+    place: options.PlaceOption = None,
+    backend: options.BackendOption = None,
+    profile: options.ProfileOption = None,
+    address: options.AddressOption = None,
+    root: options.RootOption = None,
     name: Annotated[
         Text, option(EXECUTION, "Name of the run's folder. [the recipe's name, numbered]", metavar="NAME")
     ] = None,
@@ -91,65 +69,38 @@ def launch(
     Ctrl-C asks all workers to publish and exit; a second Ctrl-C ends them at once. With slurm and pbs the command
     submits one job per worker and returns; `--dry-run` writes the job scripts and submits nothing.
     """
-    given = {
-        "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "exchange_every": exchange_every, "seed": seed,
-        "max_staleness": max_staleness, "peer_timeout_s": peer_timeout, "device": device, "nodes": nodes,
-        "place": place, "backend": backend, "address": address, "root": root, "name": name, "profile": profile,
-        "track": track or None,
-    }  # fmt: skip
-    named = _read_target(ctx, target, given, settings or [])
-    _check_existing(named, resume=resume)
-    _launch(named, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
-
-
-def _launch(target: Target, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None) -> None:
-    """Plan the run, choose the backend, then launch in the mode of the options."""
-    from modtrain.scheduling.launcher import create_launch
-    from modtrain.scheduling.new_run import plan_run
-    from modtrain.scheduling.resume import choose_launch
-
-    plan = plan_run(target)
-    choice = choose_launch(target.config, target.run)
-    _check_mode(choice, detach=detach, wait=wait)
-    if dry_run and not choice.backend.unattended:
-        from modtrain.cli.dry_run import show
-
-        show(plan, choice)
-        return
-    created = create_launch(plan, choice, submits=not dry_run)
-    if dry_run:
-        from modtrain.cli.submit_view import show_scripts
-
-        show_scripts(created)
-    elif choice.backend.unattended and not wait:
-        from modtrain.cli.submit_view import submit
-
-        submit(created)
-    elif detach:
-        from modtrain.cli.detach import start_in_background
-
-        start_in_background(created)
-    else:
-        _follow(created, ready_fd)
-
-
-def _read_target(ctx: typer.Context, path: Path | None, given: dict[str, Any], settings: list[str]) -> Target:
-    """Read the config file or run folder and the options, those of the recipe's parameters last."""
     from modtrain.recipes.params import parameters
-    from modtrain.scheduling.config import read_config
-    from modtrain.scheduling.new_run import find_target
+    from modtrain.scheduling.run_plan import plan_run
+
+    target = _read_target(ctx, path)
+    _check_existing(target, resume=resume)
+    names = [parameter.name for parameter in parameters(target.recipe.params)]
+    plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
+    _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
+
+
+def _read_target(ctx: typer.Context, path: Path | None) -> Target:
+    """Read the config file or run folder, and the options that are named as the fields of a config."""
+    from modtrain.scheduling.config import Config, read_config
+    from modtrain.scheduling.run_plan import find_target
     from modtrain.storage.run import Run
 
+    given = {name: value for name, value in ctx.params.items() if name in Config.model_fields and value != ()}
     file, given = file_or_folder(path, given, "run", lambda folder: Run.open(folder).path)
     config = read_config(file, {**given, "job": job_options(ctx)})
-    named = find_target(config, named_by_folder=path is not None and file is None)
-    names = [parameter.name for parameter in parameters(named.recipe.params)]
-    return named.with_settings([*recipe_settings(ctx, names), *settings])
+    return find_target(config, named_by_folder=path is not None and file is None)
 
 
 def _check_existing(target: Target, *, resume: bool) -> None:
     """InputError where `--resume` names no run; a hint where an unnamed earlier run is unfinished."""
-    hint = _unfinished_hint(target)
+    from modtrain.cli import terminal
+    from modtrain.scheduling.run_plan import unfinished
+
+    earlier = None if target.run is not None or target.config.name is not None else unfinished(target.config)
+    hint = ""
+    if earlier is not None:
+        path = shlex.quote(terminal.short(earlier.path))
+        hint = f"{earlier.name} is not finished; `modtrain launch {path}` resumes it."
     if resume and target.run is None:
         message = f"There is no run {target.path} to resume; without --resume it is created. {hint}"
         raise InputError(message.strip())
@@ -157,39 +108,48 @@ def _check_existing(target: Target, *, resume: bool) -> None:
         typer.echo(hint, err=True)
 
 
-def _unfinished_hint(target: Target) -> str:
-    from modtrain.cli import terminal
-    from modtrain.scheduling.new_run import unfinished
+def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None) -> None:
+    """Choose the backend, then launch in the mode of the options."""
+    from modtrain import plugins
+    from modtrain.cli import launch_modes
+    from modtrain.scheduling.launcher import create_launch
+    from modtrain.scheduling.run_plan import choose_launch
 
-    earlier = None if target.run is not None or target.config.name is not None else unfinished(target.config)
-    if earlier is None:
-        return ""
-    return f"{earlier.name} is not finished; `modtrain launch {shlex.quote(terminal.short(earlier.path))}` resumes it."
-
-
-def _check_mode(choice: BackendChoice, *, detach: bool, wait: bool) -> None:
-    """InputError where `--detach` or `--wait` does not fit the backend."""
-    if detach and (choice.backend.unattended or wait):
+    backend, options = choose_launch(plan.target.config, plan.target.run)
+    unattended = plugins.load("backend", backend)(options).unattended
+    if detach and (unattended or wait):
         raise InputError("--detach cannot be used with --wait, nor with slurm or pbs, whose jobs need no launcher.")
-    if wait and not choice.backend.unattended:
-        raise InputError(f"--wait is for slurm and pbs; a launch on {choice.name} waits unless it gets --detach.")
+    if wait and not unattended:
+        raise InputError(f"--wait is for slurm and pbs; a launch on {backend} waits unless it gets --detach.")
+    if dry_run and not unattended:
+        launch_modes.show_plan(plan, backend)
+        return
+    created = create_launch(plan, backend, options, submits=not dry_run)
+    if dry_run:
+        launch_modes.show_scripts(created)
+    elif unattended and not wait:
+        launch_modes.submit(created)
+    elif detach:
+        launch_modes.start_in_background(created)
+    else:
+        _follow(created, ready_fd)
 
 
 def _follow(created: Launch, ready_fd: int | None) -> None:
     """Submit the jobs, show them to their end, and exit with the code of the launch."""
-    from modtrain.cli.detach import report_ready
+    from modtrain.cli.launch_modes import report_ready
     from modtrain.cli.launch_view import LaunchView
 
-    started_at = time.monotonic()
     view = LaunchView(created)
     try:
         created.start()
-        report_ready(ready_fd)
+        if ready_fd is not None:
+            report_ready(ready_fd)
         code = view.follow()
     except BaseException:
         if not created.backend.unattended:  # the jobs of a scheduler continue without this process
             created.cancel()
         raise
     if code == 0:
-        view.print_result(time.monotonic() - started_at)
+        view.print_result()
     raise typer.Exit(code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,8 +24,7 @@ from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Pre
 from modtrain.monitoring.status import Status, build_status
 from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
-from modtrain.scheduling.launcher import Launch
-from modtrain.scheduling.member import Member
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
@@ -40,7 +40,6 @@ class LaunchView:
     """One launch in a terminal."""
 
     def __init__(self, launch: Launch) -> None:
-        """Nothing is printed before `follow`."""
         self.launch, self.run = launch, launch.run
         self.out = terminal.console()
         self._reports = dict.fromkeys(self.run.modules, NO_REPORT)
@@ -67,24 +66,24 @@ class LaunchView:
         """The status of the run; a worker that is being restarted counts with what it has published."""
         return build_status(self._snapshot())
 
-    def print_result(self, seconds: float) -> None:
+    def print_result(self) -> None:
         """Evaluate the finished run; print its metrics, the sample grid, and the time that it took."""
-        recipe = recipe_of(self.run.spec)
+        took = terminal.duration(time.monotonic() - self._started_at)
         self.out.print()
-        if recipe.evaluate is None:
-            self.out.print(f"Finished in {terminal.duration(seconds)}. The recipe has no `evaluate`: no metrics.")
+        if recipe_of(self.run.spec).evaluate is None:
+            self.out.print(f"Finished in {took}. The recipe has no `evaluate`: no metrics.")
             return
         from modtrain.training.evaluation import evaluate
 
         try:
             evaluation = evaluate(self.run)
         except InputError as error:
-            self.out.print(f"Finished in {terminal.duration(seconds)}, but not evaluated: {error}", soft_wrap=True)
+            self.out.print(f"Finished in {took}, but not evaluated: {error}", soft_wrap=True)
             return
         self.out.print(terminal.metrics_table(evaluation["metrics"]))
         grid = {"grid": terminal.short(Path(evaluation["grid"]))} if evaluation["grid"] else {}
         self.out.print()
-        facts = {**grid, "run": terminal.short(self.run.path), "took": terminal.duration(seconds)}
+        facts = {**grid, "run": terminal.short(self.run.path), "took": took}
         for name, value in facts.items():  # not a table, which would fold a long path
             self.out.print(Text.assemble((f"{name:<4}  ", "dim"), value), soft_wrap=True)
 
@@ -112,13 +111,12 @@ class LaunchView:
         if not terminal.is_live(self.out):
             yield self._print_lines
             return
-        with Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True) as live:
-            # Log handlers keep the stream that they were created with: they would write over the live table.
-            streams = [handler for handler in logging.root.handlers if isinstance(handler, logging.StreamHandler)]
-            with ExitStack() as stack:
-                for handler in streams:
-                    stack.callback(handler.setStream, handler.setStream(_AboveTable(self.out)))
-                yield lambda status: live.update(self._table(status), refresh=True)
+        live = Live(console=self.out, auto_refresh=False, redirect_stdout=True, redirect_stderr=True)
+        with live, ExitStack() as stack:
+            for handler in logging.root.handlers:  # they keep the stream before rich's, which prints above the table
+                if isinstance(handler, logging.StreamHandler) and handler.stream is not sys.stderr:
+                    stack.callback(handler.setStream, handler.setStream(sys.stderr))
+            yield lambda status: live.update(self._table(status), refresh=True)
 
     def _table(self, status: Status) -> RenderableType:
         foot = Table.grid(padding=(0, 2, 0, 0))
@@ -142,15 +140,13 @@ class LaunchView:
     def _snapshot(self) -> RunSnapshot:
         """The run's folder, with the states of the jobs as the launcher knows them."""
         members = self.launch.members
-        modules = {module: self._module(member, module) for member in members for module in member.modules}
-        jobs = {member.number: _job_of(member, self.launch.backend.unattended) for member in members}
         return RunSnapshot(
             run=self.run,
-            modules=modules,
+            modules={module: self._module(member, module) for member in members for module in member.modules},
             stop=self.run.stop_request(),
             launcher=launcher_pid(self.run.path),
             is_submitted=True,
-            jobs=jobs,
+            jobs={member.number: _job_of(member, self.launch.backend.unattended) for member in members},
         )
 
     def _module(self, member: Member, module: str) -> ModuleSnapshot:
@@ -181,38 +177,26 @@ class LaunchView:
             self._stop_requests = 1
             self.run.request_stop(reason, sender="modtrain launch")
             self._print("Stop requested: the workers publish and exit. Press Ctrl-C again to end them at once.")
-            self._withdraw_pending()
+            try:
+                for number in job_record.withdraw_pending(self.run):  # they have nothing to publish
+                    self.launch.members[number].end(StopRequested.exit_code)
+            except ModtrainError as error:
+                self._print(str(error))
         elif len(self._signals) > 1 and self._stop_requests == 1:
             self._stop_requests = 2
             self._print("Ending all workers now. What is published stays.")
             self.run.request_stop("Ctrl-C", kind="cancelled", sender="modtrain launch")
             self.launch.cancel()
 
-    def _withdraw_pending(self) -> None:
-        """Take jobs out of the queue that have not started: they have nothing to publish."""
-        try:
-            withdrawn = job_record.withdraw_pending(self.run)
-        except ModtrainError as error:
-            self._print(str(error))
-            return
-        for member in self.launch.members:
-            if member.number in withdrawn:
-                member.end(StopRequested.exit_code)
-
     def _print_failures(self) -> None:
         """One message for all workers that failed for the same reason, and the path of the log."""
         failures: dict[str, list[Member]] = {}
-        for member in self.launch.members:
-            if member.exit_code not in (0, *STOPPED) and self._stop_requests < 2:
-                failures.setdefault(self.launch.failure(member), []).append(member)
+        for member in self.launch.failed if self._stop_requests < 2 else ():
+            failures.setdefault(self.launch.failure(member), []).append(member)
         for reason, members in failures.items():
             names = ", ".join(member.name for member in members)
             self.out.print(Text.assemble(("\n" + names, "bold red"), f" failed: {reason}"))
-            self.out.print(Text(f"See {terminal.short(self._log(members[0]))}"), soft_wrap=True)
-
-    def _log(self, member: Member) -> Path:
-        log = self.run.log_path(member.modules[0])
-        return log if log.exists() else self.launch.log_path(member)
+            self.out.print(Text(f"See {terminal.short(self.launch.worker_log(members[0]))}"), soft_wrap=True)
 
     def _exit_code(self) -> int:
         code = self.launch.outcome()
@@ -225,20 +209,6 @@ class LaunchView:
             path = terminal.short(self.run.path)
             self.out.print(f"\nStopped{about}. `modtrain launch {path}` resumes it.", soft_wrap=True)
         return code
-
-
-class _AboveTable:
-    """A stream that prints above the live table."""
-
-    def __init__(self, out: Any) -> None:
-        self._out = out
-
-    def write(self, text: str) -> None:
-        if text.strip():
-            self._out.print(Text(text.rstrip("\n")))
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
 
 
 def _job_of(member: Member, has_queue: bool) -> WorkerJob:

@@ -34,7 +34,7 @@ StalenessOption = Annotated[
     Count, option(TRAINING, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N")
 ]
 PeerTimeoutOption = Annotated[
-    float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", metavar="SECONDS")
+    float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", "--peer-timeout", metavar="SECONDS")
 ]
 SeedOption = Annotated[Count, option(TRAINING, "Seed of weights, batches and random draws. [0]", metavar="N")]
 DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
@@ -43,8 +43,7 @@ TrackOption = Annotated[
     option(TRAINING, "Log to wandb or mlflow besides TensorBoard; repeatable.", "--track", metavar="NAME"),
 ]
 PlaceOption = Annotated[
-    Text,
-    option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES"),
+    Text, option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")
 ]
 BackendOption = Annotated[
     Text, option(EXECUTION, "Where the workers run: ray, local, slurm or pbs. [ray]", metavar="NAME")

@@ -124,7 +124,7 @@ def trial(
 
     The trial's run is created if there is none.
     """
-    from modtrain.cli.worker import train
+    from modtrain.scheduling.standalone_worker import train
     from modtrain.sweeps.sweep import Sweep
     from modtrain.sweeps.trials import task_states
 
@@ -176,14 +176,14 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
     from modtrain.cli.sweep_view import QueueView, print_next_steps, show
     from modtrain.sweeps.runner import open_queue
 
-    at_once, choice = plan.at_once, plan.choice
-    if at_once is None and choice.backend.unattended:
+    at_once = plan.at_once
+    if at_once is None and plan.backend.unattended:
         raise InputError("Give the number of trials that may be queued or running at a time: --max-running or --nodes.")
     if at_once is None or plan.sweep is None:
-        cores = choice.backend.cores(1)  # before anything is created: an unreachable cluster leaves no folder behind
+        cores = plan.backend.cores(1)  # before anything is created: an unreachable cluster leaves no folder behind
         at_once = at_once or max(1, cores // len(plan.spec.placement))
     sweep = plan.write()
-    with open_queue(sweep, choice.name, choice.options, at_once=at_once, retry_failed=retry_failed) as queue:
+    with open_queue(sweep, plan.backend_name, plan.options, at_once=at_once, retry_failed=retry_failed) as queue:
         code = QueueView(queue).follow()
     print_next_steps(sweep, show(sweep))
     raise typer.Exit(code)
@@ -195,11 +195,11 @@ def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
     from modtrain.sweeps.runner import submit_arrays
 
     if plan.sweep is None:
-        plan.choice.backend.check()
+        plan.backend.check()
     sweep = plan.write()
     print_submitted(sweep, submit_arrays(sweep, plan, retry_failed=retry_failed), retry_failed=retry_failed)
     if wait:
-        raise typer.Exit(follow_arrays(sweep, plan.choice.backend.poll_s))
+        raise typer.Exit(follow_arrays(sweep, plan.backend.poll_s))
 
 
 def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
@@ -214,7 +214,7 @@ def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
     sweep = plan.write()
     sweep.write_record(plan.record(sweep.read_record()))
     numbers = trials_to_submit(sweep, retry_failed=retry_failed)
-    scripts = cast(ScriptBackend, plan.choice.backend).arrays(plan.array(sweep, numbers))
+    scripts = cast(ScriptBackend, plan.backend).arrays(plan.array(sweep, numbers))
     for path in scripts:
         typer.echo(f"# {path}")
     if scripts:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modtrain.cli import options
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import (
-    EvaluateEveryOption,
-    LeaveAfterOption,
-    RunArgument,
-    RunOrSweepArgument,
-    ThreadsOption,
-    UnattendedOption,
-)
 from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
-    from modtrain.scheduling.backends.base import JobState
     from modtrain.storage.run import Run
 
 
@@ -32,15 +23,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def worker(
-    run: RunArgument,
+    run: options.RunArgument,
     modules: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Modules of one worker of the run's placement."),
+        str | None, typer.Option(metavar="A,B", help="Modules of one worker of the run's placement.")
     ] = None,
-    threads: ThreadsOption = None,
-    leave_after: LeaveAfterOption = None,
-    unattended: UnattendedOption = False,
-    evaluate_every: EvaluateEveryOption = None,
+    threads: options.ThreadsOption = None,
+    leave_after: options.LeaveAfterOption = None,
+    unattended: options.UnattendedOption = False,
+    evaluate_every: options.EvaluateEveryOption = None,
 ) -> None:
     """Run one worker of a run in this process.
 
@@ -49,43 +39,15 @@ def worker(
     Exit codes: 0 finished, 2 wrong input, 3 stopped on request, 4 fenced out by another worker, 5 NaN or infinity,
     6 storage, 7 timeout of a peer, 75 preempted by SIGTERM, 130 Ctrl-C, 1 any other error.
     """
+    from modtrain.scheduling.standalone_worker import train
     from modtrain.storage.run import Run
 
     opened = Run.open(run)
     train(opened, _group(opened, modules), threads, leave_after, unattended, evaluate_every)
 
 
-def train(
-    run: Run,
-    modules: list[str],
-    threads: int | None,
-    leave_after: float | None,
-    unattended: bool,
-    evaluate_every: int | None,
-    *,
-    ask: Callable[[Run], Mapping[int, JobState]] | None = None,
-) -> None:
-    """Train with or without a launcher; `ask` gives the job of each worker where the run's own record has none."""
-    if unattended or evaluate_every:
-        from modtrain.scheduling import standalone_worker
-        from modtrain.scheduling.job_record import job_states
-
-        standalone_worker.train(
-            run,
-            modules,
-            threads=threads,
-            leave_after_s=leave_after,
-            evaluate_every=evaluate_every,
-            ask=ask or job_states,
-        )
-    else:
-        from modtrain.training.worker_process import work
-
-        work(run, modules, threads=threads, leave_after_s=leave_after)
-
-
 def stop(
-    run: RunOrSweepArgument,
+    run: options.RunOrSweepArgument,
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="Reason, shown by the workers and `status`.")
     ] = "modtrain stop",
@@ -96,14 +58,14 @@ def stop(
     """
     from modtrain.storage.run import Run
 
+    path = shlex.quote(str(run))
     if (run / SWEEP_FILE).exists():
         from modtrain.sweeps.runner import stop as stop_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        running = stop_sweep(Sweep.open(run), reason)
-        trials = f"{running} running trial{'' if running == 1 else 's'} to publish and exit"
+        trials = _count(stop_sweep(Sweep.open(run), reason), "running trial")
         typer.echo(
-            f"Asked {trials}; no other trial starts. `modtrain sweep {shlex.quote(str(run))}` resumes the sweep."
+            f"Asked {trials} to publish and exit; no other trial starts. `modtrain sweep {path}` resumes the sweep."
         )
         return
     from modtrain.cli.status import RunView
@@ -117,7 +79,6 @@ def stop(
         typer.echo(f"{opened.name} is already finished; there is nothing to stop.")
         return
     opened.request_stop(reason, sender="modtrain stop")
-    path = shlex.quote(str(run))
     if state == "queued":
         note = f" Their jobs are queued and exit once they start; `modtrain cancel {path}` removes them from the queue."
     else:
@@ -127,37 +88,42 @@ def stop(
     )
 
 
-def cancel(run: RunOrSweepArgument) -> None:
+def cancel(run: options.RunOrSweepArgument) -> None:
     """End the jobs of a run at once.
 
     They are ended through their backend; those of a sweep as well. What is published stays, and `modtrain launch RUN`
-    resumes from there. `modtrain stop` lets the workers publish
-    first.
+    resumes from there. `modtrain stop` lets the workers publish first.
     """
     from modtrain.scheduling.job_record import cancel_jobs
     from modtrain.storage.run import Run
 
+    path = shlex.quote(str(run))
     if (run / SWEEP_FILE).exists():
         from modtrain.sweeps.runner import cancel as cancel_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        ended = cancel_sweep(Sweep.open(run))
-        trials = f"{ended} trial{'' if ended == 1 else 's'}"
-        typer.echo(f"Ended the jobs of {trials}. `modtrain sweep {shlex.quote(str(run))}` resumes the sweep.")
+        trials = _count(cancel_sweep(Sweep.open(run)), "trial")
+        typer.echo(f"Ended the jobs of {trials}. `modtrain sweep {path}` resumes the sweep.")
         return
     opened = Run.open(run)
     ended = cancel_jobs(opened)
-    jobs = f"Ended {ended} job{'' if ended == 1 else 's'} of {opened.name}."
-    typer.echo(jobs if ended else f"{opened.name} has no live job.")
-    typer.echo(f"`modtrain launch {shlex.quote(str(run))}` resumes the run.")
+    typer.echo(f"Ended {_count(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
+    typer.echo(f"`modtrain launch {path}` resumes the run.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _group(run: Run, modules: str | None) -> list[str]:
     """The modules of the worker of the placement that `--modules` names."""
+    from modtrain.scheduling.placement import format_placement
+
+    groups = format_placement(run.spec.placement)
     if modules is None:
         if len(run.spec.placement) == 1:
             return run.spec.placement[0]
-        raise InputError(f"Give --modules; the workers of {run.name} train {_groups(run)}.")
+        raise InputError(f"Give --modules; the workers of {run.name} train {groups}.")
     names = [name.strip() for name in modules.split(",") if name.strip()]
     for name in names:
         if name not in run.modules:
@@ -167,12 +133,6 @@ def _group(run: Run, modules: str | None) -> list[str]:
         if sorted(group) == sorted(names):
             return group
     raise InputError(
-        f"--modules {modules} is not a worker of {run.name}: its placement is {_groups(run)}. Give one of these "
-        "groups, or launch a run with another --name and --place."
+        f"--modules {modules} is not a worker of {run.name}: its placement is {groups}. Give one of these groups, or "
+        "launch a run with another --name and --place."
     )
-
-
-def _groups(run: Run) -> str:
-    from modtrain.scheduling.placement import format_placement
-
-    return format_placement(run.spec.placement)

@@ -6,11 +6,20 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from modtrain import plugins
 from modtrain.errors import InputError, did_you_mean
@@ -49,10 +58,34 @@ class Config(BaseModel):
     sweep: dict[str, Any] = Field(default_factory=dict)
     """Read by `modtrain sweep` only, so that the same file can be launched."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, values: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+        """InputError with one sentence for each value that is not allowed."""
+        try:
+            config = handler(values)
+        except ValidationError as error:
+            raise InputError(" ".join(map(_sentence, error.errors()))) from None
+        if config.nodes and config.place and config.nodes != config.place.count("|") + 1:
+            raise InputError(f"--nodes {config.nodes} contradicts --place {config.place!r}; leave one of them out.")
+        return config
+
+    @field_validator("backend")
+    @classmethod
+    def _check_backend(cls, name: str) -> str:
+        plugins.load("backend", name)
+        return name
+
     @field_validator("track", mode="before")
     @classmethod
-    def _as_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    def _as_list(cls, names: Any) -> Any:
+        return [names] if isinstance(names, str) else list(names) if isinstance(names, tuple) else names
+
+    @field_validator("track")
+    @classmethod
+    def _check_track(cls, names: list[str]) -> list[str]:
+        tracking.check(names)
+        return names
 
     def with_settings(self, settings: Iterable[str]) -> Config:
         """The same config with settings `a.b=value` put into its parameters."""
@@ -60,27 +93,18 @@ class Config(BaseModel):
 
 
 def read_config(path: Path | None, options: Mapping[str, Any], settings: Iterable[str] = ()) -> Config:
-    """The values of a config file, then the options that are not None, then `settings` as of `--set`.
+    """The values of a config file, then the options, then `settings` as of `--set`; None is no value.
 
-    InputError with one sentence for each value that is not allowed.
+    Recipe file, dataroot and profile of a config file are relative to it.
     """
-    values = _relative_to(path, _read(path)) if path else {}
+    values = {name.replace("-", "_"): value for name, value in _read(path).items()} if path else {}
     values |= {name: value for name, value in options.items() if value is not None}
-    if not isinstance(params := values.get("params") or {}, dict):
-        raise InputError(f"params = {params!r} in {path} is not allowed: it holds names and values of parameters.")
-    try:
-        config = Config(**{**values, "params": params})
-    except ValidationError as error:
-        raise InputError(" ".join(_sentence(item, path) for item in error.errors())) from None
-    if config.nodes and config.place and config.nodes != config.place.count("|") + 1:
-        raise InputError(f"--nodes {config.nodes} contradicts --place {config.place!r}; leave one of them out.")
-    return config.with_settings(settings)
+    return Config(**{name: value for name, value in values.items() if value is not None}).with_settings(settings)
 
 
 def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:
     """The `run.json` of a new run, with every default filled in, so that later defaults do not change the run."""
     params = as_values(build_params(recipe.params, config.params))
-    tracking.check(config.track)
     return RunSpec(
         recipe=recipe_name(config.recipe),
         recipe_sha256=recipe_sha256(recipe_name(config.recipe)),
@@ -120,11 +144,7 @@ def _defaults(recipe: Recipe, params: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return {name.replace("-", "_"): value for name, value in read_mapping(path, "config", "epochs: 10").items()}
-
-
-def _relative_to(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The values with the paths of recipe file, dataroot and profile resolved relative to the config file."""
+    values = read_mapping(path, "config", "epochs: 10")
     for name in ("recipe", "dataroot", "profile"):
         value = values.get(name)
         if isinstance(value, str) and (name != "recipe" or plugins.is_file(value)):
@@ -132,11 +152,13 @@ def _relative_to(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _sentence(item: Any, path: Path | None) -> str:
+def _sentence(item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = list(Config.model_fields)
-        return f"{path} has an unknown option {name!r}; known are {', '.join(known)}.{did_you_mean(name, known)}"
+        return f"The config has an unknown option {name!r}; known are {', '.join(known)}.{did_you_mean(name, known)}"
+    if item["type"] == "dict_type":
+        return f"{name} = {item['input']!r} is not allowed: it holds names and values."
     if item["type"] == "string_pattern_mismatch":
         return f"{name} = {item['input']!r} is not allowed; use auto, cpu, cuda, cuda:1 or mps."
     return sentence(item)
@@ -145,8 +167,6 @@ def _sentence(item: Any, path: Path | None) -> str:
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("modtrain", "torch", "torchvision", "ray"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from modtrain import plugins
@@ -39,7 +40,6 @@ class Record:
     """By worker. A live job of an earlier submission stays on its own backend."""
 
     def write(self, run: Run) -> None:
-        """Write the record into the run's folder."""
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
         values = launch_values(self.backend, self.options) | {"jobs": jobs}
         filesystem.replace_file(_path(run), json.dumps(values, indent=2).encode())
@@ -89,31 +89,35 @@ def job_states(run: Run) -> dict[int, JobState]:
     return record_states(read_record(run))
 
 
-def record_states(record: Record) -> dict[int, JobState]:
-    """The state of each job of a record that is on a known backend; each backend is asked once."""
+def record_states(record: Record, backends: Mapping[str, Backend] = MappingProxyType({})) -> dict[int, JobState]:
+    """The state of each job of a record that is on a known backend; each of the `backends`, by name, is asked once."""
     states: dict[int, JobState] = {}
-    for backend, numbers in _by_backend(record):
-        ids = {number: record.jobs[number].id for number in numbers}
+    for backend, ids in _by_backend(record, backends):
         answers = backend.status(list(ids.values()))
         states |= {number: answers[id] for number, id in ids.items()}
     return states
 
 
 def worker_jobs(run: Run) -> dict[int, WorkerJob]:
-    """The states of the jobs with the ids of those that continued each, for a `RunSnapshot`."""
-    record = read_record(run)
-    return {
-        number: WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(Journal(record.jobs[number].id).links))
-        for number, state in job_states(run).items()
-    }
+    """The states of the jobs with what their journals say, for a `RunSnapshot`.
+
+    An exit code is that of a worker: the end of a job that the scheduler ended, or a command cancelled, has none.
+    """
+    jobs, stop = read_record(run).jobs, run.stop_request()
+    is_cancelled = stop is not None and stop.kind == "cancelled"
+    states = {}
+    for number, state in job_states(run).items():
+        journal = Journal(jobs[number].id)
+        code = None if is_cancelled else journal.exit_code
+        states[number] = WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(journal.links), exit_code=code)
+    return states
 
 
 def cancel_jobs(run: Run) -> int:
     """End every live job of the run through its backend; the number of jobs."""
-    record, ended = read_record(run), 0
-    for backend, numbers in _by_backend(record):
-        ids = [record.jobs[number].id for number in numbers]
-        live = [id for id, state in backend.status(ids).items() if state.live]
+    ended = 0
+    for backend, ids in _by_backend(read_record(run), {}):
+        live = [id for id, state in backend.status(list(ids.values())).items() if state.live]
         if live or launcher_pid(run.path) is not None:  # before the jobs end, so that no launcher restarts them
             run.request_stop("cancelled", kind="cancelled", sender="modtrain cancel")
         backend.cancel(live)
@@ -123,13 +127,13 @@ def cancel_jobs(run: Run) -> int:
 
 def withdraw_pending(run: Run) -> set[int]:
     """Remove jobs that have not started from a scheduler's queue, having nothing to publish; the workers' numbers."""
-    record, withdrawn = read_record(run), set[int]()
-    for backend, numbers in _by_backend(record):
+    withdrawn = set[int]()
+    for backend, ids in _by_backend(read_record(run), {}):
         if backend.unattended:
-            states = backend.status([record.jobs[number].id for number in numbers])
-            pending = [number for number in numbers if states[record.jobs[number].id].phase == "pending"]
-            backend.cancel([record.jobs[number].id for number in pending])
-            withdrawn.update(pending)
+            states = backend.status(list(ids.values()))
+            pending = {number: id for number, id in ids.items() if states[id].phase == "pending"}
+            backend.cancel(list(pending.values()))
+            withdrawn |= pending.keys()
     return withdrawn
 
 
@@ -138,14 +142,15 @@ def is_known(backend: str) -> bool:
     return backend in plugins.known("backend")
 
 
-def _by_backend(record: Record) -> list[tuple[Backend, list[int]]]:
-    names = dict.fromkeys(job.backend for job in record.jobs.values() if is_known(job.backend))
+def _by_backend(record: Record, backends: Mapping[str, Backend]) -> list[tuple[Backend, dict[int, str]]]:
+    """Each known backend, one of `backends` or a new one, and the ids of its jobs by worker."""
+    ids: dict[str, dict[int, str]] = {}
+    for number, job in record.jobs.items():
+        ids.setdefault(job.backend, {})[number] = job.id
     return [
-        (
-            backend_of(JobId(name, ""), record),
-            [number for number, job in record.jobs.items() if job.backend == name],
-        )
-        for name in names
+        (backends.get(name) or backend_of(JobId(name, ""), record), own)
+        for name, own in ids.items()
+        if name in backends or is_known(name)
     ]
 
 

@@ -6,6 +6,7 @@ or block is an error. The directives come from `backends/slurm.py` and `backends
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modtrain.errors import InputError, did_you_mean
+from modtrain.scheduling.profile import Profile
 from modtrain.scheduling.restarts import MAX_PAUSE_S, MAX_RESTARTS, QUICK_FAILURE_S
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "backends" / "templates"
 
 @dataclass(frozen=True, kw_only=True)
 class Script:
-    """The values of a template; every field is a name in it."""
+    """The values of a template; every field is a name in it, and every job option of the profile."""
 
     about: str
     """What this job is, for the comment at the top."""
@@ -45,21 +47,14 @@ class Script:
     """Folder of the scheduler's commands, for nodes whose login shell does not find them."""
     umask: str = "0022"
     """Of the submitting process, so that what the job writes has the same readers."""
-    prologue: Sequence[str] = ()
-    epilogue: Sequence[str] = ()
-    limit_s: int | None = None
-    """Walltime; None where it is not known."""
-    publish_before_s: int = 0
-    chain: int = 1
-    max_restarts: int = MAX_RESTARTS
-    quick_failure_s: int = QUICK_FAILURE_S
-    max_pause_s: int = MAX_PAUSE_S
+    profile: Profile
 
 
-def render(script: Script, template: str, site_template: str | None = None) -> str:
-    """The script's text by one of our templates, or by a site's own; InputError where that one is wrong."""
+def render(script: Script, template: str) -> str:
+    """The script's text by one of our templates, or by the profile's own; InputError where that one is wrong."""
     import jinja2
 
+    site_template = script.profile.template
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([TEMPLATES, *([Path(site_template).parent] if site_template else [])]),
         undefined=jinja2.StrictUndefined,
@@ -67,8 +62,16 @@ def render(script: Script, template: str, site_template: str | None = None) -> s
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"sh": quoted, "comment": comment}
-    values = {item.name: getattr(script, item.name) for item in fields(script)}
+    environment.filters |= {"sh": lambda value: shlex.quote(str(value)), "comment": comment}
+    own = {item.name: getattr(script, item.name) for item in fields(script)}
+    limits = {
+        "limit_s": script.profile.limit_s,
+        "publish_before_s": math.ceil(script.profile.publish_before_s),
+        "max_restarts": MAX_RESTARTS,
+        "quick_failure_s": QUICK_FAILURE_S,
+        "max_pause_s": MAX_PAUSE_S,
+    }
+    values = {**own, **dict(script.profile), **limits, **own}  # first in an error message, and above the profile
     if site_template is None:
         return environment.get_template(template).render(values)
     try:
@@ -91,10 +94,8 @@ def _block_names(text: str, environment: Environment, site_template: str) -> set
     tree = environment.parse(text)
     blocks = list(tree.find_all(nodes.Block))
     names, extends = {block.name for block in blocks}, tree.find(nodes.Extends)
-    if extends is None or environment.loader is None:
-        return names
-    if not isinstance(extends.template, nodes.Const):  # an expression has no value before rendering
-        return names
+    if extends is None or environment.loader is None or not isinstance(extends.template, nodes.Const):
+        return names  # an expression has no value before rendering
     base = str(extends.template.value)
     inherited = _block_names(environment.loader.get_source(environment, base)[0], environment, base)
     nested = {inner.name for block in blocks for inner in block.find_all(nodes.Block)}
@@ -117,11 +118,6 @@ def _explanation(error: Exception, names: Iterable[str]) -> str:
     line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
     allowed = f" It may use {', '.join(names)}." if isinstance(error, jinja2.UndefinedError) else ""
     return f"{line}: {' '.join(str(error).split()).rstrip('.')}.{allowed}"
-
-
-def quoted(value: object) -> str:
-    """The value as one word of a shell, whatever characters it has."""
-    return shlex.quote(str(value))
 
 
 def comment(value: object) -> str:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -23,16 +24,15 @@ from modtrain.scheduling.backends.base import (
     JobState,
     Resources,
     ScriptBackend,
+    python_path,
 )
 from modtrain.scheduling.config import Config
-from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, still_trains
+from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
-from modtrain.scheduling.member import Member
-from modtrain.scheduling.new_run import RunPlan, find_target, plan_run
-from modtrain.scheduling.python_path import python_path
-from modtrain.scheduling.restarts import wants_restart
-from modtrain.scheduling.resume import BackendChoice, choose_launch
+from modtrain.scheduling.restarts import QUICK_FAILURE_S, restart_pause_s, wants_restart
+from modtrain.scheduling.run_plan import RunPlan, choose_launch, find_target, plan_run
 from modtrain.storage import filesystem
+from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,61 @@ log = logging.getLogger(__name__)
 FINISHED = 0
 Notify = Callable[[str], None]
 """Takes one message for the user."""
+
+
+@dataclass
+class Member:
+    """One worker of a launched run, its job, and how it ended."""
+
+    number: int
+    modules: list[str]
+    id: str | None = None
+    """Of its job; None before it is submitted. One that waits for its restart keeps that of the ended job."""
+    backend: str = ""
+    """Where the job runs: a live job of an earlier launch stays on its own backend."""
+    phase: str = "pending"
+    """Of the job, as its backend reported it last."""
+    exit_code: int | None = None
+    over: bool = False
+    """Whether the worker has ended and is not restarted."""
+    restarts: int = 0
+    earlier_reports: dict[str, WorkerReport] = field(default_factory=dict)
+    """By module the heartbeat of an earlier worker, as it was when the job was submitted."""
+    _failures: int = 0
+    """Quick ones in a row."""
+    _started_at: float = field(default_factory=time.monotonic)
+    _restart_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "+".join(self.modules)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the state of its job is of interest."""
+        return self.id is not None and not self.over and self._restart_at is None
+
+    @property
+    def is_due(self) -> bool:
+        return self._restart_at is not None and time.monotonic() >= self._restart_at
+
+    def run_as(self, id: str, backend: str) -> None:
+        self.id, self.backend, self.phase = id, backend, "pending"
+        self.exit_code, self.over = None, False
+        self._started_at, self._restart_at = time.monotonic(), None
+
+    def end(self, exit_code: int | None) -> None:
+        """Note that the worker has ended and is not restarted."""
+        self.over, self.exit_code, self._restart_at = True, exit_code, None
+
+    def restart_later(self) -> bool:
+        """Plan a restart after a pause; False where the worker died too often in a row."""
+        self._failures = self._failures + 1 if time.monotonic() - self._started_at < QUICK_FAILURE_S else 1
+        if (pause_s := restart_pause_s(self._failures)) is None:
+            return False
+        self.restarts += 1
+        self._restart_at = time.monotonic() + pause_s
+        return True
 
 
 class Launch:
@@ -105,12 +160,12 @@ class Launch:
             yield self.members
             if self.over:
                 self.release()
+                release(self.run)
                 return
             time.sleep(min(self.backend.poll_s, 0.5))
 
     @property
     def over(self) -> bool:
-        """Whether every worker is over."""
         return all(member.over for member in self.members)
 
     def job_ids(self) -> dict[str, list[str]]:
@@ -140,24 +195,33 @@ class Launch:
         for name, backend in self._backends.items():
             backend.cancel([member.id for member in self.members if member.id and member.backend == name])
 
+    @property
+    def failed(self) -> list[Member]:
+        """The workers that neither finished nor exited on request."""
+        return [member for member in self.members if member.exit_code not in (FINISHED, *STOPPED)]
+
     def outcome(self) -> int:
         """The exit code of the whole launch: 0 finished, else that of a failed worker, else that of a stopped one."""
-        codes = [1 if member.exit_code is None else member.exit_code for member in self.members]
-        failed = [code for code in codes if code != FINISHED and code not in STOPPED]
-        stopped = [code for code in codes if code in STOPPED]
-        code = (failed or stopped or [FINISHED])[0]
-        return code if 0 <= code < 256 else 1
+        stopped = [member for member in self.members if member.exit_code in STOPPED]
+        code = next((member.exit_code for member in self.failed or stopped), FINISHED)
+        return code if code is not None and 0 <= code < 256 else 1
 
     def failure(self, member: Member) -> str:
         """Why a worker failed: what it reported, else the last line of its job's output, else its exit code."""
         report = self.run.read_report(member.modules[0])
         if report.trouble and report != member.earlier_reports.get(member.modules[0]):
             return report.trouble
-        return self._last_line(member) or _describe_exit(member.exit_code)
+        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
+        return lines[-1].removeprefix("modtrain: ") if lines else _describe_exit(member.exit_code)
 
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
         return self.run.jobs_path / f"{member.number}.log"
+
+    def worker_log(self, member: Member) -> Path:
+        """The log of a worker; the output of its job where it did not come so far."""
+        log = self.run.log_path(member.modules[0])
+        return log if log.exists() else self.log_path(member)
 
     def _ask(self, notify: Notify) -> None:
         """Ask the backends about the jobs; that one does not answer is reported once, since the jobs continue."""
@@ -171,17 +235,12 @@ class Launch:
         self._is_silent = False
         self.update(states, notify)
 
-    def _last_line(self, member: Member) -> str | None:
-        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
-        return lines[-1].removeprefix("modtrain: ") if lines else None
-
     def _update_member(self, member: Member, state: JobState, notify: Notify) -> None:
         member.phase = state.phase
         if state.live:
             return
         exit_code = self._exit_code(member, state)
-        if self._is_restarted(member, exit_code) and (pause_s := member.restart_pause_s()) is not None:
-            member.restart_after(pause_s)
+        if self._is_restarted(member, exit_code) and member.restart_later():
             notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
         member.end(exit_code)
@@ -191,7 +250,7 @@ class Launch:
     def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
         """Whether a worker that ended with this exit code is restarted by this launch."""
         obeyed = exit_code == StopRequested.exit_code  # a request that was withdrawn since
-        wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].restarts)
+        wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].unattended)
         return wanted and self.run.stop_request() is None
 
     def _stop_the_others(self, failed: Member, notify: Notify) -> None:
@@ -227,14 +286,11 @@ class Launch:
         ids = self.backend.submit([self._job(member) for member in members])
         for member, id in zip(members, ids, strict=True):
             member.run_as(id, self.backend_name)
-        self._record_jobs(ids)
-
-    def _record_jobs(self, submitted: list[str]) -> None:
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
         try:
             Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
         except OSError:
-            self.backend.cancel(submitted)  # without the record they could not be found again
+            self.backend.cancel(ids)  # without the record they could not be found again
             raise
 
     def _record_options(self, *, replace: bool = True) -> None:
@@ -263,7 +319,7 @@ class Launch:
         for previous in record.jobs.values():
             if previous.backend not in self._backends:
                 self._backends[previous.backend] = backend_of(previous, record)
-        states = self._recorded_states(record)
+        states = record_states(record, self._backends)
         for member in self.members:
             job = record.jobs.get(member.number)
             if job is not None and still_trains(self.run, member.modules[0], job, states[member.number]):
@@ -271,38 +327,28 @@ class Launch:
             elif self.run.is_finished(member.modules):
                 member.end(FINISHED)
 
-    def _recorded_states(self, record: Record) -> dict[int, JobState]:
-        """The state of the recorded job of each worker; each backend is asked once."""
-        jobs = {number: job for number, job in record.jobs.items() if number < len(self.members)}
-        states = {
-            name: self._backends[name].status([job.id for job in jobs.values() if job.backend == name])
-            for name in {job.backend for job in jobs.values()}
-        }
-        return {number: states[job.backend][job.id] for number, job in jobs.items()}
-
 
 def launch(config: Config, *, notify: Notify = log.info) -> Run:
     """Create the run or resume it, train it to its end, and return it. ModtrainError where a worker failed."""
     plan = plan_run(find_target(config))
-    started = create_launch(plan, choose_launch(config, plan.target.run))
+    started = create_launch(plan, *choose_launch(config, plan.target.run))
     started.start()
     for _ in started.watch(notify):
         pass
-    failed = [member for member in started.members if member.exit_code not in (FINISHED, *STOPPED)]
-    if failed:
-        worker_log = started.run.log_path(failed[0].modules[0])
-        raise ModtrainError(f"{failed[0].name} failed: {started.failure(failed[0])} See {worker_log}.")
+    for member in started.failed:
+        raise ModtrainError(f"{member.name} failed: {started.failure(member)} See {started.worker_log(member)}.")
     return started.run
 
 
-def create_launch(plan: RunPlan, choice: BackendChoice, *, submits: bool = True) -> Launch:
+def create_launch(plan: RunPlan, backend: str, options: BackendOptions, *, submits: bool = True) -> Launch:
     """The launch of a planned run, which is created if there is none; nothing is submitted yet.
 
     InputError, and no folder, where the launch `submits` and the backend cannot take jobs from this machine.
     """
+    instance: Backend = plugins.load("backend", backend)(options)
     if submits and plan.target.run is None:
-        choice.backend.check()
-    return Launch(plan.write(), choice.name, choice.options, backends={choice.name: choice.backend})
+        instance.check()
+    return Launch(plan.write(), backend, options, backends={backend: instance})
 
 
 def worker_command(command: str, folder: Path) -> tuple[str, ...]:

@@ -26,16 +26,14 @@ class Launchable(Protocol):
 
     @property
     def path(self) -> Path: ...
-    @property
-    def name(self) -> str: ...
 
 
 def claim(folder: Launchable) -> None:
     """Record this process as the launcher; InputError where another process of this machine is the launcher."""
     if (other := launcher_pid(folder.path)) not in (None, os.getpid()):
         raise InputError(
-            f"{folder.name} is already launched by process {other}. Watch it with `modtrain status {folder.path}`, or "
-            f"stop it with `modtrain stop {folder.path}`."
+            f"{folder.path.name} is already launched by process {other}. Watch it with `modtrain status "
+            f"{folder.path}`, or stop it with `modtrain stop {folder.path}`."
         )
     identity = json.dumps(vars(ProcessIdentity.current())).encode()
     filesystem.replace_file(launcher_path(folder.path), identity)

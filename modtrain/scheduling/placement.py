@@ -32,11 +32,6 @@ def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Pla
     return min(_partitions(list(modules), nodes), key=lambda groups: _loads(groups, costs))
 
 
-def needs_costs(modules: Sequence[str], nodes: int) -> bool:
-    """Whether `place` uses step costs for this number of nodes."""
-    return 1 < nodes < len(modules)
-
-
 def parse(text: str, modules: Sequence[str]) -> Placement:
     """Placement from text such as `translator | encoder_decoder, discriminator`: `|` separates workers, commas modules.
 

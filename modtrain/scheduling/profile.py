@@ -96,7 +96,6 @@ class Profile(BaseModel):
 
     @property
     def limit_s(self) -> int | None:
-        """The walltime in seconds."""
         return None if self.walltime is None else walltime_s(self.walltime)
 
     def with_values(self, values: Mapping[str, Any], source: str) -> Profile:

@@ -1,6 +1,6 @@
 """When a command that ended is started again, and how long to wait before that.
 
-The limits are used by the launcher (local processes), by the Ray actor and, rendered into its text, by the job script.
+The limits are used by the launcher (on local and ray) and, rendered into its text, by the job script.
 """
 
 from __future__ import annotations
@@ -15,18 +15,11 @@ MAX_PAUSE_S = 30
 """Longest pause before a restart."""
 
 
-class RestartBackoff:
-    """Counts quick failures in a row; pauses of 0, 1, 2, 4, ... `MAX_PAUSE_S` seconds, then no further restart."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def pause_s(self, run_time_s: float) -> float | None:
-        """Seconds to wait before the restart of a command that ran for `run_time_s`; None to give up."""
-        self._failures = self._failures + 1 if run_time_s < QUICK_FAILURE_S else 1
-        if self._failures > MAX_RESTARTS:
-            return None
-        return 0.0 if self._failures == 1 else min(2.0 ** (self._failures - 2), MAX_PAUSE_S)
+def restart_pause_s(failures: int) -> float | None:
+    """Seconds to wait after this many quick failures in a row: 0, 1, 2, 4, ... `MAX_PAUSE_S`; None to give up."""
+    if failures > MAX_RESTARTS:
+        return None
+    return 0.0 if failures <= 1 else min(2.0 ** (failures - 2), MAX_PAUSE_S)
 
 
 def wants_restart(exit_code: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""A batch worker without a launcher. It performs the launcher's tasks for its run.
+"""One worker: trains, and where no launcher watches it, performs the launcher's tasks for its run.
 
 It requests a stop of the other workers when it fails, exits to be continued later where a peer's job is still queued,
 and evaluates the run if it finishes it. Training itself is in `training/worker_process.py`.
@@ -22,17 +22,19 @@ log = logging.getLogger(__name__)
 def train(
     run: Run,
     modules: Sequence[str],
-    *,
     threads: int | None = None,
     leave_after_s: float | None = None,
+    unattended: bool = True,
     evaluate_every: int | None = None,
+    *,
     ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states,
 ) -> None:
     """Train `modules` to the end of the run; the first worker evaluates it every `evaluate_every` epochs.
 
-    Raises Preempted also where a peer is late: its job may be queued for hours, and this node must not be held until
-    then. `ask` returns the state of each worker's job, by number.
+    An unattended worker raises Preempted also where a peer is late: its job may be queued for hours, and this node must
+    not be held until then. `ask` returns the state of each worker's job, by number.
     """
+    is_alone = unattended or bool(evaluate_every)
 
     def after_epoch(epoch: int) -> None:
         if evaluate_every and epoch % evaluate_every == 0 and modules[0] in run.spec.placement[0]:
@@ -45,15 +47,15 @@ def train(
             threads=threads,
             leave_after_s=leave_after_s,
             after_epoch=after_epoch,
-            may_come=lambda: are_all_expected(run, ask),
+            may_come=lambda: is_alone and are_all_expected(run, ask),
         )
     except (*ON_REQUEST, FencedOut):  # the other workers can continue
         raise
     except Exception as error:
-        if run.stop_request() is None:  # no peer may wait for a version that will not come
+        if is_alone and run.stop_request() is None:  # no peer may wait for a version that will not come
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
-    if run.is_finished(run.modules):
+    if is_alone and run.is_finished(run.modules):
         from modtrain.training.evaluation import conclude  # loads torchvision, which takes seconds
 
         conclude(run)

@@ -19,12 +19,12 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import flatten, parameters, sentence, with_settings
-from modtrain.scheduling import resume
-from modtrain.scheduling.backends.base import Array, Resources
+from modtrain.scheduling import run_plan
+from modtrain.scheduling.backends.base import Array, Backend, BackendOptions, Resources, python_path
 from modtrain.scheduling.config import Config, new_spec, read_config
+from modtrain.scheduling.job_record import Record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.python_path import python_path
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, SWEEP_FILE
 from modtrain.storage.manifest import check_name
@@ -77,7 +77,9 @@ class SweepPlan:
     sweep: Sweep | None
     """The sweep in the folder, if there is one."""
     spec: SweepSpec
-    choice: resume.BackendChoice
+    backend_name: str
+    options: BackendOptions
+    backend: Backend
     at_once: int | None
     """Trials at the same time; None where neither the command nor an earlier one says it."""
 
@@ -87,9 +89,9 @@ class SweepPlan:
 
         That needs a scheduler with arrays, and trials that depend on no result: TPE and pruning need a running process.
         """
-        limit = getattr(self.choice.backend, "profile", Profile()).array_limit
+        limit = getattr(self.backend, "profile", Profile()).array_limit
         independent = self.spec.sampler != "tpe" and not self.spec.prune
-        return self.choice.backend.unattended and limit >= len(self.spec.placement) and independent
+        return self.backend.unattended and limit >= len(self.spec.placement) and independent
 
     def write(self) -> Sweep:
         """Create the sweep, or write what the command changes of an existing one."""
@@ -97,18 +99,18 @@ class SweepPlan:
 
     def record(self, before: SweepRecord) -> SweepRecord:
         """The record of the sweep with the backend, options and number of trials of this plan."""
-        return replace(before, backend=self.choice.name, options=self.choice.options, at_once=self.at_once)
+        return replace(before, backend=self.backend_name, options=self.options, at_once=self.at_once)
 
     def array(self, sweep: Sweep, numbers: Iterable[int]) -> Array:
         """The workers of these trials as one array: task = trial * workers of a trial + worker."""
-        threads = self.choice.backend.cores(1)
+        threads = self.backend.cores(1)
         return Array(
             name=sweep.name,
             command=(*worker_command("trial", sweep.path), "--threads", str(threads), *sweep.worker_options),
             tasks=[number * sweep.workers + worker for number in numbers for worker in range(sweep.workers)],
             max_running=self.at_once * sweep.workers if self.at_once else None,
             group_size=sweep.workers,
-            folder=sweep.path / JOBS,
+            log=sweep.path / JOBS,
             resources=Resources(cpus=threads),
             environment=python_path(),
         )
@@ -142,10 +144,10 @@ def plan_sweep(
         modules = f"{len(recipe.modules)} modules ({', '.join(recipe.modules)})"
         raise InputError(f"--nodes-per-trial {config.nodes} is more than the recipe's {modules}.")
     record = sweep.read_record() if sweep else SweepRecord()
-    previous = sweep.previous_launch(record) if sweep else resume.PreviousLaunch()
-    name = resume.choose_backend(config, previous)
-    options = resume.choose_options(config, name, previous)
-    choice = resume.BackendChoice(name=name, options=options, backend=plugins.load("backend", name)(options))
+    previous = sweep.previous_launch(record) if sweep else Record()
+    name = run_plan.choose_backend(config, previous)
+    options = run_plan.choose_options(config, name, previous)
+    backend: Backend = plugins.load("backend", name)(options)
     if sweep is None:
         spec = new_sweep(config, varied, **section.settings)
     else:
@@ -156,7 +158,9 @@ def plan_sweep(
     limits = [limit for limit in (section.max_running, nodes // workers if nodes else None) if limit]
     before = record.at_once if record.backend == name else None
     at_once = min(limits, default=before)
-    return SweepPlan(path=path, sweep=sweep, spec=spec, choice=choice, at_once=at_once)
+    return SweepPlan(
+        path=path, sweep=sweep, spec=spec, backend_name=name, options=options, backend=backend, at_once=at_once
+    )
 
 
 def resumed_spec(sweep: Sweep, config: Config, section: SweepSection, varied: Space, recipe: Recipe) -> SweepSpec:
@@ -189,7 +193,7 @@ def differences(sweep: Sweep, config: Config, section: SweepSection, varied: Spa
     given = [f"{name}={json.dumps(value)}" for name, value in flatten(config.params).items() if name not in free]
     params = with_settings(spec.config["params"], given)
     base = new_spec(read_config(None, spec.config), recipe, spec.placement)
-    phrases = resume.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
+    phrases = run_plan.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
     if config.nodes not in (None, sweep.workers):
         phrases.append(f"nodes-per-trial is {sweep.workers}, not {config.nodes}")
     fixed = {"sampler", "prune", "evaluate_every"}

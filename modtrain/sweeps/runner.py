@@ -50,18 +50,18 @@ def open_queue(
 
 def submit_arrays(sweep: Sweep, plan: SweepPlan, *, retry_failed: bool = False) -> list[int]:
     """Submit every trial that has not ended and has no live job; the numbers of those that the scheduler accepted."""
-    scheduler = cast(ScriptBackend, plan.choice.backend)
-    with _claimed(sweep, backend=plan.choice.name) as before:
+    scheduler = cast(ScriptBackend, plan.backend)
+    with _claimed(sweep, backend=plan.backend_name) as before:
         record = plan.record(before)
-        if not sweep.previous_launch(before).has_jobs:
+        if not sweep.previous_launch(before).jobs:
             sweep.write_record(record)  # a refused submission is repeated with the same backend and options
         numbers = trials_to_submit(sweep, retry_failed=retry_failed)
         for number in numbers:
             if (run := sweep.intact_run(number)) is not None:
                 run.clear_stop()
         ids = scheduler.submit_array(plan.array(sweep, numbers)) if numbers else {}
-        jobs = {**before.arrays.jobs, **{task: JobId(plan.choice.name, id) for task, id in ids.items()}}
-        arrays = Record(backend=plan.choice.name, options=plan.choice.options, jobs=jobs)
+        jobs = {**before.arrays.jobs, **{task: JobId(plan.backend_name, id) for task, id in ids.items()}}
+        arrays = Record(backend=plan.backend_name, options=plan.options, jobs=jobs)
         try:
             sweep.write_record(replace(record, arrays=arrays))
         except BaseException:

@@ -23,8 +23,7 @@ from modtrain.recipes.params import parameters
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.job_record import JobId, Record, launch_values, options_of, read_record
-from modtrain.scheduling.new_run import draft
-from modtrain.scheduling.resume import PreviousLaunch
+from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
 from modtrain.storage.liveness import Liveness
@@ -239,11 +238,11 @@ class Sweep:
         (self.path / JOBS).mkdir(exist_ok=True)
         filesystem.replace_file(self.path / JOBS / JOBS_FILE, json.dumps({**arrays, "last": last}).encode())
 
-    def previous_launch(self, record: SweepRecord) -> PreviousLaunch:
+    def previous_launch(self, record: SweepRecord) -> Record:
         """How the sweep was run last, for the rules of resuming."""
         first = self.run(0)
-        has_jobs = bool(record.arrays.jobs) or (first is not None and bool(read_record(first).jobs))
-        return PreviousLaunch(backend=record.backend, options=record.options, has_jobs=has_jobs)
+        jobs = record.arrays.jobs or (read_record(first).jobs if first is not None else {})
+        return Record(backend=record.backend, options=record.options, jobs=jobs)
 
 
 def new_sweep(
@@ -269,7 +268,7 @@ def new_sweep(
             raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)
-    base = draft(_checked(config, recipe, search_space), recipe).spec
+    base, _ = draft(_checked(config, recipe, search_space), recipe)
     every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
         config=base.model_dump(include=Config.model_fields.keys() - EXECUTION, exclude_none=True),

@@ -14,8 +14,7 @@ import pytest
 
 from modtrain import plugins
 from modtrain.errors import InputError
-from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState
-from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.backends.base import Backend, BackendOptions, Job, JobState, python_path
 from tests.support.command import until
 
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
@@ -98,12 +97,12 @@ def test_arguments_are_passed_unchanged_and_output_is_appended_to_the_log(
     assert sorted(log()) == sorted(2 * [json.dumps(words), "trouble"])
 
 
-def test_a_killed_command_is_restarted_by_a_backend_that_restarts_and_else_ends_with_the_signal(
+def test_a_killed_command_is_restarted_by_a_backend_without_a_launcher_and_else_ends_with_the_signal(
     backend: Backend, submit: Any, log: Any
 ) -> None:
     id = submit(SLEEP)
     os.kill(int(log(at_least=1)[0]), 9)
-    if backend.restarts:
+    if backend.unattended:
         assert log(at_least=2)[0] != log()[1]
         assert backend.status([id])[id].live
     else:

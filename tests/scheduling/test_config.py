@@ -12,7 +12,7 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec, read_config
-from modtrain.scheduling.resume import differences
+from modtrain.scheduling.run_plan import differences
 from modtrain.storage.run import RunSpec
 
 
@@ -58,8 +58,8 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
         ("peer_timeout_s: .nan", "peer_timeout_s = nan is not allowed"),
         ("name: [a]", "name = ['a'] is not allowed"),
         ("device: gpu", "use auto, cpu, cuda, cuda:1 or mps"),
-        ("params: [1, 2]", "it holds names and values of parameters"),
-        ("params: 3", "it holds names and values of parameters"),
+        ("params: [1, 2]", "it holds names and values."),
+        ("params: 3", "it holds names and values."),
         ("epochs: 1\nepochs: 2", "'epochs' is given twice"),
         ("- 1\n- 2", "must hold names and values"),
         ("1: 2", "must hold names and values"),
@@ -71,6 +71,13 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_is_explained_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     assert sentence in said(tmp_path, text)
+
+
+def test_a_wrong_value_in_python_is_the_same_sentence() -> None:
+    with pytest.raises(InputError, match="nodes = 0 is not allowed: input should be greater than or equal to 1"):
+        Config(nodes=0)
+    with pytest.raises(InputError, match="Did you mean 'local'"):
+        Config(backend="lokal")
 
 
 def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.backends.pbs import PbsBackend
 from modtrain.scheduling.backends.slurm import SlurmBackend
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff
+from modtrain.scheduling.restarts import MAX_RESTARTS, restart_pause_s
 from tests.support.command import Terminal
 from tests.support.executable import executable
 
@@ -111,7 +111,7 @@ def job(site: Site, name: str = "plain", *words: str) -> Job:
 
 def array(site: Site, name: str, tasks: Sequence[int]) -> Array:
     command, folder = ("python", "-m", "modtrain", "trial", name), site.path / name / "jobs"
-    return Array(name=name, command=command, tasks=tasks, max_running=2, folder=folder, environment={"WEIRD": name})
+    return Array(name=name, command=command, tasks=tasks, max_running=2, log=folder, environment={"WEIRD": name})
 
 
 def every_script(site: Site, kind: str) -> Iterator[tuple[str, Path, Sequence[int]]]:
@@ -176,7 +176,7 @@ def test_a_script_states_its_purpose_its_directives_and_how_to_submit_it(site: S
     text = script.read_text()
     assert text.startswith("#!/bin/bash\n#SBATCH --job-name=plain.generator-")
     assert "plain.generator: one worker of a modtrain run" in text
-    assert f"sbatch --parsable {script}" in text
+    assert f"# To submit it by hand: cd {script.parent} && sbatch --parsable 0.sh\n" in text
     for expected in (
         "--partition=long",
         "--time=00:30:00",
@@ -375,8 +375,7 @@ def test_a_killed_worker_is_restarted_within_its_job_with_the_pauses_of_every_ba
     site.command("sleep", f'echo "$1" >>"{site.path}/pauses"')
     (script,) = backend(site).scripts([job(site)])
     assert site.run(script).returncode == 137
-    backoff = RestartBackoff()
-    pauses = [backoff.pause_s(0.0) for _ in range(MAX_RESTARTS)]
+    pauses = [restart_pause_s(failures) for failures in range(1, MAX_RESTARTS + 1)]
     assert [float(line) for line in (site.path / "pauses").read_text().split()] == pauses
     assert (script.parent / "0.log").read_text().count("alive\n") == MAX_RESTARTS + 1
     assert " 137 " in (script.parent / "0.journal").read_text()

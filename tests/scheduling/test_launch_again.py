@@ -19,14 +19,17 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions, JobState, python_path
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.job_record import JobId, Record, worker_jobs
 from modtrain.scheduling.launcher import Launch, launch
-from modtrain.scheduling.new_run import find_target, plan_run
 from modtrain.scheduling.profile import Profile
-from modtrain.scheduling.python_path import python_path
+from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.storage.run_state import worker_states
 from tests.support.command import ended, start
 from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, start_worker
@@ -182,6 +185,7 @@ def test_launch_is_a_function_for_scripts(tmp_path: Path, tiny_recipe: Path) -> 
     run = launch(config)
     assert run.name == "tiny-1"
     assert is_final(run)
+    assert launcher_pid(run.path) is None, "this process may live on, but the launch is over"
 
 
 @pytest.mark.slow
@@ -198,6 +202,24 @@ def test_a_finished_run_is_over_at_once(tmp_path: Path, tiny_recipe: Path) -> No
     assert started.start() == []
     assert to_the_end(started) == []
     assert started.outcome() == 0
+
+
+def test_a_job_that_ended_without_a_report_failed_or_not_by_its_exit_code(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, PLACEMENT)
+    journals = [run.jobs_path / f"{number}.journal" for number in range(2)]
+    run.jobs_path.mkdir()
+    for journal, code in zip(journals, (1, 137), strict=True):
+        journal.write_text(f"started 7 n1 1\nended 7 {code} 2\n")
+    jobs = {number: JobId("slurm", f"{journal}@7") for number, journal in enumerate(journals)}
+    Record(backend="slurm", jobs=jobs).write(run)
+    monkeypatch.setattr(
+        "modtrain.scheduling.job_record.job_states", lambda run: dict.fromkeys(jobs, JobState(phase="ended"))
+    )
+    assert worker_states(read_snapshot(run, jobs=worker_jobs(run))) == ["failed", "lost"]
+    run.request_stop("cancelled", kind="cancelled")
+    assert worker_states(read_snapshot(run, jobs=worker_jobs(run))) == ["cancelled", "cancelled"]
 
 
 WITH_A_SLOW_MODULE = """

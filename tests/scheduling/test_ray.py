@@ -14,7 +14,7 @@ import pytest
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.ray import RayBackend
-from modtrain.scheduling.backends.ray.resources import bundle_for, share
+from modtrain.scheduling.backends.ray.placement_groups import bundle_for, share
 from modtrain.storage.process_identity import process_started
 from tests.support.command import until
 from tests.support.raylets import NODE, raylet_of, until_all_is_free
@@ -112,16 +112,17 @@ def test_a_running_job_is_not_submitted_again_and_an_ended_one_gets_its_node_bac
         backend.cancel(ids)
 
 
-def test_a_run_of_the_same_name_in_another_folder_is_an_error_and_left_alone(raylets: Any, tmp_path: Path) -> None:
+def test_a_run_of_the_same_name_in_another_folder_is_another_job(raylets: Any, tmp_path: Path) -> None:
     backend = RayBackend(BackendOptions(address=raylets.address))
     (ours,) = jobs(tmp_path, 1)
     theirs = Job(name=ours.name, command=ours.command, log=tmp_path / "elsewhere" / "0.log")
     ids = backend.submit([theirs])
     try:
         nodes_of(theirs)
-        with pytest.raises(InputError, match="Another run of this name"):
-            backend.submit([ours])
-        assert backend.status(ids)[ids[0]].live
+        ids += backend.submit([ours])
+        nodes_of(ours)
+        assert len(nodes_of(theirs)) == 1
+        assert all(state.live for state in backend.status(ids).values())
     finally:
         backend.cancel(ids)
 
@@ -138,12 +139,6 @@ def test_a_full_cluster_is_an_error_after_a_limited_wait(
             backend.submit(jobs(tmp_path / "other", 4))
     finally:
         backend.cancel(ids)
-
-
-def test_workers_of_an_instance_of_the_launch_cannot_be_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(InputError, match="--address"):
-        RayBackend(BackendOptions(keep=True)).submit(jobs(tmp_path, 1))
 
 
 def test_jobs_submitted_one_by_one_are_spread_like_jobs_submitted_together(raylets: Any, tmp_path: Path) -> None:

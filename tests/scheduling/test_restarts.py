@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modtrain.scheduling.restarts import MAX_RESTARTS, RestartBackoff, wants_restart
+from modtrain.scheduling.launcher import Member
+from modtrain.scheduling.restarts import MAX_RESTARTS, restart_pause_s, wants_restart
 
 
 @pytest.mark.parametrize(
@@ -16,14 +17,14 @@ def test_only_killed_or_preempted_commands_are_restarted(exit_code: int, again: 
 
 
 def test_a_command_that_fails_quickly_is_restarted_after_growing_pauses_and_given_up_after_the_limit() -> None:
-    backoff = RestartBackoff()
-    pauses = [backoff.pause_s(1.0) for _ in range(MAX_RESTARTS + 1)]
+    pauses = [restart_pause_s(failures) for failures in range(1, MAX_RESTARTS + 2)]
     assert pauses[:5] == [0.0, 1.0, 2.0, 4.0, 8.0]
     assert pauses[-2:] == [30.0, None]
 
 
-def test_a_long_run_resets_the_count_of_quick_failures() -> None:
-    backoff = RestartBackoff()
-    for _ in range(MAX_RESTARTS):
-        backoff.pause_s(1.0)
-    assert backoff.pause_s(1000.0) == 0.0
+def test_a_long_run_resets_the_count_of_quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = Member(0, ["generator"])
+    assert all(member.restart_later() for _ in range(MAX_RESTARTS))
+    monkeypatch.setattr("modtrain.scheduling.launcher.QUICK_FAILURE_S", 0)
+    assert member.restart_later()
+    assert member.is_due

@@ -6,12 +6,15 @@ has achieved is read from the run's folder, not from the backend.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from modtrain.scheduling.profile import Profile
+from modtrain.storage.run_snapshot import JobPhase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +44,14 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Array:
-    """Jobs that differ in one number: each runs the command with `--task N`."""
+class Array(Job):
+    """Jobs that differ in one number: each runs the command with `--task N`. `log` is the folder of their logs."""
 
-    name: str
-    command: tuple[str, ...]
     tasks: Sequence[int]
     max_running: int | None
     """Tasks that run at the same time, at most; None for no limit."""
     group_size: int = 1
     """Consecutive tasks that are submitted in the same array, however it is split."""
-    folder: Path
-    """Folder of the job scripts and of one log per task."""
-    resources: Resources = Resources()
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-Phase = Literal["pending", "running", "ended", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +70,7 @@ class JobState:
     The exit code of an ended job is None where the backend did not observe it.
     """
 
-    phase: Phase
+    phase: JobPhase
     exit_code: int | None = None
     reason: str = ""
     """For display: why the scheduler has not started the job, or the nodes on which it runs."""
@@ -93,8 +87,6 @@ class BackendOptions:
 
     address: str | None = None
     """Address of a cluster, for backends that join one."""
-    keep: bool = False
-    """Whether jobs outlive this process."""
     profile: Profile = field(default_factory=Profile)
     """Job options of the cluster."""
 
@@ -106,10 +98,8 @@ class Backend(Protocol):
     backend requeues, restarts or continues in another one keeps its first id.
     """
 
-    restarts: bool
-    """Whether the backend itself restarts a killed job; else the launcher submits it again."""
     unattended: bool
-    """Whether jobs need no launcher: a launch is complete when they are submitted."""
+    """Whether jobs need no launcher: they restart killed commands, and a launch is complete when they are submitted."""
     poll_s: float
     """Seconds between two `status` calls."""
 
@@ -149,3 +139,16 @@ class ScriptBackend(Backend, Protocol):
 
     def submit_array(self, array: Array) -> dict[int, str]:
         """Submit an array; the job id by task number, without the tasks that did not fit into the site's limits."""
+
+
+def python_path() -> dict[str, str]:
+    """`PYTHONPATH` with this process's import path as absolute paths, independent of the working folder.
+
+    Entries that every Python of this installation has by default are left out.
+    """
+    installation = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
+    inherited = [Path(entry).absolute() for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    # An editable install adds the name of an import hook to sys.path, which is not a path.
+    paths = [Path(entry).absolute() for entry in filter(os.path.exists, sys.path)]
+    own = [str(path) for path in paths if path in inherited or not str(path).startswith(installation)]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, InputError, ModtrainError
-from modtrain.scheduling.backends.base import Array, BackendOptions, Job, JobState, Resources
+from modtrain.scheduling.backends.base import Array, BackendOptions, Job, JobState
 from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.job_script import Script, render
-from modtrain.scheduling.scheduler_command import missing_command, run
 from modtrain.storage import filesystem
 
 log = logging.getLogger(__name__)
@@ -30,20 +29,27 @@ CANCEL_S = 90.0
 """Longest wait for a cancelled job to end: sites allow 30 s between SIGTERM and SIGKILL."""
 JOURNAL_S = 10.0
 """Longest wait after that for the last line of its journal."""
+COMMAND_S = 60.0
+"""Longest wait for an answer of the scheduler."""
+USER_FORMAT_VARIABLES = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
+"""Prefixes of variables with which a user changes what a scheduler's commands print or select."""
 
 
 class BatchBackend:
     """A scheduler by its commands. The id of a job is `<journal>@<scheduler's id>`."""
 
-    restarts = True
     unattended = True
     marker: str
     """Prefix of a directive in a script."""
     template: str
     submit_command: tuple[str, ...]
     cancel_command: tuple[str, ...]
-    unreachable: tuple[str, ...] = ()
+    unreachable: tuple[str, ...]
     """Parts of the submitting command's message where it cannot reach its server."""
+    after_options: tuple[str, ...]
+    """Of the submitting command, which replace a script's own dependency: the job waits for the end of job `{}`."""
+    array_option: str
+    """Of a directive that makes a script an array."""
 
     def __init__(self, options: BackendOptions) -> None:
         """Check the options; the scheduler is not asked yet. InputError for what no batch scheduler takes."""
@@ -65,25 +71,17 @@ class BatchBackend:
         """Value of `--backend`."""
         return self.template.partition(".")[0]
 
-    def directives(self, name: str, log: Path, resources: Resources, *, exclusive_name: bool) -> Iterator[str]:
-        """Directives of a job, without the marker; with `exclusive_name` no two jobs of this name run together."""
-        raise NotImplementedError
-
-    def array_directive(self, last: int, max_running: int | None) -> str:
-        """Directive that makes a script an array of the indices 0 to `last`."""
-        raise NotImplementedError
-
-    def task_id(self, id: str, index: int) -> str:
-        """The scheduler's id of one task of an array."""
-        raise NotImplementedError
-
-    def after(self, id: str) -> list[str]:
-        """Options of the submitting command that make a job wait for the end of another one."""
+    def directives(self, job: Job) -> Iterator[str]:
+        """Directives of a job or of each task of an array, without the marker."""
         raise NotImplementedError
 
     def query(self, ids: Sequence[str]) -> Mapping[str, JobState]:
         """States of the jobs with these scheduler's ids, by one call; those that it does not know are left out."""
         raise NotImplementedError
+
+    def submit_options(self, script: Path) -> tuple[str, ...]:
+        """Options of the submitting command for a script at this path."""
+        return ()
 
     def cancelled_by(self, id: str) -> list[str]:
         """Arguments of the cancelling command that end a job and every job that continues it."""
@@ -92,7 +90,7 @@ class BatchBackend:
     def check(self) -> None:
         """InputError where the submitting command is missing or the site's template is wrong."""
         sample = Job(name="sample", command=("true",), log=Path("/sample.log"))
-        render(self._script(sample), self.template, self.profile.template)
+        render(self._script(sample), self.template)
         if shutil.which(self.submit_command[0]) is None:
             raise missing_command(self.submit_command[0])
 
@@ -101,11 +99,10 @@ class BatchBackend:
         return self.profile.cpus or 1
 
     def scripts(self, jobs: Sequence[Job]) -> list[Path]:
-        """Write a script beside each job's log."""
         return [self._write(self._script(job)) for job in jobs]
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Submit a script for each job, all or none; InputError with the scheduler's message where it refuses one."""
+        """All or none; InputError with the scheduler's message where it refuses one."""
         ids: list[str] = []
         submitted: list[str] = []
         try:
@@ -118,7 +115,6 @@ class BatchBackend:
         return ids
 
     def arrays(self, array: Array) -> list[Path]:
-        """Write the scripts of an array, split at the site's limit."""
         return [self._write(script) for script in self._array_scripts(array)]
 
     def submit_array(self, array: Array) -> dict[int, str]:
@@ -131,7 +127,7 @@ class BatchBackend:
         for script in self._array_scripts(array):
             # A limit of running tasks counts within one array, so each further array waits for the end of the last one.
             try:
-                id = self._submit(self._write(script), *(self.after(id) if id and array.max_running else []))
+                id = self._submit(self._write(script), *(self._after(id) if id and array.max_running else []))
             except ModtrainError as error:
                 if not ids:
                     raise
@@ -140,7 +136,7 @@ class BatchBackend:
             except BaseException:
                 self.cancel(list(ids.values()))  # no record of them exists yet
                 raise
-            ids |= self._task_ids(script, id, array.folder)
+            ids |= _task_ids(script, id)
         return ids
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
@@ -172,63 +168,44 @@ class BatchBackend:
         if cancelled:  # some schedulers report a job as completed while its processes still run
             filesystem.wait_until(lambda: all(Journal(id).closed for id in ids) or None, timeout_s=JOURNAL_S)
 
-    def _script(self, job: Job, *, exclusive_name: bool = True) -> Script:
+    def _script(self, job: Job) -> Script:
         path = job.log.with_suffix(".sh")
         program = shutil.which(self.submit_command[0])
         return Script(
             about=f"{job.name}: one worker of a modtrain run.",
-            submit=shlex.join([*self.submit_command, str(path)]),
+            submit=f"cd {shlex.quote(str(path.parent))} && {shlex.join(self._submission(path))}",
             path=path,
             log=job.log,
             journal=_journal(job.log),
             marker=self.marker,
-            directives=self._site_directives(
-                self.directives(job.name, job.log, job.resources, exclusive_name=exclusive_name)
-            ),
+            directives=[*_without(self.directives(job), self.profile.leave_out), *self.profile.directives],
             command=[self.profile.python or job.command[0], *job.command[1:]],
             environment=dict(job.environment),
             tools=Path(program).parent if program else None,
             umask=f"{_umask():04o}",
-            prologue=self.profile.prologue,
-            epilogue=self.profile.epilogue,
-            limit_s=self.profile.limit_s,
-            publish_before_s=math.ceil(self.profile.publish_before_s),
-            chain=self.profile.chain,
+            profile=self.profile,
         )
 
     def _array_scripts(self, array: Array) -> Iterator[Script]:
         if self.profile.chain > 1:
             raise InputError("--chain is not for arrays; take --array-limit 0, which submits plain jobs.")
         size = self.profile.array_limit // array.group_size * array.group_size
-        existing = sum(1 for name in filesystem.names(array.folder) if name.endswith(".sh"))
+        existing = sum(1 for name in filesystem.names(array.log) if name.endswith(".sh"))
         about = f"{array.name}: tasks of a modtrain sweep, each one worker of one of its trials."
         for part, start in enumerate(range(0, len(array.tasks), size)):
             tasks = array.tasks[start : start + size]
-            job = Job(
-                name=array.name,
-                command=array.command,
-                log=array.folder / f"array-{existing + part}.log",
-                resources=array.resources,
-                environment=array.environment,
-            )
-            script = self._script(job, exclusive_name=False)
-            directives = list(script.directives)
-            directives += [self.array_directive(len(tasks) - 1, array.max_running)] if len(tasks) > 1 else []
-            yield replace(script, about=about, directives=directives, tasks=tasks, log=array.folder)
+            script = self._script(replace(array, log=array.log / f"array-{existing + part}.log"))
+            limit = f"%{array.max_running}" if array.max_running else ""
+            directive = [f"{self.array_option}0-{len(tasks) - 1}{limit}"] if len(tasks) > 1 else []
+            directives = [*script.directives, *directive]
+            yield replace(script, about=about, directives=directives, tasks=tasks, log=array.log)
 
-    def _task_ids(self, script: Script, id: str, folder: Path) -> dict[int, str]:
-        """The id of each task of a submitted array; a single task is a plain job."""
-        single = len(script.tasks) == 1
-        jobs = {task: id if single else self.task_id(id, index) for index, task in enumerate(script.tasks)}
-        return {task: _id(job, _journal(folder / f"{task}.log")) for task, job in jobs.items()}
-
-    def _site_directives(self, directives: Iterable[str]) -> list[str]:
-        """The directives without those that the site refuses, and with its additional ones."""
-        return [*_without(directives, self.profile.leave_out), *self.profile.directives]
+    def _after(self, id: str) -> list[str]:
+        return [option.format(id) for option in self.after_options]
 
     def _write(self, script: Script) -> Path:
         script.path.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.replace_file(script.path, render(script, self.template, self.profile.template).encode())
+        filesystem.replace_file(script.path, render(script, self.template).encode())
         return script.path
 
     def _submit_chain(self, script: Path, journal: Path, submitted: list[str]) -> str:
@@ -236,22 +213,55 @@ class BatchBackend:
         first = last = self._submit(script)
         submitted.append(first)
         for _ in range(self.profile.chain - 1):
-            following = self._submit(script, *self.after(last))
+            following = self._submit(script, *self._after(last))
             submitted.append(following)
             filesystem.append_line(journal, f"continued {last} {following} 0")
             last = following
         return first
 
+    def _submission(self, script: Path, *options: str) -> list[str]:
+        """The command, by the script's name alone: Torque's commands on Slurm paste it into a line of a shell."""
+        return [*self.submit_command, *self.submit_options(script), *options, script.name]
+
     def _submit(self, script: Path, *options: str) -> str:
         """Submit a script and return the scheduler's id."""
-        # By its file name alone: Torque's commands on Slurm paste their argument into a line of a shell.
-        answer = run([*self.submit_command, *options, script.name], folder=script.parent)
+        answer = run(self._submission(script, *options), folder=script.parent)
         lines = answer.stdout.strip().splitlines()
         if answer.returncode or not lines:
             message = " ".join((answer.stderr or answer.stdout).split()) or "it gave no reason"
             error = BackendSilent if any(part in message for part in self.unreachable) else InputError
             raise error(f"{self.submit_command[0]} refused {script}: {message.rstrip('.')}.")
         return lines[-1].strip().partition(";")[0]  # Slurm appends `;<cluster>` where there are several clusters
+
+
+def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a scheduler's command in `folder`, whatever its exit code, with the output format that is read here.
+
+    InputError where it is not installed here, BackendSilent where it does not return within `COMMAND_S`.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(USER_FORMAT_VARIABLES)}
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=COMMAND_S,
+            cwd=folder,
+            env=environment | {"LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        raise missing_command(command[0]) from None
+    except subprocess.TimeoutExpired:
+        raise BackendSilent(f"{command[0]} did not answer within {COMMAND_S:.0f} s; try again later.") from None
+
+
+def missing_command(command: str, options: str = "") -> InputError:
+    """The error for a scheduler's command that this machine does not have."""
+    return InputError(
+        f"{command} is not on this machine: submit from a login node of the cluster, or add --dry-run{options} to "
+        "write the job scripts only."
+    )
 
 
 def job_name(name: str, folder: Path, max_length: int) -> str:
@@ -276,6 +286,18 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def _task_ids(script: Script, id: str) -> dict[int, str]:
+    """The id of each task of a submitted array: `8812_3` of Slurm, `1234[3].server` of the array `1234[].server`.
+
+    A single task is a plain job.
+    """
+    ids = {}
+    for index, task in enumerate(script.tasks):
+        own = id if len(script.tasks) == 1 else id.replace("[]", f"[{index}]") if "[]" in id else f"{id}_{index}"
+        ids[task] = _id(own, _journal(script.log / f"{task}.log"))
+    return ids
 
 
 def _journal(log: Path) -> Path:

@@ -35,36 +35,35 @@ class Journal:
         path, _, first = id.rpartition("@")
         self.links = [first] if _ID.fullmatch(first) and path.startswith("/") else []
         """The scheduler's ids: the job, then each one that continues it."""
-        self._lines = [line.split(" ") for line in filesystem.read_lines(Path(path))] if self.links else []
-        self._ended: dict[str, int] = {}
-        for fields in self._lines:
-            if len(fields) == 4:
+        self._codes: dict[str, int | None] = {}
+        """Exit codes by job, in the order of their last starts; None while the worker runs."""
+        self._has_lines = False
+        for line in filesystem.read_lines(Path(path)) if self.links else []:
+            if len(fields := line.split(" ")) == 4:
                 self._read(*fields)
-        codes = [self._ended[link] for link in self.links if link in self._ended]
-        self.exit_code: int | None = codes[-1] if codes else None
+        codes = [code for link in self.links if (code := self._codes.get(link)) is not None]
+        self.exit_code = codes[-1] if codes else None
         """Of the last worker that ended, as a shell reports it; None while the journal has none."""
 
     def _read(self, kind: str, job: str, value: str, _time: str) -> None:
         """Take one line into account; a torn or foreign one is skipped."""
-        if kind == "continued" and _ID.fullmatch(value) and job in self.links:
+        if job not in self.links:
+            return
+        self._has_lines = True
+        if kind == "continued" and _ID.fullmatch(value):
             self.links.append(value)
-        elif kind == "renamed" and _ID.fullmatch(value) and job in self.links:
+        elif kind == "renamed" and _ID.fullmatch(value):
             self.links[self.links.index(job)] = value
         elif kind == "started":
-            self._ended.pop(job, None)
+            self._codes.pop(job, None)
+            self._codes[job] = None
         elif kind == "ended" and _CODE.fullmatch(value):
-            self._ended[job] = int(value)
-
-    @property
-    def started(self) -> bool:
-        """Whether any of the jobs has written a line."""
-        return self.exit_code is not None or any(line[1:2] and line[1] in self.links for line in self._lines)
+            self._codes[job] = int(value)
 
     @property
     def closed(self) -> bool:
         """Whether no script is between its first line and its last one."""
-        starts = [line[1] for line in self._lines if line[0] == "started" and line[1:2] and line[1] in self.links]
-        return not starts or starts[-1] in self._ended
+        return not self._codes or list(self._codes.values())[-1] is not None
 
     def state(self, states: Mapping[str, JobState]) -> JobState:
         """State of the job and those that continue it, from the scheduler's `states` by id.
@@ -76,7 +75,7 @@ class Journal:
             for state in known:
                 if state.phase == phase:
                     return state
-        if not known and not self.started:
+        if not known and not self._has_lines:
             return JobState(phase="unknown")
         codes = [state.exit_code for state in known if state.exit_code is not None]
         code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)

@@ -26,7 +26,6 @@ _CHILDREN: dict[str, subprocess.Popen[bytes]] = {}
 class LocalBackend:
     """Processes. An id is `host:pid:start time`, which is never reused."""
 
-    restarts = False
     unattended = False
     poll_s = 0.5
 
@@ -43,7 +42,6 @@ class LocalBackend:
         return max(1, len(os.sched_getaffinity(0)) // jobs)
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Start a process for each job."""
         return [self._start(job) for job in jobs]
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
@@ -55,7 +53,7 @@ class LocalBackend:
         for id in ids:
             if self._state(id).live:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(_pid(id), signal.SIGKILL)
+                    os.killpg(int(id.split(":")[1]), signal.SIGKILL)
         filesystem.wait_until(lambda: None if any(self._state(id).live for id in ids) else True, timeout_s=CANCEL_S)
 
     def _start(self, job: Job) -> str:
@@ -81,16 +79,10 @@ class LocalBackend:
         if child is not None:
             code = child.poll()
             return JobState(phase="running") if code is None else JobState(phase="ended", exit_code=code)
-        host, _, process = id.partition(":")
-        pid, _, started = process.partition(":")
+        host, pid, started = (*id.split(":"), "", "")[:3]
         if host != socket.gethostname() or not pid.isdecimal():
             return JobState(phase="unknown")
-        alive = str(process_started(int(pid))) == started
-        return JobState(phase="running" if alive else "ended")
-
-
-def _pid(id: str) -> int:
-    return int(id.split(":")[1])
+        return JobState(phase="running" if str(process_started(int(pid))) == started else "ended")
 
 
 backend = LocalBackend

@@ -8,17 +8,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, InputError
-from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Phase, Resources
-from modtrain.scheduling.backends.batch import BatchBackend, job_name
-from modtrain.scheduling.job_script import Script
-from modtrain.scheduling.scheduler_command import run
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
+from modtrain.scheduling.backends.batch import BatchBackend, job_name, missing_command, run
+from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = {"pbspro": 200, "torque": 15}
 RUNNING, ENDED = "BRESU", "FXC"
@@ -39,11 +36,13 @@ class PbsBackend(BatchBackend):
     submit_command = ("qsub",)
     cancel_command = ("qdel",)
     unreachable = ("annot connect to", "ommunication failure", "Unable to contact")
+    after_options = ("-W", "depend=afterany:{}")
 
     def __init__(self, options: BackendOptions) -> None:
         """InputError for job options that this dialect does not have."""
         super().__init__(options)
         self.dialect = self.profile.dialect or detect_dialect(shutil.which("qsub"))
+        self.array_option = "-J " if self.dialect == "pbspro" else "-t "
         if self.profile.exclude:
             raise InputError("PBS cannot exclude nodes: leave out `exclude`, or request a feature with `constraint`.")
         if self.profile.qos and self.dialect == "pbspro":
@@ -52,14 +51,14 @@ class PbsBackend(BatchBackend):
                 f"resource called qos, use --directive='-l qos={self.profile.qos}'."
             )
 
-    def directives(self, name: str, log: Path, resources: Resources, *, exclusive_name: bool) -> Iterator[str]:
+    def directives(self, job: Job) -> Iterator[str]:
         """Of one worker. Its script opens the log by itself, as PBS does not accept every file name."""
         profile = self.profile
-        yield f"-N {job_name(name, log.parent, MAX_NAME_LENGTH[self.dialect])}"
+        yield f"-N {job_name(job.name, job.log.parent, MAX_NAME_LENGTH[self.dialect])}"
         yield "-j oe"
-        yield f"-o {_file(log)}"
+        yield f"-o {_file(job.log)}"
         yield "-r y"
-        yield f"-l {self._resources(resources)}"
+        yield f"-l {self._resources(job.resources)}"
         if profile.walltime is not None:
             yield f"-l walltime={_clock(profile.limit_s or 0)}"
         # In PBS Pro a reservation is a queue; Torque's scheduler (Moab, Maui) takes it beside one.
@@ -76,42 +75,20 @@ class PbsBackend(BatchBackend):
             if value is not None:
                 yield f"{option}{value}"
 
-    def _script(self, job: Job, *, exclusive_name: bool = True) -> Script:
-        script = super()._script(job, exclusive_name=exclusive_name)
-        # Torque's commands on Slurm paste their arguments into a line of a shell: they need a plain file name.
-        submit = (
-            f"cd {shlex.quote(str(script.path.parent))} && {shlex.join(['qsub', *DISCARD_OUTPUT, script.path.name])}"
-        )
-        return script if _plain(script.path) else replace(script, submit=submit)
-
-    def _submit(self, script: Path, *options: str) -> str:
-        return super()._submit(script, *(() if _plain(script) else DISCARD_OUTPUT), *options)
+    def submit_options(self, script: Path) -> tuple[str, ...]:
+        """For a path that PBS cannot read the output before the script opens its log is discarded."""
+        return () if _plain(script) else DISCARD_OUTPUT
 
     def _resources(self, resources: Resources) -> str:
         """One node with its cores, GPUs and memory, in the syntax of the dialect."""
-        profile = self.profile
-        if self.dialect == "pbspro":
-            memory = f"mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else None
-            gpus = f"ngpus={profile.gpus}" if profile.gpus else None
-            feature = f"{profile.constraint}=True" if profile.constraint and "=" not in profile.constraint else None
-            parts = ["select=1", f"ncpus={resources.cpus}", memory, gpus, feature or profile.constraint]
-            return ":".join(part for part in parts if part)
+        profile, feature = self.profile, self.profile.constraint
+        memory = f"mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else None
         gpus = f"gpus={profile.gpus}" if profile.gpus else None
-        nodes = ":".join(part for part in ("nodes=1", f"ppn={resources.cpus}", gpus, profile.constraint) if part)
-        return nodes + (f",mem={math.ceil(profile.memory_gb * 1024)}mb" if profile.memory_gb else "")
-
-    def array_directive(self, last: int, max_running: int | None) -> str:
-        """`-J 0-15%4` of PBS Pro, `-t 0-15%4` of Torque."""
-        option = "-J" if self.dialect == "pbspro" else "-t"
-        return f"{option} 0-{last}" + (f"%{max_running}" if max_running else "")
-
-    def task_id(self, id: str, index: int) -> str:
-        """`1234[3].server` of the array `1234[].server`; `1234_3` of Torque's commands on Slurm."""
-        return id.replace("[]", f"[{index}]") if "[]" in id else f"{id}_{index}"
-
-    def after(self, id: str) -> list[str]:
-        """`-W depend=afterany:1234.server`, which replaces the script's own."""
-        return ["-W", f"depend=afterany:{id}"]
+        if self.dialect == "torque":
+            nodes = ":".join(filter(None, ["nodes=1", f"ppn={resources.cpus}", gpus, feature]))
+            return ",".join(filter(None, [nodes, memory]))
+        feature = f"{feature}=True" if feature and "=" not in feature else feature
+        return ":".join(filter(None, ["select=1", f"ncpus={resources.cpus}", memory, gpus and f"n{gpus}", feature]))
 
     def cancelled_by(self, id: str) -> list[str]:
         """Torque's commands on Slurm can only cancel a whole array; a job that continues a task has its own id."""
@@ -137,10 +114,7 @@ class PbsBackend(BatchBackend):
 def detect_dialect(qsub: str | None) -> str:
     """The dialect of the `qsub` at this path, from its answer to `--version`; InputError where it is neither."""
     if qsub is None:
-        raise InputError(
-            "qsub is not on this machine: submit from a login node of the cluster, or add --dry-run and --dialect "
-            "pbspro or --dialect torque to write the job scripts only."
-        )
+        raise missing_command("qsub", " and --dialect pbspro or --dialect torque")
     answer = run([qsub, "--version"])
     text = " ".join((answer.stdout + answer.stderr).split())
     if "pbs_version" in text:
@@ -161,7 +135,7 @@ def parse(text: str) -> dict[str, JobState]:
         id, *lines = block.strip().splitlines()
         fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(" = ") for line in lines)}
         letter = fields.get("job_state", "Q")
-        phase: Phase = "running" if letter in RUNNING else "ended" if letter in ENDED else "pending"
+        phase: JobPhase = "running" if letter in RUNNING else "ended" if letter in ENDED else "pending"
         code = fields.get("exit_status", "")
         has_code = phase == "ended" and code.lstrip("-").isdecimal()
         reason = fields.get("exec_host", "") if phase == "running" else fields.get("comment", "")

@@ -11,31 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, Preempted
-from modtrain.scheduling.backends.base import JobState, Phase, Resources
-from modtrain.scheduling.backends.batch import BatchBackend, job_name
-from modtrain.scheduling.scheduler_command import run
+from modtrain.scheduling.backends.base import Array, Job, JobState
+from modtrain.scheduling.backends.batch import BatchBackend, job_name, run
+from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = 120
 PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
-ENDED = frozenset(
-    {
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "LAUNCH_FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "RECONFIG_FAIL",
-        "REVOKED",
-        "TIMEOUT",
-    }
-)
-"""In every other state (RUNNING, COMPLETING, SUSPENDED, ...) a job has processes."""
 EXTERNAL_ENDS = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"})
 """Ends that the worker did not cause, so that it can be resumed."""
+ENDED = EXTERNAL_ENDS | {"COMPLETED", "FAILED", "LAUNCH_FAILED", "OUT_OF_MEMORY", "RECONFIG_FAIL"}
+"""In every other state (RUNNING, COMPLETING, SUSPENDED, ...) a job has processes."""
 
 
 class SlurmBackend(BatchBackend):
@@ -46,20 +31,22 @@ class SlurmBackend(BatchBackend):
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
     unreachable = ("Unable to contact slurm controller", "Socket timed out")
+    after_options = ("--dependency=afterany:{}",)
+    array_option = "--array="
 
-    def directives(self, name: str, log: Path, resources: Resources, *, exclusive_name: bool) -> Iterator[str]:
-        """Of one worker; with `exclusive_name` a second job of the same name waits for the first (singleton)."""
+    def directives(self, job: Job) -> Iterator[str]:
+        """Of one worker: a second job of the same name, unless it is a task, waits for the first (singleton)."""
         profile = self.profile
-        yield f"--job-name={job_name(name, log.parent, MAX_NAME_LENGTH)}"
-        yield f"--output={_file(log)}"
+        yield f"--job-name={job_name(job.name, job.log.parent, MAX_NAME_LENGTH)}"
+        yield f"--output={_file(job.log)}"
         yield "--open-mode=append"
         yield "--nodes=1"
         yield "--ntasks=1"
-        yield f"--cpus-per-task={resources.cpus}"
+        yield f"--cpus-per-task={job.resources.cpus}"
         yield "--requeue"
         dependency = profile.dependency or ""
         # `?` separates alternatives, which cannot be combined with a further condition.
-        singleton = ["singleton"] if exclusive_name and "?" not in dependency else []
+        singleton = ["singleton"] if not isinstance(job, Array) and "?" not in dependency else []
         for option, value in {
             "--dependency": ",".join([*singleton, *([dependency] if dependency else [])]) or None,
             "--partition": profile.queue,
@@ -79,18 +66,6 @@ class SlurmBackend(BatchBackend):
         if profile.limit_s is None:  # else the script computes its deadline
             yield f"--signal=B:USR2@{min(int(profile.publish_before_s), 65535)}"
 
-    def array_directive(self, last: int, max_running: int | None) -> str:
-        """`--array=0-15%4`."""
-        return f"--array=0-{last}" + (f"%{max_running}" if max_running else "")
-
-    def task_id(self, id: str, index: int) -> str:
-        """`8812_3`."""
-        return f"{id}_{index}"
-
-    def after(self, id: str) -> list[str]:
-        """`--dependency=afterany:8812`, which replaces the script's own."""
-        return [f"--dependency=afterany:{id}"]
-
     def query(self, ids: Sequence[str]) -> dict[str, JobState]:
         """States by one `squeue` for all jobs of this user."""
         answer = run(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r"])
@@ -101,7 +76,7 @@ class SlurmBackend(BatchBackend):
         for line in answer.stdout.splitlines():
             id, state, nodes, reason = line.strip().split("|", 3)
             if id in wanted:
-                phase: Phase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
+                phase: JobPhase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
                 code = 0 if state == "COMPLETED" else Preempted.exit_code if state in EXTERNAL_ENDS else None
                 states[id] = JobState(phase=phase, exit_code=code, reason=nodes or reason)
         return states

@@ -1,25 +1,27 @@
-"""Jobs as actors on the cluster that this process has joined: starts them, asks for their state, ends them.
+"""Jobs as actors on a Ray cluster: starts them, asks for their state, ends them. The program of the driver process.
 
-Runs only in the driver process (`driver.py`). `supervisor.py` is what an actor does.
+It answers calls from a pipe until the other end is closed. `supervisor.py` is what an actor does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Collection, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
-from modtrain.errors import ClusterLost, InputError
+from modtrain.errors import ClusterLost, ModtrainError
 from modtrain.scheduling.backends.base import Job, JobState
-from modtrain.scheduling.backends.ray import placement_groups
-from modtrain.scheduling.backends.ray.cluster import connect, own_node_is_alive
-from modtrain.scheduling.backends.ray.resources import capacities, share
-from modtrain.scheduling.backends.ray.supervisor import NAMESPACE, Supervisor, find_actor
+from modtrain.scheduling.backends.ray import cluster, placement_groups
+from modtrain.scheduling.backends.ray.cluster import find_actor
+from modtrain.scheduling.backends.ray.supervisor import Supervisor
 from modtrain.storage import filesystem
 
 ANSWER_S = 2.0
 """Longest wait of a status call for actors that do not answer, because they are starting or their node is dying."""
-STATE_S = 60.0
 CANCEL_S = 10.0
 
 
@@ -33,29 +35,25 @@ class Actors:
         """Calls of `Supervisor.state` without a result yet, by job id."""
 
     def join(self) -> None:
-        """InputError where there is no cluster, or it refuses this process."""
-        connect(self._address)
+        cluster.connect(self._address)
 
     def cores(self, jobs: int) -> int:
-        """Equal share of the cluster's cores, whether they are in use or not."""
-        connect(self._address)
-        return max(1, int(share(capacities("CPU"), jobs, math.inf)))
+        return max(1, int(placement_groups.share(placement_groups.capacities("CPU"), jobs, math.inf)))
 
-    def submit(self, jobs: Sequence[Job], keep: bool, place_s: float) -> list[str]:
-        """Start an actor for each job that is not running already. InputError where they cannot be placed."""
+    def submit(self, jobs: Sequence[Job], place_s: float) -> list[str]:
         running = {id for id, state in self.status([_id(job) for job in jobs]).items() if state.live}
-        missing = [job for job in jobs if _id(job) not in running]
-        for job in missing:
-            self._remove_ended(job)
-        for job, (group, bundle) in zip(missing, placement_groups.placements(missing, keep, place_s), strict=True):
-            self._start(job, group, bundle, keep)
+        missing = {_id(job): job for job in jobs if _id(job) not in running}
+        _remove(missing)
+        for id, (group, bundle) in placement_groups.placements(missing, place_s).items():
+            self._start(id, missing[id], group, bundle)
         return [_id(job) for job in jobs]
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
         """Pending also while an actor is being restarted; ended with the command's last exit code."""
-        ray = connect(self._address)
+        import ray
+
         for id in ids:
-            if id not in self._state_calls and (actor := self._actors.get(id) or find_actor(_name(id))) is not None:
+            if id not in self._state_calls and (actor := self._actors.get(id) or find_actor(id)) is not None:
                 self._state_calls[id] = actor.state.remote()
         calls = [self._state_calls[id] for id in dict.fromkeys(ids) if id in self._state_calls]
         if calls:
@@ -63,20 +61,14 @@ class Actors:
         return {id: self._state(id) for id in dict.fromkeys(ids)}
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Kill the commands, then their actors, and remove the placement groups that are empty then."""
-        known = [id for id, state in self.status(ids).items() if state.phase != "unknown"]
-        if not known:
-            return
         import ray
 
-        actors = [actor for id in known if (actor := self._actors.pop(id, None) or find_actor(_name(id))) is not None]
+        known = [id for id, state in self.status(ids).items() if state.phase != "unknown"]
+        actors = [actor for id in known if (actor := self._actors.pop(id, None) or find_actor(id)) is not None]
         if actors:
             ray.wait([actor.end.remote() for actor in actors], num_returns=len(actors), timeout=CANCEL_S / 2)
-        for actor in actors:
-            ray.kill(actor, no_restart=True)
-        names = [_name(id) for id in known]
-        _wait_until_gone(names)
-        placement_groups.remove_empty(names)
+        _remove(known)
+        placement_groups.remove_empty(known)
 
     def _state(self, id: str) -> JobState:
         """Result of the open state call of a job; pending while there is none."""
@@ -85,54 +77,32 @@ class Actors:
         if id not in self._state_calls:
             return JobState(phase="ended" if id in self._actors else "unknown")
         try:
-            phase, exit_code, log = ray.get(self._state_calls[id], timeout=0)
+            phase, exit_code = ray.get(self._state_calls[id], timeout=0)
         except ray.exceptions.GetTimeoutError:
             return JobState(phase="pending")
         except ray.exceptions.ActorUnavailableError:
-            phase, exit_code, log = "pending", None, id.partition("@")[2]
+            phase, exit_code = "pending", None
         except ray.exceptions.RayActorError:
-            self._check_own_node()
-            phase, exit_code, log = "ended", None, id.partition("@")[2]
+            if not cluster.own_node_is_alive():  # Ray then ends all actors of this process, on any node
+                raise ClusterLost(
+                    "The Ray node on the machine of this launch is lost, and its workers with it. What they have "
+                    "published is kept: start the node or a cluster again and launch the run again to continue it."
+                ) from None
+            phase, exit_code = "ended", None
         del self._state_calls[id]
-        return JobState(phase=phase, exit_code=exit_code) if id.endswith("@" + log) else JobState(phase="unknown")
+        return JobState(phase=phase, exit_code=exit_code)
 
-    def _check_own_node(self) -> None:
-        """ClusterLost where the cluster has lost this process's node: Ray then ends all its actors, on any node."""
-        if not own_node_is_alive():
-            raise ClusterLost(
-                "The Ray node on the machine of this launch is lost, and its workers with it. What they have published "
-                "is kept: start the node or a cluster again and launch the run again to continue it."
-            )
-
-    def _remove_ended(self, job: Job) -> None:
-        """Remove the actor of an earlier job of this name; InputError where another run's actor of this name runs."""
-        import ray
-
-        if (actor := find_actor(job.name)) is None:
-            return
-        phase, _, log = ray.get(actor.state.remote(), timeout=STATE_S)
-        if log != str(job.log) and phase != "ended":
-            raise InputError(
-                f"Another run of this name has its worker {job.name} on this Ray cluster (log: {log}). Choose another "
-                "--name, or stop that run."
-            )
-        ray.kill(actor, no_restart=True)
-        _wait_until_gone([job.name])
-
-    def _start(self, job: Job, group: Any, bundle: int, keep: bool) -> None:
+    def _start(self, id: str, job: Job, group: Any, bundle: int) -> None:
         import ray
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         reserved = group.bundle_specs[bundle]
-        self._state_calls.pop(_id(job), None)
-        self._actors[_id(job)] = (
+        self._state_calls.pop(id, None)
+        self._actors[id] = (
             ray.remote(Supervisor)
             .options(
-                name=job.name,
-                namespace=NAMESPACE,
-                lifetime="detached" if keep else None,
+                name=id,
                 max_restarts=-1,
-                max_task_retries=0,
                 num_cpus=reserved.get("CPU", 0),
                 num_gpus=reserved.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(
@@ -140,7 +110,7 @@ class Actors:
                 ),
                 runtime_env={"env_vars": dict(job.environment)},
             )
-            .remote(job.command, str(job.log), placement_groups.job_names(group) if keep else [])
+            .remote(job.command, str(job.log))
         )
 
 
@@ -148,12 +118,38 @@ def _id(job: Job) -> str:
     return f"{job.name}@{job.log}"
 
 
-def _name(id: str) -> str:
-    """The actor's name in an id: it has no slash, and the path of a log begins with one."""
-    return id.partition("@/")[0]
+def _remove(ids: Collection[str]) -> None:
+    """End these actors, if there are any, and wait until their names are free."""
+    import ray
+
+    for id in ids:
+        if (actor := find_actor(id)) is not None:
+            ray.kill(actor, no_restart=True)
+    filesystem.wait_until(lambda: None if any(find_actor(id) is not None for id in ids) else True, timeout_s=CANCEL_S)
 
 
-def _wait_until_gone(names: Sequence[str]) -> None:
-    filesystem.wait_until(
-        lambda: None if any(find_actor(name) is not None for name in names) else True, timeout_s=CANCEL_S
-    )
+def _result(actors: Actors, method: str, arguments: tuple[object, ...]) -> object:
+    try:
+        return getattr(actors, method)(*arguments)
+    except ModtrainError as error:
+        return error
+    except Exception as error:
+        return ModtrainError(f"Ray failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def main() -> None:
+    """Read the address, then calls as (method of `Actors`, arguments); write each result or error."""
+    # A scheduler's SIGTERM is handled by the launcher, which closes the pipe. A handler, as SIG_IGN would be inherited.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    pipe: Connection = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, OSError):
+        actors = Actors(pipe.recv())
+        while True:
+            method, arguments = pipe.recv()
+            pipe.send(_result(actors, method, arguments))
+    cluster.leave()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -12,43 +10,58 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from modtrain.errors import InputError, ModtrainError
-from modtrain.scheduling.backends.ray.supervisor import NAMESPACE
 
+NAMESPACE = "modtrain"
 CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 80 * 2**20
 """Slightly more than Ray's minimum: nothing is stored there."""
 MAX_TEMPORARY_BYTES = 19
 """Longest path of the temporary folder with which the paths of Ray's sockets stay within the system's 107 bytes."""
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # training is not background work
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else Ray prints the deaths of actors into our output
+}
+_PRIVATE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For an instance with all ports on the loopback interface; with a token it is closed to other users of the machine."""
 _FOLDERS: list[Path] = []
 """Of the instances that this process started."""
 
 
-def connect(address: str | None) -> Any:
-    """The module `ray`, connected to the cluster at `address`, else to an instance started on this machine."""
-    for name, value in (_ENVIRONMENT if address else _ENVIRONMENT | _private_instance()).items():
+def connect(address: str | None) -> None:
+    """Join the cluster at `address`, else start an instance on this machine. Called once in a process."""
+    environment = _ENVIRONMENT if address else _ENVIRONMENT | _PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in environment.items():
         os.environ.setdefault(name, value)  # Ray reads some of them at import
     import ray
 
-    if not ray.is_initialized():
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        with _signal_handlers_kept():
-            _join(address) if address else _start_instance()
-    return ray
+    logging.getLogger(ray.__name__).setLevel(logging.ERROR)
+    handler = signal.getsignal(signal.SIGTERM)
+    _join(address) if address else _start_instance()
+    signal.signal(signal.SIGTERM, handler)  # which Ray has replaced
 
 
 def leave() -> None:
     """End the actors of this process and the instance that it started."""
-    ray = sys.modules.get("ray")
-    if ray is not None:
+    if ray := sys.modules.get("ray"):
         ray.shutdown()
     for folder in _FOLDERS:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_actor(name: str) -> Any:
+    """The actor of this name in the cluster that this process has joined; None where there is none."""
+    import ray
+
+    try:
+        return ray.get_actor(name)
+    except ValueError:
+        return None
 
 
 def own_node_is_alive() -> bool:
@@ -59,40 +72,13 @@ def own_node_is_alive() -> bool:
     return any(node["NodeID"] == own and node["Alive"] for node in nodes())
 
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # training is not background work
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # else Ray prints the deaths of actors into our output
-}
-
-
-@functools.cache
-def _private_instance() -> dict[str, str]:
-    """Variables of an instance with all ports on the loopback interface, closed to other users of the machine.
-
-    Ray reads the first one at import.
-    """
-    return {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # selects the loopback address
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
 def _join(address: str) -> None:
     import ray
 
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
     try:
-        _check_listens(address)
+        if colon and port.isdecimal():  # Ray itself would try for many minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise InputError(
             f"There is no Ray cluster at {address} ({error.strerror or error}). Start one there, or omit --address and "
@@ -101,22 +87,12 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0].rstrip(".")
         raise InputError(
-            f"The Ray cluster at {address} refused this process ({_first_sentence(error)}). Launch on a machine that "
+            f"The Ray cluster at {address} refused this process ({reason}). Launch on a machine that "
             "is one of its nodes, with the same versions of Ray and Python. If it requires a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the token's file."
         ) from None
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
-
-
-def _check_listens(address: str) -> None:
-    """OSError where nothing listens at the address: Ray itself would retry for many minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 def _start_instance() -> None:

@@ -1,0 +1,145 @@
+"""What `launch` does instead of following its workers: a dry run, a submission, a launch in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from modtrain.cli import terminal
+from modtrain.errors import ModtrainError
+from modtrain.recipes.params import flatten
+from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.placement import format_placement
+from modtrain.scheduling.run_plan import RunPlan
+from modtrain.storage.run import RunSpec
+
+READY = b"submitted"
+
+
+def show_plan(plan: RunPlan, backend: str) -> None:
+    """Print folder, settings, placement and commands of a run without creating it."""
+    spec, out = plan.run.spec, terminal.console()
+    status = "would be resumed" if plan.target.resumes else "would be created"
+    costs = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in plan.costs.items())
+    source = "from run.json" if plan.target.resumes else f"measured per step: {costs}" if costs else ""
+    out.print(f"[bold]{plan.run.name}[/]  [dim]{status}[/]\n")
+    facts = {
+        "folder": plan.run.path,
+        "recipe": spec.recipe,
+        "data": spec.dataroot or "built in",
+        "backend": backend,
+        "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
+        "epochs": spec.epochs,
+        "exchange": f"every {spec.exchange_every} steps" if spec.exchange_every else "after every epoch",
+        "staleness": "unbounded" if spec.max_staleness is None else f"at most {spec.max_staleness} epochs",
+        "seed": spec.seed,
+        "device": spec.device,
+    }
+    out.print(terminal.facts(facts))
+    out.print("\n[dim]workers[/]")
+    for modules in spec.placement:
+        out.print(f"  modtrain worker {shlex.quote(str(plan.run.path))} --modules {','.join(modules)}", soft_wrap=True)
+    changed = _changed_parameters(spec)
+    out.print(f"\n[dim]parameters[/] {'' if changed else 'all at their defaults'}")
+    if changed:
+        out.print(terminal.facts(changed))
+    out.print("\n[dim]Nothing was created.[/]")
+
+
+def show_scripts(launch: Launch) -> None:
+    """Write and print the job scripts, and submit nothing."""
+    for path in launch.scripts():
+        typer.echo(f"# {path}")
+        typer.echo(path.read_text())
+    typer.echo(f"# Nothing was submitted. The scripts are in {launch.run.jobs_path} and can be submitted by hand.")
+
+
+def submit(launch: Launch) -> None:
+    """Submit the workers without a live job, and print every worker's job and the commands that follow."""
+    submitted = {member.number for member in launch.start()}
+    out, run, reasons = terminal.console(), launch.run, dict[str, str]()
+    with contextlib.suppress(ModtrainError):  # the reason why a job can never run is known at once
+        states = launch.backend.status(launch.job_ids().get(launch.backend_name, []))
+        reasons = {id: state.reason for id, state in states.items() if state.reason != "None"}
+    out.print(terminal.Text.assemble((run.name, "bold"), "  ", (f"on {launch.backend_name}", "dim")), soft_wrap=True)
+    for member in launch.members:
+        status = "submitted" if member.number in submitted else "finished" if member.over else "live already"
+        id, reason = (member.id or "").rpartition("@")[2], reasons.get(member.id or "", "")
+        line = f"  {member.name:<28}  {status:<12}  {id:<8}  {reason}".rstrip()
+        out.print(line, soft_wrap=True, markup=False, highlight=False)
+    typer.echo("Jobs submitted; you can log out." if submitted else "No job had to be submitted.")
+    _print_commands(launch, ("status", "stop", "cancel"))
+
+
+def start_in_background(launch: Launch) -> None:
+    """Start a launcher of the run in a session of its own and return once it has submitted the jobs.
+
+    Exits with the launcher's code where that failed.
+    """
+    log = launch.run.jobs_path / "launch.log"
+    log.parent.mkdir(exist_ok=True)
+    size = log.stat().st_size if log.exists() else 0
+    launcher, answer = _start_launcher(launch, log)
+    if answer != READY:
+        code = launcher.wait()
+        typer.echo(log.read_bytes()[size:][-4000:].decode(errors="replace").rstrip(), err=True)
+        raise typer.Exit(code or 1)
+    typer.echo(f"{launch.run.name} is running in the background (process {launcher.pid}).")
+    _print_commands(launch, ("status", "stop"))
+    typer.echo(f"  output    {terminal.short(log)}")
+
+
+def report_ready(descriptor: int) -> None:
+    """Report to the command that started this launcher that the jobs are submitted."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, READY)
+        os.close(descriptor)
+
+
+def _start_launcher(launch: Launch, log: Path) -> tuple[subprocess.Popen[bytes], bytes]:
+    """The launcher, and what it wrote into its pipe: nothing where it ended before it was ready."""
+    read_end, write_end = os.pipe()
+    options = launch.options
+    command = [sys.executable, "-m", "modtrain", "launch", str(launch.run.path), "--backend", launch.backend_name]
+    command += ["--ready-fd", str(write_end), *(["--address", options.address] if options.address else [])]
+    command += ["--cpus", str(options.profile.cpus)] if options.profile.cpus else []
+    with log.open("ab") as output:
+        launcher = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            pass_fds=(write_end,),
+        )
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        return launcher, pipe.read(len(READY))
+
+
+def _changed_parameters(spec: RunSpec) -> dict[str, str]:
+    """Parameters that differ from the recipe's defaults."""
+    values, defaults = flatten(spec.params), flatten(spec.defaults or {})
+    return {
+        f"  {name}": f"{_as_text(value)}  (default {_as_text(defaults.get(name))})"
+        for name, value in values.items()
+        if value != defaults.get(name)
+    }
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value).strip('"')
+
+
+def _print_commands(launch: Launch, commands: tuple[str, ...]) -> None:
+    """The commands for a run that is under way."""
+    path = shlex.quote(terminal.short(launch.run.path))
+    for command in commands:
+        typer.echo(f"  {'watch' if command == 'status' else command:<8}  modtrain {command} {path}")

@@ -1,0 +1,223 @@
+"""The run that a config names, new or resumed: found in its folder or placed on workers, and how it is launched.
+
+target = find_target(config)                            # folder, recipe, existing run
+plan = plan_run(target)                                 # settings compared, or modules placed
+backend, options = choose_launch(config, target.run)    # as the config says, else as before
+run = plan.write()                                      # only now the folder is created
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import load_recipe, recipe_name
+from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.scheduling import placement
+from modtrain.scheduling.backends.base import BackendOptions, python_path
+from modtrain.scheduling.config import Config, new_spec, resolved_path
+from modtrain.scheduling.job_record import Record, job_states, read_record
+from modtrain.scheduling.profile import Profile, read_profile
+from modtrain.storage import filesystem
+from modtrain.storage.layout import RUN_FILE
+from modtrain.storage.liveness import live_modules
+from modtrain.storage.manifest import check_name
+from modtrain.storage.run import Run, RunSpec
+
+_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
+"""Options that say where a run is executed, or that are compared separately."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The folder that a config names, its recipe, and the run in it."""
+
+    config: Config
+    path: Path
+    recipe: Recipe
+    run: Run | None
+    """The run in the folder, if there is one."""
+    resumes: bool
+    """Whether that run is resumed. False for a new run, and for one in which nothing has begun: it is replaced."""
+
+
+def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
+    """Open what the config names; InputError where its root, name or recipe is wrong.
+
+    An existing run in which nothing was published, and nothing runs or is queued, takes the settings of the config, so
+    that a corrected command repairs it. Not so for a run that is `named_by_folder`: that command has no settings.
+    """
+    if config.name is not None:
+        check_name(config.name)
+    path = _root(config) / (config.name or new_name(config))
+    run = Run.open(path) if (path / RUN_FILE).exists() else None
+    resumes = run is not None and (named_by_folder or has_begun(run))
+    is_recipe_given = "recipe" in config.model_fields_set
+    recipe = load_recipe(config.recipe if run is None or not resumes or is_recipe_given else run.spec.recipe)
+    return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run as it is, or as it will be once `write` has created it."""
+
+    target: Target
+    run: Run
+    """Its folder may not exist yet."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of a step by module, where they decided the placement."""
+
+    def write(self) -> Run:
+        """Create the run, or replace the settings of one that has not begun; an existing one is returned as it is."""
+        target = self.target
+        if target.run is None:
+            return Run.create(target.path, self.run.spec)
+        return target.run if target.resumes else target.run.replace_spec(self.run.spec)
+
+
+def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
+    """Decide everything about the run, with `settings` as of `--set`, and write nothing.
+
+    InputError where a resumed run has other settings.
+    """
+    config = target.config.with_settings(settings)
+    if target.run is not None and target.resumes:
+        if other := differences(config, target.recipe, target.run.spec):
+            raise InputError(
+                f"{target.run.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or "
+                "choose another --name."
+            )
+        return RunPlan(target=target, run=target.run)
+    spec, costs = draft(config, target.recipe)
+    return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
+
+
+def new_name(config: Config) -> str:
+    """A name that no run in the root has: the recipe's with a number."""
+    root = _root(config)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--root {root} is a file, but must be a folder; runs are created in it.")
+    stem, names = Path(config.recipe).stem, filesystem.names(root)
+    return next(name for number in range(1, len(names) + 2) if (name := f"{stem}-{number}") not in names)
+
+
+def unfinished(config: Config) -> Run | None:
+    """The newest run that `new_name` named for this recipe, if it is not finished."""
+    number = int(new_name(config).rpartition("-")[2]) - 1
+    path = _root(config) / f"{Path(config.recipe).stem}-{number}"
+    if not (path / RUN_FILE).exists():
+        return None
+    run = Run.open(path)
+    return None if run.is_finished(run.modules) else run
+
+
+def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
+    """The `run.json` of a new run with its modules placed on workers, and the step costs that decided the placement.
+
+    Nothing is written. InputError where the run cannot be trained.
+    """
+    if config.dataroot:
+        check_dataroot(Path(config.dataroot).expanduser(), recipe)
+    modules = list(recipe.modules)
+    spec, costs, nodes = new_spec(config, recipe, [modules]), dict[str, float](), config.nodes or len(modules)
+    if config.place is not None:
+        placed = placement.parse(config.place, modules)
+    else:
+        if 1 < nodes < len(modules):  # the only case in which `place` needs them
+            costs = measured_costs(spec)
+        placed = placement.place(modules, nodes, costs)
+    return spec.model_copy(update={"placement": placed}), costs
+
+
+def check_dataroot(path: Path, recipe: Recipe) -> None:
+    """InputError where the folder of the data does not exist, or does not have the layout that the recipe needs."""
+    if not path.is_dir():
+        beside = [other.name for other in path.parent.iterdir() if other.is_dir()] if path.parent.is_dir() else []
+        problem = "is a file, but must be a folder" if path.exists() else "does not exist"
+        raise InputError(f"--dataroot {path} {problem}.{did_you_mean(path.name, beside)}")
+    if recipe.check_dataroot:
+        recipe.check_dataroot(path)
+
+
+def measured_costs(spec: RunSpec) -> dict[str, float]:
+    """Seconds a step by module, measured in a process of its own (`training/step_costs.py`)."""
+    command = [sys.executable, "-m", "modtrain.training.step_costs"]
+    environment = os.environ | python_path()
+    result = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True, env=environment)
+    if result.returncode:
+        reasons = result.stderr.strip().splitlines() or ["no reason given"]
+        raise InputError(f"The costs of the modules could not be measured: {reasons[-1]}")
+    return {name: float(cost) for name, cost in json.loads(result.stdout.strip().splitlines()[-1]).items()}
+
+
+def has_begun(run: Run) -> bool:
+    """Whether anything was published, runs, or is queued; true as well where the scheduler does not answer."""
+    if any(run.store(module).versions() for module in run.modules) or live_modules(run):
+        return True
+    try:
+        return any(state.live for state in job_states(run).values())
+    except ModtrainError:
+        return True
+
+
+def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
+    """Settings of the config that an existing run does not have, one phrase each; unset ones never differ."""
+    given = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in _NOT_COMPARED}
+    if "track" in given:
+        given["track"] = [recipe_name(name) for name in given["track"]]
+    for name, resolve in (("recipe", recipe_name), ("dataroot", resolved_path)):
+        if given.get(name):
+            given[name] = resolve(given[name])
+    current = spec.model_dump()
+    other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
+    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
+    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
+    other |= {name: (old.get(name), values[name]) for name in changed}
+    if config.place and (placed := placement.parse(config.place, list(recipe.modules))) != spec.placement:
+        other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
+    elif config.nodes and config.nodes != len(spec.placement):
+        other["nodes"] = (len(spec.placement), config.nodes)
+    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
+
+
+def choose_launch(config: Config, run: Run | None) -> tuple[str, BackendOptions]:
+    """The backend and options with which a run is launched, new or resumed."""
+    previous = read_record(run) if run is not None else Record()
+    backend = choose_backend(config, previous)
+    return backend, choose_options(config, backend, previous)
+
+
+def choose_backend(config: Config, previous: Record) -> str:
+    """The backend that is named, or that the named profile is for, else the previous one, else the default."""
+    if "backend" in config.model_fields_set:
+        return config.backend
+    profile = _named_profile(config)
+    return (profile.backend if profile else None) or previous.backend or config.backend
+
+
+def choose_options(config: Config, backend: str, previous: Record) -> BackendOptions:
+    """The options of the backend: the named profile, else the previous one; then the job options of the config.
+
+    The previous options hold for the same backend only. While no job was submitted, a command that names a backend or
+    a profile ignores them, so that it can correct what was refused.
+    """
+    is_named = "backend" in config.model_fields_set or config.profile is not None
+    is_same = previous.backend == backend and (bool(previous.jobs) or not is_named)
+    before = previous.options if is_same else BackendOptions()
+    profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
+    return BackendOptions(address=config.address or before.address, profile=profile)
+
+
+def _named_profile(config: Config) -> Profile | None:
+    return read_profile(Path(config.profile).expanduser()) if config.profile else None
+
+
+def _root(config: Config) -> Path:
+    return Path(config.root).expanduser()
