@@ -15,7 +15,7 @@ from modtrain.storage.run import Run
 from modtrain.training.inference import load
 from modtrain.training.worker_process import work
 from tests.support import SUPPORT
-from tests.support.command import Said, Terminal
+from tests.support.command import Result, Terminal
 from tests.support.runs import make_run
 
 PAINTING = SUPPORT / "painting.py"
@@ -130,7 +130,7 @@ def test_two_images_of_one_name_are_refused(run: Run, images: Path, tmp_path: Pa
 @pytest.mark.parametrize("source", ["nothing.png", "empty"])
 def test_a_source_without_images_is_an_error(run: Run, tmp_path: Path, type_: Terminal, source: str) -> None:
     (tmp_path / "empty").mkdir()
-    result: Said = type_("apply", run.path, tmp_path / source)
+    result: Result = type_("apply", run.path, tmp_path / source)
     assert result.code == 2
     assert str(tmp_path / source) in result.err
 

@@ -37,8 +37,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run
 
 
 def test_csv_is_one_wide_table_of_every_number(finished: Run, terminal: Terminal) -> None:
-    said = terminal("history", finished.path, "--csv")
-    rows = list(csv.DictReader(io.StringIO(said.out)))
+    result = terminal("history", finished.path, "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.out)))
     assert list(rows[0]) == [*FIRST, "loss", "on_real", "mean", *LAST]
     lines = [
         json.loads(line) for line in (finished.module_path("generator") / "metrics.jsonl").read_text().splitlines()
@@ -101,7 +101,7 @@ def test_no_name_and_no_number_is_cut_in_a_narrow_terminal(
     finished: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    said = terminal("history", finished.path)
-    assert "…" not in said.out
-    words = said.out.split()
+    result = terminal("history", finished.path)
+    assert "…" not in result.out
+    words = result.out.split()
     assert {"generator", "discriminator", "evaluation", "step", "epoch", "lr", "loss", "on_real", "mean"} <= set(words)

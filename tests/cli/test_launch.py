@@ -60,9 +60,9 @@ def finished(root: Path, launch: Callable[..., tuple[object, ...]]) -> tuple[Pat
 
 
 def wait_for(ready: Callable[[], Any], timeout_s: float = 90) -> Any:
-    found = filesystem.wait_until(lambda: ready() or None, timeout_s=timeout_s)
-    assert found
-    return found
+    value = filesystem.wait_until(lambda: ready() or None, timeout_s=timeout_s)
+    assert value
+    return value
 
 
 def training(path: Path) -> bool:
@@ -84,13 +84,13 @@ def test_a_launch_prints_lines_then_metrics_the_grid_and_the_time(finished: tupl
 
 
 def test_status_is_a_table_for_people_and_json_for_programs(finished: tuple[Path, str], type_: Terminal) -> None:
-    found = json.loads(type_("status", finished[0], "--json").out)
-    assert {key: found[key] for key in ("run", "recipe", "state")} == {
+    status = json.loads(type_("status", finished[0], "--json").out)
+    assert {key: status[key] for key in ("run", "recipe", "state")} == {
         "run": "finished",
         "recipe": str(PAINTING),
         "state": "finished",
     }
-    painter = found["modules"]["painter"]
+    painter = status["modules"]["painter"]
     assert (painter["version"], painter["epoch"], painter["epochs"], painter["step"]) == (2, 2, 2, 10)
     assert (painter["state"], painter["worker"], set(painter["metrics"])) == ("finished", 0, {"loss"})
     assert set(painter["peers"]["critic"]) >= {"version", "epoch", "behind"}
@@ -114,17 +114,17 @@ def test_launching_a_finished_run_again_starts_nothing(
 def test_options_that_contradict_the_run_are_listed(
     finished: tuple[Path, str], launch: Callable[..., tuple[object, ...]], type_: Terminal
 ) -> None:
-    said = type_(*launch("finished", "--epochs", 9, "--painter.lr", 3, "--nodes", 1, recipe=PAINTING))
-    assert said.code == 2
+    result = type_(*launch("finished", "--epochs", 9, "--painter.lr", 3, "--nodes", 1, recipe=PAINTING))
+    assert result.code == 2
     for difference in ("epochs is 2, not 9", "painter.lr is 0.001, not 3.0", "nodes is 2, not 1", "another --name"):
-        assert difference in said.err
+        assert difference in result.err
     assert "contradicts the run" in type_("launch", finished[0], "--name", "other").err
 
 
 def test_a_worker_takes_exactly_one_group_of_the_placement(finished: tuple[Path, str], type_: Terminal) -> None:
-    said = type_("worker", finished[0], "--modules", "painter,critic")
-    assert said.code == 2
-    assert "its placement is painter | critic" in said.err
+    result = type_("worker", finished[0], "--modules", "painter,critic")
+    assert result.code == 2
+    assert "its placement is painter | critic" in result.err
     assert "Did you mean 'painter'?" in type_("worker", finished[0], "--modules", "paintr").err
     assert "Give --modules" in type_("worker", finished[0]).err
 
@@ -141,18 +141,18 @@ def test_a_run_that_has_only_begun_can_be_looked_at(
     (tmp_path / "half/run.json").write_bytes((finished[0] / "run.json").read_bytes())
     (tmp_path / "half/modules/painter/checkpoints/00000000").mkdir(parents=True)
     (tmp_path / "half/modules/painter/heartbeat.json").write_text("{torn")
-    found = json.loads(type_("status", tmp_path / "half", "--json").out)
-    assert (found["state"], found["modules"]["painter"]["state"]) == ("created", "created")
+    status = json.loads(type_("status", tmp_path / "half", "--json").out)
+    assert (status["state"], status["modules"]["painter"]["state"]) == ("created", "created")
     assert "created" in type_("status", tmp_path / "half").out
 
 
 def test_nan_ends_the_launch_with_its_own_code_and_the_reason(
     launch: Callable[..., tuple[object, ...]], type_: Terminal
 ) -> None:
-    said = type_(*launch("nan", "--nodes", 1, "--nan-at", 12))
-    assert said.code == 5
-    assert "generator+discriminator failed: 'loss' of generator became nan at step 12" in said.out
-    assert "worker.log" in said.out
+    result = type_(*launch("nan", "--nodes", 1, "--nan-at", 12))
+    assert result.code == 5
+    assert "generator+discriminator failed: 'loss' of generator became nan at step 12" in result.out
+    assert "worker.log" in result.out
 
 
 def test_a_recipe_that_fails_in_the_worker_is_said(
@@ -160,17 +160,17 @@ def test_a_recipe_that_fails_in_the_worker_is_said(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text(PAINTING.read_text().replace("nn.Conv2d(3, 3, 1)", "nn.Conv2d(3, 3, 1 // 0)"))
-    said = type_(*launch("broken", "--nodes", 1, recipe=broken))
-    assert said.code == 1
-    assert "ZeroDivisionError" in said.out
+    result = type_(*launch("broken", "--nodes", 1, recipe=broken))
+    assert result.code == 1
+    assert "ZeroDivisionError" in result.out
 
 
 def test_detached_it_returns_at_once_and_stop_ends_it(
     root: Path, launch: Callable[..., tuple[object, ...]], type_: Terminal
 ) -> None:
-    said = ended(start(*launch("detached", "--nodes", 1, *LONG, "--detach")))
-    assert said.code == 0, said.err
-    assert "is running in the background" in said.out
+    result = ended(start(*launch("detached", "--nodes", 1, *LONG, "--detach")))
+    assert result.code == 0, result.err
+    assert "is running in the background" in result.out
     path = root / "detached"
     wait_for(lambda: training(path))
     assert json.loads(type_("status", path, "--json").out)["state"] == "running"
@@ -186,10 +186,10 @@ def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callab
     process = start(*launch("interrupted", "--nodes", 1, *LONG))
     wait_for(lambda: training(root / "interrupted"))
     process.send_signal(signal.SIGINT)
-    said = ended(process)
-    assert said.code == 130, said.out + said.err
-    assert "Stop requested: the workers publish and exit." in said.out
-    assert f"`modtrain launch {root / 'interrupted'}` resumes it." in said.out
+    result = ended(process)
+    assert result.code == 130, result.out + result.err
+    assert "Stop requested: the workers publish and exit." in result.out
+    assert f"`modtrain launch {root / 'interrupted'}` resumes it." in result.out
     step = Run.open(root / "interrupted").store("generator").latest()
     assert step is not None
     assert step.full
@@ -197,9 +197,9 @@ def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callab
     process = start("launch", root / "interrupted")
     wait_for(lambda: Run.open(root / "interrupted").read_report("generator").state == "running")
     process.send_signal(signal.SIGTERM)
-    said = ended(process)
-    assert said.code == 75, said.out + said.err
-    assert "on local" in said.out  # as it was launched before
+    result = ended(process)
+    assert result.code == 75, result.out + result.err
+    assert "on local" in result.out  # as it was launched before
     newest = Run.open(root / "interrupted").store("generator").latest()
     assert newest is not None
     assert newest.step >= step.step
@@ -214,23 +214,23 @@ def test_a_second_ctrl_c_ends_the_workers_at_once(root: Path, launch: Callable[.
     wait_for(lambda: (root / "impatient/stop").exists())
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    said = ended(process)
-    assert said.code == 130, said.out + said.err
-    assert "Ending all workers now" in said.out
+    result = ended(process)
+    assert result.code == 130, result.out + result.err
+    assert "Ending all workers now" in result.out
     assert wait_for(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_a_new_unnamed_run_is_made_but_the_unfinished_one_of_before_is_named(tmp_path: Path, type_: Terminal) -> None:
     run = make_run(tmp_path / "painting-1", PAINTING, [["painter", "critic"]])
     words = ["launch", "--recipe", PAINTING, "--root", tmp_path, "--dry-run"]
-    said = type_(*words)
-    assert "painting-2" in said.out
-    assert "painting-1 is not finished" in said.err
+    result = type_(*words)
+    assert "painting-2" in result.out
+    assert "painting-1 is not finished" in result.err
     finish(run)
     assert "not finished" not in type_(*words).err
 
 
 def test_a_root_that_is_a_file_is_said(tmp_path: Path, type_: Terminal) -> None:
     (tmp_path / "file").write_text("")
-    said = type_("launch", "--recipe", PAINTING, "--root", tmp_path / "file", "--dry-run")
-    assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)
+    result = type_("launch", "--recipe", PAINTING, "--root", tmp_path / "file", "--dry-run")
+    assert (result.code, "is a file, but must be a folder" in result.err) == (2, True)

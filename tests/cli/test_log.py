@@ -1,4 +1,4 @@
-"""`modtrain log`: what the workers have said, merged, followed, and read from the end."""
+"""`modtrain log`: the output of the workers, merged, followed, and read from the end."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def at(second: int, text: str) -> str:
 def test_the_lines_of_all_workers_are_merged_by_time_with_the_module_in_front(run: Run, terminal: Terminal) -> None:
     say(run, "generator", at(1, "first"), at(4, "fails"), "Traceback of the fourth", at(6, "last"))
     say(run, "discriminator", at(2, "second"), at(5, "fifth"))
-    said = terminal("log", run.path)
-    assert said.code == 0
-    assert [line.split()[-1] for line in said.out.splitlines()] == [
+    result = terminal("log", run.path)
+    assert result.code == 0
+    assert [line.split()[-1] for line in result.out.splitlines()] == [
         "first",
         "second",
         "fails",
@@ -56,16 +56,16 @@ def test_the_lines_of_all_workers_are_merged_by_time_with_the_module_in_front(ru
         "fifth",
         "last",
     ]
-    assert said.out.splitlines()[0] == f"generator     | {at(1, 'first')}"
-    assert said.out.splitlines()[1] == f"discriminator | {at(2, 'second')}"
+    assert result.out.splitlines()[0] == f"generator     | {at(1, 'first')}"
+    assert result.out.splitlines()[1] == f"discriminator | {at(2, 'second')}"
 
 
 def test_one_module_alone_stands_as_it_was_written_and_only_its_last_lines(run: Run, terminal: Terminal) -> None:
     say(run, "generator", *(at(second, f"line {second}") for second in range(60)))
     assert terminal("log", run.path, "generator", "-n", 2).out == f"{at(58, 'line 58')}\n{at(59, 'line 59')}\n"
     assert len(terminal("log", run.path, "generator").out.splitlines()) == 40
-    said = terminal("log", run.path, "generator", "-n", 0)
-    assert (said.out, said.err) == ("", "")
+    result = terminal("log", run.path, "generator", "-n", 0)
+    assert (result.out, result.err) == ("", "")
 
 
 def test_modules_of_one_worker_share_its_log_and_it_is_shown_once(
@@ -74,26 +74,26 @@ def test_modules_of_one_worker_share_its_log_and_it_is_shown_once(
     run = runs.make_run(tmp_path / "joint", tiny_recipe, [["generator", "discriminator"]])
     runs.finish(run)
     runs.finish(run)
-    said = terminal("log", run.path).out
-    assert said.count("Resumed at step") == 1
-    assert said.count(f"Trains generator, discriminator on {socket.gethostname()} (cpu), steps 0 to") == 1
-    assert said.count(f"Epoch {run.spec.epochs} of {run.spec.epochs}, step ") == 1
-    assert "loss of discriminator" in said
+    result = terminal("log", run.path).out
+    assert result.count("Resumed at step") == 1
+    assert result.count(f"Trains generator, discriminator on {socket.gethostname()} (cpu), steps 0 to") == 1
+    assert result.count(f"Epoch {run.spec.epochs} of {run.spec.epochs}, step ") == 1
+    assert "loss of discriminator" in result
     assert terminal("log", run.path, "discriminator").out.count("Resumed at step") == 1
 
 
 def test_a_wrong_module_is_refused_with_those_that_there_are(run: Run, terminal: Terminal) -> None:
-    said = terminal("log", run.path, "generater")
-    assert said.code == 2
-    assert said.err == (
+    result = terminal("log", run.path, "generater")
+    assert result.code == 2
+    assert result.err == (
         "modtrain: run has no module 'generater'; it has generator, discriminator. Did you mean 'generator'?\n"
     )
 
 
 def test_a_run_that_has_said_nothing_yet_is_no_error(run: Run, terminal: Terminal) -> None:
-    said = terminal("log", run.path)
-    assert (said.code, said.out) == (0, "")
-    assert "The workers of run have no log." in said.err
+    result = terminal("log", run.path)
+    assert (result.code, result.out) == (0, "")
+    assert "The workers of run have no log." in result.err
 
 
 def test_what_a_terminal_would_obey_is_not_printed_and_a_last_line_without_end_is(run: Run, terminal: Terminal) -> None:
@@ -145,9 +145,9 @@ class Following:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         self.process.stdout.close()
-        said = self.process.stderr.read()
+        result = self.process.stderr.read()
         self.process.stderr.close()
-        return code, said
+        return code, result
 
 
 def test_a_log_is_followed_before_it_exists_over_a_new_file_and_until_ctrl_c(run: Run) -> None:
@@ -177,5 +177,5 @@ def test_a_reader_that_goes_away_ends_it_quietly(run: Run) -> None:
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    said = ended(process)
-    assert (said.code, said.err) == (141, "")
+    result = ended(process)
+    assert (result.code, result.err) == (141, "")

@@ -23,7 +23,7 @@ from modtrain.sweeps.sweep import new_sweep
 from modtrain.sweeps.trials import read_trials
 from tests.conftest import TINY
 from tests.support import SUPPORT
-from tests.support.command import Said, Terminal
+from tests.support.command import Result, Terminal
 from tests.support.runs import finish
 
 PAINTING = SUPPORT / "painting.py"
@@ -39,7 +39,7 @@ def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 def sweep(type_: Terminal, tmp_path: Path) -> Any:
     """The command, on the tiny recipe, in a folder of its own."""
 
-    def typed(*words: object) -> Said:
+    def typed(*words: object) -> Result:
         return type_("sweep", "--recipe", TINY, "--backend", "local", "--root", tmp_path / "runs", *words)
 
     return typed
@@ -84,29 +84,29 @@ def sweep(type_: Terminal, tmp_path: Path) -> Any:
 def test_an_error_is_one_sentence_and_nothing_is_created(
     words: list[object], sentence: str, sweep: Any, tmp_path: Path
 ) -> None:
-    said = sweep(*words)
-    assert said.code == 2
-    assert sentence in said.err
-    assert said.err.startswith("modtrain: ")
-    assert said.err.count("\n") == 1
+    result = sweep(*words)
+    assert result.code == 2
+    assert sentence in result.err
+    assert result.err.startswith("modtrain: ")
+    assert result.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_metric_of_a_recipe_without_evaluation_is_refused_at_once(sweep: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "silent.py"
     recipe.write_text(TINY.read_text().replace("    evaluate=evaluate,\n", ""))
-    said = sweep(*LRS, "--recipe", recipe, "--metric", "mean")
-    assert (said.code, "the recipe has no `evaluate`" in said.err) == (2, True)
+    result = sweep(*LRS, "--recipe", recipe, "--metric", "mean")
+    assert (result.code, "the recipe has no `evaluate`" in result.err) == (2, True)
     assert sweep(*LRS, "--recipe", recipe, "--metric", "generator.loss", "--dry-run").code == 0
 
 
 def test_a_taken_name_and_a_root_that_is_a_file_are_errors(sweep: Any, tmp_path: Path) -> None:
     (tmp_path / "runs/other").mkdir(parents=True)
-    said = sweep(*LRS, "--name", "other")
-    assert (said.code, "exists and is not a sweep" in said.err) == (2, True)
+    result = sweep(*LRS, "--name", "other")
+    assert (result.code, "exists and is not a sweep" in result.err) == (2, True)
     (tmp_path / "file").write_text("")
-    said = sweep(*LRS, "--root", tmp_path / "file")
-    assert (said.code, "is a file, but must be a folder" in said.err) == (2, True)
+    result = sweep(*LRS, "--root", tmp_path / "file")
+    assert (result.code, "is a file, but must be a folder" in result.err) == (2, True)
 
 
 def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
@@ -118,12 +118,12 @@ def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
         tracemalloc.start()
         try:
             words = ("--vary", f"seed=1..{trials}", "--name", f"dry-{number}", "--nodes-per-trial", 1)
-            said = sweep(*words, "--backend", "slurm", "--dry-run")
+            result = sweep(*words, "--backend", "slurm", "--dry-run")
             peaks_mb.append(tracemalloc.get_traced_memory()[1] / 1e6)
         finally:
             tracemalloc.stop()
-        assert said.code == 0, said.err
-        assert f"The scripts of {trials} trials" in said.out
+        assert result.code == 0, result.err
+        assert f"The scripts of {trials} trials" in result.out
     assert peaks_mb[2] < peaks_mb[1] + 3
 
 
@@ -133,19 +133,21 @@ def test_a_sweep_whose_scripts_were_only_written_keeps_its_backend_and_its_optio
     monkeypatch.setenv("PATH", str(tmp_path))
     options = ("--backend", "slurm", "--queue", "long", "--dependency", "afterok:7")
     assert "--dependency=afterok:7" in sweep(*LRS, *options, "--name", "rates", "--dry-run").out
-    said = type_("sweep", tmp_path / "runs" / "rates", "--dry-run")
-    assert (said.code, "#SBATCH --partition=long" in said.out) == (0, True)
-    assert "--dependency" not in said.out, "that was meant once"
-    said = type_("sweep", tmp_path / "runs" / "rates")
-    assert (said.code, "sbatch is not on this machine" in said.err) == (2, True)
+    result = type_("sweep", tmp_path / "runs" / "rates", "--dry-run")
+    assert (result.code, "#SBATCH --partition=long" in result.out) == (0, True)
+    assert "--dependency" not in result.out, "that was meant once"
+    result = type_("sweep", tmp_path / "runs" / "rates")
+    assert (result.code, "sbatch is not on this machine" in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("backend", ["local", "ray"])
 def test_a_dry_run_shows_what_would_run_and_creates_nothing(backend: str, sweep: Any, tmp_path: Path) -> None:
-    said = sweep(*LRS, "--vary", "seed=1..3", "--backend", backend, "--metric", "mean", "--max-running", 2, "--dry-run")
-    assert said.code == 0
+    result = sweep(
+        *LRS, "--vary", "seed=1..3", "--backend", backend, "--metric", "mean", "--max-running", 2, "--dry-run"
+    )
+    assert result.code == 0
     for expected in ("lr, seed", "6 by grid, each with 2 workers", "mean (more is better)", "Nothing was created."):
-        assert expected in said.out
+        assert expected in result.out
     assert not (tmp_path / "runs").exists()
 
 
@@ -184,10 +186,10 @@ def parsed(text: str) -> Any:
 
 
 def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep, type_: Terminal) -> None:
-    said = type_("sweep-status", some.path)
-    assert said.code == 0
-    assert said.out.startswith("some  stopped  6 trials: 1 failed, 1 stopped, 1 pruned, 1 created, 2 finished\n")
-    lines = said.out.splitlines()
+    output = type_("sweep-status", some.path)
+    assert output.code == 0
+    assert output.out.startswith("some  stopped  6 trials: 1 failed, 1 stopped, 1 pruned, 1 created, 2 finished\n")
+    lines = output.out.splitlines()
     assert lines[2].split() == ["trial", "state", "mean", "lr", "nan_at", "epoch"]
     assert [line.split()[1] for line in lines[3:9]] == [
         "finished",
@@ -201,16 +203,16 @@ def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep,
         trial["number"]: trial["result"] for trial in parsed(type_("sweep-status", some.path, "--json").out)["trials"]
     }
     assert [int(line.split()[0]) for line in lines[3:5]] == sorted([0, 4], key=lambda number: results[number])
-    assert "trial 1 failed: 'loss' of generator became nan at step 5" in said.out
-    assert type_("status", some.path).out == said.out
+    assert "trial 1 failed: 'loss' of generator became nan at step 5" in output.out
+    assert type_("status", some.path).out == output.out
 
 
 def test_json_has_everything_of_every_trial(some: Sweep, type_: Terminal) -> None:
-    found = parsed(type_("sweep-status", some.path, "--json").out)
-    about = {name: found[name] for name in ("sweep", "path", "sampler", "metric", "maximize")}
+    data = parsed(type_("sweep-status", some.path, "--json").out)
+    about = {name: data[name] for name in ("sweep", "path", "sampler", "metric", "maximize")}
     assert about == {"sweep": "some", "path": str(some.path), "sampler": "grid", "metric": "mean", "maximize": False}
-    assert found["counts"] == {"failed": 1, "stopped": 1, "pruned": 1, "created": 1, "finished": 2}
-    trials = {trial["number"]: trial for trial in found["trials"]}
+    assert data["counts"] == {"failed": 1, "stopped": 1, "pruned": 1, "created": 1, "finished": 2}
+    trials = {trial["number"]: trial for trial in data["trials"]}
     assert list(trials[0]["metrics"]) == ["mean"]
     assert (trials[0]["values"], trials[0]["epoch"]) == ({"lr": 0.005, "nan_at": -1}, 3)
     assert (trials[1]["exit_code"], trials[1]["result"]) == (5, None)
@@ -218,7 +220,7 @@ def test_json_has_everything_of_every_trial(some: Sweep, type_: Terminal) -> Non
     assert (trials[2]["why"], trials[3]["why"]) == ("the others are better", "lunch")
     assert trials[5]["values"] == {"lr": 0.02, "nan_at": 5}
     assert trials[5]["path"] == str(some.path / "trial-0005")
-    assert parsed(type_("status", some.path, "--json").out) == found
+    assert parsed(type_("status", some.path, "--json").out) == data
 
 
 def test_csv_has_a_line_a_trial_for_spreadsheets(some: Sweep, type_: Terminal) -> None:
@@ -233,24 +235,24 @@ def test_csv_has_a_line_a_trial_for_spreadsheets(some: Sweep, type_: Terminal) -
 
 
 def test_another_metric_sorts_the_same_trials_also_one_of_training(some: Sweep, type_: Terminal) -> None:
-    found = parsed(type_("sweep-status", some.path, "--metric", "generator.loss", "--json").out)
-    results = [trial["result"] for trial in found["trials"]]
+    data = parsed(type_("sweep-status", some.path, "--metric", "generator.loss", "--json").out)
+    results = [trial["result"] for trial in data["trials"]]
     there = [result for result in results if result is not None]
     assert len(there) >= 2
     assert results == [*sorted(there, reverse=True), *[None] * (6 - len(there))]
     less = parsed(type_("sweep-status", some.path, "--metric", "generator.loss", "--minimize", "--json").out)
     assert [trial["result"] for trial in less["trials"]][: len(there)] == sorted(there)
-    assert (found["maximize"], less["maximize"]) == (True, False)
-    said = type_("sweep-status", some.path, "--metric", "meen")
-    assert (said.code, "Did you mean 'mean'?" in said.err) == (2, True)
+    assert (data["maximize"], less["maximize"]) == (True, False)
+    output = type_("sweep-status", some.path, "--metric", "meen")
+    assert (output.code, "Did you mean 'mean'?" in output.err) == (2, True)
 
 
 def test_a_result_that_is_not_finite_is_null_and_has_a_reason(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "inf", {"bold": [True, False]}, PAINTING, metric="perfect")
     train(sweep, 0)
-    said = type_("sweep-status", sweep.path)
-    assert "trial 0 finished: perfect is not finite." in said.out
-    assert "true" in said.out
+    output = type_("sweep-status", sweep.path)
+    assert "trial 0 finished: perfect is not finite." in output.out
+    assert "true" in output.out
     trial = parsed(type_("sweep-status", sweep.path, "--json").out)["trials"][0]
     assert (trial["result"], trial["metrics"]["perfect"]) == (None, None)
     assert "nan" not in type_("sweep-status", sweep.path, "--csv").out
@@ -262,11 +264,11 @@ def test_a_finished_trial_without_the_metric_names_the_existing_ones_or_the_next
     sweep = made(tmp_path / "typo", {"lr": [0.01, 0.02]}, metric="meen")
     train(sweep, 0)
     finish(sweep.begin(1))  # its worker was killed before it came to the evaluation
-    said = type_("sweep-status", sweep.path).out
-    assert "trial 0 finished: The evaluation has no 'meen'; it has mean. Did you mean 'mean'?" in said
+    result = type_("sweep-status", sweep.path).out
+    assert "trial 0 finished: The evaluation has no 'meen'; it has mean. Did you mean 'mean'?" in result
     assert (
         f"trial 1 finished: It was not evaluated at its end; `modtrain evaluate {sweep.run_path(1)}` evaluates it"
-        in said
+        in result
     )
     last = sweep.trial(1, "running")  # its worker has published its last version and evaluates it
     assert (last.state, last.is_evaluating, last.why) == ("finished", True, "")
@@ -280,21 +282,21 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
     (sweep.run_path(1) / "run.json").write_text("{")
     spec = parsed((sweep.run_path(2) / "run.json").read_text())
     (sweep.run_path(2) / "run.json").write_text(json.dumps({**spec, "trial": {"number": 2, "values": 5}}))
-    said = type_("sweep-status", sweep.path)
-    assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("hurt  stopped  4 trials: 2 failed, 1 created, 1 finished\n")
+    output = type_("sweep-status", sweep.path)
+    assert (output.code, output.err) == (0, "")
+    assert output.out.startswith("hurt  stopped  4 trials: 2 failed, 1 created, 1 finished\n")
     for number in (1, 2):
-        assert f"trial {number} failed: {sweep.run_path(number) / 'run.json'} is damaged" in said.out
-    assert type_("status", sweep.path).out == said.out
-    found = parsed(type_("sweep-status", sweep.path, "--metric", "generator.loss", "--json").out)
-    assert [trial["result"] is not None for trial in found["trials"]] == [True, False, False, False]
+        assert f"trial {number} failed: {sweep.run_path(number) / 'run.json'} is damaged" in output.out
+    assert type_("status", sweep.path).out == output.out
+    data = parsed(type_("sweep-status", sweep.path, "--metric", "generator.loss", "--json").out)
+    assert [trial["result"] is not None for trial in data["trials"]] == [True, False, False, False]
     for how in ("--csv", "--json"):
-        said = type_("history", sweep.path, how)
-        rows = parsed(said.out) if how == "--json" else list(csv.DictReader(io.StringIO(said.out)))
+        output = type_("history", sweep.path, how)
+        rows = parsed(output.out) if how == "--json" else list(csv.DictReader(io.StringIO(output.out)))
         assert {int(row["trial"]) for row in rows} == {0}
-        assert said.code == 1
-        assert said.err.startswith("modtrain: 2 trials cannot be read and were skipped. ")
-        assert str(sweep.run_path(1)) in said.err
+        assert output.code == 1
+        assert output.err.startswith("modtrain: 2 trials cannot be read and were skipped. ")
+        assert str(sweep.run_path(1)) in output.err
     assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path).out
     assert type_("cancel", sweep.path).code == 0
 
@@ -304,10 +306,10 @@ def test_a_damaged_trial_is_left_out_of_a_retry_and_the_others_run(tmp_path: Pat
     train(sweep, 0)
     sweep.begin(1)
     (sweep.run_path(1) / "run.json").write_text("{")
-    said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1, "--retry-failed")
-    assert f"trial 1 is left out: {sweep.run_path(1) / 'run.json'} is damaged" in said.out
+    result = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1, "--retry-failed")
+    assert f"trial 1 is left out: {sweep.run_path(1) / 'run.json'} is damaged" in result.out
     assert [trial.state for trial in read_trials(sweep)] == ["finished", "failed", "finished"]
-    assert "--retry-failed" not in said.out, "the damaged trial cannot run again"
+    assert "--retry-failed" not in result.out, "the damaged trial cannot run again"
 
 
 def test_a_pruner_is_one_also_where_a_folder_has_its_name(
@@ -350,8 +352,8 @@ def test_a_metric_that_is_misspelt_in_the_recipe_is_reported(tmp_path: Path, cap
     names = 'evaluate=evaluate,\n    lower_is_better=("maen", "fid"),'
     recipe.write_text(TINY.read_text().replace("evaluate=evaluate,", names))
     train(made(tmp_path / "typo", {"lr": [0.01]}, recipe, metric="mean"), 0)
-    said = [record.getMessage() for record in caplog.records if "lower_is_better" in record.getMessage()]
-    assert said == [
+    result = [record.getMessage() for record in caplog.records if "lower_is_better" in record.getMessage()]
+    assert result == [
         "lower_is_better of the recipe names 'maen', which `evaluate` does not measure. Did you mean 'mean'?"
     ]
 
@@ -364,12 +366,12 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
     sweep = made(
         tmp_path / "wide", {name: ["a value with forty characters, or even more", "y"] for name in names}, recipe
     )
-    said = type_("sweep-status", sweep.path).out
-    assert max(map(len, said.splitlines())) <= 80
-    assert "a_long_name_a" in said
-    assert "a value with forty …" in said
-    assert "No room for a_long_name_c, a_long_name_d, " in said
-    assert len([line for line in said.splitlines() if "created" in line]) == 257
+    result = type_("sweep-status", sweep.path).out
+    assert max(map(len, result.splitlines())) <= 80
+    assert "a_long_name_a" in result
+    assert "a value with forty …" in result
+    assert "No room for a_long_name_c, a_long_name_d, " in result
+    assert len([line for line in result.splitlines() if "created" in line]) == 257
     assert "more\na" not in type_("sweep-status", sweep.path, "--csv").out.replace("\n\n", "")
 
 
@@ -395,8 +397,8 @@ def test_settings_that_contradict_an_existing_sweep_are_named(
 ) -> None:
     sweep = made(tmp_path / "there", {"opponents": [1, 2, 3]}, sampler="random", trials=4)
     before = (sweep.path / "sweep.json").read_bytes()
-    said = type_("sweep", sweep.path, *words)
-    assert (said.code, phrase in said.err) == (2, True), said.err
+    result = type_("sweep", sweep.path, *words)
+    assert (result.code, phrase in result.err) == (2, True), result.err
     assert (sweep.path / "sweep.json").read_bytes() == before
     assert [path.name for path in sweep.path.iterdir()] == ["sweep.json"]
 
@@ -407,8 +409,8 @@ def test_a_sweep_takes_more_trials_and_a_grid_as_many_as_it_has_points(tmp_path:
     assert Sweep.open(sweep.path).spec.trials == 4
     grid = made(tmp_path / "grid", {"opponents": [1, 2, 3]}, trials=2)
     assert "3 by grid" in type_("sweep", grid.path, "--trials", 3, "--backend", "local", "--dry-run").out
-    said = type_("sweep", grid.path, "--trials", 4)
-    assert (said.code, "more than the grid has points: 3" in said.err) == (2, True)
+    result = type_("sweep", grid.path, "--trials", 4)
+    assert (result.code, "more than the grid has points: 3" in result.err) == (2, True)
 
 
 def test_a_recipe_that_has_changed_since_a_sweep_was_created_is_reported(
@@ -438,23 +440,23 @@ def test_one_file_is_launched_and_swept(tmp_path: Path, type_: Terminal) -> None
         "sweep:\n  space: {lr: {low: 1.0e-4, high: 1.0e-2, log: true}, seed: 1..3}\n  sampler: sobol\n  trials: 8\n"
         "  metric: mean\n  maximize: false\n  max_running: 2\n"
     )
-    said = type_("sweep", config, "--dry-run").out
+    result = type_("sweep", config, "--dry-run").out
     for expected in ("lr, seed", "8 by sobol, each with 1 worker", "mean (less is better)", "at once  2"):
-        assert expected in said
+        assert expected in result
     assert "4 by sobol" in type_("sweep", config, "--trials", 4, "--dry-run").out
     assert "opponents" in type_("sweep", config, "--vary", "opponents=1,2", "--dry-run").out
     assert type_("launch", config, "--dry-run").code == 0
     config.write_text(config.read_text().replace("sampler", "smapler"))
-    said = type_("sweep", config, "--dry-run")
-    assert (said.code, "Did you mean 'sampler'?" in said.err) == (2, True)
+    result = type_("sweep", config, "--dry-run")
+    assert (result.code, "Did you mean 'sampler'?" in result.err) == (2, True)
 
 
 def test_a_task_of_a_sweep_that_was_stopped_or_does_not_exist_does_not_begin(tmp_path: Path, type_: Terminal) -> None:
     sweep = made(tmp_path / "stopped", {"lr": [0.01]})
     assert type_("trial", sweep.path, "--task", 1).code == 2
     assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path, "--reason", "lunch").out
-    said = type_("trial", sweep.path, "--task", 0)
-    assert (said.code, "stopped was stopped (lunch)" in said.err) == (3, True)
+    result = type_("trial", sweep.path, "--task", 0)
+    assert (result.code, "stopped was stopped (lunch)" in result.err) == (3, True)
     assert sweep.run(0) is None
 
 
@@ -470,18 +472,18 @@ def test_a_space_comes_from_a_file_and_vary_overrides_it(sweep: Any, tmp_path: P
     (tmp_path / "space.yaml").write_text("lr: {low: 1.0e-4, high: 1.0e-2, log: true, count: 3}\nopponents: [1, 3, 8]\n")
     words = ("--space", tmp_path / "space.yaml", "--dry-run")
     assert "9 by grid" in sweep(*words).out
-    said = sweep(*words, "--vary", "lr=0.1", "--vary", "seed=1..2").out
-    assert "lr, opponents, seed" in said
-    assert "6 by grid" in said
+    result = sweep(*words, "--vary", "lr=0.1", "--vary", "seed=1..2").out
+    assert "lr, opponents, seed" in result
+    assert "6 by grid" in result
 
 
 def test_a_thousand_trials_are_written_and_shown_in_seconds(sweep: Any, tmp_path: Path, type_: Terminal) -> None:
     begun = time.process_time()
     more = ("--vary", "lr=log:1e-5..1e-1", "--sampler", "sobol", "--trials", 1000, "--nodes-per-trial", 1)
-    said = sweep(*more, "--backend", "slurm", "--name", "thousand", "--dry-run")
-    assert said.code == 0, said.err
+    result = sweep(*more, "--backend", "slurm", "--name", "thousand", "--dry-run")
+    assert result.code == 0, result.err
     path = tmp_path / "runs/thousand"
-    assert f"The scripts of 1000 trials are in {path / 'jobs'}" in said.out
+    assert f"The scripts of 1000 trials are in {path / 'jobs'}" in result.out
     assert not list(path.glob("trial-*"))
     scripts = [script.read_text() for script in (path / "jobs").glob("*.sh")]
     assert "--array=0-999" in scripts[0]

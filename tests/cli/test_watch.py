@@ -58,22 +58,22 @@ def training(run: Run) -> subprocess.Popen[str]:
 def lines_until(process: subprocess.Popen[str], ready: Callable[[str], bool]) -> str:
     """What it has printed when a line is as wanted."""
     assert process.stdout
-    said = ""
+    result = ""
     for line in process.stdout:
-        said += line
+        result += line
         if ready(line):
-            return said
-    raise AssertionError(said)
+            return result
+    raise AssertionError(result)
 
 
 def test_watching_a_run_prints_its_epochs_and_ends_with_it(tmp_path: Path, tiny_recipe: Path) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, BOTH, epochs=4, params={"pause_s": 0.1})
     worker = training(run)
-    said = ended(start("status", run.path, "--watch"))
+    result = ended(start("status", run.path, "--watch"))
     worker.communicate(timeout=120)
-    assert said.code == 0, said.err
-    assert "generator+discriminator" in said.out
-    assert "finished" in said.out.splitlines()[-1]
+    assert result.code == 0, result.err
+    assert "generator+discriminator" in result.out
+    assert "finished" in result.out.splitlines()[-1]
 
 
 def test_watching_a_run_whose_worker_dies_says_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -83,10 +83,10 @@ def test_watching_a_run_whose_worker_dies_says_what_to_do(tmp_path: Path, tiny_r
     lines_until(watching, lambda line: "running" in line)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
-    said = ended(watching)
-    assert said.code == 1
-    assert "died without a report" in said.out
-    assert f"modtrain launch {run.path}" in said.out
+    result = ended(watching)
+    assert result.code == 1
+    assert "died without a report" in result.out
+    assert f"modtrain launch {run.path}" in result.out
 
 
 def test_watching_a_run_ends_with_the_code_of_what_failed(
@@ -96,8 +96,8 @@ def test_watching_a_run_ends_with_the_code_of_what_failed(
     run = make_run(tmp_path / "run", tiny_recipe, BOTH, params={"nan_at": 4})
     with pytest.raises(Exception, match="nan"):
         finish(run)
-    said = modtrain("status", run.path, "--watch")
-    assert (said.code, "learning rate" in said.out) == (5, True)
+    result = modtrain("status", run.path, "--watch")
+    assert (result.code, "learning rate" in result.out) == (5, True)
     stopped = make_run(tmp_path / "stopped", tiny_recipe, BOTH)
     stopped.request_stop("lunch")
     assert modtrain("status", stopped.path, "--watch").code == 3
@@ -111,9 +111,9 @@ def test_ctrl_c_ends_watching_and_nothing_else(tmp_path: Path, tiny_recipe: Path
     watching = start(command, tmp_path / rest[0], *rest[1:])
     lines_until(watching, lambda line: "run" in line or "running" in line)
     watching.send_signal(signal.SIGINT)
-    said = ended(watching)
-    assert said.code in (130, -signal.SIGINT), "a shell says 130 to both"
-    assert said.err == ""
+    result = ended(watching)
+    assert result.code in (130, -signal.SIGINT), "a shell says 130 to both"
+    assert result.err == ""
     assert worker.poll() is None
     run.request_stop("the test is over")
     worker.communicate(timeout=120)
@@ -124,9 +124,9 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "run.json").write_text("{")
     watching = start("watch", tmp_path)
-    said = lines_until(watching, lambda line: line.startswith("run  running"))
-    assert "torn  " in said
-    assert said.index("torn") < said.index("run  running"), "what is broken comes first"
+    result = lines_until(watching, lambda line: line.startswith("run  running"))
+    assert "torn  " in result
+    assert result.index("torn") < result.index("run  running"), "what is broken comes first"
     heartbeat = run.heartbeat_path("translator")
     failed = {"state": "failed", "exit_code": 5, "trouble": "'loss' became nan"}
     heartbeat.write_text(json.dumps(json.loads(heartbeat.read_text()) | failed))
@@ -168,13 +168,13 @@ def test_the_exit_code_of_a_run_is_that_of_the_cause(states: dict[str, int | Non
 def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Terminal) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, BOTH)
     finish(run)
-    found = json.loads(modtrain("watch", tmp_path, "--json").out)
-    (row,) = found["runs"]
-    assert found["unsearched"] is False
+    data = json.loads(modtrain("watch", tmp_path, "--json").out)
+    (row,) = data["runs"]
+    assert data["unsearched"] is False
     assert (row["path"], row["state"], row["alarms"]) == ("run", "finished", [])
     assert json.loads(modtrain("status", run.path, "--json").out)["alarms"] == []
-    said = modtrain("status", run.path, "--json", "--watch")
-    assert (said.code, "use one of them" in said.err) == (2, True)
+    result = modtrain("status", run.path, "--json", "--watch")
+    assert (result.code, "use one of them" in result.err) == (2, True)
     assert modtrain("watch", tmp_path / "missing").code == 2
 
 
@@ -184,11 +184,11 @@ def test_names_that_would_move_the_cursor_are_shown_instead(tmp_path: Path) -> N
     odd.mkdir()
     (odd / "run.json").write_bytes((good.path / "run.json").read_bytes())
     watching = start("watch", tmp_path)
-    said = lines_until(watching, lambda line: line.startswith("a"))
+    result = lines_until(watching, lambda line: line.startswith("a"))
     watching.send_signal(signal.SIGINT)
     ended(watching)
-    assert r"a\x1b[2J\n\xff  created" in said
-    assert "\x1b" not in said
+    assert r"a\x1b[2J\n\xff  created" in result
+    assert "\x1b" not in result
 
 
 def test_on_a_terminal_what_is_shown_is_renewed_in_place(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_on_a_terminal_what_is_shown_is_renewed_in_place(tmp_path: Path) -> None
         os.close(theirs)
         read_until(ours, "1 running")
         run.request_stop("lunch")
-        said = read_until(ours, "A stop was requested (lunch)")
-        assert "\x1b[1A" in said, "the lines before are written over"
+        result = read_until(ours, "A stop was requested (lunch)")
+        assert "\x1b[1A" in result, "the lines before are written over"
         watching.send_signal(signal.SIGINT)
         read_until(ours, "\x1b[?25h")
         assert watching.wait(timeout=60) == 130
@@ -210,12 +210,12 @@ def test_on_a_terminal_what_is_shown_is_renewed_in_place(tmp_path: Path) -> None
 
 def read_until(descriptor: int, wanted: str, timeout_s: float = 120) -> str:
     """What a program writes to its terminal until it has written something."""
-    said, deadline = "", time.monotonic() + timeout_s
-    while wanted not in said:
+    result, deadline = "", time.monotonic() + timeout_s
+    while wanted not in result:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        assert ready, said
-        said += os.read(descriptor, 65536).decode(errors="replace")
-    return said
+        assert ready, result
+        result += os.read(descriptor, 65536).decode(errors="replace")
+    return result
 
 
 def test_a_terminal_that_cannot_be_renewed_gets_lines(tmp_path: Path) -> None:
@@ -300,5 +300,5 @@ def test_an_alarm_of_a_launched_run_does_not_advise_to_launch_it(tmp_path: Path)
     catalog.refresh()
     (row,) = catalog.rows()["runs"]
     for alarms in (row["alarms"], RunView(run).refresh()["alarms"]):
-        said = next(alarm["do"] for alarm in alarms if alarm["module"] == "translator")
-        assert said.startswith("Its launcher restarts it")
+        result = next(alarm["do"] for alarm in alarms if alarm["module"] == "translator")
+        assert result.startswith("Its launcher restarts it")

@@ -29,14 +29,14 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_help_lists_every_command_whole_and_the_exit_codes(type_: Terminal) -> None:
-    said = type_("--help")
-    assert said.code == 0
-    assert "..." not in said.out.replace("[ARGS]...", "")
+    result = type_("--help")
+    assert result.code == 0
+    assert "..." not in result.out.replace("[ARGS]...", "")
     for command in ["launch", "worker", "status", "stop", "evaluate", "apply", "recipes", "doctor"]:
-        assert f"  {command} " in said.out
+        assert f"  {command} " in result.out
         assert type_(command, "--help").out.startswith(f"Usage: modtrain {command}")
-    assert type_().out == said.out
-    assert "75 preempted" in said.out
+    assert type_().out == result.out
+    assert "75 preempted" in result.out
 
 
 def test_help_needs_nothing_heavy() -> None:
@@ -86,21 +86,21 @@ def test_the_version_is_printed(type_: Terminal) -> None:
 def test_a_mistake_is_answered_with_one_sentence(
     type_: Terminal, in_empty_folder: Path, words: str, sentence: str
 ) -> None:
-    said = type_(*words.replace("PAINTING", str(PAINTING)).split())
-    assert said.code == 2
-    assert sentence in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    result = type_(*words.replace("PAINTING", str(PAINTING)).split())
+    assert result.code == 2
+    assert sentence in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
     assert list(in_empty_folder.iterdir()) == []
 
 
 def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, in_empty_folder: Path) -> None:
     words = ["launch", "--recipe", PAINTING, "--dry-run", "--n_epochs", "7", "--exchange_every=4", "--nodes", "1"]
-    said = type_(*words, "--lr", "5e-4", "--no-flip", "--bold", "--batch_size", "3", "--set", "critic.lr=0.125")
-    assert said.code == 0, said.err
+    result = type_(*words, "--lr", "5e-4", "--no-flip", "--bold", "--batch_size", "3", "--set", "critic.lr=0.125")
+    assert result.code == 0, result.err
     for expected in ("painting-1", "painter,critic", "every 4 steps", "--modules painter,critic"):
-        assert expected in said.out
-    lines = {line.split()[0]: line.split()[1] for line in said.out.splitlines() if "(default" in line}
+        assert expected in result.out
+    lines = {line.split()[0]: line.split()[1] for line in result.out.splitlines() if "(default" in line}
     assert lines == {
         "batch_size": "3",
         "flip": "false",
@@ -112,13 +112,13 @@ def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, i
 
 
 def test_recipes_are_listed_with_types_defaults_and_meaning(type_: Terminal) -> None:
-    said = type_("recipes", PAINTING)
-    assert "painter (reads critic)" in said.out
-    assert "images in a batch  int" in said.out
-    found = json.loads(type_("recipes", PAINTING, "--json").out)["recipes"][str(PAINTING)]
+    result = type_("recipes", PAINTING)
+    assert "painter (reads critic)" in result.out
+    assert "images in a batch  int" in result.out
+    data = json.loads(type_("recipes", PAINTING, "--json").out)["recipes"][str(PAINTING)]
     size = {"name": "batch_size", "type": "int", "default": 2, "required": False, "meaning": "images in a batch"}
-    assert found["params"][0] == size
-    assert found["modules"] == {"painter": {"reads": ["critic"]}, "critic": {"reads": []}}
+    assert data["params"][0] == size
+    assert data["modules"] == {"painter": {"reads": ["critic"]}, "critic": {"reads": []}}
     every = json.loads(type_("recipes", "--json").out)["recipes"]
     assert "latent-translation" in every
     assert all(parameter["meaning"] for parameter in every["latent-translation"]["params"])
@@ -128,9 +128,9 @@ def test_the_doctor_answers_for_people_and_programs(type_: Terminal, tmp_path: P
     report = json.loads(type_("doctor", tmp_path, "--size-mb", "0.1", "--json").out)
     assert report["failed"] is False
     assert "publish" in {cost["name"] for cost in report["costs"]}
-    said = type_("doctor", tmp_path, "--size-mb", "0.1")
-    assert said.code == 0
-    assert "A published folder cannot be overwritten." in said.out
+    result = type_("doctor", tmp_path, "--size-mb", "0.1")
+    assert result.code == 0
+    assert "A published folder cannot be overwritten." in result.out
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
@@ -145,10 +145,10 @@ def test_a_bug_of_ours_keeps_its_traceback(type_: Terminal, monkeypatch: pytest.
         raise KeyError("bug")
 
     monkeypatch.setattr("modtrain.recipes.loading.load_recipe", bug)
-    said = type_("recipes", "latent-translation")
-    assert said.code == 1
-    assert "Traceback" in said.err
-    assert "KeyError: 'bug'" in said.err
+    result = type_("recipes", "latent-translation")
+    assert result.code == 1
+    assert "Traceback" in result.err
+    assert "KeyError: 'bug'" in result.err
 
 
 def test_storage_that_refuses_is_a_sentence(type_: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,8 +156,8 @@ def test_storage_that_refuses_is_a_sentence(type_: Terminal, monkeypatch: pytest
         raise PermissionError(13, "Permission denied", "/shared/x")
 
     monkeypatch.setattr("modtrain.recipes.loading.load_recipe", refuse)
-    said = type_("recipes", "latent-translation")
-    assert (said.code, said.err) == (6, "modtrain: The operating system refused: Permission denied (/shared/x).\n")
+    result = type_("recipes", "latent-translation")
+    assert (result.code, result.err) == (6, "modtrain: The operating system refused: Permission denied (/shared/x).\n")
 
 
 def test_durations_are_written_for_people() -> None:

@@ -302,10 +302,10 @@ def test_a_file_that_becomes_a_link_after_it_was_checked_is_not_followed(
     real, times = os.stat, [f"st_{when}time{unit}" for when in "amc" for unit in ("", "_ns")]
 
     def plain(path: Any, *, follow_symlinks: bool = False, **named: Any) -> os.stat_result:
-        found = real(path, follow_symlinks=follow_symlinks, **named)
-        if not stat.S_ISLNK(found.st_mode):
-            return found
-        return os.stat_result((stat.S_IFREG | 0o644, *found[1:10]), {name: getattr(found, name) for name in times})
+        status = real(path, follow_symlinks=follow_symlinks, **named)
+        if not stat.S_ISLNK(status.st_mode):
+            return status
+        return os.stat_result((stat.S_IFREG | 0o644, *status[1:10]), {name: getattr(status, name) for name in times})
 
     monkeypatch.setattr(os, "lstat", plain)
     monkeypatch.setattr(os, "stat", lambda path, **named: plain(path, **{"follow_symlinks": True, **named}))
@@ -560,10 +560,10 @@ def test_a_version_that_is_not_what_its_folder_says_is_damaged(tmp_path: Path, r
             shutil.rmtree(store.folder(2))
             shutil.copytree(other.folder(version), store.folder(2))
     with served(tmp_path / "runs") as one:
-        found = {each["name"]: each for each in one.data("verify/hurt/generator/2")["files"]}
-        assert not found["meta.json"]["ok"]
+        files = {each["name"]: each for each in one.data("verify/hurt/generator/2")["files"]}
+        assert not files["meta.json"]["ok"]
         page = one.data("checkpoint/hurt/generator/2")
-        assert page["problem"] == found["meta.json"]["says"]
+        assert page["problem"] == files["meta.json"]["says"]
         assert page["meta"]["epoch"] == 2, "as its line says"
         data = one.data("run/hurt")
         assert data["problem"] is None

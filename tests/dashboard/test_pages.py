@@ -55,10 +55,10 @@ def one(run: Run, tiny_recipe: Path) -> Iterator[Served]:
 
 
 def test_the_page_of_all_runs_has_a_row_of_each(one: Served) -> None:
-    found = one.data("runs")
-    rows = {row["path"]: row for row in found["runs"]}
+    shown = one.data("runs")
+    rows = {row["path"]: row for row in shown["runs"]}
     assert set(rows) == {"apart", "deeper/judged", "rates"}
-    assert found["root"] == one.root.name
+    assert shown["root"] == one.root.name
     row = rows["deeper/judged"]
     assert (row["kind"], row["state"], row["progress"], row["epoch"]) == ("run", "finished", 1.0, 2)
     assert row["metric"]["name"] == "mean"
@@ -136,7 +136,7 @@ def test_configuration_evaluations_and_workers_are_there(one: Served) -> None:
     config = {line["name"]: line for line in data["config"]}
     assert config["lr"]["value"] == 0.01
     assert config["epochs"]["value"] == 2
-    assert [found["versions"] for found in data["evaluations"]] == [{"generator": 2, "discriminator": 2}]
+    assert [record["versions"] for record in data["evaluations"]] == [{"generator": 2, "discriminator": 2}]
     assert data["workers"][0]["modules"] == ["generator", "discriminator"]
     assert data["time"][0]["modules"] == ["generator", "discriminator"]
     assert data["run"]["seed"] == 0
@@ -223,10 +223,10 @@ def test_verify_names_what_is_damaged(tmp_path: Path, run: Run, damage: str) -> 
         case "meta":
             (folder / "meta.json").write_bytes(b"{" + (folder / "meta.json").read_bytes())
     with served(tmp_path / "runs") as there:
-        found = {each["name"]: each for each in there.data("verify/hurt/generator/2")["files"]}
+        files = {each["name"]: each for each in there.data("verify/hurt/generator/2")["files"]}
         wrong = "meta.json" if damage == "meta" else "weights.safetensors"
-        assert [name for name, each in found.items() if not each["ok"]] == [wrong]
-        assert found[wrong]["says"]
+        assert [name for name, each in files.items() if not each["ok"]] == [wrong]
+        assert files[wrong]["says"]
         assert all(each["ok"] for each in there.data("verify/hurt/generator/1")["files"])
 
 
@@ -313,9 +313,9 @@ def test_a_trial_that_cannot_be_read_says_why_and_costs_no_other(sweep: Sweep) -
     first.write_text(json.dumps({**spec, "trial": {"number": 0, "values": 5}}))
     second.write_text("{")
     assert shown_in(source)[0] == {"failed": 2, "created": 1}
-    found = {trial["number"]: trial for trial in source.sweep("rates")["trials"]}
-    assert all("damaged" in found[number]["why"] for number in (0, 1))
-    assert found[0]["values"] == {"lr": 0.005}
+    trials = {trial["number"]: trial for trial in source.sweep("rates")["trials"]}
+    assert all("damaged" in trials[number]["why"] for number in (0, 1))
+    assert trials[0]["values"] == {"lr": 0.005}
     second.write_text(before)
     assert shown_in(source)[1][1] == ("finished", 0.5)
     evaluation = sweep.run_path(1) / "evaluation"
@@ -393,10 +393,10 @@ def test_plotly_comes_from_its_package(one: Served) -> None:
 def test_thinning_keeps_the_ends_and_the_extremes() -> None:
     values = [math.sin(number / 100) for number in range(50_000)]
     values[12_345], values[40_001] = 9.0, -9.0
-    found = kept(values)
-    assert len(found) <= 1_000
-    assert {0, 12_345, 40_001, 49_999} <= set(found)
-    assert found == sorted(found)
+    indices = kept(values)
+    assert len(indices) <= 1_000
+    assert {0, 12_345, 40_001, 49_999} <= set(indices)
+    assert indices == sorted(indices)
     assert kept([1.0, 2.0]) == [0, 1]
 
 

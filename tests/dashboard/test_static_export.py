@@ -26,14 +26,14 @@ NAMES = (b"<b>&\"'", b"\xff\xe9", b"two\nlines", b"a b%20c", b"index.html", b"a.
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
-    found = trained(tmp_path_factory.mktemp("first"), "one", tiny_recipe)
+    run = trained(tmp_path_factory.mktemp("first"), "one", tiny_recipe)
     line = {"versions": {"generator": 2}, "epochs": {"generator": 2}, "metrics": {"mean": 1.0}, "at": 5.0}
-    with (found.path / "evaluation" / "metrics.jsonl").open("a") as file:
+    with (run.path / "evaluation" / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({**line, "grid": "grid-2-2.png"}) + "\n")
         file.write(json.dumps({**line, "grid": "x.html"}) + "\n")
-    (found.path / "evaluation" / "grid-2-2.png").write_bytes(b"\x89PNG")
-    (found.path / "evaluation" / "x.html").write_text("<script>alert(1)</script>")
-    return found
+    (run.path / "evaluation" / "grid-2-2.png").write_bytes(b"\x89PNG")
+    (run.path / "evaluation" / "x.html").write_text("<script>alert(1)</script>")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def file_of(address: str) -> bytes:
 
 
 def test_everything_that_a_page_loads_lies_beside_it(pages: Path) -> None:
-    found = [path for path in pages.rglob("index.html") if path.is_file()]
-    assert len(found) > 10
-    for path in found:
+    files = [path for path in pages.rglob("index.html") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
         text = path.read_text()
         for link in re.findall(r'(?:href|src)="([^"#]+)"', text):
             assert not link.startswith(("/", "http:", "https:"))

@@ -1,4 +1,4 @@
-"""Config files and the command line over them: what becomes of them, and what is said where they are wrong."""
+"""Config files and the command line over them: their values, and the error where one is wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def config_file(folder: Path, text: str) -> Path:
     return path
 
 
-def said(folder: Path, text: str) -> str:
+def error_of(folder: Path, text: str) -> str:
     with pytest.raises(InputError) as caught:
         read_config(config_file(folder, text), {}, [])
     assert "\n" not in str(caught.value)
@@ -31,9 +31,9 @@ def said(folder: Path, text: str) -> str:
 
 def test_the_command_line_wins_over_the_file_and_set_over_both(tmp_path: Path) -> None:
     path = config_file(tmp_path, "epochs: 3\nexchange-every: 5\nparams: {lr: 1, opponents: 2}\n")
-    found = read_config(path, {"epochs": 7, "seed": None}, ["lr=2e-3"])
-    assert (found.epochs, found.exchange_every, found.seed) == (7, 5, 0)
-    assert found.params == {"lr": 2e-3, "opponents": 2}
+    config = read_config(path, {"epochs": 7, "seed": None}, ["lr=2e-3"])
+    assert (config.epochs, config.exchange_every, config.seed) == (7, 5, 0)
+    assert config.params == {"lr": 2e-3, "opponents": 2}
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 
 
 def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
-    found = read_config(config_file(tmp_path, "recipe: ./mine.py\ndataroot: images\n"), {}, [])
-    assert found.recipe == str(tmp_path / "mine.py")
-    assert found.dataroot == str(tmp_path / "images")
+    config = read_config(config_file(tmp_path, "recipe: ./mine.py\ndataroot: images\n"), {}, [])
+    assert config.recipe == str(tmp_path / "mine.py")
+    assert config.dataroot == str(tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_explained_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
-    assert sentence in said(tmp_path, text)
+    assert sentence in error_of(tmp_path, text)
 
 
 def test_a_wrong_value_in_python_is_the_same_sentence() -> None:

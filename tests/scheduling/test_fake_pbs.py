@@ -133,8 +133,8 @@ def test_walltime_is_enforced_with_a_warning_and_then_without_mercy(pbs: FakePbs
         known = pbs.shown(number)
         assert known["Exit_status"] == "-29"
         assert known["comment"].endswith("exceeded resource walltime")
-        said = (pbs.home.parent / f"STDIN.e{number}").read_text()
-        assert re.match(r"=>> PBS: job killed: walltime \d+ exceeded limit 1\n", said)
+        result = (pbs.home.parent / f"STDIN.e{number}").read_text()
+        assert re.match(r"=>> PBS: job killed: walltime \d+ exceeded limit 1\n", result)
     assert (pbs.home.parent / "STDIN.o100").read_text() == "asked to end\n"
 
 
@@ -279,12 +279,12 @@ def appeared(flag: Path) -> None:
 
 def running(home: Path) -> list[int]:
     """The processes that carry a node file of this fake."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"PBS_NODEFILE={home}/".encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -61,10 +61,10 @@ def test_a_launcher_that_took_over_tells_how_far_the_workers_are(tmp_path: Path,
     first.communicate()
     second = start("launch", run.path, "--backend", "local")
     assert second.stdout
-    told = ""
-    while "generator" not in told or "running" not in told:
-        told = second.stdout.readline()
-        assert told, second.communicate()
+    output = ""
+    while "generator" not in output or "running" not in output:
+        output = second.stdout.readline()
+        assert output, second.communicate()
     run.request_stop("seen")
     assert ended(second).code == 3
     assert {module: run.read_report(module).process.pid for module in run.modules} == pids
@@ -283,9 +283,9 @@ def test_ray_without_a_cluster_is_an_instance_of_our_own_that_nobody_else_reache
         time.sleep(1)
         assert pid_after(run, "generator", steps=5) == pid
         run.request_stop("Ctrl-C")
-        said, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode == 3, said
-    assert said == ""
+        result, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 3, result
+    assert result == ""
     assert list(Path(temporary).glob("modtrain-ray-*")) == []
     shutil.rmtree(temporary)
     assert [run.read_report(module).state for module in run.modules] == ["stopped", "stopped"]

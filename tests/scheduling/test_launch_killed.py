@@ -97,11 +97,11 @@ def test_a_worker_that_diverges_makes_the_others_publish_and_leave_and_its_exit_
     run = make_run(tmp_path / "run", tiny_recipe, placement, **values)
     launch = launched(run)
     launch.start()
-    told = to_the_end(launch)
+    output = to_the_end(launch)
     assert launch.outcome() == 5
     assert [member.exit_code for member in launch.members] == [5, 3]
     assert "generator failed" in str(run.stop_request())
-    assert any("generator failed" in sentence for sentence in told)
+    assert any("generator failed" in sentence for sentence in output)
 
 
 def test_a_worker_that_is_killed_while_the_run_is_stopped_is_not_started_again(

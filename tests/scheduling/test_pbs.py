@@ -23,7 +23,7 @@ import pytest
 from modtrain.storage.filesystem import read_lines
 from modtrain.storage.run import Run
 from tests.support import SUPPORT
-from tests.support.command import Said, typed, until
+from tests.support.command import Result, typed, until
 from tests.support.executable import executable
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.launches import pid_after
@@ -56,10 +56,10 @@ class Site:
     dialect: str
     root: Path
 
-    def launch(self, name: str, *options: object) -> Said:
+    def launch(self, name: str, *options: object) -> Result:
         return typed("launch", "--backend", "pbs", "--recipe", TINY, "--root", self.root, "--name", name, *options)
 
-    def sweep(self, name: str, *options: object) -> Said:
+    def sweep(self, name: str, *options: object) -> Result:
         """A sweep with one job per trial."""
         how = ("--backend", "pbs", "--recipe", TINY, "--root", self.root, "--name", name, "--nodes-per-trial", 1)
         return typed("sweep", *how, *options)
@@ -97,7 +97,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return pro
 
 
-def ids_of(result: Said) -> dict[str, str]:
+def ids_of(result: Result) -> dict[str, str]:
     """The ids that a launch prints, by worker."""
     return dict(re.findall(r"^  (\S+) +(?:submitted|live already) +(\S+)", result.out, re.MULTILINE))
 

@@ -21,7 +21,7 @@ import pytest
 
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
-from tests.support.command import Said, ended, start, until
+from tests.support.command import Result, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.launches import is_final, pid_after
 from tests.support.raylets import NODE, raylet_of, until_all_is_free
@@ -65,7 +65,7 @@ def check_resumed(run: Run, module: str) -> None:
         previous = following
 
 
-def check_one_sentence(result: Said) -> None:
+def check_one_sentence(result: Result) -> None:
     """Assert that the error is one line and no traceback."""
     assert "Traceback" not in result.out + result.err
     assert len([line for line in result.err.splitlines() if line.strip()]) == 1, result.err

@@ -19,7 +19,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from tests.support import SUPPORT
-from tests.support.command import Said, ended, start, typed, until
+from tests.support.command import Result, ended, start, typed, until
 from tests.support.executable import executable
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.slurm import Queued, Slurm
@@ -152,7 +152,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[st
 
 
 @pytest.fixture(scope="module")
-def three(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Launched, Said]:
+def three(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Launched, Result]:
     """A run of three modules that uses all nodes until `short` waits for one, and the output of its launch."""
     recipe = recipe_of_three(tmp_path_factory.mktemp("recipe") / "three.py", cluster.slowed("three"))
     words = cluster.words("three", "--cpus", 2, "--pause-s", 3, "--walltime", "00:10:00", recipe=recipe)
@@ -160,7 +160,7 @@ def three(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[L
 
 
 @pytest.fixture(scope="module")
-def short(three: tuple[Launched, Said], cluster: Cluster) -> tuple[Launched, dict[str, Any]]:
+def short(three: tuple[Launched, Result], cluster: Cluster) -> tuple[Launched, dict[str, Any]]:
     """Ten epochs of six seconds in jobs that leave after thirty, and its status while no node was free."""
     limits = ("--walltime", "00:01:00", "--publish-before-s", 30, "--exclude", "n[2-3]")
     run = cluster.launch("short", *JOINT, "--epochs", 10, "--pause-s", 0.6, *limits)
@@ -183,7 +183,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(three: tuple[Launched, Said], short: tuple[Launched, Any], cluster: Cluster, home: Path) -> Iterator[Runs]:
+def runs(three: tuple[Launched, Result], short: tuple[Launched, Any], cluster: Cluster, home: Path) -> Iterator[Runs]:
     three[0].until_finished()
     signalled = cluster.launch("signalled", *LONG, "--exclude", "n[1,3]", recipe=cluster.slowed("signalled"))
     for job in signalled.jobs:
@@ -226,7 +226,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_a_launch_records_its_jobs_and_returns_while_they_run_to_the_end(
-    three: tuple[Launched, Said], short: tuple[Launched, Any]
+    three: tuple[Launched, Result], short: tuple[Launched, Any]
 ) -> None:
     run, result = three
     assert result.code == 0, result.err

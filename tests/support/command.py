@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Said:
+class Result:
     code: int
     out: str
     err: str
@@ -32,16 +32,16 @@ class Terminal:
         self._capsys, self._monkeypatch = capsys, monkeypatch
         monkeypatch.setenv("COLUMNS", "80")
 
-    def __call__(self, *words: object) -> Said:
+    def __call__(self, *words: object) -> Result:
         self._monkeypatch.setattr(sys, "argv", ["modtrain", *map(str, words)])
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as exited:
             main()
         out, err = self._capsys.readouterr()
-        return Said(int(exited.value.code or 0), out, err)
+        return Result(int(exited.value.code or 0), out, err)
 
 
-def typed(*words: object) -> Said:
+def typed(*words: object) -> Result:
     """Call a command in this process, also from a fixture of a module."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -51,7 +51,7 @@ def typed(*words: object) -> Said:
             main()
     for stream in (out, err):
         stream.seek(0)
-    return Said(int(exited.value.code or 0), out.read(), err.read())
+    return Result(int(exited.value.code or 0), out.read(), err.read())
 
 
 def until(condition: Callable[[], T | bool | None], timeout_s: float = 240) -> T:
@@ -67,7 +67,7 @@ def start(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def ended(process: subprocess.Popen[str]) -> Said:
+def ended(process: subprocess.Popen[str]) -> Result:
     """Wait for a process; its exit code and output."""
     out, err = process.communicate(timeout=300)
-    return Said(process.returncode, out, err)
+    return Result(process.returncode, out, err)

@@ -18,7 +18,7 @@ import pytest
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from tests.conftest import TINY
-from tests.support.command import Said, ended, start, typed, until
+from tests.support.command import Result, ended, start, typed, until
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.slurm import Queued, Slurm
 
@@ -39,9 +39,9 @@ class Swept:
 
     def trials(self) -> dict[int, dict[str, Any]]:
         """Every trial of `sweep-status`, by number."""
-        said = typed("sweep-status", self.path, "--json")
-        assert said.code == 0, said.err
-        return {trial["number"]: trial for trial in json.loads(said.out)["trials"]}
+        result = typed("sweep-status", self.path, "--json")
+        assert result.code == 0, result.err
+        return {trial["number"]: trial for trial in json.loads(result.out)["trials"]}
 
     def states(self) -> list[str]:
         return [trial["state"] for _, trial in sorted(self.trials().items())]
@@ -81,10 +81,10 @@ class Cluster:
         where = ["--backend", "slurm", "--root", self.root, "--name", name, "--poll-s", 0.5]
         return ["sweep", "--recipe", TINY, "--nodes-per-trial", 1, "--metric", "mean", *where, *more]
 
-    def sweep(self, name: str, *more: object) -> tuple[Swept, Said]:
-        said = typed(*self.words(name, *more))
-        assert said.code == 0, said.err + said.out
-        return Swept(self.root / name, self.slurm), said
+    def sweep(self, name: str, *more: object) -> tuple[Swept, Result]:
+        result = typed(*self.words(name, *more))
+        assert result.code == 0, result.err + result.out
+        return Swept(self.root / name, self.slurm), result
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def short(cluster: Cluster) -> Swept:
 
 
 @pytest.fixture(scope="module")
-def wide(short: Swept, cluster: Cluster) -> tuple[Swept, Said]:
+def wide(short: Swept, cluster: Cluster) -> tuple[Swept, Result]:
     """Four trials, of which every second one diverges, at most two at the same time, three in an array."""
     varied = ("--vary", "seed=1..2", "--vary", "nan_at=-1,12")
     limits = ("--nodes", 2, "--array-limit", 3, "--exclude", "n1")
@@ -108,7 +108,7 @@ def wide(short: Swept, cluster: Cluster) -> tuple[Swept, Said]:
 
 
 @pytest.fixture(scope="module")
-def finished(wide: tuple[Swept, Said]) -> Swept:
+def finished(wide: tuple[Swept, Result]) -> Swept:
     wide[0].until("finished", "failed", "finished", "failed")
     for id_ in wide[0].tasks().values():
         wide[0].slurm.until_over(id_)
@@ -121,7 +121,7 @@ def overlapping(spans: list[tuple[int, int]]) -> int:
 
 
 @pytest.fixture(scope="module")
-def queues(wide: tuple[Swept, Said], cluster: Cluster) -> Iterator[list[subprocess.Popen[str]]]:
+def queues(wide: tuple[Swept, Result], cluster: Cluster) -> Iterator[list[subprocess.Popen[str]]]:
     """Two commands that keep running: one without arrays, and one that prunes."""
     plain = start(*cluster.words("plain", "--vary", "seed=1..2", "--array-limit", 0, "--max-running", 2))
     bad = ("--vary", "lr=0.01,1e-7", "--prune", "--metric", "generator.loss", "--minimize", "--max-running", 1)
@@ -132,9 +132,9 @@ def queues(wide: tuple[Swept, Said], cluster: Cluster) -> Iterator[list[subproce
         process.communicate()
 
 
-def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_the_command_returns(wide: tuple[Swept, Said]) -> None:
-    sweep, said = wide
-    assert "submitted 4 of 4 trials (4 tasks)" in said.out
+def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_the_command_returns(wide: tuple[Swept, Result]) -> None:
+    sweep, result = wide
+    assert "submitted 4 of 4 trials (4 tasks)" in result.out
     array, alone = sweep.tasks()[0].partition("_")[0], sweep.tasks()[3]
     assert [sweep.tasks()[task] for task in range(3)] == [f"{array}_{index}" for index in range(3)]
     assert ("_" in alone, alone != array) == (False, True), "one that is left is a plain job"
@@ -186,12 +186,12 @@ def test_the_limit_of_an_array_holds_over_all_of_them_and_each_trial_is_trained_
 
 
 def test_the_table_is_sorted_and_failed_trials_say_why(finished: Swept, tmp_path: Path) -> None:
-    said = typed("status", finished.path)
-    rows = [line.split() for line in said.out.splitlines() if " finished " in line]
+    result = typed("status", finished.path)
+    rows = [line.split() for line in result.out.splitlines() if " finished " in line]
     results = [float(row[2]) for row in rows if row[0].isdigit()]
     assert len(results) == 2
     assert results == sorted(results, reverse=True)
-    assert said.out.count("'loss' of generator became nan at step 12") == 2
+    assert result.out.count("'loss' of generator became nan at step 12") == 2
     run = make_run(tmp_path / "run", TINY, [["generator", "discriminator"]], seed=2)
     finish(run)
     assert weights_of(finished.run(2)) == weights_of(run)
@@ -224,14 +224,14 @@ def test_without_arrays_trials_are_plain_jobs_that_this_command_keeps_in_the_que
     queues: list[subprocess.Popen[str]], cluster: Cluster
 ) -> None:
     """Also with pruning: a pruned trial is asked to leave through its folder."""
-    said = ended(queues[0])
-    assert said.code == 0, said.out + said.err
+    result = ended(queues[0])
+    assert result.code == 0, result.out + result.err
     sweep = Swept(cluster.root / "plain", cluster.slurm)
     assert sweep.states() == ["finished"] * 2
     assert not list((sweep.path / "jobs").glob("*.sh"))
     assert len(list(sweep.path.glob("trial-*/jobs/0.sh"))) == 2
-    said = ended(queues[1])
-    assert said.code == 0, said.out + said.err
+    result = ended(queues[1])
+    assert result.code == 0, result.out + result.err
     sweep = Swept(cluster.root / "pruned", cluster.slurm)
     assert sweep.states() == ["finished", "pruned"]
     assert sweep.trials()[1]["epoch"] < 12
@@ -260,10 +260,10 @@ def test_a_task_waits_for_no_other_one_of_its_trial_that_was_cancelled(cluster: 
 
 def test_a_dry_run_of_a_thousand_trials_takes_seconds_and_submits_nothing(cluster: Cluster) -> None:
     before, begun = len(cluster.slurm.queue()), time.monotonic()
-    sweep, said = cluster.sweep("thousand", "--vary", "seed=1..1001", "--dry-run", "--max-running", 4)
+    sweep, result = cluster.sweep("thousand", "--vary", "seed=1..1001", "--dry-run", "--max-running", 4)
     assert time.monotonic() - begun < 20
-    assert "The scripts of 1001 trials" in said.out
-    assert "#SBATCH --array=0-999%4" in said.out
+    assert "The scripts of 1001 trials" in result.out
+    assert "#SBATCH --array=0-999%4" in result.out
     assert len(cluster.slurm.queue()) == before
     scripts = sorted((sweep.path / "jobs").glob("*.sh"))
     assert [script.name for script in scripts] == ["array-0.sh", "array-1.sh"]

@@ -172,23 +172,23 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     root = tmp_path_factory.mktemp("the sweeps")
     words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", root, "--name", "four", "--metric", "mean")
     varied = ("--vary", "lr=0.005,0.01", "--vary", "seed=1..2")
-    said = ended(start(*words, *varied, "--nodes-per-trial", 1, "--max-running", 4))
-    assert said.code == 0, said.out + said.err
-    assert "four  4 trials, 4 at a time on local" in said.out
-    assert said.out.count("begins: lr=") == said.out.count("finished: mean") == 4
-    assert "the best  " in said.out
+    result = ended(start(*words, *varied, "--nodes-per-trial", 1, "--max-running", 4))
+    assert result.code == 0, result.out + result.err
+    assert "four  4 trials, 4 at a time on local" in result.out
+    assert result.out.count("begins: lr=") == result.out.count("finished: mean") == 4
+    assert "the best  " in result.out
     return Sweep.open(root / "four")
 
 
 def test_every_trial_is_a_run_in_the_sweep_s_folder_and_the_best_stands_first(four: Sweep, type_: Terminal) -> None:
     assert sorted(p.name for p in four.path.iterdir()) == ["jobs", "sweep.json", *(f"trial-000{n}" for n in range(4))]
-    found = json.loads(type_("sweep-status", four.path, "--json").out)["trials"]
-    values = {trial["number"]: tuple(trial["values"].values()) for trial in found}
+    trials = json.loads(type_("sweep-status", four.path, "--json").out)["trials"]
+    values = {trial["number"]: tuple(trial["values"].values()) for trial in trials}
     assert [values[number] for number in range(4)] == [(0.005, 1), (0.005, 2), (0.01, 1), (0.01, 2)]
-    results = [trial["result"] for trial in found]
+    results = [trial["result"] for trial in trials]
     assert results == sorted(results, reverse=True)
     table = [line.split() for line in type_("sweep-status", four.path).out.splitlines()[3:7]]
-    assert [int(cells[0]) for cells in table] == [trial["number"] for trial in found]
+    assert [int(cells[0]) for cells in table] == [trial["number"] for trial in trials]
     rows = csv.DictReader(io.StringIO(type_("sweep-status", four.path, "--csv").out))
     assert [float(row["mean"]) for row in rows] == results
 
@@ -201,9 +201,9 @@ def test_the_order_of_finishing_changes_no_result(four: Sweep, tmp_path: Path) -
 def test_the_same_command_again_only_shows(four: Sweep, type_: Terminal) -> None:
     before = [(checkpoint_times(four, number), process_of(four, number)) for number in range(4)]
     words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", four.path.parent, "--name", "four")
-    said = type_(*words, "--vary", "lr=0.005,0.01", "--vary", "seed=1..2", "--nodes-per-trial", 1, "--metric", "mean")
-    assert said.code == 0, said.err
-    assert said.out.startswith("four  finished  4 trials: 4 finished\n")
+    result = type_(*words, "--vary", "lr=0.005,0.01", "--vary", "seed=1..2", "--nodes-per-trial", 1, "--metric", "mean")
+    assert result.code == 0, result.err
+    assert result.out.startswith("four  finished  4 trials: 4 finished\n")
     assert [(checkpoint_times(four, number), process_of(four, number)) for number in range(4)] == before
 
 
@@ -211,16 +211,16 @@ def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_pat
     spec = new_sweep(
         Config(recipe=str(TINY), nodes=1), {"lr": "log:1e-4..1e-2"}, sampler="sobol", trials=1, metric="mean"
     )
-    found = run(Sweep.create(tmp_path / "sobol", spec), "local")
-    assert [(trial.number, trial.state, list(trial.values)) for trial in found] == [(0, "finished", ["lr"])]
-    assert found[0].result is not None
+    data = run(Sweep.create(tmp_path / "sobol", spec), "local")
+    assert [(trial.number, trial.state, list(trial.values)) for trial in data] == [(0, "finished", ["lr"])]
+    assert data[0].result is not None
 
     sweep = Sweep.open(tmp_path / "sobol")
     before = checkpoint_times(sweep, 0)
-    said = type_("sweep", sweep.path, "--trials", 2)  # on local again, as it was run last
-    assert (said.code, "trial 1 begins" in said.out, "trial 0" in said.out) == (0, True, False), said.err
+    output = type_("sweep", sweep.path, "--trials", 2)  # on local again, as it was run last
+    assert (output.code, "trial 1 begins" in output.out, "trial 0" in output.out) == (0, True, False), output.err
     more = by_number(Sweep.open(sweep.path))
-    assert (more[0].values, more[1].values) == (found[0].values, Sweep.open(sweep.path).values(1))
+    assert (more[0].values, more[1].values) == (data[0].values, Sweep.open(sweep.path).values(1))
     assert checkpoint_times(sweep, 0) == before
 
 
@@ -236,18 +236,18 @@ def test_ctrl_c_lets_the_running_trials_publish_and_the_same_sweep_goes_on(
     sweep = made(tmp_path / "sweep", {"lr": [0.02, 0.01]}, recipe=held, epochs=6, metric="mean")
     process = running_command(sweep, held, done=0, running=1)
     process.send_signal(signal.SIGINT)
-    said = ended(process)
-    assert said.code == 130, said.out + said.err
-    assert "the running ones publish and leave" in said.out
-    assert "trial 1 stopped after epoch" in said.out
-    assert "resume it " in said.out
+    result = ended(process)
+    assert result.code == 130, result.out + result.err
+    assert "the running ones publish and leave" in result.out
+    assert "trial 1 stopped after epoch" in result.out
+    assert "resume it " in result.out
     assert states(sweep) == ["finished", "stopped"]
     kept, step = checkpoint_times(sweep, 0), run_of(sweep, 1).read_report("generator").step
 
     (tmp_path / "hold").unlink()
-    said = type_("sweep", sweep.path)
-    assert said.code == 0, said.err
-    assert "trial 1 resumes: lr=0.01" in said.out
+    result = type_("sweep", sweep.path)
+    assert result.code == 0, result.err
+    assert "trial 1 resumes: lr=0.01" in result.out
     assert 10 <= step < 60
     assert states(sweep) == ["finished", "finished"]
     assert checkpoint_times(sweep, 0) == kept
@@ -283,11 +283,11 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_with_retry_failed
 ) -> None:
     words = ("sweep", "--recipe", TINY, "--backend", "local", "--root", tmp_path, "--name", "nan", "--metric", "mean")
     words = (*words, "--vary", "nan_at=-1,5", "--nodes-per-trial", 1, "--max-running", 2)
-    said = type_(*words)
+    result = type_(*words)
     why = "'loss' of generator became nan at step 5"
-    assert said.code == 1
-    assert f"trial 1 failed: {why}" in said.out
-    assert "--retry-failed" in said.out
+    assert result.code == 1
+    assert f"trial 1 failed: {why}" in result.out
+    assert "--retry-failed" in result.out
     sweep = Sweep.open(tmp_path / "nan")
     lives = process_of(sweep, 0), process_of(sweep, 1)
     assert type_(*words).code == 1
@@ -295,8 +295,9 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_with_retry_failed
     assert type_("sweep", sweep.path, "--retry-failed").code == 1
     assert process_of(sweep, 0) == lives[0]
     assert process_of(sweep, 1) != lives[1]
-    found = {trial["number"]: trial for trial in json.loads(type_("sweep-status", sweep.path, "--json").out)["trials"]}
-    assert (found[0]["state"], found[1]["state"], why in found[1]["why"]) == ("finished", "failed", True)
+    rows = json.loads(type_("sweep-status", sweep.path, "--json").out)["trials"]
+    trials = {row["number"]: row for row in rows}
+    assert (trials[0]["state"], trials[1]["state"], why in trials[1]["why"]) == ("finished", "failed", True)
     dry = ("sweep", sweep.path, "--backend", "slurm", "--dry-run")
     assert "The scripts of 0 trials" in type_(*dry).out
     assert "The scripts of 1 trials" in type_(*dry, "--retry-failed").out
@@ -384,14 +385,14 @@ def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is
     tmp_path: Path, held: Path, type_: Terminal
 ) -> None:
     sweep = made(tmp_path / "typo", {"seed": [1, 2]}, recipe=held, epochs=30, metric="generator.los")
-    said = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1)
-    assert said.code == 2
-    assert "The training of generator has no 'los'; it has loss. Did you mean 'loss'? Give --metric" in said.err
+    result = type_("sweep", sweep.path, "--backend", "local", "--max-running", 1)
+    assert result.code == 2
+    assert "The training of generator has no 'los'; it has loss. Did you mean 'loss'? Give --metric" in result.err
     first, second = read_trials(sweep)
     assert (first.state, second.state) == ("stopped", "created")
     assert 0 < first.epoch < 30
-    said = type_("sweep", sweep.path, "--metric", "generator.loss", "--minimize", "--dry-run")
-    assert "generator.loss (less is better)" in said.out
+    result = type_("sweep", sweep.path, "--metric", "generator.loss", "--minimize", "--dry-run")
+    assert "generator.loss (less is better)" in result.out
 
 
 def test_evaluating_after_every_epoch_changes_no_weight(tmp_path: Path) -> None:
@@ -420,19 +421,19 @@ def test_bad_trials_are_pruned_through_their_stop_file_and_stay_so(
     assert run_of(sweep, 1).stop_request() == StopRequest(kind="pruned", reason=reason, sender="modtrain sweep")
     before = [(checkpoint_times(sweep, number), process_of(sweep, number)) for number in (0, 1)], process_of(sweep, 2)
 
-    said = type_("sweep", sweep.path)
-    assert said.code == 0, said.err
-    assert "trial 2 resumes" in said.out
-    assert "trial 2 is pruned: halving at epoch" in said.out
-    assert "trial 2 pruned after epoch" in said.out
+    result = type_("sweep", sweep.path)
+    assert result.code == 0, result.err
+    assert "trial 2 resumes" in result.out
+    assert "trial 2 is pruned: halving at epoch" in result.out
+    assert "trial 2 pruned after epoch" in result.out
     assert (
         [(checkpoint_times(sweep, number), process_of(sweep, number)) for number in (0, 1)],
         process_of(sweep, 2),
     ) == before
-    found = by_number(sweep)
-    assert [found[number].state for number in range(3)] == ["finished", "pruned", "pruned"]
-    assert [found[number].values["lr"] for number in range(3)] == [1e-2, 2e-7, 1e-7]
-    assert found[2].epoch < 20
+    data = by_number(sweep)
+    assert [data[number].state for number in range(3)] == ["finished", "pruned", "pruned"]
+    assert [data[number].values["lr"] for number in range(3)] == [1e-2, 2e-7, 1e-7]
+    assert data[2].epoch < 20
     assert [int(line.split()[0]) for line in type_("sweep-status", sweep.path).out.splitlines()[3:4]] == [0]
 
 
