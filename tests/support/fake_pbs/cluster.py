@@ -220,7 +220,10 @@ def create(home: Path, cluster: Cluster) -> None:
     for name in ("bin", "home", "spool", "tmp", "aux"):
         (home / name).mkdir(parents=True)
     cluster.save(home)
-    (home / "home" / ".bash_profile").write_text(f"PATH={shlex.quote(str(home / 'bin'))}:$PATH\n")
+    profile = f"PATH={shlex.quote(str(home / 'bin'))}:$PATH\n"
+    if modules := os.environ.get("PYTHONPATH"):  # a login sets it, so that commands in jobs are forked as well
+        profile += f"export PYTHONPATH={shlex.quote(modules)}\n"
+    (home / "home" / ".bash_profile").write_text(profile)
     (home / "owner").write_text(str(os.getpid()))
     (home / "lock").touch()
     (home / "calls.log").touch()

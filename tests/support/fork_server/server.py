@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
+import gc
 import json
 import os
 import resource
@@ -13,8 +15,9 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from stand_in import kind
 
@@ -26,6 +29,8 @@ PRELOADED = (
     "modtrain.training.evaluation",
     "modtrain.training.trackers.tensorboard",
     "modtrain.recipes.latent_translation",
+    "modtrain.cli.terminal",
+    "modtrain.monitoring.status",
     "modtrain.scheduling.launcher",
     "modtrain.sweeps.runner",
 )
@@ -39,6 +44,8 @@ def preload() -> None:
     import torch
 
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).zero_grad()
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page of what is imported
 
 
 class Server:
@@ -167,15 +174,40 @@ def become_python(request: dict[str, Any]) -> None:
         torch.set_num_threads(int(threads))
 
 
+def run(module: str, words: list[str]) -> int:
+    """Run a module as `python -m` does; the exit code."""
+    sys.argv[1:] = words
+    sys.orig_argv[1:] = ["-m", module, *words]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)  # noqa: T201
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        return 1
+    return 0
+
+
+def end(code: int) -> NoReturn:
+    """End as the interpreter does, but leave the modules as they are: to take torch apart costs a second."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code & 0xFF)
+
+
 def main() -> None:
-    """Serve; a fork returns from here as the command that it was asked for."""
+    """Serve; a fork returns from there as the command that it was asked for."""
     request = Server(sys.argv[1]).serve()
     if request is None:
         os._exit(0)  # what an imported package has to say at its end is of no interest
     become(request)
-    sys.argv[1:] = request["words"]
-    sys.orig_argv[1:] = ["-m", "modtrain", *request["words"]]
-    runpy.run_module("modtrain", run_name="__main__", alter_sys=True)
+    end(run(request["module"], request["words"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lets a new `python -m modtrain COMMAND` continue as a fork of a process that has imported torch.
+"""Lets a new `python -m modtrain COMMAND ...` continue as a fork of a process that has imported torch.
 
 The process that was started stays and stands for its fork: it passes signals on, it ends with the fork's exit code or
 signal, and when it dies, also by SIGKILL, the kernel kills the fork. Arguments, working folder, environment, umask,
@@ -15,20 +15,23 @@ import os
 import sys
 from typing import Any
 
-COMMANDS = {"apply", "evaluate", "launch", "sweep", "trial", "worker"}
+MODULES = {"modtrain", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
-FREE = {"OMP_NUM_THREADS", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
+FREE = {"OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
 """Of those, what a fork takes over, or what torch itself sets to its default when it is imported."""
+FLAGS = ("bytes_warning", "debug", "dev_mode", "ignore_environment", "isolated", "no_site", "optimize", "safe_path")
+"""Options of the interpreter that change what a program does."""
 
 
 def kind() -> dict[str, Any]:
     """What a process must have in common with the server, for a fork of it to be the same as a new one."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(READ_AT_IMPORT)}
     namespaces = [f"/proc/self/ns/{name}" for name in ("mnt", "net", "pid", "user", "uts")]
+    flags = [getattr(sys.flags, name) for name in FLAGS]
     return {
-        "python": [sys.prefix, sys.version, list(sys.flags), sys.warnoptions],
-        "user": [os.getresuid(), os.getresgid(), os.getgroups()],
+        "python": [sys.prefix, sys.version, flags, sys.getfilesystemencoding(), sys.warnoptions],
+        "user": [os.getresuid(), os.getresgid(), sorted({os.getegid(), *os.getgroups()})],
         "namespaces": [os.readlink(name) for name in namespaces],  # noqa: PTH115  # pathlib is slow to import
         "variables": {name: value for name, value in variables.items() if name not in FREE},
     }
@@ -48,6 +51,7 @@ def continue_as_fork(server: str) -> None:
     request = {
         "kind": kind(),
         "path": [folder, *sys.path],
+        "module": sys.orig_argv[2],
         "words": sys.orig_argv[3:],
         "folder": folder,
         "environment": dict(os.environ),
@@ -104,10 +108,10 @@ def traced() -> bool:
         return "TracerPid:\t0\n" not in status.read()
 
 
-if sys.orig_argv[1:3] == ["-m", "modtrain"] and COMMANDS.intersection(sys.orig_argv[3:4]):
+if sys.orig_argv[1:2] == ["-m"] and MODULES.intersection(sys.orig_argv[2:3]):
     try:
-        # Descriptors beside the standard streams are not passed on; the memory of a dry run is measured.
-        ordinary = {"--detach", "--ready-fd", "--dry-run"}.intersection(sys.orig_argv)
+        # Descriptors beside the standard streams are not passed on; the memory of a dashboard is measured.
+        ordinary = {"--detach", "--ready-fd", "dashboard"}.intersection(sys.orig_argv)
         usual = not ordinary and not any(os.isatty(stream) for stream in range(3)) and not traced()
     except OSError:
         usual = False
