@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.support.fork_server import forked_commands
+from tests.support.fork_server import forked_commands, use_python_path
 from tests.support.order import rank
 from tests.support.raylets import NODE, started
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
@@ -28,8 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One fork server for the suite: the processes of pytest-xdist inherit it."""
-    if not hasattr(config, "workerinput") and not config.getoption("--no-fork"):
+    """One fork server for the suite: the processes of pytest-xdist inherit it, but not the import path."""
+    if hasattr(config, "workerinput"):
+        use_python_path()
+    elif not config.getoption("--no-fork"):
         forking = contextlib.ExitStack()
         config.add_cleanup(forking.close)
         forking.enter_context(forked_commands())

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,8 +201,8 @@ class Sweep:
 
     def map_trials(self, function: Callable[[int], Item]) -> list[Item]:
         """The results of a function of a trial's number, for all trials; many at a time, as shared storage is slow."""
-        with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(function, range(self.spec.trials)))
+        with ThreadPool(READERS) as readers:
+            return readers.map(function, range(self.spec.trials))
 
     def stop_request(self) -> StopRequest | None:
         """The request that no further trial begins; None where there is none."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
 
 from modtrain.cli.dashboard import _access
-from modtrain.dashboard import checkpoint_page, routes
+from modtrain.dashboard import routes
 from modtrain.dashboard.access import Access, is_loopback, name_of, own_names
 from modtrain.dashboard.server import read_token
 from modtrain.errors import InputError
-from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from tests.support.serving import Served, raw, served, trained
 
@@ -138,14 +140,17 @@ def test_head_reads_no_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     file = run.store("generator").folder(1) / "weights.safetensors"
     read: list[int] = []
 
-    def blocks(descriptor: int, size: int) -> Iterator[bytes]:
-        if size == file.stat().st_size:
-            read.append(size)
-        return filesystem.read_blocks(descriptor, size)
+    def spy(real: Callable[..., Any]) -> Callable[..., Any]:
+        def read_file(opened: BinaryIO, *more: Any) -> Any:
+            if (size := os.fstat(opened.fileno()).st_size) == file.stat().st_size:
+                read.append(size)
+            return real(opened, *more)
+
+        return read_file
 
     with served(run.path.parent) as one:
-        for module in (routes, checkpoint_page):
-            monkeypatch.setattr(module, "read_blocks", blocks)
+        monkeypatch.setattr(routes, "_blocks", spy(routes._blocks))
+        monkeypatch.setattr(hashlib, "file_digest", spy(hashlib.file_digest))
         answer = one.client.head(weights)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers.items() >= {"content-length": str(file.stat().st_size)}.items()

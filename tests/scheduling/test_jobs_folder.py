@@ -45,10 +45,14 @@ cd "$HOME" && exec env -i PATH=/usr/bin:/bin HOME="$HOME" PBS_NODENUM="$node" "$
 """
 
 
+def python_path() -> str:
+    """The variable PYTHONPATH of this process, with the repository."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 def modtrain(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "modtrain", *map(str, arguments)]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": python_path()})
 
 
 def output_of(*arguments: str | Path) -> str:
@@ -79,7 +83,7 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(tmp_path: Path) -> Path:
     """The program `modtrain`, as in an installation."""
     command = f'exec {shlex.quote(sys.executable)} -m modtrain "$@"'
-    return executable(tmp_path / "modtrain", f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(str(ROOT))}\n{command}\n")
+    return executable(tmp_path / "modtrain", f"#!/bin/sh\nexport PYTHONPATH={shlex.quote(python_path())}\n{command}\n")
 
 
 @pytest.fixture

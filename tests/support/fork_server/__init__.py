@@ -25,18 +25,25 @@ HERE = Path(__file__).parent
 def forked_commands() -> Iterator[None]:
     """Until the block ends, commands that import torch are forked from a process that has it.
 
-    It changes PYTHONPATH of this process. The first command waits until the server has imported everything.
+    It changes PYTHONPATH and the import path of this process, since modtrain hands the latter on to its workers. The
+    first command waits until the server has imported everything. Threads of a fork that wait do not spin, so that they
+    leave the cores to other tests.
     """
     before = os.environ.get("PYTHONPATH")
     folder = Path(tempfile.mkdtemp(prefix="fork-", dir="/tmp"))  # short: the path of a socket has 107 bytes
     shutil.copy(HERE / "stand_in.py", folder / "sitecustomize.py")
     server = subprocess.Popen(
-        [sys.executable, str(HERE / "server.py"), str(folder / SOCKET)], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, str(HERE / "server.py"), str(folder / SOCKET)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
     )
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
+    use_python_path()
     try:
         yield
     finally:
+        sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
         if before is None:
             del os.environ["PYTHONPATH"]
         else:
@@ -47,3 +54,9 @@ def forked_commands() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def use_python_path() -> None:
+    """Add what PYTHONPATH has to the import path, as a new process would."""
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path += [entry for entry in entries if entry and entry not in sys.path]

@@ -18,8 +18,11 @@ from typing import Any
 MODULES = {"modtrain", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
-FREE = {"OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED", "TORCHINDUCTOR_CACHE_DIR"}
-"""Of those, what a fork takes over, or what torch itself sets to its default when it is imported."""
+FREE = {
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "TORCHINDUCTOR_CACHE_DIR"),
+    *("PYTHONBREAKPOINT", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONUNBUFFERED"),
+}
+"""Of those, what a fork takes over, what has no effect in tests, and what packages set themselves."""
 FLAGS = ("bytes_warning", "debug", "dev_mode", "ignore_environment", "isolated", "no_site", "optimize", "safe_path")
 """Options of the interpreter that change what a program does."""
 
