@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.support.fork_server import forked_commands, use_python_path
+from tests.support.fork_server import NOT_FORKED, forked_commands, use_python_path
 from tests.support.order import rank
 from tests.support.raylets import NODE, started
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
@@ -99,7 +99,8 @@ def raylets() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ray itself, at its import
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        for name, value in (loopback | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}).items():
+        variables = loopback | NOT_FORKED | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+        for name, value in variables.items():
             patch.setenv(name, value)
         import ray
         import ray._private.ray_constants

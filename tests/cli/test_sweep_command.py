@@ -6,9 +6,11 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -109,22 +111,34 @@ def test_a_taken_name_and_a_root_that_is_a_file_are_errors(sweep: Any, tmp_path:
     assert (result.code, "is a file, but must be a folder" in result.err) == (2, True)
 
 
-def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(
-    sweep: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # no scheduler is needed
-    peaks_mb = []
-    for number, trials in enumerate((10, 10, 1000)):  # the first one loads what they need
-        tracemalloc.start()
-        try:
-            words = ("--vary", f"seed=1..{trials}", "--name", f"dry-{number}", "--nodes-per-trial", 1)
-            result = sweep(*words, "--backend", "slurm", "--dry-run")
-            peaks_mb.append(tracemalloc.get_traced_memory()[1] / 1e6)
-        finally:
-            tracemalloc.stop()
-        assert result.code == 0, result.err
-        assert f"The scripts of {trials} trials" in result.out
-    assert peaks_mb[2] < peaks_mb[1] + 3
+DRY_RUNS = """
+import contextlib, io, sys, tracemalloc
+from modtrain.cli import main
+
+for number, trials in enumerate((10, 10, 1000)):  # the first one loads what they need
+    sys.argv[7:] = ["--vary", f"seed=1..{trials}", "--name", f"dry-{number}"]
+    out = io.TextIOWrapper(io.BytesIO())
+    tracemalloc.start()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    out.seek(0)
+    print(peak_mb, out.read().splitlines()[-1])
+"""
+"""Prints for each dry run its peak of memory, and its last line."""
+
+
+def test_a_dry_run_of_a_thousand_trials_takes_no_more_memory_than_one_of_ten(tmp_path: Path) -> None:
+    options = ("--nodes-per-trial=1", "--backend=slurm", "--dry-run")
+    command = [sys.executable, "-c", DRY_RUNS, "sweep", f"--recipe={TINY}", f"--root={tmp_path}", *options]
+    environment = os.environ | {"PATH": str(tmp_path)}  # no scheduler is needed
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    _, ten, thousand = done.stdout.splitlines()
+    assert "The scripts of 10 trials" in ten
+    assert "The scripts of 1000 trials" in thousand
+    assert float(thousand.split()[0]) < float(ten.split()[0]) + 3
 
 
 def test_a_sweep_whose_scripts_were_only_written_keeps_its_backend_and_its_options(

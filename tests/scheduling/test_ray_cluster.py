@@ -23,6 +23,7 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.support.command import Result, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
+from tests.support.fork_server import NOT_FORKED
 from tests.support.launches import is_final, pid_after
 from tests.support.raylets import NODE, raylet_of, until_all_is_free
 from tests.support.slurm import Slurm
@@ -119,7 +120,7 @@ class Machines:
         """The environment of a user with the token."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.folder / "a token" / "file")}
-        return others | token | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+        return others | token | NOT_FORKED | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
     def start(self, machine: str, what: str, *options: str) -> str:
         """Start a node; the address of its cluster."""
@@ -266,7 +267,7 @@ def submitted_from(tmp_path: Path, tiny_recipe: Path) -> Callable[[int], Path]:
 def clean(environment: dict[str, str]) -> dict[str, str]:
     """The environment without the variables that other tests set for Ray."""
     others = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
-    return others | {"MODTRAIN_PYTHON": sys.executable}
+    return others | NOT_FORKED | {"MODTRAIN_PYTHON": sys.executable}
 
 
 def sbatch(slurm: Slurm, folder: Path, *options: str) -> str:
@@ -408,8 +409,8 @@ def test_a_pbs_job_submits_itself_again_before_its_time_limit(
 
 def qsub(pbs: FakePbs, folder: Path, *options: str, script: Path = SCRIPTS / "ray.pbs") -> str:
     """Submit ray.pbs; the job's id."""
-    variables = {"CONFIG": "my config.yaml", "PYTHON": sys.executable, "AGAIN": str(script)}
-    values = ",".join(f"MODTRAIN_{name}={value}" for name, value in variables.items())
+    variables = {"MODTRAIN_CONFIG": "my config.yaml", "MODTRAIN_PYTHON": sys.executable, "MODTRAIN_AGAIN": script}
+    values = ",".join(f"{name}={value}" for name, value in (variables | NOT_FORKED).items())
     command = ["qsub", *options, "-v", values, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=clean(os.environ | pbs.env))
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,8 @@ from pathlib import Path
 
 SOCKET = "socket"
 ENDS_S = 20.0
+NOT_FORKED = {"PYTHONHASHSEED": "random"}
+"""An environment in which commands are not forked: a fork is no child of the process that started the command."""
 HERE = Path(__file__).parent
 
 
