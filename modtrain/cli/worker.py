@@ -108,7 +108,8 @@ def cancel(run: options.RunOrSweepArgument) -> None:
     opened = Run.open(run)
     ended = cancel_jobs(opened)
     typer.echo(f"Ended {_count(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
-    typer.echo(f"`modtrain launch {path}` resumes the run.")
+    if not opened.is_finished(opened.modules):
+        typer.echo(f"`modtrain launch {path}` resumes the run.")
 
 
 def _count(number: int, noun: str) -> str:

@@ -360,8 +360,8 @@ PBSDSH = """#!/bin/bash
 [ "$1" = -- ] && shift
 here=$(hostname) first=
 while read -r host; do
-  env -i HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
-  env -i HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
+  env -i {not_forked} HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
+  env -i {not_forked} HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
   first=over
 done <"$PBS_NODEFILE"
 wait
@@ -378,7 +378,8 @@ def test_a_pbs_job_of_three_hosts_has_a_ray_node_on_each(tmp_path: Path, submitt
     with fake_pbs(tmp_path / "pbs", Cluster(nodes=3, ncpus=2)) as pbs:
         for path, text in ((pbs.home / "bin/pbsdsh", PBSDSH), (tmp_path / "stubs/hostname", HOSTNAME)):
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text.replace("{stubs}", str(tmp_path / "stubs")))
+            settings = " ".join(f"{name}={value}" for name, value in NOT_FORKED.items())
+            path.write_text(text.replace("{stubs}", str(tmp_path / "stubs")).replace("{not_forked}", settings))
             path.chmod(0o755)
         job = qsub(pbs, folder)
         run = new_run(folder / "runs" / "my config")

@@ -471,6 +471,16 @@ def test_an_unreachable_scheduler_is_an_error_and_nothing_is_submitted_twice(
     assert "Ended 1 job" in typed("cancel", run.path).out
 
 
+def test_a_machine_that_belongs_to_no_cluster_is_a_scheduler_that_does_not_answer(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "sbatch: fatal: Could not establish a configuration source"
+    executable(tmp_path / "bin" / "sbatch", f"#!/bin/sh\necho '{message}' >&2\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    result = typed("launch", "--recipe", tiny_recipe, "--root", tmp_path, "--backend", "slurm", "--nodes", 1)
+    assert (result.code, message in result.err) == (8, True)
+
+
 def test_a_run_longer_than_its_time_limit_finishes_without_intervention(
     short: tuple[Launched, Any], reference: Any, slurm: Slurm
 ) -> None:

@@ -30,7 +30,11 @@ class SlurmBackend(BatchBackend):
     template = "slurm.sh.j2"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    unreachable = ("Unable to contact slurm controller", "Socket timed out")
+    unreachable = (
+        "Unable to contact slurm controller",
+        "Socket timed out",
+        "Could not establish a configuration source",
+    )
     after_options = ("--dependency=afterany:{}",)
     array_option = "--array="
 
