@@ -99,8 +99,7 @@ def raylets() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of ray itself, at its import
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        variables = loopback | NOT_FORKED | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
-        for name, value in variables.items():
+        for name, value in (loopback | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}).items():
             patch.setenv(name, value)
         import ray
         import ray._private.ray_constants
@@ -109,9 +108,12 @@ def raylets() -> Iterator[Any]:
         patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # imported before, without the loopback
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
         system = quick | {"prestart_worker_first_driver": False}
-        nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
-        for _ in range(2):
-            started(lambda: nodes.add_node(**NODE))
+        with pytest.MonkeyPatch.context() as of_nodes:
+            for name, value in NOT_FORKED.items():
+                of_nodes.setenv(name, value)
+            nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
+            for _ in range(2):
+                started(lambda: nodes.add_node(**NODE))
         yield nodes
         ray.shutdown()
         nodes.shutdown()
