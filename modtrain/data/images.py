@@ -60,15 +60,15 @@ Pictures = Tensor | Files
 
 def find(folder: Path) -> Paths:
     """Image files in a folder and its subfolders, sorted. Links are followed, hidden files are skipped."""
-    found, seen = list[Path](), set[str]()
+    paths, seen = list[Path](), set[str]()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a parent folder
             folders.clear()
             continue
         seen.add(real)
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return tuple(sorted(path for path in found if path.suffix.lower() in SUFFIXES))
+        paths += [Path(parent, name) for name in files if not name.startswith(".")]
+    return tuple(sorted(path for path in paths if path.suffix.lower() in SUFFIXES))
 
 
 def decode(path: Path, size: int) -> Tensor:

@@ -240,7 +240,7 @@ def _open_without_links(path: Path) -> int:
     """Open each component relative to the one before it: no link can be put in between meanwhile."""
     folder = os.open(path.anchor or ".", _FOLDER)
     try:
-        for name in path.relative_to(path.anchor).parts[:-1]:
+        for name in path.parts[bool(path.anchor) : -1]:
             below = os.open(name, _FOLDER, dir_fd=folder)
             os.close(folder)
             folder = below

@@ -365,7 +365,7 @@ def test_a_folder_need_not_be_readable_to_be_gone_through(tmp_path: Path, monkey
 
 
 def test_the_root_itself_may_be_given_as_a_link(tmp_path: Path, run: Run) -> None:
-    """It is who starts the dashboard that says what ROOT is."""
+    """ROOT is chosen by the user who starts the dashboard."""
     copied(run, tmp_path / "runs" / "one")
     (tmp_path / "short").symlink_to(tmp_path / "runs")
     assert Source(tmp_path / "short").run("one")["problem"] is None
