@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.support.fork_server import NOT_FORKED, forked_commands, use_python_path
+from tests.support.fork_server import forked_commands, use_python_path
 from tests.support.order import rank
 from tests.support.raylets import NODE, started
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
@@ -108,12 +108,9 @@ def raylets() -> Iterator[Any]:
         patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # imported before, without the loopback
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
         system = quick | {"prestart_worker_first_driver": False}
-        with pytest.MonkeyPatch.context() as of_nodes:
-            for name, value in NOT_FORKED.items():
-                of_nodes.setenv(name, value)
-            nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
-            for _ in range(2):
-                started(lambda: nodes.add_node(**NODE))
+        nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
+        for _ in range(2):
+            started(lambda: nodes.add_node(**NODE))
         yield nodes
         ray.shutdown()
         nodes.shutdown()

@@ -130,9 +130,9 @@ def test_a_run_of_the_same_name_in_another_folder_is_another_job(raylets: Any, t
 def test_a_full_cluster_is_an_error_after_a_limited_wait(
     raylets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.scheduling.backends.ray.PLACE_S", 1.0)
     backend = RayBackend(BackendOptions(address=raylets.address))
     ids = backend.submit(jobs(tmp_path, 4))
+    monkeypatch.setattr("modtrain.scheduling.backends.ray.PLACE_S", 1.0)
     (tmp_path / "other").mkdir()
     try:
         with pytest.raises(InputError, match="no room for 4 workers"):

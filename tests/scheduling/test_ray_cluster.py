@@ -23,7 +23,7 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.support.command import Result, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.support.fork_server import NOT_FORKED
+from tests.support.fork_server import stand_in_of
 from tests.support.launches import is_final, pid_after
 from tests.support.raylets import NODE, raylet_of, until_all_is_free
 from tests.support.slurm import Slurm
@@ -48,6 +48,7 @@ def new_run(path: Path) -> Run:
 
 def node_of(pid: int) -> str:
     """The raylet that a worker's process belongs to: the parent of its parent."""
+    pid = stand_in_of(pid)
     for _ in range(2):
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return str(pid)
@@ -120,7 +121,7 @@ class Machines:
         """The environment of a user with the token."""
         others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.folder / "a token" / "file")}
-        return others | token | NOT_FORKED | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+        return others | token | {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
     def start(self, machine: str, what: str, *options: str) -> str:
         """Start a node; the address of its cluster."""
@@ -267,7 +268,7 @@ def submitted_from(tmp_path: Path, tiny_recipe: Path) -> Callable[[int], Path]:
 def clean(environment: dict[str, str]) -> dict[str, str]:
     """The environment without the variables that other tests set for Ray."""
     others = {name: value for name, value in environment.items() if not name.startswith("RAY_")}
-    return others | NOT_FORKED | {"MODTRAIN_PYTHON": sys.executable}
+    return others | {"MODTRAIN_PYTHON": sys.executable}
 
 
 def sbatch(slurm: Slurm, folder: Path, *options: str) -> str:
@@ -360,8 +361,8 @@ PBSDSH = """#!/bin/bash
 [ "$1" = -- ] && shift
 here=$(hostname) first=
 while read -r host; do
-  env -i {not_forked} HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
-  env -i {not_forked} HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
+  env -i HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
+  env -i HOME="$HOME" PATH="{stubs}:/usr/bin:/bin" NAME="${first:+$host}" HERE="$here" "$@" &
   first=over
 done <"$PBS_NODEFILE"
 wait
@@ -378,8 +379,7 @@ def test_a_pbs_job_of_three_hosts_has_a_ray_node_on_each(tmp_path: Path, submitt
     with fake_pbs(tmp_path / "pbs", Cluster(nodes=3, ncpus=2)) as pbs:
         for path, text in ((pbs.home / "bin/pbsdsh", PBSDSH), (tmp_path / "stubs/hostname", HOSTNAME)):
             path.parent.mkdir(exist_ok=True)
-            settings = " ".join(f"{name}={value}" for name, value in NOT_FORKED.items())
-            path.write_text(text.replace("{stubs}", str(tmp_path / "stubs")).replace("{not_forked}", settings))
+            path.write_text(text.replace("{stubs}", str(tmp_path / "stubs")))
             path.chmod(0o755)
         job = qsub(pbs, folder)
         run = new_run(folder / "runs" / "my config")
@@ -411,7 +411,7 @@ def test_a_pbs_job_submits_itself_again_before_its_time_limit(
 def qsub(pbs: FakePbs, folder: Path, *options: str, script: Path = SCRIPTS / "ray.pbs") -> str:
     """Submit ray.pbs; the job's id."""
     variables = {"MODTRAIN_CONFIG": "my config.yaml", "MODTRAIN_PYTHON": sys.executable, "MODTRAIN_AGAIN": script}
-    values = ",".join(f"{name}={value}" for name, value in (variables | NOT_FORKED).items())
+    values = ",".join(f"{name}={value}" for name, value in variables.items())
     command = ["qsub", *options, "-v", values, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=clean(os.environ | pbs.env))
     assert done.returncode == 0, done.stderr

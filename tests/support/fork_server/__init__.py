@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.fork_server.stand_in import FORK_OF
+
 SOCKET = "socket"
 ENDS_S = 20.0
-NOT_FORKED = {"PYTHONHASHSEED": "random"}
-"""An environment in which commands are not forked: a fork is no child of the process that started the command."""
 HERE = Path(__file__).parent
 
 
@@ -56,6 +56,12 @@ def forked_commands() -> Iterator[None]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def stand_in_of(pid: int) -> int:
+    """The process that stands for a fork, which is the child of the one that started the command; or `pid` itself."""
+    name = Path(f"/proc/{pid}/comm").read_text().strip()
+    return int(name.removeprefix(FORK_OF)) if name.startswith(FORK_OF) else pid
 
 
 def use_python_path() -> None:

@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from stand_in import kind
+from stand_in import FORK_OF, kind
 
 F_SETSIG = 10
 PRELOADED = (
@@ -139,6 +139,8 @@ def become(request: dict[str, Any]) -> None:
     *streams, pipe = request["descriptors"]
     os.set_inheritable(pipe, False)
     die_with(pipe)
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(f"{FORK_OF}{request['pid']}")  # shown by ps, and read by `stand_in_of`
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)

@@ -15,6 +15,8 @@ import os
 import sys
 from typing import Any
 
+FORK_OF = "fork of "
+"""The name of a fork's process begins with this; the process id of the one that stands for it follows."""
 MODULES = {"modtrain", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
@@ -53,6 +55,7 @@ def continue_as_fork(server: str) -> None:
     limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
     request = {
         "kind": kind(),
+        "pid": os.getpid(),
         "path": [folder, *sys.path],
         "module": sys.orig_argv[2],
         "words": sys.orig_argv[3:],
