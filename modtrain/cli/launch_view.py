@@ -22,7 +22,6 @@ from rich.text import Text
 from modtrain.cli import terminal
 from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested
 from modtrain.monitoring.status import Status, build_status
-from modtrain.recipes.loading import recipe_of
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch, Member
 from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
@@ -67,21 +66,21 @@ class LaunchView:
         return build_status(self._snapshot())
 
     def print_result(self) -> None:
-        """Evaluate the finished run; print its metrics, the sample grid, and the time that it took."""
+        """Print the metrics of the finished run, its sample grid, and the time that the launch took."""
+        from modtrain.training.evaluation import final_evaluation
+
         took = terminal.duration(time.monotonic() - self._started_at)
         self.out.print()
-        if recipe_of(self.run.spec).evaluate is None:
-            self.out.print(f"Finished in {took}. The recipe has no `evaluate`: no metrics.")
-            return
-        from modtrain.training.evaluation import evaluate
-
         try:
-            evaluation = evaluate(self.run)
+            evaluation = final_evaluation(self.run)
         except InputError as error:
             self.out.print(f"Finished in {took}, but not evaluated: {error}", soft_wrap=True)
             return
-        self.out.print(terminal.metrics_table(evaluation["metrics"]))
-        grid = {"grid": terminal.short(Path(evaluation["grid"]))} if evaluation["grid"] else {}
+        if evaluation is None:
+            self.out.print(f"Finished in {took}. The recipe has no `evaluate`: no metrics.")
+            return
+        self.out.print(terminal.metrics_table(evaluation.metrics))
+        grid = {"grid": terminal.short(Path(evaluation.grid))} if evaluation.grid else {}
         self.out.print()
         facts = {**grid, "run": terminal.short(self.run.path), "took": took}
         for name, value in facts.items():  # not a table, which would fold a long path
@@ -195,7 +194,7 @@ class LaunchView:
             failures.setdefault(self.launch.failure(member), []).append(member)
         for reason, members in failures.items():
             names = ", ".join(member.name for member in members)
-            self.out.print(Text.assemble(("\n" + names, "bold red"), f" failed: {reason}"))
+            self.out.print(Text.assemble(("\n" + names, "bold red"), f" failed: {reason}"), soft_wrap=True)
             self.out.print(Text(f"See {terminal.short(self.launch.worker_log(members[0]))}"), soft_wrap=True)
 
     def _exit_code(self) -> int:

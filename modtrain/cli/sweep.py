@@ -177,6 +177,7 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
     from modtrain.sweeps.runner import open_queue
 
     at_once = plan.at_once
+    plan.check()
     if at_once is None and plan.backend.unattended:
         raise InputError("Give the number of trials that may be queued or running at a time: --max-running or --nodes.")
     if at_once is None or plan.sweep is None:
@@ -194,8 +195,7 @@ def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
     from modtrain.cli.sweep_view import follow_arrays, print_submitted
     from modtrain.sweeps.runner import submit_arrays
 
-    if plan.sweep is None:
-        plan.backend.check()
+    plan.check()
     sweep = plan.write()
     print_submitted(sweep, submit_arrays(sweep, plan, retry_failed=retry_failed), retry_failed=retry_failed)
     if wait:

@@ -74,9 +74,12 @@ def stop(
     opened = Run.open(run)
     view = RunView(opened)
     view.settle()
-    state = view.refresh()["state"]
+    state, earlier = view.refresh()["state"], opened.stop_request()
     if state == "finished":
         typer.echo(f"{opened.name} is already finished; there is nothing to stop.")
+        return
+    if earlier is not None and state not in (*LIVE, "queued"):
+        typer.echo(f"{opened.name} has stopped already ({earlier}). `modtrain launch {path}` resumes the run.")
         return
     opened.request_stop(reason, sender="modtrain stop")
     if state == "queued":

@@ -21,7 +21,7 @@ from modtrain.monitoring.status import build_status
 from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationSummary
-from modtrain.storage.heartbeat import NO_REPORT
+from modtrain.storage.heartbeat import NO_REPORT, read_report
 from modtrain.storage.history import RecentHistory
 from modtrain.storage.json_lines import JsonLines
 from modtrain.storage.layout import JOBS_FILE, STOP_FILE
@@ -69,7 +69,8 @@ class RunSummary:
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
         self._facts: tuple[object, ...] = ()
-        self._heartbeats = {module: str(run.heartbeat_path(module)) for module in run.modules}
+        self._heartbeats = {module: run.heartbeat_path(module) for module in run.modules}
+        self._published = {module: run.published_path(module) for module in run.modules}
 
     def refresh(self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
         """Bring the row up to date; whether it changed.
@@ -78,7 +79,7 @@ class RunSummary:
         """
         is_evaluated, run, read = self._evaluations.refresh(), self.run, self._files.read
         for module, path in self._heartbeats.items():
-            report = read(path, functools.partial(run.read_report, module), NO_REPORT, again=module in self._alive)
+            report = read(path, functools.partial(read_report, path), NO_REPORT, again=module in self._alive)
             self.liveness.observe(module, report)
         self._stop = read(run.path / STOP_FILE, lambda: parse_stop_file(run.path), None) if has_stop_file else None
         if self.row.get("state") != "finished":  # else neither matters
@@ -89,8 +90,8 @@ class RunSummary:
         facts = (self._files.reads, self._alive, self._launcher_pid, has_stop_file, ranking)
         if facts == self._facts and not is_evaluated and not self._alive:
             return False
-        for module in run.modules:
-            read(run.published_path(module), functools.partial(self._read_newest, module), None)
+        for module, path in self._published.items():
+            read(path, functools.partial(self._read_newest, module), None)
         self._facts, self._ranking = (self._files.reads, *facts[1:]), ranking
         if not self._alive:  # the curves of a run that has ended do not change
             self._recent = None
@@ -152,7 +153,7 @@ class RunSummary:
         return {module: newest.checkpoint for module, newest in self.newest.items()}
 
     def _read_newest(self, module: str) -> None:
-        path, before = self.run.published_path(module), self.newest[module]
+        path, before = self._published[module], self.newest[module]
         self.newest[module] = Newest(newest_published(path, module) or before.checkpoint, before.damaged)
         self._unchecked.add(module)
 

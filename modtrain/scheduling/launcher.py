@@ -347,7 +347,7 @@ def create_launch(plan: RunPlan, backend: str, options: BackendOptions, *, submi
     """
     instance: Backend = plugins.load("backend", backend)(options)
     if submits and plan.target.run is None:
-        instance.check()
+        instance.check(plan.run.spec.device)
     return Launch(plan.write(), backend, options, backends={backend: instance})
 
 

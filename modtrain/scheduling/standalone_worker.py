@@ -56,9 +56,9 @@ def train(
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
     if is_alone and run.is_finished(run.modules):
-        from modtrain.training.evaluation import conclude  # loads torchvision, which takes seconds
+        from modtrain.training.evaluation import final_evaluation  # loads torchvision, which takes seconds
 
-        conclude(run)
+        final_evaluation(run, device=run.spec.device)
 
 
 def are_all_expected(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states) -> bool:

@@ -51,7 +51,7 @@ class Checkpoint:
         try:
             values = json.loads(content)
             seal, sealed = values.pop("seal"), _canonical(values)
-            if hashlib.sha256(sealed).hexdigest() != seal or _canonical(values | {"seal": seal}) != content:
+            if hashlib.sha256(sealed).hexdigest() != seal or content.replace(_seal_field(seal), b"", 1) != sealed:
                 raise CorruptCheckpoint(f"{where} is damaged: its checksum is wrong.")
             if values["format"] != FORMAT:
                 raise CorruptCheckpoint(f"{where} has format {values['format']}; this modtrain reads {FORMAT}.")
@@ -122,6 +122,11 @@ def _insert(checkpoints: list[Checkpoint], line: Mapping[str, Any]) -> None:
         place = bisect.bisect_left(checkpoints, checkpoint.version, key=lambda other: other.version)
         same = place < len(checkpoints) and checkpoints[place].version == checkpoint.version
         checkpoints[place : place + same] = [checkpoint]
+
+
+def _seal_field(seal: str) -> bytes:
+    """The seal as it stands in canonical JSON, which other fields follow."""
+    return f'"seal":"{seal}",'.encode()
 
 
 def _canonical(values: Mapping[str, Any]) -> bytes:

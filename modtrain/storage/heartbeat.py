@@ -61,6 +61,7 @@ class WorkerReport:
 
 
 NO_REPORT = WorkerReport()
+_CHECKS = {each.name: check for each in fields(WorkerReport) if (check := _TYPES.get(each.type))}
 
 
 def read_report(path: Path) -> WorkerReport:
@@ -75,8 +76,7 @@ def parse_report(values: Any) -> WorkerReport:
     """The report of a JSON object; fields of a wrong type are left out."""
     if not isinstance(values, dict) or values.get("state") not in (*LIVE, *OVER):
         return NO_REPORT
-    checks = ((each.name, _TYPES.get(each.type)) for each in fields(WorkerReport))
-    checked = {name: check(values.get(name)) for name, check in checks if check}
+    checked = {name: check(values.get(name)) for name, check in _CHECKS.items()}
     process, losses = ProcessIdentity.parse(values), _losses(values.get("losses"))
     return WorkerReport(process=process, losses=losses, **checked)
 

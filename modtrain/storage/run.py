@@ -96,7 +96,7 @@ class Run:
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
 
     def module_path(self, module: str) -> Path:
-        return self.path / layout.MODULES / module
+        return self.path.joinpath(layout.MODULES, module)
 
     def heartbeat_path(self, module: str) -> Path:
         return self.module_path(module) / layout.HEARTBEAT_FILE

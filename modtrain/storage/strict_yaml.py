@@ -21,7 +21,8 @@ def read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
     try:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
-        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.y*ml")])
+        beside = sorted(other.name for other in path.parent.glob("*.y*ml"))
+        near = did_you_mean(path.name, beside) or (f" Beside it: {', '.join(beside)}." if beside else "")
         raise InputError(f"The {kind} {path} cannot be read: {error.strerror}.{near}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The {kind} {path} is not YAML: {' '.join(str(error).split())}.") from None

@@ -93,6 +93,11 @@ class SweepPlan:
         independent = self.spec.sampler != "tpe" and not self.spec.prune
         return self.backend.unattended and limit >= len(self.spec.placement) and independent
 
+    def check(self) -> None:
+        """InputError where this is a new sweep whose trials cannot be submitted from this machine."""
+        if self.sweep is None:
+            self.backend.check(self.spec.config["device"])
+
     def write(self) -> Sweep:
         """Create the sweep, or write what the command changes of an existing one."""
         return Sweep.create(self.path, self.spec) if self.sweep is None else self.sweep.with_spec(self.spec)

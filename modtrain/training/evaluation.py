@@ -18,7 +18,7 @@ from modtrain.recipes.base import Evaluation
 from modtrain.recipes.loading import data_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation, read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training.inference import load, png, recipe_errors, seeded
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
@@ -47,13 +47,18 @@ def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
     return _record(run, evaluation, model.checkpoints)
 
 
-def conclude(run: Run) -> None:
-    """Evaluate a finished run, if its recipe can and its final versions are not evaluated yet."""
+def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | None:
+    """The evaluation of the last versions of a finished run, as it was recorded, else measured now.
+
+    None where the run is not finished or its recipe has no `evaluate`.
+    """
     if not run.is_finished(run.modules) or recipe_of(run.spec).evaluate is None:
-        return
-    newest = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
-    if newest not in [record.versions for record in read_evaluations(run.evaluations_path)[-1:]]:
-        evaluate(run, device=run.spec.device)
+        return None
+    final = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
+    for record in reversed(read_evaluations(run.evaluations_path)):
+        if record.versions == final:
+            return record
+    return parse_evaluation(evaluate(run, device=device))
 
 
 def on_device(value: Any, device: str) -> Any:

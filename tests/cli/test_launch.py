@@ -105,10 +105,12 @@ def test_status_is_a_table_for_people_and_json_for_programs(finished: tuple[Path
 def test_launching_a_finished_run_again_starts_nothing(
     finished: tuple[Path, str], launch: Callable[..., tuple[object, ...]], type_: Terminal
 ) -> None:
-    before = (finished[0] / "jobs/0.log").read_bytes(), Run.open(finished[0]).store("painter").versions()
+    files = [finished[0] / "jobs/0.log", finished[0] / "evaluation/metrics.jsonl"]
+    before = [file.read_bytes() for file in files], Run.open(finished[0]).store("painter").versions()
     assert type_(*launch("finished", recipe=PAINTING)).code == 0
-    assert type_("launch", finished[0]).code == 0
-    assert ((finished[0] / "jobs/0.log").read_bytes(), Run.open(finished[0]).store("painter").versions()) == before
+    again = type_("launch", finished[0])
+    assert (again.code, "score  " in again.out) == (0, True)
+    assert ([file.read_bytes() for file in files], Run.open(finished[0]).store("painter").versions()) == before
 
 
 def test_options_that_contradict_the_run_are_listed(
@@ -180,6 +182,29 @@ def test_detached_it_returns_at_once_and_stop_ends_it(
     assert "Asked the workers of detached" in type_("stop", path, "--reason", "enough").out
     wait_for(lambda: build_status(read_snapshot(Run.open(path)))["state"] == "stopped")
     wait_for(lambda: "Stopped (enough)" in (path / "jobs/launch.log").read_text())
+    assert "has stopped already (enough)" in type_("stop", path).out
+
+
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_a_device_that_this_machine_lacks_is_refused_before_anything_is_created(
+    root: Path, tiny_recipe: Path, type_: Terminal, backend: str
+) -> None:
+    for command in (["launch"], ["sweep", "--vary", "lr=0.1,0.2"]):
+        words = [
+            "--recipe",
+            tiny_recipe,
+            "--root",
+            root,
+            "--name",
+            "no-gpu",
+            "--device",
+            "cuda:99",
+            "--backend",
+            backend,
+        ]
+        refused = type_(*command, *words)
+        assert (refused.code, "--device cuda:99 is not available" in refused.err) == (2, True)
+    assert not (root / "no-gpu").exists()
 
 
 def test_ctrl_c_publishes_and_a_second_launch_goes_on(root: Path, launch: Callable[..., tuple[object, ...]]) -> None:

@@ -22,7 +22,7 @@ from modtrain.dashboard.static_export import export
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep, new_sweep
-from modtrain.training.evaluation import conclude, evaluate
+from modtrain.training.evaluation import evaluate, final_evaluation
 from tests.support import SUPPORT
 from tests.support.browsing import Tab, chromium, file_origin, tab
 from tests.support.proxy import proxy
@@ -88,7 +88,7 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
     sweep = Sweep.create(root / "rates", spec)
     for number in range(3):
         finish(sweep.begin(number))
-        conclude(sweep.begin(number))
+        final_evaluation(sweep.begin(number))
     with served(root, refresh_s=0.5) as server:
         yield server
 

@@ -47,9 +47,9 @@ def one(run: Run, tiny_recipe: Path) -> Iterator[Served]:
     sweep = Sweep.create(root / "rates", spec)
     for number in (0, 1):
         finish(sweep.begin(number))
-        from modtrain.training.evaluation import conclude
+        from modtrain.training.evaluation import final_evaluation
 
-        conclude(sweep.begin(number))
+        final_evaluation(sweep.begin(number))
     with served(root) as server:
         yield server
 

@@ -84,6 +84,8 @@ def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> Non
     config_file(tmp_path, "epochs: 1")
     with pytest.raises(InputError, match=r"No such file or directory. Did you mean 'config.yaml'?"):
         read_config(tmp_path / "confg.yaml", {}, [])
+    with pytest.raises(InputError, match=r"No such file or directory. Beside it: config.yaml."):
+        read_config(tmp_path / "pix2pix.yaml", {}, [])
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not YAML"):
         read_config(tmp_path / "binary.yaml", {}, [])

@@ -161,16 +161,11 @@ def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path: Path, t
 def test_a_run_in_which_nothing_was_published_takes_the_settings_of_the_corrected_command(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:
-    config: dict[str, Any] = {
-        "recipe": str(tiny_recipe),
-        "root": str(tmp_path),
-        "name": "run",
-        "params": {"batches": 2},
-    }
-    wrong = launch_fails(Config(**config, nodes=1, device="cuda:7", backend="local"))
-    assert wrong.spec.device == "cuda:7"
-    run = launch(Config(**config, nodes=1, backend="local"))
-    assert (run.path, run.spec.device) == (wrong.path, "auto")
+    config: dict[str, Any] = {"recipe": str(tiny_recipe), "root": str(tmp_path), "name": "run", "nodes": 1}
+    wrong = launch_fails(Config(**config, params={"batches": 2, "lr": -1.0}, backend="local"))
+    assert wrong.spec.params["lr"] == -1.0
+    run = launch(Config(**config, params={"batches": 2}, backend="local"))
+    assert (run.path, run.spec.params["lr"]) == (wrong.path, 0.01)
     assert run.is_finished(run.modules)
 
 

@@ -81,13 +81,13 @@ def raw(port: int, request: bytes) -> bytes:
 
 def trained(root: Path, name: str, recipe: Path, *, epochs: int = 2, place: list[list[str]] | None = None) -> Run:
     """A run that was trained and evaluated in this process."""
-    from modtrain.training.evaluation import conclude
+    from modtrain.training.evaluation import final_evaluation
     from tests.support.runs import finish, make_run
 
     placement = place or [["generator", "discriminator"]]
     run = make_run(root / name, recipe, placement, epochs=epochs)
     finish(run)
-    conclude(run)
+    final_evaluation(run)
     return run
 
 

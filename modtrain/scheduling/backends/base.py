@@ -103,8 +103,11 @@ class Backend(Protocol):
     poll_s: float
     """Seconds between two `status` calls."""
 
-    def check(self) -> None:
-        """Raise InputError where no job can be submitted from this machine. Called before anything is written."""
+    def check(self, device: str) -> None:
+        """Raise InputError where no job can be submitted from this machine. Called before anything is written.
+
+        Also where the jobs would run on this machine and it has no such `device`.
+        """
 
     def cores(self, jobs: int) -> int:
         """CPU cores for each of `jobs` jobs that run at the same time, at least 1."""
@@ -139,6 +142,13 @@ class ScriptBackend(Backend, Protocol):
 
     def submit_array(self, array: Array) -> dict[int, str]:
         """Submit an array; the job id by task number, without the tasks that did not fit into the site's limits."""
+
+
+def check_device(device: str) -> None:
+    """InputError where this machine has no such device."""
+    from modtrain.training.learner import choose_device  # imports torch, as the recipe of the run has done
+
+    choose_device(device)
 
 
 def python_path() -> dict[str, str]:

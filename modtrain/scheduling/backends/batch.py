@@ -87,7 +87,7 @@ class BatchBackend:
         """Arguments of the cancelling command that end a job and every job that continues it."""
         return Journal(id).links
 
-    def check(self) -> None:
+    def check(self, device: str) -> None:
         """InputError where the submitting command is missing or the site's template is wrong."""
         sample = Job(name="sample", command=("true",), log=Path("/sample.log"))
         render(self._script(sample), self.template)

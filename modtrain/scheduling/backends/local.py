@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Sequence
 
 from modtrain.errors import InputError
-from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, check_device
 from modtrain.scheduling.profile import check_supported
 from modtrain.storage import filesystem
 from modtrain.storage.process_identity import process_started
@@ -34,8 +34,9 @@ class LocalBackend:
         if options.address:
             raise InputError(f"--address {options.address} is not for --backend local, which has no cluster.")
 
-    def check(self) -> None:
+    def check(self, device: str) -> None:
         """Nothing is needed but this machine."""
+        check_device(device)
 
     def cores(self, jobs: int) -> int:
         """Equal share of the cores that this process may use."""

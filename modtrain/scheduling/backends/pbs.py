@@ -9,6 +9,7 @@ import functools
 import math
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -123,8 +124,8 @@ def detect_dialect(qsub: str | None) -> str:
     if re.match(r"version:? *\d", text, re.IGNORECASE) or "[-pe shm task_cnt]" in text:
         return "torque"
     raise InputError(
-        f"Cannot tell the PBS dialect from `qsub --version` ({text[:80] or 'no output'}): add --dialect pbspro or "
-        "--dialect torque."
+        f"Cannot tell the PBS dialect from `qsub --version` ({textwrap.shorten(text, 80) or 'no output'}): add "
+        "--dialect pbspro or --dialect torque."
     )
 
 

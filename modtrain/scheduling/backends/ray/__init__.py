@@ -21,7 +21,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from modtrain.errors import BackendSilent, ClusterLost, InputError, ModtrainError
-from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, python_path
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, check_device, python_path
 from modtrain.scheduling.profile import check_supported
 
 JOIN_S = 90.0
@@ -138,9 +138,11 @@ class RayBackend:
         self._address = options.address or os.environ.get("RAY_ADDRESS")
         self._driver: Driver | None = None
 
-    def check(self) -> None:
+    def check(self, device: str) -> None:
         if self._address:
             self._joined()
+        else:
+            check_device(device)
 
     def cores(self, jobs: int) -> int:
         """Equal share of the cluster's cores, whether they are in use or not."""

@@ -9,6 +9,7 @@ import contextlib
 import math
 import signal
 import sys
+import textwrap
 from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -134,7 +135,7 @@ def _result(actors: Actors, method: str, arguments: tuple[object, ...]) -> objec
     except ModtrainError as error:
         return error
     except Exception as error:
-        return ModtrainError(f"Ray failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return ModtrainError(f"Ray failed: {type(error).__name__}: {textwrap.shorten(str(error), 300)}")
 
 
 def main() -> None:
