@@ -37,12 +37,14 @@ def launch(
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
     epochs: options.EpochsOption = None,
+    hold_schedule: options.HoldScheduleOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
     seed: options.SeedOption = None,
     device: options.DeviceOption = None,
     track: options.TrackOption = None,
+    init: options.InitOption = None,
     nodes: Annotated[
         Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [one per module]", metavar="N")
     ] = None,
@@ -76,6 +78,8 @@ def launch(
     _check_existing(target, resume=resume)
     names = [parameter.name for parameter in parameters(target.recipe.params)]
     plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
+    for note in plan.notes:
+        typer.echo(note, err=True)
     _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
 
 

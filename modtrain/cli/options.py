@@ -27,6 +27,10 @@ SettingsOption = Annotated[
     option(SUBJECT, "Set a parameter, such as translator.lr=1e-4; repeatable.", "--set", metavar="NAME=VALUE"),
 ]
 EpochsOption = Annotated[Count, option(TRAINING, "Passes over the data. [the recipe's]", metavar="N")]
+HoldScheduleOption = Annotated[
+    bool | None,
+    option(TRAINING, "With more --epochs of an existing run: keep schedules where they ended.", "--hold-schedule"),
+]
 ExchangeOption = Annotated[
     Count, option(TRAINING, "Steps between exchange points inside an epoch. [the recipe's]", metavar="N")
 ]
@@ -41,6 +45,15 @@ DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps.
 TrackOption = Annotated[
     list[str] | None,
     option(TRAINING, "Log to wandb or mlflow besides TensorBoard; repeatable.", "--track", metavar="NAME"),
+]
+InitOption = Annotated[
+    list[str] | None,
+    option(
+        TRAINING,
+        "Begin a module with weights of a file, or of RUN#MODULE@VERSION; repeatable.",
+        "--init",
+        metavar="MODULE=REF",
+    ),
 ]
 PlaceOption = Annotated[
     Text, option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")

@@ -129,7 +129,7 @@ class RunSummary:
     def result(self, metric: str) -> float | None:
         """The value by which a sweep ranks this trial: of the newest evaluation, or `module.scalar` of training."""
         newest = self._checkpoints()
-        is_over = not self._alive and all(checkpoint and checkpoint.final for checkpoint in newest.values())
+        is_over = not self._alive and all(map(self.run.spec.is_last, newest.values()))
         return ranking_value(self.run, metric, self._evaluations.content.newest, newest.get, is_over=is_over)
 
     def best(self) -> Row | None:

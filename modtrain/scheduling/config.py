@@ -27,6 +27,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.scheduling.placement import Placement
+from modtrain.scheduling.weights_reference import find_initial_weights
 from modtrain.storage.run import RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
@@ -48,12 +49,15 @@ class Config(BaseModel):
     profile: str | None = None
     job: dict[str, Any] = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1)
+    hold_schedule: bool = False
+    """For more epochs of an existing run: schedules keep the value of their last step instead of covering them too."""
     exchange_every: int | None = Field(default=None, ge=1)
     max_staleness: int | None = Field(default=None, ge=0)
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     track: list[str] = Field(default_factory=list)
+    init: dict[str, str] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     sweep: dict[str, Any] = Field(default_factory=dict)
     """Read by `modtrain sweep` only, so that the same file can be launched."""
@@ -76,6 +80,18 @@ class Config(BaseModel):
         plugins.load("backend", name)
         return name
 
+    @field_validator("init", mode="before")
+    @classmethod
+    def _as_table(cls, values: Any) -> Any:
+        """`MODULE=REFERENCE` of the command line as name and value."""
+        if not isinstance(values, list | tuple):
+            return values
+        if wrong := [value for value in values if not str(value).partition("=")[2]]:
+            raise InputError(
+                f"--init {wrong[0]} is not allowed: give MODULE=REFERENCE, such as translator=runs/apples."
+            )
+        return dict(str(value).split("=", 1) for value in values)
+
     @field_validator("track", mode="before")
     @classmethod
     def _as_list(cls, names: Any) -> Any:
@@ -95,7 +111,7 @@ class Config(BaseModel):
 def read_config(path: Path | None, options: Mapping[str, Any], settings: Iterable[str] = ()) -> Config:
     """The values of a config file, then the options, then `settings` as of `--set`; None is no value.
 
-    Recipe file, dataroot and profile of a config file are relative to it.
+    Recipe file, dataroot, profile and initial weights of a config file are relative to it.
     """
     values = {name.replace("-", "_"): value for name, value in _read(path).items()} if path else {}
     values |= {name: value for name, value in options.items() if value is not None}
@@ -117,6 +133,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         peer_timeout_s=config.peer_timeout_s,
         seed=config.seed,
         device=config.device,
+        init=find_initial_weights(config.init, list(recipe.modules)),
         trial=trial,
         track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),
@@ -149,6 +166,10 @@ def _read(path: Path) -> dict[str, Any]:
         value = values.get(name)
         if isinstance(value, str) and (name != "recipe" or plugins.is_file(value)):
             values[name] = str((path.parent / Path(value).expanduser()).resolve())
+    if isinstance(init := values.get("init"), dict):
+        values["init"] = {
+            name: str((path.parent / Path(str(each)).expanduser()).resolve()) for name, each in init.items()
+        }
     return values
 
 

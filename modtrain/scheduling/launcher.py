@@ -331,6 +331,8 @@ class Launch:
 def launch(config: Config, *, notify: Notify = log.info) -> Run:
     """Create the run or resume it, train it to its end, and return it. ModtrainError where a worker failed."""
     plan = plan_run(find_target(config))
+    for note in plan.notes:
+        notify(note)
     started = create_launch(plan, *choose_launch(config, plan.target.run))
     started.start()
     for _ in started.watch(notify):

@@ -12,27 +12,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modtrain import plugins
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import load_recipe, recipe_name
-from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import placement
 from modtrain.scheduling.backends.base import BackendOptions, python_path
-from modtrain.scheduling.config import Config, new_spec, resolved_path
+from modtrain.scheduling.config import Config, new_spec
 from modtrain.scheduling.job_record import Record, job_states, read_record
 from modtrain.scheduling.profile import Profile, read_profile
+from modtrain.scheduling.run_changes import changed_spec, describe
 from modtrain.storage import filesystem
+from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.liveness import live_modules
 from modtrain.storage.manifest import check_name
 from modtrain.storage.run import Run, RunSpec
-
-_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"}
-"""Options that say where a run is executed, or that are compared separately."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,8 @@ def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
     run = Run.open(path) if (path / RUN_FILE).exists() else None
     resumes = run is not None and (named_by_folder or has_begun(run))
     is_recipe_given = "recipe" in config.model_fields_set
-    recipe = load_recipe(config.recipe if run is None or not resumes or is_recipe_given else run.spec.recipe)
+    is_known = run is not None and resumes and not is_recipe_given
+    recipe = _recipe_of(run) if run is not None and is_known else load_recipe(config.recipe)
     return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
 
 
@@ -73,28 +73,28 @@ class RunPlan:
     """Its folder may not exist yet."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Seconds of a step by module, where they decided the placement."""
+    notes: Sequence[str] = ()
+    """What the plan changes in an existing run, in sentences."""
 
     def write(self) -> Run:
-        """Create the run, or replace the settings of one that has not begun; an existing one is returned as it is."""
-        target = self.target
-        if target.run is None:
-            return Run.create(target.path, self.run.spec)
-        return target.run if target.resumes else target.run.replace_spec(self.run.spec)
+        """Create the run, or write what the plan changes of an existing one."""
+        before = self.target.run
+        if before is None:
+            return Run.create(self.target.path, self.run.spec)
+        return before if before.spec == self.run.spec else before.replace_spec(self.run.spec)
 
 
 def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
     """Decide everything about the run, with `settings` as of `--set`, and write nothing.
 
-    InputError where a resumed run has other settings.
+    InputError where a resumed run has settings that cannot be changed.
     """
     config = target.config.with_settings(settings)
     if target.run is not None and target.resumes:
-        if other := differences(config, target.recipe, target.run.spec):
-            raise InputError(
-                f"{target.run.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or "
-                "choose another --name."
-            )
-        return RunPlan(target=target, run=target.run)
+        spec = changed_spec(config, target.recipe, target.run)
+        return RunPlan(target=target, run=Run(target.run.path, spec), notes=describe(target.run.spec, spec))
+    if config.hold_schedule:
+        raise InputError("--hold-schedule is for a run that exists and gets more --epochs.")
     spec, costs = draft(config, target.recipe)
     return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
 
@@ -133,7 +133,12 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
         if 1 < nodes < len(modules):  # the only case in which `place` needs them
             costs = measured_costs(spec)
         placed = placement.place(modules, nodes, costs)
-    return spec.model_copy(update={"placement": placed}), costs
+    if spec.init:
+        from modtrain.training.initialisation import check_initial_weights  # imports torch, as the recipe has done
+
+        check_initial_weights(spec, recipe)
+    data_sha256 = listing_sha256(Path(spec.dataroot)) if spec.dataroot else None
+    return spec.model_copy(update={"placement": placed, "data_sha256": data_sha256}), costs
 
 
 def check_dataroot(path: Path, recipe: Recipe) -> None:
@@ -167,26 +172,6 @@ def has_begun(run: Run) -> bool:
         return True
 
 
-def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
-    """Settings of the config that an existing run does not have, one phrase each; unset ones never differ."""
-    given = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in _NOT_COMPARED}
-    if "track" in given:
-        given["track"] = [recipe_name(name) for name in given["track"]]
-    for name, resolve in (("recipe", recipe_name), ("dataroot", resolved_path)):
-        if given.get(name):
-            given[name] = resolve(given[name])
-    current = spec.model_dump()
-    other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
-    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
-    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
-    other |= {name: (old.get(name), values[name]) for name in changed}
-    if config.place and (placed := placement.parse(config.place, list(recipe.modules))) != spec.placement:
-        other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
-    elif config.nodes and config.nodes != len(spec.placement):
-        other["nodes"] = (len(spec.placement), config.nodes)
-    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
-
-
 def choose_launch(config: Config, run: Run | None) -> tuple[str, BackendOptions]:
     """The backend and options with which a run is launched, new or resumed."""
     previous = read_record(run) if run is not None else Record()
@@ -213,6 +198,13 @@ def choose_options(config: Config, backend: str, previous: Record) -> BackendOpt
     before = previous.options if is_same else BackendOptions()
     profile = (_named_profile(config) or before.profile).with_values(config.job, "The job options")
     return BackendOptions(address=config.address or before.address, profile=profile)
+
+
+def _recipe_of(run: Run) -> Recipe:
+    name = run.spec.recipe
+    if plugins.is_file(name) and not Path(name).exists():
+        raise InputError(f"The recipe {name} of {run.name} is gone; if it was moved, give its new place with --recipe.")
+    return load_recipe(name)
 
 
 def _named_profile(config: Config) -> Profile | None:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain.storage import filesystem, layout, manifest
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
+from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.stop_request import (
     StopKind,
     StopRequest,
@@ -25,8 +27,23 @@ Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00
 """The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""
 
 
+class Change(BaseModel):
+    """A setting that was changed after the run had begun."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    before: Any
+    after: Any
+    at: float
+    """Unix time."""
+
+
 class RunSpec(BaseModel):
-    """The content of `run.json`: everything that decides what this run trains. Written once."""
+    """The content of `run.json`: everything that decides what this run trains.
+
+    Written once, and again only where the run is trained for more epochs, or its data or recipe was moved.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,14 +53,20 @@ class RunSpec(BaseModel):
     """Checksum of the recipe's file, where it is the user's own."""
     params: dict[str, Any] = Field(default_factory=dict)
     dataroot: str | None = None
+    data_sha256: str | None = None
+    """Checksum of names and sizes in `dataroot`, by which moved data is recognised."""
     placement: Placement
     epochs: int = Field(gt=0)
+    schedule_epochs: int | None = Field(default=None, gt=0)
+    """Epochs that schedules cover, where those are fewer than `epochs`."""
     exchange_every: int | None = Field(default=None, gt=0)
     """Steps between two exchange points inside an epoch."""
     max_staleness: int | None = Field(default=None, ge=0)
     """Epochs."""
     seed: int = 0
     device: str = "auto"
+    init: dict[str, InitialWeights] = Field(default_factory=dict)
+    """By module the weights with which it begins; a module that is not named begins with random ones."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     trial: dict[str, Any] | None = None
     """Of a sweep's trial: its `number`, and the `values` that the sweep chose."""
@@ -58,6 +81,14 @@ class RunSpec(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the software."""
     created_at: float = 0.0
+    changes: list[Change] = Field(default_factory=list)
+    """Oldest first."""
+
+    def is_last(self, checkpoint: Checkpoint | None) -> bool:
+        """Whether a version is the last one of its module, and not the end of a training that was prolonged."""
+        if checkpoint is None or not checkpoint.final:
+            return False
+        return checkpoint.epoch not in [change.before for change in self.changes if change.name == "epochs"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +110,7 @@ class Run:
         return Run(Path(path).resolve(), manifest.read_manifest(Path(path), "run", layout.RUN_FILE, RunSpec))
 
     def replace_spec(self, spec: RunSpec) -> Run:
-        """The same folder with other settings, for a run in which nothing was published and no worker is alive."""
+        """The same folder with other settings, while no worker of the run is alive."""
         filesystem.replace_file(self.path / layout.RUN_FILE, manifest.as_json(spec))
         return Run(self.path, spec)
 
@@ -130,8 +161,7 @@ class Run:
 
     def is_finished(self, modules: Iterable[str]) -> bool:
         """Whether the newest version of each of these modules is its last."""
-        newest = [self.store(module).latest() for module in modules]
-        return all(checkpoint is not None and checkpoint.final for checkpoint in newest)
+        return all(self.spec.is_last(self.store(module).latest()) for module in modules)
 
     def request_stop(self, reason: str, *, kind: StopKind = "asked", sender: str = "modtrain") -> None:
         """Ask every worker to publish and leave at its next exchange point."""

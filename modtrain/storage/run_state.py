@@ -46,8 +46,10 @@ def worker_state(snapshot: RunSnapshot, worker: int) -> RunState:
     """The state of one worker of the placement."""
     modules = [snapshot.modules[module] for module in snapshot.run.spec.placement[worker]]
     first, job = modules[0], snapshot.jobs.get(worker)
-    are_final = all(module.newest is not None and module.newest.final for module in modules)
-    if first.report.state == "finished" or (are_final and not first.is_alive):
+    spec = snapshot.run.spec
+    are_final = all(spec.is_last(module.newest) for module in modules)
+    is_prolonged = not are_final and any(module.newest is not None and module.newest.final for module in modules)
+    if (first.report.state == "finished" and not is_prolonged) or (are_final and not first.is_alive):
         return "finished"
     if job is not None and (state := _queue_state(first, job)) is not None:
         return state
@@ -116,6 +118,8 @@ def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) ->
     report, stop = module.report, snapshot.stop
     if module.is_alive:
         return cast(RunState, report.state)
+    if report.state == "finished":
+        return "stopped"  # at the end of a training that was prolonged since
     left = report.state in ("stopped", "preempted")
     if report.state == "failed" or (failed_worker(snapshot) == worker and not left):
         return "failed"

@@ -19,7 +19,7 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import flatten, parameters, sentence, with_settings
-from modtrain.scheduling import run_plan
+from modtrain.scheduling import run_changes, run_plan
 from modtrain.scheduling.backends.base import Array, Backend, BackendOptions, Resources, python_path
 from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.job_record import Record
@@ -198,7 +198,7 @@ def differences(sweep: Sweep, config: Config, section: SweepSection, varied: Spa
     given = [f"{name}={json.dumps(value)}" for name, value in flatten(config.params).items() if name not in free]
     params = with_settings(spec.config["params"], given)
     base = new_spec(read_config(None, spec.config), recipe, spec.placement)
-    phrases = run_plan.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
+    phrases = run_changes.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
     if config.nodes not in (None, sweep.workers):
         phrases.append(f"nodes-per-trial is {sweep.workers}, not {config.nodes}")
     fixed = {"sampler", "prune", "evaluate_every"}

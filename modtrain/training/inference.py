@@ -22,8 +22,8 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
+from modtrain.storage.best_version import best_versions
 from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
-from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 from modtrain.training.learner import choose_device
@@ -108,7 +108,7 @@ def load(
     params, device = params_of(run.spec, recipe), choose_device(device)
     versions, reason = _selected_versions(run, version), ""
     if best is not False:
-        versions, reason = _best_versions(run, None if best is True else best)
+        versions, reason = best_versions(run, None if best is True else best)
     networks, checkpoints = {}, {}
     for name in recipe.modules:
         selected = versions.get(name)
@@ -233,22 +233,6 @@ def _selected_versions(run: Run, version: int | Mapping[str, int] | None) -> dic
             near = did_you_mean(module, run.modules)
             raise InputError(f"{run.name} has no module {module!r}; it has {', '.join(run.modules)}.{near}")
     return dict(version or {})
-
-
-def _best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
-    """The versions of the best evaluation, and that evaluation in words for an error."""
-    records = read_evaluations(run.evaluations_path)
-    if not records:
-        raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
-    metrics = list(records[-1].metrics)
-    metric = metric or next(iter(metrics), "")
-    measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
-    if not measured:
-        near = did_you_mean(metric, metrics)
-        raise InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
-    sign = -1 if metric in run.spec.lower_is_better else 1
-    value, best = max(measured, key=lambda pair: sign * pair[0])
-    return dict(best.versions), f" (of the best evaluation, {metric} = {value:g})"
 
 
 def _check_tensor(images: Tensor) -> None:

@@ -12,9 +12,11 @@ import torch
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError
 from modtrain.recipes.base import Recipe, resolve
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
+from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.training import serialization
+from modtrain.training.initialisation import initialise
 from modtrain.training.records import MetricsWriter
 
 SCHEDULE_POINTS = 100
@@ -51,6 +53,10 @@ class Learner:
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
         counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
         self.publisher = Publisher(self.store, writer, keep=max([*counts, run.spec.max_staleness or 0]) + 2)
+
+    def initialise(self, weights: InitialWeights) -> None:
+        """Begin with these weights instead of random ones; errors as of `initialisation.initialise`."""
+        initialise([net for net in (self.net, self.average) if net is not None], self.name, weights)
 
     def require_grad(self, required: bool) -> None:
         """Whether gradients reach the weights: only while this module's own loss is computed."""

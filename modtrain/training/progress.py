@@ -89,6 +89,6 @@ class Progress:
 
     def _left_s(self, position: Position) -> float | None:
         """None also while a module rests that trains later: its steps will cost more than those that were measured."""
-        if any(learner.resting and learner.trains_after(position.progress) for learner in self._learners):
+        if any(learner.resting and learner.trains_after(position.schedule_progress) for learner in self._learners):
             return None
         return self._pace.left_s(self._timeline.steps - position.step, position.steps_per_epoch)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
-from modtrain.errors import CorruptCheckpoint
+from modtrain.errors import CorruptCheckpoint, InputError
+
+_WRAPPED = ("state_dict", "model", "params")
 
 
 def pack_weights(net: nn.Module) -> bytes:
@@ -30,6 +33,26 @@ def load_weights(net: nn.Module, content: bytes) -> None:
         net.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise CorruptCheckpoint(f"The published weights do not fit this network: {error}") from error
+
+
+def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors in a file by name: safetensors, or a state dict that torch saved, of which nothing is executed.
+
+    InputError where the file holds anything else. A state dict may stand under `state_dict`, `model` or `params`, and
+    its names may begin with the `module.` of DataParallel.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, ValueError, EOFError, KeyError) as error:
+        raise InputError(f"{path} does not hold weights: {' '.join(str(error).split())}.") from error
+    for name in _WRAPPED:
+        values = values[name] if isinstance(values, Mapping) and isinstance(values.get(name), Mapping) else values
+    if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise InputError(f"{path} does not hold a state dict (tensors by name); save `net.state_dict()`.")
+    parallel = all(name.startswith("module.") for name in values)
+    return {name.removeprefix("module.") if parallel else name: value for name, value in values.items()}
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:

@@ -38,6 +38,8 @@ class Position:
     """Completed part of the run by steps: in [0, 1), and 1 only at the end of the run."""
     stage_progress: float
     """Completed part of the stage: in [0, 1), and 1 only at the end of the run."""
+    schedule_progress: float
+    """What schedules get: `progress`, or in a run whose schedules are held that of the epochs that they cover."""
 
     @property
     def epochs(self) -> float:
@@ -57,6 +59,8 @@ class Timeline:
     stretches: tuple[Stretch, ...]
     exchange_every: int | None = None
     """Steps between two exchange points, counted from the beginning of the run; None exchanges at epoch ends only."""
+    schedule_epochs: int | None = None
+    """Epochs that the schedules cover; after them the value of their last step holds. None covers the whole run."""
 
     @property
     def epochs(self) -> int:
@@ -84,7 +88,15 @@ class Timeline:
             stage=stretch.stage,
             progress=step / self.steps,
             stage_progress=step_of_stage / stretch.steps,
+            schedule_progress=self._schedule_progress(step),
         )
+
+    def _schedule_progress(self, step: int) -> float:
+        covered, left = 0, self.epochs if self.schedule_epochs is None else self.schedule_epochs
+        for stretch in self.stretches:
+            epochs = min(stretch.epochs, left)
+            covered, left = covered + epochs * stretch.steps_per_epoch, left - epochs
+        return step / covered if covered == self.steps else min(step, covered - 1) / covered
 
     def is_exchange_point(self, step: int) -> bool:
         """Whether weights are exchanged at a step inside an epoch; the end of an epoch publishes in any case."""

@@ -62,7 +62,11 @@ class Worker:
         params = params_of(run.spec, recipe)
         self.data = data_of(run.spec, recipe, params).train
         stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))
-        self.timeline = Timeline(stretches=(stretch,), exchange_every=run.spec.exchange_every)
+        self.timeline = Timeline(
+            stretches=(stretch,),
+            exchange_every=run.spec.exchange_every,
+            schedule_epochs=run.spec.schedule_epochs,
+        )
         self.writer = uuid.uuid4().hex
         self.learners = [Learner(run, recipe, params, name, device=device, writer=self.writer) for name in modules]
         self.peers = Peers(run, recipe, params, modules, device)
@@ -112,7 +116,7 @@ class Worker:
         self.nets.forget()
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         for learner in self.learners:
-            if learner.set_progress(self.position.progress):
+            if learner.set_progress(self.position.schedule_progress):
                 for _ in range(learner.updates):
                     losses = train_step(learner, self.nets, on_device)
                 learner.metrics.add(self.position.step, losses)
@@ -189,6 +193,9 @@ class Worker:
             return step
         if any(by_step):
             log.warning("No step has an intact full checkpoint of every module: starting from the beginning.")
+        for learner in self.learners:
+            if weights := self.run.spec.init.get(learner.name):
+                learner.initialise(weights)
         return 0
 
     def _build_nets(self) -> Nets:

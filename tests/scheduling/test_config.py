@@ -12,7 +12,7 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec, read_config
-from modtrain.scheduling.run_plan import differences
+from modtrain.scheduling.run_changes import differences
 from modtrain.storage.run import RunSpec
 
 

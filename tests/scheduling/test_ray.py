@@ -236,7 +236,11 @@ def test_gpus_are_shared_equally(tmp_path: Path, gpus: list[float], count: int, 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_an_address_where_nothing_listens_is_an_error_at_once(address: str) -> None:
     backend = RayBackend(BackendOptions(address=address))
-    for ask in (backend.check, lambda: backend.cores(1), lambda: backend.status(["run.module@/run/jobs/0.log"])):
+    for ask in (
+        lambda: backend.check("auto"),
+        lambda: backend.cores(1),
+        lambda: backend.status(["run.module@/run/jobs/0.log"]),
+    ):
         with pytest.raises(InputError, match=f"no Ray cluster at {address}"):
             ask()
 

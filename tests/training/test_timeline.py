@@ -70,3 +70,14 @@ def test_weights_are_exchanged_every_so_many_steps_but_not_where_an_epoch_ends_a
     timeline = Timeline(stretches=tuple(drawn), exchange_every=every)
     expected = {step for step, _, batch, *_ in walk(timeline) if every and step % every == 0 and batch}
     assert {step for step in range(timeline.steps + 1) if timeline.is_exchange_point(step)} == expected
+
+
+@quick
+@given(stretches, st.integers(1, 25))
+def test_schedules_cover_the_run_or_hold_the_value_of_their_last_step(drawn: list[Stretch], epochs: int) -> None:
+    whole, held = Timeline(stretches=tuple(drawn)), Timeline(stretches=tuple(drawn), schedule_epochs=epochs)
+    covered = [step for step, epoch, *_ in walk(whole) if epoch < epochs]
+    for step in range(whole.steps + 1):
+        assert whole.at(step).schedule_progress == whole.at(step).progress
+        expected = step if len(covered) == whole.steps else min(step, covered[-1])
+        assert held.at(step).schedule_progress == expected / len(covered)

@@ -1,0 +1,141 @@
+"""What a command may change in an existing run: more epochs, and where its data or its recipe lies now.
+
+Everything else decides what was trained already, and a command that has it otherwise is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modtrain.errors import InputError, ModtrainError
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import recipe_name, recipe_sha256
+from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.scheduling import placement
+from modtrain.scheduling.config import Config, resolved_path
+from modtrain.scheduling.job_record import job_states
+from modtrain.scheduling.weights_reference import resolved
+from modtrain.storage.folder_listing import listing_sha256
+from modtrain.storage.liveness import live_modules
+from modtrain.storage.run import Change, Run, RunSpec
+
+_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"} | {
+    "hold_schedule"
+}
+"""Options that say where a run is executed, or that are compared separately."""
+
+
+def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
+    """The settings of a run with what the config may change; equal to the present ones where it changes nothing.
+
+    InputError where the config has other settings that cannot be changed, or where workers of the run are live.
+    """
+    spec, other = run.spec, _other_settings(config, recipe, run.spec)
+    allowed = {name: new for name, (_, new) in other.items() if _is_allowed(name, new, spec)}
+    if refused := {name: values for name, values in other.items() if name not in allowed}:
+        raise InputError(
+            f"{run.path} exists with other settings: {'; '.join(_phrases(refused))}. Leave them out to resume it, or "
+            "choose another --name."
+        )
+    if config.hold_schedule and "epochs" not in allowed:
+        raise InputError("--hold-schedule is for a run that exists and gets more --epochs.")
+    if not allowed:
+        _check_places(spec, run)
+        return spec
+    _check_idle(run)
+    changes = [Change(name=name, before=other[name][0], after=new, at=time.time()) for name, new in allowed.items()]
+    update = {**allowed, "changes": [*spec.changes, *changes]}
+    if config.hold_schedule:
+        update["schedule_epochs"] = spec.schedule_epochs or spec.epochs
+    elif "epochs" in allowed:
+        update["schedule_epochs"] = None
+    changed = spec.model_copy(update=update)
+    _check_places(changed, run)
+    return changed
+
+
+def describe(before: RunSpec, after: RunSpec) -> list[str]:
+    """The changes of a run in sentences."""
+    sentences = []
+    for change in after.changes[len(before.changes) :]:
+        if change.name != "epochs":
+            sentences.append(f"The same {_NOUNS[change.name]} was found in {change.after}; run.json names it now.")
+        elif after.schedule_epochs is None:
+            sentences.append(
+                f"Trains to epoch {change.after} instead of {change.before}. Schedules cover all {change.after} "
+                f"epochs: epoch {change.before} is at {change.before / change.after:.0%} of them. With "
+                "--hold-schedule they keep the value of their last step."
+            )
+        else:
+            sentences.append(
+                f"Trains to epoch {change.after} instead of {change.before}. Schedules keep the value that they have "
+                f"at the end of epoch {after.schedule_epochs}."
+            )
+    return sentences
+
+
+def differences(config: Config, recipe: Recipe, spec: RunSpec) -> list[str]:
+    """Settings of the config that an existing run does not have, one phrase each; unset ones never differ."""
+    return _phrases(_other_settings(config, recipe, spec))
+
+
+def _other_settings(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, tuple[Any, Any]]:
+    """By name the value of the run and that of the config, where they differ."""
+    given = {name: value for name, value in config.model_dump(exclude_unset=True).items() if name not in _NOT_COMPARED}
+    if "track" in given:
+        given["track"] = [recipe_name(name) for name in given["track"]]
+    for name, resolve in (("recipe", recipe_name), ("dataroot", resolved_path)):
+        if given.get(name):
+            given[name] = resolve(given[name])
+    if "init" in given:
+        given["init"] = {module: resolved(reference) for module, reference in config.init.items()}
+    current = spec.model_dump() | {"init": {module: weights.reference for module, weights in spec.init.items()}}
+    other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
+    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
+    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
+    other |= {name: (old.get(name), values[name]) for name in changed}
+    if config.place and (placed := placement.parse(config.place, list(recipe.modules))) != spec.placement:
+        other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
+    elif config.nodes and config.nodes != len(spec.placement):
+        other["nodes"] = (len(spec.placement), config.nodes)
+    return other
+
+
+def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
+
+
+_NOUNS: Mapping[str, str] = {"dataroot": "data", "recipe": "recipe"}
+
+
+def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
+    """Whether a setting can be changed after training has begun without making what was trained another thing."""
+    if name == "epochs":
+        return bool(new > spec.epochs)
+    if name == "dataroot":
+        return spec.data_sha256 is not None and Path(new).is_dir() and listing_sha256(Path(new)) == spec.data_sha256
+    return name == "recipe" and spec.recipe_sha256 is not None and recipe_sha256(new) == spec.recipe_sha256
+
+
+def _check_idle(run: Run) -> None:
+    """InputError where a worker of the run is live or queued: it would not know of the change."""
+    if live := live_modules(run):
+        raise InputError(f"{run.name} is running ({', '.join(live)}); `modtrain stop {run.path}`, then change it.")
+    try:
+        is_queued = any(state.live for state in job_states(run).values())
+    except ModtrainError as error:
+        raise InputError(f"{run.name} cannot be changed while it is unknown whether it has jobs: {error}") from error
+    if is_queued:
+        raise InputError(f"{run.name} has queued jobs; `modtrain cancel {run.path}`, then change it.")
+
+
+def _check_places(spec: RunSpec, run: Run) -> None:
+    """InputError where the data of an unfinished run is no longer where it was."""
+    if spec.dataroot and not Path(spec.dataroot).is_dir() and not run.is_finished(run.modules):
+        raise InputError(
+            f"The data of {run.name} is no longer in {spec.dataroot}; if it was moved, give its new place with "
+            "--dataroot."
+        )

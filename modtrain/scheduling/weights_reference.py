@@ -1,0 +1,80 @@
+"""Weights reference: what `--init MODULE=REFERENCE` names, a file of weights or a version of another run's module."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
+from modtrain.storage import filesystem
+from modtrain.storage.best_version import best_versions
+from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
+from modtrain.storage.initial_weights import InitialWeights
+from modtrain.storage.run import Run
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+_REFERENCE = re.compile(r"(?P<run>.+?)(#(?P<module>[^#@/]+))?(@(?P<version>[0-9]+|best))?")
+
+
+def find_initial_weights(references: Mapping[str, str], modules: Sequence[str]) -> dict[str, InitialWeights]:
+    """The weights that references name, by module; InputError where there is no such module, or no such weights.
+
+    A reference is a file (`.safetensors`, or a state dict in `.pth`), or `RUN#MODULE@VERSION`: the module is the one of
+    the same name where it is left out, the version is a number or `best`, else the newest. Of a version it is the
+    moving average, where it has one.
+    """
+    for module in references:
+        if module not in modules:
+            near = did_you_mean(module, modules)
+            raise InputError(f"--init {module}: there is no such module; the recipe has {', '.join(modules)}.{near}")
+    return {module: _find(module, reference) for module, reference in references.items()}
+
+
+def resolved(reference: str) -> str:
+    """A reference with the absolute path of its file or run."""
+    return str(Path(reference).expanduser().resolve())
+
+
+def _find(module: str, reference: str) -> InitialWeights:
+    file = Path(reference).expanduser()
+    if file.suffix in SUFFIXES:
+        if not file.is_file():
+            raise InputError(f"--init {module}: there is no file {reference}.")
+    else:
+        file = _file_of_version(module, reference)
+    try:
+        content = filesystem.read_file(file)
+    except OSError as error:
+        raise InputError(f"--init {module}: {file} cannot be read: {error.strerror}.") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    return InitialWeights(reference=resolved(reference), path=str(file.resolve()), sha256=sha256)
+
+
+def _file_of_version(module: str, reference: str) -> Path:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InputError(f"--init {module}: {reference!r} is neither a file nor RUN#MODULE@VERSION.")
+    run, name, version = Run.open(Path(match["run"]).expanduser()), match["module"] or module, match["version"]
+    if name not in run.modules:
+        raise InputError(f"--init {module}: {run.name} has no module {name!r}; it has {', '.join(run.modules)}.")
+    checkpoint = _checkpoint(run, name, version)
+    return run.store(name).folder(checkpoint.version) / (EMA if EMA in checkpoint.files else WEIGHTS)
+
+
+def _checkpoint(run: Run, module: str, version: str | None) -> Checkpoint:
+    store = run.store(module)
+    if version is None:
+        newest = next(iter(store.newest(count=1, where=lambda checkpoint: checkpoint.full)), None)
+        if newest is None:
+            raise InputError(
+                f"{run.name} has no readable checkpoint of {module} yet; see `modtrain status {run.path}`."
+            )
+        return newest
+    number = best_versions(run, None)[0][module] if version == "best" else int(version)
+    try:
+        return store.verify(number)
+    except (CorruptCheckpoint, MissingCheckpoint) as error:
+        available = ", ".join(map(str, store.versions())) or "none"
+        raise InputError(f"Version {number} of {module} cannot be read: {error} Available: {available}.") from error

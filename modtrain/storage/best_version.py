@@ -1,0 +1,27 @@
+"""Best version: the versions of the evaluation with the best value of a metric."""
+
+from __future__ import annotations
+
+from modtrain.errors import InputError, did_you_mean
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.run import Run
+
+
+def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
+    """The versions of the best evaluation by module, and that evaluation in words for an error.
+
+    Without a `metric` by the first metric of the newest evaluation; less is better for those in the run's
+    `lower_is_better`. InputError where there is no evaluation, or none with the metric.
+    """
+    records = read_evaluations(run.evaluations_path)
+    if not records:
+        raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
+    metrics = list(records[-1].metrics)
+    metric = metric or next(iter(metrics), "")
+    measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
+    if not measured:
+        near = did_you_mean(metric, metrics)
+        raise InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
+    sign = -1 if metric in run.spec.lower_is_better else 1
+    value, best = max(measured, key=lambda pair: sign * pair[0])
+    return dict(best.versions), f" (of the best evaluation, {metric} = {value:g})"

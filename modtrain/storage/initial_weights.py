@@ -1,0 +1,34 @@
+"""Initial weights: the file with which a module begins its training instead of random weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from modtrain.errors import InputError, StorageError
+from modtrain.storage import filesystem
+
+
+class InitialWeights(BaseModel):
+    """The weights with which one module begins, as `run.json` names them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str
+    """As the command named them."""
+    path: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """The content of the file; InputError where it is gone or another one, StorageError where it cannot be read."""
+        try:
+            content = filesystem.read_file(Path(self.path))
+        except FileNotFoundError:
+            raise InputError(f"The initial weights {self.path} are gone; begin a run with another --init.") from None
+        except OSError as error:
+            raise StorageError(f"The initial weights {self.path} cannot be read: {error.strerror}.") from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(f"{self.path} has changed since the run was created; begin a run with another --init.")
+        return content
