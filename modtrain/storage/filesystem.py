@@ -132,9 +132,11 @@ def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> by
 
     def content() -> bytes:
         with opened(path, follow=follow) as file:
-            if most is not None and os.fstat(file.fileno()).st_size > most:
+            if most is None:
+                return file.read()
+            if (size := os.fstat(file.fileno()).st_size) > most:
                 raise OSError(TOO_LARGE, f"more than {most} bytes", str(path))
-            return file.read(-1 if most is None else most)  # it may grow meanwhile
+            return file.read(size)  # it may grow meanwhile
 
     return _again_if_stale(content)
 

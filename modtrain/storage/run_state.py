@@ -48,7 +48,8 @@ def worker_state(snapshot: RunSnapshot, worker: int) -> RunState:
     first, job = modules[0], snapshot.jobs.get(worker)
     spec = snapshot.run.spec
     are_final = all(spec.is_last(module.newest) for module in modules)
-    is_prolonged = not are_final and any(module.newest is not None and module.newest.final for module in modules)
+    finals = [module.newest for module in modules if module.newest is not None and module.newest.final]
+    is_prolonged = not all(map(spec.is_last, finals))
     if (first.report.state == "finished" and not is_prolonged) or (are_final and not first.is_alive):
         return "finished"
     if job is not None and (state := _queue_state(first, job)) is not None:

@@ -154,8 +154,8 @@ def test_a_run_begun_otherwise_is_refused_with_the_differences(tmp_path: Path, t
     made = plan_run(find_target(Config(**config))).write()
     finish(made)
     assert plan_run(find_target(Config(**config))).run == made
-    with pytest.raises(InputError, match=r"epochs is 3, not 4; lr is 0.01, not 0.5"):
-        launch(Config(**config, epochs=4, params={"lr": 0.5}))
+    with pytest.raises(InputError, match=r"epochs is 3, not 2; lr is 0.01, not 0.5"):
+        launch(Config(**config, epochs=2, params={"lr": 0.5}))
 
 
 def test_a_run_in_which_nothing_was_published_takes_the_settings_of_the_corrected_command(

@@ -116,6 +116,7 @@ def test_up_replaces_one_that_has_lost_a_daemon(slurm: Slurm, daemon: str) -> No
     with local_slurm(nodes=1) as local:
         before = daemons(local.folder)
         os.kill(int(before[daemon]), signal.SIGKILL)
+        until(lambda: int(before[daemon]) not in processes_of(local.folder), timeout_s=30)
         again = script("up", local.folder, "--nodes", "2")
         assert again.returncode == 0, again.stderr
         assert local.node_states() == {"n1": "idle", "n2": "idle"}
