@@ -45,6 +45,7 @@ def launch(
     device: options.DeviceOption = None,
     track: options.TrackOption = None,
     init: options.InitOption = None,
+    metric: options.MetricOption = None,
     nodes: Annotated[
         Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [one per module]", metavar="N")
     ] = None,

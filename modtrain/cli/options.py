@@ -46,6 +46,9 @@ TrackOption = Annotated[
     list[str] | None,
     option(TRAINING, "Log to wandb or mlflow besides TensorBoard; repeatable.", "--track", metavar="NAME"),
 ]
+MetricOption = Annotated[
+    Text, option(TRAINING, "Metric by which versions and runs are compared. [the recipe's]", "--metric", metavar="NAME")
+]
 InitOption = Annotated[
     list[str] | None,
     option(

@@ -108,7 +108,8 @@ def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
     for name, used in newest.peers.items() if newest else ():
         version = next(iter(used["versions"]), None)
         current = snapshot.modules[name].newest if name in snapshot.modules else None
-        behind = current.version - version if current and version is not None else 0
+        # A peer is read before the module, which may have used a newer version of it meanwhile.
+        behind = max(0, current.version - version) if current and version is not None else 0
         own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": None}
         peers[name] = {**own, "ensemble": len(used["versions"])}
     return peers

@@ -104,6 +104,8 @@ class Recipe:
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
     lower_is_better: tuple[str, ...] = ()
     """The metrics of `evaluate` of which a lower value is better; of all others a higher one is."""
+    primary_metric: str | None = None
+    """The metric of `evaluate` by which versions and runs are compared; None takes the first one."""
     epochs: int = 10
     """Default number of epochs of a run."""
     exchange_every: int | None = None
@@ -121,6 +123,8 @@ class Recipe:
             )
         if names and self.evaluate is None:
             raise InputError(f"lower_is_better names {', '.join(names)}, but the recipe has no `evaluate`.")
+        if self.primary_metric is not None and self.evaluate is None:
+            raise InputError(f"primary_metric names {self.primary_metric}, but the recipe has no `evaluate`.")
 
     def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
         """Peers outside `modules` that their losses read, each with the largest number of versions of an edge."""

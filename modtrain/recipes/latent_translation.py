@@ -276,6 +276,7 @@ recipe = Recipe(
     },
     apply=apply,
     evaluate=evaluate,
+    primary_metric="translation_psnr",
     epochs=10,
     exchange_every=25,
     max_staleness=0,

@@ -56,6 +56,7 @@ class Config(BaseModel):
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    metric: str | None = None
     track: list[str] = Field(default_factory=list)
     init: dict[str, str] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
@@ -138,6 +139,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),
         usual={name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
+        metric=config.metric or recipe.primary_metric,
         lower_is_better=list(recipe.lower_is_better),
         versions=_versions(),
         created_at=time.time(),

@@ -1,4 +1,4 @@
-"""What a command may change in an existing run: more epochs, and where its data or its recipe lies now.
+"""What a command may change in an existing run: its epochs, its metric, and where its data or its recipe lies now.
 
 Everything else decides what was trained already, and a command that has it otherwise is refused.
 """
@@ -45,7 +45,8 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
     if not allowed:
         _check_places(spec, run)
         return spec
-    _check_idle(run)
+    if allowed.keys() != {"metric"}:
+        _check_idle(run)
     changes = [Change(name=name, before=other[name][0], after=new, at=time.time()) for name, new in allowed.items()]
     update = {**allowed, "changes": [*spec.changes, *changes]}
     if config.hold_schedule:
@@ -61,7 +62,9 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
     """The changes of a run in sentences."""
     sentences = []
     for change in after.changes[len(before.changes) :]:
-        if change.name != "epochs":
+        if change.name == "metric":
+            sentences.append(f"Its versions are compared by {change.after} from now on.")
+        elif change.name != "epochs":
             sentences.append(f"The same {_NOUNS[change.name]} was found in {change.after}; run.json names it now.")
         elif after.schedule_epochs is None:
             sentences.append(
@@ -113,6 +116,8 @@ _NOUNS: Mapping[str, str] = {"dataroot": "data", "recipe": "recipe"}
 
 def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
     """Whether a setting can be changed after training has begun without making what was trained another thing."""
+    if name == "metric":
+        return True
     if name == "epochs":
         return bool(new > spec.epochs)
     if name == "dataroot":

@@ -10,14 +10,14 @@ from modtrain.storage.run import Run
 def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
     """The versions of the best evaluation by module, and that evaluation in words for an error.
 
-    Without a `metric` by the first metric of the newest evaluation; less is better for those in the run's
-    `lower_is_better`. InputError where there is no evaluation, or none with the metric.
+    Without a `metric` by that of the run, or the first one of the newest evaluation; less is better for those in the
+    run's `lower_is_better`. InputError where there is no evaluation, or none with the metric.
     """
     records = read_evaluations(run.evaluations_path)
     if not records:
         raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
     metrics = list(records[-1].metrics)
-    metric = metric or next(iter(metrics), "")
+    metric = metric or run.spec.metric or next(iter(metrics), "")
     measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
     if not measured:
         near = did_you_mean(metric, metrics)

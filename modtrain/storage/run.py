@@ -76,6 +76,8 @@ class RunSpec(BaseModel):
     """The recipe's default parameters, so that changed ones are known without loading the recipe."""
     usual: dict[str, Any] | None = None
     """The recipe's defaults of `epochs`, `exchange_every` and `max_staleness`."""
+    metric: str | None = None
+    """Metric of the evaluation by which versions and runs are compared; None for the first one."""
     lower_is_better: list[str] = Field(default_factory=list)
     """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)

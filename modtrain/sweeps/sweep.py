@@ -266,12 +266,16 @@ def new_sweep(
     for value, known in ((sampler, SAMPLERS), (prune, PRUNERS)):
         if value is not None and value not in known:
             raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
+    metric = metric or config.metric or recipe.primary_metric
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)
     base, _ = draft(_checked(config, recipe, search_space), recipe)
     every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
     return SweepSpec(
-        config=base.model_dump(include=Config.model_fields.keys() - EXECUTION, exclude_none=True),
+        config={
+            **base.model_dump(include=Config.model_fields.keys() - EXECUTION - {"init"}, exclude_none=True),
+            "init": {module: weights.reference for module, weights in base.init.items()},
+        },
         space=space.as_json(search_space),
         sampler=sampler,
         seed=config.seed,

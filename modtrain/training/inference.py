@@ -94,8 +94,8 @@ def load(
 
     By default every module is loaded at its newest full version that verifies. `version` selects another one: a number
     for all modules, or a mapping of module to number (modules that it leaves out are loaded at their newest). `best`
-    selects the versions of the best evaluation instead: of the metric that it names, or with True of the first metric
-    of the newest evaluation; less is better for the metrics in the run's `lower_is_better`. `device` is auto, cpu,
+    selects the versions of the best evaluation instead: of the metric that it names, or with True of the run's
+    primary metric; less is better for the metrics in the run's `lower_is_better`. `device` is auto, cpu,
     cuda, cuda:1 or mps.
 
     InputError where there is no such run, module, version, metric or device, or where a version was pruned meanwhile:

@@ -91,12 +91,16 @@ def test_a_refresh_reads_nothing_where_nothing_has_changed(tmp_path: Path, monke
     assert catalog.revision > revision
 
 
-def test_the_metric_of_a_run_is_the_best_value_of_the_first_one(tmp_path: Path) -> None:
+def test_the_metric_of_a_run_is_the_best_value_of_its_own_or_of_the_first_one(tmp_path: Path) -> None:
     run = make(tmp_path / "run", live=False)
     lines = [{"versions": {}, "epochs": {}, "metrics": {"ssim": v, "psnr": 1.0}} for v in (0.2, 0.7, 0.5, None)]
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"metrics": {"ssim"'
     (run.path / "evaluation" / "metrics.jsonl").write_text("[]\nnot json\n" + text)
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}
+    change_manifest(run, metric="psnr")
+    assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "psnr", "value": 1.0}
+    change_manifest(run, metric="fid")
+    assert rows(Catalog(tmp_path))["run"]["metric"] is None, "it was not measured"
 
 
 def test_where_lower_is_better_the_best_value_is_the_lowest(tmp_path: Path) -> None:

@@ -70,6 +70,17 @@ def test_a_killed_module_is_at_its_published_step_and_its_run_continues_where_a_
     assert (status["state"], status["launcher"]) == ("running", os.getpid())
 
 
+def test_a_peer_that_published_while_the_run_was_read_is_not_ahead_of_itself(
+    tmp_path: Path, tiny_recipe: Path, type_: Terminal
+) -> None:
+    run = make_run(tmp_path / "apples", tiny_recipe, [["generator"], ["discriminator"]], epochs=4)
+    Publisher(run.store("generator"), "worker").publish({WEIGHTS: b"w"}, epoch=0, step=0)
+    peers = {"generator": {"versions": [1], "epoch": 1}}
+    Publisher(run.store("discriminator"), "worker").publish({WEIGHTS: b"w"}, epoch=1, step=10, peers=peers)
+    status = json.loads(type_("status", run.path, "--json").out)
+    assert status["modules"]["discriminator"]["peers"]["generator"]["behind"] == 0
+
+
 def test_a_worker_that_was_killed_after_its_last_checkpoint_is_finished(run: Run, type_: Terminal) -> None:
     for module in run.modules:
         path = run.heartbeat_path(module)

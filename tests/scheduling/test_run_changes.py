@@ -16,6 +16,7 @@ from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.sweeps.sweep import new_sweep
 from tests.support.runs import finish, start_worker
 
 Begin = Callable[..., Run]
@@ -101,6 +102,22 @@ def test_a_run_with_live_workers_is_not_changed(begin: Begin) -> None:
             begin(epochs=300)
         worker.kill()
     assert Run.open(run.path).spec.epochs == 200
+
+
+def test_the_metric_is_the_recipe_s_or_another_one_and_may_change_at_any_time(
+    begin: Begin, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = tmp_path / "measured.py"
+    recipe.write_text(
+        tiny_recipe.read_text().replace("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="mean",')
+    )
+    run = begin(recipe=str(recipe), nodes=1, epochs=1)
+    assert run.spec.metric == "mean"
+    finish(run)
+    assert begin(recipe=str(recipe)).spec.metric == "mean"
+    assert begin(recipe=str(recipe), metric="fid").spec.metric == "fid"
+    sweep = new_sweep(Config(recipe=str(recipe)), {"lr": "0.1..0.2"}, sampler="random", trials=1)
+    assert (sweep.metric, sweep.config["metric"]) == ("mean", "mean")
 
 
 def test_moved_data_is_recognised_by_its_names_and_sizes(begin: Begin, photographs: Path, tmp_path: Path) -> None:

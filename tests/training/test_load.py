@@ -140,8 +140,10 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_the_best_evaluation_decides_by_the_first_metric(evaluated: Run) -> None:
+def test_the_best_evaluation_is_that_of_the_run_s_metric_or_of_the_first_one(evaluated: Run) -> None:
     assert modtrain.load(evaluated.path, best=True).versions == {"painter": 1, "critic": 1}
+    by_error = Run(evaluated.path, evaluated.spec.model_copy(update={"lower_is_better": ["error"], "metric": "error"}))
+    assert modtrain.load(by_error, best=True).versions == {"painter": 2, "critic": 2}
 
 
 def test_less_is_better_where_the_run_says_so(evaluated: Run) -> None:
