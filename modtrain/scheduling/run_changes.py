@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.liveness import live_modules
 from modtrain.storage.run import Change, Run, RunSpec
 
-_NOT_COMPARED = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep", "params"} | {
-    "hold_schedule"
-}
+_EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job"}
+_NOT_COMPARED = _EXECUTION | {"sweep", "params", "hold_schedule"}
 """Options that say where a run is executed, or that are compared separately."""
+_NOUNS: Mapping[str, str] = {"dataroot": "data", "recipe": "recipe"}
+"""What a setting that can be changed is the place of."""
 
 
 def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
@@ -40,22 +42,15 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
             f"{run.path} exists with other settings: {'; '.join(_phrases(refused))}. Leave them out to resume it, or "
             "choose another --name."
         )
-    if config.hold_schedule and "epochs" not in allowed:
-        raise InputError("--hold-schedule is for a run that exists and gets more --epochs.")
-    if not allowed:
-        _check_places(spec, run)
-        return spec
-    if allowed.keys() != {"metric"}:
+    if allowed.keys() - {"metric"}:
         _check_idle(run)
     changes = [Change(name=name, before=other[name][0], after=new, at=time.time()) for name, new in allowed.items()]
     update = {**allowed, "changes": [*spec.changes, *changes]}
-    if config.hold_schedule:
-        update["schedule_epochs"] = spec.schedule_epochs or spec.epochs
-    elif "epochs" in allowed:
-        update["schedule_epochs"] = None
-    changed = spec.model_copy(update=update)
-    _check_places(changed, run)
-    return changed
+    if "epochs" in allowed:
+        update["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
+    changed = replace(run, spec=spec.model_copy(update=update))
+    _check_dataroot(changed)
+    return changed.spec
 
 
 def describe(before: RunSpec, after: RunSpec) -> list[str]:
@@ -111,9 +106,6 @@ def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
 
 
-_NOUNS: Mapping[str, str] = {"dataroot": "data", "recipe": "recipe"}
-
-
 def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
     """Whether a setting can be changed after training has begun without making what was trained another thing."""
     if name == "metric":
@@ -137,10 +129,10 @@ def _check_idle(run: Run) -> None:
         raise InputError(f"{run.name} has queued jobs; `modtrain cancel {run.path}`, then change it.")
 
 
-def _check_places(spec: RunSpec, run: Run) -> None:
+def _check_dataroot(run: Run) -> None:
     """InputError where the data of an unfinished run is no longer where it was."""
-    if spec.dataroot and not Path(spec.dataroot).is_dir() and not run.is_finished(run.modules):
+    dataroot = run.spec.dataroot
+    if dataroot and not Path(dataroot).is_dir() and not run.is_finished(run.modules):
         raise InputError(
-            f"The data of {run.name} is no longer in {spec.dataroot}; if it was moved, give its new place with "
-            "--dataroot."
+            f"The data of {run.name} is no longer in {dataroot}; if it was moved, give its new place with --dataroot."
         )

@@ -59,8 +59,7 @@ def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
     run = Run.open(path) if (path / RUN_FILE).exists() else None
     resumes = run is not None and (named_by_folder or has_begun(run))
     is_recipe_given = "recipe" in config.model_fields_set
-    is_known = run is not None and resumes and not is_recipe_given
-    recipe = _recipe_of(run) if run is not None and is_known else load_recipe(config.recipe)
+    recipe = _recipe_of(run) if run is not None and resumes and not is_recipe_given else load_recipe(config.recipe)
     return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
 
 
@@ -89,13 +88,15 @@ def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
 
     InputError where a resumed run has settings that cannot be changed.
     """
-    config = target.config.with_settings(settings)
-    if target.run is not None and target.resumes:
-        spec = changed_spec(config, target.recipe, target.run)
-        return RunPlan(target=target, run=Run(target.run.path, spec), notes=describe(target.run.spec, spec))
-    if config.hold_schedule:
+    config, resumed = target.config.with_settings(settings), target.run if target.resumes else None
+    if config.hold_schedule and (resumed is None or (config.epochs or 0) <= resumed.spec.epochs):
         raise InputError("--hold-schedule is for a run that exists and gets more --epochs.")
+    if resumed is not None:
+        spec = changed_spec(config, target.recipe, resumed)
+        return RunPlan(target=target, run=Run(resumed.path, spec), notes=describe(resumed.spec, spec))
     spec, costs = draft(config, target.recipe)
+    if spec.dataroot:
+        spec = spec.model_copy(update={"data_sha256": listing_sha256(Path(spec.dataroot))})
     return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
 
 
@@ -137,8 +138,7 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
         from modtrain.training.initialisation import check_initial_weights  # imports torch, as the recipe has done
 
         check_initial_weights(spec, recipe)
-    data_sha256 = listing_sha256(Path(spec.dataroot)) if spec.dataroot else None
-    return spec.model_copy(update={"placement": placed, "data_sha256": data_sha256}), costs
+    return spec.model_copy(update={"placement": placed}), costs
 
 
 def check_dataroot(path: Path, recipe: Recipe) -> None:

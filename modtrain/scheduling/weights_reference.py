@@ -10,9 +10,10 @@ from pathlib import Path
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
 from modtrain.storage import filesystem
 from modtrain.storage.best_version import best_versions
-from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import Run
+from modtrain.storage.trained_weights import newest_trained, trained_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _REFERENCE = re.compile(r"(?P<run>.+?)(#(?P<module>[^#@/]+))?(@(?P<version>[0-9]+|best))?")
@@ -40,41 +41,44 @@ def resolved(reference: str) -> str:
 def _find(module: str, reference: str) -> InitialWeights:
     file = Path(reference).expanduser()
     if file.suffix in SUFFIXES:
-        if not file.is_file():
-            raise InputError(f"--init {module}: there is no file {reference}.")
+        path, sha256 = file, _checksum(module, file)
     else:
-        file = _file_of_version(module, reference)
+        path, sha256 = _of_version(module, reference)
+    return InitialWeights(reference=resolved(reference), path=str(path.resolve()), sha256=sha256)
+
+
+def _checksum(module: str, file: Path) -> str:
+    if not file.is_file():
+        raise InputError(f"--init {module}: there is no file {file}.")
     try:
-        content = filesystem.read_file(file)
+        return hashlib.sha256(filesystem.read_file(file)).hexdigest()
     except OSError as error:
         raise InputError(f"--init {module}: {file} cannot be read: {error.strerror}.") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    return InitialWeights(reference=resolved(reference), path=str(file.resolve()), sha256=sha256)
 
 
-def _file_of_version(module: str, reference: str) -> Path:
+def _of_version(module: str, reference: str) -> tuple[Path, str]:
+    """File and checksum of a version of another run's module, which verifies."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise InputError(f"--init {module}: {reference!r} is neither a file nor RUN#MODULE@VERSION.")
     run, name, version = Run.open(Path(match["run"]).expanduser()), match["module"] or module, match["version"]
     if name not in run.modules:
         raise InputError(f"--init {module}: {run.name} has no module {name!r}; it has {', '.join(run.modules)}.")
-    checkpoint = _checkpoint(run, name, version)
-    return run.store(name).folder(checkpoint.version) / (EMA if EMA in checkpoint.files else WEIGHTS)
-
-
-def _checkpoint(run: Run, module: str, version: str | None) -> Checkpoint:
-    store = run.store(module)
     if version is None:
-        newest = next(iter(store.newest(count=1, where=lambda checkpoint: checkpoint.full)), None)
-        if newest is None:
-            raise InputError(
-                f"{run.name} has no readable checkpoint of {module} yet; see `modtrain status {run.path}`."
-            )
-        return newest
-    number = best_versions(run, None)[0][module] if version == "best" else int(version)
+        checkpoint, file, _ = newest_trained(run, name)
+    else:
+        number = best_versions(run, None)[0][name] if version == "best" else int(version)
+        checkpoint, file = _at_version(run, name, number)
+    return run.store(name).folder(checkpoint.version) / file, str(checkpoint.files[file]["sha256"])
+
+
+def _at_version(run: Run, module: str, version: int) -> tuple[Checkpoint, str]:
+    store = run.store(module)
     try:
-        return store.verify(number)
+        checkpoint = store.meta(version)
+        file = trained_file(checkpoint)
+        store.read(checkpoint, file)
     except (CorruptCheckpoint, MissingCheckpoint) as error:
         available = ", ".join(map(str, store.versions())) or "none"
-        raise InputError(f"Version {number} of {module} cannot be read: {error} Available: {available}.") from error
+        raise InputError(f"Version {version} of {module} cannot be read: {error} Available: {available}.") from error
+    return checkpoint, file

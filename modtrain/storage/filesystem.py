@@ -136,7 +136,8 @@ def read_file(path: Path, *, most: int | None = None, follow: bool = True) -> by
                 return file.read()
             if (size := os.fstat(file.fileno()).st_size) > most:
                 raise OSError(TOO_LARGE, f"more than {most} bytes", str(path))
-            return file.read(size)  # it may grow meanwhile
+            content = file.read(size)  # not `most`, for which memory would be reserved
+            return content + file.read(most - size) if file.peek(1) else content  # it has grown meanwhile
 
     return _again_if_stale(content)
 

@@ -21,7 +21,12 @@ def listing_sha256(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    seen = set[str]()
     for path, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(path)) in seen:  # a link to a parent folder
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = (Path(path, name) for name in sorted(names) if not name.startswith("."))
         yield from (file for file in below if file.is_file())

@@ -42,7 +42,7 @@ class Change(BaseModel):
 class RunSpec(BaseModel):
     """The content of `run.json`: everything that decides what this run trains.
 
-    Written once, and again only where the run is trained for more epochs, or its data or recipe was moved.
+    Written once, and again only for one of its `changes`: more epochs, another metric, moved data or a moved recipe.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -23,8 +23,9 @@ from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.best_version import best_versions
-from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.run import Run
+from modtrain.storage.trained_weights import newest_trained, trained_file
 from modtrain.training import serialization
 from modtrain.training.learner import choose_device
 from modtrain.training.peers import freeze
@@ -112,7 +113,10 @@ def load(
     networks, checkpoints = {}, {}
     for name in recipe.modules:
         selected = versions.get(name)
-        checkpoint, content = _newest(run, name) if selected is None else _at_version(run, name, selected, reason)
+        if selected is None:
+            checkpoint, _, content = newest_trained(run, name)
+        else:
+            checkpoint, content = _at_version(run, name, selected, reason)
         networks[name] = _build(run, recipe, name, params, checkpoint, content).to(device)
         checkpoints[name] = checkpoint
     return TrainedModel(
@@ -186,21 +190,12 @@ def png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _newest(run: Run, module: str) -> tuple[Checkpoint, bytes]:
-    """The newest full version: its average, or its weights where no version has one. Others have raw weights alone."""
-    store = run.store(module)
-    for file in (EMA, WEIGHTS):
-        if checkpoints := store.read_newest(file, where=lambda checkpoint: checkpoint.full):
-            return checkpoints[0]
-    raise InputError(f"{run.name} has no readable checkpoint of {module} yet; see `modtrain status {run.path}`.")
-
-
 def _at_version(run: Run, module: str, version: int, reason: str) -> tuple[Checkpoint, bytes]:
     """One version: its average where it has one, else its weights."""
     store = run.store(module)
     try:
         checkpoint = store.meta(version)
-        return checkpoint, store.read(checkpoint, EMA if EMA in checkpoint.files else WEIGHTS)
+        return checkpoint, store.read(checkpoint, trained_file(checkpoint))
     except CorruptCheckpoint as error:
         raise InputError(f"Version {version} of {module}{reason} cannot be read: {error}") from error
     except MissingCheckpoint as error:

@@ -7,6 +7,7 @@ through all stages.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 
@@ -91,12 +92,18 @@ class Timeline:
             schedule_progress=self._schedule_progress(step),
         )
 
-    def _schedule_progress(self, step: int) -> float:
-        covered, left = 0, self.epochs if self.schedule_epochs is None else self.schedule_epochs
+    @functools.cached_property
+    def _schedule_steps(self) -> int:
+        """Steps of the epochs that the schedules cover."""
+        steps, left = 0, self.epochs if self.schedule_epochs is None else self.schedule_epochs
         for stretch in self.stretches:
             epochs = min(stretch.epochs, left)
-            covered, left = covered + epochs * stretch.steps_per_epoch, left - epochs
-        return step / covered if covered == self.steps else min(step, covered - 1) / covered
+            steps, left = steps + epochs * stretch.steps_per_epoch, left - epochs
+        return steps
+
+    def _schedule_progress(self, step: int) -> float:
+        steps = self._schedule_steps
+        return step / steps if steps == self.steps else min(step, steps - 1) / steps
 
     def is_exchange_point(self, step: int) -> bool:
         """Whether weights are exchanged at a step inside an epoch; the end of an epoch publishes in any case."""

@@ -14,6 +14,7 @@ from modtrain.monitoring.status import build_status
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
+from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.sweeps.sweep import new_sweep
@@ -130,6 +131,21 @@ def test_moved_data_is_recognised_by_its_names_and_sizes(begin: Begin, photograp
     (tmp_path / "others/a/1.png").write_bytes(b"another size")
     with pytest.raises(InputError, match=r"exists with other settings: dataroot is .*elsewhere', not .*others'"):
         begin(dataroot=str(tmp_path / "others"))
+
+
+def test_a_finished_run_without_its_data_is_not_trained_for_more_epochs(begin: Begin, photographs: Path) -> None:
+    finish(begin(nodes=1, epochs=2, dataroot=str(photographs)))
+    shutil.rmtree(photographs)
+    with pytest.raises(InputError, match=r"no longer in .*photographs; .* with --dataroot"):
+        begin(epochs=3)
+    assert begin().spec.epochs == 2
+
+
+def test_a_link_to_a_parent_folder_does_not_make_data_endless(photographs: Path) -> None:
+    before = listing_sha256(photographs)
+    for name in ("again", "b", "c"):
+        (photographs / "a" / name).symlink_to(photographs)
+    assert listing_sha256(photographs) == before
 
 
 def test_a_run_whose_data_or_recipe_is_gone_says_how_to_name_its_new_place(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def test_a_module_begins_with_the_average_of_another_run(begin: Begin, trained: 
     assert run.spec.init["generator"].path.endswith(f"checkpoints/{newest.version:08d}/ema.safetensors")
     again = begin("generator=" + reference.format(run=trained.path, version=newest.version))
     assert again.spec == run.spec
+
+
+def test_a_damaged_average_is_passed_over_and_a_damaged_version_that_is_named_is_refused(
+    begin: Begin, trained: Run, tmp_path: Path
+) -> None:
+    source = Run.open(shutil.copytree(trained.path, tmp_path / "damaged"))
+    newest = source.store("generator").latest()
+    assert newest
+    average = source.store("generator").folder(newest.version) / "ema.safetensors"
+    average.write_bytes(average.read_bytes()[:-1] + b"\1")
+    with pytest.raises(InputError, match="Version 1 of generator cannot be read"):
+        begin(f"generator={source.path}@{newest.version}")
+    assert begin(f"generator={source.path}").spec.init["generator"].path.endswith("/00000000/ema.safetensors")
 
 
 @pytest.mark.parametrize("wrap", [lambda tensors: tensors, lambda tensors: {"state_dict": tensors, "epoch": 3}])
