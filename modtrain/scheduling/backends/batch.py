@@ -31,8 +31,10 @@ JOURNAL_S = 10.0
 """Longest wait after that for the last line of its journal."""
 COMMAND_S = 60.0
 """Longest wait for an answer of the scheduler."""
-USER_FORMAT_VARIABLES = ("SQUEUE_", "SCANCEL_", "SLURM_TIME_FORMAT")
-"""Prefixes of variables with which a user changes what a scheduler's commands print or select."""
+USER_VARIABLES = ("SQUEUE_", "SCANCEL_", "SBATCH_", "SLURM_TIME_FORMAT", "SLURM_CLUSTERS", "SLURM_ARRAY_", "PBS_ARRAY")
+"""Prefixes of variables with which a user, or a job in which a launch runs, changes what a scheduler's commands do."""
+OTHER_VARIABLES = ("PBS_DPREFIX", "PBS_JOBID", "MODTRAIN_INDEX", "MODTRAIN_LEAVE_AFTER")
+"""Further ones, which would be passed on to the job or have its directives ignored."""
 
 
 class BatchBackend:
@@ -48,6 +50,8 @@ class BatchBackend:
     """Parts of the submitting command's message where it cannot reach its server."""
     after_options: tuple[str, ...]
     """Of the submitting command, which replace a script's own dependency: the job waits for the end of job `{}`."""
+    id_line: re.Pattern[str]
+    """The line with the id of a submitted job (its first group): a site's wrapper may print others."""
     array_option: str
     """Of a directive that makes a script an array."""
 
@@ -81,6 +85,10 @@ class BatchBackend:
 
     def submit_options(self, script: Path) -> tuple[str, ...]:
         """Options of the submitting command for a script at this path."""
+        return ()
+
+    def kept_variables(self, script: Path) -> Sequence[str]:
+        """Those of `USER_VARIABLES` that the submitting command may see."""
         return ()
 
     def cancelled_by(self, id: str) -> list[str]:
@@ -225,21 +233,30 @@ class BatchBackend:
 
     def _submit(self, script: Path, *options: str) -> str:
         """Submit a script and return the scheduler's id."""
-        answer = run(self._submission(script, *options), folder=script.parent)
-        lines = answer.stdout.strip().splitlines()
-        if answer.returncode or not lines:
-            message = " ".join((answer.stderr or answer.stdout).split()) or "it gave no reason"
+        answer = run(self._submission(script, *options), folder=script.parent, keep=self.kept_variables(script))
+        if answer.returncode or not (answer.stdout + answer.stderr).strip():
+            message = one_line(answer.stderr or answer.stdout) or "it gave no reason"
             error = BackendSilent if any(part in message for part in self.unreachable) else InputError
             raise error(f"{self.submit_command[0]} refused {script}: {message.rstrip('.')}.")
-        return lines[-1].strip().partition(";")[0]  # Slurm appends `;<cluster>` where there are several clusters
+        ids = [id for line in answer.stdout.splitlines() if (id := self.id_line.fullmatch(line.strip()))]
+        if len(ids) != 1:
+            said = " ".join((answer.stdout + answer.stderr).split())
+            raise InputError(
+                f"{self.submit_command[0]} did not answer with the id of a job, but with {said!r}. The job may be "
+                f"queued: remove it, and put the scheduler's own {self.submit_command[0]} first in PATH."
+            )
+        return ids[0][1]
 
 
-def run(command: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a scheduler's command in `folder`, whatever its exit code, with the output format that is read here.
+def run(
+    command: Sequence[str], folder: Path | None = None, keep: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a scheduler's command in `folder`, whatever its exit code, without the user's variables except `keep`.
 
     InputError where it is not installed here, BackendSilent where it does not return within `COMMAND_S`.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(USER_FORMAT_VARIABLES)}
+    left_out = {name for name in os.environ if name.startswith(USER_VARIABLES) or name in OTHER_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out or name in keep}
     try:
         return subprocess.run(
             command,
@@ -254,6 +271,11 @@ def run(command: Sequence[str], folder: Path | None = None) -> subprocess.Comple
         raise missing_command(command[0]) from None
     except subprocess.TimeoutExpired:
         raise BackendSilent(f"{command[0]} did not answer within {COMMAND_S:.0f} s; try again later.") from None
+
+
+def one_line(text: str) -> str:
+    """Words of a command as one line; what it repeats, as for each of several jobs, appears once."""
+    return " ".join(dict.fromkeys(" ".join(line.split()) for line in text.splitlines() if line.strip()))
 
 
 def missing_command(command: str, options: str = "") -> InputError:

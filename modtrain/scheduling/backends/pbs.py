@@ -1,6 +1,7 @@
 """Jobs of PBS, by `qsub`, `qstat` and `qdel`, in two dialects: PBS Pro (OpenPBS) and Torque.
 
-The server's job history is not needed: the exit code of a job is in its journal.
+The server's job history is not needed: the exit code of a job is in its journal, and a job that `qstat` calls unknown
+or finished is over. Any other answer without a job that was asked for is no answer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import math
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
-from modtrain.scheduling.backends.batch import BatchBackend, job_name, missing_command, run
+from modtrain.scheduling.backends.batch import BatchBackend, job_name, missing_command, one_line, run
 from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = {"pbspro": 200, "torque": 15}
@@ -23,6 +24,10 @@ RUNNING, ENDED = "BRESU", "FXC"
 """Letters of `job_state`: F finished in any way, X an ended task, C Torque's completed. Every other one is pending."""
 UNKNOWN, FINISHED = 153, 35
 """Exit codes of qstat where one of the jobs is unknown or finished; it prints the others all the same."""
+GONE = re.compile(r"unknown job ?id|job has finished", re.IGNORECASE)
+"""What it says about each of them."""
+NO_HISTORY = "not configured to maintain job history"
+"""What it says, with exit code 0 and no jobs, to option -x where the server has `job_history_enable` off."""
 DISCARD_OUTPUT = ("-j", "oe", "-o", "/dev/null")
 """Options of qsub for a script in a folder whose name PBS cannot read; Torque's commands on Slurm need them here."""
 TASK = re.compile(r"(\d+)_\d+")
@@ -38,6 +43,7 @@ class PbsBackend(BatchBackend):
     cancel_command = ("qdel",)
     unreachable = ("annot connect to", "ommunication failure", "Unable to contact")
     after_options = ("-W", "depend=afterany:{}")
+    id_line = re.compile(r"([0-9]+(?:\[\])?(?:\.[A-Za-z0-9._-]+)?)")
 
     def __init__(self, options: BackendOptions) -> None:
         """InputError for job options that this dialect does not have."""
@@ -101,14 +107,26 @@ class PbsBackend(BatchBackend):
         """States by one `qstat` for all jobs; it reports each unknown job on stderr and prints the others."""
         arrays = {id: task[1] for id in ids if (task := TASK.fullmatch(id))}
         jobs = [arrays.get(id, id) for id in ids]
-        options = []
-        if self.dialect == "pbspro":  # -x: finished jobs, -t: the tasks of an array
-            options, jobs = ["-x", "-t"], [re.sub(r"\[\d+\]", "[]", id) for id in jobs]
-        answer = run(["qstat", "-f", *options, *dict.fromkeys(jobs)])
-        if answer.returncode not in (0, UNKNOWN, FINISHED):
-            raise BackendSilent(f"qstat does not answer: {' '.join(answer.stderr.split())}")
-        states = parse(answer.stdout)
+        if self.dialect == "pbspro":
+            jobs = [re.sub(r"\[\d+\]", "[]", id) for id in jobs]
+        states = self._ask(list(dict.fromkeys(jobs)))
         return states | {id: states[array] for id, array in arrays.items() if array in states}
+
+    def _ask(self, jobs: Sequence[str]) -> dict[str, JobState]:
+        """States of jobs and arrays, with the tasks of these; BackendSilent where some may be missing by mistake."""
+        options = ["-x", "-t"] if self.dialect == "pbspro" else []  # -x: finished jobs, -t: the tasks of an array
+        answer = run(["qstat", "-f", *options, *jobs])
+        if NO_HISTORY in answer.stderr:
+            answer = run(["qstat", "-f", *options[1:], *jobs])
+        states = parse(answer.stdout)
+        lines = answer.stderr.splitlines()
+        gone = " ".join(line for line in lines if GONE.search(line))
+        words = [line for line in lines if not GONE.search(line)]
+        missing = [job for job in jobs if job not in states and job not in gone]
+        if missing and (words or answer.returncode not in (0, UNKNOWN, FINISHED)):
+            said = one_line("\n".join(words)) or one_line(answer.stdout) or f"exit code {answer.returncode}"
+            raise BackendSilent(f"qstat does not answer: {said}")
+        return states
 
 
 @functools.cache
@@ -140,8 +158,21 @@ def parse(text: str) -> dict[str, JobState]:
         code = fields.get("exit_status", "")
         has_code = phase == "ended" and code.lstrip("-").isdecimal()
         reason = fields.get("exec_host", "") if phase == "running" else fields.get("comment", "")
+        reason = _hold(id.strip(), fields) if letter == "H" else reason
         states[id.strip()] = JobState(phase=phase, exit_code=_exit_code(int(code)) if has_code else None, reason=reason)
     return states
+
+
+def _hold(id: str, fields: Mapping[str, str]) -> str:
+    """Why a job is held: the server gives no comment."""
+    if dependency := fields.get("depend"):
+        return f"it waits for other jobs ({dependency})"
+    holds = fields.get("hold_types", "")
+    names = {"u": "you", "o": "an operator", "p": "an operator", "s": "the system"}
+    by = next((name for letter, name in names.items() if letter in holds), "the server")
+    release = f"; `qrls {id}` releases it" if by == "you" else ""
+    comment = f" ({fields['comment']})" if fields.get("comment") else ""
+    return f"it is held by {by} (Hold_Types = {holds}){comment}{release}"
 
 
 def _unfolded(text: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modtrain.errors import BackendSilent, Preempted
 from modtrain.scheduling.backends.base import Array, Job, JobState
-from modtrain.scheduling.backends.batch import BatchBackend, job_name, run
+from modtrain.scheduling.backends.batch import BatchBackend, job_name, one_line, run
 from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = 120
@@ -21,6 +21,19 @@ EXTERNAL_ENDS = frozenset({"BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "P
 """Ends that the worker did not cause, so that it can be resumed."""
 ENDED = EXTERNAL_ENDS | {"COMPLETED", "FAILED", "LAUNCH_FAILED", "OUT_OF_MEMORY", "RECONFIG_FAIL"}
 """In every other state (RUNNING, COMPLETING, SUSPENDED, ...) a job has processes."""
+HEADER = "JOBID|"
+"""Begin of the first line of squeue in our format; an answer without it is none, as a wrapper may print other lines."""
+
+
+DEFAULTS = {
+    "--account": "-A",
+    "--partition": "-p",
+    "--qos": "-q",
+    "--constraint": "-C",
+    "--reservation": "",
+    "--wckey": "",
+}
+"""Options of sbatch that a user may set by variables, such as SBATCH_ACCOUNT, where a script has no such directive."""
 
 
 class SlurmBackend(BatchBackend):
@@ -36,6 +49,7 @@ class SlurmBackend(BatchBackend):
         "Could not establish a configuration source",
     )
     after_options = ("--dependency=afterany:{}",)
+    id_line = re.compile(r"([0-9]+)(?:;\S+)?")  # with the name of the cluster where there are several
     array_option = "--array="
 
     def directives(self, job: Job) -> Iterator[str]:
@@ -70,15 +84,20 @@ class SlurmBackend(BatchBackend):
         if profile.limit_s is None:  # else the script computes its deadline
             yield f"--signal=B:USR2@{min(int(profile.publish_before_s), 65535)}"
 
+    def kept_variables(self, script: Path) -> Sequence[str]:
+        """A user's defaults of what the script does not set; they would have priority over its directives."""
+        directives = re.findall(r"^#SBATCH (--?[A-Za-z]+)", script.read_text(), re.MULTILINE)
+        return [f"SBATCH_{long[2:].upper()}" for long, short in DEFAULTS.items() if not {long, short} & {*directives}]
+
     def query(self, ids: Sequence[str]) -> dict[str, JobState]:
         """States by one `squeue` for all jobs of this user."""
-        answer = run(["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r"])
-        if answer.returncode:
-            raise BackendSilent(f"squeue does not answer: {' '.join(answer.stderr.split())}")
+        answer = run(["squeue", "--me", "--array", "--states=all", "--format=%i|%T|%N|%r"])
+        lines = [line.strip() for line in answer.stdout.splitlines()]
+        if answer.returncode or not any(line.startswith(HEADER) for line in lines):
+            raise BackendSilent(f"squeue does not answer: {one_line(answer.stderr or answer.stdout) or 'no output'}")
         states = {}
         wanted = set(ids)
-        for line in answer.stdout.splitlines():
-            id, state, nodes, reason = line.strip().split("|", 3)
+        for id, state, nodes, reason in (line.split("|", 3) for line in lines if line.count("|") >= 3):
             if id in wanted:
                 phase: JobPhase = "pending" if state in PENDING else "ended" if state in ENDED else "running"
                 code = 0 if state == "COMPLETED" else Preempted.exit_code if state in EXTERNAL_ENDS else None

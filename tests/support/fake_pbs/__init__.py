@@ -18,9 +18,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .cluster import Cluster, Job, State, Task, create, locked
 from .scheduling import NODE_FAILED, TAKEN_DOWN, command, tell
@@ -71,6 +71,15 @@ class FakePbs:
         """Attributes of a job in the output of `qstat -xfw`."""
         lines = self.run("qstat", "-xfw", identifier).stdout.splitlines()
         return dict(line.strip().partition(" = ")[::2] for line in lines[1:] if " = " in line)
+
+    @contextlib.contextmanager
+    def changed(self, **settings: Any) -> Iterator[None]:
+        """Within this block the cluster has other settings, such as `history=False`."""
+        replace(self.cluster, **settings).save(self.home)
+        try:
+            yield
+        finally:
+            self.cluster.save(self.home)
 
     def job(self, identifier: str) -> Job:
         """The record of a job."""

@@ -55,10 +55,17 @@ class Cluster:
     accounts: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     kill_delay_s: float = 10.0
+    history: bool = True
+    """`job_history_enable`, which a fresh server has off: jobs that are over are then unknown."""
+    flatuid: bool = True
+    """Whether jobs may submit jobs; off on a fresh server, where only its own host may."""
+    answers: bool = True
+    """Whether the server is there."""
 
     def save(self, home: Path) -> None:
         """Write the cluster into the fake's folder, where every command reads it."""
-        (home / "cluster.json").write_text(json.dumps(asdict(self)))
+        (home / "cluster.new").write_text(json.dumps(asdict(self)))
+        (home / "cluster.new").rename(home / "cluster.json")
 
     @classmethod
     def load(cls, home: Path) -> Cluster:

@@ -10,8 +10,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-from .cluster import VERSION, Gone, Refused
+from .cluster import SERVER, VERSION, Cluster, Gone, Refused
+
+NO_SERVER = 15010
+"""By which the real client reports a refused connection."""
 
 
 def main() -> None:
@@ -24,6 +28,8 @@ def main() -> None:
             return
     program = importlib.import_module(f"tests.support.fake_pbs.{name}")
     try:
+        if name != "supervisor" and not Cluster.load(Path(home)).answers:
+            _refuse_connection(name, arguments)
         program.main(Path(home), arguments)
     except Refused as error:
         sys.stderr.write(f"{name}: {error}\n")
@@ -31,6 +37,14 @@ def main() -> None:
     except Gone:
         sys.stderr.write(f"{name}: cannot connect to server fakepbs (errno=15034)\n")
         sys.exit(186)
+
+
+def _refuse_connection(name: str, arguments: list[str]) -> NoReturn:
+    """What a program prints while the server is away: qstat and qdel the same two lines for each job."""
+    jobs = [word for word in arguments if not word.startswith("-")] if name != "qsub" else [""]
+    for _ in jobs or [""]:
+        sys.stderr.write(f"Connection refused\n{name}: cannot connect to server {SERVER} (errno={NO_SERVER})\n")
+    sys.exit(-1 if name == "qstat" else NO_SERVER % 256)
 
 
 def _log(home: Path, call: list[str]) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .cluster import HOST, ID_FORM, SERVER, Job, Refused, State, Task, full, locked, not_simulated
+from .cluster import HOST, ID_FORM, SERVER, Cluster, Job, Refused, State, Task, full, locked, not_simulated
 from .request import clock
 from .scheduling import vnodes
 
@@ -28,8 +28,12 @@ def main(home: Path, arguments: list[str]) -> None:
     except getopt.GetoptError as error:
         raise not_simulated(f"qstat -{error.opt[:1]}") from error
     options = {option[1] for option, _ in pairs}
+    has_history = Cluster.load(home).history
+    if "x" in options and not has_history:
+        sys.stderr.write("qstat: PBS is not configured to maintain job history\n" * len(identifiers or [""]))
+        return
     with locked(home) as state:
-        rows, errors = _rows(state, options, identifiers)
+        rows, errors = _rows(state, options, identifiers, has_history)
     sys.stdout.write("".join(_full(row, wide="w" in options) for row in rows) if "f" in options else _list(rows))
     sys.stdout.flush()
     for refusal in errors:
@@ -37,21 +41,25 @@ def main(home: Path, arguments: list[str]) -> None:
     sys.exit(errors[-1].code if errors else 0)
 
 
-def _rows(state: State, options: set[str], identifiers: list[str]) -> tuple[list[Row], list[Refused]]:
+def _rows(
+    state: State, options: set[str], identifiers: list[str], has_history: bool
+) -> tuple[list[Row], list[Refused]]:
     rows: list[Row] = []
     errors: list[Refused] = []
     for identifier in identifiers or [job.id() for job in state.jobs.values() if "x" in options or not job.over]:
         try:
-            rows += _named(state, identifier, options)
+            rows += _named(state, identifier, options, has_history)
         except Refused as error:
             errors.append(error)
     return rows, errors
 
 
-def _named(state: State, identifier: str, options: set[str]) -> list[Row]:
+def _named(state: State, identifier: str, options: set[str], has_history: bool) -> list[Row]:
     if not ID_FORM.fullmatch(identifier):
         raise Refused(f"Unknown queue {identifier}", 170)
     job, indices = state.find(identifier)
+    if job.over and not has_history:
+        raise Refused(f"Unknown Job Id {full(identifier)}", 153)
     if job.over and "x" not in options:
         reason = "Job has finished, use -x or -H to obtain historical job information"
         raise Refused(f"{full(identifier)} {reason}", 35)
@@ -87,6 +95,8 @@ def attributes(job: Job, index: str) -> Iterator[tuple[str, str]]:
     yield from job.attributes.items()
     if task and task.places:
         yield from _places(task)
+    if job.waiting:
+        yield "depend", ",".join(":".join([kind, *(f"{other}@{SERVER}" for other in ids)]) for kind, *ids in job.depend)
     yield "Hold_Types", "s" if job.waiting else "u" if job.user_hold else "n"
     yield "Join_Path", "oe" if job.joined else "n"
     yield "Output_Path", f"{HOST}:{job.output or job.directory}"

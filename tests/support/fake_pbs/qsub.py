@@ -32,7 +32,10 @@ def _submit(home: Path, arguments: list[str]) -> None:
     name, script = _script(rest[0] if rest else "-")
     request.read(script)
     request.options.setdefault("N", name)
-    job = _job(request, Cluster.load(home))
+    cluster = Cluster.load(home)
+    job = _job(request, cluster)
+    if not cluster.flatuid and os.environ.get("PBS_ENVIRONMENT") == "PBS_BATCH":
+        raise Refused("Bad UID for job execution", 175)
     with locked(home) as state:
         _register(state, job)
         copy = home / "spool" / f"{job.number}.SC"

@@ -1,0 +1,106 @@
+"""What PBS answers with a server's defaults, or not at all, as a real OpenPBS 23.06 does: no job is lost by it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from modtrain.errors import BackendSilent
+from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
+from modtrain.scheduling.backends.pbs import PbsBackend
+from modtrain.scheduling.profile import Profile
+from tests.support.command import until
+from tests.support.executable import executable
+from tests.support.fake_pbs import FakePbs, fake_pbs
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakePbs]:
+    with fake_pbs(tmp_path_factory.mktemp("pbs") / "pbs") as server:
+        yield server
+
+
+@pytest.fixture
+def pbs(server: FakePbs, monkeypatch: pytest.MonkeyPatch) -> FakePbs:
+    monkeypatch.setenv("PATH", server.env["PATH"])
+    return server
+
+
+def jobs(folder: Path, count: int = 1, *command: str) -> list[Job]:
+    return [Job(name=f"job{n}", command=command or ("sleep", "60"), log=folder / f"{n}.log") for n in range(count)]
+
+
+def backend(**options: object) -> PbsBackend:
+    return PbsBackend(BackendOptions(profile=Profile().with_values({"dialect": "pbspro", **options}, "The test")))
+
+
+def phases(states: Mapping[str, JobState]) -> list[str]:
+    return [state.phase for state in states.values()]
+
+
+def test_a_server_without_job_history_is_asked_in_a_way_that_it_answers(pbs: FakePbs, tmp_path: Path) -> None:
+    with pbs.changed(history=False):
+        assert pbs.run("qstat", "-x", "-f", "1").returncode == 0, "as the real one"
+        site = backend()
+        ids = site.submit(jobs(tmp_path, 2))
+        until(lambda: phases(site.status(ids)) == ["running", "running"])
+        site.cancel(ids[:1])
+        until(lambda: phases(site.status(ids)) == ["ended", "running"])
+        site.cancel(ids)
+        assert phases(site.status(ids)) == ["ended", "ended"]
+        assert pbs.state(ids[1].rpartition("@")[2]) == "F", "cancel has reached it"
+
+
+def test_a_server_that_is_away_is_one_sentence_and_no_job_counts_as_gone(pbs: FakePbs, tmp_path: Path) -> None:
+    site = backend()
+    ids = site.submit(jobs(tmp_path, 3, "true"))
+    with pbs.changed(answers=False):
+        with pytest.raises(BackendSilent) as error:
+            site.status(ids)
+        assert str(error.value) == (
+            "qstat does not answer: Connection refused qstat: cannot connect to server fakepbs (errno=15010)"
+        )
+        with pytest.raises(BackendSilent, match=r"qsub: cannot connect to server fakepbs \(errno=15010\)"):
+            site.submit(jobs(tmp_path / "more"))
+        with pytest.raises(BackendSilent):
+            site.cancel(ids)
+    until(lambda: phases(site.status(ids)) == ["ended"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_gone"),
+    [
+        ("echo 'qstat: Unknown Job Id 7.pbs1' >&2; exit 153", True),
+        ("echo 'qstat: 7.pbs1 Job has finished, use -x or -H to obtain historical job information' >&2; exit 35", True),
+        ("exit 153", True),  # Torque's commands on Slurm
+        ("echo 'qstat: Unknown Job Id 8.pbs1' >&2; echo 'qstat: Permission denied' >&2; exit 153", False),
+        ("echo 'qstat: something that is not known here' >&2", False),
+        ("echo 'qstat: End of File' >&2; exit 153", False),
+        ("exit 255", False),
+    ],
+)
+def test_a_job_is_gone_only_where_the_answer_says_so(
+    answer: str, is_gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable(tmp_path / "bin" / "qstat", answer)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    id = f"{tmp_path}/0.journal@7.pbs1"
+    if is_gone:
+        assert backend().status([id])[id].phase == "unknown"
+        return
+    with pytest.raises(BackendSilent, match=r"^qstat does not answer: "):
+        backend().status([id])
+
+
+def test_a_job_that_is_held_or_waits_for_another_one_says_so(pbs: FakePbs, tmp_path: Path) -> None:
+    held = backend(directives=["-h"])
+    (id,) = held.submit(jobs(tmp_path))
+    number = id.rpartition("@")[2]
+    assert held.status([id])[id].reason == f"it is held by you (Hold_Types = u); `qrls {number}` releases it"
+    after = backend(dependency=f"afterok:{number}")
+    (waiting,) = after.submit(jobs(tmp_path / "after"))
+    assert after.status([waiting])[waiting].reason == f"it waits for other jobs (afterok:{number}@fakepbs)"
+    held.cancel([id, waiting])
