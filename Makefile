@@ -12,7 +12,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # uv installs in seconds what takes pip minutes. One on PATH is used only if it works: it may be a launcher of nothing.
 UV := $(or $(UV),$(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv))
 INSTALL = $(UV) pip install --python $(BIN)/python
-# More at a time than there are cores, since most tests wait; whole files, in the order of tests/support/order.py.
+# More at a time than there are cores, since most tests wait; in the groups and the order of tests/support/order.py.
 PYTEST := $(BIN)/pytest --fail-on-skip -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo install check test test-all test-runtime system-packages clean

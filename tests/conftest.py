@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.fork_server import forked_commands, use_python_path
-from tests.support.order import rank
+from tests.support.order import group, rank
 from tests.support.raylets import NODE, started
 from tests.support.slurm import NoSlurm, Slurm, local_slurm
 
@@ -45,6 +45,16 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long first; the order inside of a file stays."""
     items.sort(key=lambda item: rank(item.path.relative_to(TESTS).as_posix()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process of pytest-xdist the tests of whole groups; see tests/support/order.py."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group
+    return scheduler
 
 
 @pytest.hookimpl(trylast=True)
@@ -108,7 +118,8 @@ def raylets() -> Iterator[Any]:
         patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # imported before, without the loopback
         quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
         system = quick | {"prestart_worker_first_driver": False}
-        nodes = started(lambda: Cluster(True, head_node_args=NODE | {"_system_config": system}))
+        head = NODE | {"_system_config": system, "include_dashboard": False, "no_monitor": True}
+        nodes = started(lambda: Cluster(True, head_node_args=head))
         for _ in range(2):
             started(lambda: nodes.add_node(**NODE))
         yield nodes

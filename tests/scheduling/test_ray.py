@@ -1,4 +1,4 @@
-"""The ray backend on several nodes: spreading, lost nodes, and jobs that do not fit."""
+"""The ray backend and launches on several nodes: spreading, lost nodes, and jobs that do not fit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Res
 from modtrain.scheduling.backends.ray import RayBackend
 from modtrain.scheduling.backends.ray.placement_groups import bundle_for, share
 from modtrain.storage.process_identity import process_started
-from tests.support.command import until
-from tests.support.raylets import NODE, raylet_of, until_all_is_free
+from modtrain.storage.run import Run
+from tests.support.command import ended, start, until
+from tests.support.launches import is_final, pid_after
+from tests.support.raylets import NODE, SLOWLY, check_resumed, new_run, node_of, raylet_of, until_all_is_free
 
 NODE_OF = """
 import os, time
@@ -248,3 +250,40 @@ def test_an_address_where_nothing_listens_is_an_error_at_once(address: str) -> N
 def test_a_cluster_without_a_cpu_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no CPU"):
         bundle_for([0.0], [0.0], jobs(tmp_path, 1))
+
+
+def test_the_worker_of_a_lost_node_moves_to_another_node_and_resumes(
+    raylets: Any, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    until_all_is_free(raylets)
+    where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
+    launcher = start("launch", "--recipe", tiny_recipe, *where, *SLOWLY)
+    run = new_run(tmp_path / "run")
+    at_first = {node_of(pid_after(run, module, steps=12)): module for module in run.modules}
+    assert len(at_first) == 2
+    lost = next(node for node in raylets.worker_nodes if raylet_of(node) in at_first)
+    moved = at_first[raylet_of(lost)]
+    raylets.remove_node(lost, allow_graceful=False)
+    try:
+        result = ended(launcher)
+    finally:
+        raylets.add_node(**NODE)
+    assert result.code == 0, result
+    assert is_final(run)
+    check_resumed(run, moved)
+
+
+@pytest.mark.slow
+def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
+    raylets: Any, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    until_all_is_free(raylets)
+    where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
+    result = ended(start("launch", "--recipe", tiny_recipe, "--detach", *where, *SLOWLY))
+    assert result.code == 0, result
+    assert "in the background" in result.out
+    run = Run.open(tmp_path / "run")
+    launcher = int(result.out.partition("(process ")[2].partition(")")[0])
+    assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
+    until(lambda: is_final(run) and not process_started(launcher))
+    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]

@@ -1,4 +1,4 @@
-"""Ray on several nodes: launches that lose a node or the head, and the scripts in cluster/ray.
+"""Ray clusters of their own: a launch that loses the head, and the scripts in cluster/ray.
 
 All nodes are on this machine, each with its own raylet. Those that the scripts start listen on its network and accept
 clients with their token.
@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,15 +22,12 @@ from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from tests.support.command import Result, ended, start, until
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
-from tests.support.fork_server import stand_in_of
 from tests.support.launches import is_final, pid_after
-from tests.support.raylets import NODE, raylet_of, until_all_is_free
+from tests.support.raylets import SLOWLY, check_resumed, new_run, node_of
 from tests.support.slurm import Slurm
 from tests.support.three import recipe_of_three
 
 SCRIPTS = Path(__file__).parents[2] / "cluster" / "ray"
-SLOWLY = ("--epochs", 20, "--set", "batches=10", "--set", "pause_s=0.05", "--exchange-every", 5)
-"""Ten seconds of training with a full checkpoint every half second, as workers may start seconds apart."""
 CONFIG = """
 recipe: {recipe}
 root: runs
@@ -40,74 +36,10 @@ params: {{batches: {batches}, pause_s: 0.05}}
 """
 
 
-def new_run(path: Path) -> Run:
-    """The run in a folder, as soon as a launch has created it."""
-    until((path / "run.json").exists)
-    return Run.open(path)
-
-
-def node_of(pid: int) -> str:
-    """The raylet that a worker's process belongs to: the parent of its parent."""
-    pid = stand_in_of(pid)
-    for _ in range(2):
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return str(pid)
-
-
-def check_resumed(run: Run, module: str) -> None:
-    """Assert that several workers have published the module, each resuming where the previous one left."""
-    history = run.store(module).history()
-    steps: dict[str, list[int]] = {}
-    for checkpoint in history:
-        steps.setdefault(checkpoint.writer, []).append(checkpoint.step)
-    previous, *others = steps.values()
-    assert others
-    for following in others:
-        assert 0 < following[0] <= previous[-1]
-        previous = following
-
-
 def check_one_sentence(result: Result) -> None:
     """Assert that the error is one line and no traceback."""
     assert "Traceback" not in result.out + result.err
     assert len([line for line in result.err.splitlines() if line.strip()]) == 1, result.err
-
-
-def test_the_worker_of_a_lost_node_moves_to_another_node_and_resumes(
-    raylets: Any, tmp_path: Path, tiny_recipe: Path
-) -> None:
-    until_all_is_free(raylets)
-    where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
-    launcher = start("launch", "--recipe", tiny_recipe, *where, *SLOWLY)
-    run = new_run(tmp_path / "run")
-    at_first = {node_of(pid_after(run, module, steps=12)): module for module in run.modules}
-    assert len(at_first) == 2
-    lost = next(node for node in raylets.worker_nodes if raylet_of(node) in at_first)
-    moved = at_first[raylet_of(lost)]
-    raylets.remove_node(lost, allow_graceful=False)
-    try:
-        result = ended(launcher)
-    finally:
-        raylets.add_node(**NODE)
-    assert result.code == 0, result
-    assert is_final(run)
-    check_resumed(run, moved)
-
-
-@pytest.mark.slow
-def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
-    raylets: Any, tmp_path: Path, tiny_recipe: Path
-) -> None:
-    until_all_is_free(raylets)
-    where = ("--root", tmp_path, "--name", "run", "--address", raylets.address)
-    result = ended(start("launch", "--recipe", tiny_recipe, "--detach", *where, *SLOWLY))
-    assert result.code == 0, result
-    assert "in the background" in result.out
-    run = Run.open(tmp_path / "run")
-    launcher = int(result.out.partition("(process ")[2].partition(")")[0])
-    assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
-    until(lambda: is_final(run) and not process_started(launcher))
-    assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which files of tests start first, when pytest-xdist gives whole files to its processes.
+"""Which tests start first, and which share a process, when pytest-xdist gives whole files to its processes.
 
 The longest go first, so that none of them is left over at the end; what waits for a scheduler comes before what
 computes, so that processes compute while others wait.
@@ -35,3 +35,11 @@ RANK = {name: rank for rank, name in enumerate(FIRST)}
 def rank(name: str) -> int:
     """The place of a file, by its path below `tests`; files that are quick share the last one."""
     return RANK.get(name, len(FIRST))
+
+
+def group(test: str) -> str:
+    """The tests that run in the same process as this one: those of its file, or all that use the cluster `raylets`.
+
+    Its nodes cost some ten seconds of CPU time, which each further process with such a test would spend again.
+    """
+    return "raylets" if "scheduling/test_ray.py::" in test or "[ray" in test else test.partition("::")[0]
