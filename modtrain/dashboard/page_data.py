@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from modtrain.dashboard import run_page, safe_files, sweep_page
+from modtrain.dashboard import run_page, safe_files, sweep_page, timeline
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
 from modtrain.dashboard.urls import quoted, shown
@@ -101,9 +101,16 @@ class Source:
         with self.viewed_run(path) as viewed:
             above = path.rpartition("/")[0]
             is_trial = viewed.run.spec.trial is not None and path and safe_files.lies(self.root, above, SWEEP_FILE)
-            row, sweep = _row(self.catalog.row(path)), above if is_trial else None
-            page = run_page.run_page(viewed.summary, viewed.history, row, sweep)
+            view, sweep = viewed.summary.view, above if is_trial else None
+            row = _row(viewed.summary.with_ages(view))
+            page = run_page.run_page(view, viewed.summary.liveness, viewed.history, row, sweep)
             return {**page, "curves": viewed.curves, "problem": None}
+
+    def lanes(self, path: str, within: timeline.Range) -> Values:
+        """The lanes of a run within a range of time, where its page cannot hold all versions; InputError."""
+        with self.viewed_run(path) as viewed, self._readable():
+            lanes = run_page.read_lanes(viewed.summary.view.snapshot, viewed.history)
+            return {"lanes": timeline.build_lanes(lanes, within)}
 
     def sweep(self, path: str) -> Values:
         """One sweep; a broken one is a page with the reason."""

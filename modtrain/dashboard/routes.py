@@ -25,6 +25,7 @@ from modtrain.dashboard.access import problem, templates
 from modtrain.dashboard.checkpoint_page import may_download
 from modtrain.dashboard.page_cache import PageCache
 from modtrain.dashboard.payload import Payload, as_json, tag_of
+from modtrain.dashboard.timeline import Range
 from modtrain.dashboard.urls import shown, unquoted
 from modtrain.errors import InputError
 from modtrain.storage.layout import CHECKPOINTS, EVALUATION, MODULES, WORKER_LOG
@@ -55,6 +56,7 @@ class Dashboard:
             ("/", partial(self.page, "runs")),
             ("/data/runs", partial(self.data, "runs")),
             (f"/data/verify/{version}", self.verify),
+            ("/data/lanes/{path:path}", self.lanes),
             ("/data/log/{path:path}/{module}", self.log),
             ("/grid/{path:path}/{file}", self.grid),
             (f"/weights/{version}/{{file}}", self.weights),
@@ -85,6 +87,15 @@ class Dashboard:
         if payload is None:
             return Response(status_code=304, headers={"etag": f'"{since}"'})
         return answer(request, payload, JSON)
+
+    def lanes(self, request: Request) -> Response:
+        """The lanes of a run from a time on until another one (`from`, `to`: Unix times)."""
+        try:
+            begin, end = (float(request.query_params[name]) for name in ("from", "to"))
+        except (KeyError, ValueError):
+            raise HTTPException(400) from None
+        content = as_json(self.source.lanes(_path(request), Range(begin=begin, end=end))).encode()
+        return answer(request, Payload(content, tag_of(content)), JSON)
 
     def verify(self, request: Request) -> Response:
         """Read all of a version, one at a time, and check it."""

@@ -15,7 +15,7 @@ from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.urls import quoted, shown
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
-from modtrain.monitoring.summary import RunSummary
+from modtrain.monitoring.summary import RunView
 from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
@@ -25,8 +25,8 @@ from modtrain.storage.history import Columns, History
 from modtrain.storage.layout import MODULES, WORKER_LOG
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run, RunSpec
-from modtrain.storage.run_snapshot import ModuleSnapshot
-from modtrain.storage.run_state import LIVE
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
+from modtrain.storage.run_state import LIVE, worker_states
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
@@ -47,15 +47,15 @@ _WORKER = (
 Values = dict[str, Any]
 
 
-def run_page(summary: RunSummary, history: History, row: Values, sweep: str | None) -> Values:
+def run_page(view: RunView, liveness: Liveness, history: History, row: Values, sweep: str | None) -> Values:
     """All but the curves, from one snapshot, so that the page agrees with the list and with itself.
 
-    `row` is the catalog's, `sweep` the path of the sweep of a trial.
+    `row` is that of the view as the list shows it, `sweep` the path of the sweep of a trial.
     """
-    snapshot, run = summary.snapshot(), summary.run
-    status = build_status(snapshot)
+    snapshot, run = view.snapshot, view.snapshot.run
+    status, evaluations = build_status(snapshot), evaluations_until(view, history)
     reports = {name: module.report for name, module in snapshot.modules.items()}
-    versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
+    of_lanes = read_lanes(snapshot, history)
     newest_at = {module["name"]: module["newest_at"] for module in row["modules"]}
     logs = {name: safe_files.last_lines(run.path, MODULES, name, WORKER_LOG, lines=LOG_LINES) for name in run.modules}
     modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
@@ -67,16 +67,12 @@ def run_page(summary: RunSummary, history: History, row: Values, sweep: str | No
             "sweep": None if sweep is None else quoted(sweep),
         },
         "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
-        "workers": [_worker(worker, reports, summary.liveness) for worker in status["workers"]],
-        "lanes": [
-            {"module": m}
-            | timeline.lane(own, run.store(m).versions(), history.events(m), modules[m]["state"], reports[m])
-            for m, own in versions.items()
-        ],
-        "staleness": timeline.staleness(versions),
+        "workers": [_worker(worker, reports, liveness) for worker in status["workers"]],
+        "lanes": timeline.build_lanes(of_lanes),
+        "staleness": timeline.staleness({name: lane.versions for name, lane in of_lanes.items()}),
         "time": [seconds(worker, history) for worker in status["workers"]],
-        "grids": grids(run, history),
-        "evaluations": [_evaluation(record) for record in history.evaluations()[-MOST_EVALUATIONS:]],
+        "grids": grids(run, evaluations),
+        "evaluations": [_evaluation(record) for record in evaluations[-MOST_EVALUATIONS:]],
         "config": config(run),
         "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],
         "alarms": [vars(alarm) for alarm in find_alarms(status, history)],
@@ -86,6 +82,31 @@ def run_page(summary: RunSummary, history: History, row: Values, sweep: str | No
 def server_time(age_s: float | None) -> int | None:
     """The time of something so old, by this machine's clock."""
     return None if age_s is None else round(time.time() - age_s)
+
+
+def read_lanes(snapshot: RunSnapshot, history: History) -> dict[str, timeline.Lane]:
+    """What is drawn of each module along time."""
+    states = {m: state for w, state in enumerate(worker_states(snapshot)) for m in snapshot.run.spec.placement[w]}
+    return {
+        name: timeline.Lane(
+            versions=_versions(history, name, module),
+            present=snapshot.run.store(name).versions(),
+            events=history.events(name),
+            state=states[name],
+            report=module.report,
+        )
+        for name, module in snapshot.modules.items()
+    }
+
+
+def evaluations_until(view: RunView, history: History) -> Sequence[EvaluationRecord]:
+    """The evaluations up to the newest one of a view: the history is read later and may have newer ones."""
+    records, newest = history.evaluations(), view.evaluation
+    if newest is None:
+        return []
+    of_newest = (newest.versions, newest.grid)
+    last = next((n for n in reversed(range(len(records))) if (records[n].versions, records[n].grid) == of_newest), -1)
+    return records[: last + 1] if last >= 0 else records
 
 
 def _versions(history: History, name: str, module: ModuleSnapshot) -> Sequence[Checkpoint]:
@@ -146,10 +167,10 @@ def seconds(worker: Mapping[str, Any], history: History) -> Values:
     return {"worker": worker["worker"], "modules": worker["modules"], **most}
 
 
-def grids(run: Run, history: History) -> list[Values]:
+def grids(run: Run, evaluations: Sequence[EvaluationRecord]) -> list[Values]:
     """The newest sample grids present, oldest first: only pictures, since an export copies them."""
     present = {name for name in filesystem.names(run.evaluation_path) if name.endswith(".png")}
-    by_file = {Path(record.grid).name: record for record in history.evaluations() if record.grid}
+    by_file = {Path(record.grid).name: record for record in evaluations if record.grid}
     of_present = [{"file": shown(file), **_evaluation(record)} for file, record in by_file.items() if file in present]
     return of_present[-MOST_EVALUATIONS:]
 

@@ -116,7 +116,7 @@ class ViewedSweep:
         if number not in self._begun or self._begun[number][0] != built_of:
             if problem := safe_files.strange(run.path, run.modules):
                 raise InputError(f"It is not shown: {problem}")
-            trial = replace(build_trial(summary.snapshot(), metric), number=number, state=row["state"])
+            trial = replace(build_trial(summary.view.snapshot, metric), number=number, state=row["state"])
             self._begun[number] = built_of, trial, read_curves(run, metric or "")
         _, trial, curves = self._begun[number]
         return trial, curves

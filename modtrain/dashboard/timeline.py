@@ -3,39 +3,102 @@
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modtrain.dashboard import downsampling
+from modtrain.dashboard.thinning import Published, thinned
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.json_lines import Line, number
 from modtrain.storage.run_state import LIVE
 
-MOST_VERSIONS = 2_000
-"""Of each module, the newest ones."""
 MOST_SPANS = 1_000
-"""Of each module, the newest workers, and the newest waits."""
+"""Of each module, the newest workers and the longest waits."""
 
 Values = dict[str, Any]
 
 
-def lane(
-    versions: Sequence[Checkpoint], present: Sequence[int], events: Sequence[Line], state: str, report: WorkerReport
-) -> Values:
-    """One module along the time axis; `present` are the versions on disk."""
-    published = sorted(checkpoint.published_at for checkpoint in versions)
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """A part of the time axis (Unix times)."""
+
+    begin: float
+    end: float
+
+    def has(self, span: Values) -> bool:
+        """Whether any of a span lies in it."""
+        return bool(span["from"] <= self.end and (span["to"] is None or span["to"] >= self.begin))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """What is drawn of one module along the time axis."""
+
+    versions: Sequence[Checkpoint]
+    present: Sequence[int]
+    """The versions on disk."""
+    events: Sequence[Line]
+    state: str
+    report: WorkerReport
+
+
+def build_lanes(lanes: Mapping[str, Lane], within: Range | None = None) -> list[Values]:
+    """The lanes as plain values: of all time, or within a range.
+
+    Where there are more than a page can hold, they are thinned; `count` has how many versions, workers and waits there
+    are.
+    """
+    spans = {name: _spans(lane, within) for name, lane in lanes.items()}
+    published = {
+        name: Published(
+            versions=[v for v in lane.versions if within is None or within.begin <= v.published_at <= within.end],
+            deaths=[each["to"] for each in spans[name]["workers"] if each["end"] in ("lost", "failed")],
+        )
+        for name, lane in lanes.items()
+    }
+    return [
+        {"module": name, "count": {"versions": len(published[name].versions), **_counts(spans[name])}}
+        | _values(lanes[name], versions)
+        | {"workers": spans[name]["workers"][-MOST_SPANS:], "waits": _longest(spans[name]["waits"])}
+        for name, versions in thinned(published).items()
+    ]
+
+
+def _values(lane: Lane, versions: Sequence[Checkpoint]) -> Values:
+    """The versions that are shown, and which of them are on disk."""
     return {
         "versions": [
             {name: getattr(checkpoint, name) for name in ("version", "epoch", "step", "full", "final")}
             | {"at": checkpoint.published_at, "loss": number(checkpoint.metrics.get("loss"))}
             | {"peers": {peer: used["versions"] for peer, used in checkpoint.peers.items()}}
-            for checkpoint in versions[-MOST_VERSIONS:]
+            for checkpoint in versions
         ],
-        "present": list(present[-MOST_VERSIONS:]),
-        "workers": workers(events, state, report, published),
-        "waits": waits(events, state, report, published),
+        "present": sorted({checkpoint.version for checkpoint in versions}.intersection(lane.present)),
     }
+
+
+def _spans(lane: Lane, within: Range | None) -> dict[str, list[Values]]:
+    published = sorted(checkpoint.published_at for checkpoint in lane.versions)
+    spans = {
+        "workers": workers(lane.events, lane.state, lane.report, published),
+        "waits": waits(lane.events, lane.state, lane.report, published),
+    }
+    return {kind: [each for each in all_ if within is None or within.has(each)] for kind, all_ in spans.items()}
+
+
+def _counts(spans: Mapping[str, Sequence[Values]]) -> dict[str, int]:
+    return {kind: len(each) for kind, each in spans.items()}
+
+
+def _longest(waits: Sequence[Values]) -> list[Values]:
+    """The waits that can be seen, oldest first, with one that goes on; of equal ones the newest."""
+    if len(waits) <= MOST_SPANS:
+        return list(waits)
+    length = {n: math.inf if each["to"] is None else each["to"] - each["from"] for n, each in enumerate(waits)}
+    return [waits[n] for n in sorted(sorted(length, key=lambda n: (length[n], n))[-MOST_SPANS:])]
 
 
 def waits(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
@@ -51,7 +114,7 @@ def waits(events: Sequence[Line], state: str, report: WorkerReport, published: S
         times = [*published, *(event["at"] for event in events)]
         begin = max((time for time in times if time <= at), default=at)
         spans.append({"from": begin, "to": None if state == "waiting" else at, "for": report.waiting_for})
-    return spans[-MOST_SPANS:]
+    return spans
 
 
 def workers(events: Sequence[Line], state: str, report: WorkerReport, published: Sequence[float]) -> list[Values]:
@@ -68,7 +131,7 @@ def workers(events: Sequence[Line], state: str, report: WorkerReport, published:
     if state not in (*LIVE, "queued", "created"):
         signs = sorted(published if report.at is None else [*published, report.at])
         _end_last(spans, state, signs, float("inf"))
-    return spans[-MOST_SPANS:]
+    return spans
 
 
 def _end_last(spans: list[Values], end: str, signs: Sequence[float], before: float) -> None:

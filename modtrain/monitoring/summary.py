@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
 from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
-from modtrain.storage.evaluations import EvaluationSummary
+from modtrain.storage.evaluations import EvaluationRecord, EvaluationSummary
 from modtrain.storage.heartbeat import NO_REPORT, read_report
 from modtrain.storage.history import RecentHistory
 from modtrain.storage.json_lines import JsonLines
@@ -28,7 +29,7 @@ from modtrain.storage.layout import JOBS_FILE, STOP_FILE
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import RunSnapshot, has_submitted_jobs, module_snapshots
+from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, has_submitted_jobs, module_snapshots
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
@@ -48,6 +49,16 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunView:
+    """A run at one moment: its row was built from this snapshot, so that whatever is shown of both agrees."""
+
+    snapshot: RunSnapshot
+    row: Row
+    evaluation: EvaluationRecord | None
+    """The newest one that was read."""
+
+
 class RunSummary:
     """One run as a line of a list."""
 
@@ -55,8 +66,6 @@ class RunSummary:
         """Nothing is read yet. `path` is the run's path below the root of the list."""
         self.run, self.path = run, path
         self.liveness = Liveness(patience_s=patience_s)
-        self.row: Row = {}
-        """As of the last refresh; `with_ages` adds the ages of the checkpoints."""
         self.newest: dict[str, Newest] = {module: Newest(None) for module in run.modules}
         self.checked_at = float("-inf")
         self._unchecked: set[str] = set()
@@ -69,6 +78,8 @@ class RunSummary:
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
         self._facts: tuple[object, ...] = ()
+        self.view = RunView(snapshot=self._read_snapshot(), row={}, evaluation=None)
+        """As of the last refresh; `with_ages` adds the ages of the checkpoints to its row."""
         self._heartbeats = {module: run.heartbeat_path(module) for module in run.modules}
         self._published = {module: run.published_path(module) for module in run.modules}
 
@@ -82,7 +93,7 @@ class RunSummary:
             report = read(path, functools.partial(read_report, path), NO_REPORT, again=module in self._alive)
             self.liveness.observe(module, report)
         self._stop = read(run.path / STOP_FILE, lambda: parse_stop_file(run.path), None) if has_stop_file else None
-        if self.row.get("state") != "finished":  # else neither matters
+        if self.view.row.get("state") != "finished":  # else neither matters
             launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
             self._launcher_pid = launcher.pid if launcher.is_running() else None
             self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
@@ -112,11 +123,13 @@ class RunSummary:
             self._recent = RecentHistory(self.run)
         return self._build_row()
 
-    def with_ages(self) -> Row:
-        modules = [{**module, "age_s": self._age_s(module["name"])} for module in self.row["modules"]]
-        return {**self.row, "modules": modules}
+    def with_ages(self, view: RunView | None = None) -> Row:
+        """The row of a view, of the last one if none is given, with the age of the newest version of each module."""
+        of = view or self.view
+        ages = {name: self._age_s(name, module) for name, module in of.snapshot.modules.items()}
+        return {**of.row, "modules": [{**module, "age_s": ages[module["name"]]} for module in of.row["modules"]]}
 
-    def snapshot(self) -> RunSnapshot:
+    def _read_snapshot(self) -> RunSnapshot:
         """Everything that decides the state of the run, as it was read last."""
         return RunSnapshot(
             run=self.run,
@@ -169,10 +182,11 @@ class RunSummary:
 
     def _build_row(self) -> bool:
         """Build the row anew; whether it is another one."""
-        status = build_status(self.snapshot())
-        before, shown = self.row, ("state", "version", "epoch", "step")
+        snapshot = self._read_snapshot()
+        status = build_status(snapshot)
+        before, shown = self.view.row, ("state", "version", "epoch", "step")
         modules = [{"name": n, **{key: module[key] for key in shown}} for n, module in status["modules"].items()]
-        self.row = {
+        row = {
             "kind": "run",
             "path": self.path,
             "name": self.run.name,
@@ -183,16 +197,16 @@ class RunSummary:
             "created_at": self.run.spec.created_at,
             "problem": None,
         }
-        return before != self.row
+        self.view = RunView(snapshot=snapshot, row=row, evaluation=self._evaluations.content.newest)
+        return before != row
 
-    def _age_s(self, module: str) -> float | None:
+    def _age_s(self, name: str, module: ModuleSnapshot) -> float | None:
         """Of a live worker by its own clock, plus its silence by ours; else by the wall clock."""
-        checkpoint, report = self.newest[module].checkpoint, self.liveness.report(module)
-        if checkpoint is None:
+        if module.newest is None:
             return None
-        if module in self._alive and report.at is not None:
-            return max(0.0, report.at - checkpoint.published_at) + (self.liveness.silent_s(module) or 0.0)
-        return max(0.0, time.time() - checkpoint.published_at)
+        if module.is_alive and module.report.at is not None:
+            return max(0.0, module.report.at - module.newest.published_at) + (self.liveness.silent_s(name) or 0.0)
+        return max(0.0, time.time() - module.newest.published_at)
 
 
 class _Files:

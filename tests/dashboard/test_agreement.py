@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -105,6 +106,38 @@ def test_of_a_finished_run(tmp_path: Path, tiny_recipe: Path, terminal: Terminal
     finish(make_run(tmp_path / "one", tiny_recipe, [[*MODULES]], epochs=1))
     status = agreed(tmp_path, "one", terminal)
     assert (status["state"], status["progress"]) == ("finished", 1.0)
+
+
+def evaluated(run: Run, epoch: int, value: float) -> None:
+    run.evaluation_path.mkdir(exist_ok=True)
+    by_module = dict.fromkeys(MODULES, epoch)
+    line = {"versions": by_module, "epochs": by_module, "metrics": {"mean": value}, "grid": None, "at": 1.0}
+    with run.evaluations_path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def test_an_export_is_of_one_moment_while_training_goes_on(tmp_path: Path, tiny_recipe: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = {"host": socket.gethostname(), "pid": process.pid, "started": process_started(process.pid)}
+    run = halfway(tmp_path, "one", tiny_recipe, identity)
+    evaluated(run, 1, 0.5)
+    source = Source(tmp_path, refresh_s=math.inf)  # as an export reads: the list first, then each page
+    (row,) = source.runs()["runs"]
+    for module in MODULES:
+        Publisher(run.store(module), "a-writer").publish({"state.pt": b"s"}, epoch=3, step=30, metrics={"loss": 0.5})
+    evaluated(run, 2, 0.9)
+    process.communicate()
+    page = source.run("one")
+    assert row["state"] == page["run"]["state"] == "running"
+    assert [record["metrics"]["mean"] for record in page["evaluations"]] == [row["metric"]["value"]] == [0.5]
+    for of_row, of_page, lane in zip(row["modules"], page["modules"], page["lanes"], strict=True):
+        assert of_row["state"] == of_page["state"] == "running"
+        assert of_row["version"] == of_page["version"] == lane["versions"][-1]["version"] == lane["present"][-1]
+        assert of_row["epoch"] == of_page["epoch"]
+    after = Source(tmp_path)
+    after.catalog.settle()
+    (row,) = after.runs()["runs"]
+    assert (row["state"], row["metric"]["value"]) == ("lost", 0.9), "what an export begun now would show"
 
 
 @pytest.mark.parametrize("is_launched", [True, False])

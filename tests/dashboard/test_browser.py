@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -734,6 +735,27 @@ def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> Non
     strong = page.locator("svg.lanes .link.strong")
     expect(strong).to_have_count(2)
     assert strong.first.evaluate("(link) => getComputedStyle(link).strokeOpacity") == "1"
+    seen.is_clean()
+
+
+def test_lanes_of_many_versions_say_what_they_hide_and_a_zoom_loads_it(seen: Tab, root: Path) -> None:
+    done = Run.open(copied(Run.open(root / "done"), root.parent / "long"))
+    for module in done.modules:
+        first = done.store(module).meta(1)
+        lines = [replace(first, version=n, step=n, full=n % 100 == 0, published_at=1e9 + n) for n in range(5000)]
+        done.published_path(module).write_bytes(b"".join(line.seal() + b"\n" for line in lines))
+        done.workers_path(module).unlink()  # its times are of today
+    done.path.rename(root / "long")  # the server reads it once
+    page = seen.open("run/long/")
+    hiding = page.locator(".hiding")
+    expect(hiding).to_contain_text("of 5,000 versions of generator")
+    before = versions(page)
+    assert 2000 < before < 5000
+    page.locator(".laneview").focus()
+    for _ in range(8):
+        page.keyboard.press("+")
+    eventually(lambda: (page.wait_for_timeout(100), versions(page))[1] > before or None)
+    expect(hiding).to_be_hidden()
     seen.is_clean()
 
 

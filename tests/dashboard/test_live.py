@@ -348,18 +348,6 @@ def test_a_wait_that_goes_on_is_shown() -> None:
     assert timeline.waits([waited], "running", report("running", 50.0), [40.0]) == [over]
 
 
-def test_long_lanes_are_their_newest_part() -> None:
-    most = timeline.MOST_SPANS
-    events = [event("waited", float(second), seconds=1.0) for second in range(20 * most)]
-    waits = timeline.waits(events, "running", WorkerReport(), [])
-    assert [wait["to"] for wait in waits] == [line["at"] for line in events[-most:]]
-    events = [event("began", float(second), host="here") for second in range(20 * most)]
-    workers = timeline.workers(events, "running", WorkerReport(), [])
-    assert [worker["from"] for worker in workers] == [line["at"] for line in events[-most:]]
-    assert {worker["end"] for worker in workers[:-1]} == {"lost"}
-    assert workers[-1]["to"] is None
-
-
 def test_a_worker_that_died_ends_with_its_last_sign_of_life() -> None:
     events = [event("began", 10.0), event("waited", 14.0), event("began", 20.0), event("began", 30.0)]
     workers = timeline.workers(events, "lost", report("running", 33.0), [9.0, 12.0, 31.0])

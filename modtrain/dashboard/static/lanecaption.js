@@ -1,4 +1,4 @@
-/* The caption of a version: the versions it was trained against, how old they were, and the versions that used it. */
+/* The caption of a version: the versions it was trained against, how old they were, and those that used it; and the key. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -38,8 +38,9 @@
           .filter((o) => (o.peers?.[at.module] ?? []).includes(v.version))
           .map((o) => [lane.module, o.version]),
       );
+      const isThin = data.lanes.some((lane) => (lane.count?.versions ?? 0) > lane.versions.length);
       const present = M.laneOf(data.lanes, at.module).present.includes(v.version);
-      const values = [at, !picked, v, present, users, data.pages];
+      const values = [at, !picked, v, present, users, isThin, data.pages];
       M.fresh(caption, values, () => [
         M.el(
           "p",
@@ -79,6 +80,7 @@
                 .slice(0, 8)
                 .flatMap(([module, number], n) => [n ? ", " : "", link(module, number, `${module} v${number}`)]),
               users.length > 8 ? ` and ${users.length - 8} more` : "",
+              M.el("span", { class: "muted" }, isThin ? " among the versions that are shown" : ""),
             )
           : null,
       ]);
@@ -89,5 +91,32 @@
       describe();
     };
     return caption;
+  };
+
+  /** What the shapes mean. */
+  M.laneKey = () => {
+    const sample = (text, shape, attributes, wide) =>
+      M.el(
+        "span",
+        {},
+        M.svg(
+          "svg",
+          { class: `m0 ${wide ? "" : "one"}`, viewBox: wide ? "-16 -8 32 16" : "-8 -8 16 16" },
+          M.svg(shape, attributes),
+        ),
+        text,
+      );
+    const dot = "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z";
+    return M.el(
+      "p",
+      { class: "key", "aria-hidden": "true" },
+      sample("end of an epoch", "path", { class: "version", d: dot }),
+      sample("within an epoch", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
+      sample("no longer on disk", "path", { class: "version gone", d: dot }),
+      sample("trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
+      sample("worker", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
+      sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
+      sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
+    );
   };
 })();

@@ -34,7 +34,7 @@
       .filter(Boolean)
       .join(" · ");
 
-  /** `draw(seen)` draws; seen: {data, range: [from, to], picked: {module, version} or null, width}. */
+  /** `draw(seen)` draws, and returns whether all versions fit; seen: {data, range, picked: {module, version} or null, width}. */
   M.laneDrawing = () => {
     const svg = M.svg("svg", { class: "lanes", role: "img", focusable: "false" });
     let { data, range, picked, width } = { data: { lanes: [], at: 0 }, range: [0, 1], picked: null, width: 900 };
@@ -43,15 +43,26 @@
     const time = (px) => range[0] + ((px - SIDE) / (width - 2 * SIDE)) * (range[1] - range[0]);
     const y = (i) => TOP + i * LANE + 46;
 
-    /** The versions to draw: all that fit, else the ends of epochs, else some. */
+    /** One of each stretch of so many, a power of two: then the same ones stay as a lane grows. */
+    const some = (versions, most) => {
+      if (most < 1) return [];
+      const every = 2 ** Math.max(0, Math.ceil(Math.log2(versions.length / most)));
+      return versions.filter((_, n) => n % every === 0);
+    };
+
+    /** The versions to draw: all that fit, else the newest, the last and the picked one, ends of epochs, and some others. */
     function marksOf(lane) {
-      const [from, to] = range;
-      const inside = lane.versions.filter((v) => v.at >= from && v.at <= to);
+      const inside = lane.versions.filter((v) => v.at >= range[0] && v.at <= range[1]);
       if (inside.length <= MOST_MARKS) return inside;
-      const full = inside.filter((v) => v.full);
-      const some =
-        full.length <= MOST_MARKS ? full : full.filter((_, i) => i % Math.ceil(full.length / MOST_MARKS) === 0);
-      return some.length ? some : inside.filter((_, i) => i % Math.ceil(inside.length / MOST_MARKS) === 0);
+      const kept = (v, n) => v.final || n === inside.length - 1 || isPicked(lane.module, v.version);
+      const drawn = new Set(inside.filter(kept));
+      for (const wanted of [inside.filter((v) => v.full), inside])
+        for (const v of some(
+          wanted.filter((one) => !drawn.has(one)),
+          MOST_MARKS - drawn.size,
+        ))
+          drawn.add(v);
+      return inside.filter((v) => drawn.has(v));
     }
 
     /** What these versions of each lane were trained against. */
@@ -216,6 +227,8 @@
           ),
         ),
       );
+      const inside = ({ at }) => at >= range[0] && at <= range[1];
+      return data.lanes.every((lane, i) => marks[i].length === lane.versions.filter(inside).length);
     }
 
     function label(lane, i) {
@@ -259,32 +272,5 @@
       );
 
     return { svg, draw, nearest, time };
-  };
-
-  /** What the shapes mean. */
-  M.laneKey = () => {
-    const sample = (text, shape, attributes, wide) =>
-      M.el(
-        "span",
-        {},
-        M.svg(
-          "svg",
-          { class: `m0 ${wide ? "" : "one"}`, viewBox: wide ? "-16 -8 32 16" : "-8 -8 16 16" },
-          M.svg(shape, attributes),
-        ),
-        text,
-      );
-    const dot = "M-4.6 0a4.6 4.6 0 1 1 9.2 0a4.6 4.6 0 1 1-9.2 0z";
-    return M.el(
-      "p",
-      { class: "key", "aria-hidden": "true" },
-      sample("end of an epoch", "path", { class: "version", d: dot }),
-      sample("within an epoch", "path", { class: "version small", d: dot, transform: "scale(.62)" }),
-      sample("no longer on disk", "path", { class: "version gone", d: dot }),
-      sample("trained against", "path", { class: "link", d: "M-14 5C0 5 0-5 14-5" }, true),
-      sample("worker", "rect", { class: "life", x: -14, y: -5, width: 28, height: 10, rx: 3 }, true),
-      sample("waiting", "rect", { class: "wait", x: -14, y: -5, width: 28, height: 10 }, true),
-      sample("died", "path", { class: "ending", d: "M-4-4l8 8M4-4l-8 8" }),
-    );
   };
 })();

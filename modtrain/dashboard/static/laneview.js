@@ -32,8 +32,10 @@
       drawing.svg,
     );
     const buttons = M.el("div", { class: "buttons", role: "group", "aria-label": "Zoom of the lanes" });
-    const node = M.el("div", {}, view, M.el("div", { class: "lanefoot" }, caption, buttons), M.laneKey());
-    let data = { lanes: [], at: 0, pages: null };
+    const more = M.laneRange(runPath, () => draw());
+    const node = M.el("div", {}, view, more.node, M.el("div", { class: "lanefoot" }, caption, buttons), M.laneKey());
+    let sent = { lanes: [], at: 0, pages: null };
+    let data = sent; /* what was sent with the page, and what was loaded of the range that is shown */
     let all = [0, 1];
     let shown = null; /* null: everything, also later versions */
     let picked = null;
@@ -53,7 +55,8 @@
     const version = (pick) => M.versionOf(data.lanes, pick.module, pick.version);
 
     function draw() {
-      drawing.draw({ data, range: range(), picked, width });
+      data = { ...sent, lanes: more.fill(sent.lanes, shown) };
+      more.say(sent.lanes, shown, drawing.draw({ data, range: range(), picked, width }));
       caption.show(data, picked);
       /* The newest version changes all the time: the height stays, so that nothing below moves. */
       if (!picked) caption.style.minHeight = `${(tallest = Math.max(tallest, caption.offsetHeight))}px`;
@@ -148,7 +151,7 @@
     }).observe(view);
 
     node.update = (next) => {
-      data = next;
+      data = sent = next;
       all = extent(data.lanes, data.at);
       if (shown && shown[1] > all[1] + 1) shown = null;
       if (!drag) draw();
