@@ -15,7 +15,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import RunArgument, RunOrSweepArgument
-from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.errors import InputError, ModtrainError
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -169,9 +169,7 @@ def _logs(run: Run, module: str | None) -> dict[str, Path]:
     """The logs by the label of their lines; the modules of one worker share its log."""
     if module is None:
         return {"+".join(modules): run.log_path(modules[0]) for modules in run.spec.placement}
-    if module not in run.modules:
-        near = did_you_mean(module, run.modules)
-        raise InputError(f"{run.name} has no module {module!r}; it has {', '.join(run.modules)}.{near}")
+    run.check_module(module)
     return {"": run.log_path(module)}
 
 

@@ -9,7 +9,7 @@ import typer
 
 from modtrain.cli import options
 from modtrain.cli.arguments import Command
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -130,9 +130,7 @@ def _group(run: Run, modules: str | None) -> list[str]:
         raise InputError(f"Give --modules; the workers of {run.name} train {groups}.")
     names = [name.strip() for name in modules.split(",") if name.strip()]
     for name in names:
-        if name not in run.modules:
-            near = did_you_mean(name, run.modules)
-            raise InputError(f"{run.name} has no module {name!r}; it has {', '.join(run.modules)}.{near}")
+        run.check_module(name)
     for group in run.spec.placement:
         if sorted(group) == sorted(names):
             return group

@@ -28,7 +28,7 @@ from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.scheduling.placement import Placement
 from modtrain.scheduling.weights_reference import find_initial_weights
-from modtrain.storage.run import RunSpec
+from modtrain.storage.run import DEVICE, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
 
@@ -55,7 +55,7 @@ class Config(BaseModel):
     max_staleness: int | None = Field(default=None, ge=0)
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=DEVICE)
     metric: str | None = None
     track: list[str] = Field(default_factory=list)
     init: dict[str, str] = Field(default_factory=dict)
@@ -81,16 +81,27 @@ class Config(BaseModel):
         plugins.load("backend", name)
         return name
 
+    @field_validator("recipe", "name", "root", "dataroot", "profile", mode="before")
+    @classmethod
+    def _as_text(cls, path: Any) -> Any:
+        """A path of Python as text."""
+        return str(path) if isinstance(path, Path) else path
+
     @field_validator("init", mode="before")
     @classmethod
     def _as_table(cls, values: Any) -> Any:
-        """`MODULE=REFERENCE` of the command line as name and value."""
+        """`MODULE=REFERENCE` of the command line as name and value; InputError where a module is named twice."""
+        if isinstance(values, Mapping):
+            return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
         if not isinstance(values, list | tuple):
             return values
-        if wrong := [value for value in values if not str(value).partition("=")[2]]:
+        if wrong := [value for value in values if not all(str(value).partition("="))]:
             raise InputError(
                 f"--init {wrong[0]} is not allowed: give MODULE=REFERENCE, such as translator=runs/apples."
             )
+        named = [str(value).partition("=")[0] for value in values]
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise InputError(f"--init names {twice[0]} twice; a module begins with one set of weights.")
         return dict(str(value).split("=", 1) for value in values)
 
     @field_validator("track", mode="before")

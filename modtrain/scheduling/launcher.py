@@ -30,7 +30,7 @@ from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
 from modtrain.scheduling.restarts import QUICK_FAILURE_S, restart_pause_s, wants_restart
-from modtrain.scheduling.run_plan import RunPlan, choose_launch, find_target, plan_run
+from modtrain.scheduling.run_plan import RunPlan, choose_launch, plan_run, target_of
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.run import Run
@@ -328,12 +328,16 @@ class Launch:
                 member.end(FINISHED)
 
 
-def launch(config: Config, *, notify: Notify = log.info) -> Run:
-    """Create the run or resume it, train it to its end, and return it. ModtrainError where a worker failed."""
-    plan = plan_run(find_target(config))
+def launch(config: Config | Run, *, notify: Notify = log.info) -> Run:
+    """Create the run of a config or resume it, train it to its end, and return it; a run is resumed as it is.
+
+    ModtrainError where a worker failed.
+    """
+    target = target_of(config)
+    plan = plan_run(target)
     for note in plan.notes:
         notify(note)
-    started = create_launch(plan, *choose_launch(config, plan.target.run))
+    started = create_launch(plan, *choose_launch(target.config, target.run))
     started.start()
     for _ in started.watch(notify):
         pass

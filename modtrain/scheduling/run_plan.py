@@ -63,6 +63,19 @@ def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
     return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
 
 
+def target_of(subject: Config | Run) -> Target:
+    """What Python's `launch` is called with; InputError for anything but a config or a run."""
+    if isinstance(subject, Run):
+        config = Config(name=subject.path.name, root=str(subject.path.parent))
+        return find_target(config, named_by_folder=True)
+    if not isinstance(subject, Config):
+        raise InputError(
+            f"launch takes a Config or a Run, not {subject!r}; such as launch(Config(recipe='./my_gan.py', nodes=2)), "
+            "or launch(Run.open('runs/my-gan')) to resume one."
+        )
+    return find_target(subject)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """A run as it is, or as it will be once `write` has created it."""

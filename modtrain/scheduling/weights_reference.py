@@ -7,16 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
+from modtrain.errors import InputError, did_you_mean
 from modtrain.storage import filesystem
 from modtrain.storage.best_version import best_versions
-from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import Run
-from modtrain.storage.trained_weights import newest_trained, trained_file
+from modtrain.storage.trained_weights import newest_trained, trained_at
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
-_REFERENCE = re.compile(r"(?P<run>.+?)(#(?P<module>[^#@/]+))?(@(?P<version>[0-9]+|best))?")
+_REFERENCE = re.compile(r"(?P<run>.+?)(#(?P<module>[^#@/]+))?(@(?P<version>[^#@/]*))?")
 
 
 def find_initial_weights(references: Mapping[str, str], modules: Sequence[str]) -> dict[str, InitialWeights]:
@@ -59,26 +58,18 @@ def _checksum(module: str, file: Path) -> str:
 def _of_version(module: str, reference: str) -> tuple[Path, str]:
     """File and checksum of a version of another run's module, which verifies."""
     match = _REFERENCE.fullmatch(reference)
-    if match is None:
-        raise InputError(f"--init {module}: {reference!r} is neither a file nor RUN#MODULE@VERSION.")
+    if match is None or Path(reference).expanduser().is_file():
+        raise InputError(
+            f"--init {module}: {reference} is not allowed; give a file ({', '.join(SUFFIXES)}), or a module of another "
+            "run as RUN#MODULE@VERSION."
+        )
     run, name, version = Run.open(Path(match["run"]).expanduser()), match["module"] or module, match["version"]
-    if name not in run.modules:
-        raise InputError(f"--init {module}: {run.name} has no module {name!r}; it has {', '.join(run.modules)}.")
+    if version is not None and not re.fullmatch("[0-9]+|best", version):
+        raise InputError(f"--init {module}: version {version!r} is not allowed; give a number or best.")
+    run.check_module(name)
     if version is None:
         checkpoint, file, _ = newest_trained(run, name)
     else:
         number = best_versions(run, None)[0][name] if version == "best" else int(version)
-        checkpoint, file = _at_version(run, name, number)
+        checkpoint, file, _ = trained_at(run, name, number)
     return run.store(name).folder(checkpoint.version) / file, str(checkpoint.files[file]["sha256"])
-
-
-def _at_version(run: Run, module: str, version: int) -> tuple[Checkpoint, str]:
-    store = run.store(module)
-    try:
-        checkpoint = store.meta(version)
-        file = trained_file(checkpoint)
-        store.read(checkpoint, file)
-    except (CorruptCheckpoint, MissingCheckpoint) as error:
-        available = ", ".join(map(str, store.versions())) or "none"
-        raise InputError(f"Version {version} of {module} cannot be read: {error} Available: {available}.") from error
-    return checkpoint, file

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from modtrain.errors import InputError, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -25,6 +26,9 @@ from modtrain.storage.stop_request import (
 
 Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
 """The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""
+
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+"""The devices that a run may be trained on, as a regular expression."""
 
 
 class Change(BaseModel):
@@ -64,7 +68,7 @@ class RunSpec(BaseModel):
     max_staleness: int | None = Field(default=None, ge=0)
     """Epochs."""
     seed: int = 0
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=DEVICE)
     init: dict[str, InitialWeights] = Field(default_factory=dict)
     """By module the weights with which it begins; a module that is not named begins with random ones."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
@@ -93,6 +97,15 @@ class RunSpec(BaseModel):
         return checkpoint.epoch not in [change.before for change in self.changes if change.name == "epochs"]
 
 
+def as_run(run: Run | str | Path) -> Run:
+    """A run, also where the path of its folder is given; InputError for anything else."""
+    if isinstance(run, str | Path):
+        return Run.open(run)
+    if not isinstance(run, Run):
+        raise InputError(f"run is a {type(run).__name__}; give a Run, or its folder, such as 'runs/apples'.")
+    return run
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder and the content of its `run.json`."""
@@ -107,7 +120,7 @@ class Run:
         return Run.open(path)
 
     @staticmethod
-    def open(path: Path) -> Run:
+    def open(path: str | Path) -> Run:
         """The run in a folder; InputError where there is none."""
         return Run(Path(path).resolve(), manifest.read_manifest(Path(path), "run", layout.RUN_FILE, RunSpec))
 
@@ -124,6 +137,12 @@ class Run:
     def modules(self) -> list[str]:
         """Every module, in the order of the placement."""
         return [module for worker in self.spec.placement for module in worker]
+
+    def check_module(self, name: str) -> None:
+        """InputError where the run has no module of this name."""
+        if name not in self.modules:
+            near = did_you_mean(str(name), self.modules)
+            raise InputError(f"{self.name} has no module {name!r}; it has {', '.join(self.modules)}.{near}")
 
     def worker_of(self, module: str) -> int:
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)
@@ -159,6 +178,8 @@ class Run:
         return self.path / layout.JOBS
 
     def store(self, module: str) -> CheckpointStore:
+        """The versions of a module; InputError where the run has no such module."""
+        self.check_module(module)
         return CheckpointStore(self.module_path(module))
 
     def is_finished(self, modules: Iterable[str]) -> bool:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -19,20 +20,21 @@ from modtrain.recipes.loading import data_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation, read_evaluations
-from modtrain.storage.run import Run
+from modtrain.storage.run import Run, as_run
 from modtrain.training.inference import load, png, recipe_errors, seeded
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(run: Run, *, device: str = "auto") -> dict[str, Any]:
+def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
     """Evaluate the newest full checkpoints; the result is also appended to `evaluation/metrics.jsonl`.
 
     Returns run, recipe, versions and epochs by module, metrics by name (None where not finite), and grid, the path of
     the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the
-    same numbers; torch's global generators are left as they were.
+    same numbers; torch's global generators are left as they were. `run` may also be the path of its folder.
     """
+    run = as_run(run)
     recipe = recipe_of(run.spec)
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from modtrain import plugins
 from modtrain.data.images import as_float, find, read_rgb
-from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, did_you_mean
+from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of, recipe_of
@@ -24,8 +24,8 @@ from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.best_version import best_versions
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.run import Run
-from modtrain.storage.trained_weights import newest_trained, trained_file
+from modtrain.storage.run import Run, as_run
+from modtrain.storage.trained_weights import newest_trained, trained_at
 from modtrain.training import serialization
 from modtrain.training.learner import choose_device
 from modtrain.training.peers import freeze
@@ -102,9 +102,11 @@ def load(
     InputError where there is no such run, module, version, metric or device, or where a version was pruned meanwhile:
     a run keeps only its newest versions.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
+    run = as_run(run)
     if best is not False and version is not None:
         raise InputError("Give either version or best to load, not both.")
+    if not isinstance(best, bool | str):
+        raise InputError(f"best = {best!r} is not allowed; give True, or the name of a metric.")
     recipe = recipe_of(run.spec)
     params, device = params_of(run.spec, recipe), choose_device(device)
     versions, reason = _selected_versions(run, version), ""
@@ -116,7 +118,7 @@ def load(
         if selected is None:
             checkpoint, _, content = newest_trained(run, name)
         else:
-            checkpoint, content = _at_version(run, name, selected, reason)
+            checkpoint, _, content = trained_at(run, name, selected, of=reason)
         networks[name] = _build(run, recipe, name, params, checkpoint, content).to(device)
         checkpoints[name] = checkpoint
     return TrainedModel(
@@ -190,22 +192,6 @@ def png(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def _at_version(run: Run, module: str, version: int, reason: str) -> tuple[Checkpoint, bytes]:
-    """One version: its average where it has one, else its weights."""
-    store = run.store(module)
-    try:
-        checkpoint = store.meta(version)
-        return checkpoint, store.read(checkpoint, trained_file(checkpoint))
-    except CorruptCheckpoint as error:
-        raise InputError(f"Version {version} of {module}{reason} cannot be read: {error}") from error
-    except MissingCheckpoint as error:
-        versions = store.versions()
-        pruned = any(version < other for other in versions)
-        missing = "was pruned: a run keeps only its newest versions" if pruned else "does not exist"
-        available = ", ".join(map(str, versions)) or "none"
-        raise InputError(f"Version {version} of {module}{reason} {missing}. Available: {available}.") from error
-
-
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
     # Initial weights are replaced at once: their draws must not show outside.
     with torch.random.fork_rng(), recipe_errors(run):
@@ -221,13 +207,15 @@ def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Check
 
 
 def _selected_versions(run: Run, version: int | Mapping[str, int] | None) -> dict[str, int]:
-    if isinstance(version, int):
-        return dict.fromkeys(run.modules, version)
-    for module in version or {}:
-        if module not in run.modules:
-            near = did_you_mean(module, run.modules)
-            raise InputError(f"{run.name} has no module {module!r}; it has {', '.join(run.modules)}.{near}")
-    return dict(version or {})
+    selected = dict(version or {}) if isinstance(version, Mapping | None) else dict.fromkeys(run.modules, version)
+    for module, number in selected.items():
+        run.check_module(module)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise InputError(
+                f"version = {version!r} is not allowed; give a number, or numbers by module, such as "
+                f"{{{module!r}: 12}}."
+            )
+    return selected
 
 
 def _check_tensor(images: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from modtrain.recipes.base import Recipe, resolve
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
-from modtrain.storage.run import Run
+from modtrain.storage.run import DEVICE, Run
 from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
 from modtrain.training.records import MetricsWriter
@@ -146,11 +147,15 @@ class Learner:
 def choose_device(device: str, worker: int = 0) -> str:
     """A torch device name. `auto` assigns the GPUs to the workers in turn, and the CPU where there is none.
 
-    InputError for a GPU that this machine does not have.
+    InputError for what is no device, or one that this machine does not have.
     """
+    if not re.fullmatch(DEVICE, device):
+        raise InputError(f"device = {device!r} is not allowed; use auto, cpu, cuda, cuda:1 or mps.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
         raise InputError(f"--device {device} is not available: this machine has {count} GPUs. Use auto or cpu.")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps is not available: it is the GPU of a Mac. Use auto or cpu.")
     if device != "auto":
         return device
     return f"cuda:{worker % count}" if count else "cpu"

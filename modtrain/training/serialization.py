@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,15 @@ def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load(content)
         values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, ValueError, EOFError, KeyError) as error:
-        raise InputError(f"{path} does not hold weights: {' '.join(str(error).split())}.") from error
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a safetensors file, or a damaged one: {error}.") from error
+    except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError, KeyError) as error:
+        if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            raise InputError(
+                f"{path} holds {found[1]}, which is not loaded, since that could run code; save only the tensors, as "
+                "in torch.save(net.state_dict(), path)."
+            ) from error
+        raise InputError(f"{path} is not a file of torch.save, or a damaged one.") from error
     for name in _WRAPPED:
         values = values[name] if isinstance(values, Mapping) and isinstance(values.get(name), Mapping) else values
     if not isinstance(values, Mapping) or not all(isinstance(value, Tensor) for value in values.values()):

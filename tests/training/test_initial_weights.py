@@ -93,14 +93,20 @@ def test_a_state_dict_that_torch_saved_is_read_without_executing_anything(
 def test_what_does_not_fit_is_refused_before_anything_is_created(begin: Begin, trained: Run, tmp_path: Path) -> None:
     torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "pickled.pt")
     (tmp_path / "torn.safetensors").write_bytes(b"{}")
+    (tmp_path / "text.pth").write_text("hello")
     for reference, expected in {
         f"discriminator={trained.path}#generator": "does not fit discriminator: 2.weight is missing",
         f"generatr={trained.path}": "there is no such module; .* Did you mean 'generator'?",
         f"generator={trained.path}#painter": "source has no module 'painter'",
-        f"generator={trained.path}@999": "Version 999 of generator cannot be read",
+        f"generator={trained.path}@999": r"Version 999 of generator does not exist. Available: 0, 1\.",
+        f"generator={trained.path}@newest": "--init generator: version 'newest' is not allowed; give a number or best",
+        f"generator={trained.path / 'run.json'}": r"give a file \(.safetensors, .pth, .pt\), or a module of",
+        f"={trained.path}": "give MODULE=REF",
         f"generator={tmp_path / 'none.pth'}": "there is no file",
-        f"generator={tmp_path / 'pickled.pt'}": "does not hold weights",
-        f"generator={tmp_path / 'torn.safetensors'}": "does not hold weights",
+        f"generator={tmp_path / 'pickled.pt'}": "pickled.pt holds torch.nn.modules.linear.Linear, which is not loaded, "
+        r"since that could run code; save only the tensors, as in torch.save\(net.state_dict\(\), path\)\.$",
+        f"generator={tmp_path / 'text.pth'}": r"text.pth is not a file of torch.save, or a damaged one\.$",
+        f"generator={tmp_path / 'torn.safetensors'}": "torn.safetensors is not a safetensors file, or a damaged one",
         "generator": "give MODULE=REF",
     }.items():
         with pytest.raises(InputError, match=expected):
