@@ -112,6 +112,11 @@ CONSEQUENCES = (PeerTimeout.exit_code, FencedOut.exit_code)
 """Exit codes of workers that failed because of another worker; the cause is to be looked for there."""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `3 epochs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close."""
     near = difflib.get_close_matches(wrong, list(allowed), n=1)

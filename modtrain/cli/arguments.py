@@ -155,7 +155,7 @@ def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
             near = did_you_mean(option.replace("_", "-"), [*known, *sorted(spelled)])
             raise InputError(
                 f"There is no option {option}, and the recipe has no parameter of that name.{near} "
-                "`modtrain launch --help` lists the options, `modtrain recipes NAME` the parameters."
+                f"`{ctx.command_path} --help` lists the options, `modtrain recipes NAME` the parameters."
             )
         settings += [f"{name}={value}" for name in names]
     return settings

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from modtrain.cli import terminal
+from modtrain.errors import counted
 from modtrain.storage.run_state import BY_URGENCY, ENDED, LIVE
 
 ALARM_SHARE = 3
@@ -49,7 +50,7 @@ def render(name: str, rows: list[Row], unsearched: bool, width: int, height: int
     parts += ["", Text(UNSEARCHED, "yellow")] if unsearched else []
     parts += ["", *(terminal.alarm_text(alarm, _name(row)) for row, alarm in shown)] if shown else []
     if hidden := len(alarms) - len(shown):
-        parts.append(Text(f"and {hidden} more alarm{'s' * (hidden != 1)}.", "dim"))
+        parts.append(Text(f"and {counted(hidden, 'more alarm')}.", "dim"))
     return Group(*parts)
 
 

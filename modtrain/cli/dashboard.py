@@ -12,7 +12,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import Count, Text, option
-from modtrain.errors import InputError
+from modtrain.errors import InputError, counted
 
 if TYPE_CHECKING:
     from modtrain.dashboard.access import Access
@@ -68,7 +68,7 @@ def _export(root: Path, target: Path) -> None:
             typer.echo(f"{start}{done} of {total} runs and sweeps", nl=done == total or not is_terminal, err=True)
 
     pages = export(root, target, show_progress)
-    typer.echo(f"Wrote {pages} page{'s' * (pages != 1)}: open {target / 'index.html'}")
+    typer.echo(f"Wrote {counted(pages, 'page')}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:

@@ -12,6 +12,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption, RunArgument
+from modtrain.errors import counted
 
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
 PROGRESS_S = 5.0
@@ -79,7 +80,7 @@ def apply(
     done = _show_progress(apply_to_files(opened, files, device=device, broken=skip), len(files), broken)
     from modtrain.cli.terminal import duration
 
-    typer.echo(f"{done} of {len(files)} images in {duration(time.monotonic() - started_at)}: {target}")
+    typer.echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {target}")
     raise typer.Exit(1 if broken else 0)
 
 

@@ -15,7 +15,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import RunArgument, RunOrSweepArgument
-from modtrain.errors import InputError, ModtrainError
+from modtrain.errors import InputError, ModtrainError, counted
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def history(
     else:
         _print_tables(list(rows))
     if damaged:
-        raise ModtrainError(f"{len(damaged)} trials cannot be read and were skipped. {damaged[0]}")
+        raise ModtrainError(f"Skipped {counted(len(damaged), 'trial')} that cannot be read: {damaged[0]}")
 
 
 def log(

@@ -57,7 +57,12 @@ def launch(
     name: Annotated[
         Text, option(EXECUTION, "Name of the run's folder. [the recipe's name, numbered]", metavar="NAME")
     ] = None,
-    dry_run: Annotated[bool, option(MODE, "Show what would be launched; create nothing.", "--dry-run")] = False,
+    dry_run: Annotated[
+        bool,
+        option(
+            MODE, "Show what would be launched and create nothing; on slurm and pbs write the scripts.", "--dry-run"
+        ),
+    ] = False,
     detach: Annotated[bool, option(MODE, "Launch in the background and return.", "--detach")] = False,
     wait: Annotated[bool, option(MODE, "Follow the jobs of slurm or pbs to their end.", "--wait")] = False,
     resume: Annotated[bool, option(MODE, "Only resume an existing run; never create one.", "--resume")] = False,
@@ -79,8 +84,6 @@ def launch(
     _check_existing(target, resume=resume)
     names = [parameter.name for parameter in parameters(target.recipe.params)]
     plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
-    for note in plan.notes:
-        typer.echo(note, err=True)
     _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
 
 
@@ -129,6 +132,8 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
     if dry_run and not unattended:
         launch_modes.show_plan(plan, backend)
         return
+    for note in plan.notes:
+        typer.echo(note, err=True)
     created = create_launch(plan, backend, options, submits=not dry_run)
     if dry_run:
         launch_modes.show_scripts(created)

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 from modtrain.cli import terminal
-from modtrain.errors import ModtrainError
+from modtrain.errors import ModtrainError, counted
 from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.placement import format_placement
@@ -30,6 +30,11 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     costs = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in plan.costs.items())
     source = "from run.json" if plan.target.resumes else f"measured per step: {costs}" if costs else ""
     out.print(f"[bold]{plan.run.name}[/]  [dim]{status}[/]\n")
+    if plan.notes:
+        out.print("[dim]would be changed[/]")
+        for note in plan.notes:
+            out.print(terminal.Text(f"  {note}"), soft_wrap=True)
+        out.print()
     facts = {
         "folder": plan.run.path,
         "recipe": spec.recipe,
@@ -37,8 +42,8 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         "backend": backend,
         "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
-        "exchange": f"every {spec.exchange_every} steps" if spec.exchange_every else "after every epoch",
-        "staleness": "unbounded" if spec.max_staleness is None else f"at most {spec.max_staleness} epochs",
+        "exchange": f"every {counted(spec.exchange_every, 'step')}" if spec.exchange_every else "after every epoch",
+        "staleness": "unbounded" if spec.max_staleness is None else f"at most {counted(spec.max_staleness, 'epoch')}",
         "seed": spec.seed,
         "device": spec.device,
     }

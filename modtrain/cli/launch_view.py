@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested, counted
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch, Member
@@ -88,8 +88,8 @@ class LaunchView:
 
     def _print_header(self) -> None:
         spec = self.run.spec
-        workers = "1 worker" if len(spec.placement) == 1 else f"{len(spec.placement)} workers"
-        about = f"{Path(spec.recipe).name}, {spec.epochs} epochs, {workers} on {self.launch.backend_name}"
+        size = f"{counted(spec.epochs, 'epoch')}, {counted(len(spec.placement), 'worker')}"
+        about = f"{Path(spec.recipe).name}, {size} on {self.launch.backend_name}"
         self.out.print(Text.assemble((self.run.name, "bold"), "  ", (about, "dim")), soft_wrap=True)
         if not self.out.is_terminal:
             self.out.print(Text(f"in {terminal.short(self.run.path)}"), soft_wrap=True)

@@ -11,6 +11,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption
+from modtrain.errors import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,8 +75,8 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
     bound, every = recipe["max_staleness"], recipe["exchange_every"]
-    exchange = f"every {every} steps" if every else "after every epoch"
-    staleness = "unbounded" if bound is None else f"at most {bound} epochs"
+    exchange = f"every {counted(every, 'step')}" if every else "after every epoch"
+    staleness = "unbounded" if bound is None else f"at most {counted(bound, 'epoch')}"
     facts = {"modules": "\n".join(modules), "epochs": recipe["epochs"], "exchange": exchange, "staleness": staleness}
     out.print(terminal.facts(facts), "")
     out.print(_parameters(recipe["params"]), "")

@@ -16,7 +16,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption, RunOrSweepArgument
-from modtrain.errors import CONSEQUENCES, BackendSilent, InputError, ModtrainError, Preempted, StopRequested
+from modtrain.errors import CONSEQUENCES, BackendSilent, InputError, ModtrainError, Preempted, StopRequested, counted
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class RunView:
         from modtrain.cli import terminal
         from modtrain.monitoring.status import queue_messages
 
-        workers = f"{len(current['workers'])} worker{'s' * (len(current['workers']) != 1)}"
+        workers = counted(len(current["workers"]), "worker")
         name, state = terminal.plain(current["run"]), terminal.state_text(current["state"])
         head = terminal.Text.assemble((name, "bold"), "  ", state)
         about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")

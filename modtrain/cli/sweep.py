@@ -11,7 +11,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import Command, SweepCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, TRAINING, Count, Text, option
-from modtrain.errors import InputError, StopRequested
+from modtrain.errors import InputError, StopRequested, counted
 from modtrain.storage.layout import JOBS
 
 if TYPE_CHECKING:
@@ -52,9 +52,13 @@ def sweep(
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
     epochs: options.EpochsOption = None,
+    exchange_every: options.ExchangeOption = None,
+    max_staleness: options.StalenessOption = None,
+    peer_timeout_s: options.PeerTimeoutOption = None,
     seed: Annotated[Count, option(TRAINING, "Seed of the trials, and of the sampler. [0]", metavar="N")] = None,
     device: options.DeviceOption = None,
     track: options.TrackOption = None,
+    init: options.InitOption = None,
     nodes: Annotated[Count, option(EXECUTION, "Nodes of all trials together.", metavar="N")] = None,
     max_running: Annotated[Count, option(EXECUTION, "Trials at the same time.", metavar="N")] = None,
     nodes_per_trial: Annotated[Count, option(EXECUTION, "Workers of a trial. [one a module]", metavar="N")] = None,
@@ -77,7 +81,8 @@ def sweep(
     given = {
         "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "seed": seed, "device": device, "root": root,
         "name": name, "backend": backend, "profile": profile, "address": address, "nodes": nodes_per_trial,
-        "track": track or None,
+        "track": track or None, "exchange_every": exchange_every, "max_staleness": max_staleness,
+        "peer_timeout_s": peer_timeout_s, "init": init or None,
     }  # fmt: skip
     section = {
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,
@@ -131,7 +136,8 @@ def trial(
     opened = Sweep.open(sweep)
     number, worker = divmod(task, opened.workers)
     if number >= opened.spec.trials:
-        raise InputError(f"--task {task} is beyond the {opened.spec.trials} trials of {opened.workers} workers each.")
+        size = f"{counted(opened.spec.trials, 'trial')} of {counted(opened.workers, 'worker')} each"
+        raise InputError(f"--task {task} is beyond the {size}.")
     if (stop := opened.stop_request()) is not None:
         raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
     run = opened.begin(number)
@@ -219,7 +225,7 @@ def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
         typer.echo(f"# {path}")
     if scripts:
         typer.echo(scripts[0].read_text())
-    typer.echo(f"# Nothing was submitted. The scripts of {len(numbers)} trials are in {sweep.path / JOBS}.")
+    typer.echo(f"# Nothing was submitted. The scripts of {counted(len(numbers), 'trial')} are in {sweep.path / JOBS}.")
 
 
 def _print_facts(plan: SweepPlan) -> None:
@@ -232,7 +238,7 @@ def _print_facts(plan: SweepPlan) -> None:
     facts = {
         "recipe": spec.config["recipe"],
         "varies": ", ".join(varied),
-        "trials": f"{spec.trials} by {spec.sampler}, each with {workers} worker{'s' * (workers > 1)}",
+        "trials": f"{spec.trials} by {spec.sampler}, each with {counted(workers, 'worker')}",
         "first": "\n".join(map(space.format_values, first)),
         "at once": plan.at_once or "as many as there is room for",
         "metric": f"{spec.metric} ({'more' if spec.maximize else 'less'} is better)" if spec.metric else "none",

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import BackendSilent, InputError, Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import BackendSilent, InputError, Interrupted, ModtrainError, Preempted, StopRequested, counted
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.run_state import ENDED, PENDING
 from modtrain.storage.stop_request import StopRequest
@@ -84,7 +84,7 @@ def heading(sweep: Sweep, trials: Sequence[Trial]) -> Text:
 def summary(trials: Sequence[Trial]) -> str:
     """`50 trials: 4 running, 46 finished`."""
     counts = ", ".join(f"{count} {state}" for state, count in count_states(trials).items())
-    return f"{len(trials)} trial{'s' * (len(trials) != 1)}: {counts}"
+    return f"{counted(len(trials), 'trial')}: {counts}"
 
 
 def build_table(sweep: Sweep, trials: Sequence[Trial], metric: str | None, width: int) -> list[Table | Text]:
@@ -125,7 +125,7 @@ class QueueView:
         if self.queue.waiting:
             count, ended = len(self.queue.trials), len(self.queue.trials) - len(self.queue.waiting)
             kept = f", {ended} of them ended before" if ended else ""
-            facts = f"{count} trials{kept}, {self.queue.at_once} at a time on {self.queue.backend_name}"
+            facts = f"{counted(count, 'trial')}{kept}, {self.queue.at_once} at a time on {self.queue.backend_name}"
             self.out.print(Text.assemble((self.sweep.name, "bold"), "  ", (facts, "dim")), soft_wrap=True)
             refreshed_at = float("-inf")
             live = Live(console=self.out, auto_refresh=False, transient=True)
@@ -187,7 +187,8 @@ def print_submitted(sweep: Sweep, numbers: Sequence[int], *, retry_failed: bool)
     rest = "" if len(numbers) == sweep.spec.trials else "; the others have ended, or have live jobs"
     if rest and not retry_failed and _can_retry(read_trials(sweep, ask_scheduler=False)):
         rest += " (--retry-failed runs failed ones again)"
-    typer.echo(f"{sweep.name}: submitted {len(numbers)} of {sweep.spec.trials} trials ({tasks} tasks){rest}.")
+    total = counted(sweep.spec.trials, "trial")
+    typer.echo(f"{sweep.name}: submitted {len(numbers)} of {total} ({counted(tasks, 'task')}){rest}.")
     path = shlex.quote(terminal.short(sweep.path))
     typer.echo(f"  watch it   modtrain sweep-status {path}")
     typer.echo(f"  stop it    modtrain stop {path}")

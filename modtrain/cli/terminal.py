@@ -16,6 +16,8 @@ from rich.table import Column as Column
 from rich.table import Table as Table
 from rich.text import Text as Text
 
+from modtrain.errors import counted
+
 WIDE, NARROW = 100, 60
 """Widths in columns: from the first one peers have a column of their own, below the second one numbers are omitted."""
 _NUMBERS = ("version", "epoch", "step", "rate", "left", "loss")
@@ -171,7 +173,7 @@ def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
     texts = []
     for name, peer in module["peers"].items():
         if peer["version"] is not None:
-            steps = f" ({count} step{'s' * (count != 1)})" if (count := peer.get("behind_steps")) else ""
+            steps = f" ({counted(count, 'step')})" if (count := peer.get("behind_steps")) else ""
             behind = f", {peer['behind']} behind{steps}" if peer["behind"] else ""
             texts.append(Text(f"{name} v{peer['version']}{behind}", "dim"))
     waits = [Text(f"waits for {worker['waiting_for']}", "yellow")] if module["state"] == "waiting" else []

@@ -9,7 +9,7 @@ import typer
 
 from modtrain.cli import options
 from modtrain.cli.arguments import Command
-from modtrain.errors import InputError
+from modtrain.errors import InputError, counted
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def stop(
         from modtrain.sweeps.runner import stop as stop_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        trials = _count(stop_sweep(Sweep.open(run), reason), "running trial")
+        trials = counted(stop_sweep(Sweep.open(run), reason), "running trial")
         typer.echo(
             f"Asked {trials} to publish and exit; no other trial starts. `modtrain sweep {path}` resumes the sweep."
         )
@@ -105,18 +105,14 @@ def cancel(run: options.RunOrSweepArgument) -> None:
         from modtrain.sweeps.runner import cancel as cancel_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        trials = _count(cancel_sweep(Sweep.open(run)), "trial")
+        trials = counted(cancel_sweep(Sweep.open(run)), "trial")
         typer.echo(f"Ended the jobs of {trials}. `modtrain sweep {path}` resumes the sweep.")
         return
     opened = Run.open(run)
     ended = cancel_jobs(opened)
-    typer.echo(f"Ended {_count(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
+    typer.echo(f"Ended {counted(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
     if not opened.is_finished(opened.modules):
         typer.echo(f"`modtrain launch {path}` resumes the run.")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _group(run: Run, modules: str | None) -> list[str]:

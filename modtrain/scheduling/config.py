@@ -200,7 +200,7 @@ def _sentence(item: Any) -> str:
 
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package in ("modtrain", "torch", "torchvision", "ray"):
+    for package in ("modtrain", "torch", "ray"):
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     return versions

@@ -16,7 +16,7 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.profile import Profile
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS_FILE
-from modtrain.storage.liveness import launcher_pid
+from modtrain.storage.liveness import launcher_pid, live_modules
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import WorkerJob
@@ -87,6 +87,13 @@ def still_trains(run: Run, module: str, job: JobId, state: JobState) -> bool:
 def job_states(run: Run) -> dict[int, JobState]:
     """The state of each submitted job by worker; each backend is asked once."""
     return record_states(read_record(run))
+
+
+def active_modules(run: Run) -> list[str]:
+    """The modules with a live worker or a live job; ModtrainError where the scheduler of a job does not answer."""
+    alive, states = live_modules(run), job_states(run)
+    queued = [name for number, state in states.items() if state.live for name in run.spec.placement[number]]
+    return [name for name in run.modules if name in alive or name in queued]
 
 
 def record_states(record: Record, backends: Mapping[str, Backend] = MappingProxyType({})) -> dict[int, JobState]:

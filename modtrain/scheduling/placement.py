@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, counted, did_you_mean
 
 Placement = list[list[str]]
 
@@ -22,8 +22,8 @@ def place(modules: Sequence[str], nodes: int, costs: Mapping[str, float]) -> Pla
         raise InputError(f"--nodes {nodes} is not allowed; use 1 (joint training) to {len(modules)} (one module each).")
     if nodes > len(modules):
         raise InputError(
-            f"--nodes {nodes} is more than the recipe's {len(modules)} modules ({', '.join(modules)}), and one module "
-            f"cannot be spread over several nodes yet; use at most --nodes {len(modules)}."
+            f"--nodes {nodes} is more than the recipe's {counted(len(modules), 'module')} ({', '.join(modules)}), and "
+            f"one module cannot be spread over several nodes yet; use at most --nodes {len(modules)}."
         )
     if nodes == 1:
         return [list(modules)]

@@ -17,10 +17,9 @@ from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten
 from modtrain.scheduling import placement
 from modtrain.scheduling.config import Config, resolved_path
-from modtrain.scheduling.job_record import job_states
+from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.folder_listing import listing_sha256
-from modtrain.storage.liveness import live_modules
 from modtrain.storage.run import Change, Run, RunSpec
 
 _EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job"}
@@ -44,23 +43,29 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
         )
     if allowed.keys() - {"metric"}:
         _check_idle(run)
-    changes = [Change(name=name, before=other[name][0], after=new, at=time.time()) for name, new in allowed.items()]
-    update = {**allowed, "changes": [*spec.changes, *changes]}
     if "epochs" in allowed:
-        update["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
-    changed = replace(run, spec=spec.model_copy(update=update))
+        allowed["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
+    before = {name: getattr(spec, name) for name in allowed}
+    changes = [
+        Change(name=name, before=before[name], after=new, at=time.time())
+        for name, new in allowed.items()
+        if before[name] != new
+    ]
+    changed = replace(run, spec=spec.model_copy(update={**allowed, "changes": [*spec.changes, *changes]}))
     _check_dataroot(changed)
     return changed.spec
 
 
 def describe(before: RunSpec, after: RunSpec) -> list[str]:
-    """The changes of a run in sentences."""
+    """The changes of a run in sentences whose subject is the run."""
     sentences = []
     for change in after.changes[len(before.changes) :]:
         if change.name == "metric":
-            sentences.append(f"Its versions are compared by {change.after} from now on.")
+            sentences.append(f"Compares its versions by {change.after}.")
+        elif change.name in _NOUNS:
+            sentences.append(f"Takes its {_NOUNS[change.name]} from {change.after}, the same as in {change.before}.")
         elif change.name != "epochs":
-            sentences.append(f"The same {_NOUNS[change.name]} was found in {change.after}; run.json names it now.")
+            continue
         elif after.schedule_epochs is None:
             sentences.append(
                 f"Trains to epoch {change.after} instead of {change.before}. Schedules cover all {change.after} "
@@ -119,14 +124,15 @@ def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
 
 def _check_idle(run: Run) -> None:
     """InputError where a worker of the run is live or queued: it would not know of the change."""
-    if live := live_modules(run):
-        raise InputError(f"{run.name} is running ({', '.join(live)}); `modtrain stop {run.path}`, then change it.")
     try:
-        is_queued = any(state.live for state in job_states(run).values())
+        active = active_modules(run)
     except ModtrainError as error:
         raise InputError(f"{run.name} cannot be changed while it is unknown whether it has jobs: {error}") from error
-    if is_queued:
-        raise InputError(f"{run.name} has queued jobs; `modtrain cancel {run.path}`, then change it.")
+    if active:
+        raise InputError(
+            f"{run.name} is running or queued ({', '.join(active)}); `modtrain stop {run.path}`, or `modtrain cancel` "
+            "for queued jobs, then change it."
+        )
 
 
 def _check_dataroot(run: Run) -> None:

@@ -23,13 +23,12 @@ from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import placement
 from modtrain.scheduling.backends.base import BackendOptions, python_path
 from modtrain.scheduling.config import Config, new_spec
-from modtrain.scheduling.job_record import Record, job_states, read_record
+from modtrain.scheduling.job_record import Record, active_modules, read_record
 from modtrain.scheduling.profile import Profile, read_profile
 from modtrain.scheduling.run_changes import changed_spec, describe
 from modtrain.storage import filesystem
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.layout import RUN_FILE
-from modtrain.storage.liveness import live_modules
 from modtrain.storage.manifest import check_name
 from modtrain.storage.run import Run, RunSpec
 
@@ -177,10 +176,10 @@ def measured_costs(spec: RunSpec) -> dict[str, float]:
 
 def has_begun(run: Run) -> bool:
     """Whether anything was published, runs, or is queued; true as well where the scheduler does not answer."""
-    if any(run.store(module).versions() for module in run.modules) or live_modules(run):
+    if any(run.store(module).versions() for module in run.modules):
         return True
     try:
-        return any(state.live for state in job_states(run).values())
+        return bool(active_modules(run))
     except ModtrainError:
         return True
 

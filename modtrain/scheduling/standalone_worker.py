@@ -56,7 +56,7 @@ def train(
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
     if is_alone and run.is_finished(run.modules):
-        from modtrain.training.evaluation import final_evaluation  # loads torchvision, which takes seconds
+        from modtrain.training.evaluation import final_evaluation
 
         final_evaluation(run, device=run.spec.device)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modtrain import plugins
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, counted, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import flatten, parameters, sentence, with_settings
@@ -25,6 +25,7 @@ from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.job_record import Record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, SWEEP_FILE
 from modtrain.storage.manifest import check_name
@@ -146,7 +147,7 @@ def plan_sweep(
     existing sweep.
     """
     if config.nodes is not None and config.nodes > len(recipe.modules):
-        modules = f"{len(recipe.modules)} modules ({', '.join(recipe.modules)})"
+        modules = f"{counted(len(recipe.modules), 'module')} ({', '.join(recipe.modules)})"
         raise InputError(f"--nodes-per-trial {config.nodes} is more than the recipe's {modules}.")
     record = sweep.read_record() if sweep else SweepRecord()
     previous = sweep.previous_launch(record) if sweep else Record()
@@ -159,7 +160,8 @@ def plan_sweep(
         spec = resumed_spec(sweep, config, section, varied, recipe)
     workers, nodes = len(spec.placement), section.nodes
     if nodes is not None and nodes < workers:
-        raise InputError(f"--nodes {nodes} is less than one trial needs: it has {workers} workers, a node each.")
+        needed = counted(workers, "worker")
+        raise InputError(f"--nodes {nodes} is less than one trial needs: it has {needed}, a node each.")
     limits = [limit for limit in (section.max_running, nodes // workers if nodes else None) if limit]
     before = record.at_once if record.backend == name else None
     at_once = min(limits, default=before)
@@ -174,7 +176,12 @@ def resumed_spec(sweep: Sweep, config: Config, section: SweepSection, varied: Sp
     if other := differences(sweep, config, section, varied, recipe):
         raise InputError(
             f"{sweep.path} exists with other settings: {'; '.join(other)}. Leave them out to resume it, or "
-            "choose another --name."
+            f"choose another --name.{_advice(sweep, other)}"
+        )
+    dataroot = spec.config.get("dataroot")
+    if dataroot and not Path(dataroot).is_dir() and not all(sweep.map_trials(lambda n: _is_finished(sweep, n))):
+        raise InputError(
+            f"The data of {sweep.name} is no longer in {dataroot}; put it back, or a link to its new place."
         )
     if spec.recipe_sha256 != recipe_sha256(spec.config["recipe"]):
         log.warning("The recipe %s has changed since this sweep was created.", spec.config["recipe"])
@@ -197,8 +204,13 @@ def differences(sweep: Sweep, config: Config, section: SweepSection, varied: Spa
     free = {name for group in groups for name in group}
     given = [f"{name}={json.dumps(value)}" for name, value in flatten(config.params).items() if name not in free]
     params = with_settings(spec.config["params"], given)
-    base = new_spec(read_config(None, spec.config), recipe, spec.placement)
-    phrases = run_changes.differences(config.model_copy(update={"params": params, "nodes": None}), recipe, base)
+    # The files of `init` are not needed any more once the trials have begun.
+    base = new_spec(read_config(None, {**spec.config, "init": {}}), recipe, spec.placement)
+    compared = config.model_copy(update={"params": params, "nodes": None, "init": {}})
+    phrases = run_changes.differences(compared, recipe, base)
+    init = {module: resolved(reference) for module, reference in config.init.items()}
+    if init not in ({}, old := spec.config.get("init", {})):
+        phrases.append(f"init is {old!r}, not {init!r}")
     if config.nodes not in (None, sweep.workers):
         phrases.append(f"nodes-per-trial is {sweep.workers}, not {config.nodes}")
     fixed = {"sampler", "prune", "evaluate_every"}
@@ -208,6 +220,19 @@ def differences(sweep: Sweep, config: Config, section: SweepSection, varied: Spa
         if (old := getattr(spec, name)) != new and (name in fixed or (name == "trials" and new < old)):
             phrases.append(f"{name} is {old!r}, not {new!r}")
     return phrases + (_space_differences(sweep.space, varied) if varied else [])
+
+
+def _advice(sweep: Sweep, phrases: Sequence[str]) -> str:
+    """What to do instead of giving a sweep other settings that a run may get."""
+    names = [phrase.partition(" is ")[0] for phrase in phrases]
+    if "epochs" in names:
+        return f" One of its trials is trained longer by `modtrain launch {sweep.run_path(0)} --epochs N`."
+    return " If the data was moved, put a link to it in the old place." if "dataroot" in names else ""
+
+
+def _is_finished(sweep: Sweep, number: int) -> bool:
+    run = sweep.intact_run(number)
+    return run is not None and run.is_finished(run.modules)
 
 
 def _space_differences(old: Space, new: Space) -> list[str]:

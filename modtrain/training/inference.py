@@ -9,10 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.functional import pil_to_tensor
 
 from modtrain import plugins
 from modtrain.data.images import as_float, find, read_rgb
@@ -72,7 +72,7 @@ class TrainedModel:
 
     def apply_image(self, image: Image.Image) -> Image.Image:
         """One RGB image to another one."""
-        applied = self._apply(as_float(pil_to_tensor(image).to(self.device))[None])
+        applied = self._apply(as_float(torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self.device))[None])
         return Image.fromarray(to_uint8(applied[0]).permute(1, 2, 0).contiguous().cpu().numpy())
 
     def _apply(self, images: Tensor) -> Tensor:

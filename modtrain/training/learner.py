@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from modtrain.errors import CorruptCheckpoint, Diverged, InputError
+from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
 from modtrain.recipes.base import Recipe, resolve
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
@@ -153,7 +153,9 @@ def choose_device(device: str, worker: int = 0) -> str:
         raise InputError(f"device = {device!r} is not allowed; use auto, cpu, cuda, cuda:1 or mps.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= count:
-        raise InputError(f"--device {device} is not available: this machine has {count} GPUs. Use auto or cpu.")
+        raise InputError(
+            f"--device {device} is not available: this machine has {counted(count, 'GPU')}. Use auto or cpu."
+        )
     if device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps is not available: it is the GPU of a Mac. Use auto or cpu.")
     if device != "auto":

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from modtrain import Sweep
 from modtrain.errors import ModtrainError
+from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import standalone_worker
 from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
@@ -309,7 +311,7 @@ def test_a_damaged_trial_is_named_and_costs_no_other(tmp_path: Path, type_: Term
         rows = parsed(output.out) if how == "--json" else list(csv.DictReader(io.StringIO(output.out)))
         assert {int(row["trial"]) for row in rows} == {0}
         assert output.code == 1
-        assert output.err.startswith("modtrain: 2 trials cannot be read and were skipped. ")
+        assert output.err.startswith("modtrain: Skipped 2 trials that cannot be read: ")
         assert str(sweep.run_path(1)) in output.err
     assert "Asked 0 running trials to publish and exit" in type_("stop", sweep.path).out
     assert type_("cancel", sweep.path).code == 0
@@ -394,7 +396,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
     [
         (["--lr", 0.5], "lr is 0.01, not 0.5"),
         (["--epochs", 9], "epochs is 3, not 9"),
-        (["--exchange-every", 9], "There is no option --exchange-every"),
+        (["--exchange-every", 9], "exchange_every is None, not 9"),
         (["--seed", 9], "seed is 0, not 9"),
         (["--sampler", "sobol"], "sampler is 'random', not 'sobol'"),
         (["--trials", 3], "trials is 4, not 3"),
@@ -503,3 +505,31 @@ def test_a_thousand_trials_are_written_and_shown_in_seconds(sweep: Any, tmp_path
     assert "--array=0-999" in scripts[0]
     assert parsed(type_("sweep-status", path, "--json").out)["counts"] == {"created": 1000}
     assert time.process_time() - begun < 15
+
+
+def test_a_sweep_is_resumed_without_the_weights_that_its_trials_began_with(type_: Terminal, tmp_path: Path) -> None:
+    weights = tmp_path / "generator.safetensors"
+    save_file(load_recipe(str(TINY)).modules["generator"].build(None).state_dict(), weights)
+    config = Config(recipe=str(TINY), nodes=1, epochs=1, init={"generator": str(weights)}, dataroot=str(tmp_path))
+    sweep = Sweep.create(tmp_path / "sweep", new_sweep(config, {"lr": [0.1]}))
+    sweep.begin(0)
+    weights.unlink()
+    assert type_("sweep", sweep.path, "--dry-run").code == 0
+    assert type_("sweep", sweep.path, "--init", f"generator={weights}", "--dry-run").code == 0
+    other = type_("sweep", sweep.path, "--init", "generator=other.pth", "--dry-run")
+    assert (other.code, "init is {'generator': " in other.err) == (2, True)
+    more = type_("sweep", sweep.path, "--epochs", 2)
+    assert f"longer by `modtrain launch {sweep.path}/trial-0000 --epochs N`." in more.err
+    assert "put a link to it in the old place" in type_("sweep", sweep.path, "--dataroot", "elsewhere").err
+
+
+def test_a_sweep_whose_data_is_gone_says_so_before_trials_fail(type_: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    config = Config(recipe=str(TINY), nodes=1, epochs=1, dataroot=str(tmp_path / "data"))
+    sweep = Sweep.create(tmp_path / "sweep", new_sweep(config, {"lr": [0.1]}))
+    (tmp_path / "data").rmdir()
+    resumed = type_("sweep", sweep.path)
+    assert resumed.code == 2
+    assert resumed.err == (
+        f"modtrain: The data of sweep is no longer in {tmp_path}/data; put it back, or a link to its new place.\n"
+    )

@@ -562,7 +562,7 @@ def test_a_sweep_is_an_array_with_a_limit_and_only_missing_trials_are_submitted_
     assert counts(sweep) == {"finished": 4}
     assert "submitted 0 of 4 trials" in pro.sweep("grid", *vary).out
     shutil.rmtree(sweep / "trial-0002")
-    assert "submitted 1 of 4 trials (1 tasks)" in pro.sweep("grid", *vary).out
+    assert "submitted 1 of 4 trials (1 task)" in pro.sweep("grid", *vary).out
     assert "-J" not in (sweep / "jobs" / submissions(pbs, "array-")[-1]).read_text()
     until(lambda: counts(sweep) == {"finished": 4})
 

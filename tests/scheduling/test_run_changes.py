@@ -12,12 +12,14 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.run_changes import describe
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.sweeps.sweep import new_sweep
+from tests.support.command import typed
 from tests.support.runs import finish, start_worker
 
 Begin = Callable[..., Run]
@@ -83,6 +85,12 @@ def test_what_is_changed_is_said_and_kept_in_run_json(begin: Begin, tmp_path: Pa
     changes = begin(epochs=8).spec.changes
     assert [(change.name, change.before, change.after) for change in changes] == [("epochs", 2, 8)]
     assert begin(epochs=8).spec.changes == changes
+    before, held = begin().spec, begin(epochs=9, hold_schedule=True).spec
+    assert [(change.name, change.before, change.after) for change in held.changes[1:]] == [
+        ("epochs", 8, 9),
+        ("schedule_epochs", None, 8),
+    ]
+    assert len(describe(before, held)) == 1
 
 
 def test_fewer_epochs_and_a_held_schedule_without_more_are_refused(begin: Begin) -> None:
@@ -99,7 +107,7 @@ def test_a_run_with_live_workers_is_not_changed(begin: Begin) -> None:
     run = begin(nodes=1, epochs=200, params={"pause_s": 0.05})
     with start_worker(run, "generator,discriminator") as worker:
         assert filesystem.wait_until(lambda: run.store("generator").latest(), timeout_s=60)
-        with pytest.raises(InputError, match=r"run is running \(generator, discriminator\); `modtrain stop"):
+        with pytest.raises(InputError, match=r"run is running or queued \(generator, discriminator\); `modtrain stop"):
             begin(epochs=300)
         worker.kill()
     assert Run.open(run.path).spec.epochs == 200
@@ -124,6 +132,9 @@ def test_the_metric_is_the_recipe_s_or_another_one_and_may_change_at_any_time(
 def test_moved_data_is_recognised_by_its_names_and_sizes(begin: Begin, photographs: Path, tmp_path: Path) -> None:
     finish(begin(nodes=1, epochs=2, dataroot=str(photographs)))
     moved = photographs.rename(tmp_path / "elsewhere")
+    dry = typed("launch", tmp_path / "run", "--dataroot", moved, "--dry-run")
+    assert f"would be changed\n  Takes its data from {moved}, the same as in {photographs}.\n" in dry.out
+    assert (dry.code, dry.err, Run.open(tmp_path / "run").spec.dataroot) == (0, "", str(photographs))
     run = begin(dataroot=str(moved))
     assert run.spec.dataroot == str(moved)
     assert [(change.before, change.after) for change in run.spec.changes] == [(str(photographs), str(moved))]

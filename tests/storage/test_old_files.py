@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modtrain.recipes.loading import params_of, recipe_of
+from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 
@@ -24,7 +25,7 @@ def test_an_old_run_opens_with_its_parameters(path: Path) -> None:
 
 @pytest.mark.parametrize("path", ASSETS, ids=lambda path: path.name)
 def test_an_old_checkpoint_verifies_and_loads(path: Path) -> None:
-    store = Run.open(path).store("generator")
+    store = CheckpointStore(Run.open(path).module_path("generator"))
     checkpoint = store.verify(1)
     assert checkpoint.final
     assert [old.version for old in store.history()] == [0, 1]

@@ -301,7 +301,7 @@ def test_a_trial_that_diverges_fails_alone_and_runs_again_only_with_retry_failed
     assert (trials[0]["state"], trials[1]["state"], why in trials[1]["why"]) == ("finished", "failed", True)
     dry = ("sweep", sweep.path, "--backend", "slurm", "--dry-run")
     assert "The scripts of 0 trials" in type_(*dry).out
-    assert "The scripts of 1 trials" in type_(*dry, "--retry-failed").out
+    assert "The scripts of 1 trial " in type_(*dry, "--retry-failed").out
 
 
 def test_a_worker_by_hand_that_took_over_from_a_sweep_s_is_left_alone(tmp_path: Path, held: Path) -> None:

@@ -24,7 +24,6 @@ from stand_in import FORK_OF, kind
 F_SETSIG = 10
 PRELOADED = (
     "torch",
-    "torchvision",
     "modtrain.training.worker_process",
     "modtrain.training.evaluation",
     "modtrain.training.trackers.tensorboard",
