@@ -78,17 +78,11 @@ def sweep(
     failed ones run again with --retry-failed. On slurm and pbs the trials are submitted at once, as arrays; on ray and
     local, and with --prune or --sampler tpe, this command runs as many at a time as there is room for, to the end.
     """
-    given = {
-        "recipe": recipe, "dataroot": dataroot, "epochs": epochs, "seed": seed, "device": device, "root": root,
-        "name": name, "backend": backend, "profile": profile, "address": address, "nodes": nodes_per_trial,
-        "track": track or None, "exchange_every": exchange_every, "max_staleness": max_staleness,
-        "peer_timeout_s": peer_timeout_s, "init": init or None,
-    }  # fmt: skip
     section = {
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,
         "prune": prune, "evaluate_every": evaluate_every, "nodes": nodes, "max_running": max_running,
     }  # fmt: skip
-    plan = _plan(ctx, target, given, section, settings=settings or [], vary=vary or [], space_file=space)
+    plan = _plan(ctx, target, section, settings=settings or [], vary=vary or [], space_file=space)
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end without it.")
     if dry_run:
@@ -148,7 +142,6 @@ def trial(
 def _plan(
     ctx: typer.Context,
     target: Path | None,
-    given: Mapping[str, Any],
     section_options: Mapping[str, Any],
     *,
     settings: Sequence[str],
@@ -158,12 +151,14 @@ def _plan(
     """Read the config file or the sweep, the options of its parameters, and the space, where `--vary` goes first."""
     from modtrain.recipes.loading import load_recipe
     from modtrain.recipes.params import parameters
-    from modtrain.scheduling.config import read_config
+    from modtrain.scheduling.config import Config, read_config
     from modtrain.sweeps import space
     from modtrain.sweeps.plan import find_sweep, plan_sweep, read_section
     from modtrain.sweeps.sweep import Sweep
 
-    named = {**given, "job": job_options(ctx)}
+    of_runs = Config.model_fields.keys() - {"metric", "nodes"}  # these two options are the sweep's
+    given = {name: value for name, value in ctx.params.items() if name in of_runs and value != ()}
+    named = {**given, "nodes": ctx.params["nodes_per_trial"], "job": job_options(ctx)}
     config = read_config(*file_or_folder(target, named, "sweep", lambda folder: Sweep.open(folder).path))
     path, existing = find_sweep(config)
     is_named = "recipe" in config.model_fields_set
