@@ -51,6 +51,10 @@ DO_BY_EXIT_CODE = {
     6: "Free some space or repair the folder (`modtrain doctor {path}`), then run `modtrain launch {path}`.",
     7: "See what its peer does; `modtrain launch {path}` restarts both.",
 }
+DO_BY_REFUSAL = (
+    "Where a job may not submit jobs, `--chain 10` submits them in advance, or the administrator of a PBS server sets "
+    "`flatuid`."
+)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,10 @@ def _workers(status: Status, history: History | RecentHistory | None) -> Iterato
         elif worker["state"] in ("running", "waiting", "resting") and trouble:  # else an earlier job reported it
             do = f"Free some space or repair the folder (`modtrain doctor {path}`); the worker keeps trying."
             yield Alarm(module, "bad", f"{name}: {trouble}.", do)
+        elif words := worker.get("refusal"):
+            says = f"{name} has left to be continued, and the scheduler refused the next job ({words.rstrip('.')})."
+            do = f"`modtrain launch {path}` continues it. {DO_BY_REFUSAL}"
+            yield Alarm(module, "bad", says, do)
         if worker["state"] == "waiting":
             yield from _waits(status, worker, history)
 

@@ -65,6 +65,8 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
         "trouble": report.trouble or blame,
         "waited_s": min(ages, default=None) if state == "waiting" else None,  # a wait begins after a publish
     }
+    if state == "preempted" and (refusal := snapshot.refusals.get(number)):
+        values["refusal"] = refusal
     return values if job is None else {**values, "job_state": job.phase, "why": job.reason}
 
 

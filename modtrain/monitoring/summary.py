@@ -29,7 +29,14 @@ from modtrain.storage.layout import JOBS_FILE, STOP_FILE
 from modtrain.storage.liveness import PATIENCE_S, Liveness, launcher_path, read_launcher
 from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, has_submitted_jobs, module_snapshots
+from modtrain.storage.run_snapshot import (
+    ModuleSnapshot,
+    RunSnapshot,
+    has_submitted_jobs,
+    journal_path,
+    last_refusal,
+    module_snapshots,
+)
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
@@ -75,6 +82,7 @@ class RunSummary:
         self._stop: StopRequest | None = None
         self._launcher_pid: int | None = None
         self._is_submitted = False
+        self._refusals: dict[int, str] = {}
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
         self._facts: tuple[object, ...] = ()
@@ -97,6 +105,11 @@ class RunSummary:
             launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
             self._launcher_pid = launcher.pid if launcher.is_running() else None
             self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
+            self._refusals = {
+                number: read(journal_path(run, number), functools.partial(last_refusal, run, number), "")
+                for number, modules in enumerate(run.spec.placement)
+                if self.liveness.report(modules[0]).state == "preempted"
+            }
         self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
         facts = (self._files.reads, self._alive, self._launcher_pid, has_stop_file, ranking)
         if facts == self._facts and not is_evaluated and not self._alive:
@@ -137,6 +150,7 @@ class RunSummary:
             stop=self._stop,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,
+            refusals=self._refusals,
         )
 
     def result(self, metric: str) -> float | None:

@@ -55,6 +55,8 @@ class Member:
     phase: str = "pending"
     """Of the job, as its backend reported it last."""
     exit_code: int | None = None
+    reason: str = ""
+    """Why its job has ended, where its backend says so."""
     over: bool = False
     """Whether the worker has ended and is not restarted."""
     restarts: int = 0
@@ -239,11 +241,13 @@ class Launch:
         member.phase = state.phase
         if state.live:
             return
-        exit_code = self._exit_code(member, state)
+        exit_code, member.reason = self._exit_code(member, state), state.reason
         if self._is_restarted(member, exit_code) and member.restart_later():
             notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
         member.end(exit_code)
+        if member.reason:
+            notify(f"{member.name} ended ({_describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
         if exit_code not in (FINISHED, FencedOut.exit_code, *STOPPED):
             self._stop_the_others(member, notify)
 

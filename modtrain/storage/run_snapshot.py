@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from modtrain.errors import InputError
+from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.heartbeat import WorkerReport
-from modtrain.storage.layout import JOBS_FILE
+from modtrain.storage.json_lines import integer
+from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
@@ -54,6 +58,8 @@ class RunSnapshot:
     """Whether a job of the run was ever submitted; a dry run submits none."""
     jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
     """By worker; empty where no backend was asked."""
+    refusals: Mapping[int, str] = field(default_factory=dict)
+    """By worker that exited to be continued: why the scheduler accepted no job that continues it; mostly empty."""
 
 
 def read_snapshot(
@@ -72,7 +78,33 @@ def read_snapshot(
         launcher=launcher_pid(run.path),
         is_submitted=has_submitted_jobs(run),
         jobs=jobs or {},
+        refusals=_read_refusals(run, liveness),
     )
+
+
+def last_refusal(run: Run, worker: int) -> str:
+    """Why the scheduler accepted no job that continues a worker's; empty where its journal does not end with that."""
+    content = filesystem.read_plain(journal_path(run, worker)) or b""
+    kind, *fields = (content.decode(errors="replace").splitlines() or [""])[-1].split(" ", 4)
+    return fields[-1].strip() if kind == "refused" and len(fields) == 4 else ""
+
+
+def journal_path(run: Run, worker: int) -> Path:
+    """The journal of a worker's jobs; tasks of a sweep's arrays have theirs in the folder of the sweep."""
+    own, trial = run.jobs_path / f"{worker}{JOURNAL_SUFFIX}", integer((run.spec.trial or {}).get("number"))
+    if trial is None or own.exists():
+        return own
+    return run.path.parent / JOBS / f"{trial * len(run.spec.placement) + worker}{JOURNAL_SUFFIX}"
+
+
+def _read_refusals(run: Run, liveness: Liveness) -> dict[int, str]:
+    """Those of workers that exited to be continued; one that cannot be read is left out, as it is only shown."""
+    refusals = {}
+    for number, placed in enumerate(run.spec.placement):
+        if liveness.report(placed[0]).state == "preempted":
+            with contextlib.suppress(OSError):
+                refusals[number] = last_refusal(run, number)
+    return refusals
 
 
 def module_snapshots(liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:

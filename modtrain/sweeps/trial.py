@@ -153,6 +153,8 @@ def _reason(snapshot: RunSnapshot, state: RunState) -> tuple[str, int | None]:
         return stop.reason if stop and failed_worker(snapshot) is not None else "its job failed", None
     if stop is not None:
         return stop.reason, None
+    if state == "preempted" and snapshot.refusals:
+        return f"the scheduler refused the next job: {next(iter(snapshot.refusals.values()))}", None
     if state == "lost":
         return "its worker died without a report", None
     return next((report.trouble for report in reports if report.trouble), ""), None

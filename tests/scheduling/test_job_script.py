@@ -83,7 +83,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site(tmp_path)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "precious").write_text("still here")
@@ -93,6 +93,9 @@ def site(tmp_path: Path) -> Site:
     site.command("squeue", "echo 2099-01-01T00:00:00")
     site.command("qstat", "exit 1")
     site.command("module", 'echo "module $*"')
+    for name in ("sbatch", "qsub"):  # beside them the scripts look for the other commands
+        site.command(name, "exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     return site
 
 
@@ -428,6 +431,89 @@ def test_a_job_that_overruns_its_time_limit_is_requeued_only_once(site: Site) ->
     assert [site.run(script).returncode for _ in range(2)] == [75, 75]
     assert requeued(site) == ["requeue 7"]
     assert "again at its time limit before the worker could leave" in (script.parent / "0.log").read_text()
+
+
+def journal_of(script: Path) -> list[str]:
+    """The lines of a job's journal without their times."""
+    lines = [line.split(" ", 4) for line in (script.parent / "0.journal").read_text().splitlines()]
+    return [" ".join([kind, *fields[1:2], *fields[3:]]) for kind, *fields in lines]
+
+
+NOT_ALLOWED = "qsub: Bad UID for job execution"
+AWAY = "Connection refused\nqsub: cannot connect to server pbs1 (errno=15010)"
+
+
+@pytest.mark.parametrize(
+    ("failures", "words", "before_s", "end"),
+    [
+        (3, AWAY, 120, "continued 8.pbs1"),
+        (99, AWAY, 1, "refused 0 Connection refused qsub: cannot connect to server pbs1 (errno=15010)"),
+        (99, NOT_ALLOWED, 1, f"refused 0 {NOT_ALLOWED}"),
+        (99, "\x1b[31mno\x07", 1, "refused 0 [31mno"),
+    ],
+)
+def test_a_refused_successor_is_tried_again_while_there_is_time_and_then_recorded_with_the_words_of_qsub(
+    site: Site, failures: int, words: str, before_s: float, end: str
+) -> None:
+    site.command("sleep", "")
+    (site.path / "words").write_text(words)
+    count = f'echo >>{site.path}/tries; [ "$(wc -l <{site.path}/tries)" -gt {failures} ] && echo 8.pbs1 && exit'
+    site.command("qsub", f"{count}; cat {site.path}/words >&2; exit 162")
+    (script,) = backend(site, "pbspro", publish_before_s=before_s).scripts([job(site)])
+    assert site.run(script, PBS_JOBID="7.pbs1", EXIT="75").returncode == 75
+    assert [line.strip() for line in journal_of(script)][1:] == ["ended 75", end]
+    journal = Journal(f"{script.parent}/0.journal@7.pbs1")
+    is_refused = end.startswith("refused")
+    assert journal.refusal.strip() == (end.removeprefix("refused 0 ") if is_refused else "")
+    assert ("No job continues this one" in (script.parent / "0.log").read_text()) == is_refused
+    assert journal.state({}).reason.startswith("no job continues it: " if is_refused else "")
+
+
+def test_a_sentence_of_a_wrapper_around_the_id_of_the_next_job_is_not_taken_for_it(site: Site) -> None:
+    for answer, end in (
+        ("echo 8.pbs1; echo 3 credits used", "continued 8.pbs1"),
+        ("echo Job 8.pbs1 sent", "refused 0"),
+    ):
+        site.command("qsub", answer)
+        (script,) = backend(site, "pbspro").scripts([job(site)])
+        assert site.run(script, PBS_JOBID="7.pbs1", EXIT="75").returncode == 75
+        assert journal_of(script)[-1].startswith(end)
+
+
+def test_a_job_that_slurm_does_not_requeue_records_the_words(site: Site) -> None:
+    set_answers(site, ["N/A", "RUNNING None"])
+    site.command("sleep", "")
+    site.command("scontrol", "echo 'Access/permission denied' >&2; exit 1")
+    (script,) = backend(site).scripts([job(site)])
+    assert site.run(script, EXIT="75").returncode == 75
+    assert journal_of(script)[-1].strip() == "refused 0 Access/permission denied"
+
+
+@pytest.mark.parametrize("kind", ["pbspro", "slurm"])
+def test_a_job_calls_the_commands_of_the_scheduler_that_submitted_it(site: Site, kind: str, tmp_path: Path) -> None:
+    other = tmp_path / "other product"
+    for name in ("qsub", "qstat", "squeue", "scontrol"):
+        executable(other / name, f"touch {site.path}/mistaken; exit 1")
+    set_answers(site, ["N/A", "RUNNING None"])
+    site.command("qsub", "echo 8.pbs1")
+    (script,) = backend(site, kind).scripts([job(site)])
+    path = f"{other}:{site.path / 'bin'}:{os.environ['PATH']}"
+    assert site.run(script, PBS_JOBID="7.pbs1", EXIT="75", PATH=path).returncode == 75
+    assert not (site.path / "mistaken").exists()
+    assert requeued(site) == ["requeue 7"] if kind == "slurm" else journal_of(script)[-1] == "continued 8.pbs1"
+
+
+@pytest.mark.parametrize("code", ["4", "75"])
+def test_a_process_that_a_lost_node_left_behind_records_no_end_of_the_job_that_runs_again(
+    site: Site, code: str
+) -> None:
+    site.command("qsub", "echo 8.pbs1")
+    again = f'echo "started 7.pbs1 n2 9999999999" >>{site.path}/plain/jobs/0.journal; exit {code}'
+    executable(site.python, again)
+    (script,) = backend(site, "pbspro").scripts([job(site)])
+    assert site.run(script, PBS_JOBID="7.pbs1").returncode == int(code)
+    assert [line.split()[0] for line in journal_of(script)] == ["started", "started"]
+    assert not Journal(f"{script.parent}/0.journal@7.pbs1").closed
 
 
 CHAINS = {

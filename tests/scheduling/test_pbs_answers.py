@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from modtrain.errors import BackendSilent
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
 from modtrain.scheduling.backends.pbs import PbsBackend
 from modtrain.scheduling.profile import Profile
-from tests.support.command import until
+from modtrain.storage.run import Run
+from tests.support import SUPPORT
+from tests.support.command import typed, until
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs, fake_pbs
+from tests.support.launches import pid_after
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,26 @@ def test_a_job_is_gone_only_where_the_answer_says_so(
         return
     with pytest.raises(BackendSilent, match=r"^qstat does not answer: "):
         backend().status([id])
+
+
+def test_a_run_whose_next_job_is_refused_says_so_and_what_to_do(pbs: FakePbs, tmp_path: Path) -> None:
+    launch = ("launch", "--backend", "pbs", "--recipe", SUPPORT / "tiny.py", "--root", tmp_path, "--name", "apples")
+    with pbs.changed(flatuid=False):
+        result = typed(*launch, "--nodes", 1, "--epochs", 500, "--set", "pause_s=0.05", "--publish-before-s", 1)
+        assert result.code == 0, result
+        run = Run.open(tmp_path / "apples")
+        os.kill(pid_after(run, "generator", steps=2), signal.SIGUSR2)
+        until(lambda: "refused" in (run.path / "jobs" / "0.journal").read_text())
+    says = (
+        "generator + discriminator has left to be continued, and the scheduler refused the next job (qsub: Bad UID for "
+        "job execution)."
+    )
+    alarms = json.loads(typed("status", run.path, "--json").out)["alarms"]
+    assert [alarm["says"] for alarm in alarms] == [says]
+    assert "`--chain 10`" in alarms[0]["do"]
+    assert "`flatuid`" in alarms[0]["do"]
+    (row,) = json.loads(typed("watch", tmp_path, "--json").out)["runs"]
+    assert [alarm["says"] for alarm in row["alarms"]] == [says], "the list and the dashboard do not ask the scheduler"
 
 
 def test_a_job_that_is_held_or_waits_for_another_one_says_so(pbs: FakePbs, tmp_path: Path) -> None:

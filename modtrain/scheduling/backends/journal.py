@@ -10,6 +10,7 @@ It gives the exit code of a job long after the scheduler has forgotten it, and t
 | `continued JOB NEXT TIME` | job NEXT continues where JOB leaves                      |
 | `renamed JOB NEW TIME`    | the scheduler now knows JOB under another id             |
 | `overran JOB 0 TIME`      | JOB reached its time limit before its worker could leave |
+| `refused JOB 0 TIME WORDS` | no job continues JOB: the scheduler's words             |
 """
 
 from __future__ import annotations
@@ -37,19 +38,23 @@ class Journal:
         """The scheduler's ids: the job, then each one that continues it."""
         self._codes: dict[str, int | None] = {}
         """Exit codes by job, in the order of their last starts; None while the worker runs."""
-        self._has_lines = False
+        self.has_begun = False
+        """Whether a script of these jobs has written anything."""
+        self.refusal = ""
+        """Why no job continues the last one, in the scheduler's words."""
         for line in filesystem.read_lines(Path(path)) if self.links else []:
-            if len(fields := line.split(" ")) == 4:
+            if len(fields := line.split(" ", 4)) >= 4:
                 self._read(*fields)
         codes = [code for link in self.links if (code := self._codes.get(link)) is not None]
         self.exit_code = codes[-1] if codes else None
         """Of the last worker that ended, as a shell reports it; None while the journal has none."""
 
-    def _read(self, kind: str, job: str, value: str, _time: str) -> None:
+    def _read(self, kind: str, job: str, value: str, _time: str, words: str = "") -> None:
         """Take one line into account; a torn or foreign one is skipped."""
         if job not in self.links:
             return
-        self._has_lines = True
+        self.has_begun = True
+        self.refusal = words if kind == "refused" else ""
         if kind == "continued" and _ID.fullmatch(value):
             self.links.append(value)
         elif kind == "renamed" and _ID.fullmatch(value):
@@ -75,9 +80,10 @@ class Journal:
             for state in known:
                 if state.phase == phase:
                     return state
-        if not known and not self._has_lines:
+        if not known and not self.has_begun:
             return JobState(phase="unknown")
         codes = [state.exit_code for state in known if state.exit_code is not None]
         code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)
         signalled = code is not None and code > 128 and code not in FINAL_EXIT_CODES
-        return JobState(phase="ended", exit_code=128 - code if code is not None and signalled else code)
+        reason = f"no job continues it: {self.refusal}" if self.refusal else ""
+        return JobState(phase="ended", exit_code=128 - code if code is not None and signalled else code, reason=reason)
