@@ -5,7 +5,8 @@
     ├── StopRequested             3   exit after `modtrain stop`; everything is published
     ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
-    ├── StorageError              6   shared storage refused every publish for 15 minutes
+    ├── StorageError              6   shared storage has failed for 15 minutes; the same command resumes
+    │   └── RunMoved              6   the run's folder was moved or deleted while a worker trained
     ├── PeerTimeout               7   a peer did not publish in time
     ├── BackendSilent             8   the scheduler or cluster does not answer; the state of the jobs is unknown
     ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it
@@ -16,7 +17,7 @@
 
 Exit code 0 is a finished run. 75 is EX_TEMPFAIL of BSD's sysexits.h: a launcher or job script that sees it starts the
 same command again. An exception of any other type is a bug, or comes from a recipe's own code; its traceback is in
-`worker.log`, and the exit code is 1 (6 for an OSError).
+`worker.log`, and the exit code is 1 (6 where it reports a failure of storage).
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class StorageError(ModtrainError):
     """Shared storage failed, and so did the retries."""
 
     exit_code = 6
+
+
+class RunMoved(StorageError):
+    """The folder of a run no longer holds it. Nothing is created at its old place."""
 
 
 class PeerTimeout(ModtrainError):

@@ -15,6 +15,7 @@ import typer
 
 from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
+from modtrain.storage.filesystem import fault_of
 
 app = typer.Typer(
     name="modtrain",
@@ -62,7 +63,7 @@ def main() -> None:
     except Exception as error:
         if error is not logged.error:
             _print_error(error, logged.message)
-        code = getattr(error, "exit_code", StorageError.exit_code if isinstance(error, OSError) else 1)
+        code = getattr(error, "exit_code", 1 if fault_of(error) is None else StorageError.exit_code)
     sys.exit(code if isinstance(code, int) else 0)
 
 

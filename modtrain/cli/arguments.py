@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from modtrain.errors import InputError, did_you_mean
 
-ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout"}
+ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout", "--storage-timeout-s": "--storage-timeout"}
 NUMBERS = ("cpus", "memory_gb", "gpus")
 """Job options that are numbers although their default is None."""
 UNDECLARED = "modtrain.undeclared"

@@ -41,6 +41,7 @@ def launch(
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
+    storage_timeout_s: options.StorageTimeoutOption = None,
     seed: options.SeedOption = None,
     device: options.DeviceOption = None,
     track: options.TrackOption = None,

@@ -40,6 +40,15 @@ StalenessOption = Annotated[
 PeerTimeoutOption = Annotated[
     float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", "--peer-timeout", metavar="SECONDS")
 ]
+StorageTimeoutOption = Annotated[
+    float | None,
+    option(
+        TRAINING,
+        "Longest time in seconds that storage may refuse everything. [900]",
+        "--storage-timeout",
+        metavar="SECONDS",
+    ),
+]
 SeedOption = Annotated[Count, option(TRAINING, "Seed of weights, batches and random draws. [0]", metavar="N")]
 DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
 TrackOption = Annotated[

@@ -15,7 +15,9 @@ from modtrain.errors import InputError, StopRequested, counted
 from modtrain.storage.layout import JOBS
 
 if TYPE_CHECKING:
+    from modtrain.storage.run import Run
     from modtrain.sweeps.plan import SweepPlan
+    from modtrain.sweeps.sweep import Sweep
 
 TRIES = "Which trials"
 FIRST = 3
@@ -124,18 +126,22 @@ def trial(
     The trial's run is created if there is none.
     """
     from modtrain.scheduling.standalone_worker import train
+    from modtrain.storage.filesystem import STORAGE_TIMEOUT_S, Backoff, retry
     from modtrain.sweeps.sweep import Sweep
     from modtrain.sweeps.trials import task_states
 
-    opened = Sweep.open(sweep)
-    number, worker = divmod(task, opened.workers)
-    if number >= opened.spec.trials:
-        size = f"{counted(opened.spec.trials, 'trial')} of {counted(opened.workers, 'worker')} each"
-        raise InputError(f"--task {task} is beyond the {size}.")
-    if (stop := opened.stop_request()) is not None:
-        raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
-    run = opened.begin(number)
-    modules = run.spec.placement[worker]
+    def begin() -> tuple[Sweep, Run, int]:
+        opened = Sweep.open(sweep)
+        number, worker = divmod(task, opened.workers)
+        if number >= opened.spec.trials:
+            size = f"{counted(opened.spec.trials, 'trial')} of {counted(opened.workers, 'worker')} each"
+            raise InputError(f"--task {task} is beyond the {size}.")
+        if (stop := opened.stop_request()) is not None:
+            raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
+        return opened, opened.begin(number), worker
+
+    opened, run, worker = retry(begin, Backoff("Reading", sweep, STORAGE_TIMEOUT_S))
+    number, modules = task // opened.workers, run.spec.placement[worker]
     train(run, modules, threads, leave_after, unattended, evaluate_every, ask=lambda run: task_states(opened, number))
 
 

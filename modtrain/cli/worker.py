@@ -40,9 +40,10 @@ def worker(
     6 storage, 7 timeout of a peer, 75 preempted by SIGTERM, 130 Ctrl-C, 1 any other error.
     """
     from modtrain.scheduling.standalone_worker import train
+    from modtrain.storage.filesystem import STORAGE_TIMEOUT_S, Backoff, retry
     from modtrain.storage.run import Run
 
-    opened = Run.open(run)
+    opened = retry(lambda: Run.open(run), Backoff("Reading", run, STORAGE_TIMEOUT_S))
     train(opened, _group(opened, modules), threads, leave_after, unattended, evaluate_every)
 
 

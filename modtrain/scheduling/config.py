@@ -28,6 +28,7 @@ from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.scheduling.placement import Placement
 from modtrain.scheduling.weights_reference import find_initial_weights
+from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
 from modtrain.storage.run import DEVICE, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
@@ -54,6 +55,7 @@ class Config(BaseModel):
     exchange_every: int | None = Field(default=None, ge=1)
     max_staleness: int | None = Field(default=None, ge=0)
     peer_timeout_s: float = Field(default=1800.0, gt=0)
+    storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
     metric: str | None = None
@@ -143,6 +145,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=recipe.max_staleness if config.max_staleness is None else config.max_staleness,
         peer_timeout_s=config.peer_timeout_s,
+        storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
         device=config.device,
         init=find_initial_weights(config.init, list(recipe.modules)),

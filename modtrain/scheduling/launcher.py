@@ -29,7 +29,7 @@ from modtrain.scheduling.backends.base import (
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
-from modtrain.scheduling.restarts import QUICK_FAILURE_S, restart_pause_s, wants_restart
+from modtrain.scheduling.restarts import is_quick, restart_pause_s, wants_restart
 from modtrain.scheduling.run_plan import RunPlan, choose_launch, plan_run, target_of
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import WorkerReport
@@ -89,9 +89,9 @@ class Member:
         """Note that the worker has ended and is not restarted."""
         self.over, self.exit_code, self._restart_at = True, exit_code, None
 
-    def restart_later(self) -> bool:
+    def restart_later(self, exit_code: int | None) -> bool:
         """Plan a restart after a pause; False where the worker died too often in a row."""
-        self._failures = self._failures + 1 if time.monotonic() - self._started_at < QUICK_FAILURE_S else 1
+        self._failures = self._failures + 1 if is_quick(exit_code, time.monotonic() - self._started_at) else 1
         if (pause_s := restart_pause_s(self._failures)) is None:
             return False
         self.restarts += 1
@@ -242,7 +242,7 @@ class Launch:
         if state.live:
             return
         exit_code, member.reason = self._exit_code(member, state), state.reason
-        if self._is_restarted(member, exit_code) and member.restart_later():
+        if self._is_restarted(member, exit_code) and member.restart_later(exit_code):
             notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
         member.end(exit_code)
@@ -279,6 +279,7 @@ class Launch:
         """Submit the jobs of these workers, unless a stop was requested."""
         if not members:
             return
+        self.run.check_present()
         if self.run.stop_request() is not None:
             for member in members:
                 member.end(StopRequested.exit_code)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError
+from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError, StorageError
 from modtrain.scheduling import job_record
 from modtrain.scheduling.backends.base import JobState
 from modtrain.storage.liveness import live_modules
@@ -49,7 +49,7 @@ def train(
             after_epoch=after_epoch,
             may_come=lambda: is_alone and are_all_expected(run, ask),
         )
-    except (*ON_REQUEST, FencedOut):  # the other workers can continue
+    except (*ON_REQUEST, FencedOut, StorageError):  # the other workers can continue: this one is started again
         raise
     except Exception as error:
         if is_alone and run.stop_request() is None:  # no peer may wait for a version that will not come

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
+from modtrain.errors import CorruptCheckpoint, MissingCheckpoint, ModtrainError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, unsealed
 from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
@@ -76,12 +76,12 @@ class CheckpointStore:
         return checkpoint
 
     def newest(self, *, count: int = sys.maxsize, where: Where = bool) -> list[Checkpoint]:
-        """The newest `count` versions, newest first, by their meta alone; OSError if listing fails."""
-        selected = self._newest(lambda checkpoint: b"" if where(checkpoint) else None, count)
+        """The newest `count` versions, newest first, by their meta alone; OSError if storage fails to give one."""
+        selected = self._newest(lambda checkpoint: b"" if where(checkpoint) else None, count, strict=True)
         return [checkpoint for checkpoint, _ in selected]
 
     def latest(self) -> Checkpoint | None:
-        """The newest version whose meta verifies; OSError if listing fails."""
+        """The newest version whose meta verifies; OSError if storage fails to give one."""
         return next(iter(self.newest(count=1)), None)
 
     def read_newest(
@@ -137,13 +137,14 @@ class CheckpointStore:
         return False
 
     def _newest(
-        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int = -1
+        self, content_of: Callable[[Checkpoint], bytes | None], count: int, above: int = -1, *, strict: bool = False
     ) -> list[tuple[Checkpoint, bytes]]:
+        """With `strict` a version that storage fails to give is an OSError, else it is skipped."""
         held: dict[int, tuple[Checkpoint, bytes]] = {}
-        missing: dict[int, MissingCheckpoint] = {}
+        missing: dict[int, ModtrainError] = {}
 
         def complete() -> bool | None:
-            """One pass over a listing, newest first; None where a version in it was missing."""
+            """One pass over a listing, newest first; None where a version in it is to be looked for again."""
             missing.clear()
             selected = 0
             for version in reversed(self.versions()):
@@ -155,12 +156,17 @@ class CheckpointStore:
                 except MissingCheckpoint as error:
                     missing[version] = error
                 except CorruptCheckpoint as error:
-                    _log_once(self.module, version, str(error))
+                    if strict and filesystem.fault_of(error):
+                        missing[version] = error
+                    else:
+                        _log_once(self.module, version, str(error))
                 selected += version in held
             return None if missing else True
 
         if not filesystem.wait_until(complete, timeout_s=LIST_AGAIN_S):
             for version, error in missing.items():
+                if isinstance(error, CorruptCheckpoint) and (fault := filesystem.fault_of(error)):
+                    raise fault
                 _log_once(self.module, version, str(error))
         return [held[version] for version in sorted(held, reverse=True)[:count]]
 

@@ -1,6 +1,6 @@
 """POSIX and NFS: publish a folder by one rename, replace a file, open, read, list, retry and wait. No lock is involved.
 
-`ESTALE` (the file was replaced under an open handle) is cured by opening again.
+`ESTALE` (the file was replaced under an open handle) is cured by opening again. Only ENOENT is "nothing there".
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
+from modtrain.errors import StorageError
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -32,21 +34,32 @@ GONE = frozenset({errno.ENOENT, errno.ESTALE})
 TOO_LARGE = errno.EFBIG
 NOT_REGULAR = frozenset({errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.ENOTDIR, errno.EISDIR})
 """`open_regular` met a link, a pipe, a device or a folder."""
+STORAGE_TIMEOUT_S = 15 * 60.0
+"""Default of the seconds after which a worker gives up storage that has refused everything since."""
+RETRY_S = 2.0
+"""Seconds before what storage refused is tried again; doubles with every failure, up to `LONGEST_RETRY_S`."""
+LONGEST_RETRY_S = 60.0
+RETRY_POLL_S = 0.1
+"""Seconds between two looks whether a retry is due."""
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
+_ANSWERS = frozenset(
+    {*NAME_TAKEN, *NOT_REGULAR, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EXDEV, TOO_LARGE}
+)
+"""Errors that say what there is, or what is allowed: trying again does not help."""
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 # A folder on the way need not be readable, as those above a home folder often are not.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
-    """Create the folder `parent/name` with these files by one rename, after everything in it is durable.
+    """Create `parent/name`, of which `parent` exists, with these files by one rename, after all in it is durable.
 
     Raises FileExistsError where the name is taken and any other OSError where storage fails; the temporary folder is
     then removed as far as storage allows. On NFS a rename that reports an error may have succeeded: the caller checks.
     """
     temporary = _temporary(parent)
     try:
-        temporary.mkdir(parents=True)
+        temporary.mkdir()
         for file, content in files.items():
             write_file(temporary / file, content)
         sync_folder(temporary)
@@ -62,6 +75,16 @@ def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
             raise FileExistsError(errno.EEXIST, "already published", str(parent / name)) from error
         raise
     sync_folder(parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those above it, each durable; nothing changes where it exists."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # a folder above may take names and yet not be readable
+        sync_folder(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -237,6 +260,72 @@ def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause
         time.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 1.5, longest_pause_s)
     return answer
+
+
+def fault_of(error: BaseException | None) -> OSError | None:
+    """The failure of storage that an exception reports or was caused by; None where storage has answered.
+
+    A full disk, a lost server or an I/O error is a failure. A missing file or a refused permission is an answer.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _ANSWERS:
+            return error
+        error = error.__cause__
+    return None
+
+
+class Backoff:
+    """When to try again what storage refused, and when to give up: by the time since the first refusal in a row."""
+
+    def __init__(self, what: str, folder: Path, timeout_s: float) -> None:
+        """`what` is tried in the folder of a run: `Publishing`."""
+        self._what, self._folder, self._timeout_s = what, folder, timeout_s
+        self._failing_since = self._retry_at = self._pause_s = 0.0
+        self.trouble: str | None = None
+        """What was refused, why, and when the next try is; None where nothing was."""
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._retry_at
+
+    def succeed(self) -> None:
+        """Forget the refusals: the next one is the first in a row."""
+        self.trouble, self._pause_s = None, 0.0
+
+    def fail(self, error: BaseException) -> None:
+        """Plan the next try; StorageError where everything has been refused for the timeout."""
+        now, why = time.monotonic(), str(error).rstrip(".")
+        if not self._pause_s:
+            self._failing_since = now
+        if (failing_s := now - self._failing_since) >= self._timeout_s:
+            raise StorageError(
+                f"{self._what} in {self._folder} has failed for {failing_s:.0f} s: {why}. Free some space or repair "
+                f'the folder (see "modtrain doctor {self._folder}"), then launch {self._folder.name} again.'
+            ) from error
+        self._pause_s = min(2 * self._pause_s or RETRY_S, LONGEST_RETRY_S)
+        self._retry_at = now + self._pause_s
+        self.trouble = f"{self._what} failed, trying again in {self._pause_s:.0f} s: {why}"
+        log.warning("%s", self.trouble)
+
+
+def retry(action: Callable[[], T], backoff: Backoff, poll: Callable[[], None] = lambda: None) -> T:
+    """The result of `action`, tried again while storage fails; StorageError of the `backoff`.
+
+    Other exceptions are raised at once. `poll` is called while waiting; an exception that it raises ends the wait.
+    """
+    while True:
+        try:
+            answer = action()
+        except Exception as error:
+            if fault_of(error) is None:
+                raise
+            backoff.fail(error)
+        else:
+            backoff.succeed()
+            return answer
+        while not backoff.is_due:
+            poll()
+            time.sleep(RETRY_POLL_S)
 
 
 def _open_without_links(path: Path) -> int:

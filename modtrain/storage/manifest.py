@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from modtrain.errors import InputError, StorageError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, StorageError, did_you_mean
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
 
 Spec = TypeVar("Spec", bound=BaseModel)
+log = logging.getLogger(__name__)
 
 _is_file = os.path.isfile
 """Unlike `Path.is_file` false where a folder on the way cannot be read."""
@@ -30,17 +32,24 @@ def check_name(name: str) -> None:
 
 
 def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
-    """Create the folder of a new run or sweep with its manifest; InputError where the name is taken or not allowed."""
+    """Create the folder of a new run or sweep with its manifest.
+
+    InputError where the name is taken or not allowed, StorageError where storage fails.
+    """
     check_name(path.name)
+    content = as_json(spec)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.publish_folder(path.parent, path.name, {file: as_json(spec)})
+        filesystem.make_folder(path.parent)
+        filesystem.publish_folder(path.parent, path.name, {file: content})
     except FileExistsError:
         is_one = file in filesystem.names(path)  # created by another process meanwhile
         then = ": run the same command again to resume it, or" if is_one else f" and is not a {kind};"
         raise InputError(f"{path} exists already{then} choose another --name.") from None
     except OSError as error:
-        raise InputError(f"The {kind}'s folder {path} cannot be created: {error.strerror}.") from error
+        if _holds(path / file, content):
+            log.warning("Creating %s reported an error, but succeeded: %s", path, error)
+            return
+        raise _refused(f"The {kind}'s folder {path} cannot be created", error) from error
 
 
 def as_json(spec: BaseModel) -> bytes:
@@ -49,13 +58,13 @@ def as_json(spec: BaseModel) -> bytes:
 
 
 def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
-    """The manifest of a folder; InputError where there is none, or a damaged one."""
+    """The manifest of a folder; InputError where there is none or a damaged one, StorageError where storage fails."""
     try:
         return form.model_validate_json(filesystem.read_file(path / file, most=filesystem.SMALL_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_missing(path, kind, file)) from None
     except OSError as error:
-        raise InputError(f"{path / file} cannot be read: {error.strerror}.") from error
+        raise _refused(f"{path / file} cannot be read", error) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -78,6 +87,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} is damaged: it does not hold a JSON object.")
     return values
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file can be read and has this content."""
+    try:
+        return filesystem.read_file(path, most=len(content)) == content
+    except OSError:
+        return False
+
+
+def _refused(what: str, error: OSError) -> ModtrainError:
+    """StorageError for a failure of storage, InputError for an answer of it."""
+    if filesystem.fault_of(error) is None:
+        return InputError(f"{what}: {error.strerror}.")
+    return StorageError(f"{what}: {error.strerror}. Try again when storage answers.")
 
 
 def _missing(path: Path, kind: str, file: str) -> str:

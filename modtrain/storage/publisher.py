@@ -25,8 +25,7 @@ class Publisher:
         """
         self.store, self.writer = store, writer
         self.keep, self.grace_s = keep, grace_s
-        store.checkpoints.mkdir(parents=True, exist_ok=True)
-        filesystem.sync_folder(store.path)
+        filesystem.make_folder(store.checkpoints)
         filesystem.remove_temporaries(store.path)
         filesystem.remove_temporaries(store.checkpoints)
         versions = store.versions()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, RunMoved, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -72,6 +72,7 @@ class RunSpec(BaseModel):
     init: dict[str, InitialWeights] = Field(default_factory=dict)
     """By module the weights with which it begins; a module that is not named begins with random ones."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
+    storage_timeout_s: float = Field(default=filesystem.STORAGE_TIMEOUT_S, gt=0)
     trial: dict[str, Any] | None = None
     """Of a sweep's trial: its `number`, and the `values` that the sweep chose."""
     track: list[str] = Field(default_factory=list)
@@ -128,6 +129,20 @@ class Run:
         """The same folder with other settings, while no worker of the run is alive."""
         filesystem.replace_file(self.path / layout.RUN_FILE, manifest.as_json(spec))
         return Run(self.path, spec)
+
+    def check_present(self) -> None:
+        """RunMoved where the folder is no longer that of a run; OSError where storage does not answer."""
+        if layout.RUN_FILE not in filesystem.names(self.path):
+            raise RunMoved(
+                f"{self.path} no longer holds a run: it was moved or deleted. Nothing is created here; launch the run "
+                "where it is now."
+            )
+
+    def make_module_folders(self, modules: Iterable[str]) -> None:
+        """Create the folders of these modules, durable; RunMoved, OSError."""
+        self.check_present()
+        for module in modules:
+            filesystem.make_folder(self.module_path(module))
 
     @property
     def name(self) -> str:

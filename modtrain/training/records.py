@@ -47,7 +47,11 @@ class MetricsWriter:
 
     def resume(self, step: int) -> None:
         """Mark that training continues at this step: lines that an earlier process wrote beyond it are void."""
-        if self._path.exists():
+        try:
+            is_first = not self._path.exists()
+        except OSError:
+            is_first = False
+        if not is_first:
             _append(self._path, {"goes_on_from": step, "at": time.time()})
 
     def add(self, step: int, losses: Mapping[str, Tensor]) -> None:

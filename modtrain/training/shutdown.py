@@ -41,6 +41,10 @@ class ShutdownReason:
             outcome = f"left, but publishing failed ({storage_error}); the steps since the last checkpoint are lost"
         return self.kind(f"{self.cause}: {outcome}{self.advice}.")
 
+    def error_at_start(self) -> ModtrainError:
+        """The exception to raise where storage has not let the training begin."""
+        return self.kind(f"{self.cause}: left before training began, since storage does not answer{self.advice}.")
+
 
 class Shutdown:
     """Collects the reasons to exit; a `with` block in which it handles SIGTERM, SIGUSR2 and SIGINT."""
@@ -67,7 +71,7 @@ class Shutdown:
             signal.signal(number, handler)
 
     def reason(self) -> ShutdownReason | None:
-        """Why to publish and exit now; None to continue training."""
+        """Why to publish and exit now; None to continue training. RunMoved where the run is no longer there."""
         advice = f"; launch {self._run.name} again to go on"
         if self._signal is signal.SIGINT:
             return ShutdownReason(Interrupted, "Interrupted", advice)
@@ -78,6 +82,7 @@ class Shutdown:
             return None
         self._stop_checked_at = now
         try:
+            self._run.check_present()
             stop = self._run.stop_request()
         except OSError as error:  # asked again soon
             log.warning("Could not read the stop request of %s: %s", self._run.path, error)

@@ -25,6 +25,7 @@ from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
+from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import Learner, derived_seed
@@ -38,9 +39,6 @@ from modtrain.training.timing import PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
 log = logging.getLogger(__name__)
-
-RETRY_POLL_S = 0.1
-"""Seconds between two looks whether the last publish is to be retried, once training is over."""
 
 
 class Worker:
@@ -172,19 +170,24 @@ class Worker:
     def _finish_publishing(self) -> None:
         """Retry the last publish until storage accepts it."""
         while self.publishing.error is not None:
-            time.sleep(RETRY_POLL_S)
+            time.sleep(filesystem.RETRY_POLL_S)
             self._retry_publish_if_due()
             if self.publishing.error is not None and (reason := self.shutdown.reason()) is not None:
                 raise reason.error(self.publishing.error)
 
     def _resume(self) -> int:
-        """Load the newest step at which every module has a full checkpoint that verifies; 0 where there is none."""
+        """Load the newest step at which every module has a full checkpoint that verifies; 0 where there is none.
+
+        A step that storage fails to give is an error instead of one to be left out.
+        """
         by_step = [learner.resumable() for learner in self.learners]
         for step in sorted(set.intersection(*map(set, by_step)), reverse=True):
             checkpoints = [checkpoints[step] for checkpoints in by_step]
             try:
                 files = [learner.read(c) for learner, c in zip(self.learners, checkpoints, strict=True)]
             except (CorruptCheckpoint, MissingCheckpoint) as error:
+                if filesystem.fault_of(error) and isinstance(error, CorruptCheckpoint):
+                    raise
                 log.warning("Cannot resume from step %d: %s", step, error)
                 continue
             for learner, checkpoint, contents in zip(self.learners, checkpoints, files, strict=True):

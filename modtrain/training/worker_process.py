@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +20,7 @@ from modtrain.training.shutdown import Shutdown
 from modtrain.training.trackers.base import Subject, Tracking
 from modtrain.training.worker import Worker
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -45,12 +47,13 @@ def work(
     shutdown = Shutdown(run, leave_after_s)
     events = WorkerEvents(run, modules, device)
     heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device)
+    start = _Start(run, modules, shutdown, heartbeat)
     worker: Worker | None = None
     state, code, trouble = "finished", 0, None
-    with _log_to_files(run, modules), shutdown, heartbeat:
+    with _log_to_files(run, modules), shutdown, start, heartbeat:
         try:
-            worker = Worker(run, modules, heartbeat, shutdown, events, device=device)
-            heartbeat.report(steps=worker.timeline.steps)
+            worker = start.retry(lambda: Worker(run, modules, heartbeat, shutdown, events, device=device))
+            heartbeat.report(steps=worker.timeline.steps, trouble=None)
             if worker.is_finished:
                 log.info("Finished already, at step %d", worker.position.step)
             elif leave_after_s is not None and leave_after_s <= 0:
@@ -68,13 +71,36 @@ def work(
             log.log(logging.INFO if code in OUTCOMES else logging.ERROR, "%s", error)
             raise
         except BaseException as error:
-            code = StorageError.exit_code if isinstance(error, OSError) else 1  # `_log_to_files` converts OSError
+            code = 1 if filesystem.fault_of(error) is None else StorageError.exit_code  # `_log_to_files` converts it
             state, trouble = "failed", f"{type(error).__name__}: {error}"
             log.exception("The worker failed")
             raise
         finally:
             heartbeat.report(state=state, exit_code=code, trouble=trouble)
             events.record_exit(state, code, trouble, worker.position.step if worker else None)
+
+
+class _Start:
+    """The start of a worker, tried again while storage fails, so that a moment without it ends no run."""
+
+    def __init__(self, run: Run, modules: Sequence[str], shutdown: Shutdown, heartbeat: Heartbeat) -> None:
+        self._run, self._modules, self._shutdown, self._heartbeat = run, modules, shutdown, heartbeat
+        self._backoff = filesystem.Backoff("Starting", run.path, run.spec.storage_timeout_s)
+
+    def __enter__(self) -> None:
+        """Create the folders of the modules."""
+        self.retry(lambda: self._run.make_module_folders(self._modules))
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def retry(self, action: Callable[[], T]) -> T:
+        """As `filesystem.retry`; raises the reason of a shutdown that is requested meanwhile."""
+        return filesystem.retry(action, self._backoff, self._poll)
+
+    def _poll(self) -> None:
+        self._heartbeat.report(trouble=self._backoff.trouble)
+        if (reason := self._shutdown.reason()) is not None:
+            raise reason.error_at_start()
 
 
 def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:
@@ -99,10 +125,10 @@ def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
     handler = _FileLog([run.log_path(module) for module in modules])
     root.addHandler(handler)
     try:
-        for module in modules:
-            run.module_path(module).mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
+        if filesystem.fault_of(error) is None:
+            raise
         raise StorageError(
             f"{error}. If that is the run's folder, free some space or repair it (see "
             f'"modtrain doctor {run.path}"), then launch {run.name} again.'

@@ -10,9 +10,9 @@ from modtrain.scheduling.restarts import MAX_RESTARTS, restart_pause_s, wants_re
 
 @pytest.mark.parametrize(
     ("exit_code", "again"),
-    [(0, False), (1, False), (3, False), (4, False), (5, False), (130, False), (75, True), (-9, True), (137, True)],
+    [*[(code, False) for code in (0, 1, 2, 3, 4, 5, 130)], *[(code, True) for code in (6, 75, -9, 137)]],
 )
-def test_only_killed_or_preempted_commands_are_restarted(exit_code: int, again: bool) -> None:
+def test_only_commands_that_were_killed_or_preempted_or_lost_storage_are_restarted(exit_code: int, again: bool) -> None:
     assert wants_restart(exit_code) is again
 
 
@@ -24,7 +24,8 @@ def test_a_command_that_fails_quickly_is_restarted_after_growing_pauses_and_give
 
 def test_a_long_run_resets_the_count_of_quick_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     member = Member(0, ["generator"])
-    assert all(member.restart_later() for _ in range(MAX_RESTARTS))
-    monkeypatch.setattr("modtrain.scheduling.launcher.QUICK_FAILURE_S", 0)
-    assert member.restart_later()
+    assert all(member.restart_later(137) for _ in range(MAX_RESTARTS))
+    monkeypatch.setattr("modtrain.scheduling.restarts.QUICK_FAILURE_S", 0)
+    assert not member.restart_later(6), "a worker has waited for its storage itself"
+    assert member.restart_later(137)
     assert member.is_due

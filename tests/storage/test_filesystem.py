@@ -14,9 +14,13 @@ from modtrain.storage import filesystem
 
 
 def test_a_folder_is_published_complete_and_leaves_no_other_name(tmp_path: Path) -> None:
-    filesystem.publish_folder(tmp_path / "new", "one", {"a": b"1", "b": b""})
-    assert filesystem.names(tmp_path / "new") == ["one"]
-    assert {file.name: file.read_bytes() for file in (tmp_path / "new" / "one").iterdir()} == {"a": b"1", "b": b""}
+    filesystem.make_folder(tmp_path / "deep" / "new")
+    filesystem.publish_folder(tmp_path / "deep" / "new", "one", {"a": b"1", "b": b""})
+    assert filesystem.names(tmp_path / "deep" / "new") == ["one"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "deep" / "new" / "one").iterdir()} == {
+        "a": b"1",
+        "b": b"",
+    }
 
 
 def test_a_name_that_is_taken_cannot_be_published_again(tmp_path: Path) -> None:

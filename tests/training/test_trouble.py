@@ -86,10 +86,9 @@ def test_training_survives_a_full_disk_and_publishes_when_there_is_room_again(
 def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
     small_disk: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.training.publishing.RETRY_S", 0.01)
-    monkeypatch.setattr("modtrain.training.publishing.GIVE_UP_S", 0.2)
+    monkeypatch.setattr(filesystem, "RETRY_S", 0.01)
     # At the exchange points of a joint run nothing is to be published: they do not count as a success.
-    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, exchange_every=1, epochs=50)
+    run = runs.make_run(small_disk / "run", tiny_recipe, TOGETHER, exchange_every=1, epochs=50, storage_timeout_s=0.2)
     fill(small_disk / "filler")
     with pytest.raises(StorageError, match=r"has failed for \d+ s: .*No space left on device.*modtrain doctor"):
         runs.finish(run)
@@ -114,7 +113,7 @@ def test_publishes_wait_for_the_retry_and_a_quarter_of_an_hour_of_failures_is_th
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("modtrain.training.publishing.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("modtrain.storage.filesystem.time", SimpleNamespace(monotonic=lambda: now))
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     learner = Refused()
     publishing = Publishing(run, [learner], Heartbeat(map(run.heartbeat_path, run.modules)), set())  # type: ignore[list-item]
@@ -226,7 +225,7 @@ def test_the_heartbeat_of_a_worker_whose_storage_failed_has_the_exit_code_of_its
         "        for position in",
         """\
         if epoch == 1:
-            raise OSError("the disk is gone")
+            raise OSError(5, "the disk is gone")
         for position in""",
     )
     run = runs.make_run(tmp_path / "run", recipe, TOGETHER)

@@ -58,8 +58,8 @@ class LocalBackend:
         filesystem.wait_until(lambda: None if any(self._state(id).live for id in ids) else True, timeout_s=CANCEL_S)
 
     def _start(self, job: Job) -> str:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
         try:
+            job.log.parent.mkdir(exist_ok=True)
             with job.log.open("ab") as log:
                 child = subprocess.Popen(
                     job.command,

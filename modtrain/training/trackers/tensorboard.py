@@ -71,7 +71,7 @@ class TensorBoard:
         path = self._folder / f"events.out.tfevents.{int(at):010d}.settings"
         if not path.exists():
             event = Event(summary=hparams_pb(settings(run), trial_id="", start_time_secs=at), wall_time=at)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             filesystem.replace_file(path, _records(_first(at), event))
 
 
@@ -87,7 +87,8 @@ class EventFile:
 
     def append(self, event: Event) -> None:
         """Add one record, or raise OSError and leave the file as it was."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.parent.mkdir(exist_ok=True)  # not those above: a run that was moved is not created anew
+        self._folder.mkdir(exist_ok=True)
         if self._path is None:
             self._path = self._folder / self._name(float(event.wall_time))
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)

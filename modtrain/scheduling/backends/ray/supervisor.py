@@ -56,7 +56,7 @@ class Supervisor:
         """Run the command to its end in one thread, with which it dies; the exit code is 1 where it cannot start."""
         starter = [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *self._command]
         try:
-            Path(self._log).parent.mkdir(parents=True, exist_ok=True)
+            Path(self._log).parent.mkdir(exist_ok=True)
             with open(self._log, "ab") as log:
                 self._child = subprocess.Popen(
                     starter, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
