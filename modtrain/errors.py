@@ -6,7 +6,7 @@
     ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
     ├── StorageError              6   shared storage has failed for 15 minutes; the same command resumes
-    │   └── RunMoved              6   the run's folder was moved or deleted while a worker trained
+    ├── RunMoved                  6   the run's folder was moved or deleted while a worker trained
     ├── PeerTimeout               7   a peer did not publish in time
     ├── BackendSilent             8   the scheduler or cluster does not answer; the state of the jobs is unknown
     ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it

@@ -151,13 +151,16 @@ def test_a_bug_of_ours_keeps_its_traceback(type_: Terminal, monkeypatch: pytest.
     assert "KeyError: 'bug'" in result.err
 
 
-def test_storage_that_refuses_is_a_sentence(type_: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "says", "code"), [(13, "Permission denied", 1), (5, "Input/output error", 6)])
+def test_storage_that_refuses_is_a_sentence(
+    type_: Terminal, monkeypatch: pytest.MonkeyPatch, number: int, says: str, code: int
+) -> None:
     def refuse(name: str) -> None:
-        raise PermissionError(13, "Permission denied", "/shared/x")
+        raise OSError(number, says, "/shared/x")
 
     monkeypatch.setattr("modtrain.recipes.loading.load_recipe", refuse)
     result = type_("recipes", "latent-translation")
-    assert (result.code, result.err) == (6, "modtrain: The operating system refused: Permission denied (/shared/x).\n")
+    assert (result.code, result.err) == (code, f"modtrain: The operating system refused: {says} (/shared/x).\n")
 
 
 def test_durations_are_written_for_people() -> None:

@@ -212,7 +212,7 @@ class BatchBackend:
         return [option.format(id) for option in self.after_options]
 
     def _write(self, script: Script) -> Path:
-        script.path.parent.mkdir(exist_ok=True)
+        script.path.parent.mkdir(parents=True, exist_ok=True)
         filesystem.replace_file(script.path, render(script, self.template).encode())
         return script.path
 
