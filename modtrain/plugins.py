@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import re
 import sys
 import traceback
@@ -20,6 +19,11 @@ from typing import Any
 
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 
+
+class ChangedFile(InputError):
+    """A file does not have the checksum that it had when it was recorded."""
+
+
 PACKAGES = {
     "recipe": "modtrain.recipes",
     "backend": "modtrain.scheduling.backends",
@@ -27,15 +31,15 @@ PACKAGES = {
 }
 
 
-def load(kind: str, name: str) -> Any:
+def load(kind: str, name: str, *, sha256: str | None = None) -> Any:
     """The object called `kind` in the module that `name` refers to.
 
     `name` is a file (`./my_gan.py`), a name in the package (`latent-translation`), the name of an entry point in the
     group `modtrain.recipe`, `modtrain.backend` or `modtrain.tracker`, or an importable module (`my_package.my_gan`).
-    Raises InputError.
+    Raises InputError; ChangedFile, before anything is executed, where a file's content has not the checksum `sha256`.
     """
     if is_file(name):
-        module = _from_file(kind, Path(name))
+        module = _from_file(kind, Path(name), sha256)
     elif name.replace("_", "-") in built_in(kind):
         module = importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}")
     elif name in (points := entry_points(group=f"modtrain.{kind}")).names:
@@ -91,23 +95,27 @@ def user_code_errors(kind: str, name: str) -> Iterator[None]:
         raise InputError(f"The {kind} {place}: {summary}.") from error
 
 
-def _from_file(kind: str, path: Path) -> ModuleType:
+def _from_file(kind: str, path: Path, sha256: str | None) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
         names, files = known(kind), [other.name for other in path.parent.glob("*.py")]
         near = did_you_mean(path.name, files) or did_you_mean(path.stem.replace("_", "-"), names)
         raise InputError(f"There is no {kind} file {path}; give a Python file or one of {', '.join(names)}.{near}")
+    if path.suffix != ".py":
+        raise InputError(f"{path} is not a Python file; a {kind} is a file that ends in .py.")
+    content = path.read_bytes()
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ChangedFile(f"The {kind} {path} has changed since it was recorded.")
     # Two files may have the same name, and dataclasses look up their module by its name.
     name = f"modtrain_{kind}_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file; a {kind} is a file that ends in .py.")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = str(path)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # as for a script: files beside it can be imported
     with user_code_errors(kind, str(path)):
-        spec.loader.exec_module(module)
+        # The content that was verified: the file may be replaced meanwhile, and bytecode beside it may be other code.
+        exec(compile(content, path, "exec"), module.__dict__)
     return module
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import JsonOption, RunArgument
+from modtrain.cli.options import JsonOption, RunArgument, TrustOption
 from modtrain.errors import counted
 
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -25,7 +25,9 @@ def add_to(app: typer.Typer) -> None:
         app.command(cls=Command)(command)
 
 
-def evaluate(run: RunArgument, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+def evaluate(
+    run: RunArgument, device: DeviceOption = "auto", trust_recipe: TrustOption = False, as_json: JsonOption = False
+) -> None:
     """Compute metrics and a sample grid of the newest checkpoints.
 
     Uses the newest full version of each module, its moving average where the recipe keeps one, and held-out data. The
@@ -34,7 +36,7 @@ def evaluate(run: RunArgument, device: DeviceOption = "auto", as_json: JsonOptio
     from modtrain.storage.run import Run
     from modtrain.training.evaluation import evaluate as evaluate_run
 
-    evaluation = evaluate_run(Run.open(run), device=device)
+    evaluation = evaluate_run(Run.open(run, trusted=trust_recipe), device=device)
     if as_json:
         typer.echo(json.dumps(evaluation, indent=2))
         return
@@ -58,6 +60,7 @@ def apply(
         typer.Option(metavar="DIR", help="Folder of the results, as PNG.  [default: RUN/evaluation/applied]"),
     ] = None,
     device: DeviceOption = "auto",
+    trust_recipe: TrustOption = False,
 ) -> None:
     """Run the trained modules on images of any size.
 
@@ -67,7 +70,7 @@ def apply(
     from modtrain.storage.run import Run
     from modtrain.training.inference import apply_to_files, result_paths
 
-    opened = Run.open(run)
+    opened = Run.open(run, trusted=trust_recipe)
     target = out if out is not None else opened.path / "evaluation" / "applied"
     files = result_paths(images, target)
     broken: list[Path] = []

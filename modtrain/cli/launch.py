@@ -67,6 +67,7 @@ def launch(
     detach: Annotated[bool, option(MODE, "Launch in the background and return.", "--detach")] = False,
     wait: Annotated[bool, option(MODE, "Follow the jobs of slurm or pbs to their end.", "--wait")] = False,
     resume: Annotated[bool, option(MODE, "Only resume an existing run; never create one.", "--resume")] = False,
+    trust_recipe: options.TrustOption = False,
     ready_fd: Annotated[Count, typer.Option("--ready-fd", hidden=True)] = None,
 ) -> None:
     """Create a run, or resume an existing one, and train it.
@@ -81,14 +82,14 @@ def launch(
     from modtrain.recipes.params import parameters
     from modtrain.scheduling.run_plan import plan_run
 
-    target = _read_target(ctx, path)
+    target = _read_target(ctx, path, trusted=trust_recipe)
     _check_existing(target, resume=resume)
     names = [parameter.name for parameter in parameters(target.recipe.params)]
     plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
     _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
 
 
-def _read_target(ctx: typer.Context, path: Path | None) -> Target:
+def _read_target(ctx: typer.Context, path: Path | None, *, trusted: bool) -> Target:
     """Read the config file or run folder, and the options that are named as the fields of a config."""
     from modtrain.scheduling.config import Config, read_config
     from modtrain.scheduling.run_plan import find_target
@@ -97,7 +98,7 @@ def _read_target(ctx: typer.Context, path: Path | None) -> Target:
     given = {name: value for name, value in ctx.params.items() if name in Config.model_fields and value != ()}
     file, given = file_or_folder(path, given, "run", lambda folder: Run.open(folder).path)
     config = read_config(file, {**given, "job": job_options(ctx)})
-    return find_target(config, named_by_folder=path is not None and file is None)
+    return find_target(config, named_by_folder=path is not None and file is None, trusted=trusted)
 
 
 def _check_existing(target: Target, *, resume: bool) -> None:

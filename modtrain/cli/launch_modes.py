@@ -115,6 +115,7 @@ def _start_launcher(launch: Launch, log: Path) -> tuple[subprocess.Popen[bytes],
     command = [sys.executable, "-m", "modtrain", "launch", str(launch.run.path), "--backend", launch.backend_name]
     command += ["--ready-fd", str(write_end), *(["--address", options.address] if options.address else [])]
     command += ["--cpus", str(options.profile.cpus)] if options.profile.cpus else []
+    command += ["--trust-recipe"] if launch.run.trusted else []
     with log.open("ab") as output:
         launcher = subprocess.Popen(
             command,

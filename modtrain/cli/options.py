@@ -97,4 +97,8 @@ UnattendedOption = Annotated[
 EvaluateEveryOption = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Epochs between evaluations by the first worker.")
 ]
+TrustOption = Annotated[
+    bool,
+    option(MODE, "Run recipe and tracker files that were edited since, or may be another user's.", "--trust-recipe"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -72,6 +72,7 @@ def sweep(
     retry_failed: Annotated[bool, option(MODE, "Run failed trials again as well.", "--retry-failed")] = False,
     dry_run: Annotated[bool, option(MODE, "Show what would run; submit nothing.", "--dry-run")] = False,
     wait: Annotated[bool, option(MODE, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
+    trust_recipe: options.TrustOption = False,
 ) -> None:
     """Train a recipe with many sets of parameters.
 
@@ -84,7 +85,9 @@ def sweep(
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,
         "prune": prune, "evaluate_every": evaluate_every, "nodes": nodes, "max_running": max_running,
     }  # fmt: skip
-    plan = _plan(ctx, target, section, settings=settings or [], vary=vary or [], space_file=space)
+    plan = _plan(
+        ctx, target, section, settings=settings or [], vary=vary or [], space_file=space, trusted=trust_recipe
+    )
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end without it.")
     if dry_run:
@@ -120,6 +123,7 @@ def trial(
     leave_after: options.LeaveAfterOption = None,
     unattended: options.UnattendedOption = False,
     evaluate_every: options.EvaluateEveryOption = None,
+    trust_recipe: options.TrustOption = False,
 ) -> None:
     """Train one worker of one trial: the command of an array task.
 
@@ -131,7 +135,7 @@ def trial(
     from modtrain.sweeps.trials import task_states
 
     def begin() -> tuple[Sweep, Run, int]:
-        opened = Sweep.open(sweep)
+        opened = Sweep.open(sweep, trusted=trust_recipe)
         number, worker = divmod(task, opened.workers)
         if number >= opened.spec.trials:
             size = f"{counted(opened.spec.trials, 'trial')} of {counted(opened.workers, 'worker')} each"
@@ -153,9 +157,10 @@ def _plan(
     settings: Sequence[str],
     vary: Sequence[str],
     space_file: Path | None,
+    trusted: bool,
 ) -> SweepPlan:
     """Read the config file or the sweep, the options of its parameters, and the space, where `--vary` goes first."""
-    from modtrain.recipes.loading import load_recipe
+    from modtrain.recipes.loading import load_recipe, recipe_name
     from modtrain.recipes.params import parameters
     from modtrain.scheduling.config import Config, read_config
     from modtrain.sweeps import space
@@ -166,16 +171,19 @@ def _plan(
     given = {name: value for name, value in ctx.params.items() if name in of_runs and value != ()}
     named = {**given, "nodes": ctx.params["nodes_per_trial"], "job": job_options(ctx)}
     config = read_config(*file_or_folder(target, named, "sweep", lambda folder: Sweep.open(folder).path))
-    path, existing = find_sweep(config)
+    path, existing = find_sweep(config, trusted=trusted)
     is_named = "recipe" in config.model_fields_set
-    recipe = load_recipe(config.recipe if is_named or existing is None else existing.spec.config["recipe"])
+    if existing is None or (is_named and recipe_name(config.recipe) != existing.spec.config["recipe"]):
+        recipe = load_recipe(config.recipe)
+    else:
+        recipe = existing.recipe
     names = [parameter.name for parameter in parameters(recipe.params)]
     config = config.with_settings([*recipe_settings(ctx, names), *settings])
     section = read_section(config.sweep, section_options)
     in_file = space.read_space(space_file) if space_file else {}
     varied = {**space.from_mapping(section.space, "`sweep:` of the config"), **in_file, **space.parse_vary(vary)}
     space.resolve(varied, names)
-    return plan_sweep(path, existing, config, section, varied, recipe)
+    return plan_sweep(path, existing, config, section, varied, recipe, trusted=trusted)
 
 
 def _run(plan: SweepPlan, *, retry_failed: bool) -> None:

@@ -31,6 +31,7 @@ def worker(
     leave_after: options.LeaveAfterOption = None,
     unattended: options.UnattendedOption = False,
     evaluate_every: options.EvaluateEveryOption = None,
+    trust_recipe: options.TrustOption = False,
 ) -> None:
     """Run one worker of a run in this process.
 
@@ -43,7 +44,7 @@ def worker(
     from modtrain.storage.filesystem import STORAGE_TIMEOUT_S, Backoff, retry
     from modtrain.storage.run import Run
 
-    opened = retry(lambda: Run.open(run), Backoff("Reading", run, STORAGE_TIMEOUT_S))
+    opened = retry(lambda: Run.open(run, trusted=trust_recipe), Backoff("Reading", run, STORAGE_TIMEOUT_S))
     train(opened, _group(opened, modules), threads, leave_after, unattended, evaluate_every)
 
 

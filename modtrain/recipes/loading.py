@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,46 @@ from modtrain.data.base import Data
 from modtrain.errors import InputError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.params import build_params
-from modtrain.storage.run import RunSpec
+from modtrain.recipes.trust import check_files
+from modtrain.storage.layout import RUN_FILE
+from modtrain.storage.run import Run, RunSpec
 
 log = logging.getLogger(__name__)
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe of a name, an importable module or a Python file; InputError where there is none."""
-    recipe = plugins.load("recipe", recipe_name(name))
+def load_recipe(name: str, *, sha256: str | None = None) -> Recipe:
+    """The recipe of a name, an importable module or a Python file; InputError where there is none.
+
+    A file whose content has not the checksum `sha256` is not executed: ChangedFile.
+    """
+    recipe = plugins.load("recipe", recipe_name(name), sha256=sha256)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{name} defines `recipe`, but it is a {type(recipe).__name__}, not a Recipe.")
     return recipe
 
 
-def recipe_of(spec: RunSpec) -> Recipe:
-    """The recipe of a run; logs a warning where the user's file has changed since the run was created."""
-    recipe = load_recipe(spec.recipe)
-    if recipe_sha256(spec.recipe) != spec.recipe_sha256:
-        log.warning("The recipe %s has changed since this run was created.", spec.recipe)
-    return recipe
+def recipe_of(run: Run) -> Recipe:
+    """The recipe of a run; InputError, before anything is executed, where it or a tracker of the run is not trusted."""
+    spec = run.spec
+    return recorded_recipe(run.path / RUN_FILE, spec.recipe, spec.recipe_sha256, spec.track, trusted=run.trusted)
+
+
+def recorded_recipe(
+    manifest: Path, recipe: str, sha256: str | None, trackers: Iterable[str], *, trusted: bool
+) -> Recipe:
+    """The recipe that a manifest names, with its checksum; `trusted` executes it whatever the file is now."""
+    if trusted:
+        if recipe_sha256(recipe) != sha256:
+            log.warning("The recipe %s has changed since %s was created.", recipe, manifest.parent.name)
+        return load_recipe(recipe)
+    check_files(manifest, recipe, trackers)
+    try:
+        return load_recipe(recipe, sha256=sha256 or "none")
+    except plugins.ChangedFile as error:
+        raise InputError(
+            f"The recipe {recipe} has changed since {manifest.parent.name} was created. Restore it, or read it and "
+            f"accept it as it is now with --trust-recipe (in Python with trusted=True)."
+        ) from error
 
 
 def params_of(spec: RunSpec, recipe: Recipe) -> Any:

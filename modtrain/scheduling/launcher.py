@@ -307,7 +307,8 @@ class Launch:
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))
         unattended = ("--unattended",) if self.backend.unattended else ()  # no launcher will evaluate the run
-        options = ("--modules", ",".join(member.modules), "--threads", str(threads))
+        trusted = ("--trust-recipe",) if self.run.trusted else ()
+        options = ("--modules", ",".join(member.modules), "--threads", str(threads), *trusted)
         return Job(
             name=f"{self.run.name}.{member.name}",
             command=(*worker_command("worker", self.run.path), *options, *(self._worker_options or unattended)),
@@ -333,12 +334,13 @@ class Launch:
                 member.end(FINISHED)
 
 
-def launch(config: Config | Run, *, notify: Notify = log.info) -> Run:
+def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = False) -> Run:
     """Create the run of a config or resume it, train it to its end, and return it; a run is resumed as it is.
 
+    `trusted` as of `Run`: an edited recipe is accepted, and a recipe or tracker file of another user executed.
     ModtrainError where a worker failed.
     """
-    target = target_of(config)
+    target = target_of(config, trusted=trusted)
     plan = plan_run(target)
     for note in plan.notes:
         notify(note)

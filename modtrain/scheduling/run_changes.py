@@ -1,4 +1,5 @@
-"""What a command may change in an existing run: its epochs, its metric, and where its data or its recipe lies now.
+"""What a command may change in an existing run: its epochs, its metric, where its data or its recipe lies now, and an
+edited recipe that it trusts.
 
 Everything else decides what was trained already, and a command that has it otherwise is refused.
 """
@@ -36,6 +37,8 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
     """
     spec, other = run.spec, _other_settings(config, recipe, run.spec)
     allowed = {name: new for name, (_, new) in other.items() if _is_allowed(name, new, spec)}
+    if run.trusted and "recipe" not in other and (edited := recipe_sha256(spec.recipe)) != spec.recipe_sha256:
+        other["recipe_sha256"], allowed["recipe_sha256"] = (spec.recipe_sha256, edited), edited
     if refused := {name: values for name, values in other.items() if name not in allowed}:
         raise InputError(
             f"{run.path} exists with other settings: {'; '.join(_phrases(refused))}. Leave them out to resume it, or "
@@ -62,6 +65,8 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
     for change in after.changes[len(before.changes) :]:
         if change.name == "metric":
             sentences.append(f"Compares its versions by {change.after}.")
+        elif change.name == "recipe_sha256":
+            sentences.append(f"Takes the recipe {after.recipe} as it is now: it has changed since the run was created.")
         elif change.name in _NOUNS:
             sentences.append(f"Takes its {_NOUNS[change.name]} from {change.after}, the same as in {change.before}.")
         elif change.name != "epochs":

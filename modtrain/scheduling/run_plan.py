@@ -13,13 +13,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modtrain import plugins
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.loading import load_recipe, recipe_name, recipe_of
+from modtrain.recipes.trust import check_files
 from modtrain.scheduling import placement
 from modtrain.scheduling.backends.base import BackendOptions, python_path
 from modtrain.scheduling.config import Config, new_spec
@@ -44,35 +45,38 @@ class Target:
     """The run in the folder, if there is one."""
     resumes: bool
     """Whether that run is resumed. False for a new run, and for one in which nothing has begun: it is replaced."""
+    trusted: bool = False
+    """As of `Run`."""
 
 
-def find_target(config: Config, *, named_by_folder: bool = False) -> Target:
+def find_target(config: Config, *, named_by_folder: bool = False, trusted: bool = False) -> Target:
     """Open what the config names; InputError where its root, name or recipe is wrong.
 
     An existing run in which nothing was published, and nothing runs or is queued, takes the settings of the config, so
     that a corrected command repairs it. Not so for a run that is `named_by_folder`: that command has no settings.
+    InputError also where the run's recipe or a tracker is a file that is not trusted, unless `trusted`.
     """
     if config.name is not None:
         check_name(config.name)
     path = _root(config) / (config.name or new_name(config))
-    run = Run.open(path) if (path / RUN_FILE).exists() else None
+    run = Run.open(path, trusted=trusted) if (path / RUN_FILE).exists() else None
     resumes = run is not None and (named_by_folder or has_begun(run))
-    is_recipe_given = "recipe" in config.model_fields_set
-    recipe = _recipe_of(run) if run is not None and resumes and not is_recipe_given else load_recipe(config.recipe)
-    return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes)
+    is_other = "recipe" in config.model_fields_set and run is not None and recipe_name(config.recipe) != run.spec.recipe
+    recipe = _recipe_of(run) if run is not None and resumes and not is_other else load_recipe(config.recipe)
+    return Target(config=config, path=path, recipe=recipe, run=run, resumes=resumes, trusted=trusted)
 
 
-def target_of(subject: Config | Run) -> Target:
+def target_of(subject: Config | Run, *, trusted: bool = False) -> Target:
     """What Python's `launch` is called with; InputError for anything but a config or a run."""
     if isinstance(subject, Run):
         config = Config(name=subject.path.name, root=str(subject.path.parent))
-        return find_target(config, named_by_folder=True)
+        return find_target(config, named_by_folder=True, trusted=trusted or subject.trusted)
     if not isinstance(subject, Config):
         raise InputError(
             f"launch takes a Config or a Run, not {subject!r}; such as launch(Config(recipe='./my_gan.py', nodes=2)), "
             "or launch(Run.open('runs/my-gan')) to resume one."
         )
-    return find_target(subject)
+    return find_target(subject, trusted=trusted)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ class RunPlan:
         """Create the run, or write what the plan changes of an existing one."""
         before = self.target.run
         if before is None:
-            return Run.create(self.target.path, self.run.spec)
+            return Run.create(self.target.path, self.run.spec, trusted=self.run.trusted)
         return before if before.spec == self.run.spec else before.replace_spec(self.run.spec)
 
 
@@ -105,11 +109,14 @@ def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
         raise InputError("--hold-schedule is for a run that exists and gets more --epochs.")
     if resumed is not None:
         spec = changed_spec(config, target.recipe, resumed)
-        return RunPlan(target=target, run=Run(resumed.path, spec), notes=describe(resumed.spec, spec))
+        return RunPlan(target=target, run=replace(resumed, spec=spec), notes=describe(resumed.spec, spec))
     spec, costs = draft(config, target.recipe)
     if spec.dataroot:
         spec = spec.model_copy(update={"data_sha256": listing_sha256(Path(spec.dataroot))})
-    return RunPlan(target=target, run=Run(target.path.resolve(), spec), costs=costs)
+    run = Run(target.path.resolve(), spec, target.trusted)
+    if not run.trusted:
+        check_files(run.path / RUN_FILE, spec.recipe, spec.track)  # before the workers do
+    return RunPlan(target=target, run=run, costs=costs)
 
 
 def new_name(config: Config) -> str:
@@ -216,7 +223,7 @@ def _recipe_of(run: Run) -> Recipe:
     name = run.spec.recipe
     if plugins.is_file(name) and not Path(name).exists():
         raise InputError(f"The recipe {name} of {run.name} is gone; if it was moved, give its new place with --recipe.")
-    return load_recipe(name)
+    return recipe_of(run)
 
 
 def _named_profile(config: Config) -> Profile | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +46,8 @@ class Change(BaseModel):
 class RunSpec(BaseModel):
     """The content of `run.json`: everything that decides what this run trains.
 
-    Written once, and again only for one of its `changes`: more epochs, another metric, moved data or a moved recipe.
+    Written once, and again only for one of its `changes`: more epochs, another metric, moved data, a moved recipe or
+    one that was edited.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -113,22 +114,25 @@ class Run:
 
     path: Path
     spec: RunSpec
+    trusted: bool = False
+    """Whether a recipe or tracker file of the run is executed whatever its checksum and its owner."""
 
     @staticmethod
-    def create(path: Path, spec: RunSpec) -> Run:
+    def create(path: Path, spec: RunSpec, *, trusted: bool = False) -> Run:
         """Create the folder of a new run; InputError where the name is taken or not allowed."""
         manifest.create_folder(path, "run", layout.RUN_FILE, spec)
-        return Run.open(path)
+        return Run.open(path, trusted=trusted)
 
     @staticmethod
-    def open(path: str | Path) -> Run:
-        """The run in a folder; InputError where there is none."""
-        return Run(Path(path).resolve(), manifest.read_manifest(Path(path), "run", layout.RUN_FILE, RunSpec))
+    def open(path: str | Path, *, trusted: bool = False) -> Run:
+        """The run in a folder; InputError where there is none. No code of the folder is executed."""
+        spec = manifest.read_manifest(Path(path), "run", layout.RUN_FILE, RunSpec)
+        return Run(Path(path).resolve(), spec, trusted)
 
     def replace_spec(self, spec: RunSpec) -> Run:
         """The same folder with other settings, while no worker of the run is alive."""
         filesystem.replace_file(self.path / layout.RUN_FILE, manifest.as_json(spec))
-        return Run(self.path, spec)
+        return replace(self, spec=spec)
 
     def check_present(self) -> None:
         """RunMoved where the folder is no longer that of a run; OSError where storage does not answer."""

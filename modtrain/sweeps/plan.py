@@ -6,7 +6,6 @@ Existing settings are compared, and nothing is created before `SweepPlan.write`.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from modtrain.errors import InputError, counted, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import flatten, parameters, sentence, with_settings
+from modtrain.recipes.trust import check_files
 from modtrain.scheduling import run_changes, run_plan
 from modtrain.scheduling.backends.base import Array, Backend, BackendOptions, Resources, python_path
 from modtrain.scheduling.config import Config, new_spec, read_config
@@ -32,8 +32,6 @@ from modtrain.storage.manifest import check_name
 from modtrain.sweeps import space
 from modtrain.sweeps.space import Space
 from modtrain.sweeps.sweep import MOST_TRIALS, Sweep, SweepRecord, SweepSpec, check_metric, count_trials, new_sweep
-
-log = logging.getLogger(__name__)
 
 
 class SweepSection(BaseModel):
@@ -83,6 +81,8 @@ class SweepPlan:
     backend: Backend
     at_once: int | None
     """Trials at the same time; None where neither the command nor an earlier one says it."""
+    trusted: bool = False
+    """As of `Sweep`."""
 
     @property
     def uses_arrays(self) -> bool:
@@ -101,7 +101,9 @@ class SweepPlan:
 
     def write(self) -> Sweep:
         """Create the sweep, or write what the command changes of an existing one."""
-        return Sweep.create(self.path, self.spec) if self.sweep is None else self.sweep.with_spec(self.spec)
+        if self.sweep is None:
+            return Sweep.create(self.path, self.spec, trusted=self.trusted)
+        return self.sweep.with_spec(self.spec)
 
     def record(self, before: SweepRecord) -> SweepRecord:
         """The record of the sweep with the backend, options and number of trials of this plan."""
@@ -109,10 +111,10 @@ class SweepPlan:
 
     def array(self, sweep: Sweep, numbers: Iterable[int]) -> Array:
         """The workers of these trials as one array: task = trial * workers of a trial + worker."""
-        threads = self.backend.cores(1)
+        threads, trusted = self.backend.cores(1), ("--trust-recipe",) if sweep.trusted else ()
         return Array(
             name=sweep.name,
-            command=(*worker_command("trial", sweep.path), "--threads", str(threads), *sweep.worker_options),
+            command=(*worker_command("trial", sweep.path), "--threads", str(threads), *trusted, *sweep.worker_options),
             tasks=[number * sweep.workers + worker for number in numbers for worker in range(sweep.workers)],
             max_running=self.at_once * sweep.workers if self.at_once else None,
             group_size=sweep.workers,
@@ -122,7 +124,7 @@ class SweepPlan:
         )
 
 
-def find_sweep(config: Config) -> tuple[Path, Sweep | None]:
+def find_sweep(config: Config, *, trusted: bool = False) -> tuple[Path, Sweep | None]:
     """The folder of the named sweep, or the first of sweep-1, sweep-2, ... that is new, and the sweep in it, if any."""
     root = Path(config.root).expanduser()
     if root.exists() and not root.is_dir():
@@ -132,14 +134,21 @@ def find_sweep(config: Config) -> tuple[Path, Sweep | None]:
     check_name(config.name or new)
     path = root / (config.name or new)
     if (path / SWEEP_FILE).exists():
-        return path, Sweep.open(path)
+        return path, Sweep.open(path, trusted=trusted)
     if path.exists():
         raise InputError(f"{path} exists and is not a sweep; choose another --name or --root.")
     return path, None
 
 
 def plan_sweep(
-    path: Path, sweep: Sweep | None, config: Config, section: SweepSection, varied: Space, recipe: Recipe
+    path: Path,
+    sweep: Sweep | None,
+    config: Config,
+    section: SweepSection,
+    varied: Space,
+    recipe: Recipe,
+    *,
+    trusted: bool = False,
 ) -> SweepPlan:
     """Decide everything about the sweep and write nothing; what the backend refuses leaves no folder behind.
 
@@ -156,6 +165,8 @@ def plan_sweep(
     backend: Backend = plugins.load("backend", name)(options)
     if sweep is None:
         spec = new_sweep(config, varied, **section.settings)
+        if not trusted:
+            check_files(path.resolve() / SWEEP_FILE, spec.config["recipe"], config.track)  # before the trials do
     else:
         spec = resumed_spec(sweep, config, section, varied, recipe)
     workers, nodes = len(spec.placement), section.nodes
@@ -166,7 +177,14 @@ def plan_sweep(
     before = record.at_once if record.backend == name else None
     at_once = min(limits, default=before)
     return SweepPlan(
-        path=path, sweep=sweep, spec=spec, backend_name=name, options=options, backend=backend, at_once=at_once
+        path=path,
+        sweep=sweep,
+        spec=spec,
+        backend_name=name,
+        options=options,
+        backend=backend,
+        at_once=at_once,
+        trusted=trusted,
     )
 
 
@@ -183,9 +201,9 @@ def resumed_spec(sweep: Sweep, config: Config, section: SweepSection, varied: Sp
         raise InputError(
             f"The data of {sweep.name} is no longer in {dataroot}; put it back, or a link to its new place."
         )
-    if spec.recipe_sha256 != recipe_sha256(spec.config["recipe"]):
-        log.warning("The recipe %s has changed since this sweep was created.", spec.config["recipe"])
     changes = {name: value for name, value in section.settings.items() if name in ("trials", "metric", "maximize")}
+    if sweep.trusted:
+        changes["recipe_sha256"] = recipe_sha256(spec.config["recipe"])
     if changes.get("metric", spec.metric) != spec.metric and "maximize" not in changes:
         changes["maximize"] = changes["metric"] not in recipe.lower_is_better
     changed = spec.model_copy(update=changes)

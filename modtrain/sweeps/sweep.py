@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.loading import load_recipe, recorded_recipe
 from modtrain.recipes.params import parameters
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config, new_spec, read_config
@@ -73,9 +73,11 @@ class SweepSpec(BaseModel):
 
     @field_validator("config")
     @classmethod
-    def _names_its_recipe(cls, config: dict[str, Any]) -> dict[str, Any]:
+    def _is_of_trials(cls, config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(config.get("recipe"), str):
             raise ValueError(f"its recipe is {config.get('recipe')!r}, which is not a name")
+        if other := sorted(config.keys() - (Config.model_fields.keys() - EXECUTION)):
+            raise ValueError(f"it has {other[0]!r}, which trials do not have")
         return config
 
 
@@ -97,23 +99,26 @@ class Sweep:
 
     path: Path
     spec: SweepSpec
+    trusted: bool = False
+    """Of every run of the sweep."""
 
     @staticmethod
-    def create(path: Path | str, spec: SweepSpec) -> Sweep:
+    def create(path: Path | str, spec: SweepSpec, *, trusted: bool = False) -> Sweep:
         """Create the folder of a new sweep; InputError where the name is taken or not allowed."""
         create_folder(path := Path(path), "sweep", SWEEP_FILE, spec)
-        return Sweep.open(path)
+        return Sweep.open(path, trusted=trusted)
 
     @staticmethod
-    def open(path: Path | str) -> Sweep:
-        """The sweep in a folder; InputError where there is none."""
-        return Sweep(Path(path).resolve(), read_manifest(Path(path), "sweep", SWEEP_FILE, SweepSpec))
+    def open(path: Path | str, *, trusted: bool = False) -> Sweep:
+        """The sweep in a folder; InputError where there is none. No code of the folder is executed."""
+        spec = read_manifest(Path(path), "sweep", SWEEP_FILE, SweepSpec)
+        return Sweep(Path(path).resolve(), spec, trusted)
 
     def with_spec(self, spec: SweepSpec) -> Sweep:
         """The sweep with more trials, or another metric for ranking, written; existing trials are not changed."""
         if spec != self.spec:
             filesystem.replace_file(self.path / SWEEP_FILE, as_json(spec))
-        return Sweep(self.path, spec)
+        return replace(self, spec=spec)
 
     @property
     def name(self) -> str:
@@ -133,8 +138,10 @@ class Sweep:
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """The recipe of every trial."""
-        return load_recipe(self.spec.config["recipe"])
+        """The recipe of every trial; InputError as of `recipe_of`."""
+        recipe, trackers = self.spec.config["recipe"], self.spec.config.get("track", [])
+        sha256, manifest = self.spec.recipe_sha256, self.path / SWEEP_FILE
+        return recorded_recipe(manifest, recipe, sha256, trackers, trusted=self.trusted)
 
     @functools.cached_property
     def space(self) -> space.Space:
@@ -158,7 +165,7 @@ class Sweep:
     def run(self, number: int) -> Run | None:
         """The run of a trial, None where it has none yet; InputError where it is damaged."""
         path = self.run_path(number)
-        return check_trial(Run.open(path)) if (path / RUN_FILE).exists() else None
+        return check_trial(Run.open(path, trusted=self.trusted)) if (path / RUN_FILE).exists() else None
 
     def intact_run(self, number: int) -> Run | None:
         """The run of a trial; None also where it is damaged."""
@@ -175,12 +182,15 @@ class Sweep:
         config = trial_config(self.spec.config, point, self.recipe.params)
         trial = {"number": number, "values": dict(point)}
         try:
-            return Run.create(self.run_path(number), new_spec(config, self.recipe, self.spec.placement, trial=trial))
+            spec = new_spec(config, self.recipe, self.spec.placement, trial=trial)
+            return Run.create(self.run_path(number), spec, trusted=self.trusted)
         except InputError:
             if self.run_path(number).name not in filesystem.names(self.path):
                 raise
         # Another worker of this trial was quicker; this client may still have the name cached as missing.
-        return filesystem.wait_until(lambda: self.run(number), timeout_s=CACHED_S) or Run.open(self.run_path(number))
+        return filesystem.wait_until(lambda: self.run(number), timeout_s=CACHED_S) or Run.open(
+            self.run_path(number), trusted=self.trusted
+        )
 
     def trial(self, number: int, job: JobPhase | None = None, *, liveness: Liveness | None = None) -> Trial:
         """A trial as it is now; `job` is the phase of its jobs, None where no backend was asked.

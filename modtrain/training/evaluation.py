@@ -35,7 +35,7 @@ def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
     same numbers; torch's global generators are left as they were. `run` may also be the path of its folder.
     """
     run = as_run(run)
-    recipe = recipe_of(run.spec)
+    recipe = recipe_of(run)
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
     model = load(run, device=device)
@@ -54,7 +54,7 @@ def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | No
 
     None where the run is not finished or its recipe has no `evaluate`.
     """
-    if not run.is_finished(run.modules) or recipe_of(run.spec).evaluate is None:
+    if not run.is_finished(run.modules) or recipe_of(run).evaluate is None:
         return None
     final = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
     for record in reversed(read_evaluations(run.evaluations_path)):

@@ -107,7 +107,7 @@ def load(
         raise InputError("Give either version or best to load, not both.")
     if not isinstance(best, bool | str):
         raise InputError(f"best = {best!r} is not allowed; give True, or the name of a metric.")
-    recipe = recipe_of(run.spec)
+    recipe = recipe_of(run)
     params, device = params_of(run.spec, recipe), choose_device(device)
     versions, reason = _selected_versions(run, version), ""
     if best is not False:

@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), RunSpec.model_validate_json(sys.stdin.read()))
         try:
-            costs = step_costs(run, recipe_of(run.spec))
+            costs = step_costs(run, recipe_of(run))
         except ModtrainError as error:
             sys.exit(str(error))
     sys.stdout.write("\n" + json.dumps(costs) + "\n")

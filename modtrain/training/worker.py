@@ -56,7 +56,7 @@ class Worker:
     ) -> None:
         """Build the modules and resume from their newest checkpoints."""
         self.run, self.heartbeat, self.shutdown, self.events, self.device = run, heartbeat, shutdown, events, device
-        recipe = recipe_of(run.spec)
+        recipe = recipe_of(run)
         params = params_of(run.spec, recipe)
         self.data = data_of(run.spec, recipe, params).train
         stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))

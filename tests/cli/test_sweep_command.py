@@ -429,17 +429,18 @@ def test_a_sweep_takes_more_trials_and_a_grid_as_many_as_it_has_points(tmp_path:
     assert (result.code, "more than the grid has points: 3" in result.err) == (2, True)
 
 
-def test_a_recipe_that_has_changed_since_a_sweep_was_created_is_reported(
-    tmp_path: Path, type_: Terminal, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_recipe_that_has_changed_since_a_sweep_was_created_must_be_trusted(tmp_path: Path, type_: Terminal) -> None:
     recipe = tmp_path / "mine.py"
     shutil.copy(TINY, recipe)
     sweep = made(tmp_path / "mine", {"lr": [0.01]}, recipe)
-    type_("sweep", sweep.path, "--backend", "local", "--dry-run")
-    assert "changed" not in caplog.text
-    recipe.write_text(recipe.read_text() + "# another\n")
-    type_("sweep", sweep.path, "--backend", "local", "--dry-run")
-    assert f"The recipe {recipe} has changed since this sweep was created." in caplog.text
+    assert type_("sweep", sweep.path, "--backend", "local", "--dry-run").code == 0
+    recipe.write_text(recipe.read_text() + f"\nopen({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    for command in (("sweep", sweep.path, "--backend", "local", "--dry-run"), ("trial", sweep.path, "--task", 0)):
+        refused = type_(*command)
+        assert (refused.code, f"The recipe {recipe} has changed since mine was created." in refused.err) == (2, True)
+    assert not (tmp_path / "executed").exists()
+    assert type_("sweep", sweep.path, "--backend", "local", "--dry-run", "--trust-recipe").code == 0
+    assert (tmp_path / "executed").exists()
 
 
 def test_a_parameter_without_a_default_may_vary(tmp_path: Path, sweep: Any) -> None:

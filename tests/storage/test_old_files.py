@@ -17,7 +17,7 @@ ASSETS = sorted((Path(__file__).parents[1] / "assets").glob("format-*"))
 @pytest.mark.parametrize("path", ASSETS, ids=lambda path: path.name)
 def test_an_old_run_opens_with_its_parameters(path: Path) -> None:
     run = Run.open(path)
-    params = params_of(run.spec, recipe_of(run.spec))
+    params = params_of(run.spec, recipe_of(run))
     assert params.batch_size == 4
     assert params.translator.lr == 1e-4
     assert run.modules == ["encoder_decoder", "translator", "discriminator"]

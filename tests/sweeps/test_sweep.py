@@ -328,6 +328,7 @@ def test_a_trial_whose_worker_cannot_even_start_fails_with_its_last_line(tmp_pat
     )
     sweep.begin(0)
     recipe.write_text("raise OSError('no licence')")
+    sweep = Sweep.open(sweep.path, trusted=True)
     assert run(sweep, "local")[0].state == "failed"
     assert "no licence" in by_number(sweep)[0].why
 
