@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import statistics
 import subprocess
 import sys
@@ -196,3 +197,13 @@ def test_the_test_files_that_start_first_exist() -> None:
 def test_only_the_worker_calls_backward() -> None:
     callers = {path.name for path in FILES if ".backward(" in path.read_text()}
     assert callers == {"worker.py"}
+
+
+def test_the_command_line_prints_only_through_output_and_the_console() -> None:
+    """They escape control characters, which could come from any file."""
+    direct = re.compile(
+        r"typer\.s?echo|click\.s?echo|(?<![\w.])print\(|sys\.std(out|err)\.write|(?<!_)Console\(|csv\.writer|\[/\]"
+    )
+    files = [path for path in FILES if package(path) == "cli" and path.name not in ("output.py", "terminal.py")]
+    found = {path.name: match.group() for path in files if (match := direct.search(path.read_text()))}
+    assert found == {}

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
 
 from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
+from modtrain.cli.output import KEPT, echo, plain
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 from modtrain.storage.filesystem import fault_of
 
@@ -35,7 +37,10 @@ for module in (launch, sweep, status, worker, evaluate, recipes, dashboard, hist
 
 
 class LastMessageHandler(logging.StreamHandler[Any]):
-    """Log handler for standard error that keeps the last message, so that a logged error is not printed again."""
+    """Log handler for standard error that keeps the last message, so that a logged error is not printed again.
+
+    Names in messages come from files: control characters are escaped.
+    """
 
     message: str = ""
     error: object = None
@@ -44,6 +49,9 @@ class LastMessageHandler(logging.StreamHandler[Any]):
         self.message = record.getMessage()
         self.error = record.exc_info[1] if record.exc_info else None
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record), KEPT)
 
 
 def main() -> None:
@@ -76,10 +84,10 @@ def program(
         from importlib.metadata import distributions
 
         versions = (distribution.version for distribution in distributions(name="modtrain"))
-        typer.echo("modtrain " + next(versions, "(not installed)"))
+        echo("modtrain " + next(versions, "(not installed)"))
         raise typer.Exit
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        echo(ctx.get_help())
         raise typer.Exit
 
 
@@ -87,12 +95,9 @@ def _print_error(error: Exception, logged: str) -> None:
     """Print the sentence of an expected error, unless it was logged already; any other error with its traceback."""
     sentence = _sentence(error)
     if sentence is None:
-        sys.excepthook(type(error), error, error.__traceback__)
+        echo("".join(traceback.format_exception(error)), err=True, nl=False)
     elif sentence != logged:
-        from modtrain.cli.terminal import plain
-
-        lines = f"modtrain: {sentence}".splitlines()  # may contain names of files and folders
-        typer.echo("\n".join(map(plain, lines)), err=True)
+        echo(f"modtrain: {sentence}", err=True)
 
 
 def _sentence(error: Exception) -> str | None:

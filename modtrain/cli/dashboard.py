@@ -12,6 +12,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import Count, Text, option
+from modtrain.cli.output import echo
 from modtrain.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ def _export(root: Path, target: Path) -> None:
 
     def show_progress(done: int, total: int) -> None:
         if is_terminal or done == total or done % 100 == 0:
-            start = "\r" if is_terminal else ""
-            typer.echo(f"{start}{done} of {total} runs and sweeps", nl=done == total or not is_terminal, err=True)
+            nl = done == total or not is_terminal
+            echo(f"{done} of {total} runs and sweeps", nl=nl, in_place=is_terminal, err=True)
 
     pages = export(root, target, show_progress)
-    typer.echo(f"Wrote {counted(pages, 'page')}: open {target / 'index.html'}")
+    echo(f"Wrote {counted(pages, 'page')}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:
@@ -143,14 +144,14 @@ def _print_addresses(root: Path, host: str, port: int, link: str, *, moved: bool
     from modtrain.dashboard.urls import shown
 
     if moved:
-        typer.echo(f"Port 8787 is in use; using port {port}.")
-    typer.echo(f"{shown(str(root))}: {link}")
+        echo(f"Port 8787 is in use; using port {port}.")
+    echo(f"{shown(str(root))}: {link}")
     near = _url_host(host, "[::1]" if ":" in host else "127.0.0.1")  # a socket on :: may not accept IPv4
     tunnel = f"ssh -L {port}:{near}:{port} {getpass.getuser()}@{socket.gethostname()}"
     tunnelled = urlsplit(link)._replace(netloc=f"localhost:{port}").geturl()
     then = "" if host in ("127.0.0.1", "localhost") else f", then {tunnelled}"
-    typer.echo(f"From another computer: {tunnel}{then}")
-    typer.echo("Press Ctrl-C to stop.")
+    echo(f"From another computer: {tunnel}{then}")
+    echo("Press Ctrl-C to stop.")
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption, RunArgument, TrustOption
+from modtrain.cli.output import echo
 from modtrain.errors import counted
 
 DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
@@ -38,13 +39,14 @@ def evaluate(
 
     evaluation = evaluate_run(Run.open(run, trusted=trust_recipe), device=device)
     if as_json:
-        typer.echo(json.dumps(evaluation, indent=2))
+        echo(json.dumps(evaluation, indent=2))
         return
     from modtrain.cli import terminal
 
     out = terminal.console()
     versions = ", ".join(f"{name} v{version}" for name, version in evaluation["versions"].items())
-    out.print(f"[bold]{evaluation['run']}[/]  [dim]{versions}[/]\n", soft_wrap=not out.is_terminal)
+    head = terminal.Text.assemble((evaluation["run"], "bold"), "  ", (versions, "dim"), "\n")
+    out.print(head, soft_wrap=not out.is_terminal)
     out.print(terminal.metrics_table(evaluation["metrics"]))
     if evaluation["grid"]:
         out.print(f"\nGrid: {evaluation['grid']}", soft_wrap=True)
@@ -77,13 +79,13 @@ def apply(
 
     def skip(file: Path, reason: str) -> None:
         broken.append(file)
-        typer.echo(f"Skipped: {reason}", err=True)
+        echo(f"Skipped: {reason}", err=True)
 
     started_at = time.monotonic()
     done = _show_progress(apply_to_files(opened, files, device=device, broken=skip), len(files), broken)
     from modtrain.cli.terminal import duration
 
-    typer.echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {target}")
+    echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {target}")
     raise typer.Exit(1 if broken else 0)
 
 
@@ -104,5 +106,5 @@ def _show_progress(results: Iterable[object], total: int, broken: Sized) -> int:
             bar.update(task, completed=count, rate=f"{rate:.1f}/s")
             if is_lines and now - printed_at > PROGRESS_S:
                 printed_at = now
-                typer.echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
+                echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
     return done

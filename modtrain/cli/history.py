@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 import json
 import re
@@ -15,6 +14,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import RunArgument, RunOrSweepArgument
+from modtrain.cli.output import echo, write_csv
 from modtrain.errors import InputError, ModtrainError, counted
 from modtrain.storage.layout import SWEEP_FILE
 
@@ -52,15 +52,14 @@ def history(
     damaged: list[str] = []
     rows = _rows(run, damaged)
     if as_json:
-        typer.echo("[", nl=False)
+        echo("[", nl=False)
         for number, row in enumerate(rows):  # their text need not fit into memory
-            typer.echo((",\n" if number else "") + json.dumps(row), nl=False)
-        typer.echo("]")
+            echo((",\n" if number else "") + json.dumps(row), nl=False)
+        echo("]")
     elif as_csv:
         table = list(rows)
-        writer = csv.DictWriter(sys.stdout, _columns(table), restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+        columns = _columns(table)
+        write_csv(columns, ([row.get(name) for name in columns] for row in table))
     else:
         _print_tables(list(rows))
     if damaged:
@@ -88,7 +87,7 @@ def log(
     logs = {name: GrowingFile(path, last=lines) for name, path in _logs(opened, module).items()}
     printed = _print_new(logs, torn=not follow)
     if not printed and not any(path.exists() for path in _logs(opened, module).values()):
-        typer.echo(f"The workers of {opened.name} have no log{' yet' if follow else ''}.", err=True)
+        echo(f"The workers of {opened.name} have no log{' yet' if follow else ''}.", err=True)
     while follow:
         filesystem.wait_until(lambda: _print_new(logs, torn=False) or None, timeout_s=FOLLOW_S)
 
@@ -179,7 +178,7 @@ def _print_new(logs: dict[str, GrowingFile], *, torn: bool) -> bool:
     merged = heapq.merge(*(_timed(name, log, torn) for name, log in logs.items()))
     printed = False
     for _, name, line in merged:
-        sys.stdout.write(f"{name:{width}} | {line}\n" if len(logs) > 1 else f"{line}\n")
+        echo(f"{name:{width}} | {line}" if len(logs) > 1 else line)
         printed = True
     if printed:
         sys.stdout.flush()

@@ -15,6 +15,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import LaunchCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, Count, Text, option
+from modtrain.cli.output import echo
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _check_existing(target: Target, *, resume: bool) -> None:
         message = f"There is no run {target.path} to resume; without --resume it is created. {hint}"
         raise InputError(message.strip())
     if hint:
-        typer.echo(hint, err=True)
+        echo(hint, err=True)
 
 
 def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None) -> None:
@@ -135,7 +136,7 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
         launch_modes.show_plan(plan, backend)
         return
     for note in plan.notes:
-        typer.echo(note, err=True)
+        echo(note, err=True)
     created = create_launch(plan, backend, options, submits=not dry_run)
     if dry_run:
         launch_modes.show_scripts(created)

@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from modtrain.cli import terminal
+from modtrain.cli.output import echo
 from modtrain.errors import ModtrainError, counted
 from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch
@@ -29,9 +30,9 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     status = "would be resumed" if plan.target.resumes else "would be created"
     costs = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in plan.costs.items())
     source = "from run.json" if plan.target.resumes else f"measured per step: {costs}" if costs else ""
-    out.print(f"[bold]{plan.run.name}[/]  [dim]{status}[/]\n")
+    out.print(terminal.Text.assemble((plan.run.name, "bold"), "  ", (status, "dim"), "\n"))
     if plan.notes:
-        out.print("[dim]would be changed[/]")
+        out.print("would be changed", style="dim")
         for note in plan.notes:
             out.print(terminal.Text(f"  {note}"), soft_wrap=True)
         out.print()
@@ -48,22 +49,22 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         "device": spec.device,
     }
     out.print(terminal.facts(facts))
-    out.print("\n[dim]workers[/]")
+    out.print("\nworkers", style="dim")
     for modules in spec.placement:
         out.print(f"  modtrain worker {shlex.quote(str(plan.run.path))} --modules {','.join(modules)}", soft_wrap=True)
     changed = _changed_parameters(spec)
-    out.print(f"\n[dim]parameters[/] {'' if changed else 'all at their defaults'}")
+    out.print(terminal.Text.assemble(("\nparameters ", "dim"), "" if changed else "all at their defaults"))
     if changed:
         out.print(terminal.facts(changed))
-    out.print("\n[dim]Nothing was created.[/]")
+    out.print("\nNothing was created.", style="dim")
 
 
 def show_scripts(launch: Launch) -> None:
     """Write and print the job scripts, and submit nothing."""
     for path in launch.scripts():
-        typer.echo(f"# {path}")
-        typer.echo(path.read_text())
-    typer.echo(f"# Nothing was submitted. The scripts are in {launch.run.jobs_path} and can be submitted by hand.")
+        echo(f"# {path}")
+        echo(path.read_text())
+    echo(f"# Nothing was submitted. The scripts are in {launch.run.jobs_path} and can be submitted by hand.")
 
 
 def submit(launch: Launch) -> None:
@@ -78,8 +79,8 @@ def submit(launch: Launch) -> None:
         status = "submitted" if member.number in submitted else "finished" if member.over else "live already"
         id, reason = (member.id or "").rpartition("@")[2], reasons.get(member.id or "", "")
         line = f"  {member.name:<28}  {status:<12}  {id:<8}  {reason}".rstrip()
-        out.print(line, soft_wrap=True, markup=False, highlight=False)
-    typer.echo("Jobs submitted; you can log out." if submitted else "No job had to be submitted.")
+        out.print(line, soft_wrap=True)
+    echo("Jobs submitted; you can log out." if submitted else "No job had to be submitted.")
     _print_commands(launch, ("status", "stop", "cancel"))
 
 
@@ -94,11 +95,11 @@ def start_in_background(launch: Launch) -> None:
     launcher, answer = _start_launcher(launch, log)
     if answer != READY:
         code = launcher.wait()
-        typer.echo(log.read_bytes()[size:][-4000:].decode(errors="replace").rstrip(), err=True)
+        echo(log.read_bytes()[size:][-4000:].decode(errors="replace").rstrip(), err=True)
         raise typer.Exit(code or 1)
-    typer.echo(f"{launch.run.name} is running in the background (process {launcher.pid}).")
+    echo(f"{launch.run.name} is running in the background (process {launcher.pid}).")
     _print_commands(launch, ("status", "stop"))
-    typer.echo(f"  output    {terminal.short(log)}")
+    echo(f"  output    {terminal.short(log)}")
 
 
 def report_ready(descriptor: int) -> None:
@@ -148,4 +149,4 @@ def _print_commands(launch: Launch, commands: tuple[str, ...]) -> None:
     """The commands for a run that is under way."""
     path = shlex.quote(terminal.short(launch.run.path))
     for command in commands:
-        typer.echo(f"  {'watch' if command == 'status' else command:<8}  modtrain {command} {path}")
+        echo(f"  {'watch' if command == 'status' else command:<8}  modtrain {command} {path}")

@@ -11,6 +11,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption
+from modtrain.cli.output import echo
 from modtrain.errors import counted
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def recipes(
     names = [name] if name else plugins.known("recipe")
     descriptions = {each: describe(load_recipe(each)) for each in names}
     if as_json:
-        typer.echo(json.dumps({"recipes": descriptions}, indent=2))
+        echo(json.dumps({"recipes": descriptions}, indent=2))
         return
     for each, description in descriptions.items():
         _print(each, description)
@@ -71,7 +72,7 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     from modtrain.cli import terminal
 
     out = terminal.console()
-    out.print(f"[bold]{name}[/]")
+    out.print(name, style="bold")
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
     bound, every = recipe["max_staleness"], recipe["exchange_every"]
@@ -119,7 +120,7 @@ def doctor(
 
     report = examine(path, size_mb=size_mb, peer=peer, peer_timeout_s=peer_timeout)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
+        echo(json.dumps(report.as_dict(), indent=2))
     else:
         _show_report(report)
     raise typer.Exit(1 if report.failed else 0)
@@ -129,7 +130,7 @@ def _show_report(report: Report) -> None:
     from modtrain.cli import terminal
 
     out = terminal.console()
-    out.print(f"[bold]{report.path}[/]\n", soft_wrap=True)
+    out.print(f"{report.path}\n", style="bold", soft_wrap=True)
     table = terminal.table(header=False)
     styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for check in report.checks:

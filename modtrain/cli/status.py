@@ -16,6 +16,7 @@ import typer
 
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption, RunOrSweepArgument
+from modtrain.cli.output import echo
 from modtrain.errors import CONSEQUENCES, BackendSilent, InputError, ModtrainError, Preempted, StopRequested, counted
 from modtrain.storage.layout import SWEEP_FILE
 
@@ -74,7 +75,7 @@ def status(
     view.settle()
     current = view.refresh()
     if as_json:
-        typer.echo(json.dumps(current, indent=2))
+        echo(json.dumps(current, indent=2))
     else:
         from modtrain.cli import terminal
 
@@ -100,7 +101,7 @@ def watch(
     if as_json:
         catalog = Catalog(root, patience_s=SHORT_PATIENCE_S)
         catalog.settle()
-        typer.echo(json.dumps(catalog.rows(), indent=2))
+        echo(json.dumps(catalog.rows(), indent=2))
         return
     catalog, out, printed = Catalog(root), terminal.console(), terminal.Printed()
     with Live(console=out, auto_refresh=False) if terminal.is_live(out) else contextlib.nullcontext() as live:
@@ -113,7 +114,7 @@ def watch(
                 live.update(view, refresh=True)
             else:
                 for line in catalog_table.new_lines(printed, rows, table["unsearched"]):
-                    typer.echo(line)
+                    echo(line)
             time.sleep(REFRESH_ALL_S)
 
 
@@ -199,10 +200,10 @@ class RunView:
             key = f"worker {worker['worker']}"
             if self._printed.is_new(key, (worker["state"], worker["waiting_for"], module["epoch"], module["version"])):
                 version = "" if module["version"] is None else f", v{module['version']}"
-                typer.echo(terminal.plain(launch_view.worker_line(worker, module) + version))
+                echo(terminal.plain(launch_view.worker_line(worker, module) + version))
         for alarm in current["alarms"]:
             if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
-                typer.echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
+                echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
 
     def _behind_steps(self, peer: str, version: int | None) -> int | None:
         """Steps of a peer between the version that was used and its newest."""

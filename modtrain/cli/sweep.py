@@ -11,6 +11,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import Command, SweepCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, TRAINING, Count, Text, option
+from modtrain.cli.output import echo
 from modtrain.errors import InputError, StopRequested, counted
 from modtrain.storage.layout import JOBS
 
@@ -85,9 +86,7 @@ def sweep(
         "sampler": sampler, "trials": trials, "metric": metric, "maximize": not minimize if minimize else None,
         "prune": prune, "evaluate_every": evaluate_every, "nodes": nodes, "max_running": max_running,
     }  # fmt: skip
-    plan = _plan(
-        ctx, target, section, settings=settings or [], vary=vary or [], space_file=space, trusted=trust_recipe
-    )
+    plan = _plan(ctx, target, section, settings=settings or [], vary=vary or [], space_file=space, trusted=trust_recipe)
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end without it.")
     if dry_run:
@@ -224,17 +223,17 @@ def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
 
     _print_facts(plan)
     if not plan.uses_arrays:
-        typer.echo("Nothing was created.")
+        echo("Nothing was created.")
         return
     sweep = plan.write()
     sweep.write_record(plan.record(sweep.read_record()))
     numbers = trials_to_submit(sweep, retry_failed=retry_failed)
     scripts = cast(ScriptBackend, plan.backend).arrays(plan.array(sweep, numbers))
     for path in scripts:
-        typer.echo(f"# {path}")
+        echo(f"# {path}")
     if scripts:
-        typer.echo(scripts[0].read_text())
-    typer.echo(f"# Nothing was submitted. The scripts of {counted(len(numbers), 'trial')} are in {sweep.path / JOBS}.")
+        echo(scripts[0].read_text())
+    echo(f"# Nothing was submitted. The scripts of {counted(len(numbers), 'trial')} are in {sweep.path / JOBS}.")
 
 
 def _print_facts(plan: SweepPlan) -> None:

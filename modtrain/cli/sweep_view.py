@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import logging
 import math
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
+from modtrain.cli.output import echo, write_csv
 from modtrain.errors import BackendSilent, InputError, Interrupted, ModtrainError, Preempted, StopRequested, counted
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.run_state import ENDED, PENDING
@@ -65,7 +64,7 @@ def show(
     maximize = not minimize and _is_maximized(sweep, ranking)
     trials = rank(sweep, trials, maximize=maximize)
     if as_json:
-        typer.echo(_as_json(sweep, trials, ranking, maximize=maximize))
+        echo(_as_json(sweep, trials, ranking, maximize=maximize))
     elif as_csv:
         _write_csv(sweep, trials, ranking)
     else:
@@ -188,11 +187,11 @@ def print_submitted(sweep: Sweep, numbers: Sequence[int], *, retry_failed: bool)
     if rest and not retry_failed and _can_retry(read_trials(sweep, ask_scheduler=False)):
         rest += " (--retry-failed runs failed ones again)"
     total = counted(sweep.spec.trials, "trial")
-    typer.echo(f"{sweep.name}: submitted {len(numbers)} of {total} ({counted(tasks, 'task')}){rest}.")
+    echo(f"{sweep.name}: submitted {len(numbers)} of {total} ({counted(tasks, 'task')}){rest}.")
     path = shlex.quote(terminal.short(sweep.path))
-    typer.echo(f"  watch it   modtrain sweep-status {path}")
-    typer.echo(f"  stop it    modtrain stop {path}")
-    typer.echo(f"  resume it  modtrain sweep {path}")
+    echo(f"  watch it   modtrain sweep-status {path}")
+    echo(f"  stop it    modtrain stop {path}")
+    echo(f"  resume it  modtrain sweep {path}")
 
 
 def follow_arrays(sweep: Sweep, poll_s: float) -> int:
@@ -205,7 +204,7 @@ def follow_arrays(sweep: Sweep, poll_s: float) -> int:
         except BackendSilent as error:  # the jobs continue meanwhile
             trials, line = [], str(error)
         if line != before:
-            typer.echo(line)
+            echo(line)
             before = line
         if trials and not any(trial.state in PENDING or trial.is_evaluating for trial in trials):
             return exit_code_of(trials)
@@ -223,12 +222,12 @@ def print_next_steps(sweep: Sweep, trials: Sequence[Trial]) -> None:
     """Print the commands that apply after a sweep; `trials` are best first."""
     path = shlex.quote(terminal.short(sweep.path))
     if trials[0].result is not None:
-        typer.echo(f"  the best      {shlex.quote(terminal.short(sweep.run_path(trials[0].number)))}")
-    typer.echo(f"  see it again  modtrain sweep-status {path}")
+        echo(f"  the best      {shlex.quote(terminal.short(sweep.run_path(trials[0].number)))}")
+    echo(f"  see it again  modtrain sweep-status {path}")
     if any(trial.state not in ENDED for trial in trials):
-        typer.echo(f"  resume it     modtrain sweep {path}")
+        echo(f"  resume it     modtrain sweep {path}")
     if _can_retry(trials):
-        typer.echo(f"  try again     modtrain sweep {path} --retry-failed")
+        echo(f"  try again     modtrain sweep {path} --retry-failed")
 
 
 def _can_retry(trials: Sequence[Trial]) -> bool:
@@ -278,12 +277,13 @@ def _as_json(sweep: Sweep, trials: Sequence[Trial], metric: str | None, *, maxim
 def _write_csv(sweep: Sweep, trials: Sequence[Trial], metric: str | None) -> None:
     """A line for each trial: state, values by name, epoch, the metrics of its evaluation, and the reason."""
     names, others = list(sweep.space), _other_metrics(trials, metric)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["trial", "state", *names, "epoch", *([metric] if metric else []), *others, "why"])
+    columns = ["trial", "state", *names, "epoch", *([metric] if metric else []), *others, "why"]
+    rows = []
     for trial in trials:
         results = [*([trial.result] if metric else []), *(trial.metrics.get(other) for other in others)]
         values = [_value(trial, name) for name in names]
-        writer.writerow([trial.number, trial.state, *values, trial.epoch, *map(_finite, results), trial.why])
+        rows.append([trial.number, trial.state, *values, trial.epoch, *map(_finite, results), trial.why])
+    write_csv(columns, rows)
 
 
 def _other_metrics(trials: Sequence[Trial], metric: str | None) -> list[str]:

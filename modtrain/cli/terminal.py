@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,11 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Column as Column
 from rich.table import Table as Table
 from rich.text import Text as Text
 
+from modtrain.cli.output import KEPT
+from modtrain.cli.output import plain as plain
 from modtrain.errors import counted
 
 WIDE, NARROW = 100, 60
@@ -33,15 +35,20 @@ STYLES = {
 
 
 class _Console(Console):
-    """A console that leaves it to the command to handle a reader that closed the pipe, such as `head`."""
+    """A console whose text has no control characters; it leaves a reader that closed the pipe to the command."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text, KEPT), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for standard output or standard error, with colours on a terminal only."""
-    return _Console(stderr=stderr, highlight=False, file=sys.stderr if stderr else sys.stdout)
+    """A console for standard output or standard error, with colours on a terminal only; text is no markup."""
+    file = sys.stderr if stderr else sys.stdout
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, file=file)
 
 
 def is_live(out: Console) -> bool:
@@ -85,12 +92,6 @@ def age(seconds: float) -> str:
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def plain(text: str) -> str:
-    """Text with control characters and invalid bytes escaped: names of folders and logs may contain any."""
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def alarm_text(alarm: Mapping[str, Any], run: str = "") -> Text:

@@ -9,6 +9,7 @@ import typer
 
 from modtrain.cli import options
 from modtrain.cli.arguments import Command
+from modtrain.cli.output import echo
 from modtrain.errors import InputError, counted
 from modtrain.storage.layout import SWEEP_FILE
 
@@ -66,9 +67,7 @@ def stop(
         from modtrain.sweeps.sweep import Sweep
 
         trials = counted(stop_sweep(Sweep.open(run), reason), "running trial")
-        typer.echo(
-            f"Asked {trials} to publish and exit; no other trial starts. `modtrain sweep {path}` resumes the sweep."
-        )
+        echo(f"Asked {trials} to publish and exit; no other trial starts. `modtrain sweep {path}` resumes the sweep.")
         return
     from modtrain.cli.status import RunView
     from modtrain.storage.run_state import LIVE
@@ -78,19 +77,17 @@ def stop(
     view.settle()
     state, earlier = view.refresh()["state"], opened.stop_request()
     if state == "finished":
-        typer.echo(f"{opened.name} is already finished; there is nothing to stop.")
+        echo(f"{opened.name} is already finished; there is nothing to stop.")
         return
     if earlier is not None and state not in (*LIVE, "queued"):
-        typer.echo(f"{opened.name} has stopped already ({earlier}). `modtrain launch {path}` resumes the run.")
+        echo(f"{opened.name} has stopped already ({earlier}). `modtrain launch {path}` resumes the run.")
         return
     opened.request_stop(reason, sender="modtrain stop")
     if state == "queued":
         note = f" Their jobs are queued and exit once they start; `modtrain cancel {path}` removes them from the queue."
     else:
         note = "" if state in LIVE else " No worker is running now."
-    typer.echo(
-        f"Asked the workers of {opened.name} to publish and exit.{note} `modtrain launch {path}` resumes the run."
-    )
+    echo(f"Asked the workers of {opened.name} to publish and exit.{note} `modtrain launch {path}` resumes the run.")
 
 
 def cancel(run: options.RunOrSweepArgument) -> None:
@@ -108,13 +105,13 @@ def cancel(run: options.RunOrSweepArgument) -> None:
         from modtrain.sweeps.sweep import Sweep
 
         trials = counted(cancel_sweep(Sweep.open(run)), "trial")
-        typer.echo(f"Ended the jobs of {trials}. `modtrain sweep {path}` resumes the sweep.")
+        echo(f"Ended the jobs of {trials}. `modtrain sweep {path}` resumes the sweep.")
         return
     opened = Run.open(run)
     ended = cancel_jobs(opened)
-    typer.echo(f"Ended {counted(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
+    echo(f"Ended {counted(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
     if not opened.is_finished(opened.modules):
-        typer.echo(f"`modtrain launch {path}` resumes the run.")
+        echo(f"`modtrain launch {path}` resumes the run.")
 
 
 def _group(run: Run, modules: str | None) -> list[str]:
