@@ -207,7 +207,9 @@ class Stuck(Broken):
 
 def with_tracker(monkeypatch: pytest.MonkeyPatch, tracker: type[Any]) -> None:
     real = plugins.load
-    monkeypatch.setattr(plugins, "load", lambda kind, name: tracker if name == "own" else real(kind, name))
+    monkeypatch.setattr(
+        plugins, "load", lambda kind, name, **more: tracker if name == "own" else real(kind, name, **more)
+    )
 
 
 def test_a_tracker_that_raises_is_logged_once_and_training_ends_as_without_it(
