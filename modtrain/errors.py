@@ -1,7 +1,7 @@
 """Exceptions that modtrain raises on purpose, and the exit code of each.
 
     ModtrainError                 1   something failed; the message says what, what is allowed and what to do
-    ├── InputError                2   wrong option, config, recipe, data folder or name; nothing was started
+    ├── InputError                2   wrong option, config, recipe, data folder or name; nothing was trained
     ├── StopRequested             3   exit after `modtrain stop`; everything is published
     ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published

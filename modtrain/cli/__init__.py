@@ -7,14 +7,13 @@ commands that need them, so that `--help` is quick.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 from typing import Annotated, Any
 
 import typer
 
-from modtrain.cli import dashboard, evaluate, history, launch, recipes, status, sweep, worker
+from modtrain.cli import closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
 from modtrain.cli.output import KEPT, echo, plain
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 from modtrain.storage.filesystem import fault_of
@@ -64,14 +63,14 @@ def main() -> None:
         code = app(standalone_mode=False, prog_name="modtrain")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = closed_pipe.EXIT_CODE
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
         if error is not logged.error:
             _print_error(error, logged.message)
         code = getattr(error, "exit_code", 1 if fault_of(error) is None else StorageError.exit_code)
+    closed_pipe.leave()  # else Python complains at its exit
     sys.exit(code if isinstance(code, int) else 0)
 
 

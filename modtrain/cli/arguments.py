@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from modtrain.cli import closed_pipe
 from modtrain.errors import InputError, did_you_mean
 
 ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout", "--storage-timeout-s": "--storage-timeout"}
@@ -45,8 +45,8 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(141) from None
+            closed_pipe.leave()
+            raise typer.Exit(closed_pipe.EXIT_CODE) from None
 
     def _declared(self, ctx: Any, args: Sequence[str]) -> list[str]:
         """The arguments, spelled as declared; undeclared options are kept in the context or left to be refused."""

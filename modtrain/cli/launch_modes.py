@@ -56,7 +56,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     out.print(terminal.Text.assemble(("\nparameters ", "dim"), "" if changed else "all at their defaults"))
     if changed:
         out.print(terminal.facts(changed))
-    out.print("\nNothing was created.", style="dim")
+    out.print(f"\nNothing was {'changed' if plan.target.resumes else 'created'}.", style="dim")
 
 
 def show_scripts(launch: Launch) -> None:

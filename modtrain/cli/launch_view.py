@@ -40,7 +40,7 @@ class LaunchView:
 
     def __init__(self, launch: Launch) -> None:
         self.launch, self.run = launch, launch.run
-        self.out = terminal.console()
+        self.out = terminal.console(outlives_reader=True)
         self._reports = dict.fromkeys(self.run.modules, NO_REPORT)
         self._signals: list[signal.Signals] = []
         self._started_at = time.monotonic()

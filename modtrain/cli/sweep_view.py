@@ -113,7 +113,7 @@ class QueueView:
 
     def __init__(self, queue: TrialQueue) -> None:
         self.queue, self.sweep = queue, queue.sweep
-        self.out = terminal.console()
+        self.out = terminal.console(outlives_reader=True)
         self._signals: list[signal.Signals] = []
         self._handled = 0
         self._started_at = time.monotonic()

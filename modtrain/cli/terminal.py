@@ -16,6 +16,7 @@ from rich.table import Column as Column
 from rich.table import Table as Table
 from rich.text import Text as Text
 
+from modtrain.cli import closed_pipe
 from modtrain.cli.output import KEPT
 from modtrain.cli.output import plain as plain
 from modtrain.errors import counted
@@ -35,20 +36,32 @@ STYLES = {
 
 
 class _Console(Console):
-    """A console whose text has no control characters; it leaves a reader that closed the pipe to the command."""
+    """A console whose text has no control characters.
+
+    Its reader may close the pipe, as `head` does: that ends the command, unless it has work to do.
+    """
+
+    outlives_reader = False
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(plain(segment.text, KEPT), segment.style)
 
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        if not self.outlives_reader:
+            raise BrokenPipeError
+        closed_pipe.leave()
 
 
-def console(*, stderr: bool = False) -> Console:
-    """A console for standard output or standard error, with colours on a terminal only; text is no markup."""
+def console(*, stderr: bool = False, outlives_reader: bool = False) -> Console:
+    """A console for standard output or standard error, with colours on a terminal only; text is no markup.
+
+    A command that `outlives_reader` goes on without output where its reader is gone; any other one ends.
+    """
     file = sys.stderr if stderr else sys.stdout
-    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, file=file)
+    out = _Console(stderr=stderr, highlight=False, markup=False, emoji=False, file=file)
+    out.outlives_reader = outlives_reader
+    return out
 
 
 def is_live(out: Console) -> bool:

@@ -155,6 +155,9 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
         if module.frozen_mode not in ("eval", "train"):
             raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
+        reads: Any = module.reads
+        if isinstance(reads, str | Reads) or not all(isinstance(edge, str | Reads) for edge in reads):
+            raise InputError(f"reads of {name!r} is {reads!r}; give a tuple of peers, as in reads=('discriminator',).")
         peers = [edge.peer for edge in module.edges()]
         if name in peers:
             raise InputError(f"{name!r} reads itself; a loss can always use its own module: remove it from `reads`.")

@@ -116,6 +116,10 @@ def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callabl
             if may_come():
                 raise Preempted(f"{error} Left to come back later.") from error
             raise
+        except InputError as error:
+            if worker.position.step == step:
+                raise
+            raise ModtrainError(str(error)) from error  # exit code 2 is for what is wrong from the first step
 
 
 @contextlib.contextmanager

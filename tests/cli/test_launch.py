@@ -102,6 +102,17 @@ def test_status_is_a_table_for_people_and_json_for_programs(finished: tuple[Path
     assert max(map(len, table.splitlines()[3:])) <= 80
 
 
+def test_a_launch_whose_reader_leaves_goes_on_to_its_end(launch: Callable[..., tuple[object, ...]], root: Path) -> None:
+    with start(*launch("unread", "--epochs", 1, "--nodes", 1)) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "unread  tiny.py, 1 epoch, 1 worker on local\n"
+        process.stdout.close()
+        assert (process.wait(timeout=300), process.stderr.read()) == (0, "")
+    run = Run.open(root / "unread")
+    assert run.is_finished(run.modules)
+
+
 def test_launching_a_finished_run_again_starts_nothing(
     finished: tuple[Path, str], launch: Callable[..., tuple[object, ...]], type_: Terminal
 ) -> None:

@@ -27,6 +27,9 @@ def module(**values: Any) -> Module:
         ({"a": module(reads=("a",))}, "'a' reads itself"),
         ({"judge": module(), "maker": module(reads=("jugde",))}, "Did you mean 'judge'"),
         ({"a": module(), "b": module(reads=("a", Reads("a", last=2)))}, "'b' reads a peer twice"),
+        ({"a": module(), "b": module(reads="a")}, "reads of 'b' is 'a'; give a tuple of peers, as in reads="),
+        ({"a": module(), "b": module(reads=Reads("a"))}, "give a tuple of peers, as in reads="),
+        ({"a": module(), "b": module(reads=(module,))}, "give a tuple of peers, as in reads="),
         ({"a": module(frozen_mode="test")}, "allowed are 'eval' and 'train'"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from modtrain.errors import Diverged, InputError
+from modtrain.errors import Diverged, InputError, ModtrainError
 from modtrain.storage import filesystem
 from modtrain.storage.history import History
 from modtrain.storage.run import Run
@@ -98,3 +98,17 @@ def test_every_line_of_the_curve_has_the_seconds_since_the_line_before(tmp_path:
         assert line["seconds"]["data"] >= 0.01 * (steps - 1)
         assert sum(line["seconds"].values()) == pytest.approx(line["at"] - before["at"], rel=0.3, abs=0.1)
     assert paths[0].stat().st_size < 400 * len(ours)
+
+
+def test_wrong_input_that_a_recipe_meets_after_training_has_begun_has_not_the_exit_code_of_a_wrong_command(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    late = tmp_path / "late.py"
+    uses = "on_real, on_fake = nets.discriminator"
+    late.write_text(tiny_recipe.read_text().replace(uses, f'int(batch["number"]) == 12 and nets.judge\n    {uses}'))
+    run = runs.make_run(tmp_path / "run", late, TOGETHER)
+    with pytest.raises(ModtrainError, match="'judge'") as raised:
+        runs.finish(run)
+    assert raised.value.exit_code == 1
+    left = history_of(run).events("generator")[-1]
+    assert (left["state"], left["exit_code"]) == ("failed", 1)
