@@ -151,6 +151,8 @@ class RunView:
         for module in current["modules"].values():
             for peer, used in module["peers"].items():
                 used["behind_steps"] = self._behind_steps(peer, used["version"])
+        for worker in current["workers"]:
+            worker["restarts"] = self.history.restarts(worker["modules"][0])
         return {**current, "alarms": [vars(alarm) for alarm in find_alarms(current, self.history)]}
 
     def follow(self) -> int:
@@ -183,7 +185,9 @@ class RunView:
         workers = counted(len(current["workers"]), "worker")
         name, state = terminal.plain(current["run"]), terminal.state_text(current["state"])
         head = terminal.Text.assemble((name, "bold"), "  ", state)
-        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}"), "dim")
+        restarts = sum(worker["restarts"] for worker in current["workers"])
+        again = f", {restarts} restart{'s' * (restarts != 1)}" if restarts else ""
+        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}{again}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         for message in queue_messages(current):
             parts += ["", terminal.Text(message)]

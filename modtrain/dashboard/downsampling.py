@@ -45,3 +45,10 @@ class Stretches:
     def extremes(self, values: Numbers) -> tuple[Numbers, Numbers]:
         """The lowest and the highest of each stretch."""
         return np.minimum.reduceat(values, self._starts), np.maximum.reduceat(values, self._starts)
+
+    def percentiles(self, values: Numbers, shares: Sequence[float]) -> Numbers:
+        """The percentiles of each stretch, a row for each of these shares in percent."""
+        whole = len(values) - len(values) % self.width
+        rows = np.percentile(values[:whole].reshape(-1, self.width), shares, axis=1)
+        rest = [np.percentile(values[whole:], shares)[:, None]] if whole < len(values) else []
+        return np.concatenate([rows, *rest], axis=1)

@@ -66,10 +66,19 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
             **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
             "sweep": None if sweep is None else quoted(sweep),
         },
-        "modules": [{"name": name, **values, "newest_at": newest_at.get(name)} for name, values in modules.items()],
-        "workers": [_worker(worker, reports, liveness) for worker in status["workers"]],
+        "modules": [
+            {"name": name, **values, "newest_at": newest_at.get(name)}
+            | {"rests": values["state"] in LIVE and history.is_resting(name)}
+            for name, values in modules.items()
+        ],
+        "workers": [
+            _worker(worker, reports, liveness) | {"restarts": history.restarts(worker["modules"][0])}
+            for worker in status["workers"]
+        ],
         "lanes": timeline.build_lanes(of_lanes),
-        "staleness": timeline.staleness({name: lane.versions for name, lane in of_lanes.items()}),
+        "staleness": timeline.staleness(
+            {name: lane.versions for name, lane in of_lanes.items()}, run.spec.max_staleness
+        ),
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": grids(run, evaluations),
         "evaluations": [_evaluation(record) for record in evaluations[-MOST_EVALUATIONS:]],

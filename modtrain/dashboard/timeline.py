@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modtrain.dashboard import downsampling
+import numpy as np
+
+from modtrain.dashboard.downsampling import Stretches
 from modtrain.dashboard.thinning import Published, thinned
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import WorkerReport
@@ -17,6 +20,9 @@ from modtrain.storage.run_state import LIVE
 
 MOST_SPANS = 1_000
 """Of each module, the newest workers and the longest waits."""
+
+MOST_STALENESS = 200
+"""Points of the staleness of a module against a peer."""
 
 Values = dict[str, Any]
 
@@ -141,23 +147,45 @@ def _end_last(spans: list[Values], end: str, signs: Sequence[float], before: flo
         spans[-1] |= {"to": max(begin, signs[place - 1]) if place else begin, "end": end}
 
 
-def staleness(versions: Mapping[str, Sequence[Checkpoint]]) -> list[Values]:
-    """How many steps each module was ahead of the version of each peer that it used, at each publish."""
+def staleness(versions: Mapping[str, Sequence[Checkpoint]], max_staleness: int | None = None) -> list[Values]:
+    """How many steps each module was ahead of the version of each peer that it used, at each publish.
+
+    Of many versions the median of each stretch (`behind`), and what 10 % of them are below (`low`) and above (`high`).
+    `bound` is the most that `max_staleness` epochs allow, in steps.
+    """
     step_of = {module: {each.version: each.step for each in published} for module, published in versions.items()}
-    points: dict[tuple[str, str], list[tuple[Checkpoint, int]]] = {}
+    points: dict[tuple[str, str], list[tuple[int, float, int]]] = {}
     for module, published in versions.items():
         for checkpoint in without_retrained(published):
             for peer, used in checkpoint.peers.items():
                 step = step_of.get(peer, {}).get(next(iter(used["versions"]), -1))
                 if step is not None:
-                    points.setdefault((module, peer), []).append((checkpoint, checkpoint.step - step))
-    curves = []
-    for (module, peer), of_pair in points.items():
-        kept = [of_pair[index] for index in downsampling.kept([behind for _, behind in of_pair])]
-        steps, times = [each.step for each, _ in kept], [each.published_at for each, _ in kept]
-        behind = [behind for _, behind in kept]
-        curves.append({"module": module, "peer": peer, "step": steps, "at": times, "behind": behind})
-    return curves
+                    point = checkpoint.step, checkpoint.published_at, checkpoint.step - step
+                    points.setdefault((module, peer), []).append(point)
+    bounds = {module: _bound(published, max_staleness) for module, published in versions.items()}
+    return [
+        {"module": module, "peer": peer, "bound": bounds[module], **_band(of_pair)}
+        for (module, peer), of_pair in points.items()
+    ]
+
+
+def _band(points: Sequence[tuple[int, float, int]]) -> Values:
+    step, at, behind = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    stretches = Stretches(len(points), MOST_STALENESS)
+    position = {"step": np.round(stretches.means(step)).tolist(), "at": np.round(stretches.means(at), 1).tolist()}
+    if stretches.width == 1:
+        return {**position, "behind": behind.tolist()}
+    low, median, high = stretches.percentiles(behind, (10, 50, 90))
+    return {**position, "behind": median.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def _bound(published: Sequence[Checkpoint], max_staleness: int | None) -> int | None:
+    """Steps of the epochs that a peer may be behind, and of the one that is trained meanwhile."""
+    if max_staleness is None:
+        return None
+    ends = [(each.epoch, each.step) for each in published if each.full]
+    lengths = [(b[1] - a[1]) // (b[0] - a[0]) for a, b in itertools.pairwise(ends) if b[0] > a[0]]
+    return max(lengths) * (max_staleness + 1) if lengths else None
 
 
 def without_retrained(versions: Sequence[Checkpoint]) -> list[Checkpoint]:

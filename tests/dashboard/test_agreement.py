@@ -140,6 +140,25 @@ def test_an_export_is_of_one_moment_while_training_goes_on(tmp_path: Path, tiny_
     assert (row["state"], row["metric"]["value"]) == ("lost", 0.9), "what an export begun now would show"
 
 
+def test_restarts_are_counted_and_a_module_that_rests_is_named(
+    tmp_path: Path, tiny_recipe: Path, terminal: Terminal
+) -> None:
+    run = halfway(tmp_path, "one", tiny_recipe, this_process())
+    with run.workers_path("generator").open("a") as file:
+        file.writelines(json.dumps({"what": what, "at": 5.0}) + "\n" for what in ("began", "began", "left", "began"))
+    for module, rates in (("generator", (0.1, 0.0)), ("discriminator", (0.0, 0.1))):
+        lines = [{"step": n, "epoch": 1, "lr": rate, "at": 5.0, "loss": 0.5} for n, rate in enumerate(rates)]
+        run.metrics_path(module).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = Source(tmp_path).run("one")
+    status = json.loads(terminal("status", run.path, "--json").out)
+    for workers in (page["workers"], status["workers"]):
+        assert [worker["restarts"] for worker in workers] == [2, 0]
+    assert "2 workers, 2 restarts" in terminal("status", run.path).out
+    assert {module["name"]: module["rests"] for module in page["modules"]} == dict(
+        zip(MODULES, (True, False), strict=True)
+    )
+
+
 @pytest.mark.parametrize("is_launched", [True, False])
 def test_of_a_sweep_between_two_trials(
     tmp_path: Path, tiny_recipe: Path, terminal: Terminal, is_launched: bool

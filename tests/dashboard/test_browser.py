@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 
 from modtrain.dashboard.access import Access
@@ -678,14 +679,82 @@ def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one
     seen.is_clean()
 
 
-def test_staleness_is_shown_over_time_too(seen: Tab, one: Served) -> None:
-    row = {"module": "generator", "peer": "discriminator", "step": [5, 10], "at": [1e9, 1e9 + 9], "behind": [5, 0]}
-    page = page_with(seen, one, "run/done", staleness=[row])
+def test_staleness_is_a_small_chart_for_each_pair(seen: Tab, one: Served) -> None:
+    pair = {"module": "generator", "peer": "discriminator", "step": [5, 10], "at": [1e9, 1e9 + 9], "bound": 20}
+    rows = [
+        {**pair, "behind": [5, 2], "low": [1, 0], "high": [12, 9]},
+        {**pair, "module": "discriminator", "peer": "generator", "behind": [3, 3]},
+    ]
+    page = page_with(seen, one, "run/done", staleness=rows)
+    charts = page.locator(".chart[aria-label^=Staleness]")
+    expect(charts).to_have_count(2)
+    first = page.get_by_label("Staleness of discriminator in generator")
+    first.scroll_into_view_if_needed()
+    eventually(lambda: first.evaluate("(box) => box.data?.length") or None)
+    assert first.evaluate("(box) => box.data.map((trace) => trace.fill ?? '')") == ["", "tonexty", "", ""]
+    assert first.evaluate("(box) => box.data[2].y") == [20, 20], "the bound"
+    assert first.evaluate("(box) => box.data[3].y") == [5, 2], "the median"
+    ranges = charts.evaluate_all("(boxes) => boxes.map((box) => box.layout?.yaxis.range)")
+    assert ranges[0] == ranges[1]
+    assert ranges[0][1] > 20
+    expect(page.locator(".aboutline .about")).to_contain_text("what max_staleness allows")
     page.locator(".aboutline").get_by_label("along").select_option("at")
-    page.locator(".chart[aria-label=Staleness]").scroll_into_view_if_needed()
-    chart = page.locator(".chart[aria-label=Staleness]")
-    eventually(lambda: chart.evaluate("(box) => box.layout?.xaxis.type") == "date" or None)
+    eventually(lambda: first.evaluate("(box) => box.layout?.xaxis.type") == "date" or None)
     seen.is_clean()
+
+
+def test_the_tab_says_the_state_and_a_module_that_rests_says_so(seen: Tab, one: Served) -> None:
+    data = one.data("run/done")
+    modules = [{**module, "state": "running", "rests": n == 0} for n, module in enumerate(data["modules"])]
+    workers = [{**worker, "restarts": 3} for worker in data["workers"]]
+    page = page_with(seen, one, "run/done", modules=modules, workers=workers, run={**data["run"], "state": "running"})
+    expect(page).to_have_title("running · done")
+    expect(page.locator("td.c-state").first).to_contain_text("learning rate 0")
+    expect(page.locator("td.c-state").nth(1)).not_to_contain_text("learning rate")
+    expect(page.locator("td", has_text="3 restarts")).to_have_count(2)
+    seen.open("run/torn/")
+    expect(page).to_have_title("broken · torn")
+    seen.open("sweep/rates/")
+    expect(page).to_have_title(re.compile("^[a-z]+ · rates$"))
+    seen.open()
+    expect(page).to_have_title(re.compile(r"^1 broken, .*\d running · "))
+    seen.is_clean()
+
+
+@pytest.mark.parametrize("width", [1280, 768, 390])
+def test_state_metric_and_alarms_come_first(browser: Browser, one: Served, width: int) -> None:
+    rows = one.data("runs")["runs"]
+    alarm = {"module": None, "level": "bad", "says": "It is odd.", "do": "Look."}
+    shown = [{**row, "alarms": [alarm], "problem": None} for row in rows if row["name"] == "done"]
+    with tab(browser, one.url + "/", viewport={"width": width, "height": 840}) as seen:
+        page = page_with(seen, one, "runs", runs=shown)
+        expect(page.locator(".alarmlist")).to_contain_text("It is odd.")
+        cells = page.locator("tbody tr > *")
+        places = cells.evaluate_all(
+            """(cells) => cells.map((cell) => [cell.className.split(" ")[0], cell.getBoundingClientRect()])
+              .map(([name, box]) => [Math.round(box.top), Math.round(box.left), Math.round(box.right), name])"""
+        )
+        order = [name for *_, name in sorted(places) if name != "c-when"]
+        if width < 900:
+            order = sorted(order[:3]) + order[3:]
+            assert order == ["c-metric", "c-name", "c-state", "c-alarms", "c-progress", "c-mods"]
+        else:
+            assert order == ["c-name", "c-state", "c-metric", "c-alarms", "c-progress", "c-mods"]
+        assert max(right for _, _, right, _ in places) <= width
+        expect(page.locator(".sideways")).to_be_hidden()
+
+
+def test_a_table_that_is_wider_than_the_page_says_so(browser: Browser, one: Served) -> None:
+    trials = [trial(n, 0.5, **{f"a_parameter_{k}": k for k in range(5)}) for n in range(2)]
+    with tab(browser, one.url + "/", viewport={"width": 390, "height": 840}) as seen:
+        page = page_with(seen, one, "sweep/rates", trials=trials, varies=[f"a_parameter_{k}" for k in range(5)])
+        hint = page.locator(".card", has_text="Trials").locator(".sideways").first
+        expect(hint).to_have_text("More to the right: scroll sideways.")
+        heads = page.locator("thead th")
+        expect(heads.nth(2)).to_contain_text("mean")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.set_viewport_size({"width": 3000, "height": 840})
+        expect(hint).to_be_hidden()
 
 
 def test_nothing_jumps_on_a_phone_as_a_worker_begins_to_wait(browser: Browser, one: Served) -> None:
@@ -738,7 +807,7 @@ def test_many_versions_leave_their_lanes_readable(seen: Tab, one: Served) -> Non
     seen.is_clean()
 
 
-def test_lanes_of_many_versions_say_what_they_hide_and_a_zoom_loads_it(seen: Tab, root: Path) -> None:
+def test_lanes_of_many_versions_say_what_they_hide_and_a_zoom_loads_it(seen: Tab, root: Path, one: Served) -> None:
     done = Run.open(copied(Run.open(root / "done"), root.parent / "long"))
     for module in done.modules:
         first = done.store(module).meta(1)
@@ -746,6 +815,7 @@ def test_lanes_of_many_versions_say_what_they_hide_and_a_zoom_loads_it(seen: Tab
         done.published_path(module).write_bytes(b"".join(line.seal() + b"\n" for line in lines))
         done.workers_path(module).unlink()  # its times are of today
     done.path.rename(root / "long")  # the server reads it once
+    eventually(lambda: one.get("/data/run/long").status_code == 200 or None)
     page = seen.open("run/long/")
     hiding = page.locator(".hiding")
     expect(hiding).to_contain_text("of 5,000 versions of generator")
@@ -774,13 +844,40 @@ TWICE = """() => [...document.querySelectorAll("[id]")].map((node) => node.id)
   .filter((id, at, all) => id && all.indexOf(id) !== at)"""
 
 
-@pytest.mark.parametrize("address", ["", "run/done/", "run/trio/", "sweep/rates/", "checkpoint/done/generator/1/"])
+PAGES = ("", "run/done/", "run/trio/", "run/torn/", "sweep/rates/", "checkpoint/done/generator/1/")
+AXE = {"resultTypes": ["violations"], "rules": {"target-size": {"enabled": True}}}
+
+
+def findings(page: Page) -> list[tuple[str, str, list[str]]]:
+    """What axe finds on a page: impact, rule, and where."""
+    found = Axe().run(page, options=AXE).response["violations"]
+    return [(each["impact"], each["id"], [node["html"][:120] for node in each["nodes"]]) for each in found]
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_axe_finds_nothing(browser: Browser, one: Served, address: str) -> None:
+    with tab(browser, one.url + "/") as seen:
+        page = seen.open(address)
+        assert findings(page) == []
+        page.get_by_role("button", name="Show it dark").click()
+        assert findings(page) == []
+
+
+def test_axe_finds_nothing_on_a_page_of_an_error(browser: Browser, one: Served) -> None:
+    with tab(browser, one.url + "/") as seen:
+        seen.page.goto(f"{seen.origin}run/none/")
+        expect(seen.page.get_by_role("heading", level=1)).to_have_text("Not found")
+        assert findings(seen.page) == []
+
+
+@pytest.mark.parametrize("address", PAGES)
 def test_everything_has_a_name_and_fits_on_a_phone(browser: Browser, one: Served, address: str) -> None:
     options: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
     with tab(browser, one.url + "/", **options) as seen:
         page = seen.open(address)
         assert page.evaluate(NAMELESS) == []
         assert page.evaluate(TWICE) == []
+        assert findings(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
         page.get_by_role("button", name="Show it light").click()

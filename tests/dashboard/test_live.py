@@ -375,6 +375,24 @@ def test_staleness_leaves_out_what_was_trained_again(run: Run) -> None:
     assert curve["behind"] == [-10, 15, 40, 90, 115]
 
 
+def test_staleness_of_many_versions_is_its_median_with_a_band_and_a_bound(run: Run) -> None:
+    meta = run.store("generator").meta(1)
+    used = {"discriminator": {"versions": [0], "epoch": 0}}
+    own = [
+        dataclasses.replace(meta, version=n, step=n, full=n % 50 == 0, epoch=n // 50, peers=used, published_at=float(n))
+        for n in range(1, 1001)
+    ]
+    versions = {"generator": own, "discriminator": [dataclasses.replace(meta, version=0, step=0, peers={})]}
+    (pair,) = timeline.staleness(versions, max_staleness=1)
+    assert pair["bound"] == 100, "the epoch that is trained, and one more"
+    assert len(pair["behind"]) == len(pair["step"]) == len(pair["low"]) == 125
+    assert (pair["behind"][0], pair["step"][0]) == (4.5, 4.0)
+    assert (pair["low"][0], pair["high"][0]) == (pytest.approx(1.7), pytest.approx(7.3))
+    assert pair["behind"][-1] == 996.5
+    (pair,) = timeline.staleness(versions)
+    assert pair["bound"] is None
+
+
 def test_a_worker_that_is_over_has_its_last_report_and_one_that_waits_is_drawn(one: Served, run: Run) -> None:
     (worker,) = one.data("run/one")["workers"]
     assert worker["last_report_at"] == run.read_report("generator").at

@@ -57,9 +57,8 @@
           "Metrics",
           {},
           metrics.length
-            ? M.el(
-                "div",
-                { class: "scroll" },
+            ? M.scroller(
+                "Metrics of this version",
                 M.el(
                   "table",
                   {},
@@ -150,7 +149,6 @@
             : M.name(name),
       },
       { title: "Size", class: "num", of: (f) => f.size, show: M.bytes },
-      { title: "sha256", of: (f) => f.sha256, show: (sum) => M.el("code", { class: "sum", title: sum }, sum ?? "–") },
       {
         title: "Intact",
         of: (f) => [f.present, f.ok ?? null, f.says ?? null],
@@ -164,6 +162,7 @@
                 M.name(says),
               ),
       },
+      { title: "sha256", of: (f) => f.sha256, show: (sum) => M.el("code", { class: "sum", title: sum }, sum ?? "–") },
     ];
     const table = M.table(columns, { key: (f) => f.name, label: "Files", text: (f) => f.name });
     table.update(data.files);

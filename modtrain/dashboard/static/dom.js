@@ -79,6 +79,26 @@
     M.order(parent, nodes);
   };
 
+  /** What may be wider than its place, and says so then: `node.box` scrolls. */
+  M.scroller = (label, child) => {
+    const box = M.el("div", { class: "scroll", role: "group", "aria-label": label }, child);
+    const hint = M.el("p", { class: "under sideways", hidden: true }, "More to the right: scroll sideways.");
+    const sizes = new ResizeObserver(() => {
+      const isWide = box.scrollWidth > box.clientWidth + 1;
+      hint.hidden = !isWide;
+      if (isWide) box.setAttribute("tabindex", "0");
+      else box.removeAttribute("tabindex");
+    });
+    [box, child].forEach((node) => sizes.observe(node));
+    return Object.assign(M.el("div", { class: "scroller" }, hint, box), { box });
+  };
+
+  /** The state first, so that it can be read in a narrow tab. */
+  M.title = (state, name) => {
+    const title = state ? `${state} · ${name}` : name;
+    if (document.title !== title) document.title = title;
+  };
+
   /** A titled part of a page. */
   M.section = (title, attributes, ...children) => {
     const id = `h-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;

@@ -87,11 +87,7 @@
 
   M.parallel = (pick) => {
     const drawing = M.svg("svg", { class: "parallel", role: "img" });
-    const node = M.el(
-      "div",
-      { class: "scroll", role: "region", "aria-label": "Parallel coordinates", tabindex: "0" },
-      drawing,
-    );
+    const node = M.scroller("Axes of the parameters", drawing);
     let data = null;
     let width = 900;
 

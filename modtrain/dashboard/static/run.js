@@ -88,6 +88,7 @@
       M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.repair()) : []));
       parts.head.update(data);
       whole.hidden = !!data.problem;
+      M.title(data.problem ? "broken" : data.run.state, data.run.name);
       if (data.problem) return;
       alarms.update(data.alarms ?? []);
       modules.update(
@@ -120,18 +121,14 @@
         M.section("Newest evaluation", {}, parts.evaluation),
       ),
       M.section("Curves", { class: "wide" }, parts.curves),
+      M.section("Staleness", { class: "wide" }, parts.staleness),
       M.el(
         "div",
         { class: "columns" },
-        M.section("Staleness", {}, parts.staleness),
         M.section("Where the time went", {}, parts.time),
-      ),
-      M.el(
-        "div",
-        { class: "columns" },
         M.section("Configuration", {}, parts.config),
-        M.section("Logs", {}, parts.logs),
       ),
+      M.section("Logs", { class: "wide" }, parts.logs),
     );
     return [[parts.head, problem, whole], update];
   }

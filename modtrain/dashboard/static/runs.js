@@ -109,6 +109,14 @@
     );
   }
 
+  /** How many need attention, and how many train. */
+  const urgent = (rows) =>
+    ["broken", "failed", "lost", "running"]
+      .map((kind) => [rows.filter((row) => kindOf(row) === kind).length, kind])
+      .filter(([count]) => count > 0)
+      .map((pair) => pair.join(" "))
+      .join(", ");
+
   const rank = (row) => RANK.indexOf(kindOf(row));
   const troubles = (row) =>
     (row.problem ? 1 : 0) + (row.alarms ?? []).reduce((sum, alarm) => sum + (alarm.level === "bad" ? 100 : 1), 0);
@@ -123,15 +131,6 @@
       sort: (row) => row.name,
     },
     { title: "State", class: "c-state", of: kindOf, show: M.state, sort: rank },
-    {
-      title: "Progress",
-      class: "c-progress",
-      of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state],
-      show: progressCell,
-      sort: (row) => (row.problem ? null : row.progress),
-      first: "descending",
-    },
-    { title: "Last checkpoints", class: "c-mods", of: (row) => row.modules ?? null, show: modulesCell, sort: byNewest },
     {
       title: "Best metric",
       class: "c-metric num",
@@ -148,6 +147,15 @@
       sort: troubles,
       first: "descending",
     },
+    {
+      title: "Progress",
+      class: "c-progress",
+      of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state],
+      show: progressCell,
+      sort: (row) => (row.problem ? null : row.progress),
+      first: "descending",
+    },
+    { title: "Last checkpoints", class: "c-mods", of: (row) => row.modules ?? null, show: modulesCell, sort: byNewest },
     {
       title: "Created",
       class: "c-when num",
@@ -232,6 +240,7 @@
     const update = (data) => {
       all = data.runs;
       M.say(title, data.root || "Runs");
+      M.title(urgent(data.runs), data.root || "runs");
       drawChips(data.runs);
       table.update(data.runs);
       empty.hidden = data.runs.length > 0;

@@ -181,6 +181,7 @@
       M.fresh(problem, data.problem ?? null, (says) => (says ? M.problem(says, M.repair()) : []));
       M.fresh(title, sweep.name, (name) => M.name(name));
       M.fresh(state, data.problem ? "broken" : sweep.state, M.state);
+      M.title(data.problem ? "broken" : sweep.state, sweep.name);
       whole.hidden = head.hidden = !!data.problem;
       if (data.problem) return;
       M.fresh(best, sweep.metric ?? null, (top) =>

@@ -51,7 +51,7 @@
       M.el("thead", { role: "rowgroup" }, M.el("tr", { role: "row" }, heads)),
       (body.setAttribute("role", "rowgroup"), body),
     );
-    const box = M.el("div", { class: "scroll", role: "region", "aria-label": options.label, tabindex: "0" }, table);
+    const box = M.scroller(options.label, table);
     const node = M.el("div", { class: "tablebox" }, box, nothing, more);
     box.addEventListener("keydown", walk);
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && showMore(), {

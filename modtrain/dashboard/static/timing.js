@@ -1,56 +1,92 @@
-/* Staleness: how old the peers were that each version was trained against; and the time of each worker by activity. */
+/* Staleness of each pair of modules; and the time of each worker by activity. */
 "use strict";
 (() => {
   const M = window.modtrain;
 
-  /** How old the peers were that each version was trained against, in steps. */
+  /** How old the peers were that each version was trained against, in steps: a small chart for each pair. */
   M.staleness = () => {
-    const chart = M.chart("Staleness");
-    const legend = M.el("ul", { class: "legend" });
+    const charts = M.el("div", { class: "charts small" });
     const nothing = M.el("p", { class: "note" }, "Every module sees its peers live, or no version was exchanged yet.");
-    const about = M.el(
-      "p",
-      { class: "about" },
-      "Own step minus the step of the peer’s version that was used; below zero the peer was ahead.",
-    );
+    const band = " Of many versions: the median, and the band that holds 80 % of them.";
+    const about = M.el("p", { class: "about" });
     let axis = "step";
     let rows = [];
     const along = M.choice("along", { step: "step", at: "time" }, axis, (chosen) => ((axis = chosen), draw()));
     const controls = M.el("div", { class: "controls aboutline" }, about, along);
-    const node = M.el("div", {}, controls, legend, nothing, chart);
+    const node = M.el("div", {}, controls, nothing, charts);
 
     function draw() {
       nothing.hidden = rows.length > 0;
-      controls.hidden = chart.hidden = rows.length === 0;
+      controls.hidden = rows.length === 0;
+      const bound = rows.some(({ bound }) => Number.isFinite(bound)) ? " The dotted line is what max_staleness allows." : "";
+      M.say(
+        about,
+        "Own step minus the step of the peer’s version that was used; below zero the peer was ahead." +
+          (rows.some((row) => row.low) ? band : "") +
+          bound,
+      );
+      const upright = heightOf(rows);
       M.keyed(
-        legend,
+        charts,
         rows,
         (row) => `${row.module} ${row.peer}`,
         (row) =>
-          M.el("li", {}, M.dashOf(row.module, M.place(row.peer)), M.module(row.module), " used ", M.module(row.peer)),
+          M.el(
+            "figure",
+            {},
+            M.el("figcaption", {}, M.module(row.module), M.el("span", { class: "muted" }, " used "), M.module(row.peer)),
+            M.chart(`Staleness of ${row.peer} in ${row.module}`),
+          ),
+        (figure, row) =>
+          figure.lastChild.update(() => ({
+            traces: tracesOf(row, axis),
+            extra: { revision: axis, xaxis: M.along(axis), yaxis: { title: "steps behind", zeroline: true, ...upright } },
+          })),
       );
-      chart.update(() => ({
-        traces: rows.map((row) => ({
-          x: axis === "at" ? M.dates(row.at) : row.step,
-          y: row.behind,
-          name: M.plain(`${row.module} used ${row.peer}`),
-          mode: row.step.length < 60 ? "lines+markers" : "lines",
-          hovertemplate: "%{y} steps",
-          line: {
-            color: M.moduleColour(row.module),
-            dash: M.dash(M.place(row.peer)),
-            width: row.step.length < 200 ? 1.6 : 1,
-            shape: "hv",
-          },
-          marker: { color: M.moduleColour(row.module), symbol: M.symbol(M.place(row.peer)), size: 6 },
-        })),
-        extra: { revision: axis, xaxis: M.along(axis), yaxis: { title: "steps behind", zeroline: true } },
-      }));
     }
 
     node.update = (next) => ((rows = next), draw());
     return node;
   };
+
+  /** The same range for all pairs, so that they can be compared. */
+  function heightOf(rows) {
+    const values = rows.flatMap((row) => [0, ...row.behind, ...(row.low ?? []), ...(row.high ?? []), row.bound ?? 0]);
+    const [low, high] = [values.reduce((a, b) => Math.min(a, b), 0), values.reduce((a, b) => Math.max(a, b), 1)];
+    const room = 0.06 * (high - low);
+    return { range: [low - (low < 0 ? room : room / 2), high + room] };
+  }
+
+  function tracesOf(row, axis) {
+    const [x, colour] = [axis === "at" ? M.dates(row.at) : row.step, M.moduleColour(row.module)];
+    const edge = { x, mode: "lines", hoverinfo: "skip", line: { width: 0, shape: "hv" }, fillcolor: `${colour}40` };
+    const band = row.low ? [{ ...edge, y: row.low }, { ...edge, y: row.high, fill: "tonexty" }] : [];
+    const bound = Number.isFinite(row.bound)
+      ? [
+          {
+            x: [x[0], x.at(-1)],
+            y: [row.bound, row.bound],
+            name: "bound",
+            mode: "lines",
+            hovertemplate: "%{y} steps",
+            line: { color: M.colour("--muted"), width: 1.4, dash: "dot" },
+          },
+        ]
+      : [];
+    return [
+      ...band,
+      ...bound,
+      {
+        x,
+        y: row.behind,
+        name: row.low ? "median" : M.plain(`used ${row.peer}`),
+        mode: row.step.length < 60 && !row.low ? "lines+markers" : "lines",
+        hovertemplate: "%{y} steps",
+        line: { color: colour, width: 1.6, shape: "hv" },
+        marker: { color: colour, symbol: M.symbol(M.place(row.module)), size: 5 },
+      },
+    ];
+  }
 
   const PARTS = ["compute", "data", "waiting", "exchange"];
 

@@ -25,7 +25,7 @@
     );
   }
 
-  const whereCell = ([host, job, pid, device]) =>
+  const whereCell = ([host, job, pid, device, restarts]) =>
     host
       ? [
           M.name(host),
@@ -34,14 +34,16 @@
             { class: "under where" },
             [job ? `job ${job}` : null, pid ? `process ${pid}` : null, device].filter(Boolean).join(" · "),
           ),
+          restarts ? M.el("span", { class: "under where" }, M.plural(restarts, "restart")) : null,
         ]
       : "–";
 
   /* A line that comes and goes keeps its place, so that nothing below it jumps. */
   const line = (...words) => M.el("span", { class: "under" }, words.length ? words : "\u00a0");
 
-  const stateCell = ([state, peer, heartbeatAt, lastReportAt]) => [
+  const stateCell = ([state, peer, heartbeatAt, lastReportAt, rests]) => [
     M.state(state),
+    rests ? M.el("span", { class: "under" }, "rests: learning rate 0") : null,
     heartbeatAt === null ? null : M.el("span", { class: "under" }, "heartbeat ", M.age(heartbeatAt)),
     heartbeatAt === null ? null : peer && state === "waiting" ? line("for ", M.name(peer)) : line(),
     lastReportAt === null ? null : lastReport(lastReportAt),
@@ -60,6 +62,7 @@
         m.process.waiting_for,
         m.process.heartbeat_at ?? null,
         m.state === "lost" ? (m.process.last_report_at ?? null) : null,
+        !!m.rests,
       ],
       show: stateCell,
     },
@@ -99,6 +102,10 @@
       ],
     },
     { title: "Trained against", class: "c-peers", of: (m) => m.peers, show: peersCell },
-    { title: "Worker", of: (m) => [m.process.host, m.process.job, m.process.pid, m.process.device], show: whereCell },
+    {
+      title: "Worker",
+      of: (m) => [m.process.host, m.process.job, m.process.pid, m.process.device, m.process.restarts],
+      show: whereCell,
+    },
   ];
 })();
