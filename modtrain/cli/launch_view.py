@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Pre
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch, Member
+from modtrain.storage.filesystem import fault_of
 from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
@@ -57,9 +58,17 @@ class LaunchView:
                 self._handle_signals()
                 if self.launch.over or time.monotonic() - refreshed_at >= REFRESH_S:
                     refreshed_at = time.monotonic()
-                    show(self.status())
+                    self._show(show)
         self._print_failures()
         return self._exit_code()
+
+    def _show(self, show: Callable[[Status], None]) -> None:
+        """Show the status, unless storage does not answer now."""
+        try:
+            show(self.status())
+        except Exception as error:
+            if fault_of(error) is None:
+                raise
 
     def status(self) -> Status:
         """The status of the run; a worker that is being restarted counts with what it has published."""

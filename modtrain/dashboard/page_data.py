@@ -17,7 +17,7 @@ from modtrain.dashboard import run_page, safe_files, sweep_page, timeline
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
 from modtrain.dashboard.urls import quoted, shown
-from modtrain.errors import InputError
+from modtrain.errors import InputError, StorageError
 from modtrain.monitoring.catalog import Catalog
 from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
@@ -163,6 +163,8 @@ class Source:
             yield
         except InputError:
             raise
+        except StorageError as error:
+            raise InputError(str(error)) from error
         except OSError as error:
             try:
                 os.listdir(self.root)

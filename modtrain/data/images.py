@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from modtrain.errors import InputError
+from modtrain.storage.filesystem import fault_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ Pictures = Tensor | Files
 def find(folder: Path) -> Paths:
     """Image files in a folder and its subfolders, sorted. Links are followed, hidden files are skipped."""
     paths, seen = list[Path](), set[str]()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:  # a link to a parent folder
             folders.clear()
@@ -69,6 +70,12 @@ def find(folder: Path) -> Paths:
         seen.add(real)
         paths += [Path(parent, name) for name in files if not name.startswith(".")]
     return tuple(sorted(path for path in paths if path.suffix.lower() in SUFFIXES))
+
+
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one."""
+    if fault_of(error):
+        raise error
 
 
 def decode(path: Path, size: int) -> Tensor:
@@ -131,6 +138,8 @@ def _decode_all(paths: Paths, size: int) -> Iterator[Tensor | InputError]:
         try:
             return decode(path, size)
         except InputError as error:
+            if fault_of(error):  # storage that does not answer makes no image a broken one
+                raise
             return error
 
     step = 256  # bounds the decoded images in memory that are not kept

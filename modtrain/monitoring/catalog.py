@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from modtrain.errors import InputError
+from modtrain.errors import InputError, ModtrainError
 from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE, STOP_FILE, SWEEP_FILE
@@ -217,7 +217,7 @@ class _Entry:
         before, changed = self._facts(), False
         try:
             changed = read()
-        except InputError as error:
+        except ModtrainError as error:
             self._close(str(error))
             if isinstance(error.__cause__, OSError):
                 self._signature = ABSENT  # read again when storage answers: the manifest need not have changed

@@ -146,7 +146,7 @@ class RunSummary:
         """Everything that decides the state of the run, as it was read last."""
         return RunSnapshot(
             run=self.run,
-            modules=module_snapshots(self.liveness, self.newest),
+            modules=module_snapshots(self.run, self.liveness, self.newest),
             stop=self._stop,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,

@@ -125,7 +125,8 @@ def cancel_jobs(run: Run) -> int:
     ended = 0
     for backend, ids in _by_backend(read_record(run), {}):
         live = [id for id, state in backend.status(list(ids.values())).items() if state.live]
-        if live or launcher_pid(run.path) is not None:  # before the jobs end, so that no launcher restarts them
+        if live or launcher_pid(run.path, strict=True) is not None:
+            # Before the jobs end, so that no launcher restarts them.
             run.request_stop("cancelled", kind="cancelled", sender="modtrain cancel")
         backend.cancel(live)
         ended += len(live)

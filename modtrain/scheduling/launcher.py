@@ -226,16 +226,18 @@ class Launch:
         return log if log.exists() else self.log_path(member)
 
     def _ask(self, notify: Notify) -> None:
-        """Ask the backends about the jobs; that one does not answer is reported once, since the jobs continue."""
+        """Ask the backends about the jobs; that one or storage is silent is reported once, since the jobs continue."""
         try:
             states = {name: self._backends[name].status(ids) for name, ids in self.job_ids().items()}
-        except BackendSilent as error:
+            self.update(states, notify)
+        except Exception as error:
+            if not isinstance(error, BackendSilent) and filesystem.fault_of(error) is None:
+                raise
             if not self._is_silent:
                 notify(str(error))
             self._is_silent = True
-            return
-        self._is_silent = False
-        self.update(states, notify)
+        else:
+            self._is_silent = False
 
     def _update_member(self, member: Member, state: JobState, notify: Notify) -> None:
         member.phase = state.phase
@@ -245,11 +247,11 @@ class Launch:
         if self._is_restarted(member, exit_code) and member.restart_later(exit_code):
             notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
-        member.end(exit_code)
-        if member.reason:
-            notify(f"{member.name} ended ({_describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
         if exit_code not in (FINISHED, FencedOut.exit_code, *STOPPED):
             self._stop_the_others(member, notify)
+        member.end(exit_code)  # at last: what storage refuses before is tried again
+        if member.reason:
+            notify(f"{member.name} ended ({_describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
 
     def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
         """Whether a worker that ended with this exit code is restarted by this launch."""
@@ -259,7 +261,8 @@ class Launch:
 
     def _stop_the_others(self, failed: Member, notify: Notify) -> None:
         """Have the other workers publish and exit: the failed one publishes nothing more that they could wait for."""
-        if not self.over and self.run.stop_request() is None:
+        is_alone = all(member.over for member in self.members if member is not failed)
+        if not is_alone and self.run.stop_request() is None:
             reason = self.failure(failed)
             self.run.request_stop(reason, kind="worker_failed", sender=failed.name)
             notify(f"{failed.name} failed: {reason.rstrip('.')}. The other workers publish and exit.")

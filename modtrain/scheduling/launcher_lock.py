@@ -29,8 +29,11 @@ class Launchable(Protocol):
 
 
 def claim(folder: Launchable) -> None:
-    """Record this process as the launcher; InputError where another process of this machine is the launcher."""
-    if (other := launcher_pid(folder.path)) not in (None, os.getpid()):
+    """Record this process as the launcher.
+
+    InputError where another process of this machine is the launcher, StorageError where that cannot be read.
+    """
+    if (other := launcher_pid(folder.path, strict=True)) not in (None, os.getpid()):
         raise InputError(
             f"{folder.path.name} is already launched by process {other}. Watch it with `modtrain status "
             f"{folder.path}`, or stop it with `modtrain stop {folder.path}`."

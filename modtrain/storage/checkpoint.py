@@ -54,7 +54,9 @@ class Checkpoint:
             if hashlib.sha256(sealed).hexdigest() != seal or content.replace(_seal_field(seal), b"", 1) != sealed:
                 raise CorruptCheckpoint(f"{where} is damaged: its checksum is wrong.")
             if values["format"] != FORMAT:
-                raise CorruptCheckpoint(f"{where} has format {values['format']}; this modtrain reads {FORMAT}.")
+                raise CorruptCheckpoint(f"{where} has format {values['format']!r}; this modtrain reads {FORMAT}.")
+            if parse_published(values) is None:
+                raise CorruptCheckpoint(f"{where} is damaged: a value in it has a wrong type.")
             return Checkpoint(**values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptCheckpoint(f"{where} is damaged: {error}.") from error
@@ -68,10 +70,13 @@ def fingerprint(content: bytes) -> dict[str, Any]:
 def parse_published(line: Mapping[str, Any]) -> Checkpoint | None:
     """The checkpoint that a JSON line describes, types checked but not its seal; None for a foreign line."""
     numbers = all(number(line.get(name)) is not None for name in ("version", "epoch", "step", "published_at"))
+    wholes = all(isinstance(line.get(name), int) for name in ("version", "epoch", "step"))
     texts = all(isinstance(line.get(name), str) for name in ("module", "writer"))
     flags = all(isinstance(line.get(name), bool) for name in ("full", "final"))
     tables = all(isinstance(line.get(name), dict) for name in ("peers", "metrics", "files"))
-    if not (numbers and texts and flags and tables and all(map(_is_peer, line["peers"].values()))):
+    if not (numbers and wholes and texts and flags and tables and all(map(_is_peer, line["peers"].values()))):
+        return None
+    if not all(map(_is_file, line["files"].values())) or None in map(number, line["metrics"].values()):
         return None
     return Checkpoint(**{each.name: line[each.name] for each in fields(Checkpoint) if each.name in line})
 
@@ -114,6 +119,13 @@ def _is_peer(peer: Any) -> bool:
     if not isinstance(peer, dict) or number(peer.get("epoch")) is None or not isinstance(peer.get("versions"), list):
         return False
     return all(number(version) is not None for version in peer["versions"])
+
+
+def _is_file(values: Any) -> bool:
+    if not isinstance(values, dict) or not isinstance(values.get("sha256"), str):
+        return False
+    size = values.get("size")
+    return isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 1 << 63
 
 
 def _insert(checkpoints: list[Checkpoint], line: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ class CheckpointStore:
         path, expected = self.folder(checkpoint.version) / file, checkpoint.files.get(file)
         if expected is None:
             raise MissingCheckpoint(f"{path.parent} has no {file}; it has {', '.join(checkpoint.files)}.")
-        content = self._content(path)
+        content = self._content(path, most=expected["size"])
         if fingerprint(content) != expected:
             raise CorruptCheckpoint(f"{path} is damaged: its {len(content)} bytes are not those that {META} names.")
         return content
@@ -176,6 +176,8 @@ class CheckpointStore:
         except OSError as error:
             if error.errno in filesystem.GONE:
                 raise MissingCheckpoint(f"{path} no longer exists.") from error
+            if error.errno == filesystem.TOO_LARGE:
+                raise CorruptCheckpoint(f"{path} is damaged: it has {error.strerror}.") from error
             raise CorruptCheckpoint(f"{path} cannot be read: {error}.") from error
 
 

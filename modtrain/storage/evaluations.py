@@ -47,7 +47,7 @@ def parse_evaluation(line: Mapping[str, Any]) -> EvaluationRecord | None:
 
 
 def read_evaluations(path: Path) -> list[EvaluationRecord]:
-    """Every evaluation in a file, oldest first."""
+    """Every evaluation in a file, oldest first; OSError where storage does not give it."""
     return [record for line in read_json_lines(path) if (record := parse_evaluation(line)) is not None]
 
 

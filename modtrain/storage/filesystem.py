@@ -107,6 +107,18 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def overwrite_file(path: Path, content: bytes) -> None:
+    """As `replace_file`; in place where a full disk has no room for a second file: a reader may see a torn one then."""
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        with path.open("r+b") as file:
+            file.write(content)
+            file.truncate()
+
+
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
     """Append one line; a torn line before it is ended first, so that only that one is lost."""
     with path.open("a+b") as file:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from modtrain.storage.filesystem import fault_of
+
 MOST_FILES = 2000
 """Files that the checksum covers: a data set of millions of files on a network file system is not read as a whole."""
 
@@ -20,9 +22,15 @@ def listing_sha256(folder: Path) -> str:
     return listing.hexdigest()
 
 
+def _refuse(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one."""
+    if fault_of(error):
+        raise error
+
+
 def _files(folder: Path) -> Iterator[Path]:
     seen = set[str]()
-    for path, folders, names in os.walk(folder, followlinks=True):
+    for path, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         if (real := os.path.realpath(path)) in seen:  # a link to a parent folder
             folders.clear()
             continue

@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from modtrain.storage import filesystem
-from modtrain.storage.json_lines import integer, number, text
+from modtrain.storage.json_lines import integer, json_objects, number, tails, text
 from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity, job_id
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,16 @@ def parse_report(values: Any) -> WorkerReport:
     return WorkerReport(process=process, losses=losses, **checked)
 
 
+def with_exit(report: WorkerReport, path: Path) -> WorkerReport:
+    """The report with how its process ended, where the last line of `workers.jsonl` says it: storage may be full."""
+    last = next((line for _, lines in tails(path) for line in json_objects(lines[-1:])), {})
+    is_own = (last.get("host"), last.get("pid")) == (report.process.host, report.process.pid)
+    if last.get("what") != "left" or last.get("state") not in OVER or not is_own:
+        return report
+    exit_code, trouble = integer(last.get("exit_code")), text(last.get("trouble"))
+    return replace(report, state=last["state"], exit_code=exit_code, trouble=trouble)
+
+
 def _losses(values: Any) -> dict[str, dict[str, float]]:
     tables = values.items() if isinstance(values, dict) else ()
     items = ((module, table.items()) for module, table in tables if isinstance(table, dict))
@@ -135,7 +145,7 @@ class Heartbeat:
             content = json.dumps({**self._fields, "counter": self._counter, "at": time.time()}).encode()
             for path in self._paths:
                 try:
-                    filesystem.replace_file(path, content)
+                    filesystem.overwrite_file(path, content)
                     self._failing.discard(path)
                 except OSError as error:
                     if path not in self._failing:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from modtrain.storage.filesystem import opened
+from modtrain.storage.filesystem import fault_of, opened
 
 T = TypeVar("T")
 Line = dict[str, Any]
@@ -35,7 +35,8 @@ class GrowingFile:
         self._mark = self.torn = b""
         """The bytes read last, and the beginning of a last line that is not complete yet."""
         self._too_long = False
-        self._unread = False
+        self.error: OSError | None = None
+        """Why the last read failed: what storage cannot give now is read at the next refresh."""
 
     def refresh(self) -> tuple[bool, bool]:
         """Whether the file changed, and whether it was replaced or cut, so that it is read from its beginning again.
@@ -49,15 +50,16 @@ class GrowingFile:
                 return False, False
         except FileNotFoundError:
             seen = (0, 0, 0, 0)
-        except OSError:
+        except OSError as error:
+            self.error = error
             return False, False
-        if seen == self._seen and not self._unread:
+        if seen == self._seen and self.error is None:
             return False, False
-        before, self._unread = self._seen, False
+        before, self.error = self._seen, None
         replaced = before is not None and (before[:2] != seen[:2] or seen[2] < self._offset)
         if before is not None and not replaced:  # a file may be cut, and grow beyond its size in between
             replaced = self._read(self._offset - len(self._mark), len(self._mark)) != self._mark
-            if self._unread:
+            if self.error is not None:
                 return False, False
         self._seen = seen
         if replaced:
@@ -82,14 +84,14 @@ class GrowingFile:
         return lines
 
     def _read(self, offset: int, size: int) -> bytes:
-        """What storage cannot give now is read at the next refresh, even if the file does not change."""
+        """The bytes at an offset; none where the file has ended or storage fails."""
         try:
             with opened(self.path) as file:
                 return os.pread(file.fileno(), size, offset)
         except FileNotFoundError:
             return b""
-        except OSError:
-            self._unread = True
+        except OSError as error:
+            self.error = error
             return b""
 
 
@@ -111,11 +113,18 @@ class JsonLines(Generic[T]):
                 self._add(self.content, line)
         return changed
 
+    @property
+    def error(self) -> OSError | None:
+        """Why the file could not be read; None where it could, or does not exist."""
+        return self._file.error
+
 
 def read_json_lines(path: Path) -> list[Line]:
-    """Every JSON object in a file; none where it does not exist."""
+    """Every JSON object in a file; none where it does not exist, OSError where storage does not give it."""
     lines = JsonLines(path, list[Line], list.append)
     lines.refresh()
+    if lines.error is not None and fault_of(lines.error):
+        raise lines.error
     return lines.content
 
 

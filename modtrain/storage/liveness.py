@@ -5,12 +5,11 @@ A worker of this machine is known by its process; elsewhere it is dead once its 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from modtrain.errors import ModtrainError
+from modtrain.errors import InputError, StorageError
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import HEARTBEAT_S, NO_REPORT, WorkerReport
 from modtrain.storage.layout import JOBS, LAUNCHER_FILE
@@ -32,12 +31,18 @@ class Liveness:
         self._reports: dict[str, WorkerReport] = {}
         self._changed_at: dict[str, float] = {}
         self._has_changed: set[str] = set()
+        self._unread: dict[str, OSError] = {}
+        """Why the last read of a heartbeat failed."""
 
     def refresh(self, run: Run, modules: Iterable[str] | None = None) -> None:
         """Read the heartbeats of all modules, or of these, without waiting; one that cannot be read stays as it was."""
         for module in run.modules if modules is None else modules:
-            with contextlib.suppress(OSError):
+            try:
                 self.observe(module, run.read_report(module))
+                self._unread.pop(module, None)
+            except OSError as error:
+                if filesystem.fault_of(error):
+                    self._unread[module] = error
 
     def observe(self, module: str, report: WorkerReport) -> None:
         """Take a heartbeat that was read; a missing one does not replace one that was present."""
@@ -47,6 +52,11 @@ class Liveness:
         self._reports[module], self._changed_at[module] = report, time.monotonic()
         if before:
             self._has_changed.add(module)
+
+    def check_read(self) -> None:
+        """OSError where a heartbeat could not be read the last time: its worker may be alive."""
+        for error in self._unread.values():
+            raise error
 
     def report(self, module: str) -> WorkerReport:
         return self._reports.get(module, NO_REPORT)
@@ -72,37 +82,48 @@ class Liveness:
         ]
 
     def settle(self, run: Run, modules: Iterable[str] | None = None) -> None:
-        """Observe workers until each is known to be alive or dead; at most twice the patience."""
+        """Observe workers until each is known to be alive or dead; at most twice the patience.
+
+        A heartbeat that storage does not give is read again meanwhile.
+        """
 
         def certain() -> bool | None:
             self.refresh(run, modules)
-            return None if self.uncertain() else True
+            return None if self.uncertain() or self._unread else True
 
         filesystem.wait_until(certain, timeout_s=2 * self.patience_s)
 
 
 def live_modules(run: Run, modules: Iterable[str] | None = None) -> list[str]:
-    """The modules with a live worker; waits up to twice the short patience for workers of other machines."""
+    """The modules with a live worker; waits up to twice the short patience for workers of other machines.
+
+    OSError where storage does not give a heartbeat: that no worker is seen does not mean that there is none.
+    """
     names = list(run.modules if modules is None else modules)
     liveness = Liveness(patience_s=SHORT_PATIENCE_S)
     liveness.settle(run, names)
+    liveness.check_read()
     return [module for module in names if liveness.is_alive(module)]
 
 
-def launcher_pid(folder: Path) -> int | None:
-    """The process of this machine that launched the run or sweep in a folder and watches it, if there is one."""
-    launcher = read_launcher(folder)
+def launcher_pid(folder: Path, *, strict: bool = False) -> int | None:
+    """The process of this machine that launched the run or sweep in a folder and watches it, if there is one.
+
+    With `strict` StorageError where it cannot be read; else there is none then, which is enough for a view.
+    """
+    launcher = read_launcher(folder, strict=strict)
     return launcher.pid if launcher.is_running() else None
 
 
-def read_launcher(folder: Path) -> ProcessIdentity:
-    """The process that launched the run or sweep last; `NO_PROCESS` where that is not known.
-
-    A hint only, so a failing read is no error: the store's fence keeps two launches apart without it.
-    """
+def read_launcher(folder: Path, *, strict: bool = False) -> ProcessIdentity:
+    """The process that launched the run or sweep last; `NO_PROCESS` where that is not known, errors as above."""
     try:
         return ProcessIdentity.parse(read_json(launcher_path(folder)))
-    except ModtrainError:
+    except InputError:
+        return NO_PROCESS
+    except StorageError:
+        if strict:
+            raise
         return NO_PROCESS
 
 

@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(filesystem.read_file(path, most=MOST_JSON_BYTES, follow=False))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}. Try again when storage answers.") from error

@@ -12,7 +12,7 @@ from modtrain.errors import InputError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
-from modtrain.storage.heartbeat import WorkerReport
+from modtrain.storage.heartbeat import WorkerReport, with_exit
 from modtrain.storage.json_lines import integer
 from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
@@ -73,7 +73,7 @@ def read_snapshot(
     newest = {module: run.store(module).newest_intact() for module in run.modules}
     return RunSnapshot(
         run=run,
-        modules=module_snapshots(liveness, newest),
+        modules=module_snapshots(run, liveness, newest),
         stop=run.stop_request(),
         launcher=launcher_pid(run.path),
         is_submitted=has_submitted_jobs(run),
@@ -107,12 +107,15 @@ def _read_refusals(run: Run, liveness: Liveness) -> dict[int, str]:
     return refusals
 
 
-def module_snapshots(liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:
-    """What was read already of each module."""
-    return {
-        module: ModuleSnapshot(liveness.report(module), liveness.is_alive(module), version.checkpoint, version.damaged)
-        for module, version in newest.items()
-    }
+def module_snapshots(run: Run, liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:
+    """What was read already of each module, and how the worker ended where its last heartbeat does not say it."""
+    snapshots = {}
+    for module, version in newest.items():
+        report, is_alive = liveness.report(module), liveness.is_alive(module)
+        if report.is_live and not is_alive:
+            report = with_exit(report, run.workers_path(module))
+        snapshots[module] = ModuleSnapshot(report, is_alive, version.checkpoint, version.damaged)
+    return snapshots
 
 
 def has_submitted_jobs(run: Run) -> bool:

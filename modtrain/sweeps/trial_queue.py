@@ -11,14 +11,15 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from modtrain import plugins
 from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
-from modtrain.scheduling.backends.base import Backend, BackendOptions
+from modtrain.scheduling.backends.base import Backend, BackendOptions, JobState
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.launcher_lock import release
+from modtrain.storage import filesystem
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
@@ -144,7 +145,7 @@ class TrialQueue:
         except InputError as error:  # the other trials can still run
             notify(f"trial {number} is left out: {error}")
             return
-        if run is not None and (launcher := launcher_pid(run.path)) not in (None, os.getpid()):
+        if run is not None and (launcher := launcher_pid(run.path, strict=True)) not in (None, os.getpid()):
             notify(f"trial {number} is left out: process {launcher} has launched it already")
             return
         is_new = run is None
@@ -174,11 +175,25 @@ class TrialQueue:
         try:
             states = {name: self._backends[name].status(own) for name, own in ids.items()}
         except BackendSilent as error:
-            if not self._is_silent:  # once: the jobs continue meanwhile
-                notify(str(error))
-            self._is_silent = True
+            self._note_silence(error, notify)
             return
-        self._is_silent = False
+        try:
+            self._update(states, notify)
+        except Exception as error:
+            if filesystem.fault_of(error) is None:
+                raise
+            self._note_silence(error, notify)
+        else:
+            self._is_silent = False
+
+    def _note_silence(self, error: Exception, notify: Notify) -> None:
+        """Report once that a backend or storage does not answer: the jobs continue meanwhile."""
+        if not self._is_silent:
+            notify(str(error))
+        self._is_silent = True
+
+    def _update(self, states: Mapping[str, Mapping[str, JobState]], notify: Notify) -> None:
+        """Take the states of all jobs, by backend and id, and finish the trials that are over."""
         for number, launch in list(self.running.items()):
             launch.update(states, _with_number(number, notify))
             self._report(number, launch, notify)
@@ -188,8 +203,8 @@ class TrialQueue:
         for number, (launch, believed_from) in list(self._ended.items()):
             trial = self.sweep.trial(number, "ended")
             if time.monotonic() >= believed_from or _is_complete(trial, launch, self.sweep.spec.metric):
-                del self._ended[number]
                 self._finish(trial, launch, notify)
+                del self._ended[number]
 
     def _report(self, number: int, launch: Launch, notify: Notify) -> None:
         """Report the values of a running trial to the study, and prune the trial where the study says so."""

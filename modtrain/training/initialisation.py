@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modtrain.errors import InputError
 from modtrain.recipes.base import Recipe
@@ -14,9 +14,6 @@ from modtrain.recipes.loading import params_of
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import RunSpec
 from modtrain.training import serialization
-
-MOST_NAMED = 3
-"""Weights that an error names."""
 
 
 def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights) -> None:
@@ -26,9 +23,8 @@ def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights) 
     """
     tensors = serialization.read_tensors(Path(weights.path), weights.read())
     for net in nets:
-        if misfits := _misfits(net.state_dict(), tensors):
-            more = f" and {len(misfits) - MOST_NAMED} more" if len(misfits) > MOST_NAMED else ""
-            raise InputError(f"{weights.path} does not fit {module}: {', '.join(misfits[:MOST_NAMED])}{more}.")
+        if problems := serialization.misfits(net.state_dict(), tensors):
+            raise InputError(f"{weights.path} does not fit {module}: {problems}.")
         net.load_state_dict(tensors)
 
 
@@ -39,11 +35,3 @@ def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
         with torch.random.fork_rng():
             net = recipe.modules[module].build(params)
         initialise([net], module, weights)
-
-
-def _misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
-    """What is wrong with tensors for a network, one phrase each."""
-    missing = [f"{name} is missing" for name in own if name not in tensors]
-    foreign = [f"{name} is not in the network" for name in tensors if name not in own]
-    shapes = [(name, tuple(tensors[name].shape), tuple(value.shape)) for name, value in own.items() if name in tensors]
-    return missing + foreign + [f"{name} is {got} instead of {shape}" for name, got, shape in shapes if got != shape]

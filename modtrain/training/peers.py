@@ -29,6 +29,8 @@ class _Peer:
     count: int
     build: Callable[[], nn.Module]
     versions: list[tuple[Checkpoint, nn.Module]] = field(default_factory=list)
+    unfit: dict[int, str] = field(default_factory=dict)
+    """Versions that are intact but do not fit the recipe, with the reason."""
 
     @property
     def epoch(self) -> int:
@@ -36,13 +38,18 @@ class _Peer:
 
     def load_newer(self, store: CheckpointStore) -> None:
         newest = self.versions[0][0].version if self.versions else -1
-        for checkpoint, content in reversed(store.read_newest(WEIGHTS, count=self.count, above=newest)):
-            net = self.versions.pop()[1] if len(self.versions) >= self.count else self.build()
+        read = store.read_newest(WEIGHTS, count=self.count, above=newest, where=lambda c: c.version not in self.unfit)
+        for checkpoint, content in reversed(read):
+            is_full = len(self.versions) >= self.count
+            net = self.versions[-1][1] if is_full else self.build()
             try:
                 serialization.load_weights(net, content)
-            except CorruptCheckpoint as error:
+            except CorruptCheckpoint as error:  # the network is as it was
+                self.unfit[checkpoint.version] = str(error)
                 log.warning("Skipped version %d of %s: %s", checkpoint.version, store.module, error)
                 continue
+            if is_full:
+                self.versions.pop()
             self.versions.insert(0, (checkpoint, net))
 
 
@@ -100,6 +107,9 @@ class Peers:
         process = report.process
         worker = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
         reached = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
+        if peer.unfit:
+            version, why = max(peer.unfit.items())
+            reached = f"its version {version} does not fit the recipe: {why.rstrip('.')}"
         return (
             f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {reached} ({worker}). "
             f'See {self._run.log_path(name)}, or run "modtrain launch {self._run.path}" to restart it.'

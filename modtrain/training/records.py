@@ -109,7 +109,8 @@ class WorkerEvents:
     def record_exit(self, state: str, exit_code: int, trouble: str | None, step: int | None) -> None:
         """The worker exits. A worker that found its modules finished has written no start and writes no exit."""
         if self._writer or exit_code != 0:
-            self._write("left", state=state, exit_code=exit_code, trouble=trouble, step=step)
+            outcome = {"state": state, "exit_code": exit_code, "trouble": trouble, "step": step}
+            self._write("left", host=socket.gethostname(), pid=os.getpid(), **outcome)
 
     def _write(self, what: str, **fields: Any) -> None:
         for path in self._paths:

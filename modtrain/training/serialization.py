@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from modtrain.errors import CorruptCheckpoint, InputError
 
+MOST_NAMED = 3
+"""Weights that an error names."""
 _WRAPPED = ("state_dict", "model", "params")
 
 
@@ -29,11 +31,24 @@ def pack_weights(net: nn.Module) -> bytes:
 
 
 def load_weights(net: nn.Module, content: bytes) -> None:
-    """Copy published weights into a network in place; CorruptCheckpoint where they do not fit it."""
+    """Copy published weights into a network in place; CorruptCheckpoint, and no change, where they do not fit it."""
     try:
-        net.load_state_dict(safetensors.torch.load(content))
+        tensors = safetensors.torch.load(content)
+        if problems := misfits(net.state_dict(), tensors):
+            raise CorruptCheckpoint(f"The published weights do not fit this network: {problems}.")
+        net.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, KeyError) as error:
         raise CorruptCheckpoint(f"The published weights do not fit this network: {error}") from error
+
+
+def misfits(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """What keeps tensors from being the state of a network, the first phrases; empty where they fit."""
+    missing = [f"{name} is missing" for name in own if name not in tensors]
+    foreign = [f"{name} is not in the network" for name in tensors if name not in own]
+    shapes = [(name, tuple(tensors[name].shape), tuple(value.shape)) for name, value in own.items() if name in tensors]
+    found = missing + foreign + [f"{name} is {got} instead of {shape}" for name, got, shape in shapes if got != shape]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more
 
 
 def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint
 from modtrain.storage import filesystem
-from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
+from modtrain.storage.checkpoint import EMA, META, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.publisher import Publisher
 
@@ -150,3 +151,31 @@ def test_the_first_format_of_meta_json_still_opens(tmp_path: Path) -> None:
     seal = b"3454bcae2bced45949df18f75aac42ef85994d81551a9d076bdb50878cf65d35"
     checkpoint = Checkpoint.unseal(OLD_META.replace(b"SEAL", seal), tmp_path)
     assert (checkpoint.module, checkpoint.metrics) == ("m", {"loss": 0.25})
+
+
+def test_a_file_that_grew_to_forty_gigabytes_is_damaged_and_not_read(store: CheckpointStore) -> None:
+    publish(Publisher(store, "w"), 2)
+    checkpoint = store.meta(1)
+    os.truncate(store.folder(1) / WEIGHTS, 40 << 30)
+    with pytest.raises(CorruptCheckpoint, match=r"weights\.safetensors is damaged: it has more than 9 bytes"):
+        store.read(checkpoint, WEIGHTS)
+    assert [c.version for c, _ in store.read_newest(WEIGHTS)] == [0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"version": 1.5}, {"epoch": None}, {"files": {WEIGHTS: 3}}, {"files": {WEIGHTS: {"size": "9", "sha256": ""}}},
+     {"peers": {"other": {"versions": "1", "epoch": 0}}}, {"metrics": {"loss": "low"}}, {"step": True, "metrics": []},
+     {"published_at": 10**400}, {"module": 7}, {"full": "yes"}],
+)  # fmt: skip
+def test_a_meta_with_wrong_types_is_damaged_although_its_seal_is_right(
+    store: CheckpointStore, wrong: dict[str, Any]
+) -> None:
+    publish(Publisher(store, "w"), 2)
+    forged = Checkpoint(**{**vars(store.meta(1)), **wrong})
+    (store.folder(1) / META).write_bytes(forged.seal())
+    with pytest.raises(CorruptCheckpoint, match=r"meta\.json is damaged: a value in it has a wrong type"):
+        store.meta(1)
+    newest = store.newest_intact()
+    assert newest.checkpoint is not None
+    assert (newest.checkpoint.version, newest.damaged) == (0, (1,))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from modtrain.errors import StorageError
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling.launcher_lock import claim
@@ -20,6 +21,8 @@ from modtrain.storage.liveness import Liveness, launcher_path, launcher_pid, liv
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.training.records import WorkerEvents
+from tests.support.faults import Faults
 from tests.support.runs import make_run
 
 
@@ -69,6 +72,36 @@ def test_a_process_of_this_machine_is_known_to_be_alive_or_dead_at_once(run: Run
     beat(run, "generator", host=socket.gethostname(), pid=pid, started=process_started(pid))
     beat(run, "discriminator", host=socket.gethostname(), pid=pid, started=1)
     assert states(run, Liveness()) == {"generator": "running", "discriminator": "lost"}
+
+
+def test_a_worker_that_recorded_its_end_is_not_lost_although_its_last_heartbeat_could_not_be_written(run: Run) -> None:
+    for pid, state in ((7, "lost"), (8, "failed")):
+        beat(run, "generator", host=socket.gethostname(), pid=pid, started=1)
+        events = WorkerEvents(run, ["generator"], "cpu")
+        events._write("left", host=socket.gethostname(), pid=8, state="failed", exit_code=6, trouble="No space left")
+        status = status_by(run, Liveness())
+        assert status["modules"]["generator"]["state"] == state, pid
+    assert (status["workers"][0]["trouble"], status["workers"][0]["exit_code"]) == ("No space left", 6)
+
+
+def test_a_second_launch_is_not_begun_where_storage_does_not_say_whether_there_is_a_first_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness_module, "SHORT_PATIENCE_S", 0.05)
+    run.jobs_path.mkdir()
+    claim(run)
+    beat(run, "generator")
+    before = launcher_path(run.path).read_bytes()
+    faults = Faults(run.path, lambda _, call: "launcher.json" in call or "heartbeat.json" in call)
+    with monkeypatch.context() as patch:
+        faults.install(patch)
+        patch.setattr(filesystem, "_open_without_links", lambda path: os.open(path, os.O_RDONLY))
+        with pytest.raises(StorageError, match=r"launcher\.json cannot be read: Input/output error"):
+            claim(run)
+        with pytest.raises(OSError, match="Input/output error"):
+            live_modules(run, ["generator"])
+    assert len(faults.hits) > 2
+    assert launcher_path(run.path).read_bytes() == before
 
 
 def test_a_heartbeat_that_is_missing_for_once_stays_what_it_was(run: Run) -> None:

@@ -12,9 +12,13 @@ from torch import nn
 
 from modtrain import plugins
 from modtrain.errors import InputError, PeerTimeout
+from modtrain.recipes.loading import params_of, recipe_of
+from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.training import serialization
+from modtrain.training.peers import Peers
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
@@ -137,6 +141,35 @@ def test_waiting_for_a_peer_has_a_deadline_and_names_the_peer(tmp_path: Path, ti
     run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.5)
     with pytest.raises(PeerTimeout, match=r"Waited 0\.5 s for discriminator .* published nothing \(never started\)"):
         finish(run, "generator")
+
+
+def test_a_version_that_does_not_fit_leaves_the_peer_that_is_there_and_the_wait_names_its_weights(
+    tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.3)
+    recipe = recipe_of(run.spec)
+    params = params_of(run.spec, recipe)
+    publisher = Publisher(run.store("discriminator"), "other")
+    peers = Peers(run, recipe, params, ["generator"], "cpu")
+
+    def publish(net: nn.Module, epoch: int) -> None:
+        publisher.publish({WEIGHTS: serialization.pack_weights(net)}, epoch=epoch, step=epoch)
+
+    def refresh(epoch: int) -> None:
+        peers.refresh(at_least=epoch, poll=lambda _: None, waited=lambda *_: None)
+
+    fitting = recipe.modules["discriminator"].build(params)
+    publish(fitting, 0)
+    refresh(0)
+    publish(nn.Sequential(nn.Linear(4, 9), nn.LeakyReLU(0.2), nn.Linear(9, 1)), 1)
+    with pytest.raises(PeerTimeout, match=r"its version 1 does not fit the recipe: .*0\.weight is \(9, 4\) instead of"):
+        refresh(1)
+    assert [sha256(net) for net in peers.nets()["discriminator"]] == [sha256(fitting)], "the peer that it had is there"
+    assert peers.lineage({"discriminator": 1})["discriminator"]["versions"] == [0]
+    assert caplog.text.count("Skipped version 1") == 1
+    publish(fitting, 2)
+    refresh(2)
+    assert peers.lineage({"discriminator": 1})["discriminator"]["versions"] == [2]
 
 
 def test_a_stop_request_ends_a_wait(tmp_path: Path, tiny_recipe: Path) -> None:

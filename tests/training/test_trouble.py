@@ -19,7 +19,7 @@ from modtrain.errors import Diverged, InputError, StorageError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
-from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.heartbeat import Heartbeat, read_report
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.publishing import Publishing
 from modtrain.training.timeline import Stretch, Timeline
@@ -81,6 +81,18 @@ def test_training_survives_a_full_disk_and_publishes_when_there_is_room_again(
     assert newest.final
     for version in run.store("generator").versions():
         run.store("generator").verify(version)
+
+
+def test_a_worker_says_that_the_disk_is_full_although_its_heartbeat_needs_space_itself(small_disk: Path) -> None:
+    path = small_disk / "heartbeat.json"
+    with Heartbeat([path], device="cpu") as heartbeat:
+        fill(small_disk / "filler")
+        heartbeat.report(now=True, trouble="Publishing failed: No space left on device")
+        assert read_report(path).trouble == "Publishing failed: No space left on device"
+        heartbeat.report(state="failed", exit_code=6, trouble="full")
+    report = read_report(path)
+    assert (report.state, report.exit_code, report.trouble) == ("failed", 6, "full")
+    assert sorted(other.name for other in small_disk.iterdir()) == ["filler", "heartbeat.json"]
 
 
 def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
