@@ -22,6 +22,8 @@ from modtrain.monitoring.catalog import Catalog
 from modtrain.monitoring.summary import RunSummary
 from modtrain.storage.history import History
 from modtrain.storage.layout import SWEEP_FILE
+from modtrain.sweeps.sweep import Sweep
+from modtrain.sweeps.trial import Trial
 
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
@@ -117,14 +119,27 @@ class Source:
         return self._or_problem("sweep", path, self._sweep)
 
     def _sweep(self, path: str) -> Values:
+        sweep, begun, pending = self._read_sweep(path)
+        page = sweep_page.sweep_page(sweep, path, begun, pending)
+        settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
+        row = {**_row(self.catalog.row(path)), **settings, "metric_name": sweep.spec.metric}
+        return {"sweep": row, **page, "problem": None}
+
+    def _read_sweep(self, path: str) -> tuple[Sweep, list[sweep_page.Begun], list[Trial]]:
+        """A sweep, its trials that have begun, and the next ones; InputError where it cannot be shown."""
         self._refresh()
         sweep = self.catalog.sweep(path)
         self._check_place(sweep.path, path)
         viewed = self.viewed_sweeps(sweep.path, sweep.spec.created_at, sweep.spec.metric)
-        page = sweep_page.sweep_page(sweep, path, *viewed.read(sweep, path, self.catalog))
-        settings = {name: getattr(sweep.spec, name) for name in ("maximize", "sampler", "prune", "seed")}
-        row = {**_row(self.catalog.row(path)), **settings, "metric_name": sweep.spec.metric}
-        return {"sweep": row, **page, "problem": None}
+        return sweep, *viewed.read(sweep, path, self.catalog)
+
+    def scalar_curves(self, path: str, name: str) -> list[Values]:
+        """The curves of a scalar of training in the trials of a sweep; InputError where it has none."""
+        with self._readable():
+            _, begun, _ = self._read_sweep(path)
+            if not (curves := sweep_page.scalar_curves(begun, name)):
+                raise InputError(f"No trial of {shown(path)} has {name!r}.")
+            return curves
 
     def checkpoint(self, path: str, module: str, version: int) -> Values:
         """One version of a module; InputError where it never was."""

@@ -57,6 +57,7 @@ class Dashboard:
             ("/data/runs", partial(self.data, "runs")),
             (f"/data/verify/{version}", self.verify),
             ("/data/lanes/{path:path}", self.lanes),
+            ("/data/scalar/{path:path}", self.scalar),
             ("/data/log/{path:path}/{module}", self.log),
             ("/grid/{path:path}/{file}", self.grid),
             (f"/weights/{version}/{{file}}", self.weights),
@@ -95,6 +96,12 @@ class Dashboard:
         except (KeyError, ValueError):
             raise HTTPException(400) from None
         content = as_json(self.source.lanes(_path(request), Range(begin=begin, end=end))).encode()
+        return answer(request, Payload(content, tag_of(content)), JSON)
+
+    def scalar(self, request: Request) -> Response:
+        """The curves of a scalar of training (`name`) in the trials of a sweep."""
+        curves = self.source.scalar_curves(_path(request), request.query_params.get("name", ""))
+        content = as_json({"curves": curves}).encode()
         return answer(request, Payload(content, tag_of(content)), JSON)
 
     def verify(self, request: Request) -> Response:

@@ -67,6 +67,7 @@ class _Export:
         with suppress(InputError):
             data = self.source.data(kind, path)
             if kind == "sweep":
+                self.losses(path, data)
                 for trial in data.get("trials", ()):
                     if trial["state"] not in ("created", "queued"):  # those have no run yet, and nothing leads to one
                         self.subject("run", trial["path"])
@@ -77,6 +78,15 @@ class _Export:
                     for version in versions:
                         self.checkpoint(path, module, version, data["pages"])
             self.page(kind, quoted(path), data)
+
+    def losses(self, path: str, data: dict[str, Any]) -> None:
+        """Add the curves of the losses to the page of a sweep, which cannot load them later."""
+        measured = {curve["name"] for curve in data.get("curves", ())}
+        data["scalars"] = [each for each in data.get("scalars", ()) if each.endswith(".loss")]
+        for name in data["scalars"]:
+            if name not in measured:
+                with suppress(InputError):
+                    data["curves"] = [*data["curves"], *self.source.scalar_curves(path, name)]
 
     def checkpoint(self, path: str, module: str, version: int, pages: dict[str, list[int]]) -> None:
         """Write the page of a version, without downloads; `pages` are the versions that have one."""

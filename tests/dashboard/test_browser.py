@@ -606,6 +606,20 @@ def test_a_trial_leads_to_its_sweep_and_one_measurement_is_no_curve(seen: Tab) -
     seen.is_clean()
 
 
+def test_a_sweep_shows_the_training_losses_of_its_trials_too(seen: Tab) -> None:
+    page = seen.open("sweep/rates/")
+    choice = page.get_by_label("Metric", exact=True)
+    expect(choice).to_have_value("mean")
+    choice.select_option("discriminator.loss")
+    chart = page.get_by_label("Metric curves of all trials")
+    chart.scroll_into_view_if_needed()
+    eventually(lambda: chart.evaluate("(box) => box.data?.length") == 3 or None)
+    assert chart.evaluate("(box) => box.data.map((trace) => trace.x)") == [[1, 2]] * 3
+    expect(chart.locator(".ytitle")).to_have_text("discriminator.loss")
+    expect(page.get_by_text("was measured once")).to_be_hidden()
+    seen.is_clean()
+
+
 def test_a_broken_run_is_its_problem_and_nothing_else(seen: Tab) -> None:
     page = seen.open("run/torn/")
     expect(page.locator(".runhead .state")).to_have_text("broken")

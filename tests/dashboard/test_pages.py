@@ -100,6 +100,19 @@ def test_an_address_without_its_slash_leads_to_no_other_host(one: Served, name: 
     assert answer.next_request.url == httpx.URL(f"{one.url}/run/{name}/")
 
 
+def test_a_sweep_offers_the_scalars_of_training_as_curves(one: Served) -> None:
+    page = one.data("sweep/rates")
+    assert {"generator.loss", "discriminator.loss", "discriminator.on_real"} <= set(page["scalars"])
+    curves = one.data("scalar/rates?name=generator.loss")["curves"]
+    assert [curve["trial"] for curve in curves] == [0, 1]
+    for curve in curves:
+        trial = Run.open(one.root / "rates" / f"trial-{curve['trial']:04d}")
+        assert (curve["epoch"], curve["value"]) == ([1], [trial.store("generator").meta(1).metrics["loss"]])
+    for query in ("", "?name=generator.none", "?name=mean"):
+        assert one.get(f"/data/scalar/rates{query}").status_code == 404
+    assert one.get("/data/scalar/none?name=generator.loss").status_code == 404
+
+
 def used(run: Run, module: str, version: int, peer: str) -> list[int]:
     return list(run.store(module).meta(version).peers[peer]["versions"])
 

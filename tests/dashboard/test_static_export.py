@@ -19,6 +19,7 @@ from modtrain.scheduling.config import Config
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from tests.support.runs import finish
 from tests.support.serving import copied, embedded, trained
 
 NAMES = (b"<b>&\"'", b"\xff\xe9", b"two\nlines", b"a b%20c", b"index.html", b"a..b")
@@ -107,6 +108,16 @@ def test_trials_that_have_not_begun_are_not_read(
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
     assert [trial["state"] for trial in trials] == ["created"] * 3
+
+
+def test_an_exported_sweep_has_the_losses_of_its_trials(tmp_path: Path, tiny_recipe: Path) -> None:
+    spec = new_sweep(Config(recipe=str(tiny_recipe), epochs=1), {"lr": [0.005, 0.01]}, metric="mean")
+    sweep = Sweep.create(tmp_path / "runs" / "rates", spec)
+    finish(sweep.begin(0))
+    export(tmp_path / "runs", tmp_path / "pages")
+    page = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())
+    assert page["scalars"] == ["discriminator.loss", "generator.loss"]
+    assert {(curve["trial"], curve["name"]) for curve in page["curves"]} >= {(0, name) for name in page["scalars"]}
 
 
 def test_a_folder_that_cannot_be_read_costs_its_run_alone(

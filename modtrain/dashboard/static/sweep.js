@@ -89,6 +89,7 @@
     let chosen = null;
     let table = null;
     let drawnFor = null;
+    let loaded = { name: null, rows: [] };
     const title = M.el("h1");
     const state = M.el("span", { role: "status" });
     const best = M.el("span", { class: "metric" });
@@ -99,7 +100,7 @@
     const parallel = M.parallel(pick);
     const chart = M.chart("Metric curves of all trials");
     const nothing = M.el("p", { class: "note" });
-    const which = M.el("select", { "aria-label": "Metric", onchange: () => ((chosen = which.value), drawCurves()) });
+    const which = M.el("select", { "aria-label": "Metric", onchange: () => choose(which.value) });
     const problem = M.el("div", { class: "trouble" });
 
     function pick(number) {
@@ -109,6 +110,12 @@
       for (const tr of place.querySelectorAll("tbody tr"))
         tr.classList.toggle("is", tr.row?.number === number && number !== null);
       drawCurves();
+    }
+
+    function choose(name) {
+      chosen = name;
+      drawCurves();
+      if (M.live && !isSent(name)) load();
     }
 
     const metricName = () => data.sweep.metric_name ?? data.sweep.metric?.name ?? null;
@@ -144,8 +151,19 @@
       table.update(data.trials);
     }
 
+    /** The curves of a scalar of training come when it is chosen. */
+    async function load() {
+      const name = chosen;
+      const answer = await fetch(`${M.base}data/scalar/${M.path}?name=${encodeURIComponent(name)}`).catch(() => null);
+      if (!answer?.ok || name !== chosen) return;
+      loaded = { name, rows: (await answer.json()).curves };
+      drawCurves();
+    }
+
+    const isSent = (name) => data.curves.some((row) => row.name === name);
+
     function drawCurves() {
-      const names = [...new Set(data.curves.map((row) => row.name))];
+      const names = [...new Set([...data.curves.map((row) => row.name), ...(data.scalars ?? [])])];
       chosen = names.includes(chosen) ? chosen : names.includes(metricName()) ? metricName() : names[0];
       M.keyed(
         which,
@@ -154,7 +172,11 @@
         (name) => M.el("option", { value: name }, name),
       );
       if (chosen !== undefined) which.value = chosen;
-      const own = data.curves.filter((row) => row.name === chosen);
+      const own = isSent(chosen)
+        ? data.curves.filter((row) => row.name === chosen)
+        : loaded.name === chosen
+          ? loaded.rows
+          : [];
       const once = own.length > 0 && own.every((row) => row.epoch.length < 2);
       nothing.hidden = names.length > 0 && !once;
       M.say(
@@ -236,6 +258,7 @@
       const have = data.more_pending === 1 ? "has" : "have";
       M.say(pending, `and ${M.plural(data.more_pending ?? 0, "more trial")} that ${have} not begun`);
       drawCurves();
+      if (M.live && chosen && !isSent(chosen)) load();
     };
     const dash = (pattern, text) =>
       M.el(
