@@ -53,7 +53,8 @@ class LaunchView:
         """Show the launch until every worker is over; its exit code."""
         self._print_header()
         refreshed_at = float("-inf")
-        with terminal.collected_signals(self._signals), self._display() as show:
+        hangup = not self.launch.backend.unattended
+        with terminal.collected_signals(self._signals, hangup=hangup), self._display() as show:
             for _ in self.launch.watch(self._print):
                 self._handle_signals()
                 if self.launch.over or time.monotonic() - refreshed_at >= REFRESH_S:
@@ -102,6 +103,8 @@ class LaunchView:
         self.out.print(Text.assemble((self.run.name, "bold"), "  ", (about, "dim")), soft_wrap=True)
         if not self.out.is_terminal:
             self.out.print(Text(f"in {terminal.short(self.run.path)}"), soft_wrap=True)
+        if words := terminal.closing_words(unattended=self.launch.backend.unattended):
+            self.out.print(Text(words, "dim"), soft_wrap=True)
 
     def _print(self, message: str) -> None:
         """One line after the time since the launch; on a terminal it wraps beside the time."""
@@ -181,7 +184,7 @@ class LaunchView:
     def _handle_signals(self) -> None:
         """The first signal asks the workers to publish and exit, the second one ends them."""
         if self._signals and self._stop_requests == 0:
-            reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
+            reason = terminal.cause(self._signals[0])
             self._stop_requests = 1
             self.run.request_stop(reason, sender="modtrain launch")
             self._print("Stop requested: the workers publish and exit. Press Ctrl-C again to end them at once.")

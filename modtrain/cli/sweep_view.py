@@ -126,6 +126,8 @@ class QueueView:
             kept = f", {ended} of them ended before" if ended else ""
             facts = f"{counted(count, 'trial')}{kept}, {self.queue.at_once} at a time on {self.queue.backend_name}"
             self.out.print(Text.assemble((self.sweep.name, "bold"), "  ", (facts, "dim")), soft_wrap=True)
+            if words := terminal.closing_words(unattended=False, detaches=False):
+                self.out.print(Text(words, "dim"), soft_wrap=True)
             refreshed_at = float("-inf")
             live = Live(console=self.out, auto_refresh=False, transient=True)
             with terminal.collected_signals(self._signals), live:
@@ -145,8 +147,7 @@ class QueueView:
             return
         self._handled += 1
         if self._handled == 1:
-            reason = "Ctrl-C" if self._signals[0] is signal.SIGINT else "SIGTERM"
-            self.queue.stop(StopRequest(reason=reason, sender="modtrain sweep"))
+            self.queue.stop(StopRequest(reason=terminal.cause(self._signals[0]), sender="modtrain sweep"))
             self._print("No further trial begins; the running ones publish and leave. Ctrl-C again ends them now.")
         elif self._handled == 2:
             self._print("Ending every running trial; published versions are kept.")

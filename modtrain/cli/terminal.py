@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -199,16 +202,56 @@ def short(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def hangup_is_ignored() -> bool:
+    """Whether a closed terminal leaves this process alone, as `nohup` arranges it."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def closing_words(*, unattended: bool, detaches: bool = True) -> str:
+    """What becomes of the workers when this terminal is closed; empty where there is none.
+
+    `unattended`: their scheduler runs them. `detaches`: the command has an option --detach.
+    """
+    if not any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        return ""
+    if unattended or hangup_is_ignored():
+        return "The workers continue when this terminal is closed."
+    keep = "--detach" if detaches else "nohup"
+    return f"When this terminal is closed, the workers publish and exit; with {keep} they continue."
+
+
+def mute() -> None:
+    """Discard all further output to a terminal that was closed: it would fail."""
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (1, 2):
+            with contextlib.suppress(OSError):
+                if not stat.S_ISREG(os.fstat(stream).st_mode):
+                    os.dup2(nowhere.fileno(), stream)
+
+
 @contextmanager
-def collected_signals(received: list[signal.Signals]) -> Iterator[None]:
-    """Within this block Ctrl-C and SIGTERM are appended to a list instead of ending the process."""
+def collected_signals(received: list[signal.Signals], *, hangup: bool = True) -> Iterator[None]:
+    """Within this block Ctrl-C and SIGTERM are appended to a list instead of ending the process.
+
+    With `hangup` also the SIGHUP of a closed terminal, unless it is ignored; it comes more than once, and counts only
+    where it is the first signal.
+    """
 
     def collect(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number))
+        if number == signal.SIGHUP:
+            mute()
+        if number != signal.SIGHUP or not received:
+            received.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, collect) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangup and not hangup_is_ignored() else [])]
+    before = {number: signal.signal(number, collect) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def cause(number: signal.Signals) -> str:
+    """What a received signal was, for the reason of a stop request."""
+    return {signal.SIGINT: "Ctrl-C", signal.SIGHUP: "the terminal was closed"}.get(number, number.name)

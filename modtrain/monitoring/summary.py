@@ -32,10 +32,11 @@ from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import (
     ModuleSnapshot,
     RunSnapshot,
-    has_submitted_jobs,
+    is_submitted,
     journal_path,
     last_refusal,
     module_snapshots,
+    read_runner,
 )
 from modtrain.storage.run_state import ENDED
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
@@ -104,14 +105,14 @@ class RunSummary:
         if self.view.row.get("state") != "finished":  # else neither matters
             launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
             self._launcher_pid = launcher.pid if launcher.is_running() else None
-            self._is_submitted = read(run.jobs_path / JOBS_FILE, lambda: has_submitted_jobs(run), False)
+            self._is_submitted = is_submitted(read(run.jobs_path / JOBS_FILE, lambda: read_runner(run), None), launcher)
             self._refusals = {
                 number: read(journal_path(run, number), functools.partial(last_refusal, run, number), "")
                 for number, modules in enumerate(run.spec.placement)
                 if self.liveness.report(modules[0]).state == "preempted"
             }
         self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
-        facts = (self._files.reads, self._alive, self._launcher_pid, has_stop_file, ranking)
+        facts = (self._files.reads, self._alive, self._launcher_pid, self._is_submitted, has_stop_file, ranking)
         if facts == self._facts and not is_evaluated and not self._alive:
             return False
         for module, path in self._published.items():

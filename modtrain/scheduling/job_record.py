@@ -36,12 +36,14 @@ class Record:
 
     backend: str | None = None
     options: BackendOptions = field(default_factory=BackendOptions)
+    needs_launcher: bool = False
+    """Whether the jobs run only where the process that launched them watches them."""
     jobs: Mapping[int, JobId] = field(default_factory=dict)
     """By worker. A live job of an earlier submission stays on its own backend."""
 
     def write(self, run: Run) -> None:
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
-        values = launch_values(self.backend, self.options) | {"jobs": jobs}
+        values = launch_values(self.backend, self.options) | {"needs_launcher": self.needs_launcher, "jobs": jobs}
         filesystem.replace_file(_path(run), json.dumps(values, indent=2).encode())
 
 

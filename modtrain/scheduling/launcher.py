@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import sys
 import time
@@ -38,6 +39,10 @@ from modtrain.storage.run import Run
 log = logging.getLogger(__name__)
 
 FINISHED = 0
+ERROR_LINE = re.compile(
+    r"^modtrain: |error|exception|not found|no such|cannot|denied|fault|killed|fatal", re.IGNORECASE
+)
+"""The last line of a job's output that says why it ended; any other one only says what it did last."""
 Notify = Callable[[str], None]
 """Takes one message for the user."""
 
@@ -209,12 +214,15 @@ class Launch:
         return code if code is not None and 0 <= code < 256 else 1
 
     def failure(self, member: Member) -> str:
-        """Why a worker failed: what it reported, else the last line of its job's output, else its exit code."""
+        """Why a worker failed: what it reported, else an error at the end of its job's output, else its exit code."""
+        if member.exit_code == FencedOut.exit_code:  # what is reported there is the other worker's
+            return "another worker trains it: another launch of this run, or a job of an earlier one, is running."
         report = self.run.read_report(member.modules[0])
         if report.trouble and report != member.earlier_reports.get(member.modules[0]):
             return report.trouble
         lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
-        return lines[-1].removeprefix("modtrain: ") if lines else _describe_exit(member.exit_code)
+        is_error = bool(lines) and ERROR_LINE.search(lines[-1]) is not None
+        return lines[-1].removeprefix("modtrain: ") if is_error else member.reason or _describe_exit(member.exit_code)
 
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
@@ -296,7 +304,7 @@ class Launch:
             member.run_as(id, self.backend_name)
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
         try:
-            Record(backend=self.backend_name, options=self.options, jobs=jobs).write(self.run)
+            self._record(jobs)
         except OSError:
             self.backend.cancel(ids)  # without the record they could not be found again
             raise
@@ -305,7 +313,13 @@ class Launch:
         """Record the backend and its options, unless jobs are recorded that only another backend knows."""
         record = read_record(self.run)
         if not record.jobs or (replace and record.backend == self.backend_name):
-            Record(backend=self.backend_name, options=self.options, jobs=record.jobs).write(self.run)
+            self._record(record.jobs)
+
+    def _record(self, jobs: Mapping[int, JobId]) -> None:
+        needs_launcher = not self.backend.unattended
+        Record(backend=self.backend_name, options=self.options, needs_launcher=needs_launcher, jobs=jobs).write(
+            self.run
+        )
 
     def _job(self, member: Member) -> Job:
         threads = self.options.profile.cpus or self.backend.cores(len(self.members))

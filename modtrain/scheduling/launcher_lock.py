@@ -5,9 +5,12 @@ They prevent mistakes. The fence of the checkpoint store keeps a run correct wit
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +20,8 @@ from modtrain.storage.liveness import launcher_path, launcher_pid, live_modules
 from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 
+LOCK_S = 5.0
+"""Longest wait for a launch that has begun a moment earlier."""
 EXIT_S = 10.0
 """Longest wait for the workers of a launcher that was just killed: they end with it, but not at once."""
 
@@ -33,13 +38,33 @@ def claim(folder: Launchable) -> None:
 
     InputError where another process of this machine is the launcher, StorageError where that cannot be read.
     """
-    if (other := launcher_pid(folder.path, strict=True)) not in (None, os.getpid()):
-        raise InputError(
-            f"{folder.path.name} is already launched by process {other}. Watch it with `modtrain status "
-            f"{folder.path}`, or stop it with `modtrain stop {folder.path}`."
-        )
-    identity = json.dumps(vars(ProcessIdentity.current())).encode()
-    filesystem.replace_file(launcher_path(folder.path), identity)
+    with _one_at_a_time(launcher_path(folder.path).parent):
+        if (other := launcher_pid(folder.path, strict=True)) not in (None, os.getpid()):
+            raise InputError(
+                f"{folder.path.name} is already launched by process {other}. Watch it with `modtrain status "
+                f"{folder.path}`, or stop it with `modtrain stop {folder.path}`."
+            )
+        identity = json.dumps(vars(ProcessIdentity.current())).encode()
+        filesystem.replace_file(launcher_path(folder.path), identity)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of the block, for a while and where the file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+
+    def lock() -> bool | None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return None if error.errno == errno.EWOULDBLOCK else False
+        return True
+
+    try:
+        filesystem.wait_until(lock, timeout_s=LOCK_S)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def release(folder: Launchable) -> None:

@@ -15,12 +15,15 @@ from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.heartbeat import WorkerReport, with_exit
 from modtrain.storage.json_lines import integer
 from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
-from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, launcher_pid
+from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, read_launcher
 from modtrain.storage.manifest import read_json
+from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
 
 JobPhase = Literal["pending", "running", "ended", "unknown"]
+Runner = Literal["launcher", "scheduler"] | None
+"""What runs the jobs of a run: the process that launched it, or a scheduler; None where none was submitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class RunSnapshot:
     launcher: int | None
     """Process of this machine that launched the run and watches it."""
     is_submitted: bool
-    """Whether a job of the run was ever submitted; a dry run submits none."""
+    """Whether a job of the run was submitted, and its launcher, if it needs one, may still run."""
     jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
     """By worker; empty where no backend was asked."""
     refusals: Mapping[int, str] = field(default_factory=dict)
@@ -70,13 +73,14 @@ def read_snapshot(
         liveness = Liveness(patience_s=SHORT_PATIENCE_S)
         liveness.settle(run)
     liveness.refresh(run)
+    launcher = read_launcher(run.path)
     newest = {module: run.store(module).newest_intact() for module in run.modules}
     return RunSnapshot(
         run=run,
         modules=module_snapshots(run, liveness, newest),
         stop=run.stop_request(),
-        launcher=launcher_pid(run.path),
-        is_submitted=has_submitted_jobs(run),
+        launcher=launcher.pid if launcher.is_running() else None,
+        is_submitted=is_submitted(read_runner(run), launcher),
         jobs=jobs or {},
         refusals=_read_refusals(run, liveness),
     )
@@ -118,9 +122,19 @@ def module_snapshots(run: Run, liveness: Liveness, newest: Mapping[str, Newest])
     return snapshots
 
 
-def has_submitted_jobs(run: Run) -> bool:
-    """Whether `jobs.json` names a job of the run, which that of a dry run does not; StorageError if unreadable."""
+def read_runner(run: Run) -> Runner:
+    """What runs the jobs that `jobs.json` names, which those of a dry run does not; StorageError if unreadable."""
     try:
-        return bool(read_json(run.jobs_path / JOBS_FILE).get("jobs"))
+        record = read_json(run.jobs_path / JOBS_FILE)
     except InputError:
-        return True  # damaged, but a launch wrote it
+        return "scheduler"  # damaged, but a launch wrote it
+    if not record.get("jobs"):
+        return None
+    return "launcher" if record.get("needs_launcher") is True else "scheduler"
+
+
+def is_submitted(runner: Runner, launcher: ProcessIdentity) -> bool:
+    """Whether a job that was submitted may still begin: not where it needs a launcher, and that is known to be gone."""
+    return runner == "scheduler" or (
+        runner == "launcher" and launcher.host is not None and launcher.is_running() is not False
+    )

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 STOP_POLL_S = 1.0
 """Seconds between two looks for a stop request on shared storage, at least."""
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ShutdownReason:
 
 
 class Shutdown:
-    """Collects the reasons to exit; a `with` block in which it handles SIGTERM, SIGUSR2 and SIGINT."""
+    """Collects the reasons to exit; a `with` block in which it handles SIGTERM, SIGUSR2, SIGINT and SIGHUP."""
 
     def __init__(self, run: Run, leave_after_s: float | None = None) -> None:
         """`leave_after_s` is what a job's time limit allows, counted from the start of this process.
@@ -63,7 +63,11 @@ class Shutdown:
 
     def __enter__(self) -> Shutdown:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+            self._previous_handlers = {
+                number: signal.signal(number, self._on_signal)
+                for number in _SIGNALS
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # `nohup`
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
