@@ -12,6 +12,7 @@ import numpy as np
 
 from modtrain.dashboard import safe_files, timeline
 from modtrain.dashboard.downsampling import Numbers, Stretches
+from modtrain.dashboard.thinning import evenly
 from modtrain.dashboard.urls import quoted, shown
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import build_status
@@ -30,6 +31,7 @@ from modtrain.storage.run_state import LIVE, worker_states
 
 LOG_LINES = 40
 MOST_EVALUATIONS = 1_000
+"""Evaluations, and sample grids, on a page; of more, evenly some."""
 DIGITS = {"step": 0, "epoch": 4, "at": 1}
 """Decimal places of the positions of points."""
 _SETTINGS = (
@@ -55,7 +57,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
     snapshot, run = view.snapshot, view.snapshot.run
     status, evaluations = build_status(snapshot), evaluations_until(view, history)
     reports = {name: module.report for name, module in snapshot.modules.items()}
-    of_lanes = read_lanes(snapshot, history)
+    of_lanes, of_grids = read_lanes(snapshot, history), grids(run, evaluations)
     newest_at = {module["name"]: module["newest_at"] for module in row["modules"]}
     logs = {name: safe_files.last_lines(run.path, MODULES, name, WORKER_LOG, lines=LOG_LINES) for name in run.modules}
     modules = {name: {key: status["modules"][name][key] for key in _MODULE} for name in run.modules}
@@ -80,8 +82,9 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
             {name: lane.versions for name, lane in of_lanes.items()}, run.spec.max_staleness
         ),
         "time": [seconds(worker, history) for worker in status["workers"]],
-        "grids": grids(run, evaluations),
-        "evaluations": [_evaluation(record) for record in evaluations[-MOST_EVALUATIONS:]],
+        "grids": evenly(of_grids, MOST_EVALUATIONS),
+        "drawn": len(of_grids),
+        "evaluations": [_evaluation(record) for record in evenly(evaluations, MOST_EVALUATIONS)],
         "config": config(run),
         "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],
         "alarms": [vars(alarm) for alarm in find_alarms(status, history)],
@@ -177,11 +180,10 @@ def seconds(worker: Mapping[str, Any], history: History) -> Values:
 
 
 def grids(run: Run, evaluations: Sequence[EvaluationRecord]) -> list[Values]:
-    """The newest sample grids present, oldest first: only pictures, since an export copies them."""
+    """The sample grids present, oldest first: only pictures, since an export copies them."""
     present = {name for name in filesystem.names(run.evaluation_path) if name.endswith(".png")}
     by_file = {Path(record.grid).name: record for record in evaluations if record.grid}
-    of_present = [{"file": shown(file), **_evaluation(record)} for file, record in by_file.items() if file in present]
-    return of_present[-MOST_EVALUATIONS:]
+    return [{"file": shown(file), **_evaluation(record)} for file, record in by_file.items() if file in present]
 
 
 def _evaluation(record: EvaluationRecord) -> Values:

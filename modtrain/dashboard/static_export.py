@@ -17,6 +17,7 @@ from modtrain.dashboard import safe_files
 from modtrain.dashboard.page_data import Source
 from modtrain.dashboard.payload import build_version
 from modtrain.dashboard.routes import PLOTLY, STATIC, asset, html
+from modtrain.dashboard.thinning import evenly
 from modtrain.dashboard.urls import base_of, quoted, unquoted
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
@@ -26,7 +27,7 @@ MARK = "modtrain-export.json"
 MOST_CHECKPOINTS = 5
 """Of each module, the newest versions present; each has a page."""
 MOST_GRIDS = 24
-"""Of each run, the newest."""
+"""Of each run; of more, evenly some."""
 
 
 def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
@@ -72,7 +73,7 @@ class _Export:
                     if trial["state"] not in ("created", "queued"):  # those have no run yet, and nothing leads to one
                         self.subject("run", trial["path"])
             elif data["problem"] is None:
-                data["grids"] = [each for each in data["grids"][-MOST_GRIDS:] if self.grid(path, each["file"])]
+                data["grids"] = [each for each in evenly(data["grids"], MOST_GRIDS) if self.grid(path, each["file"])]
                 data["pages"] = {lane["module"]: _with_page(lane) for lane in data["lanes"]}
                 for module, versions in data["pages"].items():
                     for version in versions:

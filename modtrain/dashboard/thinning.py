@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from modtrain.storage.checkpoint import Checkpoint
 
@@ -19,6 +20,9 @@ NEWEST = 64
 """At least so many of the newest are kept, at most twice as many."""
 MOST_ENDS = 100
 """Deaths of workers, and last versions, of each module, the newest."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,13 @@ def thinned(modules: Mapping[str, Published], most: int = MOST) -> dict[str, lis
         for wanted in (used, set(place.values())):
             chosen[name] = chosen[name] | _every(sorted(wanted - chosen[name]), most - len(chosen[name]))
     return {name: [module.versions[index] for index in sorted(chosen[name])] for name, module in modules.items()}
+
+
+def evenly(items: Sequence[T], most: int) -> list[T]:
+    """The first, the newest, and of the others every second, fourth and so on where there are too many."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in sorted(_every(range(len(items)), most - 1) | {len(items) - 1})]
 
 
 def _own(module: Published, most: int) -> set[int]:

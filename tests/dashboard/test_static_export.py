@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 import pytest
 
 from modtrain.dashboard.page_data import Source
-from modtrain.dashboard.static_export import MARK, MOST_CHECKPOINTS, export
+from modtrain.dashboard.static_export import MARK, MOST_CHECKPOINTS, MOST_GRIDS, export
 from modtrain.errors import InputError
 from modtrain.scheduling.config import Config
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -118,6 +118,22 @@ def test_an_exported_sweep_has_the_losses_of_its_trials(tmp_path: Path, tiny_rec
     page = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())
     assert page["scalars"] == ["discriminator.loss", "generator.loss"]
     assert {(curve["trial"], curve["name"]) for curve in page["curves"]} >= {(0, name) for name in page["scalars"]}
+
+
+def test_of_many_grids_an_export_has_some_of_all_times_and_says_how_many_there_are(tmp_path: Path, run: Run) -> None:
+    folder = copied(run, tmp_path / "runs" / "one") / "evaluation"
+    line = {"epochs": {"generator": 2}, "metrics": {"mean": 1.0}, "at": 5.0}
+    with (folder / "metrics.jsonl").open("a") as file:
+        for n in range(100, 200):
+            (folder / f"grid-{n}.png").write_bytes(b"\x89PNG")
+            file.write(json.dumps({**line, "versions": {"generator": n}, "grid": f"grid-{n}.png"}) + "\n")
+    export(tmp_path / "runs", tmp_path / "pages")
+    page = embedded((tmp_path / "pages/run/one/index.html").read_text())
+    files = [grid["file"] for grid in page["grids"]]
+    assert page["drawn"] == 101
+    assert MOST_GRIDS / 2 < len(files) <= MOST_GRIDS
+    assert (files[0], files[-1]) == ("grid-2-2.png", "grid-199.png")
+    assert {path.name for path in (tmp_path / "pages/grid/one").iterdir()} == set(files)
 
 
 def test_a_folder_that_cannot_be_read_costs_its_run_alone(

@@ -52,6 +52,7 @@
     );
     const node = M.el("div", { class: "samples" }, nothing, link, bar, caption);
     let grids = [];
+    let drawn = 0; /* how many there are, some of which may not be here */
 
     /* As wide as there is room, no higher than the screen, and no wider than the picture itself is then. */
     function fit() {
@@ -74,12 +75,13 @@
       const words = `${epoch === null ? "" : `epoch ${epoch}, `}${at + 1} of ${grids.length}`;
       slider.setAttribute("aria-valuetext", words);
       image.alt = `Sample grid of ${words}`;
-      M.fresh(caption, [grid, at, grids.length], () => [
+      M.fresh(caption, [grid, at, grids.length, drawn], () => [
         M.el(
           "span",
           {},
           M.el("b", {}, epoch === null ? "" : `epoch ${epoch}`),
           at === grids.length - 1 ? " · newest" : ` · ${at + 1} of ${grids.length}`,
+          drawn > grids.length ? ` (${grids.length} of the ${M.number(drawn)} grids are here)` : "",
         ),
         " ",
         M.el(
@@ -91,7 +93,8 @@
     }
 
     slider.addEventListener("input", draw);
-    node.update = (next) => {
+    node.update = (next, all) => {
+      drawn = all;
       const newest = Number(slider.value) >= grids.length - 1;
       grids = next;
       slider.max = Math.max(0, grids.length - 1);
