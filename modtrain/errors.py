@@ -107,6 +107,13 @@ class MissingCheckpoint(ModtrainError):
 FINAL_EXIT_CODES = frozenset({0, 2, 3, 4, 5, 130})
 """Exit codes after which the same command is not started again: it cannot help, or was not wanted."""
 
+
+def error_of(exit_code: int | None) -> type[ModtrainError]:
+    """The exception of a worker that ended with an exit code; ModtrainError where none has this code."""
+    of_its_own = (each for each in ModtrainError.__subclasses__() if "exit_code" in vars(each))
+    return next((each for each in of_its_own if each.exit_code == exit_code), ModtrainError)
+
+
 ON_REQUEST = (StopRequested, Preempted, Interrupted)
 """Raised in a worker that has published everything and exits because it was asked to; no failures."""
 STOPPED = frozenset(error.exit_code for error in ON_REQUEST)

@@ -49,9 +49,10 @@ def load(kind: str, name: str, *, sha256: str | None = None) -> Any:
         module = imported
     else:
         names = known(kind)
+        near = f" Did you mean './{name}.py'?" if Path(f"{name}.py").is_file() else did_you_mean(name, names)
         raise InputError(
             f"There is no {kind} {name!r}; there are {', '.join(names)}, or give a file (./my_{kind}.py) "
-            f"or a module (package.module).{did_you_mean(name, names)}"
+            f"or a module (package.module).{near}"
         )
     if not hasattr(module, kind):
         raise InputError(f"{name} defines no `{kind}`; end it with `{kind} = {kind.capitalize()}(...)`.")

@@ -98,7 +98,7 @@ class SweepCommand(LaunchCommand):
         """Add the first pruner to a `--prune` that is followed by another option, or by a file or folder."""
         from modtrain.sweeps.study import PRUNERS
 
-        following = [*args[1:], ""]
+        following = [*args, ""][1:]
         spelled = [
             f"--prune={PRUNERS[0]}" if word == "--prune" and after not in PRUNERS and _is_other(after) else word
             for word, after in zip(args, following, strict=True)

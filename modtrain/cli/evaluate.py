@@ -66,8 +66,8 @@ def apply(
 ) -> None:
     """Run the trained modules on images of any size.
 
-    Results keep the tree of an input folder. Inputs are never overwritten. An image that cannot be read is reported and
-    skipped; the exit code is then 1.
+    Results keep the tree of an input folder. A result replaces an earlier file of its name, but never an input.
+    An image that cannot be read is reported and skipped; the exit code is then 1.
     """
     from modtrain.storage.run import Run
     from modtrain.training.inference import apply_to_files, result_paths

@@ -15,6 +15,7 @@ from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
     from modtrain.storage.run import Run
+    from modtrain.sweeps.sweep import Sweep
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,7 +67,10 @@ def stop(
         from modtrain.sweeps.runner import stop as stop_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        trials = counted(stop_sweep(Sweep.open(run), reason), "running trial")
+        if state := _end_of(sweep := Sweep.open(run)):
+            echo(f"{sweep.name} has ended already ({state}); there is nothing to stop.")
+            return
+        trials = counted(stop_sweep(sweep, reason), "running trial")
         echo(f"Asked {trials} to publish and exit; no other trial starts. `modtrain sweep {path}` resumes the sweep.")
         return
     from modtrain.cli.status import RunView
@@ -104,7 +108,10 @@ def cancel(run: options.RunOrSweepArgument) -> None:
         from modtrain.sweeps.runner import cancel as cancel_sweep
         from modtrain.sweeps.sweep import Sweep
 
-        trials = counted(cancel_sweep(Sweep.open(run)), "trial")
+        if state := _end_of(sweep := Sweep.open(run)):
+            echo(f"{sweep.name} has ended already ({state}); there is nothing to cancel.")
+            return
+        trials = counted(cancel_sweep(sweep), "trial")
         echo(f"Ended the jobs of {trials}. `modtrain sweep {path}` resumes the sweep.")
         return
     opened = Run.open(run)
@@ -112,6 +119,15 @@ def cancel(run: options.RunOrSweepArgument) -> None:
     echo(f"Ended {counted(ended, 'job')} of {opened.name}." if ended else f"{opened.name} has no live job.")
     if not opened.is_finished(opened.modules):
         echo(f"`modtrain launch {path}` resumes the run.")
+
+
+def _end_of(sweep: Sweep) -> str | None:
+    """The state of a sweep of which every trial has ended; None of any other."""
+    from modtrain.storage.run_state import ENDED
+    from modtrain.sweeps.trials import read_trials, state_of
+
+    state = state_of(sweep, read_trials(sweep, ask_scheduler=False))
+    return state if state in ENDED else None
 
 
 def _group(run: Run, modules: str | None) -> list[str]:

@@ -31,7 +31,7 @@ class Evaluation:
     """What a recipe's `evaluate` returns."""
 
     metrics: dict[str, float]
-    """Named values in the order in which they are shown; the first one is the run's metric. Infinity is allowed."""
+    """Named values in the order in which they are shown. Infinity is allowed."""
     grid: Tensor | None = None
     """Sample images as one picture: uint8 of shape (height, width, 3), on any device."""
 

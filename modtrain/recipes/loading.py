@@ -61,8 +61,21 @@ def params_of(spec: RunSpec, recipe: Recipe) -> Any:
 
 
 def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
-    """The data of a run; InputError where the training data has no complete batch."""
-    data = recipe.data(Path(spec.dataroot) if spec.dataroot else None, params)
+    """The data of a run; InputError where the training data has no complete batch.
+
+    What a recipe draws for it from the generators of torch and numpy follows from the run's seed: every worker and
+    every evaluation has the same data. That of torch is seeded, that of numpy is left as it was.
+    """
+    import numpy as np
+    import torch  # as the recipe has done
+
+    torch.manual_seed(spec.seed)
+    before = np.random.get_state()
+    np.random.seed(spec.seed % 2**32)
+    try:
+        data = recipe.data(Path(spec.dataroot) if spec.dataroot else None, params)
+    finally:
+        np.random.set_state(before)
     if len(data.train) < 1:
         raise InputError(f"The training data ({data.description}) has no complete batch; lower the batch size.")
     return data

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested
+from modtrain.errors import STOPPED, BackendSilent, FencedOut, StopRequested, error_of
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
@@ -355,7 +355,7 @@ def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = F
     """Create the run of a config or resume it, train it to its end, and return it; a run is resumed as it is.
 
     `trusted` as of `Run`: an edited recipe is accepted, and a recipe or tracker file of another user executed.
-    ModtrainError where a worker failed.
+    Raises the error of a worker that failed, and StopRequested or Preempted where the run was stopped.
     """
     target = target_of(config, trusted=trusted)
     plan = plan_run(target)
@@ -366,7 +366,10 @@ def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = F
     for _ in started.watch(notify):
         pass
     for member in started.failed:
-        raise ModtrainError(f"{member.name} failed: {started.failure(member)} See {started.worker_log(member)}.")
+        problem = f"{member.name} failed: {started.failure(member)} See {started.worker_log(member)}."
+        raise error_of(member.exit_code)(problem)
+    if code := started.outcome():
+        raise error_of(code)(f"{started.run.name} was stopped ({started.run.stop_request()}); launch it to resume it.")
     return started.run
 
 

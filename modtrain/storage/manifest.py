@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _is_file = os.path.isfile
 """Unlike `Path.is_file` false where a folder on the way cannot be read."""
+DEFAULT_ROOT = Path("runs")
 MOST_NAMED = 5
 """Folders named in an error where another one was asked for."""
 MOST_JSON_BYTES = 1 << 28
@@ -109,7 +110,9 @@ def _missing(path: Path, kind: str, file: str) -> str:
     for other, manifest in (("run", RUN_FILE), ("sweep", SWEEP_FILE)):
         if other != kind and _is_file(path / manifest):
             return f"{path} is a {other}, not a {kind}; `modtrain status {path}` shows it."
-    why = f"no {file}" if path.is_dir() else "no such folder"
+    why = f"no {file}" if path.is_dir() else "a file" if path.exists() else "no such folder"
+    if not path.is_absolute() and _is_file(DEFAULT_ROOT / path / file):
+        return f"There is no {kind} in {path} ({why}). Did you mean {DEFAULT_ROOT / path}?"
     for place in (path, path.parent):
         there = [name for name in filesystem.names(place) if _is_file(place / name / file)] if place.is_dir() else []
         if there:

@@ -57,7 +57,7 @@ class TrainedModel:
 
         The path of an image file, or a PIL image, gives a PIL image (RGB, 8 bits). A float tensor in [-1, 1], of shape
         (3, H, W) or (N, 3, H, W), gives a tensor of as many dimensions on the same device; its size is up to the recipe
-        (in general that of the input). Random draws of the recipe are seeded by the run: the same input gives the same
+        (in general that of the input). torch's draws of the recipe are seeded by the run: the same input gives the same
         output, and torch's global generators are left as they were. InputError for anything else.
         """
         if isinstance(images, Tensor):
@@ -75,11 +75,16 @@ class TrainedModel:
         applied = self._apply(as_float(torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self.device))[None])
         return Image.fromarray(to_uint8(applied[0]).permute(1, 2, 0).contiguous().cpu().numpy())
 
-    def _apply(self, images: Tensor) -> Tensor:
+    def check_applicable(self) -> None:
+        """InputError where the recipe has no `apply`."""
         if self.recipe.apply is None:
             raise InputError(
                 f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
             )
+
+    def _apply(self, images: Tensor) -> Tensor:
+        self.check_applicable()
+        assert self.recipe.apply
         with seeded(self.run), recipe_errors(self.run):
             return self.recipe.apply(self.nets, images.to(self.device), self.params)
 
@@ -135,6 +140,7 @@ def apply_to_files(
     source that cannot be read as an image.
     """
     model = load(run, device=device)
+    model.check_applicable()
     for file, result in files.items():
         try:
             image = read_rgb(file)

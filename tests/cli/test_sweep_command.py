@@ -534,3 +534,16 @@ def test_a_sweep_whose_data_is_gone_says_so_before_trials_fail(type_: Terminal, 
     assert resumed.err == (
         f"modtrain: The data of sweep is no longer in {tmp_path}/data; put it back, or a link to its new place.\n"
     )
+
+
+def test_a_sweep_that_has_ended_is_neither_stopped_nor_cancelled(type_: Terminal, tmp_path: Path) -> None:
+    sweep = made(tmp_path / "sweep", {"epochs": [1]})
+    train(sweep, 0)
+    for command in ("stop", "cancel"):
+        said = f"sweep has ended already (finished); there is nothing to {command}.\n"
+        assert (type_(command, sweep.path).out, sweep.stop_request()) == (said, None)
+
+
+def test_a_sweep_of_nothing_is_one_sentence(type_: Terminal) -> None:
+    result = type_("sweep")
+    assert (result.code, result.err.startswith("modtrain: Say what varies: --vary ")) == (2, True)

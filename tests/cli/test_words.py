@@ -13,6 +13,7 @@ import modtrain.cli
 from modtrain.cli import terminal
 from tests.support import SUPPORT
 from tests.support.command import Terminal
+from tests.support.runs import make_run
 
 PAINTING = SUPPORT / "painting.py"
 
@@ -92,6 +93,16 @@ def test_a_mistake_is_answered_with_one_sentence(
     assert "Traceback" not in result.err
     assert result.out == ""
     assert list(in_empty_folder.iterdir()) == []
+
+
+def test_a_name_without_its_folder_or_its_ending_is_recognised(
+    type_: Terminal, in_empty_folder: Path, tiny_recipe: Path
+) -> None:
+    make_run(in_empty_folder / "runs" / "apples", tiny_recipe, [["generator", "discriminator"]])
+    (in_empty_folder / "my_gan.py").write_text("")
+    assert "no such folder). Did you mean runs/apples?" in type_("status", "apples").err
+    assert "(a file); give the folder of a run" in type_("status", "my_gan.py").err
+    assert "Did you mean './my_gan.py'?" in type_("recipes", "my_gan").err
 
 
 def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, in_empty_folder: Path) -> None:

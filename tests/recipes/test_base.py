@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from modtrain.data.base import Data
 from modtrain.errors import InputError
 from modtrain.recipes.base import Module, Reads, Recipe, check_graph
+from modtrain.recipes.loading import data_of
 from modtrain.recipes.nets_view import Nets
+from modtrain.storage.run import RunSpec
 
 
 def module(**values: Any) -> Module:
@@ -46,6 +51,20 @@ def recipe(**values: Any) -> Recipe:
 def test_lower_is_better_takes_a_tuple_of_names_and_nothing_else(names: Any) -> None:
     with pytest.raises(InputError, match="as in lower_is_better="):
         recipe(evaluate=lambda nets, test, params: None, lower_is_better=names)
+
+
+def test_data_that_a_recipe_draws_is_the_same_in_every_worker_and_follows_from_the_seed() -> None:
+    def drawn(seed: int) -> list[float]:
+        spec = RunSpec(recipe="drawn", placement=[["a"]], epochs=1, seed=seed)
+        data = data_of(spec, replace(recipe(), data=lambda dataroot, params: Data(train=[0], test=test())), None)  # type: ignore[arg-type]
+        return list(data.test.flatten())
+
+    def test() -> Tensor:
+        return torch.stack([torch.randn(2), torch.from_numpy(np.random.rand(2))])
+
+    before = np.random.get_state()[1]
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert (np.random.get_state()[1] == before).all()
 
 
 def test_lower_is_better_needs_an_evaluate() -> None:

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modtrain.errors import InputError, ModtrainError
+from modtrain.errors import Diverged, InputError, ModtrainError, StopRequested
 from modtrain.scheduling.backends.base import BackendOptions, JobState, python_path
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record, worker_jobs
@@ -183,10 +184,23 @@ def test_launch_is_a_function_for_scripts(tmp_path: Path, tiny_recipe: Path) -> 
     assert launcher_pid(run.path) is None, "this process may live on, but the launch is over"
 
 
+def test_launch_does_not_return_a_run_that_was_stopped(tmp_path: Path, tiny_recipe: Path) -> None:
+    config = Config(
+        recipe=str(tiny_recipe), root=str(tmp_path), name="run", nodes=1, params=LONG, epochs=50, backend="local"
+    )
+    run = plan_run(find_target(config)).write()
+    with ThreadPoolExecutor() as threads:
+        launched = threads.submit(launch, config)
+        pid_after(run, "generator", 1)
+        run.request_stop("enough")
+        with pytest.raises(StopRequested, match=r"run was stopped \(enough.*launch it to resume it"):
+            launched.result()
+
+
 @pytest.mark.slow
 def test_launch_raises_what_a_worker_failed_of(tmp_path: Path, tiny_recipe: Path) -> None:
     config = Config(recipe=str(tiny_recipe), root=str(tmp_path), backend="local", nodes=1)
-    with pytest.raises(ModtrainError, match=r"generator\+discriminator failed: .*nan"):
+    with pytest.raises(Diverged, match=r"generator\+discriminator failed: .*nan"):
         launch(config.model_copy(update={"params": {"batches": 2, "nan_at": 1}}))
 
 
