@@ -31,8 +31,8 @@ def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
     """Evaluate the newest full checkpoints; the result is also appended to `evaluation/metrics.jsonl`.
 
     Returns run, recipe, versions and epochs by module, metrics by name (None where not finite), and grid, the path of
-    the picture or None. torch's draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the
-    same numbers; torch's global generators are left as they were. `run` may also be the path of its folder.
+    the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the
+    same numbers; every random generator is left as it was. `run` may also be the path of its folder.
     """
     run = as_run(run)
     recipe = recipe_of(run)

@@ -29,6 +29,7 @@ from modtrain.storage.trained_weights import newest_trained, trained_at
 from modtrain.training import serialization
 from modtrain.training.learner import choose_device
 from modtrain.training.peers import freeze
+from modtrain.training.random_state import kept_random_state, seed_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,8 @@ class TrainedModel:
 
         The path of an image file, or a PIL image, gives a PIL image (RGB, 8 bits). A float tensor in [-1, 1], of shape
         (3, H, W) or (N, 3, H, W), gives a tensor of as many dimensions on the same device; its size is up to the recipe
-        (in general that of the input). torch's draws of the recipe are seeded by the run: the same input gives the same
-        output, and torch's global generators are left as they were. InputError for anything else.
+        (in general that of the input). Random draws of the recipe are seeded by the run: the same input gives the same
+        output, and the generators of torch, NumPy and Python are left as they were. InputError for anything else.
         """
         if isinstance(images, Tensor):
             _check_tensor(images)
@@ -185,9 +186,9 @@ def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def seeded(run: Run) -> Iterator[None]:
-    """Inference without gradients and seeded by the run; torch's generators are as before afterwards."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(run.spec.seed)
+    """Inference without gradients and seeded by the run; every random generator is as before afterwards."""
+    with kept_random_state(), torch.no_grad():
+        seed_all(run.spec.seed)
         yield
 
 
@@ -200,7 +201,7 @@ def png(image: Image.Image) -> bytes:
 
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
     # Initial weights are replaced at once: their draws must not show outside.
-    with torch.random.fork_rng(), recipe_errors(run):
+    with kept_random_state(), recipe_errors(run):
         net = freeze(recipe.modules[module].build(params), "eval")
     try:
         serialization.load_weights(net, content)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from modtrain.errors import InputError
@@ -14,6 +13,7 @@ from modtrain.recipes.loading import params_of
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import RunSpec
 from modtrain.training import serialization
+from modtrain.training.random_state import kept_random_state
 
 
 def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights) -> None:
@@ -32,6 +32,6 @@ def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
     """InputError where the initial weights of a module do not fit it."""
     params = params_of(spec, recipe)
     for module, weights in spec.init.items():
-        with torch.random.fork_rng():
+        with kept_random_state():
             net = recipe.modules[module].build(params)
         initialise([net], module, weights)

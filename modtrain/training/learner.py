@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import DEVICE, Run
 from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
+from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
 
 SCHEDULE_POINTS = 100
@@ -33,17 +35,19 @@ class Learner:
         `writer` is the id that its checkpoints carry.
         """
         self.name, self.module, self.params = name, recipe.modules[name], params
-        torch.manual_seed(derived_seed(run.spec.seed, name))
+        seed_all(derived_seed(run.spec.seed, name))
         self.net = self.module.build(params).to(device)
         self.weights = [weight for weight in self.net.parameters() if weight.requires_grad]
         self.optimizer = self.module.optimizer(self.weights, params)
         for group in self.optimizer.param_groups:
+            group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
             group.setdefault("initial_lr", group["lr"])
         self.updates = resolve(self.module.updates, params)
         self.decay = resolve(self.module.ema, params) or 0.0
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
+        self._unchecked_states = 2
         self.reads = recipe.reads([name], params)
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
@@ -66,11 +70,24 @@ class Learner:
 
     def set_progress(self, progress: float) -> bool:
         """Set the learning rates for `progress` in [0, 1); False where the schedule is 0 and the module rests."""
-        factor = self.module.schedule(progress, self.params) if self.module.schedule else 1.0
+        factor = self._factor(progress) if self.module.schedule else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.resting = factor == 0
         return not self.resting
+
+    def _factor(self, progress: float) -> float:
+        """What the schedule returns, also as a NumPy number or a tensor; InputError where it is no finite number."""
+        value = self.module.schedule(progress, self.params) if self.module.schedule else 1.0
+        try:
+            if math.isfinite(factor := float(value)) and factor >= 0:
+                return factor
+        except (TypeError, ValueError):
+            pass
+        raise InputError(
+            f"The schedule of {self.name} returned {value!r} at progress {progress:g}; it must return a number from 0 "
+            "on, the factor on the learning rates."
+        )
 
     def trains_after(self, progress: float) -> bool:
         """Whether the schedule is not 0 somewhere between `progress` and the end, looked up at SCHEDULE_POINTS."""
@@ -84,17 +101,19 @@ class Learner:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the exponential moving average towards the weights, faster during the first updates."""
+        """Move the exponential moving average towards the weights, faster during the first updates; copy buffers."""
         if self.average is None:
             return
         self.averaged += 1
         decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
-        current = self.net.state_dict()
-        for name, value in self.average.state_dict().items():
+        for value, current in zip(self.average.parameters(), self.net.parameters(), strict=True):
             if value.is_floating_point():
-                value.lerp_(current[name], 1 - decay)
+                value.lerp_(current, 1 - decay)
             else:
-                value.copy_(current[name])
+                value.copy_(current)
+        # Statistics and the vectors of a power iteration belong to the weights that they were computed with.
+        for buffer, own in zip(self.average.buffers(), self.net.buffers(), strict=True):
+            buffer.copy_(own)
 
     def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
         """Publish the weights, and with `full` all that resuming needs. Raises Diverged, FencedOut, OSError."""
@@ -106,8 +125,7 @@ class Learner:
                 )
         files = {WEIGHTS: serialization.pack_weights(self.net)}
         if full:
-            state = {"step": step, "optimizer": self.optimizer.state_dict(), "averaged": self.averaged}
-            files[STATE] = serialization.pack_state(state | {"rng": serialization.rng_state()})
+            files[STATE] = self._packed_state(step)
             if self.average is not None:
                 files[EMA] = serialization.pack_weights(self.average)
         self.publisher.publish(
@@ -115,6 +133,22 @@ class Learner:
         )
         if full:
             self.published_step = step
+
+    def _packed_state(self, step: int) -> bytes:
+        """The content of `state.pt`; InputError where it could not be read back.
+
+        It is read back twice: at first, and once the optimizer has made steps and has a state of its own.
+        """
+        optimizer = self.optimizer.state_dict()
+        state = {"step": step, "optimizer": optimizer, "averaged": self.averaged, "rng": random_state()}
+        if self._unchecked_states:
+            self._unchecked_states -= 1
+            if entry := serialization.unreadable_entry(optimizer):
+                raise InputError(
+                    f"The state of the optimizer of {self.name} cannot be resumed: its entry {entry} is neither a "
+                    "tensor nor a plain value. Keep it out of the optimizer's state_dict."
+                )
+        return serialization.pack_state(state)
 
     def resumable(self) -> dict[int, Checkpoint]:
         """Full checkpoints by step; of two at the same step the newer."""
@@ -133,7 +167,7 @@ class Learner:
             self.averaged = saved["averaged"]
             if self.average is not None:
                 serialization.load_weights(self.average, files[EMA])
-            serialization.set_rng_state(saved["rng"])
+            set_random_state(saved["rng"])
         except (CorruptCheckpoint, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"Version {checkpoint.version} of {self.name} is intact but does not fit the recipe as it is now "

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -79,10 +80,32 @@ def read_tensors(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
-    """The owner's state (optimizer, RNG, position): tensors and plain values only."""
+    """The owner's state (optimizer, RNG, position): tensors and plain values, NumPy's numbers as Python's."""
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(plain(dict(state)), buffer)
     return buffer.getvalue()
+
+
+def unreadable_entry(state: Any, name: str = "") -> str:
+    """The first entry of a state, named by its keys and its type, that `unpack_state` cannot read back; else empty."""
+    try:
+        unpack_state(pack_state({"entry": state}))
+        return ""
+    except (CorruptCheckpoint, pickle.PicklingError, AttributeError, TypeError):
+        entries = state.items() if isinstance(state, Mapping) else enumerate(state if isinstance(state, list) else ())
+    below = (entry for key, value in entries if (entry := unreadable_entry(value, f"{name}[{key!r}]")))
+    return next(below, f"{name} ({type(state).__name__})")
+
+
+def plain(value: Any) -> Any:
+    """The same values, with NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {plain(name): plain(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
 
 
 def unpack_state(content: bytes) -> dict[str, Any]:
@@ -91,15 +114,3 @@ def unpack_state(content: bytes) -> dict[str, Any]:
         return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, ValueError, EOFError) as error:
         raise CorruptCheckpoint(f"The state.pt cannot be read: {error}") from error
-
-
-def rng_state() -> dict[str, Any]:
-    """State of torch's random generators on the CPU and on every GPU."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Restore torch's random generators; those of the GPUs only where their number is the same."""
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])

@@ -18,7 +18,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from modtrain.data.base import Batch
@@ -32,6 +31,7 @@ from modtrain.training.learner import Learner, derived_seed
 from modtrain.training.peers import Peers
 from modtrain.training.progress import Progress
 from modtrain.training.publishing import Publishing
+from modtrain.training.random_state import seed_all
 from modtrain.training.records import POSITION, WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.timeline import Stretch, Timeline
@@ -71,7 +71,7 @@ class Worker:
         self.timer = PhaseTimer()
         self.progress = Progress(self.timeline, self.learners, heartbeat, self.timer)
         self.publishing = Publishing(run, self.learners, heartbeat, recipe.read_by_others(modules))
-        torch.manual_seed(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
+        seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self.nets = self._build_nets()
 

@@ -147,7 +147,7 @@ def test_a_version_that_does_not_fit_leaves_the_peer_that_is_there_and_the_wait_
     tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.3)
-    recipe = recipe_of(run.spec)
+    recipe = recipe_of(run)
     params = params_of(run.spec, recipe)
     publisher = Publisher(run.store("discriminator"), "other")
     peers = Peers(run, recipe, params, ["generator"], "cpu")
