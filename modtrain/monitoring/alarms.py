@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from modtrain.errors import CONSEQUENCES
+from modtrain.errors import CONSEQUENCES, counted
 from modtrain.monitoring.status import Status
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History, RecentHistory
@@ -85,7 +85,13 @@ def _workers(status: Status, history: History | RecentHistory | None) -> Iterato
         name, module = " + ".join(worker["modules"]), worker["modules"][0]
         log = shlex.quote(str(Path(status["path"], MODULES, module, WORKER_LOG)))
         trouble = str(worker["trouble"] or "").rstrip(".")
-        if worker["state"] == "lost":
+        jobs = shlex.quote(str(Path(status["path"], JOBS)))
+        if worker["state"] == "lost" and worker["pid"] is None:
+            is_known = worker.get("job_state") != "unknown"
+            why = worker.get("why") or ("its job has ended" if is_known else "the scheduler does not know its job")
+            do = f"`modtrain launch {path}` submits it again; {jobs} has what its job printed."
+            yield Alarm(module, "bad", f"{name} has never begun: {str(why).rstrip('.')}.", do)
+        elif worker["state"] == "lost":
             job = f", job {worker['job']}" if worker["job"] else ""
             says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})."
             again = "Its launcher restarts it" if status["launcher"] else f"`modtrain launch {path}` resumes it"
@@ -93,7 +99,6 @@ def _workers(status: Status, history: History | RecentHistory | None) -> Iterato
         elif worker["state"] == "failed":
             code = worker["exit_code"]
             do = DO_BY_EXIT_CODE.get(code, "See {log}; `modtrain launch {path}` tries again.")
-            jobs = shlex.quote(str(Path(status["path"], JOBS)))
             says = f"{name} failed: {trouble or f'exit code {code}'}."
             do = do.format(path=path, log=log, jobs=jobs)
             yield Alarm(module, "warn" if code in CONSEQUENCES else "bad", says, do)
@@ -103,6 +108,10 @@ def _workers(status: Status, history: History | RecentHistory | None) -> Iterato
         elif words := worker.get("refusal"):
             says = f"{name} has left to be continued, and the scheduler refused the next job ({words.rstrip('.')})."
             do = f"`modtrain launch {path}` continues it. {DO_BY_REFUSAL}"
+            yield Alarm(module, "bad", says, do)
+        if worker["state"] in LIVE and (gpus := worker.get("gpus")) and worker.get("device") == "cpu":
+            says = f"{name} was given {counted(gpus, 'GPU')} and sees none: it trains on the CPU."
+            do = f"Check the directives in {jobs}, and that the PyTorch of the nodes supports their GPUs."
             yield Alarm(module, "bad", says, do)
         if worker["state"] == "waiting":
             yield from _waits(status, worker, history)

@@ -61,7 +61,10 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
         "host": report.process.host,
         "pid": report.process.pid,
         "job": job.ids[-1] if job and job.ids and state == "queued" else report.job,
-        **{name: getattr(report, name) for name in ("device", "steps_per_s", "left_s", "waiting_for", "exit_code")},
+        **{
+            name: getattr(report, name)
+            for name in ("device", "gpus", "steps_per_s", "left_s", "waiting_for", "exit_code")
+        },
         "trouble": report.trouble or blame,
         "waited_s": min(ages, default=None) if state == "waiting" else None,  # a wait begins after a publish
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from modtrain.storage.layout import JOBS_FILE
 from modtrain.storage.liveness import launcher_pid, live_modules
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
-from modtrain.storage.run_snapshot import WorkerJob
+from modtrain.storage.run_snapshot import WorkerJob, journal_path
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,22 @@ def still_trains(run: Run, module: str, job: JobId, state: JobState) -> bool:
     return state.live and not (is_own and state.phase == "running" and report.state in ("stopped", "failed"))
 
 
+def known_jobs(run: Run) -> Record:
+    """The record of a run, and the jobs that were submitted by hand: each is known once its worker has begun."""
+    record, by_hand = read_record(run), {}
+    for number, modules in enumerate(run.spec.placement if record.backend and is_known(record.backend) else []):
+        report, recorded = run.read_report(modules[0]), record.jobs.get(number)
+        id = f"{journal_path(run, number)}@{report.job}"
+        is_recorded = recorded is not None and report.job in Journal(recorded.id).links
+        # A worker in a job without our script, such as a shell on a node, is none: cancelling it would end that shell.
+        if report.is_live and report.job and not is_recorded and Journal(id).has_begun:
+            by_hand[number] = JobId(str(record.backend), id)
+    return replace(record, jobs={**record.jobs, **by_hand})
+
+
 def job_states(run: Run) -> dict[int, JobState]:
     """The state of each submitted job by worker; each backend is asked once."""
-    return record_states(read_record(run))
+    return record_states(known_jobs(run))
 
 
 def active_modules(run: Run) -> list[str]:
@@ -112,7 +125,7 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
 
     An exit code is that of a worker: the end of a job that the scheduler ended, or a command cancelled, has none.
     """
-    jobs, stop = read_record(run).jobs, run.stop_request()
+    jobs, stop = known_jobs(run).jobs, run.stop_request()
     is_cancelled = stop is not None and stop.kind == "cancelled"
     states = {}
     for number, state in job_states(run).items():
@@ -125,7 +138,7 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
 def cancel_jobs(run: Run) -> int:
     """End every live job of the run through its backend; the number of jobs."""
     ended = 0
-    for backend, ids in _by_backend(read_record(run), {}):
+    for backend, ids in _by_backend(known_jobs(run), {}):
         live = [id for id, state in backend.status(list(ids.values())).items() if state.live]
         if live or launcher_pid(run.path, strict=True) is not None:
             # Before the jobs end, so that no launcher restarts them.
@@ -138,7 +151,7 @@ def cancel_jobs(run: Run) -> int:
 def withdraw_pending(run: Run) -> set[int]:
     """Remove jobs that have not started from a scheduler's queue, having nothing to publish; the workers' numbers."""
     withdrawn = set[int]()
-    for backend, ids in _by_backend(read_record(run), {}):
+    for backend, ids in _by_backend(known_jobs(run), {}):
         if backend.unattended:
             states = backend.status(list(ids.values()))
             pending = {number: id for number, id in ids.items() if states[id].phase == "pending"}

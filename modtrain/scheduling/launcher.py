@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import signal
 import sys
 import time
@@ -28,7 +27,16 @@ from modtrain.scheduling.backends.base import (
     python_path,
 )
 from modtrain.scheduling.config import Config
-from modtrain.scheduling.job_record import JobId, Record, backend_of, read_record, record_states, still_trains
+from modtrain.scheduling.job_output import describe_exit, last_error
+from modtrain.scheduling.job_record import (
+    JobId,
+    Record,
+    backend_of,
+    known_jobs,
+    read_record,
+    record_states,
+    still_trains,
+)
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
 from modtrain.scheduling.restarts import is_quick, restart_pause_s, wants_restart
 from modtrain.scheduling.run_plan import RunPlan, choose_launch, plan_run, target_of
@@ -39,10 +47,6 @@ from modtrain.storage.run import Run
 log = logging.getLogger(__name__)
 
 FINISHED = 0
-ERROR_LINE = re.compile(
-    r"^modtrain: |error|exception|not found|no such|cannot|denied|fault|killed|fatal", re.IGNORECASE
-)
-"""The last line of a job's output that says why it ended; any other one only says what it did last."""
 Notify = Callable[[str], None]
 """Takes one message for the user."""
 
@@ -220,9 +224,7 @@ class Launch:
         report = self.run.read_report(member.modules[0])
         if report.trouble and report != member.earlier_reports.get(member.modules[0]):
             return report.trouble
-        lines = [line for line in filesystem.read_lines(self.log_path(member)) if line.strip()]
-        is_error = bool(lines) and ERROR_LINE.search(lines[-1]) is not None
-        return lines[-1].removeprefix("modtrain: ") if is_error else member.reason or _describe_exit(member.exit_code)
+        return last_error(self.log_path(member)) or member.reason or describe_exit(member.exit_code)
 
     def log_path(self, member: Member) -> Path:
         """The output of a worker's job."""
@@ -253,13 +255,13 @@ class Launch:
             return
         exit_code, member.reason = self._exit_code(member, state), state.reason
         if self._is_restarted(member, exit_code) and member.restart_later(exit_code):
-            notify(f"{member.name} ended ({_describe_exit(exit_code)}); restarting it from its newest checkpoint.")
+            notify(f"{member.name} ended ({describe_exit(exit_code)}); restarting it from its newest checkpoint.")
             return
         if exit_code not in (FINISHED, FencedOut.exit_code, *STOPPED):
             self._stop_the_others(member, notify)
         member.end(exit_code)  # at last: what storage refuses before is tried again
         if member.reason:
-            notify(f"{member.name} ended ({_describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
+            notify(f"{member.name} ended ({describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
 
     def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
         """Whether a worker that ended with this exit code is restarted by this launch."""
@@ -338,7 +340,7 @@ class Launch:
 
     def _adopt(self) -> None:
         """Take over the live jobs of an earlier launch, and note the workers that are finished."""
-        record = read_record(self.run)
+        record = known_jobs(self.run)
         for previous in record.jobs.values():
             if previous.backend not in self._backends:
                 self._backends[previous.backend] = backend_of(previous, record)
@@ -387,9 +389,3 @@ def create_launch(plan: RunPlan, backend: str, options: BackendOptions, *, submi
 def worker_command(command: str, folder: Path) -> tuple[str, ...]:
     """The command of a job, without its options."""
     return (sys.executable, "-m", "modtrain", command, str(folder))
-
-
-def _describe_exit(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "exit code unknown"
-    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"

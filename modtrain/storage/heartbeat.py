@@ -19,6 +19,8 @@ from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity, job_i
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
+GIVEN_GPUS = "MODTRAIN_GPUS"
+"""Variable with the number of GPUs that a job was given: a worker that sees none reports it."""
 LIVE = ("starting", "running", "waiting", "resting")
 """States that a worker reports while its process runs."""
 OVER = ("finished", "stopped", "preempted", "failed")
@@ -39,6 +41,8 @@ class WorkerReport:
     process: ProcessIdentity = NO_PROCESS
     job: str | None = None
     device: str | None = None
+    gpus: int | None = None
+    """GPUs that its job was given, where it may use them."""
     epoch: int | None = None
     step: int | None = None
     steps: int | None = None

@@ -134,7 +134,7 @@ def _folder_state(snapshot: RunSnapshot, worker: int, module: ModuleSnapshot) ->
 
 
 def _not_begun(snapshot: RunSnapshot, job: WorkerJob | None) -> RunState:
-    if job is not None and job.phase == "ended":
+    if job is not None and job.phase in ("ended", "unknown"):
         return "lost" if snapshot.stop is None else "stopped"
     if snapshot.stop is not None:
         return "pruned" if snapshot.stop.kind == "pruned" else "stopped"

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from modtrain.errors import OUTCOMES, FencedOut, InputError, ModtrainError, PeerTimeout, Preempted, StorageError
+from modtrain.errors import (
+    OUTCOMES,
+    FencedOut,
+    InputError,
+    ModtrainError,
+    PeerTimeout,
+    Preempted,
+    StorageError,
+    counted,
+)
 from modtrain.storage import filesystem
-from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.heartbeat import GIVEN_GPUS, Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import choose_device
 from modtrain.training.records import WorkerEvents
@@ -46,7 +56,11 @@ def work(
     device = choose_device(run.spec.device, index)
     shutdown = Shutdown(run, leave_after_s)
     events = WorkerEvents(run, modules, device)
-    heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device)
+    given = os.environ.get(GIVEN_GPUS, "") if run.spec.device != "cpu" else ""
+    gpus = int(given) if given.isdecimal() else None
+    if gpus and device == "cpu":
+        log.warning("The job was given %s, but PyTorch sees none: the worker trains on the CPU", counted(gpus, "GPU"))
+    heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device, gpus=gpus)
     start = _Start(run, modules, shutdown, heartbeat)
     worker: Worker | None = None
     state, code, trouble = "finished", 0, None

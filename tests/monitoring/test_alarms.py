@@ -14,6 +14,9 @@ import pytest
 from modtrain.errors import Diverged
 from modtrain.monitoring.alarms import WINDOW, Alarm, find_alarms
 from modtrain.monitoring.status import build_status
+from modtrain.scheduling.backends.base import BackendOptions, Job
+from modtrain.scheduling.backends.slurm import SlurmBackend
+from modtrain.scheduling.profile import Profile
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History
@@ -110,6 +113,29 @@ def test_a_killed_worker_is_an_alarm_with_what_to_do(tmp_path: Path, tiny_recipe
     watched = only(find_alarms({**build_status(read_snapshot(run)), "launcher": 7}))
     assert "Its launcher restarts it" in watched.do
     assert "modtrain launch" not in watched.do, "it would be refused"
+
+
+def test_a_worker_that_was_given_gpus_and_sees_none_is_an_alarm() -> None:
+    given = {"gpus": 2, "device": "cpu"}
+    alarm = only(find_alarms(status_of(generator=given, discriminator={"gpus": 1, "device": "cuda:0"})))
+    assert (alarm.level, alarm.says) == ("bad", "generator was given 2 GPUs and sees none: it trains on the CPU.")
+    assert "'/runs/my run/jobs'" in alarm.do
+    assert find_alarms(status_of(generator=given | {"state": "finished"})) == []
+
+
+@pytest.mark.parametrize(("device", "reported"), [("auto", 1), ("cpu", None)])
+def test_a_worker_reports_the_gpus_that_its_job_was_given_unless_it_is_to_use_none(
+    device: str, reported: int | None, tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], epochs=1, device=device)
+    backend = SlurmBackend(BackendOptions(profile=Profile(gpus=1, leave_out=("--gres",))))
+    (script,) = backend.scripts([Job(name="job", command=("true",), log=tmp_path / "jobs" / "0.log")])
+    assert "\nexport MODTRAIN_GPUS=1\n" in script.read_text()
+    monkeypatch.setenv("MODTRAIN_GPUS", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    finish(run)
+    assert run.read_report("generator").gpus == reported
+    assert build_status(read_snapshot(run))["workers"][0]["gpus"] == reported
 
 
 def test_a_loss_that_is_nan_is_an_alarm_with_its_reason(tmp_path: Path, tiny_recipe: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -118,6 +119,32 @@ def test_a_run_whose_next_job_is_refused_says_so_and_what_to_do(pbs: FakePbs, tm
     assert "`flatuid`" in alarms[0]["do"]
     (row,) = json.loads(typed("watch", tmp_path, "--json").out)["runs"]
     assert [alarm["says"] for alarm in row["alarms"]] == [says], "the list and the dashboard do not ask the scheduler"
+
+
+def test_a_job_that_was_submitted_by_hand_is_known_once_its_worker_has_begun(pbs: FakePbs, tmp_path: Path) -> None:
+    launch = ("launch", "--backend", "pbs", "--recipe", SUPPORT / "tiny.py", "--root", tmp_path, "--name", "apples")
+    assert typed(*launch, "--nodes", 1, "--epochs", 500, "--set", "pause_s=0.05", "--dry-run").code == 0
+    run = Run.open(tmp_path / "apples")
+    id = pbs.run("qsub", str(run.jobs_path / "0.sh")).stdout.strip()
+    pid_after(run, "generator", steps=2)
+    (worker,) = json.loads(typed("status", run.path, "--json").out)["workers"]
+    assert (worker["job"], worker["job_state"], worker["state"]) == (id, "running", "running")
+    again = typed("launch", run.path)
+    assert again.code == 0
+    assert re.search(rf"live already +{re.escape(id)}", again.out)
+    assert "Ended 1 job of apples." in typed("cancel", run.path).out
+    assert pbs.state(id) == "F"
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_a_dependency_on_an_unknown_job_says_why_the_job_has_ended(history: bool, pbs: FakePbs, tmp_path: Path) -> None:
+    launch = ("launch", "--backend", "pbs", "--recipe", SUPPORT / "tiny.py", "--root", tmp_path, "--name", "apples")
+    with pbs.changed(history=history):
+        assert typed(*launch, "--nodes", 1, "--dependency", "afterok:9999").code == 0
+        (alarm,) = json.loads(typed("status", tmp_path / "apples", "--json").out)["alarms"]
+    assert alarm["says"].startswith("generator + discriminator has never begun: its job ended before it began")
+    assert alarm["says"].endswith("; what it depends on, afterok:9999, is unknown or has failed.")
+    assert "submits it again" in alarm["do"]
 
 
 def test_a_job_that_is_held_or_waits_for_another_one_says_so(pbs: FakePbs, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ CASES = {
     "its launcher is about to submit it": Case(launcher=True, worker="queued"),
     "pending in the scheduler": Case(submitted=True, job="pending", worker="queued"),
     "its job runs and loads": Case(submitted=True, job="running", worker="starting"),
-    "the scheduler has forgotten its job": Case(submitted=True, job="unknown", worker="queued"),
+    "the scheduler has forgotten its job": Case(submitted=True, job="unknown", worker="lost"),
     "its job ended without a trace": Case(submitted=True, job="ended", worker="lost"),
     "its job could not start": Case(submitted=True, job="ended", exit_code=127, worker="failed"),
     "killed before its first report": Case(submitted=True, job="ended", exit_code=-9, worker="lost"),

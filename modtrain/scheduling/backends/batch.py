@@ -22,6 +22,7 @@ from modtrain.scheduling.backends.base import Array, BackendOptions, Job, JobSta
 from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.job_script import Script, render
 from modtrain.storage import filesystem
+from modtrain.storage.heartbeat import GIVEN_GPUS
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ class BatchBackend:
             marker=self.marker,
             directives=[*_without(self.directives(job), self.profile.leave_out), *self.profile.directives],
             command=[self.profile.python or job.command[0], *job.command[1:]],
-            environment=dict(job.environment),
+            environment={**job.environment, **({GIVEN_GPUS: str(self.profile.gpus)} if self.profile.gpus else {})},
             tools=Path(program).parent if program else None,
             umask=f"{_umask():04o}",
             profile=self.profile,

@@ -86,4 +86,5 @@ class Journal:
         code = self.exit_code if self.exit_code is not None else (codes[-1] if codes else None)
         signalled = code is not None and code > 128 and code not in FINAL_EXIT_CODES
         reason = f"no job continues it: {self.refusal}" if self.refusal else ""
+        reason = known[-1].reason if known and not self.has_begun else reason
         return JobState(phase="ended", exit_code=128 - code if code is not None and signalled else code, reason=reason)

@@ -12,11 +12,14 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from modtrain.errors import BackendSilent, InputError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
 from modtrain.scheduling.backends.batch import BatchBackend, job_name, missing_command, one_line, run
+from modtrain.scheduling.backends.journal import Journal
+from modtrain.storage import filesystem
 from modtrain.storage.run_snapshot import JobPhase
 
 MAX_NAME_LENGTH = {"pbspro": 200, "torque": 15}
@@ -103,6 +106,17 @@ class PbsBackend(BatchBackend):
         links = super().cancelled_by(id)
         return [task[1], *links[1:]] if task else links
 
+    def status(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """As of every batch scheduler; a job that ended before it began says on which jobs it depended."""
+        states = super().status(ids)
+        for id, state in states.items():
+            dependency = None if state.live or Journal(id).has_begun else _dependency(Path(id.rpartition("@")[0]))
+            if dependency:
+                words = f" ({state.reason.rstrip('.')})" if state.reason else ""
+                why = f"its job ended before it began{words}; what it depends on"
+                states[id] = replace(state, reason=f"{why}, {dependency}, is unknown or has failed")
+        return states
+
     def query(self, ids: Sequence[str]) -> dict[str, JobState]:
         """States by one `qstat` for all jobs; it reports each unknown job on stderr and prints the others."""
         arrays = {id: task[1] for id in ids if (task := TASK.fullmatch(id))}
@@ -173,6 +187,12 @@ def _hold(id: str, fields: Mapping[str, str]) -> str:
     release = f"; `qrls {id}` releases it" if by == "you" else ""
     comment = f" ({fields['comment']})" if fields.get("comment") else ""
     return f"it is held by {by} (Hold_Types = {holds}){comment}{release}"
+
+
+def _dependency(journal: Path) -> str | None:
+    """What the script of a job depends on."""
+    lines = filesystem.read_lines(journal.with_suffix(".sh"))
+    return next((line.partition("=")[2] for line in lines if line.startswith("#PBS -W depend=")), None)
 
 
 def _unfolded(text: str) -> str:
