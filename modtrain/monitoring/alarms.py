@@ -154,10 +154,10 @@ def _overdue(status: Status, history: History | RecentHistory) -> Iterator[Alarm
     """A module that trains, and has published nothing for much longer than it used to take."""
     for name, module in status["modules"].items():
         worker, age_s = status["workers"][module["worker"]], module["age_s"]
-        usual_s = _interval_s(history.versions(name))
-        if module["state"] != "running" or worker["trouble"] or age_s is None or usual_s is None:
+        if module["state"] != "running" or worker["trouble"] or age_s is None:
             continue
-        if age_s > max(QUIET_S, QUIET_TIMES * usual_s):
+        usual_s = _interval_s(history.versions(name))
+        if usual_s is not None and age_s > max(QUIET_S, QUIET_TIMES * usual_s):
             says = f"{name} has published nothing for {_time(age_s)}; it used to take {_time(usual_s)}."
             do = f"See whether its steps still grow (`modtrain status {_path(status)} --watch`), and its worker.log."
             yield Alarm(name, "warn", says, do)

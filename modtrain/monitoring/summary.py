@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modtrain.errors import StorageError
-from modtrain.monitoring.alarms import find_alarms
-from modtrain.monitoring.status import build_status
+from modtrain.monitoring.alarms import Alarm, find_alarms
+from modtrain.monitoring.status import Status, build_status
 from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
 from modtrain.storage.evaluations import EvaluationRecord, EvaluationSummary
@@ -80,6 +80,8 @@ class RunSummary:
         self._files = _Files()
         self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
         self._recent: RecentHistory | None = None
+        self._of_curves: list[Alarm] = []
+        self._is_judged = False
         self._stop: StopRequest | None = None
         self._launcher_pid: int | None = None
         self._is_submitted = False
@@ -118,24 +120,31 @@ class RunSummary:
         for module, path in self._published.items():
             read(path, functools.partial(self._read_newest, module), None)
         self._facts, self._ranking = (self._files.reads, *facts[1:]), ranking
-        if not self._alive:  # the curves of a run that has ended do not change
-            self._recent = None
+        self._is_judged = False
         return self._build_row()
 
     @property
     def is_due(self) -> bool:
         """Whether it is time for a `check`."""
-        return bool(self._unchecked or (self._alive and time.monotonic() - self.checked_at >= CURVES_S))
+        if self._alive:
+            return bool(self._unchecked) or time.monotonic() - self.checked_at >= CURVES_S
+        return bool(self._unchecked) or not self._is_judged
 
     def check(self) -> bool:
-        """Check the newest versions, and read the ends of a live run's curves; whether the row changed."""
+        """Check the newest versions, and read the ends of the curves; whether the row changed.
+
+        The curves of a run that has ended do not change: they are read once.
+        """
         self.checked_at = time.monotonic()
         for module in sorted(self._unchecked):
             with contextlib.suppress(OSError):  # it is due again
                 self._check_newest(module)
-        if self._alive:
-            self._recent = RecentHistory(self.run)
-        return self._build_row()
+        if self._alive or not self._is_judged:
+            self._recent, self._is_judged = RecentHistory(self.run), not self._alive
+        changed = self._build_row()
+        if not self._alive:
+            self._recent = None  # what it said stays
+        return changed
 
     def with_ages(self, view: RunView | None = None) -> Row:
         """The row of a view, of the last one if none is given, with the age of the newest version of each module."""
@@ -208,12 +217,21 @@ class RunSummary:
             **{key: status[key] for key in ("recipe", "state", "progress", "epoch", "epochs", "left_s")},
             "modules": modules,
             "metric": self.best(),
-            "alarms": [vars(alarm) for alarm in find_alarms(status, self._recent)],
+            "alarms": [vars(alarm) for alarm in self._find_alarms(status)],
             "created_at": self.run.spec.created_at,
             "problem": None,
         }
         self.view = RunView(snapshot=snapshot, row=row, evaluation=self._evaluations.content.newest)
         return before != row
+
+    def _find_alarms(self, status: Status) -> list[Alarm]:
+        """With those of the curves: as they are now, or as they were read last."""
+        without = find_alarms(status)
+        if self._recent is None:
+            return sorted([*without, *self._of_curves], key=lambda alarm: alarm.level != "bad")
+        alarms = find_alarms(status, self._recent)
+        self._of_curves = [alarm for alarm in alarms if alarm not in without]
+        return alarms
 
     def _age_s(self, name: str, module: ModuleSnapshot) -> float | None:
         """Of a live worker by its own clock, plus its silence by ours; else by the wall clock."""

@@ -105,13 +105,17 @@ class RecentHistory:
     """Both ends of the curves and the newest versions of a run, which is what alarms need."""
 
     def __init__(self, run: RunFiles) -> None:
+        self._run = run
         self._losses = {module: _recent_losses(run.metrics_path(module)) for module in run.modules}
-        self._versions = {m: last_published(run.published_path(m), RECENT_VERSIONS) for m in run.modules}
+        self._versions: dict[str, Sequence[Checkpoint]] = {}
+        """Read when one is asked for: only alarms of live workers need them."""
 
     def losses(self, module: str) -> list[float]:
         return self._losses[module]
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
+        if module not in self._versions:
+            self._versions[module] = last_published(self._run.published_path(module), RECENT_VERSIONS)
         return self._versions[module]
 
 

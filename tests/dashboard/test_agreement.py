@@ -140,6 +140,31 @@ def test_an_export_is_of_one_moment_while_training_goes_on(tmp_path: Path, tiny_
     assert (row["state"], row["metric"]["value"]) == ("lost", 0.9), "what an export begun now would show"
 
 
+def test_alarms_about_the_curves_of_a_run_that_has_ended_stay_in_the_list(
+    tmp_path: Path, tiny_recipe: Path, terminal: Terminal
+) -> None:
+    run = finish_run(tmp_path / "one", tiny_recipe)
+    lines = [{"step": n, "epoch": 1, "lr": 0.1, "at": 5.0, "loss": 0.5} for n in range(100)]
+    run.metrics_path("generator").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = Source(tmp_path)
+    source.catalog.settle()
+    (row,) = source.runs()["runs"]
+    page, status = source.run("one"), json.loads(terminal("status", run.path, "--json").out)
+    says = ["The loss of generator has not changed for 30 lines of its curve; it is 0.5."]
+    for alarms in (row["alarms"], page["alarms"], status["alarms"]):
+        assert [alarm["says"] for alarm in alarms] == says
+    (run.path / "jobs").mkdir(exist_ok=True)
+    (run.path / "stop").write_text("{}")  # something else changes
+    source.catalog.refresh()
+    assert [alarm["says"] for alarm in source.catalog.row("one")["alarms"]] == says
+
+
+def finish_run(path: Path, recipe: Path) -> Run:
+    run = make_run(path, recipe, [[*MODULES]], epochs=1)
+    finish(run)
+    return run
+
+
 def test_restarts_are_counted_and_a_module_that_rests_is_named(
     tmp_path: Path, tiny_recipe: Path, terminal: Terminal
 ) -> None:

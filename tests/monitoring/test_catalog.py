@@ -79,6 +79,7 @@ def test_a_run_has_a_row_from_its_creation_to_its_end(tmp_path: Path, tiny_recip
 def test_a_refresh_reads_nothing_where_nothing_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [make(tmp_path / f"run-{number}", live=False) for number in range(3)]
     catalog = Catalog(tmp_path)
+    catalog.refresh(thorough=True)
     first, revision = rows(catalog), catalog.revision
     opened: list[Any] = []
     monkeypatch.setattr(filesystem, "open_regular", lambda path, **_: opened.append(path))
