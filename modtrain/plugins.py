@@ -80,8 +80,11 @@ def known(kind: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def user_code_errors(kind: str, name: str) -> Iterator[None]:
-    """Turn an exception from a plugin's code into an InputError that names the line of the user's file."""
+def user_code_errors(kind: str, name: str, part: str = "") -> Iterator[None]:
+    """Turn an exception from a plugin's code into an InputError that names the line of the user's file.
+
+    `part` is what was called, such as "the loss of generator".
+    """
     try:
         yield
     except ModtrainError:
@@ -89,11 +92,27 @@ def user_code_errors(kind: str, name: str) -> Iterator[None]:
     except SyntaxError as error:
         raise InputError(f"The {kind} {error.filename}, line {error.lineno}: syntax error: {error.msg}.") from error
     except (Exception, SystemExit) as error:
-        folder = f"{Path(name).parent}/" if is_file(name) else ""
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(folder)]
-        place = f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else name
-        summary = f"{type(error).__name__}: {error}".rstrip(".: ")
-        raise InputError(f"The {kind} {place}: {summary}.") from error
+        place, subject = line_of(error, name) or name, f"{part[:1].upper()}{part[1:]} failed in" if part else ""
+        raise InputError(f"{subject or f'The {kind}'} {place}: {summary(error)}.") from error
+
+
+def line_of(error: BaseException, name: str) -> str | None:
+    """File, line and function of the user's code in which an exception was raised; None where it was raised elsewhere.
+
+    `name` is that of the plugin; of a file, everything in its folder is the user's code.
+    """
+    folder = f"{Path(name).parent}/" if is_file(name) else ""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(folder) and "/site-packages/" not in frame.filename
+    ]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None
+
+
+def summary(error: BaseException) -> str:
+    """Type and message of an exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".: ")
 
 
 def _from_file(kind: str, path: Path, sha256: str | None) -> ModuleType:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from modtrain.cli import closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
+from modtrain.cli import check, closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
 from modtrain.cli.output import KEPT, echo, plain
 from modtrain.errors import ModtrainError, StorageError, did_you_mean
 from modtrain.storage.filesystem import fault_of
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launch, sweep, status, worker, evaluate, recipes, dashboard, history):
+for module in (launch, sweep, status, worker, evaluate, recipes, check, dashboard, history):
     module.add_to(app)
 
 

@@ -15,7 +15,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import LaunchCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, Count, Text, option
-from modtrain.cli.output import echo
+from modtrain.cli.output import echo, print_note
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def launch(
     ] = False,
     detach: Annotated[bool, option(MODE, "Launch in the background and return.", "--detach")] = False,
     wait: Annotated[bool, option(MODE, "Follow the jobs of slurm or pbs to their end.", "--wait")] = False,
+    check: options.CheckOption = None,
     resume: Annotated[bool, option(MODE, "Only resume an existing run; never create one.", "--resume")] = False,
     trust_recipe: options.TrustOption = False,
     ready_fd: Annotated[Count, typer.Option("--ready-fd", hidden=True)] = None,
@@ -136,8 +137,8 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
         launch_modes.show_plan(plan, backend)
         return
     for note in plan.notes:
-        echo(note, err=True)
-    created = create_launch(plan, backend, options, submits=not dry_run)
+        print_note(note)
+    created = create_launch(plan, backend, options, submits=not dry_run, notify=print_note)
     if dry_run:
         launch_modes.show_scripts(created)
     elif unattended and not wait:

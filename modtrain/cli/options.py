@@ -79,6 +79,10 @@ AddressOption = Annotated[
 ]
 RootOption = Annotated[Text, option(EXECUTION, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")]
 
+CheckOption = Annotated[
+    bool | None, option(MODE, "Check the recipe before a new run is created. [check]", "--check/--no-check")
+]
+
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/apples-1.")]
 RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a sweep.")]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of PyTorch.")]

@@ -30,6 +30,11 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True, in_place: bool =
     typer.echo(("\r" if in_place else "") + plain(text, KEPT), err=err, nl=nl)
 
 
+def print_note(text: str) -> None:
+    """Print what a command has to say beside its output, on standard error."""
+    echo(text, err=True)
+
+
 def write_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table as CSV; None is an empty cell. A text that a spreadsheet would take for a formula gets a quote."""
     for row in (columns, *rows):

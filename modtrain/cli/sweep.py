@@ -11,7 +11,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import Command, SweepCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, TRAINING, Count, Text, option
-from modtrain.cli.output import echo
+from modtrain.cli.output import echo, print_note
 from modtrain.errors import InputError, StopRequested, counted
 from modtrain.storage.layout import JOBS
 
@@ -71,6 +71,7 @@ def sweep(
     root: Annotated[Text, option(EXECUTION, "Folder that the sweep is created in. [runs]", metavar="DIR")] = None,
     name: Annotated[Text, option(EXECUTION, "The sweep's folder. [sweep, numbered]", metavar="NAME")] = None,
     retry_failed: Annotated[bool, option(MODE, "Run failed trials again as well.", "--retry-failed")] = False,
+    check: options.CheckOption = None,
     dry_run: Annotated[bool, option(MODE, "Show what would run; submit nothing.", "--dry-run")] = False,
     wait: Annotated[bool, option(MODE, "Follow arrays of slurm or pbs to their end.", "--wait")] = False,
     trust_recipe: options.TrustOption = False,
@@ -191,7 +192,7 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
     from modtrain.sweeps.runner import open_queue
 
     at_once = plan.at_once
-    plan.check()
+    plan.check(print_note)
     if at_once is None and plan.backend.unattended:
         raise InputError("Give the number of trials that may be queued or running at a time: --max-running or --nodes.")
     if at_once is None or plan.sweep is None:
@@ -209,7 +210,7 @@ def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
     from modtrain.cli.sweep_view import follow_arrays, print_submitted
     from modtrain.sweeps.runner import submit_arrays
 
-    plan.check()
+    plan.check(print_note)
     sweep = plan.write()
     print_submitted(sweep, submit_arrays(sweep, plan, retry_failed=retry_failed), retry_failed=retry_failed)
     if wait:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.params import check_params_class
+from modtrain.storage.layout import EVALUATION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +48,11 @@ class Reads:
     last: int | Callable[[Params], int] = 1
     """How many of its newest versions are read (`Nets.average` takes the mean over them), at least 1."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.peer, str):
+            raise InputError(f"Reads({self.peer!r}) is not allowed; give the name of a module, as in Reads('judge').")
+        _check_option("last", self.last)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
@@ -76,6 +84,12 @@ class Module:
     """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
+
+    def __post_init__(self) -> None:
+        for name in ("build", "loss", "optimizer", "schedule"):
+            _check_callable(name, getattr(self, name), "a module", optional=name == "schedule")
+        for name in ("updates", "ema"):
+            _check_option(name, getattr(self, name))
 
     def edges(self) -> tuple[Reads, ...]:
         """`reads` with every name as a Reads."""
@@ -115,6 +129,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
+        check_params_class(self.params)
+        for name in ("data", "check_dataroot", "apply", "evaluate"):
+            _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
+        for name in ("epochs", "exchange_every", "max_staleness"):
+            _check_option(name, getattr(self, name))
         names: Any = self.lower_is_better
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) and name for name in names):
             raise InputError(
@@ -129,9 +148,11 @@ class Recipe:
     def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
         """Peers outside `modules` that their losses read, each with the largest number of versions of an edge."""
         inside, peers = tuple(modules), dict[str, int]()
-        for edge in (edge for module in inside for edge in self.modules[module].edges()):
-            if edge.peer not in inside:
-                peers[edge.peer] = max(peers.get(edge.peer, 1), int(resolve(edge.last, params)))
+        for module in inside:
+            for edge in self.modules[module].edges():
+                if edge.peer not in inside:
+                    last = resolve(edge.last, params, "last", f"{edge.peer} in the reads of {module}")
+                    peers[edge.peer] = max(peers.get(edge.peer, 1), last)
         return peers
 
     def read_by_others(self, modules: Iterable[str]) -> set[str]:
@@ -141,17 +162,54 @@ class Recipe:
         return inside & {edge.peer for module in outside for edge in module.edges()}
 
 
-def resolve(value: T | Callable[[Params], T], params: Params) -> T:
-    """Value of a field that is either a value or a function of the parameters."""
-    return value(params) if callable(value) else value
+def resolve(value: T | Callable[[Params], T], params: Params, name: str, module: str) -> T:
+    """Value of the option `name` of a module, which is either a value or a function of the parameters.
+
+    What a function returns is known only here; InputError where it is not allowed.
+    """
+    result: T = value(params) if callable(value) else value
+    _check_option(name, result, f" of {module}")
+    return result
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+_OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "epochs": (_is_count, "a whole number, at least 1"),
+    "exchange_every": (lambda value: value is None or _is_count(value), "a number of steps, at least 1, or None"),
+    "max_staleness": (lambda value: value is None or _is_count(value, 0), "a number of epochs, at least 0, or None"),
+    "updates": (_is_count, "a whole number, at least 1, or a function of the parameters"),
+    "last": (_is_count, "a whole number, at least 1, or a function of the parameters"),
+    "ema": (
+        lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1),
+        "a decay in [0, 1), None, or a function of the parameters",
+    ),
+}
+"""What is allowed for an option of a recipe or a module."""
+
+
+def _check_option(name: str, value: Any, of_module: str = "") -> None:
+    is_allowed, allowed = _OPTIONS[name]
+    is_function = callable(value) and "function" in allowed
+    if not is_function and not is_allowed(value):
+        raise InputError(f"{name}{of_module} = {value!r} is not allowed; it is {allowed}.")
+
+
+def _check_callable(name: str, value: Any, owner: str, *, optional: bool) -> None:
+    if not (callable(value) or (optional and value is None)):
+        raise InputError(f"`{name}` of {owner} is {value!r}, but must be a function.")
 
 
 def check_graph(modules: Mapping[str, Module]) -> None:
     """InputError where the modules are not a graph that can be trained."""
+    if not isinstance(modules, Mapping) or not all(isinstance(module, Module) for module in modules.values()):
+        raise InputError(f"modules = {modules!r} is not allowed; give modules={{'name': Module(...)}}.")
     if not modules:
         raise InputError("The recipe has no modules; give it at least one, as in modules={'name': Module(...)}.")
     for name, module in modules.items():
-        if not name.isidentifier() or name.startswith("_") or hasattr(Nets, name):
+        if not _is_module_name(name):
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
         if module.frozen_mode not in ("eval", "train"):
             raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
@@ -169,3 +227,10 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
+
+
+def _is_module_name(name: Any) -> bool:
+    """Whether a name can be an attribute of `nets` and the folder of a module."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        return False
+    return not hasattr(Nets, name) and name != EVALUATION

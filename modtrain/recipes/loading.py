@@ -10,8 +10,9 @@ from typing import Any
 
 from modtrain import plugins
 from modtrain.data.base import Data
-from modtrain.errors import InputError
+from modtrain.errors import InputError, ModtrainError
 from modtrain.recipes.base import Recipe
+from modtrain.recipes.contract import check_data, place_of
 from modtrain.recipes.params import build_params
 from modtrain.recipes.trust import check_files
 from modtrain.storage.layout import RUN_FILE
@@ -61,7 +62,7 @@ def params_of(spec: RunSpec, recipe: Recipe) -> Any:
 
 
 def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
-    """The data of a run; InputError where the training data has no complete batch.
+    """The data of a run; InputError where the recipe does not return such data, or it has no complete batch.
 
     What a recipe draws for it from the generators of torch and numpy follows from the run's seed: every worker and
     every evaluation has the same data. That of torch is seeded, that of numpy is left as it was.
@@ -74,8 +75,15 @@ def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
     np.random.seed(spec.seed % 2**32)
     try:
         data = recipe.data(Path(spec.dataroot) if spec.dataroot else None, params)
+    except (ModtrainError, OSError):
+        raise
+    except Exception as error:
+        place = plugins.line_of(error, spec.recipe) or place_of(recipe.data)
+        hint = "" if spec.dataroot else " If it needs a folder, give it with --dataroot."
+        raise InputError(f"`data` of the recipe failed in {place}: {plugins.summary(error)}.{hint}") from error
     finally:
         np.random.set_state(before)
+    check_data(data, recipe.data)
     if len(data.train) < 1:
         raise InputError(f"The training data ({data.description}) has no complete batch; lower the batch size.")
     return data

@@ -59,6 +59,26 @@ def type_name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
 
 
+def check_params_class(params: Any) -> None:
+    """InputError where a class cannot hold the parameters of a recipe."""
+    if not isinstance(params, type):
+        name = type(params).__name__
+        raise InputError(f"params is an object of {name}, but must be the class itself: write params={name}.")
+    if not dataclasses.is_dataclass(params):
+        raise InputError(f"params = {params.__name__} is not a dataclass; write @dataclass(frozen=True, kw_only=True).")
+    config = getattr(params, "__pydantic_config__", {}) or {}
+    if not (params.__dataclass_params__.frozen or config.get("frozen")):  # type: ignore[attr-defined]
+        raise InputError(f"{params.__name__} is not frozen; write @dataclass(frozen=True, kw_only=True).")
+    names = {item.name for item in dataclasses.fields(params)}
+    for name, value in vars(params).items():
+        is_setting = isinstance(value, FieldInfo | dataclasses.Field | bool | int | float | str | None)
+        if is_setting and name.islower() and not name.startswith("_") and name not in names:
+            raise InputError(f"{params.__name__}.{name} has no type, so it is no parameter; write {name}: float = ...")
+    for field in _fields(params).values():
+        if dataclasses.is_dataclass(field.annotation):
+            check_params_class(field.annotation)
+
+
 def build_params(params: type[Any], values: Mapping[str, Any]) -> Any:
     """The Params object of nested `values`; InputError names each wrong value and what is allowed."""
     _check_names([parameter.name for parameter in parameters(params)], values)

@@ -59,6 +59,8 @@ class Config(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
     metric: str | None = None
+    check: bool = True
+    """Whether a new run's recipe is checked before the run is created."""
     track: list[str] = Field(default_factory=list)
     init: dict[str, str] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)

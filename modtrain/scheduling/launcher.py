@@ -38,6 +38,7 @@ from modtrain.scheduling.job_record import (
     still_trains,
 )
 from modtrain.scheduling.launcher_lock import check_unmanaged_workers, claim, release
+from modtrain.scheduling.recipe_check import require_sound
 from modtrain.scheduling.restarts import is_quick, restart_pause_s, wants_restart
 from modtrain.scheduling.run_plan import RunPlan, choose_launch, plan_run, target_of
 from modtrain.storage import filesystem
@@ -363,7 +364,7 @@ def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = F
     plan = plan_run(target)
     for note in plan.notes:
         notify(note)
-    started = create_launch(plan, *choose_launch(target.config, target.run))
+    started = create_launch(plan, *choose_launch(target.config, target.run), notify=notify)
     started.start()
     for _ in started.watch(notify):
         pass
@@ -375,14 +376,19 @@ def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = F
     return started.run
 
 
-def create_launch(plan: RunPlan, backend: str, options: BackendOptions, *, submits: bool = True) -> Launch:
+def create_launch(
+    plan: RunPlan, backend: str, options: BackendOptions, *, submits: bool = True, notify: Notify = log.info
+) -> Launch:
     """The launch of a planned run, which is created if there is none; nothing is submitted yet.
 
-    InputError, and no folder, where the launch `submits` and the backend cannot take jobs from this machine.
+    InputError, and no folder, where the launch `submits` and the backend cannot take jobs from this machine, or the
+    recipe of a new run cannot be trained.
     """
     instance: Backend = plugins.load("backend", backend)(options)
     if submits and plan.target.run is None:
         instance.check(plan.run.spec.device)
+    if submits and not plan.target.resumes and plan.target.config.check:
+        require_sound(plan.run.spec, notify)
     return Launch(plan.write(), backend, options, backends={backend: instance})
 
 

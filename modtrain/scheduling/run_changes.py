@@ -23,7 +23,7 @@ from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.run import Change, Run, RunSpec
 
-_EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job"}
+_EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "check"}
 _NOT_COMPARED = _EXECUTION | {"sweep", "params", "hold_schedule"}
 """Options that say where a run is executed, or that are compared separately."""
 _NOUNS: Mapping[str, str] = {"dataroot": "data", "recipe": "recipe"}

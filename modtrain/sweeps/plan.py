@@ -6,7 +6,7 @@ Existing settings are compared, and nothing is created before `SweepPlan.write`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,24 @@ from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.job_record import Record
 from modtrain.scheduling.launcher import worker_command
 from modtrain.scheduling.profile import Profile
+from modtrain.scheduling.recipe_check import require_sound
 from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, SWEEP_FILE
 from modtrain.storage.manifest import check_name
+from modtrain.storage.run import RunSpec
 from modtrain.sweeps import space
 from modtrain.sweeps.space import Space
-from modtrain.sweeps.sweep import MOST_TRIALS, Sweep, SweepRecord, SweepSpec, check_metric, count_trials, new_sweep
+from modtrain.sweeps.sweep import (
+    MOST_TRIALS,
+    Sweep,
+    SweepRecord,
+    SweepSpec,
+    check_metric,
+    count_trials,
+    first_trial,
+    new_sweep,
+)
 
 
 class SweepSection(BaseModel):
@@ -83,6 +94,8 @@ class SweepPlan:
     """Trials at the same time; None where neither the command nor an earlier one says it."""
     trusted: bool = False
     """As of `Sweep`."""
+    checked: RunSpec | None = None
+    """The run whose recipe is checked before the sweep is created; None where it exists, or without the check."""
 
     @property
     def uses_arrays(self) -> bool:
@@ -94,10 +107,12 @@ class SweepPlan:
         independent = self.spec.sampler != "tpe" and not self.spec.prune
         return self.backend.unattended and limit >= len(self.spec.placement) and independent
 
-    def check(self) -> None:
-        """InputError where this is a new sweep whose trials cannot be submitted from this machine."""
+    def check(self, notify: Callable[[str], None]) -> None:
+        """InputError where this is a new sweep whose trials cannot be submitted from this machine, or be trained."""
         if self.sweep is None:
             self.backend.check(self.spec.config["device"])
+        if self.checked is not None:
+            require_sound(self.checked, notify)
 
     def write(self) -> Sweep:
         """Create the sweep, or write what the command changes of an existing one."""
@@ -185,6 +200,7 @@ def plan_sweep(
         backend=backend,
         at_once=at_once,
         trusted=trusted,
+        checked=first_trial(spec, recipe) if config.check and sweep is None else None,
     )
 
 

@@ -59,6 +59,11 @@ class Choices:
         """The points of a grid."""
         return self.choices
 
+    @property
+    def number_of_values(self) -> float:
+        """How many different values there are."""
+        return len(self.choices)
+
     def at(self, share: float) -> Any:
         """The value at a share, 0 <= share < 1, of equal parts."""
         return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
@@ -101,6 +106,11 @@ class Range:
     def integer(self) -> bool:
         """Whether it holds only whole numbers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def number_of_values(self) -> float:
+        """How many different values there are, whatever the `count` of a grid is; infinity for real numbers."""
+        return self.high - self.low + 1 if self.integer else math.inf
 
     @cached_property
     def points(self) -> Sequence[int | float] | None:

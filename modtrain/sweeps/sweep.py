@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
@@ -28,7 +29,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.manifest import as_json, create_folder, read_json, read_manifest
-from modtrain.storage.run import Placement, Run
+from modtrain.storage.run import Placement, Run, RunSpec
 from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
 from modtrain.storage.run_state import RunState
 from modtrain.storage.stop_request import StopRequest, read_stop_request, write_stop_request
@@ -37,7 +38,7 @@ from modtrain.sweeps.space import SAMPLERS
 from modtrain.sweeps.study import PRUNERS
 from modtrain.sweeps.trial import Trial, build_trial
 
-EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "sweep"}
+EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "check", "sweep"}
 """Fields of a config that say where it is executed; every trial has the other ones."""
 MOST_TRIALS = 1_000_000
 CACHED_S = 60.0
@@ -334,6 +335,10 @@ def count_trials(varied: space.Space, sampler: str, trials: int | None) -> int:
     count = trials or points
     if count > points and sampler == "grid":
         raise InputError(f"--trials {trials} is more than the grid has points: {points}.")
+    if sampler == "tpe" and count > (different := math.prod(each.number_of_values for each in varied.values())):
+        raise InputError(
+            f"--trials {trials} is more than the space has points: {different:g}. --sampler grid tries each of them."
+        )
     if count > MOST_TRIALS:
         raise InputError(f"{count} trials are too many for one sweep; take at most {MOST_TRIALS}, as with --trials.")
     return count
@@ -348,6 +353,13 @@ def trial_config(config: Mapping[str, Any], values: Mapping[str, Any], params: t
         f"{each}={json.dumps(values[name], ensure_ascii=False)}" for name, group in groups.items() for each in group
     ]
     return read_config(None, {**config, **fields}, settings)
+
+
+def first_trial(spec: SweepSpec, recipe: Recipe) -> RunSpec:
+    """The `run.json` of a trial with the first values of the space, and the metric of the sweep."""
+    values = next(space.corners(space.from_json(spec.space)))
+    run = new_spec(trial_config(spec.config, values, recipe.params), recipe, spec.placement)
+    return run.model_copy(update={"metric": spec.metric})
 
 
 def _checked(config: Config, recipe: Recipe, varied: space.Space) -> Config:

@@ -42,8 +42,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
             group.setdefault("initial_lr", group["lr"])
-        self.updates = resolve(self.module.updates, params)
-        self.decay = resolve(self.module.ema, params) or 0.0
+        self.updates = resolve(self.module.updates, params, "updates", name)
+        self.decay = resolve(self.module.ema, params, "ema", name) or 0.0
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1

@@ -26,8 +26,6 @@ from modtrain.storage.run import Run
 
 log = logging.getLogger(__name__)
 
-POSITION = frozenset({"step", "epoch", "lr", "at", "seconds"})
-"""Fields of a line of a training curve besides the losses; no loss may have one of these names."""
 SHORTEST_WAIT_S = 0.5
 """Waits shorter than this are not recorded."""
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
+from modtrain.recipes.contract import check_batch, check_losses, place_of
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
@@ -32,7 +33,7 @@ from modtrain.training.peers import Peers
 from modtrain.training.progress import Progress
 from modtrain.training.publishing import Publishing
 from modtrain.training.random_state import seed_all
-from modtrain.training.records import POSITION, WorkerEvents
+from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.timeline import Stretch, Timeline
 from modtrain.training.timing import PhaseTimer
@@ -93,8 +94,10 @@ class Worker:
             epoch_of_data = self.data.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
             with contextlib.closing(epoch_of_data) as batches:
                 for batch in self.timer.fetching(batches):
+                    self._check_count(epoch)
                     self._train_on(batch)
                     self._between_batches()
+            self._check_count(epoch, is_over=True)
             self._publish(full=True)
             self.progress.log_epoch(self.position)
             if not self.is_finished:
@@ -112,6 +115,7 @@ class Worker:
     def _train_on(self, batch: Batch) -> None:
         """One step of every module on one batch, in the recipe's order."""
         self.nets.forget()
+        check_batch(batch, self.data)
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         for learner in self.learners:
             if learner.set_progress(self.position.schedule_progress):
@@ -119,6 +123,15 @@ class Worker:
                     losses = train_step(learner, self.nets, on_device)
                 learner.metrics.add(self.position.step, losses)
         self.position = self.timeline.at(self.position.step + 1)
+
+    def _check_count(self, epoch: int, *, is_over: bool = False) -> None:
+        """InputError where an epoch yields more or, once it `is_over`, fewer batches than its length says."""
+        is_complete = self.position.epoch > epoch
+        if is_complete != is_over:
+            raise InputError(
+                f"Data.train.epoch ({place_of(self.data.epoch)}) yielded {'fewer' if is_over else 'more'} batches in "
+                f"epoch {epoch} than the {len(self.data)} of its __len__; make both the same."
+            )
 
     def _between_batches(self) -> None:
         """Inside an epoch: exchange, retry a failed publish, exit if requested. The end of an epoch does all of it."""
@@ -210,20 +223,15 @@ def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tenso
     """One optimisation step of one module; every other network only lets gradients pass."""
     learner.require_grad(True)
     nets.enter(learner.name)
-    losses = learner.module.loss(nets, batch, learner.params)
-    check_losses(learner.name, losses)
+    try:
+        losses = learner.module.loss(nets, batch, learner.params)
+    except Exception as error:
+        error.add_note(f"in the loss of {learner.name}")
+        raise
+    check_losses(learner.name, learner.module, losses)
     learner.optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     learner.optimizer.step()
     learner.require_grad(False)
     learner.update_average()
     return losses
-
-
-def check_losses(module: str, losses: Mapping[str, Tensor]) -> None:
-    """InputError where a loss function returned no `loss`, or a name that metrics.jsonl uses itself."""
-    if "loss" not in losses:
-        raise InputError(f"The loss of {module} returned {', '.join(losses)}; it must return a 'loss'.")
-    for name in losses.keys() & POSITION:
-        reserved = ", ".join(sorted(POSITION))
-        raise InputError(f"The loss of {module} returned {name!r}; rename it: metrics.jsonl reserves {reserved}.")

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from modtrain import plugins
 from modtrain.errors import (
     OUTCOMES,
     FencedOut,
@@ -86,7 +87,7 @@ def work(
             raise
         except BaseException as error:
             code = 1 if filesystem.fault_of(error) is None else StorageError.exit_code  # `_log_to_files` converts it
-            state, trouble = "failed", f"{type(error).__name__}: {error}"
+            state, trouble = "failed", _describe(error, run.spec.recipe)
             log.exception("The worker failed")
             raise
         finally:
@@ -115,6 +116,12 @@ class _Start:
         self._heartbeat.report(trouble=self._backoff.trouble)
         if (reason := self._shutdown.reason()) is not None:
             raise reason.error_at_start()
+
+
+def _describe(error: BaseException, recipe: str) -> str:
+    """An unexpected exception with the line of the recipe and the module whose loss was computed."""
+    place = plugins.line_of(error, recipe) if plugins.is_file(recipe) else None
+    return " ".join([plugins.summary(error), f"({place})" if place else "", *getattr(error, "__notes__", ())]).strip()
 
 
 def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:

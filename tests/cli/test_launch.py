@@ -173,7 +173,7 @@ def test_a_recipe_that_fails_in_the_worker_is_said(
 ) -> None:
     broken = tmp_path / "broken.py"
     broken.write_text(PAINTING.read_text().replace("nn.Conv2d(3, 3, 1)", "nn.Conv2d(3, 3, 1 // 0)"))
-    result = type_(*launch("broken", "--nodes", 1, recipe=broken))
+    result = type_(*launch("broken", "--nodes", 1, "--no-check", recipe=broken))
     assert result.code == 1
     assert "ZeroDivisionError" in result.out
 

@@ -33,7 +33,7 @@ def test_help_lists_every_command_whole_and_the_exit_codes(type_: Terminal) -> N
     result = type_("--help")
     assert result.code == 0
     assert "..." not in result.out.replace("[ARGS]...", "")
-    for command in ["launch", "worker", "status", "stop", "evaluate", "apply", "recipes", "doctor"]:
+    for command in ["launch", "worker", "status", "stop", "evaluate", "apply", "recipes", "check", "doctor"]:
         assert f"  {command} " in result.out
         assert type_(command, "--help").out.startswith(f"Usage: modtrain {command}")
     assert type_().out == result.out

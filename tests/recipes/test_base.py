@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ from modtrain.recipes.base import Module, Reads, Recipe, check_graph
 from modtrain.recipes.loading import data_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    opponents: int = 8
 
 
 def module(**values: Any) -> Module:
@@ -43,8 +48,8 @@ def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapp
         check_graph(modules)
 
 
-def recipe(**values: Any) -> Recipe:
-    return Recipe(params=int, data=lambda d, p: None, modules={"a": module()}, **values)  # type: ignore[arg-type, return-value]
+def recipe(params: Any = Params, **values: Any) -> Recipe:
+    return Recipe(params=params, data=lambda d, p: None, modules={"a": module()}, **values)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("names", ["fid", {"fid"}, (5,), ("",), None])
@@ -53,10 +58,18 @@ def test_lower_is_better_takes_a_tuple_of_names_and_nothing_else(names: Any) -> 
         recipe(evaluate=lambda nets, test, params: None, lower_is_better=names)
 
 
+class OneBatch:
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Generator[Mapping[str, Tensor], None, None]:
+        yield {"real": torch.ones(1)}
+
+
 def test_data_that_a_recipe_draws_is_the_same_in_every_worker_and_follows_from_the_seed() -> None:
     def drawn(seed: int) -> list[float]:
         spec = RunSpec(recipe="drawn", placement=[["a"]], epochs=1, seed=seed)
-        data = data_of(spec, replace(recipe(), data=lambda dataroot, params: Data(train=[0], test=test())), None)  # type: ignore[arg-type]
+        data = data_of(spec, replace(recipe(), data=lambda dataroot, params: Data(train=OneBatch(), test=test())), None)  # type: ignore[arg-type]
         return list(data.test.flatten())
 
     def test() -> Tensor:
@@ -65,6 +78,79 @@ def test_data_that_a_recipe_draws_is_the_same_in_every_worker_and_follows_from_t
     before = np.random.get_state()[1]
     assert drawn(1) == drawn(1) != drawn(2)
     assert (np.random.get_state()[1] == before).all()
+
+
+@dataclass
+class Thawed:
+    lr: float = 1.0
+
+
+@dataclass(frozen=True)
+class Untyped:
+    lr: float = 1.0
+    momentum = 0.9
+
+
+@dataclass(frozen=True)
+class Grouped:
+    generator: Thawed = field(default_factory=Thawed)
+
+
+@pytest.mark.parametrize(
+    ("construct", "sentence"),
+    [
+        (
+            lambda: recipe(exchange_every=0),
+            "exchange_every = 0 is not allowed; it is a number of steps, at least 1, or None.",
+        ),
+        (lambda: recipe(epochs=0), "epochs = 0 is not allowed; it is a whole number, at least 1."),
+        (
+            lambda: recipe(max_staleness=-1),
+            "max_staleness = -1 is not allowed; it is a number of epochs, at least 0, or None.",
+        ),
+        (
+            lambda: module(updates=0),
+            "updates = 0 is not allowed; it is a whole number, at least 1, or a function of the parameters.",
+        ),
+        (
+            lambda: module(ema=1.5),
+            "ema = 1.5 is not allowed; it is a decay in [0, 1), None, or a function of the parameters.",
+        ),
+        (
+            lambda: Reads("judge", last=0),
+            "last = 0 is not allowed; it is a whole number, at least 1, or a function of the parameters.",
+        ),
+        (lambda: module(schedule=0.5), "`schedule` of a module is 0.5, but must be a function."),
+        (lambda: recipe(evaluate={"fid": 1}), "`evaluate` of a recipe is {'fid': 1}, but must be a function."),
+        (
+            lambda: recipe(Params()),
+            "params is an object of Params, but must be the class itself: write params=Params.",
+        ),
+        (lambda: recipe(int), "params = int is not a dataclass; write @dataclass(frozen=True, kw_only=True)."),
+        (lambda: recipe(Thawed), "Thawed is not frozen; write @dataclass(frozen=True, kw_only=True)."),
+        (lambda: recipe(Grouped), "Thawed is not frozen; write @dataclass(frozen=True, kw_only=True)."),
+        (
+            lambda: recipe(Untyped),
+            "Untyped.momentum has no type, so it is no parameter; write momentum: float = ...",
+        ),
+        (
+            lambda: check_graph({"average": module()}),
+            "Module name 'average' cannot be used; use a Python name such as 'discriminator'.",
+        ),
+        (
+            lambda: check_graph({"class": module()}),
+            "Module name 'class' cannot be used; use a Python name such as 'discriminator'.",
+        ),
+        (
+            lambda: check_graph({"evaluation": module()}),
+            "Module name 'evaluation' cannot be used; use a Python name such as 'discriminator'.",
+        ),
+    ],
+)
+def test_what_no_run_could_use_is_refused_where_it_is_constructed(construct: Callable[[], Any], sentence: str) -> None:
+    with pytest.raises(InputError) as refused:
+        construct()
+    assert str(refused.value) == sentence
 
 
 def test_lower_is_better_needs_an_evaluate() -> None:
@@ -76,18 +162,18 @@ def test_lower_is_better_needs_an_evaluate() -> None:
 def test_a_worker_reads_the_most_versions_that_one_of_its_modules_asks_for() -> None:
     modules = {
         "one": module(reads=("judge",)),
-        "two": module(reads=(Reads("judge", last=lambda params: params),)),
+        "two": module(reads=(Reads("judge", last=lambda params: params.opponents),)),
         "judge": module(),
     }
-    recipe = Recipe(params=int, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
-    assert recipe.reads(["one", "two"], 8) == {"judge": 8}
-    assert recipe.reads(["one"], 8) == {"judge": 1}
-    assert recipe.reads(["one", "two", "judge"], 8) == {}
+    recipe = Recipe(params=Params, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
+    assert recipe.reads(["one", "two"], Params()) == {"judge": 8}
+    assert recipe.reads(["one"], Params()) == {"judge": 1}
+    assert recipe.reads(["one", "two", "judge"], Params()) == {}
 
 
 def test_a_worker_exchanges_inside_an_epoch_only_what_other_workers_read() -> None:
     modules = {"maker": module(reads=("judge",)), "judge": module(reads=("maker",)), "coder": module(reads=("judge",))}
-    recipe = Recipe(params=int, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
+    recipe = Recipe(params=Params, data=lambda d, p: None, modules=modules)  # type: ignore[arg-type, return-value]
     assert recipe.read_by_others(["maker"]) == {"maker"}
     assert recipe.read_by_others(["maker", "judge"]) == {"judge"}
     assert recipe.read_by_others(["coder"]) == recipe.read_by_others(["maker", "judge", "coder"]) == set()

@@ -196,7 +196,7 @@ def test_a_loss_may_not_have_the_name_of_another_field_of_the_curve(
 ) -> None:
     recipe = changed(tmp_path / "named.py", tiny_recipe, ON_REAL, f'"{name}": on_real.mean()}}')
     run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
-    with pytest.raises(InputError, match=f"loss of discriminator returned '{name}'; rename it"):
+    with pytest.raises(InputError, match=rf"loss of discriminator \(named.py, line \d+\) returned '{name}'; rename"):
         runs.finish(run)
 
 

@@ -26,6 +26,7 @@ PRELOADED = (
     "torch",
     "modtrain.training.worker_process",
     "modtrain.training.evaluation",
+    "modtrain.training.recipe_check.check",
     "modtrain.training.trackers.tensorboard",
     "modtrain.recipes.latent_translation",
     "modtrain.cli.terminal",

@@ -17,7 +17,7 @@ from typing import Any
 
 FORK_OF = "fork of "
 """The name of a fork's process begins with this; the process id of the one that stands for it follows."""
-MODULES = {"modtrain", "modtrain.training.step_costs"}
+MODULES = {"modtrain", "modtrain.training.recipe_check", "modtrain.training.step_costs"}
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
 FREE = {

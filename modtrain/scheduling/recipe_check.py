@@ -1,0 +1,86 @@
+"""The check of a recipe before a run is created, in a process of its own (`training/recipe_check`).
+
+It can be ended where it takes too long, gives its memory back, and leaves the random generators of this process alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from modtrain.errors import InputError, did_you_mean
+from modtrain.scheduling.backends.base import python_path
+from modtrain.storage.run import RunSpec
+
+LAUNCH_S = 60.0
+"""Longest check of a launch; what is not checked by then is not checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What the check of a recipe has found."""
+
+    violations: list[str]
+    """One sentence for each thing with which the run could not be trained, evaluated or resumed."""
+    warnings: list[str]
+    metrics: list[str] | None
+    """Names of the metrics of the evaluation, the first one first; None where it was not evaluated."""
+    seconds: float
+
+
+def check_recipe(spec: RunSpec, *, timeout_s: float | None = None) -> CheckResult:
+    """Check the recipe of a run with its data and parameters, on the CPU. Nothing is created.
+
+    Where the check does not come to its end, a warning says so.
+    """
+    command = [sys.executable, "-m", "modtrain.training.recipe_check"]
+    pipe, started_at = subprocess.PIPE, time.monotonic()
+    environment = os.environ | python_path()
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            output, errors = process.communicate(spec.model_dump_json(), timeout_s)
+            problem = errors.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            problem = f"it took longer than {timeout_s:g} s"
+    findings = _last_line(output)
+    unfinished = findings.pop("part", "the recipe")
+    if unfinished:
+        findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")
+    elif findings["metrics"] is not None and spec.metric is not None:
+        findings["violations"] += _unknown_metric(spec, findings["metrics"])
+    return CheckResult(**findings, seconds=time.monotonic() - started_at)
+
+
+def require_sound(spec: RunSpec, notify: Callable[[str], None]) -> CheckResult:
+    """Check the recipe of a run that is about to be created; InputError with what is wrong, `notify` of warnings."""
+    result = check_recipe(spec, timeout_s=LAUNCH_S)
+    for warning in result.warnings:
+        notify(warning)
+    if result.violations:
+        skip = "Nothing was created. `modtrain check` repeats this check, `--no-check` leaves it out."
+        raise InputError("\n".join([*result.violations, skip]))
+    return result
+
+
+def _unknown_metric(spec: RunSpec, metrics: list[str]) -> list[str]:
+    """A sentence where the run's metric is not measured; the training of a module has others, `module.scalar`."""
+    name = str(spec.metric)
+    if name in metrics or name.partition(".")[0] in {module for modules in spec.placement for module in modules}:
+        return []
+    known = ", ".join(metrics)
+    return [f"The evaluation measures no {name!r}; it has {known}.{did_you_mean(name, metrics)}"]
+
+
+def _last_line(output: str) -> dict[str, Any]:
+    """The findings that were written last, in a line that is complete."""
+    lines = [line for line in output.splitlines(keepends=True) if line.endswith("\n")]
+    nothing: dict[str, Any] = {"part": "the recipe", "violations": [], "warnings": [], "metrics": None}
+    return dict(json.loads(lines[-1])) if lines else nothing

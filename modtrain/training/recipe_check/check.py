@@ -1,0 +1,120 @@
+"""check_recipe(spec): every part of a recipe once, in the order of a run."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modtrain.data.base import Batch
+from modtrain.errors import InputError
+from modtrain.recipes.contract import check_evaluation, place_of
+from modtrain.recipes.loading import data_of, load_recipe, params_of
+from modtrain.recipes.nets_view import Nets
+from modtrain.storage.run import Run, RunSpec
+from modtrain.training.learner import Learner
+from modtrain.training.peers import freeze
+from modtrain.training.recipe_check import batches, steps
+from modtrain.training.recipe_check.findings import Findings, confirmed, first_samples, violations_in
+
+
+def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
+    """Check the recipe of a run on the CPU; `report` gets the findings before each part and at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        check = _Check(Run(Path(folder), spec), report)
+        check.run()
+    check.findings.part = ""
+    report(check.findings)
+    return check.findings
+
+
+class _Check:
+    """One check; its learners publish into the temporary folder of `run`."""
+
+    def __init__(self, run: Run, report: Callable[[Findings], None]) -> None:
+        self.findings = Findings()
+        self._run, self._spec, self._report = run, run.spec, report
+        self._recipe = load_recipe(run.spec.recipe)
+        self._params = params_of(run.spec, self._recipe)
+        self._learners: list[Learner] = []
+        self._batches: list[Batch] = []
+        self._test: Any = None
+
+    def run(self) -> None:
+        """Run all parts; those that need what could not be made are left out."""
+        self._check("`data`", self._make_data)
+        for name in self._recipe.modules:
+            self._check(f"the network or optimizer of {name}", partial(self._build, name))
+        if self.findings.violations:
+            return
+        most = max([1, *(last for learner in self._learners for last in learner.reads.values())])
+        nets = Nets({t.name: [t.net] * most for t in self._learners}, {t.name: t.reads for t in self._learners})
+        for learner in self._learners:
+            self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner))
+            self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
+        if not self.findings.violations:
+            for learner in self._learners:
+                self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
+        if self._recipe.evaluate is not None:
+            self._check("`evaluate`", partial(confirmed, self._evaluate))
+
+    def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> None:
+        self.findings.part = part
+        self._report(self.findings)
+        self.findings.violations += violations_in(self._spec.recipe, part, check)
+
+    def _make_data(self) -> None:
+        data = data_of(self._spec, self._recipe, self._params)
+        self._test = data.test
+        self._batches = batches.first_and_last(data.train, self._spec.seed)
+        self.findings.warnings += batches.impurity(data.train, self._spec.seed, self._batches[0])
+
+    def _build(self, name: str) -> None:
+        learner = Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check")
+        if not isinstance(learner.optimizer, torch.optim.Optimizer):
+            where = place_of(learner.module.optimizer)
+            raise InputError(f"The optimizer of {name} ({where}) is no torch.optim.Optimizer; return one.")
+        self._learners.append(learner)
+
+    def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
+        """A step on each batch; the last one may have another shape than the first."""
+        for batch in self._batches:
+            if found := confirmed(partial(self._step, learner, nets, batch)):
+                yield from found
+                return
+        learner.require_grad(False)
+        self.findings.warnings += steps.weak_gradient(learner)
+
+    def _step(self, learner: Learner, nets: Nets, batch: Batch, samples: int | None) -> list[str]:
+        part = f"the loss of {learner.name}"
+        some = {name: first_samples(value, samples) for name, value in batch.items()}
+        return violations_in(self._spec.recipe, part, partial(steps.step, learner, nets, some))
+
+    def _evaluate(self, samples: int | None) -> list[str]:
+        return violations_in(self._spec.recipe, "`evaluate`", partial(self._evaluate_on, samples))
+
+    def _evaluate_on(self, samples: int | None) -> None:
+        evaluate = self._recipe.evaluate
+        assert evaluate is not None
+        nets = {t.name: [freeze(copy.deepcopy(t.average or t.net), "eval")] for t in self._learners}
+        try:
+            with torch.no_grad():
+                evaluation = evaluate(Nets(nets, {}), first_samples(self._test, samples), self._params)
+        except InputError as error:
+            if self._test is not None:
+                raise
+            self.findings.warnings.append(str(error))  # data without a test set can be trained on
+            return
+        self.findings.metrics = list(check_evaluation(evaluation, evaluate).metrics)
+
+
+def _save_and_load(learner: Learner) -> None:
+    """Publish a full version and resume from it, as a worker does."""
+    learner.publish(epoch=0, step=0, full=True, final=False)
+    for checkpoint in learner.resumable().values():
+        learner.resume(checkpoint, learner.read(checkpoint))

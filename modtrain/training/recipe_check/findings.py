@@ -1,0 +1,67 @@
+"""Findings: what the check of a recipe has found so far, and how user code that it calls becomes a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from modtrain import plugins
+from modtrain.errors import ModtrainError
+
+SAMPLES = 4
+"""Samples of a batch, and of the test data, with which a function is called first."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Findings:
+    """What was found; `part` is what is being checked now, empty once everything is."""
+
+    part: str = ""
+    violations: list[str] = field(default_factory=list)
+    """One sentence for each thing with which the run could not be trained, evaluated or resumed."""
+    warnings: list[str] = field(default_factory=list)
+    metrics: list[str] | None = None
+    """Names of the metrics of the evaluation; None where it was not evaluated."""
+
+
+def violations_in(recipe: str, part: str, check: Callable[[], Iterable[str] | None]) -> list[str]:
+    """The violations that a check returns or yields; an exception is one more, with the line of the recipe."""
+    found = list[str]()
+    try:
+        with plugins.user_code_errors("recipe", recipe, part):
+            for violation in check() or ():
+                found.append(violation)  # those before an exception count
+    except ModtrainError as error:
+        found.append(str(error))
+    return found
+
+
+def confirmed(check: Callable[[int | None], list[str]]) -> list[str]:
+    """What a check finds: with few samples, which is quick, and where that finds something with all of them.
+
+    A loss may need the batch size of the parameters, and an evaluation all of the test data.
+    """
+    return check(SAMPLES) and check(None)
+
+
+def first_samples(value: T, count: int | None) -> T:
+    """Tensors, and containers of tensors, with their first `count` entries; other values, and for None, as they are."""
+    changed: Any = value
+    if count is None:
+        return value
+    if isinstance(value, Tensor):
+        changed = value[:count] if value.dim() else value
+    elif isinstance(value, dict):
+        changed = {name: first_samples(item, count) for name, item in value.items()}
+    elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        changed = type(value)(first_samples(item, count) for item in value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        changed = dataclasses.replace(value, **{name: first_samples(item, count) for name, item in items.items()})
+    return changed  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""One step of a module on one batch: its loss, its gradient, and what a loss must leave alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from modtrain.data.base import Batch
+from modtrain.recipes.contract import check_losses, place_of
+from modtrain.recipes.nets_view import Nets
+from modtrain.training.learner import Learner
+from modtrain.training.recipe_check.batches import are_equal, copy_of
+from modtrain.training.worker import train_step
+
+POINTS = (0.0, 0.25, 0.5, 0.75, 0.99)
+"""Progress of the run at which a schedule is evaluated."""
+
+
+def schedule(learner: Learner) -> Iterator[str]:
+    """What is wrong with the schedule; the learner is left at a progress at which it trains, if there is one."""
+    if (function := learner.module.schedule) is not None:
+        for point in POINTS:
+            factor = function(point, learner.params)
+            if not isinstance(factor, int | float) or not math.isfinite(factor):
+                yield (
+                    f"The schedule of {learner.name} ({place_of(function)}) returned {factor!r} at progress {point}; "
+                    "it must return a finite float."
+                )
+                return
+    _ = any(learner.set_progress(point) for point in POINTS)
+
+
+def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
+    """What is wrong with the loss of a module on a batch; the weights change by one step where nothing is."""
+    loss = f"The loss of {learner.name} ({place_of(learner.module.loss)})"
+    given = copy_of(batch)
+    nets.forget()
+    nets.enter(learner.name)
+    learner.require_grad(True)
+    losses = learner.module.loss(nets, given, learner.params)
+    check_losses(learner.name, learner.module, losses)
+    if not are_equal(given, batch):
+        yield f"{loss} changes the batch, which the other modules of its worker get as well; change a copy of it."
+    for name, value in losses.items():
+        if not math.isfinite(float(value.detach())):
+            yield f"{loss} returned {float(value.detach())} as {name!r} with the initial weights."
+            return
+    nets.forget()
+    train_step(learner, nets, copy_of(batch))
+    if all(weight.grad is None for weight in learner.weights):
+        yield f"{loss} gives no gradient to the weights of {learner.name}; compute it with nets.{learner.name}."
+
+
+def weak_gradient(learner: Learner) -> Iterator[str]:
+    """A sentence where the gradient of the last step is 0 for every weight."""
+    gradients = [weight.grad for weight in learner.weights if weight.grad is not None]
+    if gradients and not any(bool(gradient.any()) for gradient in gradients):
+        yield f"The gradient of {learner.name} is 0 for every weight with the initial weights."
