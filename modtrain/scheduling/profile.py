@@ -83,7 +83,7 @@ class Profile(BaseModel):
     dependency: Word | None = Field(None, description="jobs to wait for, such as afterok:8812")
     array_limit: int = Field(1000, ge=0, description="largest number of tasks in one array; 0: no arrays [1000]")
     chain: int = Field(
-        1, ge=1, le=1000, description="jobs submitted one after the other; 1: a job continues itself [1]"
+        1, ge=1, le=1000, description="jobs submitted in advance; 1: a job submits the next (PBS: flatuid) [1]"
     )
     publish_before_s: float = Field(120.0, gt=0, description="seconds before the time limit to publish and leave [120]")
     poll_s: float = Field(10.0, gt=0, description="seconds between two queries of the scheduler [10]")

@@ -98,3 +98,21 @@ def test_a_user_s_variables_do_not_change_what_is_submitted(
     )
     assert seen("slurm", directives=["-A physics"]) == {"SBATCH_PARTITION"}
     assert seen("pbs") == set()
+
+
+def test_a_job_finds_the_server_that_its_user_has_chosen(
+    bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PBS_DEFAULT", "pbs 2")
+    (script,) = backend("pbs").scripts([job(tmp_path)])
+    assert "\nexport PBS_DEFAULT='pbs 2'\n" in script.read_text()
+
+
+def test_a_job_that_the_scheduler_does_not_end_is_not_called_ended(
+    bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.scheduling.backends.batch.CANCEL_S", 0.1)
+    executable(bin / "qstat", "printf 'Job Id: 7.pbs1\\n    job_state = R\\n\\n'")
+    executable(bin / "qdel", "echo 'qdel: Unauthorized Request 7.pbs1' >&2; exit 159")
+    with pytest.raises(BackendSilent, match=r"has not ended 7\.pbs1\. It said: qdel: Unauthorized Request 7\.pbs1\."):
+        backend("pbs").cancel([f"{tmp_path}/0.journal@7.pbs1"])

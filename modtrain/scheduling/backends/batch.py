@@ -51,6 +51,8 @@ class BatchBackend:
     """Parts of the submitting command's message where it cannot reach its server."""
     after_options: tuple[str, ...]
     """Of the submitting command, which replace a script's own dependency: the job waits for the end of job `{}`."""
+    server_variables: tuple[str, ...] = ()
+    """Variables that choose a server, which a job has to choose as well."""
     id_line: re.Pattern[str]
     """The line with the id of a submitted job (its first group): a site's wrapper may print others."""
     array_option: str
@@ -160,20 +162,30 @@ class BatchBackend:
             queried, states = links, self.query(list(links))
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Cancel the jobs, including those that were submitted meanwhile to continue them, and wait for their end."""
+        """Cancel the jobs, including those that were submitted meanwhile to continue them, and wait for their end.
+
+        BackendSilent with the words of the scheduler where they do not end.
+        """
         cancelled: set[str] = set()
+        live: dict[str, JobState] = {}
+        words = ""
 
         def all_gone() -> bool | None:
+            nonlocal live, words
             live = {id: state for id, state in self.status(ids).items() if state.live}
             # A job that is pending again was just being requeued by its own script: cancel it once more.
             again = {arg for id, state in live.items() if state.phase == "pending" for arg in self.cancelled_by(id)}
             new = [arg for id in live for arg in self.cancelled_by(id) if arg in again or arg not in cancelled]
             if new:
                 cancelled.update(new)
-                run([*self.cancel_command, *dict.fromkeys(new)])
+                words = one_line(run([*self.cancel_command, *dict.fromkeys(new)]).stderr) or words
             return None if live else True
 
-        filesystem.wait_until(all_gone, timeout_s=CANCEL_S)
+        if filesystem.wait_until(all_gone, timeout_s=CANCEL_S) is None:
+            jobs = ", ".join(link for id in live for link in Journal(id).links[-1:])
+            said = f" It said: {words.rstrip('.')}." if words else ""
+            command = self.cancel_command[0]
+            raise BackendSilent(f"After {CANCEL_S:.0f} s {command} has not ended {jobs}.{said} Try again later.")
         if cancelled:  # some schedulers report a job as completed while its processes still run
             filesystem.wait_until(lambda: all(Journal(id).closed for id in ids) or None, timeout_s=JOURNAL_S)
 
@@ -189,11 +201,16 @@ class BatchBackend:
             marker=self.marker,
             directives=[*_without(self.directives(job), self.profile.leave_out), *self.profile.directives],
             command=[self.profile.python or job.command[0], *job.command[1:]],
-            environment={**job.environment, **({GIVEN_GPUS: str(self.profile.gpus)} if self.profile.gpus else {})},
+            environment={**job.environment, **self._own_variables()},
             tools=Path(program).parent if program else None,
             umask=f"{_umask():04o}",
             profile=self.profile,
         )
+
+    def _own_variables(self) -> dict[str, str]:
+        """Variables by which a job finds the server of this process, and knows how many GPUs it was given."""
+        server = {name: os.environ[name] for name in self.server_variables if name in os.environ}
+        return server | ({GIVEN_GPUS: str(self.profile.gpus)} if self.profile.gpus else {})
 
     def _array_scripts(self, array: Array) -> Iterator[Script]:
         if self.profile.chain > 1:

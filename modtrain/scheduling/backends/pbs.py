@@ -46,6 +46,7 @@ class PbsBackend(BatchBackend):
     cancel_command = ("qdel",)
     unreachable = ("annot connect to", "ommunication failure", "Unable to contact")
     after_options = ("-W", "depend=afterany:{}")
+    server_variables = ("PBS_DEFAULT", "PBS_SERVER")
     id_line = re.compile(r"([0-9]+(?:\[\])?(?:\.[A-Za-z0-9._-]+)?)")
 
     def __init__(self, options: BackendOptions) -> None:
