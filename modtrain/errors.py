@@ -124,6 +124,20 @@ CONSEQUENCES = (PeerTimeout.exit_code, FencedOut.exit_code)
 """Exit codes of workers that failed because of another worker; the cause is to be looked for there."""
 
 
+def plain(text: str, keep: str = "") -> str:
+    """Text with control characters and bytes that are not UTF-8 escaped, except the characters to `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """Python puts a byte that is not UTF-8 into the name of a file as a character from U+DC80 to U+DCFF."""
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def counted(number: int, noun: str) -> str:
     """`1 epoch`, `3 epochs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from modtrain.cli import check, closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
-from modtrain.cli.output import KEPT, echo, plain
-from modtrain.errors import ModtrainError, StorageError, did_you_mean
+from modtrain.cli.output import KEPT, echo
+from modtrain.errors import ModtrainError, StorageError, did_you_mean, plain
 from modtrain.storage.filesystem import fault_of
 
 app = typer.Typer(

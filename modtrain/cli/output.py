@@ -6,23 +6,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
 
+from modtrain.errors import plain
+
 KEPT = "\n\t"
 FORMULA = ("=", "+", "-", "@")
 """First characters for which spreadsheets take a text to be a formula."""
-
-
-def plain(text: str, keep: str = "") -> str:
-    """Text with control characters and invalid bytes escaped, except the characters to `keep`."""
-    if text.isprintable():
-        return text
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def echo(text: str = "", *, err: bool = False, nl: bool = True, in_place: bool = False) -> None:

@@ -21,8 +21,8 @@ from rich.text import Text as Text
 
 from modtrain.cli import closed_pipe
 from modtrain.cli.output import KEPT
-from modtrain.cli.output import plain as plain
 from modtrain.errors import counted
+from modtrain.errors import plain as plain
 
 WIDE, NARROW = 100, 60
 """Widths in columns: from the first one peers have a column of their own, below the second one numbers are omitted."""

@@ -73,11 +73,20 @@ class CroppedPictures:
         return {self.name: crop[:, :, ::-1] if is_mirrored else crop}
 
 
-def unpaired(dataroot: Path | None, *, load_size: int, crop_size: int, batch_size: int, flip: bool = True) -> Data:
+def unpaired(
+    dataroot: Path | None,
+    *,
+    load_size: int,
+    crop_size: int,
+    batch_size: int,
+    flip: bool = True,
+    grey_range: tuple[float, float] | None = None,
+) -> Data:
     """Training batches and an `UnpairedTest`, from the folders of `dataroot` or, without one, from the fruits.
 
     Training images are resized to `load_size` and cropped at random to `crop_size`; test images are resized to
-    `crop_size`. Without test images `test` is None. Raises InputError.
+    `crop_size`. Without test images `test` is None. `grey_range` are black and white of grey images with more than 8
+    bits, for files that do not declare them. Raises InputError.
     """
     if not 1 <= crop_size <= load_size:
         raise InputError(f"crop_size must be from 1 to load_size: got crop_size={crop_size}, load_size={load_size}.")
@@ -86,7 +95,7 @@ def unpaired(dataroot: Path | None, *, load_size: int, crop_size: int, batch_siz
     if dataroot is None:
         a, b, test, description = _fruits(load_size, crop_size)
     else:
-        a, b, test, description = _folders(dataroot, load_size, crop_size)
+        a, b, test, description = _folders(dataroot, load_size, crop_size, grey_range)
     batches = unpaired_batches(a=a, b=b, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip)
     return Data(train=batches, test=test, description=description)
 
@@ -115,18 +124,18 @@ def _fruits(load_size: int, crop_size: int) -> Loaded:
     return train.train_a, train.train_b, test_images, f"fruits {crop_size}x{crop_size}: {counts}"
 
 
-def _folders(dataroot: Path, load_size: int, crop_size: int) -> Loaded:
+def _folders(dataroot: Path, load_size: int, crop_size: int, grey_range: tuple[float, float] | None) -> Loaded:
     train_a, train_b, *of_test = unpaired_folders(dataroot)
-    a, b = load(train_a, load_size), load(train_b, load_size)
+    a, b = (load(paths, load_size, grey_range=grey_range) for paths in (train_a, train_b))
     test = None
     test_counts = "no images for testing (no testA and testB)"
     if of_test:
-        pixels_a, pixels_b = (_stack(paths, crop_size) for paths in of_test)
+        pixels_a, pixels_b = (_stack(paths, crop_size, grey_range) for paths in of_test)
         test = UnpairedTest(pixels_a=pixels_a, pixels_b=pixels_b)
         test_counts = f"{len(test.pixels_a)} A and {len(test.pixels_b)} B for testing"
     return a, b, test, f"{dataroot} {crop_size}x{crop_size}: {len(a)} A and {len(b)} B for training, {test_counts}"
 
 
-def _stack(paths: Paths, size: int) -> Tensor:
-    pictures = load(paths, size)
+def _stack(paths: Paths, size: int, grey_range: tuple[float, float] | None) -> Tensor:
+    pictures = load(paths, size, grey_range=grey_range)
     return torch.stack([pictures[index] for index in range(len(pictures))])

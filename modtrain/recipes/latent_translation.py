@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from modtrain.data.base import Batch, Data
+from modtrain.data.grey_range import GreyRange
 from modtrain.data.unpaired import UnpairedTest, unpaired
 from modtrain.data.unpaired_folders import unpaired_folders
 from modtrain.errors import InputError
@@ -109,6 +110,7 @@ class Params:
     load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
     crop_size: int = Field(default=48, ge=24, multiple_of=4, description="edge of a random crop, a multiple of 4")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
+    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
     encoder_decoder: EncoderDecoderParams = EncoderDecoderParams()
     translator: TranslatorParams = TranslatorParams()
     discriminator: DiscriminatorParams = DiscriminatorParams()
@@ -244,7 +246,7 @@ def in_batches(net: Callable[[Tensor], Tensor], images: Tensor, params: Params) 
 def data(dataroot: Path | None, params: Params) -> Data:
     """A folder with `trainA trainB testA testB`, or the built-in apples and oranges."""
     sizes = {"load_size": params.load_size, "crop_size": params.crop_size}
-    return unpaired(dataroot, **sizes, batch_size=params.batch_size, flip=params.flip)
+    return unpaired(dataroot, **sizes, batch_size=params.batch_size, flip=params.flip, grey_range=params.grey_range)
 
 
 recipe = Recipe(

@@ -12,7 +12,7 @@ import math
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -52,6 +52,8 @@ def type_name(hint: Any) -> str:
     """A type in the words of a config file: `float`, `dense | separable`, `int | null`."""
     if hint is type(None):
         return "null"
+    if get_origin(hint) is Annotated:
+        return type_name(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
         return " | ".join(type_name(part) for part in get_args(hint))
     if get_origin(hint) is Literal:

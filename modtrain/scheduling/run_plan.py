@@ -30,7 +30,7 @@ from modtrain.scheduling.run_changes import changed_spec, describe
 from modtrain.storage import filesystem
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.layout import RUN_FILE
-from modtrain.storage.manifest import check_name
+from modtrain.storage.manifest import as_json, check_name
 from modtrain.storage.run import Run, RunSpec
 
 
@@ -174,7 +174,7 @@ def measured_costs(spec: RunSpec) -> dict[str, float]:
     """Seconds a step by module, measured in a process of its own (`training/step_costs.py`)."""
     command = [sys.executable, "-m", "modtrain.training.step_costs"]
     environment = os.environ | python_path()
-    result = subprocess.run(command, input=spec.model_dump_json(), capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, input=as_json(spec).decode(), capture_output=True, text=True, env=environment)
     if result.returncode:
         reasons = result.stderr.strip().splitlines() or ["no reason given"]
         raise InputError(f"The costs of the modules could not be measured: {reasons[-1]}")

@@ -120,11 +120,14 @@ def overwrite_file(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
-    """Append one line; a torn line before it is ended first, so that only that one is lost."""
+    """Append one line; a torn line before it is ended first, so that only that one is lost.
+
+    A byte of a name that is not UTF-8 is escaped.
+    """
     with path.open("a+b") as file:
         size = file.seek(0, os.SEEK_END)
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-        file.write((b"\n" if torn else b"") + line.encode() + b"\n")
+        file.write((b"\n" if torn else b"") + line.encode(errors="backslashreplace") + b"\n")
         file.flush()
         if durable:
             os.fsync(file.fileno())

@@ -55,13 +55,21 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
 
 def as_json(spec: BaseModel) -> bytes:
     """The content of a manifest."""
-    return spec.model_dump_json(indent=2).encode() + b"\n"
+    values = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    return values.encode(errors="backslashreplace") + b"\n"  # JSON's escape of a byte of a name that is not UTF-8
+
+
+def parse(content: bytes, form: type[Spec]) -> Spec:
+    """The values of a manifest; ValueError, such as pydantic's ValidationError, where they are not allowed."""
+    if b"\\ud" in content.lower():  # pydantic's parser refuses such an escape
+        return form.model_validate(json.loads(content))
+    return form.model_validate_json(content)
 
 
 def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     """The manifest of a folder; InputError where there is none or a damaged one, StorageError where storage fails."""
     try:
-        return form.model_validate_json(filesystem.read_file(path / file, most=filesystem.SMALL_BYTES))
+        return parse(filesystem.read_file(path / file, most=filesystem.SMALL_BYTES), form)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_missing(path, kind, file)) from None
     except OSError as error:
@@ -70,6 +78,8 @@ def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"{path / file} is damaged or of another version: {where}: {first['msg']}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path / file} is damaged: {error}.") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

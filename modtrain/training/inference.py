@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from modtrain import plugins
-from modtrain.data.images import as_float, find, read_rgb
+from modtrain.data.decoding import read_rgb
+from modtrain.data.images import as_float, find
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.recipes.base import Recipe
@@ -50,6 +51,11 @@ class TrainedModel:
         return Nets({name: [net] for name, net in self.networks.items()}, {})
 
     @property
+    def grey_range(self) -> tuple[float, float] | None:
+        """Black and white of deep grey images, where the recipe has a parameter of that name."""
+        return getattr(self.params, "grey_range", None)
+
+    @property
     def versions(self) -> dict[str, int]:
         return {name: checkpoint.version for name, checkpoint in self.checkpoints.items()}
 
@@ -66,7 +72,7 @@ class TrainedModel:
             applied = self._apply(images if images.dim() == 4 else images[None]).to(images.device)
             return applied if images.dim() == 4 else applied[0]
         if isinstance(images, str | Path):
-            images = read_rgb(Path(images))
+            images = read_rgb(Path(images), self.grey_range)
         if isinstance(images, Image.Image):
             return self.apply_image(images.convert("RGB"))
         raise InputError(f"images is a {type(images).__name__}; give a path, a PIL image or a tensor.")
@@ -144,7 +150,7 @@ def apply_to_files(
     model.check_applicable()
     for file, result in files.items():
         try:
-            image = read_rgb(file)
+            image = read_rgb(file, model.grey_range)
         except InputError as error:
             broken(file, str(error))
             continue

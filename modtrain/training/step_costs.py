@@ -20,6 +20,7 @@ from modtrain.errors import ModtrainError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
+from modtrain.storage.manifest import parse
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.learner import Learner, choose_device
 from modtrain.training.worker import train_step
@@ -54,7 +55,7 @@ def _median_s(learner: Learner, nets: Nets, batch: dict[str, torch.Tensor]) -> f
 def main() -> None:
     """Measure the run on standard input, in a temporary folder, since a learner takes its checkpoint store over."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), RunSpec.model_validate_json(sys.stdin.read()))
+        run = Run(Path(folder), parse(sys.stdin.buffer.read(), RunSpec))
         try:
             costs = step_costs(run, recipe_of(run))
         except ModtrainError as error:

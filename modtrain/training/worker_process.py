@@ -21,6 +21,7 @@ from modtrain.errors import (
     Preempted,
     StorageError,
     counted,
+    plain,
 )
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import GIVEN_GPUS, Heartbeat
@@ -170,7 +171,16 @@ class _FileLog(logging.Handler):
         self._paths = paths
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
+    def format(self, record: logging.LogRecord) -> str:
+        """Names in messages come from files: control characters are escaped."""
+        return plain(super().format(record), "\n\t")
+
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # arguments that do not fit the message: a line of a log never ends the work
+            self.handleError(record)
+            return
         for path in self._paths:
             with contextlib.suppress(OSError):  # stderr has it as well
-                filesystem.append_line(path, self.format(record))
+                filesystem.append_line(path, line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,11 +18,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modtrain.data import images
-from modtrain.data.images import Files, decode, find, load
+from modtrain.data import decoding
+from modtrain.data.decoding import decode
+from modtrain.data.images import Files, find, load
 from modtrain.data.read_ahead import ReadAheadBatches
 from modtrain.data.unpaired import UnpairedTest, unpaired, unpaired_batches
 from modtrain.errors import InputError
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.storage.run import Run
+from tests.support.command import Terminal
+from tests.support.runs import finish
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "automobile2truck"
 COLOUR = (200, 100, 50)
@@ -113,10 +121,76 @@ def test_hidden_and_other_files_are_skipped_and_subfolders_and_links_are_followe
     fill(tmp_path / "data" / "below", 1)
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "round").symlink_to(tmp_path / "data")
-    for name in ("._000.png", "notes.txt", "Thumbs.db"):
+    for name in ("._000.png", "notes.txt", "Thumbs.db", ".DS_Store"):
         (tmp_path / "data" / name).touch()
+    for name in ("@eaDir", ".ipynb_checkpoints", "__MACOSX", ".thumbnails", "$RECYCLE.BIN"):
+        fill(tmp_path / "data" / name, 1)
     names = [path.relative_to(tmp_path / "data").as_posix() for path in find(tmp_path / "data")]
     assert names == ["below/000.png", "linked/000.png"]
+
+
+def test_files_of_kinds_that_are_not_read_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path / "a", 2)
+    for name in ("1.heic", "2.HEIC", "3.avif", "4.gif", "5.jfif", "README", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "a" / name).touch()
+    assert len(find(tmp_path / "a")) == 2
+    sentence = "passed over 6 files of kinds that are not read: 2 .heic, 1 .avif, 1 .gif, 1 .jfif, 1 no suffix."
+    assert caplog.messages == [f"{tmp_path / 'a'}: {sentence}"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "a" / "below", 1)
+    scan = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may read any folder
+    with pytest.raises(PermissionError):
+        find(tmp_path / "a")
+
+
+# Names that are not UTF-8
+
+LATIN = os.fsdecode(b"caf\xe9")
+
+
+def test_a_name_that_is_not_utf8_ends_neither_a_worker_nor_its_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data is in such a folder, and so is the name of a broken image, which every worker logs."""
+    root = tmp_path / LATIN
+    for name, count in {"trainA": 100, "trainB": 2, "testA": 2, "testB": 2}.items():
+        fill(root / name, count)
+    broken = root / "trainA" / f"{LATIN}.png"
+    broken.write_bytes((root / "trainA" / "000.png").read_bytes()[:50])
+    type_ = Terminal(capsys, monkeypatch)
+    sizes = ("--set", "load_size=24", "--set", "crop_size=24", "--batch-size", 2, "--epochs", 1)
+    words = ("--dataroot", root, "--root", tmp_path / "runs", "--name", "other", "--nodes", 1, *sizes)
+    config = Config(
+        dataroot=str(root), root=str(tmp_path / "runs"), name="run", nodes=1, epochs=1,
+        params={"load_size": 24, "crop_size": 24, "batch_size": 50},
+    )  # fmt: skip
+    run = plan_run(find_target(config)).write()
+    assert Run.open(run.path).spec.dataroot == str(root)
+    finish(run)
+    log = run.log_path("translator").read_text()
+    assert f"{tmp_path}/caf\\xe9/trainA/caf\\xe9.png cannot be read as an image" in log
+    shown = type_("launch", *words, "--backend", "local", "--dry-run")
+    assert "caf\\xe9" in shown.out + shown.err
+    assert "Traceback" not in shown.err
+    assert json.loads(type_("status", run.path, "--json").out)["state"] == "finished"
+
+
+def test_a_missing_dataroot_that_is_not_utf8_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = Terminal(capsys, monkeypatch)("launch", "--dataroot", tmp_path / LATIN, "--backend", "local")
+    assert (missing.code, f"{tmp_path}/caf\\xe9 does not exist" in missing.err) == (2, True)
 
 
 # Broken files
@@ -159,7 +233,7 @@ def test_a_decompression_bomb_is_named_and_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_an_image_above_the_limit_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
     Image.new("RGB", (20, 10)).save(tmp_path / "large.png")
     with pytest.raises(InputError, match="20 x 10 pixels, more than the limit of 100"):
         decode(tmp_path / "large.png", 8)

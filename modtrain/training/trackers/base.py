@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from modtrain import plugins
-from modtrain.errors import OUTCOMES, InputError
+from modtrain.errors import OUTCOMES, InputError, plain
 from modtrain.recipes.params import flatten
 from modtrain.storage.history import scalars
 from modtrain.storage.run import Run
@@ -132,8 +132,15 @@ def settings(run: Run) -> dict[str, bool | int | float | str]:
     names = ("recipe", "seed", "epochs", "exchange_every", "max_staleness", "dataroot")
     chosen = {name: getattr(spec, name) for name in names} | {"workers": len(spec.placement)}
     chosen["trial"] = (spec.trial or {}).get("number")
-    plain = flatten(spec.params) | {name: value for name, value in chosen.items() if value is not None}
-    return {name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in plain.items()}
+    values = flatten(spec.params) | {name: value for name, value in chosen.items() if value is not None}
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> bool | int | float | str:
+    """A list and so on as JSON; a text without bytes that are not UTF-8, which trackers cannot encode."""
+    if isinstance(value, int | float):
+        return value
+    return plain(value) if isinstance(value, str) else json.dumps(value)
 
 
 class _TrackerThread(threading.Thread):
