@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.access import problem, templates
@@ -149,7 +150,7 @@ class Dashboard:
         if request.method == "HEAD":
             file.close()
             return Response(media_type=WEIGHTS, headers=headers)
-        return StreamingResponse(_blocks(file, size), media_type=WEIGHTS, headers=headers)
+        return Download(file, size, headers)
 
     def static(self, request: Request) -> Response:
         """A script or style of the pages; 304 where the browser has it."""
@@ -162,6 +163,20 @@ class Dashboard:
         if not name:
             raise HTTPException(404)
         return RedirectResponse(f"./{name}/", 307)  # without the dot `https:host` would lead there
+
+
+class Download(StreamingResponse):
+    """A file as a download, closed as soon as the browser has it or gives it up."""
+
+    def __init__(self, file: BinaryIO, size: int, headers: Mapping[str, str]) -> None:
+        super().__init__(_blocks(file, size), media_type=WEIGHTS, headers=headers)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def html(kind: str, data: dict[str, Any], *, base: str, path: str, live: bool) -> str:
@@ -198,10 +213,9 @@ def asset(file: str) -> Payload:
 
 
 def _blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
-    with file:
-        while size > 0 and (block := file.read(min(size, BLOCK_BYTES))):
-            size -= len(block)
-            yield block
+    while size > 0 and (block := file.read(min(size, BLOCK_BYTES))):
+        size -= len(block)
+        yield block
 
 
 def _path(request: Request) -> str:

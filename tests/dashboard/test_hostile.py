@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import gc
 import json
 import os
 import shutil
+import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ from modtrain.storage.manifest import as_json
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, new_sweep
-from tests.support.serving import Served, copied, embedded, raw, served, trained
+from tests.support.serving import Served, copied, embedded, eventually, raw, served, trained
 
 SECRET = "the-secret-of-another-user"
 NAMES = (
@@ -819,3 +821,36 @@ def test_every_way_of_writing_is_recorded(tmp_path: Path, monitor: WriteMonitor,
         (tmp_path / "other").exists()
         os.listdir(tmp_path)
     assert writes == []
+
+
+def test_a_download_that_is_given_up_closes_its_file(tmp_path: Path, run: Run) -> None:
+    """At once, not when the garbage collector comes by."""
+    path = copied(run, tmp_path / "run")
+    weights = Run.open(path).store("generator").folder(1) / "weights.safetensors"
+    os.truncate(weights, 1 << 28)
+
+    def open_files() -> list[str]:
+        links = [Path(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        return [str(link) for link in links if link.exists() and link.samefile(weights)]
+
+    with served(tmp_path) as one:
+        request = b"GET /weights/run/generator/1/weights.safetensors HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        gc.disable()
+        try:
+            for _ in range(100):
+                with socket.create_connection(("127.0.0.1", one.port), timeout=60) as connection:
+                    connection.sendall(request)
+                    assert connection.recv(12) == b"HTTP/1.1 200"
+            eventually(lambda: not open_files() or None)
+        finally:
+            gc.enable()
+
+
+def test_a_malformed_request_writes_nothing_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(tmp_path) as one:
+        for request in (b"\x16\x03\x01 a TLS handshake\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\n\x1b[2J\r\n\r\n"):
+            assert raw(one.port, request).startswith(b"HTTP/1.1 400")
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
