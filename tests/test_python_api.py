@@ -14,6 +14,8 @@ from modtrain.errors import InputError
 from modtrain.scheduling.run_plan import target_of
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
+from modtrain.sweeps import runner
+from modtrain.sweeps.sweep import new_sweep
 from modtrain.training.evaluation import evaluate
 from tests.support import runs
 
@@ -41,6 +43,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
         (lambda run: evaluate(run.path / "none"), "There is no run in"),
         (lambda run: modtrain.launch("my_gan.py"), "launch takes a Config or a Run, not 'my_gan.py'; such as launch"),
         (lambda run: modtrain.launch({"nodes": 2}), "launch takes a Config or a Run, not {'nodes': 2}; such as launch"),
+        (lambda run: new_sweep({"nodes": 1}, {"seed": "1..3"}), "config is a dict; give a Config, such as Config"),
+        (
+            lambda run: new_sweep(config_of(run), ["seed=1"]),
+            "the space is a list; give names and values, such as {",
+        ),
+        (lambda run: new_sweep(config_of(run), {"seed": "1..3"}, trials=0), "trials = 0 is not allowed; give a whole"),
+        (
+            lambda run: new_sweep(config_of(run), {"seed": "1..3"}, trials="2"),
+            "trials = '2' is not allowed; give a",
+        ),
+        (lambda run: runner.run(run.path, "local"), "is a run, not a sweep"),
         (lambda run: modtrain.Config(init=["a=1", "a=2"]), "--init names a twice; a module begins with one set of"),
     ],
 )
@@ -49,6 +62,17 @@ def test_a_mistake_is_an_error_that_says_what_is_allowed(
 ) -> None:
     with pytest.raises(InputError, match=sentence):
         call(trained)
+
+
+def config_of(run: Run) -> modtrain.Config:
+    return modtrain.Config(recipe=run.spec.recipe, nodes=1)
+
+
+def test_the_values_of_a_sweep_may_be_any_sequence(trained: Run, tmp_path: Path) -> None:
+    spec = new_sweep(config_of(trained), {"seed": range(3), "lr": (0.1, 0.2)})
+    assert (spec.trials, spec.space[1]["choices"]) == (6, (0.1, 0.2))
+    with pytest.raises(InputError, match="at_once = 0 is not allowed; give the number of trials at a time, from 1"):
+        runner.run(modtrain.Sweep.create(tmp_path / "sweep", spec), "local", at_once=0)
 
 
 def test_a_run_may_be_given_as_the_path_of_its_folder(trained: Run) -> None:

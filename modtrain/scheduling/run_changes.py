@@ -20,6 +20,7 @@ from modtrain.scheduling import placement
 from modtrain.scheduling.config import Config, resolved_path
 from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
+from modtrain.storage.best_version import check_measured
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.run import Change, Run, RunSpec
 
@@ -44,6 +45,8 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
             f"{run.path} exists with other settings: {'; '.join(_phrases(refused))}. Leave them out to resume it, or "
             "choose another --name."
         )
+    if "metric" in allowed:
+        check_measured(run, str(allowed["metric"]))
     if allowed.keys() - {"metric"}:
         _check_idle(run)
     if "epochs" in allowed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from modtrain.errors import InputError, did_you_mean
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
@@ -20,8 +22,19 @@ def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
     metric = metric or run.spec.metric or next(iter(metrics), "")
     measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
     if not measured:
-        near = did_you_mean(metric, metrics)
-        raise InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
+        raise _not_measured(run, metric, metrics)
     sign = -1 if metric in run.spec.lower_is_better else 1
     value, best = max(measured, key=lambda pair: sign * pair[0])
     return dict(best.versions), f" (of the best evaluation, {metric} = {value:g})"
+
+
+def check_measured(run: Run, metric: str) -> None:
+    """InputError where the run has evaluations and none of them measured the metric."""
+    records = read_evaluations(run.evaluations_path)
+    if records and not any(metric in record.metrics for record in records):
+        raise _not_measured(run, metric, list(records[-1].metrics))
+
+
+def _not_measured(run: Run, metric: str, metrics: Sequence[str]) -> InputError:
+    near = did_you_mean(metric, metrics)
+    return InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 from modtrain.errors import BackendSilent, InputError
@@ -22,7 +23,7 @@ from modtrain.sweeps.trials import rank, read_trials, sweep_jobs, trial_phases, 
 
 
 def run(
-    sweep: Sweep,
+    sweep: Sweep | str | Path,
     backend: str,
     options: BackendOptions | None = None,
     *,
@@ -30,7 +31,13 @@ def run(
     retry_failed: bool = False,
     notify: Callable[[str], None] = lambda message: None,
 ) -> list[Trial]:
-    """Run every trial that has not ended, `at_once` at a time, wait for them, and return all trials, best first."""
+    """Run every trial that has not ended, `at_once` at a time, wait for them, and return all trials, best first.
+
+    `sweep` may also be the path of its folder.
+    """
+    sweep = sweep if isinstance(sweep, Sweep) else Sweep.open(sweep)
+    if at_once < 1:
+        raise InputError(f"at_once = {at_once} is not allowed; give the number of trials at a time, from 1.")
     with open_queue(sweep, backend, options or BackendOptions(), at_once=at_once, retry_failed=retry_failed) as queue:
         for _ in queue.watch(notify):
             pass

@@ -179,6 +179,8 @@ def read_space(path: Path) -> Space:
 
 def from_mapping(values: Mapping[Any, Any], where: str) -> Space:
     """The space of plain values, as in a YAML file; InputError names the source `where`, and the entry."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{where} is a {type(values).__name__}; give names and values, such as {{'seed': '1..3'}}.")
     space: dict[str, Dimension] = {}
     for name, entry in _entries(values):
         if name in space:
@@ -330,7 +332,7 @@ def _from_entry(entry: Any) -> Dimension:
         return _from_mapping(entry)
     if isinstance(entry, Dimension):
         return entry
-    if isinstance(entry, list):
+    if isinstance(entry, list | tuple | range):
         return Choices(tuple(entry))
     if isinstance(entry, str) and ".." in entry:
         return _range_from(entry.strip())

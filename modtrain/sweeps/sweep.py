@@ -272,6 +272,11 @@ def new_sweep(
     `maximize` is the recipe's direction of the metric where it is None. InputError where something is wrong that can
     be known before anything runs, such as a value that the recipe does not allow.
     """
+    if not isinstance(config, Config):
+        raise InputError(f"config is a {type(config).__name__}; give a Config, such as Config(recipe='./my_gan.py').")
+    for name, number in (("trials", trials), ("evaluate_every", evaluate_every)):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise InputError(f"{name} = {number!r} is not allowed; give a whole number from 1.")
     recipe = load_recipe(config.recipe)
     search_space = space.from_mapping(varied, "the space")
     for value, known in ((sampler, SAMPLERS), (prune, PRUNERS)):

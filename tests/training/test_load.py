@@ -14,6 +14,8 @@ from PIL import Image
 
 import modtrain
 from modtrain.errors import InputError
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import evaluate
@@ -156,6 +158,12 @@ def test_less_is_better_where_the_run_says_so(evaluated: Run) -> None:
 def test_a_metric_without_a_value_is_an_error_that_names_the_others(evaluated: Run, metric: str) -> None:
     with pytest.raises(InputError, match=f"has a value of '{metric}'; metrics: score, perfect, error"):
         modtrain.load(evaluated.path, best=metric)
+
+
+def test_a_run_is_not_compared_by_a_metric_that_its_evaluations_do_not_have(evaluated: Run) -> None:
+    config = Config(root=str(evaluated.path.parent), name=evaluated.name, metric="eror")
+    with pytest.raises(InputError, match=r"'eror'; metrics: score, perfect, error\."):
+        plan_run(find_target(config, named_by_folder=True))
 
 
 def test_a_run_without_an_evaluation_says_how_to_get_one(painted: Run) -> None:
