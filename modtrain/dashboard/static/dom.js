@@ -93,11 +93,17 @@
     return Object.assign(M.el("div", { class: "scroller" }, hint, box), { box });
   };
 
-  /** The state first, so that it can be read in a narrow tab. */
-  M.title = (state, name) => {
-    const title = state ? `${state} · ${name}` : name;
-    if (document.title !== title) document.title = title;
+  let [title, trouble] = [document.title, ""];
+  const writeTitle = () => {
+    const text = trouble ? `${trouble} · ${title}` : title;
+    if (document.title !== text) document.title = text;
   };
+
+  /** The title of the tab: the state first, so that it can be read in a narrow one. */
+  M.title = (state, name) => ((title = state ? `${state} · ${name}` : name), writeTitle());
+
+  /** What is wrong with the connection, before the title: what follows may be old. */
+  M.titleTrouble = (text) => ((trouble = text), writeTitle());
 
   /** A titled part of a page. */
   M.section = (title, attributes, ...children) => {

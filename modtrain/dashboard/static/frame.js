@@ -279,6 +279,7 @@
     const follows = (state, reached, error) => {
       status.show(state, reached, error);
       draw.gone(state === "gone" ? reached : null);
+      M.titleTrouble(["away", "gone"].includes(state) ? CONNECTION[state] : "");
     };
     draw(data);
     if (M.live && page === "checkpoint") status.hidden = true; /* a checkpoint never changes */
