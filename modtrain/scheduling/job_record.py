@@ -11,6 +11,7 @@ from typing import Any
 
 from modtrain import plugins
 from modtrain.errors import InputError
+from modtrain.recipes import trust
 from modtrain.scheduling.backends.base import Backend, BackendOptions, JobState
 from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.profile import Profile
@@ -20,6 +21,9 @@ from modtrain.storage.liveness import launcher_pid, live_modules
 from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import WorkerJob, journal_path
+
+EXECUTED = ("directives", "prologue", "epilogue", "python", "template")
+"""Job options that are, or name, a part of the job script."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,16 @@ class Record:
     """Whether the jobs run only where the process that launched them watches them."""
     jobs: Mapping[int, JobId] = field(default_factory=dict)
     """By worker. A live job of an earlier submission stays on its own backend."""
+    foreign: Path | None = None
+    """The file of the record, where it may be another user's."""
+
+    @property
+    def executed(self) -> list[str]:
+        """What a launch would execute of it: a backend that is not installed, job options, a cluster to join."""
+        names = sorted({self.backend or "", *(job.backend for job in self.jobs.values())} - {""})
+        backends = [f"the backend {name}" for name in names if not is_known(name)]
+        address = [f"the address {self.options.address}"] if self.options.address else []
+        return backends + address + [name for name in EXECUTED if getattr(self.options.profile, name)]
 
     def write(self, run: Run) -> None:
         jobs = {str(number): {"backend": job.backend, "id": job.id} for number, job in self.jobs.items()}
@@ -56,7 +70,12 @@ def read_record(run: Run) -> Record:
         options = options_of(values, _path(run))
     except (TypeError, ValueError, KeyError, AttributeError):
         raise InputError(f"{_path(run)} is damaged: it does not name the jobs of the run.") from None
-    return Record(backend=values.get("backend"), options=options, jobs=jobs)
+    return Record(backend=values.get("backend"), options=options, jobs=jobs, foreign=foreign(_path(run)))
+
+
+def foreign(path: Path) -> Path | None:
+    """The path of a file that may be another user's; None for one of this user."""
+    return None if trust.is_own(path) else path
 
 
 def launch_values(backend: str | None, options: BackendOptions) -> dict[str, Any]:
@@ -73,7 +92,15 @@ def options_of(values: Mapping[str, Any], path: Path) -> BackendOptions:
 
 
 def backend_of(job: JobId, record: Record) -> Backend:
-    """The backend of a job, with the options that it was submitted with."""
+    """The backend of a job, with the options that it was submitted with.
+
+    InputError where they name a Ray cluster and may be another user's: its answers are Python objects, thus code.
+    """
+    if record.foreign and record.options.address and job.backend == record.backend:
+        raise InputError(
+            f"{record.foreign}, which may be another user's, names the cluster at {record.options.address}; it is not "
+            "asked about the jobs. Only the user of the run can end them."
+        )
     options = record.options if job.backend == record.backend else BackendOptions()
     backend: Backend = plugins.load("backend", job.backend)(options)
     return backend

@@ -20,7 +20,7 @@ from modtrain import plugins
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe, recipe_name, recipe_of
-from modtrain.recipes.trust import check_files
+from modtrain.recipes.trust import HOW, check_files
 from modtrain.scheduling import placement
 from modtrain.scheduling.backends.base import BackendOptions, python_path
 from modtrain.scheduling.config import Config, new_spec
@@ -194,8 +194,18 @@ def has_begun(run: Run) -> bool:
 def choose_launch(config: Config, run: Run | None) -> tuple[str, BackendOptions]:
     """The backend and options with which a run is launched, new or resumed."""
     previous = read_record(run) if run is not None else Record()
+    if run is not None and not run.trusted:
+        check_record(previous)
     backend = choose_backend(config, previous)
     return backend, choose_options(config, backend, previous)
+
+
+def check_record(previous: Record) -> None:
+    """InputError where the record of the last launch may be another user's, and holds what a launch would execute."""
+    if previous.foreign and (executed := previous.executed):
+        raise InputError(
+            f"{previous.foreign} may be another user's, and a launch uses {', '.join(executed)} of it; {HOW}."
+        )
 
 
 def choose_backend(config: Config, previous: Record) -> str:

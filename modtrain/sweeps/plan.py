@@ -175,6 +175,8 @@ def plan_sweep(
         raise InputError(f"--nodes-per-trial {config.nodes} is more than the recipe's {modules}.")
     record = sweep.read_record() if sweep else SweepRecord()
     previous = sweep.previous_launch(record) if sweep else Record()
+    if not trusted:
+        run_plan.check_record(previous)
     name = run_plan.choose_backend(config, previous)
     options = run_plan.choose_options(config, name, previous)
     backend: Backend = plugins.load("backend", name)(options)

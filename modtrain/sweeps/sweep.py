@@ -23,7 +23,7 @@ from modtrain.recipes.loading import load_recipe, recorded_recipe
 from modtrain.recipes.params import parameters
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config, new_spec, read_config
-from modtrain.scheduling.job_record import JobId, Record, launch_values, options_of, read_record
+from modtrain.scheduling.job_record import JobId, Record, foreign, launch_values, options_of, read_record
 from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
@@ -235,7 +235,9 @@ class Sweep:
         try:
             last = values.get("last", {})
             jobs = {int(task): JobId(values["backend"], str(id)) for task, id in values.get("tasks", {}).items()}
-            arrays = Record(backend=values.get("backend"), options=options_of(values, path), jobs=jobs)
+            arrays = Record(
+                backend=values.get("backend"), options=options_of(values, path), jobs=jobs, foreign=foreign(path)
+            )
             options = options_of(last, path)
             return SweepRecord(arrays=arrays, backend=last.get("backend"), options=options, at_once=last.get("at_once"))
         except (TypeError, ValueError, KeyError, AttributeError):
@@ -253,7 +255,7 @@ class Sweep:
         """How the sweep was run last, for the rules of resuming."""
         first = self.run(0)
         jobs = record.arrays.jobs or (read_record(first).jobs if first is not None else {})
-        return Record(backend=record.backend, options=record.options, jobs=jobs)
+        return Record(backend=record.backend, options=record.options, jobs=jobs, foreign=record.arrays.foreign)
 
 
 def new_sweep(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -250,3 +251,45 @@ def test_commands_that_look_at_a_run_execute_no_code_of_its_folder(
     assert type_(command, run.path if command != "dashboard" else run.path.parent, *more).code == 0
     assert not shared.is_executed
     assert not [name for name in sys.modules if "evil" in name]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"backend": "slurm", "profile": {"prologue": ["touch executed"]}}, "a launch uses prologue of it"),
+        ({"backend": "slurm", "profile": {"template": "/evil.sh", "python": "evil"}}, "python, template"),
+        ({"backend": "ray", "address": "10.0.0.1:6379"}, "the address 10.0.0.1:6379"),
+        ({"backend": "./evil.py"}, "the backend ./evil.py"),
+        ({"backend": "local", "jobs": {"0": {"backend": "./evil.py", "id": "1"}}}, "the backend ./evil.py"),
+    ],
+)
+def test_a_launch_does_not_execute_the_job_options_of_another_user(
+    values: dict[str, Any],
+    sentence: str,
+    shared: Shared,
+    give_away: Callable[[Path], None],
+    type_: Terminal,
+) -> None:
+    record = shared.path / "jobs" / "jobs.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps({"profile": {}, "jobs": {}} | values))
+    give_away(record)
+    refused = type_("launch", shared.path)
+    assert (refused.code, sentence in refused.err, "--trust-recipe" in refused.err) == (2, True, True), refused.err
+
+
+def test_cancel_asks_no_cluster_that_another_user_names(
+    shared: Shared, give_away: Callable[[Path], None], type_: Terminal
+) -> None:
+    record = shared.path / "jobs" / "jobs.json"
+    record.parent.mkdir()
+    jobs = {"0": {"backend": "ray", "id": "shared.generator@1"}}
+    with socket.create_server(("127.0.0.1", 0)) as cluster:
+        address = f"127.0.0.1:{cluster.getsockname()[1]}"
+        record.write_text(json.dumps({"backend": "ray", "address": address, "profile": {}, "jobs": jobs}))
+        give_away(record)
+        refused = type_("cancel", shared.path)
+        cluster.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            cluster.accept()
+    assert (refused.code, f"names the cluster at {address}" in refused.err) == (2, True)
