@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modtrain.errors import InputError
+from modtrain.errors import InputError, counted
 from modtrain.scheduling.backends.base import Job
 from modtrain.scheduling.backends.ray.cluster import find_actor
 
@@ -46,7 +46,9 @@ def bundle_for(cpus: Sequence[float], gpus: Sequence[float], jobs: Sequence[Job]
     survivors = sorted(hosts)[:-1] or hosts
     cpu = share(survivors, concurrent, max(job.resources.cpus for job in jobs))
     if not cpu:
-        raise InputError(f"The Ray cluster has no CPU for {concurrent} workers; its nodes have {sum(cpus):g} CPUs.")
+        raise InputError(
+            f"The Ray cluster has no CPU for {counted(concurrent, 'worker')}; its nodes have {sum(cpus):g} CPUs."
+        )
     bundle = {"CPU": cpu, "GPU": gpu}
     return {kind: math.floor(amount * 1e4) / 1e4 for kind, amount in bundle.items() if amount}
 
@@ -83,8 +85,9 @@ def _create(jobs: Mapping[str, Job], place_s: float) -> Any:
         ray.util.remove_placement_group(group)
         available: Any = ray.available_resources
         free = {kind: available().get(kind, 0.0) for kind in bundle}
+        wanted = counted(len(jobs), "worker")
         raise InputError(
-            f"The Ray cluster has no room for {len(jobs)} workers with {_amounts(bundle)} each: after {place_s:.0f} s "
+            f"The Ray cluster has no room for {wanted} with {_amounts(bundle)} each: after {place_s:.0f} s "
             f"{_amounts(free)} are free. Wait for the jobs that run there, or add nodes."
         )
     return group
