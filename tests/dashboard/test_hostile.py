@@ -674,14 +674,14 @@ def test_a_row_that_cannot_be_made_costs_the_page_of_that_run_alone(
     for name in ("odd", "sound"):
         copied(run, tmp_path / "runs" / name)
     source = Source(tmp_path / "runs")
-    real = source.catalog.row
+    real = RunSummary.with_ages
 
-    def row(path: str) -> dict[str, Any]:
-        if path == "odd":
+    def with_ages(summary: RunSummary, *view: Any) -> dict[str, Any]:
+        if summary.path == "odd":
             raise OSError(errno.EIO, "of all things")
-        return real(path)
+        return real(summary, *view)
 
-    monkeypatch.setattr(source.catalog, "row", row)
+    monkeypatch.setattr(RunSummary, "with_ages", with_ages)
     assert "of all things" in source.run("odd")["problem"]
     assert source.run("odd")["run"]["path"] == "odd"
     assert source.run("sound")["problem"] is None
