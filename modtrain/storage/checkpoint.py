@@ -76,6 +76,8 @@ def parse_published(line: Mapping[str, Any]) -> Checkpoint | None:
     tables = all(isinstance(line.get(name), dict) for name in ("peers", "metrics", "files"))
     if not (numbers and wholes and texts and flags and tables and all(map(_is_peer, line["peers"].values()))):
         return None
+    if abs(line["published_at"]) > 1e11 or min(line["version"], line["epoch"], line["step"]) < 0:
+        return None
     if not all(map(_is_file, line["files"].values())) or None in map(number, line["metrics"].values()):
         return None
     return Checkpoint(**{each.name: line[each.name] for each in fields(Checkpoint) if each.name in line})

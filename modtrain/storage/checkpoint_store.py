@@ -16,6 +16,7 @@ from pathlib import Path
 from modtrain.errors import CorruptCheckpoint, MissingCheckpoint, ModtrainError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, unsealed
+from modtrain.storage.json_lines import MOST_BYTES
 from modtrain.storage.layout import CHECKPOINTS, PUBLISHED_FILE
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,8 @@ class CheckpointStore:
 
     def history(self) -> list[Checkpoint]:
         """Every version ever published, ascending, from the lines of `published.jsonl` whose seal is intact."""
-        lines = filesystem.read_lines(self.published)
-        sealed = [checkpoint for line in lines if (checkpoint := unsealed(line.encode(), self.published))]
+        lines = (filesystem.read_plain(self.published, most=MOST_BYTES) or b"").splitlines()
+        sealed = [checkpoint for line in lines if (checkpoint := unsealed(line, self.published))]
         by_version = {each.version: each for each in sealed if each.module == self.module}
         return [by_version[version] for version in sorted(by_version)]
 

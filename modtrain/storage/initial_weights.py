@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from modtrain.errors import InputError, StorageError
 from modtrain.storage import filesystem
+
+FileName = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""The name of a file or a package: the system takes no NUL."""
 
 
 class InitialWeights(BaseModel):
@@ -18,7 +22,7 @@ class InitialWeights(BaseModel):
 
     reference: str
     """As the command named them."""
-    path: str
+    path: FileName
     sha256: str
 
     def read(self) -> bytes:

@@ -76,8 +76,9 @@ def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
         raise _refused(f"{path / file} cannot be read", error) from error
     except ValidationError as error:
         first = error.errors()[0]
+        says = first["msg"].removeprefix("Value error, ")
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path / file} is damaged or of another version: {where}: {first['msg']}.") from None
+        raise InputError(f"{path / file} is damaged or of another version: {where}: {says}.") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path / file} is damaged: {error}.") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from modtrain.errors import InputError, RunMoved, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
@@ -15,7 +15,7 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
-from modtrain.storage.initial_weights import InitialWeights
+from modtrain.storage.initial_weights import FileName, InitialWeights
 from modtrain.storage.stop_request import (
     StopKind,
     StopRequest,
@@ -24,10 +24,30 @@ from modtrain.storage.stop_request import (
     write_stop_request,
 )
 
-Placement = list[Annotated[list[Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$")]], Field(min_length=1)]]
-"""The modules of each worker. A module's name is the name of a folder, and cannot lead elsewhere."""
+Module = Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$", max_length=200)]
+"""A module's name is the name of a folder, and cannot lead elsewhere."""
 
-DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+
+def _check_distinct(placement: list[list[str]]) -> list[list[str]]:
+    modules = [module for worker in placement for module in worker]
+    if twice := next((module for module in modules if modules.count(module) > 1), None):
+        raise ValueError(f"the module {twice!r} is placed twice")
+    return placement
+
+
+Placement = Annotated[
+    list[Annotated[list[Module], Field(min_length=1)]],
+    Field(min_length=1, max_length=1000),
+    AfterValidator(_check_distinct),
+]
+"""The modules of each worker."""
+
+Count = Annotated[int, Field(gt=0, lt=2**53)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Time = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
+"""Unix time that has a date."""
+
+DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
 """The devices that a run may be trained on, as a regular expression."""
 
 
@@ -39,8 +59,7 @@ class Change(BaseModel):
     name: str
     before: Any
     after: Any
-    at: float
-    """Unix time."""
+    at: Time
 
 
 class RunSpec(BaseModel):
@@ -53,27 +72,27 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: int = Field(default=1, ge=1, le=1)
-    recipe: str
+    recipe: FileName
     recipe_sha256: str | None = None
     """Checksum of the recipe's file, where it is the user's own."""
     params: dict[str, Any] = Field(default_factory=dict)
-    dataroot: str | None = None
+    dataroot: FileName | None = None
     data_sha256: str | None = None
     """Checksum of names and sizes in `dataroot`, by which moved data is recognised."""
     placement: Placement
-    epochs: int = Field(gt=0)
-    schedule_epochs: int | None = Field(default=None, gt=0)
+    epochs: Count
+    schedule_epochs: Count | None = None
     """Epochs that schedules cover, where those are fewer than `epochs`."""
-    exchange_every: int | None = Field(default=None, gt=0)
+    exchange_every: Count | None = None
     """Steps between two exchange points inside an epoch."""
-    max_staleness: int | None = Field(default=None, ge=0)
+    max_staleness: int | None = Field(default=None, ge=0, lt=2**53)
     """Epochs."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
     init: dict[str, InitialWeights] = Field(default_factory=dict)
     """By module the weights with which it begins; a module that is not named begins with random ones."""
-    peer_timeout_s: float = Field(default=1800.0, gt=0)
-    storage_timeout_s: float = Field(default=filesystem.STORAGE_TIMEOUT_S, gt=0)
+    peer_timeout_s: Seconds = 1800.0
+    storage_timeout_s: Seconds = filesystem.STORAGE_TIMEOUT_S
     trial: dict[str, Any] | None = None
     """Of a sweep's trial: its `number`, and the `values` that the sweep chose."""
     track: list[str] = Field(default_factory=list)
@@ -88,7 +107,7 @@ class RunSpec(BaseModel):
     """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Of the software."""
-    created_at: float = 0.0
+    created_at: Time = 0.0
     changes: list[Change] = Field(default_factory=list)
     """Oldest first."""
 

@@ -58,6 +58,11 @@ class Worker:
         """Build the modules and resume from their newest checkpoints."""
         self.run, self.heartbeat, self.shutdown, self.events, self.device = run, heartbeat, shutdown, events, device
         recipe = recipe_of(run)
+        if unknown := [module for module in run.modules if module not in recipe.modules]:
+            raise InputError(
+                f"{run.name} places {unknown[0]!r}, but the recipe {run.spec.recipe} has {', '.join(recipe.modules)}. "
+                "Restore the recipe as it was when the run was created."
+            )
         params = params_of(run.spec, recipe)
         self.data = data_of(run.spec, recipe, params).train
         stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))
