@@ -29,7 +29,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
 from modtrain.storage.liveness import Liveness
 from modtrain.storage.manifest import as_json, create_folder, read_json, read_manifest
-from modtrain.storage.run import Placement, Run, RunSpec
+from modtrain.storage.run import Count, Placement, Run, RunSpec, Time
 from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
 from modtrain.storage.run_state import RunState
 from modtrain.storage.stop_request import StopRequest, read_stop_request, write_stop_request
@@ -59,18 +59,18 @@ class SweepSpec(BaseModel):
     placement: Placement
     space: list[dict[str, Any]]
     sampler: str = Field(pattern=f"^({'|'.join(SAMPLERS)})$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     trials: int = Field(ge=1, le=MOST_TRIALS)
     metric: str | None = None
     """A metric of the recipe's evaluation, or `module.scalar` of its training."""
     maximize: bool = True
     prune: str | None = Field(default=None, pattern=f"^({'|'.join(PRUNERS)})$")
-    evaluate_every: int | None = Field(default=None, ge=1)
+    evaluate_every: Count | None = None
     """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
     recipe_sha256: str | None = None
     """Hash of the recipe's file, where it is not one of the package."""
     versions: dict[str, str] = Field(default_factory=dict)
-    created_at: float = 0.0
+    created_at: Time = 0.0
 
     @field_validator("config")
     @classmethod
