@@ -19,7 +19,7 @@ Line = dict[str, Any]
 CHUNK_BYTES = LONGEST_BYTES = 1 << 20
 """A longer line is not one of modtrain's and is skipped."""
 MOST_BYTES = 1 << 30
-"""A larger file is not one of modtrain's either, and is not read."""
+"""A larger file is not one of modtrain's either, and is not read as a whole."""
 SEARCHED_BYTES = 1 << 26
 """How much of the end of a file is searched."""
 _MARK_BYTES = 64
@@ -48,7 +48,8 @@ class GrowingFile:
         try:
             status = self.path.lstat()
             seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+            is_too_large = status.st_size > MOST_BYTES and self._last is None
+            if not stat.S_ISREG(status.st_mode) or is_too_large:
                 return False, False
         except FileNotFoundError:
             seen = (0, 0, 0, 0)
