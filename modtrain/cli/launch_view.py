@@ -20,10 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import STOPPED, InputError, Interrupted, ModtrainError, Preempted, StopRequested, counted
+from modtrain.errors import STOPPED, Interrupted, ModtrainError, Preempted, StopRequested, counted
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch, Member
+from modtrain.storage.evaluations import read_failure
 from modtrain.storage.filesystem import fault_of
 from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
 from modtrain.storage.liveness import launcher_pid
@@ -77,15 +78,18 @@ class LaunchView:
 
     def print_result(self) -> None:
         """Print the metrics of the finished run, its sample grid, and the time that the launch took."""
-        from modtrain.training.evaluation import final_evaluation
+        from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
 
         took = terminal.duration(time.monotonic() - self._started_at)
         self.out.print()
         try:
             evaluation = final_evaluation(self.run)
-        except InputError as error:
+        except NothingToEvaluate as error:
             self.out.print(f"Finished in {took}, but not evaluated: {error}", soft_wrap=True)
             return
+        except Exception:
+            self.out.print(Text(f"Finished in {took}, but the evaluation failed.", "bold red"))
+            raise
         if evaluation is None:
             self.out.print(f"Finished in {took}. The recipe has no `evaluate`: no metrics.")
             return
@@ -155,6 +159,7 @@ class LaunchView:
             run=self.run,
             modules={module: self._module(member, module) for member in members for module in member.modules},
             stop=self.run.stop_request(),
+            evaluation_failure=read_failure(self.run.evaluation_failure_path),
             launcher=launcher_pid(self.run.path),
             is_submitted=True,
             jobs={member.number: _job_of(member, self.launch.backend.unattended) for member in members},

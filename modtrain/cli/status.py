@@ -237,7 +237,8 @@ def exit_code_of(current: Status) -> int:
     """The exit code of a run that is over: that of the cause of a failure rather than of a consequence."""
     states = {worker["state"] for worker in current["workers"]}
     if states == {"finished"}:
-        return 0
+        failure = current["evaluation_failure"]
+        return int(failure["exit_code"]) if failure else 0
     codes = [worker["exit_code"] or 1 for worker in current["workers"] if worker["state"] == "failed"]
     codes += [ModtrainError.exit_code] if "lost" in states else []
     if codes:

@@ -76,6 +76,9 @@ def find_alarms(status: Status, history: History | RecentHistory | None = None) 
     if status["stop"] and status["state"] in LIVE:
         says = f"A stop was requested ({status['stop']}): the workers publish and exit."
         alarms.append(Alarm(None, "warn", says, f"`modtrain launch {_path(status)}` resumes it."))
+    if failure := status.get("evaluation_failure"):
+        says, do = f"The evaluation failed: {failure['says'].rstrip('.')}.", f"`modtrain evaluate {_path(status)}`"
+        alarms.append(Alarm(None, "bad", says, f"Correct the recipe, then run {do}."))
     return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
 

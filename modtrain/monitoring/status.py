@@ -31,6 +31,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "epoch": min(module["epoch"] for module in modules.values()),
         "epochs": run.spec.epochs,
         "left_s": _left_s(workers, states),
+        "evaluation_failure": vars(snapshot.evaluation_failure) if snapshot.evaluation_failure else None,
         "stop": str(snapshot.stop) if snapshot.stop else None,
         "stop_kind": snapshot.stop.kind if snapshot.stop else None,
         "stop_sender": snapshot.stop.sender if snapshot.stop else None,

@@ -21,7 +21,7 @@ from modtrain.monitoring.alarms import Alarm, find_alarms
 from modtrain.monitoring.status import Status, build_status
 from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
-from modtrain.storage.evaluations import EvaluationRecord, EvaluationSummary
+from modtrain.storage.evaluations import EvaluationFailure, EvaluationRecord, EvaluationSummary, read_failure
 from modtrain.storage.heartbeat import NO_REPORT, read_report
 from modtrain.storage.history import RecentHistory
 from modtrain.storage.json_lines import JsonLines
@@ -83,6 +83,7 @@ class RunSummary:
         self._of_curves: list[Alarm] = []
         self._is_judged = False
         self._stop: StopRequest | None = None
+        self._failure: EvaluationFailure | None = None
         self._launcher_pid: int | None = None
         self._is_submitted = False
         self._refusals: dict[int, str] = {}
@@ -113,6 +114,8 @@ class RunSummary:
                 for number, modules in enumerate(run.spec.placement)
                 if self.liveness.report(modules[0]).state == "preempted"
             }
+        path = run.evaluation_failure_path
+        self._failure = read(path, functools.partial(read_failure, path), None)
         self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
         facts = (self._files.reads, self._alive, self._launcher_pid, self._is_submitted, has_stop_file, ranking)
         if facts == self._facts and not is_evaluated and not self._alive:
@@ -158,6 +161,7 @@ class RunSummary:
             run=self.run,
             modules=module_snapshots(self.run, self.liveness, self.newest),
             stop=self._stop,
+            evaluation_failure=self._failure,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,
             refusals=self._refusals,

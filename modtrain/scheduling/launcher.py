@@ -273,7 +273,8 @@ class Launch:
     def _stop_the_others(self, failed: Member, notify: Notify) -> None:
         """Have the other workers publish and exit: the failed one publishes nothing more that they could wait for."""
         is_alone = all(member.over for member in self.members if member is not failed)
-        if not is_alone and self.run.stop_request() is None:
+        is_finished = self.run.is_finished(self.run.modules)  # only its evaluation failed
+        if not is_alone and not is_finished and self.run.stop_request() is None:
             reason = self.failure(failed)
             self.run.request_stop(reason, kind="worker_failed", sender=failed.name)
             notify(f"{failed.name} failed: {reason.rstrip('.')}. The other workers publish and exit.")

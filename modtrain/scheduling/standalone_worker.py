@@ -56,9 +56,12 @@ def train(
             run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
         raise
     if is_alone and run.is_finished(run.modules):
-        from modtrain.training.evaluation import final_evaluation
+        from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
 
-        final_evaluation(run, device=run.spec.device)
+        try:
+            final_evaluation(run, device=run.spec.device)
+        except NothingToEvaluate as error:
+            log.warning("Not evaluated: %s", error)
 
 
 def are_all_expected(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from modtrain.errors import InputError
+from modtrain.storage import filesystem
 from modtrain.storage.json_lines import JsonLines, integer, number, read_json_lines, text
+from modtrain.storage.manifest import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,33 @@ class EvaluationRecord:
     def epoch(self) -> int:
         """Epochs completed by the module that is furthest behind; 0 where the line does not say."""
         return min(self.epochs.values(), default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFailure:
+    """Why the last evaluation of a run failed."""
+
+    says: str
+    exit_code: int
+
+
+def write_failure(path: Path, failure: EvaluationFailure | None) -> None:
+    """Record that the evaluation failed; None removes the record, since it has succeeded."""
+    if failure is None:
+        path.unlink(missing_ok=True)
+        return
+    filesystem.make_folder(path.parent)
+    filesystem.replace_file(path, json.dumps(asdict(failure)).encode())
+
+
+def read_failure(path: Path) -> EvaluationFailure | None:
+    """Why the last evaluation failed; None where it did not, or the file does not say."""
+    try:
+        values = read_json(path)
+    except InputError:
+        return None
+    says, code = text(values.get("says")), integer(values.get("exit_code"))
+    return EvaluationFailure(says=says, exit_code=code if code and 0 < code < 256 else 1) if says else None
 
 
 def parse_evaluation(line: Mapping[str, Any]) -> EvaluationRecord | None:

@@ -14,6 +14,8 @@ WORKERS_FILE = "workers.jsonl"
 WORKER_LOG = "worker.log"
 
 EVALUATION = "evaluation"
+FAILURE_FILE = "failure.json"
+"""In `evaluation/`: why the last evaluation failed."""
 JOBS = "jobs"
 JOBS_FILE = "jobs.json"
 JOURNAL_SUFFIX = ".journal"

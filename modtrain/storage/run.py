@@ -208,6 +208,10 @@ class Run:
         return self.path / layout.EVALUATION
 
     @property
+    def evaluation_failure_path(self) -> Path:
+        return self.evaluation_path / layout.FAILURE_FILE
+
+    @property
     def evaluations_path(self) -> Path:
         return self.evaluation_path / layout.METRICS_FILE
 

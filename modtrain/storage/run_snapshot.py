@@ -12,6 +12,7 @@ from modtrain.errors import InputError
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import Newest
+from modtrain.storage.evaluations import EvaluationFailure, read_failure
 from modtrain.storage.heartbeat import WorkerReport, with_exit
 from modtrain.storage.json_lines import integer
 from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
@@ -61,6 +62,8 @@ class RunSnapshot:
     """Whether a job of the run was submitted, and its launcher, if it needs one, may still run."""
     jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
     """By worker; empty where no backend was asked."""
+    evaluation_failure: EvaluationFailure | None = None
+    """Why the last evaluation failed."""
     refusals: Mapping[int, str] = field(default_factory=dict)
     """By worker that exited to be continued: why the scheduler accepted no job that continues it; mostly empty."""
 
@@ -79,6 +82,7 @@ def read_snapshot(
         run=run,
         modules=module_snapshots(run, liveness, newest),
         stop=run.stop_request(),
+        evaluation_failure=read_failure(run.evaluation_failure_path),
         launcher=launcher.pid if launcher.is_running() else None,
         is_submitted=is_submitted(read_runner(run), launcher),
         jobs=jobs or {},

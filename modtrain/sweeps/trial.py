@@ -52,7 +52,7 @@ def build_trial(snapshot: RunSnapshot, metric: str | None) -> Trial:
     is_missing = metric is not None and result is None and state == "finished"
     is_evaluating = is_missing and _has_job(snapshot)
     if metric is not None and is_missing and not is_evaluating:
-        why = unknown_metric(run, metric, evaluation, newest) or _missing_result(run, metric, evaluation)
+        why = unknown_metric(run, metric, evaluation, newest) or _missing_result(snapshot, metric, evaluation)
     trial = run.spec.trial or {}
     return Trial(
         number=int(trial.get("number", 0)),
@@ -133,11 +133,15 @@ def _has_job(snapshot: RunSnapshot) -> bool:
     return snapshot.launcher is not None
 
 
-def _missing_result(run: Run, metric: str, evaluation: EvaluationRecord | None) -> str:
+def _missing_result(snapshot: RunSnapshot, metric: str, evaluation: EvaluationRecord | None) -> str:
     """Why a finished run has no value of a metric that is measured."""
     if evaluation is not None and metric in evaluation.metrics and evaluation.metrics[metric] is None:
         return f"{metric} is not finite."
-    return f"It was not evaluated at its end; `modtrain evaluate {run.path}` evaluates it, or says why it cannot."
+    if snapshot.evaluation_failure is not None:
+        return f"Its evaluation failed: {snapshot.evaluation_failure.says}"
+    return (
+        f"It was not evaluated at its end; `modtrain evaluate {snapshot.run.path}` evaluates it, or says why it cannot."
+    )
 
 
 def _reason(snapshot: RunSnapshot, state: RunState) -> tuple[str, int | None]:

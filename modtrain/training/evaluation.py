@@ -7,24 +7,36 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain import plugins
+from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Evaluation
+from modtrain.recipes.contract import check_evaluation
 from modtrain.recipes.loading import data_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.evaluations import EvaluationRecord, parse_evaluation, read_evaluations
+from modtrain.storage.evaluations import (
+    EvaluationFailure,
+    EvaluationRecord,
+    parse_evaluation,
+    read_evaluations,
+    write_failure,
+)
 from modtrain.storage.run import Run, as_run
-from modtrain.training.inference import load, png, recipe_errors, seeded
+from modtrain.training.inference import TrainedModel, load, png, recipe_errors, seeded
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
 
 log = logging.getLogger(__name__)
+
+
+class NothingToEvaluate(InputError):
+    """The data has no test set, and the recipe says that it needs one. No failure: such data can be trained on."""
 
 
 def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
@@ -39,14 +51,18 @@ def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
     model = load(run, device=device)
-    with seeded(run):
-        test = on_device(data_of(run.spec, recipe, model.params).test, model.device)
-        with recipe_errors(run):
-            evaluation = recipe.evaluate(model.nets, test, model.params)
+    try:
+        result = _record(run, _measure(model, recipe.evaluate), model.checkpoints)
+    except NothingToEvaluate:
+        raise
+    except Exception as error:
+        _record_failure(run, error)
+        raise
+    write_failure(run.evaluation_failure_path, None)
     for name in recipe.lower_is_better:
-        if name not in evaluation.metrics and (near := did_you_mean(name, evaluation.metrics)):
+        if name not in result["metrics"] and (near := did_you_mean(name, result["metrics"])):
             log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
-    return _record(run, evaluation, model.checkpoints)
+    return result
 
 
 def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | None:
@@ -61,6 +77,29 @@ def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | No
         if record.versions == final:
             return record
     return parse_evaluation(evaluate(run, device=device))
+
+
+def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evaluation:
+    """What the recipe measures of a model on its test data; NothingToEvaluate where it says that there is none."""
+    run = model.run
+    with seeded(run):
+        test = on_device(data_of(run.spec, model.recipe, model.params).test, model.device)
+        with recipe_errors(run):
+            try:
+                evaluation = function(model.nets, test, model.params)
+            except InputError as error:
+                raise error if test is not None else NothingToEvaluate(str(error)) from error
+            return check_evaluation(evaluation, function)
+
+
+def _record_failure(run: Run, error: Exception) -> None:
+    """Record why the evaluation failed, so that every view of the run says it."""
+    says = str(error) if isinstance(error, ModtrainError) else plugins.summary(error)
+    failure = EvaluationFailure(says=says, exit_code=getattr(error, "exit_code", 1))
+    try:
+        write_failure(run.evaluation_failure_path, failure)
+    except OSError as refused:
+        log.warning("Could not write %s: %s", run.evaluation_failure_path, refused)
 
 
 def on_device(value: Any, device: str) -> Any:
