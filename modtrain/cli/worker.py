@@ -122,11 +122,15 @@ def cancel(run: options.RunOrSweepArgument) -> None:
 
 
 def _end_of(sweep: Sweep) -> str | None:
-    """The state of a sweep of which every trial has ended; None of any other."""
+    """The state of a sweep of which every trial has ended; None of any other, or where a job may run one again."""
+    from modtrain.errors import BackendSilent
     from modtrain.storage.run_state import ENDED
     from modtrain.sweeps.trials import read_trials, state_of
 
-    state = state_of(sweep, read_trials(sweep, ask_scheduler=False))
+    try:
+        state = state_of(sweep, read_trials(sweep))
+    except BackendSilent:
+        return None
     return state if state in ENDED else None
 
 
