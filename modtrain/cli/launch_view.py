@@ -21,6 +21,7 @@ from rich.text import Text
 
 from modtrain.cli import terminal
 from modtrain.errors import STOPPED, Interrupted, ModtrainError, Preempted, StopRequested, counted
+from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import job_record
 from modtrain.scheduling.launcher import Launch, Member
@@ -99,6 +100,8 @@ class LaunchView:
         facts = {**grid, "run": terminal.short(self.run.path), "took": took}
         for name, value in facts.items():  # not a table, which would fold a long path
             self.out.print(Text.assemble((f"{name:<4}  ", "dim"), value), soft_wrap=True)
+        for alarm in find_alarms(self.status()):
+            self.out.print(terminal.alarm_text(vars(alarm)), soft_wrap=True)
 
     def _print_header(self) -> None:
         spec = self.run.spec

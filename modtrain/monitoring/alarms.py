@@ -147,8 +147,10 @@ def _modules(status: Status) -> Iterator[Alarm]:
             yield Alarm(name, "bad", says, f"Check the storage with `modtrain doctor {_path(status)}`{anew}.")
         for peer, used in module["peers"].items():
             state, behind = status["modules"].get(peer, {}).get("state"), module["epoch"] - used["epoch"]
-            if module["state"] in LIVE and state in LIVE and behind >= OLD_EPOCHS:
-                says = f"{name} is at epoch {module['epoch']} and trains against {peer} of epoch {used['epoch']:g}."
+            is_over = module["state"] not in LIVE
+            if (is_over or state in LIVE) and behind >= OLD_EPOCHS:
+                verb = "trained last" if is_over else "trains"  # what was trained against old peers stays said
+                says = f"{name} is at epoch {module['epoch']} and {verb} against {peer} of epoch {used['epoch']:g}."
                 do = f"Give {peer} a faster node, or set max_staleness in a new run, so that {name} waits for it."
                 yield Alarm(name, "warn", says, do)
 

@@ -217,6 +217,12 @@ def test_an_old_peer_is_an_alarm_while_it_trains() -> None:
     assert find_alarms(status_of(generator={**old, "epoch": 3})) == []
 
 
+def test_what_was_trained_against_an_old_peer_stays_said_when_the_run_is_over() -> None:
+    old = {"peers": {"discriminator": {"version": 1, "epoch": 1}}, "epoch": 6, "state": "finished"}
+    alarm = only(find_alarms(status_of(generator=old, discriminator={"state": "finished"})))
+    assert alarm.says == "generator is at epoch 6 and trained last against discriminator of epoch 1."
+
+
 def test_an_overdue_version_is_an_alarm() -> None:
     versions = {"generator": [version(number, 100.0) for number in range(6)]}
     history = Handwritten(versions=versions)
