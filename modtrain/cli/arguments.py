@@ -153,6 +153,8 @@ def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
             known = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
             spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
             near = did_you_mean(option.replace("_", "-"), [*known, *sorted(spelled)])
+            rates = [parameter for parameter in parameters if name == "lr" and parameter.endswith("_lr")]
+            near = f" Its learning rates are {', '.join(rates)}." if rates else near
             raise InputError(
                 f"There is no option {option}, and the recipe has no parameter of that name.{near} "
                 f"`{ctx.command_path} --help` lists the options, `modtrain recipes NAME` the parameters."
