@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from modtrain.cli import closed_pipe
 from modtrain.errors import InputError, did_you_mean
+from modtrain.recipes.params import name_rates
 
 ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout", "--storage-timeout-s": "--storage-timeout"}
 NUMBERS = ("cpus", "memory_gb", "gpus")
@@ -153,8 +154,7 @@ def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
             known = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
             spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
             near = did_you_mean(option.replace("_", "-"), [*known, *sorted(spelled)])
-            rates = [parameter for parameter in parameters if name == "lr" and parameter.endswith("_lr")]
-            near = f" Its learning rates are {', '.join(rates)}." if rates else near
+            near = name_rates(name, parameters) or near
             raise InputError(
                 f"There is no option {option}, and the recipe has no parameter of that name.{near} "
                 f"`{ctx.command_path} --help` lists the options, `modtrain recipes NAME` the parameters."

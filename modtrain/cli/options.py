@@ -35,7 +35,7 @@ ExchangeOption = Annotated[
     Count, option(TRAINING, "Steps between exchange points inside an epoch. [the recipe's]", metavar="N")
 ]
 StalenessOption = Annotated[
-    Count, option(TRAINING, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N")
+    Text, option(TRAINING, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N|none")
 ]
 PeerTimeoutOption = Annotated[
     float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", "--peer-timeout", metavar="SECONDS")

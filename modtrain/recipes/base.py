@@ -124,8 +124,8 @@ class Recipe:
     """Default number of epochs of a run."""
     exchange_every: int | None = None
     """Default number of steps between exchanges inside an epoch; None exchanges at the ends of epochs only."""
-    max_staleness: int | None = None
-    """Default bound, in epochs, on how far a peer may be behind; None never waits, 0 is lockstep."""
+    max_staleness: int | None = 0
+    """Default bound, in epochs, on how far a peer may be behind; 0 is lockstep, None never waits."""
 
     def __post_init__(self) -> None:
         check_graph(self.modules)

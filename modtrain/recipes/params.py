@@ -135,6 +135,12 @@ def sentence(error: Any) -> str:
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 
+def name_rates(name: str, parameters: Iterable[str]) -> str:
+    """` Its learning rates are generator_lr, ...` where `name` is `lr` and those of the recipe have longer names."""
+    rates = [parameter for parameter in parameters if parameter.endswith("_lr")] if name == "lr" else []
+    return f" Its learning rates are {', '.join(rates)}." if rates else ""
+
+
 @functools.cache
 def _fields(params: Any) -> dict[str, FieldInfo]:
     """Pydantic's fields of a Params class; those of a plain dataclass take milliseconds to make."""
@@ -149,8 +155,9 @@ def _check_names(known: list[str], values: Mapping[str, Any]) -> None:
         if inside and value != {}:
             raise InputError(f"{name} = {value!r} is not allowed: {name} is a group; it has {', '.join(inside)}.")
         if name not in known and not inside:
-            same_last_part = [repr(other) for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
-            near = did_you_mean(name, known) or (f" Did you mean {' or '.join(same_last_part)}?" * bool(same_last_part))
+            same = [repr(other) for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+            near = did_you_mean(name, known) or (f" Did you mean {' or '.join(same)}?" if same else "")
+            near = name_rates(name, known) or near
             raise InputError(f"There is no parameter {name!r}; the recipe has {', '.join(known)}.{near}")
 
 

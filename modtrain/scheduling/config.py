@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -33,6 +33,9 @@ from modtrain.storage.run import DEVICE, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
 
+NO_BOUND = "none"
+"""As `max_staleness`: a peer may be any number of epochs behind."""
+
 
 class Config(BaseModel):
     """The settings of a config file; the options of the command line have the same names."""
@@ -53,7 +56,8 @@ class Config(BaseModel):
     hold_schedule: bool = False
     """For more epochs of an existing run: schedules keep the value of their last step instead of covering them too."""
     exchange_every: int | None = Field(default=None, ge=1)
-    max_staleness: int | None = Field(default=None, ge=0)
+    max_staleness: int | Literal["none"] | None = None
+    """Epochs that a peer may be behind; "none" is no bound, None the recipe's default."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -119,6 +123,19 @@ class Config(BaseModel):
         tracking.check(names)
         return names
 
+    @field_validator("max_staleness", mode="plain")
+    @classmethod
+    def _check_bound(cls, value: Any) -> int | str | None:
+        if value is None or value == NO_BOUND:
+            return NO_BOUND if value else None
+        if type(value) is int or (isinstance(value, str) and value.isdecimal()):
+            bound = int(value)
+            if 0 <= bound < 2**53:
+                return bound
+        raise InputError(
+            f"max_staleness = {value!r} is not allowed; give a number of epochs, at least 0, or none for no bound."
+        )
+
     def with_settings(self, settings: Iterable[str]) -> Config:
         """The same config with settings `a.b=value` put into its parameters."""
         return self.model_copy(update={"params": with_settings(self.params, settings)})
@@ -145,7 +162,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         placement=placement,
         epochs=config.epochs or recipe.epochs,
         exchange_every=config.exchange_every or recipe.exchange_every,
-        max_staleness=recipe.max_staleness if config.max_staleness is None else config.max_staleness,
+        max_staleness=_bound(config, recipe),
         peer_timeout_s=config.peer_timeout_s,
         storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
@@ -160,6 +177,17 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         versions=_versions(),
         created_at=time.time(),
     )
+
+
+def staleness_of(spec: RunSpec) -> int | str:
+    """The bound of a run as a config has it."""
+    return NO_BOUND if spec.max_staleness is None else spec.max_staleness
+
+
+def _bound(config: Config, recipe: Recipe) -> int | None:
+    if isinstance(config.max_staleness, str):
+        return None
+    return recipe.max_staleness if config.max_staleness is None else config.max_staleness
 
 
 def resolved_path(path: str) -> str:

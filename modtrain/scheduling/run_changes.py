@@ -17,7 +17,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten
 from modtrain.scheduling import placement
-from modtrain.scheduling.config import Config, resolved_path
+from modtrain.scheduling.config import Config, resolved_path, staleness_of
 from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.best_version import check_measured
@@ -103,7 +103,8 @@ def _other_settings(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, 
             given[name] = resolve(given[name])
     if "init" in given:
         given["init"] = {module: resolved(reference) for module, reference in config.init.items()}
-    current = spec.model_dump() | {"init": {module: weights.reference for module, weights in spec.init.items()}}
+    init = {module: weights.reference for module, weights in spec.init.items()}
+    current = spec.model_dump() | {"init": init, "max_staleness": staleness_of(spec)}
     other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
     values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
     changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]

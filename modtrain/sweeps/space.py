@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from modtrain.errors import InputError, did_you_mean
+from modtrain.recipes.params import name_rates
 from modtrain.storage.strict_yaml import read_mapping, read_yaml
 
 FIELDS = ("seed", "epochs", "exchange_every", "max_staleness")
@@ -374,7 +375,7 @@ def _unknown(name: str, parameters: Sequence[str]) -> InputError:
     short = sorted({parameter.rpartition(".")[2] for parameter in parameters})
     return InputError(
         f"There is no parameter {name!r} to vary; the recipe has {', '.join(parameters)}, and a run has "
-        f"{', '.join(FIELDS)}.{did_you_mean(name, [*parameters, *FIELDS, *short])}"
+        f"{', '.join(FIELDS)}.{name_rates(name, parameters) or did_you_mean(name, [*parameters, *FIELDS, *short])}"
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError
+from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec, read_config
 from modtrain.scheduling.run_changes import differences
 from modtrain.storage.run import RunSpec
+from modtrain.sweeps.sweep import new_sweep, trial_config
 
 
 def config_file(folder: Path, text: str) -> Path:
@@ -56,6 +58,9 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
         ("epochs: '3'", "epochs = '3' is not allowed"),
         ("peer_timeout_s: .inf", "peer_timeout_s = inf is not allowed"),
         ("peer_timeout_s: .nan", "peer_timeout_s = nan is not allowed"),
+        ("max_staleness: -1", "max_staleness = -1 is not allowed; give a number of epochs, at least 0, or none"),
+        ("max_staleness: never", "max_staleness = 'never' is not allowed; give a number of epochs"),
+        ("max_staleness: true", "max_staleness = True is not allowed; give a number of epochs"),
         ("name: [a]", "name = ['a'] is not allowed"),
         ("device: gpu", "use auto, cpu, cuda, cuda:1 or mps"),
         ("params: [1, 2]", "it holds names and values."),
@@ -89,6 +94,27 @@ def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> Non
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not YAML"):
         read_config(tmp_path / "binary.yaml", {}, [])
+
+
+def test_the_bound_of_staleness_is_the_recipe_s_or_lockstep_unless_there_is_to_be_none(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    (tmp_path / "silent.py").write_text(tiny_recipe.read_text().replace("max_staleness=None,", ""))
+    silent = load_recipe(str(tmp_path / "silent.py"))
+    apart = [[name] for name in recipe.modules]
+
+    def bound(recipe: Recipe, text: str) -> int | None:
+        return new_spec(read_config(None, {"max_staleness": text or None}), recipe, apart).max_staleness
+
+    assert (bound(recipe, ""), bound(silent, "")) == (None, 0)
+    assert (bound(silent, "none"), bound(silent, "3")) == (None, 3)
+    spec = new_spec(Config(max_staleness="none"), silent, apart)
+    assert differences(Config(max_staleness="none"), silent, spec) == []
+    assert differences(Config(max_staleness=2), silent, spec) == ["max_staleness is 'none', not 2"]
+    config = Config(recipe=str(tmp_path / "silent.py"), max_staleness="none")
+    trial = trial_config(new_sweep(config, {"lr": [1, 2]}).config, {}, silent.params)
+    assert new_spec(trial, silent, apart).max_staleness is None
 
 
 def test_a_new_run_remembers_of_which_metrics_less_is_better(tiny_recipe: Path) -> None:

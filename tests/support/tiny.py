@@ -83,5 +83,6 @@ recipe = Recipe(
         ),
     },
     evaluate=evaluate,
+    max_staleness=None,
     epochs=3,
 )

@@ -72,5 +72,6 @@ recipe = Recipe(
         ),
     },
     evaluate=evaluate,
+    max_staleness=None,
     epochs=2,
 )

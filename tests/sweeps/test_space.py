@@ -242,6 +242,11 @@ def test_a_name_that_means_nothing_or_twice_the_same_is_refused(names: list[str]
     assert sentence in str(caught.value)
 
 
+def test_a_learning_rate_of_another_name_is_named() -> None:
+    with pytest.raises(InputError, match=r"Its learning rates are generator_lr, discriminator_lr\."):
+        resolve(["lr"], ["generator_lr", "discriminator_lr", "penalty"])
+
+
 def test_a_point_is_what_a_config_takes_with_every_value_as_it_was_drawn() -> None:
     values = {"lr": 1e-05, "conv": "1", "seed": 3, "batch_size": None, "discriminator.norm": "no", "max_staleness": 0}
     values |= {"translator.opponents": [1, "a=b, 'ü😀", True]}
