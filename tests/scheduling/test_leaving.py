@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
@@ -52,6 +53,7 @@ def test_a_closed_terminal_has_the_workers_publish_and_exit_as_the_launch_has_sa
     ours, theirs = pty.openpty()
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.setsid()
         fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
