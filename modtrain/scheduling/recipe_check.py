@@ -16,6 +16,7 @@ from typing import Any
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.scheduling.backends.base import python_path
+from modtrain.storage.manifest import as_json
 from modtrain.storage.run import RunSpec
 
 LAUNCH_S = 60.0
@@ -42,15 +43,15 @@ def check_recipe(spec: RunSpec, *, timeout_s: float | None = None) -> CheckResul
     command = [sys.executable, "-m", "modtrain.training.recipe_check"]
     pipe, started_at = subprocess.PIPE, time.monotonic()
     environment = os.environ | python_path()
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
         try:
-            output, errors = process.communicate(spec.model_dump_json(), timeout_s)
-            problem = errors.strip().rpartition("\n")[2] or f"exit code {process.returncode}"
+            output, errors = process.communicate(as_json(spec), timeout_s)
+            problem = errors.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {process.returncode}"
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
             problem = f"it took longer than {timeout_s:g} s"
-    findings = _last_line(output)
+    findings = _last_line(output.decode(errors="replace"))
     unfinished = findings.pop("part", "the recipe")
     if unfinished:
         findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")

@@ -6,13 +6,20 @@ import hashlib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from modtrain.errors import InputError, StorageError
 from modtrain.storage import filesystem
 
-FileName = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-"""The name of a file or a package: the system takes no NUL."""
+
+def _without_nul(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("the name of a file has no NUL")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_without_nul)]
+"""The name of a file or a package, which need not be UTF-8."""
 
 
 class InitialWeights(BaseModel):

@@ -161,8 +161,9 @@ def test_an_incomplete_search_is_reported_once(tmp_path: Path) -> None:
 )
 def test_the_exit_code_of_a_run_is_that_of_the_cause(states: dict[str, int | None], code: int) -> None:
     workers = [{"state": state, "exit_code": its} for state, its in states.items()]
-    assert exit_code_of({"workers": workers, "stop": None}) == code
-    assert exit_code_of({"workers": workers[::-1], "stop": None}) == code
+    run = {"stop": None, "evaluation_failure": None}
+    assert exit_code_of({"workers": workers, **run}) == code
+    assert exit_code_of({"workers": workers[::-1], **run}) == code
 
 
 def test_json_is_one_document(tmp_path: Path, tiny_recipe: Path, modtrain: Terminal) -> None:

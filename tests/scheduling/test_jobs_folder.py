@@ -146,7 +146,7 @@ def test_the_command_in_the_first_lines_of_a_config_is_accepted(path: Path, data
 def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> None:
     """Two joint steps: the encoder-decoder alone in the first, all three modules in the second."""
     config = JOBS / "latent-translation-256.yaml"
-    options = ("--nodes", "1", "--backend", "local", "--device", "cpu", "--epochs", "1", "--name", "full")
+    options = ("--nodes", "1", "--backend", "local", "--device", "cpu", "--epochs", "1", "--name", "full", "--no-check")
     output_of("launch", config, *options, "--dataroot", dataroot, "--root", tmp_path)
     run = Run.open(tmp_path / "full")
     assert at_full_size(run.spec.params)

@@ -553,7 +553,7 @@ def test_a_sweep_is_an_array_with_a_limit_and_only_missing_trials_are_submitted_
     id = task.replace("[0]", "[]")
     array = pbs.shown(id)
     assert (array["array_indices_submitted"], array["max_run_subjobs"]) == ("0-3", "2")
-    assert counts(sweep).keys() <= {"queued", "running", "finished"}
+    assert counts(sweep).keys() <= {"queued", "starting", "running", "finished"}
     running = set()
     while pbs.state(id) != "F":
         running.add([task.state in "RE" for task in pbs.job(id).tasks.values()].count(True))

@@ -138,7 +138,7 @@ def test_a_sweep_is_submitted_as_arrays_split_at_the_limit_and_the_command_retur
     array, alone = sweep.tasks()[0].partition("_")[0], sweep.tasks()[3]
     assert [sweep.tasks()[task] for task in range(3)] == [f"{array}_{index}" for index in range(3)]
     assert ("_" in alone, alone != array) == (False, True), "one that is left is a plain job"
-    assert set(sweep.states()) <= {"queued", "running", "finished", "failed"}
+    assert set(sweep.states()) <= {"queued", "starting", "running", "finished", "failed"}
 
 
 def test_a_sweep_that_is_stopped_or_cancelled_in_the_middle_goes_on_with_what_is_missing(

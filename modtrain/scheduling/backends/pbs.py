@@ -111,7 +111,8 @@ class PbsBackend(BatchBackend):
         """As of every batch scheduler; a job that ended before it began says on which jobs it depended."""
         states = super().status(ids)
         for id, state in states.items():
-            dependency = None if state.live or Journal(id).has_begun else _dependency(Path(id.rpartition("@")[0]))
+            path, at, _ = id.rpartition("@")
+            dependency = None if not at or state.live or Journal(id).has_begun else _dependency(Path(path))
             if dependency:
                 words = f" ({state.reason.rstrip('.')})" if state.reason else ""
                 why = f"its job ended before it began{words}; what it depends on"

@@ -15,6 +15,7 @@ import warnings
 import torch
 
 from modtrain.errors import ModtrainError
+from modtrain.storage.manifest import parse
 from modtrain.storage.run import RunSpec
 from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.recipe_check.findings import Findings
@@ -32,7 +33,7 @@ def main() -> None:
         lines.write(json.dumps(dataclasses.asdict(findings)) + "\n")
 
     torch.set_num_threads(min(THREADS, torch.get_num_threads()))
-    spec = RunSpec.model_validate_json(sys.stdin.read())
+    spec = parse(sys.stdin.buffer.read(), RunSpec)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
