@@ -47,8 +47,14 @@ class _Console(Console):
     outlives_reader = False
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        if isinstance(renderable, Text) and (text := plain(renderable.plain, KEPT)) != renderable.plain:
+            renderable = renderable.copy()
+            renderable.plain = text  # before it is laid out: what replaces a character is longer
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(plain(segment.text, KEPT), segment.style)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(plain(text, KEPT), **options)
 
     def on_broken_pipe(self) -> None:
         if not self.outlives_reader:
