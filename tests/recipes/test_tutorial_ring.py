@@ -57,6 +57,7 @@ def test_the_ring_is_learned_by_two_workers(tmp_path: Path, monkeypatch: pytest.
     exec(compile(blocks(PAGE, "python")[1], str(PAGE), "exec"), {})
 
 
+@pytest.mark.slow
 def test_the_ring_is_learned_jointly(tmp_path: Path) -> None:
     run = launch(tmp_path, "--nodes", "1")
     assert run.spec.placement == [["generator", "discriminator"]]

@@ -112,7 +112,8 @@ def machines() -> Iterator[Machines]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("others", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [0, 1])
 def test_a_run_whose_cluster_lost_its_head_finishes_by_the_same_command_on_another_cluster(
     others: int, machines: Machines, tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
