@@ -7,6 +7,7 @@ function that Python's `launch(config)` uses as well.
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -138,6 +139,8 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
         return
     for note in plan.notes:
         print_note(note)
+    if plan.is_checked and not dry_run and sys.stderr.isatty():
+        print_note("Checking the recipe; --no-check leaves this out.")
     created = create_launch(plan, backend, options, submits=not dry_run, notify=print_note)
     if dry_run:
         launch_modes.show_scripts(created)

@@ -77,8 +77,9 @@ def find_alarms(status: Status, history: History | RecentHistory | None = None) 
         says = f"A stop was requested ({status['stop']}): the workers publish and exit."
         alarms.append(Alarm(None, "warn", says, f"`modtrain launch {_path(status)}` resumes it."))
     if failure := status.get("evaluation_failure"):
-        says, do = f"The evaluation failed: {failure['says'].rstrip('.')}.", f"`modtrain evaluate {_path(status)}`"
-        alarms.append(Alarm(None, "bad", says, f"Correct the recipe, then run {do}."))
+        says = f"The evaluation failed: {failure['says'].rstrip('.')}."
+        do = f"Correct the recipe, then run `modtrain evaluate {_path(status)} --trust-recipe`."
+        alarms.append(Alarm(None, "bad", says, do))
     return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
 

@@ -388,7 +388,7 @@ def create_launch(
     instance: Backend = plugins.load("backend", backend)(options)
     if submits and plan.target.run is None:
         instance.check(plan.run.spec.device)
-    if submits and not plan.target.resumes and plan.target.config.check:
+    if submits and plan.is_checked:
         require_sound(plan.run.spec, notify)
     return Launch(plan.write(), backend, options, backends={backend: instance})
 

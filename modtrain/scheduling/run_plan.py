@@ -91,6 +91,11 @@ class RunPlan:
     notes: Sequence[str] = ()
     """What the plan changes in an existing run, in sentences."""
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether the recipe is checked before anything is submitted."""
+        return self.target.config.check and not self.target.resumes
+
     def write(self) -> Run:
         """Create the run, or write what the plan changes of an existing one."""
         before = self.target.run
