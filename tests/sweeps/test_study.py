@@ -6,13 +6,16 @@ import logging
 import random
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from modtrain.errors import InputError
+from modtrain.scheduling.config import Config
 from modtrain.sweeps.space import SAMPLERS, parse_vary, point
 from modtrain.sweeps.study import STARTUP, State, Study
+from modtrain.sweeps.sweep import new_sweep
 
 PLANE = parse_vary(["x=-5.0..5.0", "y=-5.0..5.0"])
 MIXED = parse_vary(["lr=log:1e-5..1e-1", "blocks=1..9", "conv=dense,separable", "widths=[1, 2],[3]", "fixed=7"])
@@ -304,3 +307,10 @@ def test_optuna_prints_nothing_and_writes_nothing(
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.name.startswith("optuna")]
     assert not list(tmp_path.iterdir())
+
+
+def test_more_trials_than_a_space_has_points_are_refused(tiny_recipe: Path) -> None:
+    config = Config(recipe=str(tiny_recipe), metric="mean")
+    assert new_sweep(config, {"lr": [1e-2, 1e-3]}, sampler="tpe", trials=2).trials == 2
+    with pytest.raises(InputError, match="--trials 5 is more than the space has points: 2"):
+        new_sweep(config, {"lr": [1e-2, 1e-3]}, sampler="tpe", trials=5)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modtrain.errors import Diverged, InputError, StorageError
+from modtrain.errors import Diverged, InputError, ModtrainError, StorageError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
@@ -245,3 +245,27 @@ def test_the_heartbeat_of_a_worker_whose_storage_failed_has_the_exit_code_of_its
     output, _ = process.communicate(timeout=120)
     assert process.returncode == run.read_report("generator").exit_code == StorageError.exit_code, output
     assert "the disk is gone" in run.read_report("generator").trouble
+
+
+@pytest.mark.parametrize(("count", "which"), [("len(self) - 1", "fewer"), ("len(self) + 1", "more")])
+def test_an_epoch_with_other_batches_than_its_length_ends_training_in_words(
+    count: str, which: str, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(tiny_recipe.read_text().replace("range(start, len(self))", f"range(start, {count})"))
+    run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
+    said = rf"mine\.py, line \d+\) yielded {which} batches in epoch 0 than the 10 of its __len__"
+    with pytest.raises(ModtrainError, match=said):
+        runs.finish(run)
+    assert not run.is_finished(run.modules)
+
+
+def test_a_loss_that_fails_is_named_with_its_module_and_line(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe, wrong = tmp_path / "mine.py", '    fake = fakes(nets).reshape("x")'
+    recipe.write_text(tiny_recipe.read_text().replace("    fake = fakes(nets)", wrong, 1))
+    run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
+    with pytest.raises(TypeError):
+        runs.finish(run)
+    (worker,) = build_status(read_snapshot(run))["workers"]
+    line = recipe.read_text().splitlines().index(wrong) + 1
+    assert f"mine.py, line {line}, in generator_loss) in the loss of generator" in worker["trouble"]
