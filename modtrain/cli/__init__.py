@@ -15,8 +15,8 @@ import typer
 
 from modtrain.cli import check, closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
 from modtrain.cli.output import KEPT, echo
-from modtrain.errors import ModtrainError, StorageError, did_you_mean, plain
-from modtrain.storage.filesystem import fault_of
+from modtrain.errors import ModtrainError, did_you_mean, plain
+from modtrain.storage.filesystem import unexpected_exit_code
 
 app = typer.Typer(
     name="modtrain",
@@ -69,7 +69,7 @@ def main() -> None:
     except Exception as error:
         if error is not logged.error:
             _print_error(error, logged.message)
-        code = getattr(error, "exit_code", 1 if fault_of(error) is None else StorageError.exit_code)
+        code = getattr(error, "exit_code", unexpected_exit_code(error))
     closed_pipe.leave()  # else Python complains at its exit
     sys.exit(code if isinstance(code, int) else 0)
 

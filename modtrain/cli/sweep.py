@@ -134,7 +134,7 @@ def trial(
     from modtrain.sweeps.sweep import Sweep
     from modtrain.sweeps.trials import task_states
 
-    def begin() -> tuple[Sweep, Run, int]:
+    def begin() -> tuple[Sweep, int, int, Run]:
         opened = Sweep.open(sweep, trusted=trust_recipe)
         number, worker = divmod(task, opened.workers)
         if number >= opened.spec.trials:
@@ -142,10 +142,10 @@ def trial(
             raise InputError(f"--task {task} is beyond the {size}.")
         if (stop := opened.stop_request()) is not None:
             raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
-        return opened, opened.begin(number), worker
+        return opened, number, worker, opened.begin(number)
 
-    opened, run, worker = retry(begin, Backoff("Reading", sweep, STORAGE_TIMEOUT_S))
-    number, modules = task // opened.workers, run.spec.placement[worker]
+    opened, number, worker, run = retry(begin, Backoff("Reading", sweep, STORAGE_TIMEOUT_S))
+    modules = run.spec.placement[worker]
     train(run, modules, threads, leave_after, unattended, evaluate_every, ask=lambda run: task_states(opened, number))
 
 

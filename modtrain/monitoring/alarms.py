@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,11 @@ def find_alarms(status: Status, history: History | RecentHistory | None = None) 
         says = f"The evaluation failed: {failure['says'].rstrip('.')}."
         do = f"Correct the recipe, then run `modtrain evaluate {_path(status)} --trust-recipe`."
         alarms.append(Alarm(None, "bad", says, do))
+    return in_order(alarms)
+
+
+def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
+    """Bad ones first."""
     return sorted(alarms, key=lambda alarm: alarm.level != "bad")
 
 

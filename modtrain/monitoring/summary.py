@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modtrain.errors import StorageError
-from modtrain.monitoring.alarms import Alarm, find_alarms
+from modtrain.monitoring.alarms import Alarm, find_alarms, in_order
 from modtrain.monitoring.status import Status, build_status
 from modtrain.storage.checkpoint import Checkpoint, newest_published
 from modtrain.storage.checkpoint_store import Newest
@@ -36,6 +36,7 @@ from modtrain.storage.run_snapshot import (
     journal_path,
     last_refusal,
     module_snapshots,
+    preempted_workers,
     read_runner,
 )
 from modtrain.storage.run_state import ENDED
@@ -111,8 +112,7 @@ class RunSummary:
             self._is_submitted = is_submitted(read(run.jobs_path / JOBS_FILE, lambda: read_runner(run), None), launcher)
             self._refusals = {
                 number: read(journal_path(run, number), functools.partial(last_refusal, run, number), "")
-                for number, modules in enumerate(run.spec.placement)
-                if self.liveness.report(modules[0]).state == "preempted"
+                for number in preempted_workers(self.liveness, run.spec.placement)
             }
         path = run.evaluation_failure_path
         self._failure = read(path, functools.partial(read_failure, path), None)
@@ -232,7 +232,7 @@ class RunSummary:
         """With those of the curves: as they are now, or as they were read last."""
         without = find_alarms(status)
         if self._recent is None:
-            return sorted([*without, *self._of_curves], key=lambda alarm: alarm.level != "bad")
+            return in_order([*without, *self._of_curves])
         alarms = find_alarms(status, self._recent)
         self._of_curves = [alarm for alarm in alarms if alarm not in without]
         return alarms

@@ -188,11 +188,13 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
 }
 """What is allowed for an option of a recipe or a module."""
+_MAY_BE_FUNCTIONS = ("updates", "last", "ema")
+"""Options that may be functions of the parameters."""
 
 
 def _check_option(name: str, value: Any, of_module: str = "") -> None:
     is_allowed, allowed = _OPTIONS[name]
-    is_function = callable(value) and "function" in allowed
+    is_function = name in _MAY_BE_FUNCTIONS and callable(value)
     if not is_function and not is_allowed(value):
         raise InputError(f"{name}{of_module} = {value!r} is not allowed; it is {allowed}.")
 

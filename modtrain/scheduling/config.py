@@ -126,8 +126,10 @@ class Config(BaseModel):
     @field_validator("max_staleness", mode="plain")
     @classmethod
     def _check_bound(cls, value: Any) -> int | str | None:
-        if value is None or value == NO_BOUND:
-            return NO_BOUND if value else None
+        if value is None:
+            return None
+        if value == NO_BOUND:
+            return NO_BOUND
         if type(value) is int or (isinstance(value, str) and value.isdecimal()):
             bound = int(value)
             if 0 <= bound < 2**53:

@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
-from modtrain.errors import StorageError
+from modtrain.errors import ModtrainError, StorageError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -287,6 +287,11 @@ def fault_of(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__
     return None
+
+
+def unexpected_exit_code(error: BaseException) -> int:
+    """The exit code for an exception that is not of modtrain: 6 where it reports a failure of storage, else 1."""
+    return ModtrainError.exit_code if fault_of(error) is None else StorageError.exit_code
 
 
 class Backoff:

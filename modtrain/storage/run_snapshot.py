@@ -19,7 +19,7 @@ from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, read_launcher
 from modtrain.storage.manifest import read_json
 from modtrain.storage.process_identity import ProcessIdentity
-from modtrain.storage.run import Run
+from modtrain.storage.run import Placement, Run
 from modtrain.storage.stop_request import StopRequest
 
 JobPhase = Literal["pending", "running", "ended", "unknown"]
@@ -108,11 +108,15 @@ def journal_path(run: Run, worker: int) -> Path:
 def _read_refusals(run: Run, liveness: Liveness) -> dict[int, str]:
     """Those of workers that exited to be continued; one that cannot be read is left out, as it is only shown."""
     refusals = {}
-    for number, placed in enumerate(run.spec.placement):
-        if liveness.report(placed[0]).state == "preempted":
-            with contextlib.suppress(OSError):
-                refusals[number] = last_refusal(run, number)
+    for number in preempted_workers(liveness, run.spec.placement):
+        with contextlib.suppress(OSError):
+            refusals[number] = last_refusal(run, number)
     return refusals
+
+
+def preempted_workers(liveness: Liveness, placement: Placement) -> list[int]:
+    """The workers that exited to be continued: the scheduler may have refused their next job."""
+    return [number for number, placed in enumerate(placement) if liveness.report(placed[0]).state == "preempted"]
 
 
 def module_snapshots(run: Run, liveness: Liveness, newest: Mapping[str, Newest]) -> dict[str, ModuleSnapshot]:

@@ -87,7 +87,7 @@ def work(
             log.log(logging.INFO if code in OUTCOMES else logging.ERROR, "%s", error)
             raise
         except BaseException as error:
-            code = 1 if filesystem.fault_of(error) is None else StorageError.exit_code  # `_log_to_files` converts it
+            code = filesystem.unexpected_exit_code(error)  # `_log_to_files` converts it
             state, trouble = "failed", _describe(error, run.spec.recipe)
             log.exception("The worker failed")
             raise

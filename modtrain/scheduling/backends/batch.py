@@ -23,6 +23,7 @@ from modtrain.scheduling.backends.journal import Journal
 from modtrain.scheduling.job_script import Script, render
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import GIVEN_GPUS
+from modtrain.storage.layout import JOURNAL_SUFFIX
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +342,7 @@ def _task_ids(script: Script, id: str) -> dict[int, str]:
 
 
 def _journal(log: Path) -> Path:
-    return log.with_suffix(".journal").absolute()
+    return log.with_suffix(JOURNAL_SUFFIX).absolute()
 
 
 def _id(job: str, journal: Path) -> str:
