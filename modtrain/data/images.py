@@ -20,7 +20,8 @@ from modtrain.storage.folder_listing import data_files
 log = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-MAX_BROKEN = 0.01
+MAX_BROKEN, FEW_BROKEN = 0.01, 3
+"""Share of the images of a folder that may be broken, and their number where that share is less: in a small folder."""
 NAMED = 10
 """Number of broken images that the error names, and of kinds that are passed over."""
 
@@ -51,15 +52,22 @@ Pictures = Tensor | Files
 
 
 def find(folder: Path) -> Paths:
-    """Image files in a folder and its subfolders, sorted; links are followed. What is passed over is named."""
+    """Image files in a folder and its subfolders, sorted; links are followed. What is passed over is counted.
+
+    A link that leads nowhere is an image by its suffix, which cannot be read.
+    """
     files = sorted(data_files(folder))
-    others = Counter(file.suffix.lower() or "no suffix" for file in files if file.suffix.lower() not in SUFFIXES)
+    others = Counter(_kind(file) for file in files if file.suffix.lower() not in SUFFIXES)
     if others:
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(NAMED))
         log.warning(
             "%s: passed over %s of kinds that are not read: %s.", folder, counted(others.total(), "file"), kinds
         )
     return tuple(file for file in files if file.suffix.lower() in SUFFIXES)
+
+
+def _kind(file: Path) -> str:
+    return (file.suffix.lower() or "no suffix") if file.exists() else "broken link"
 
 
 def as_float(pixels: Tensor) -> Tensor:
@@ -72,8 +80,8 @@ def load(
 ) -> Pictures:
     """All images that can be decoded, in memory if they fit. Each is decoded once to find the broken ones.
 
-    A broken image is named in a warning and left out. Raises InputError if more than 1 % are broken. `grey_range` as of
-    `read_rgb`.
+    A broken image is named in a warning and left out. Raises InputError if none is left, or if more than three and more
+    than 1 % are broken. `grey_range` as of `read_rgb`.
     """
     keep = len(paths) * 3 * size**2 <= memory_bytes
     good, broken, remarks = list[Path](), list[str](), list[str]()
@@ -89,11 +97,12 @@ def load(
     if remarks:
         others = f" The same holds for {counted(len(remarks) - 1, 'other file')}." if len(remarks) > 1 else ""
         log.warning("%s%s", min(remarks), others)
-    if len(broken) > MAX_BROKEN * len(paths):
+    allowed = min(max(FEW_BROKEN, int(MAX_BROKEN * len(paths))), len(paths) - 1)
+    if len(broken) > allowed:
         named = "\n  ".join(broken[:NAMED] + [f"and {len(broken) - NAMED} more"] * (len(broken) > NAMED))
         raise InputError(
-            f"{len(broken)} of {len(paths)} images are broken, allowed is {MAX_BROKEN:.0%}; repair or remove them:"
-            f"\n  {named}"
+            f"{len(broken)} of {len(paths)} images cannot be read, more than the {allowed} that are left out; "
+            f"repair or remove them:\n  {named}"
         )
     return pictures[: len(good)] if keep else Files(tuple(good), size, grey_range)
 

@@ -23,12 +23,13 @@ def listing_sha256(folder: Path) -> str:
     """Checksum over relative names and sizes of the first files, in sorted order, as `data_files` lists them."""
     listing = hashlib.sha256()
     for path in islice(data_files(folder), MOST_FILES):
-        listing.update(os.fsencode(path.relative_to(folder)) + b"\0%d\n" % path.stat().st_size)
+        size = path.stat().st_size if path.exists() else 0
+        listing.update(os.fsencode(path.relative_to(folder)) + b"\0%d\n" % size)
     return listing.hexdigest()
 
 
 def data_files(folder: Path) -> Iterator[Path]:
-    """Every file in a folder and its subfolders that a person put there; links are followed.
+    """Every file in a folder and its subfolders that a person put there; links are followed, or lead nowhere.
 
     The files of a folder are sorted, and come before those of its subfolders. OSError where a folder cannot be read.
     """
@@ -40,7 +41,7 @@ def data_files(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(filter(_is_data, folders))
         below = (Path(path, name) for name in sorted(filter(_is_data, names)))
-        yield from (file for file in below if file.is_file())
+        yield from (file for file in below if file.is_file() or (file.is_symlink() and not file.exists()))
 
 
 def _is_data(name: str) -> bool:

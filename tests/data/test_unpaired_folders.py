@@ -207,12 +207,37 @@ def test_one_broken_image_in_a_hundred_is_named_and_left_out(tmp_path: Path, cap
     assert str(tmp_path / "a" / "041.png") in caplog.text
 
 
-def test_more_than_one_percent_of_broken_images_stop_the_run_and_are_named(tmp_path: Path) -> None:
-    fill(tmp_path / "a", 100)
-    for name in ("003.png", "050.png"):
-        (tmp_path / "a" / name).write_text("no image")
-    with pytest.raises(InputError, match=r"(?s)2 of 100 images are broken, allowed is 1%.*003\.png.*050\.png"):
+@pytest.mark.parametrize(("count", "broken"), [(2, 1), (20, 3), (100, 3), (400, 4)])
+def test_a_few_broken_images_of_a_folder_are_left_out_and_one_percent_of_a_large_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, count: int, broken: int
+) -> None:
+    fill(tmp_path / "a", count, (1, 1))
+    spoiled = [tmp_path / "a" / f"{number:03}.png" for number in range(broken)]
+    for path in spoiled:
+        path.write_text("no image")
+    assert len(load(find(tmp_path / "a"), 8)) == count - broken
+    assert [str(path) in message for path, message in zip(spoiled, caplog.messages, strict=True)] == [True] * broken
+
+
+@pytest.mark.parametrize(("count", "broken", "left_out"), [(1, 1, 0), (2, 2, 1), (20, 4, 3), (100, 4, 3), (400, 5, 4)])
+def test_more_broken_images_stop_the_run_and_are_named(tmp_path: Path, count: int, broken: int, left_out: int) -> None:
+    fill(tmp_path / "a", count, (1, 1))
+    for number in range(broken):
+        (tmp_path / "a" / f"{number:03}.png").write_text("no image")
+    sentence = f"{broken} of {count} images cannot be read, more than the {left_out} that are left out"
+    with pytest.raises(InputError, match=rf"(?s){sentence}.*000\.png.*{broken - 1:03}\.png"):
         load(find(tmp_path / "a"), 8)
+
+
+def test_links_that_lead_nowhere_are_broken_images_or_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path / "a", 10)
+    for name in ("gone.png", "gone", "gone.txt"):
+        (tmp_path / "a" / name).symlink_to(tmp_path / "moved" / name)
+    (tmp_path / "a" / "loop.png").symlink_to("loop.png")
+    assert len(load(find(tmp_path / "a"), 8)) == 10
+    assert caplog.messages[0].endswith("passed over 2 files of kinds that are not read: 2 broken link.")
+    for name, message in zip(("gone.png", "loop.png"), caplog.messages[1:], strict=True):
+        assert message.startswith(f"Skipped an image: {tmp_path / 'a' / name} cannot be read as an image")
 
 
 def bomb(path: Path) -> None:
