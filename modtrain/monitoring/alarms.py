@@ -102,9 +102,13 @@ def _workers(status: Status, history: History | RecentHistory | None) -> Iterato
             yield Alarm(module, "bad", f"{name} has never begun: {str(why).rstrip('.')}.", do)
         elif worker["state"] == "lost":
             job = f", job {worker['job']}" if worker["job"] else ""
-            says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})."
+            says = f"{name} died without a report ({worker['host']}, process {worker['pid']}{job})"
+            hint = f"{log} may say why"
+            if place := worker.get("trained_in"):  # it cannot be known whether it was killed before that
+                says += f": it trained in {place}, and a run that is moved ends its workers"
+                hint = f"{jobs} has what its job printed"
             again = "Its launcher restarts it" if status["launcher"] else f"`modtrain launch {path}` resumes it"
-            yield Alarm(module, "bad", says, f"{again} from its last checkpoint; {log} may say why.")
+            yield Alarm(module, "bad", f"{says}.", f"{again} from its last checkpoint; {hint}.")
         elif worker["state"] == "failed":
             code = worker["exit_code"]
             do = DO_BY_EXIT_CODE.get(code, "See {log}; `modtrain launch {path}` tries again.")

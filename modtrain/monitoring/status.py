@@ -71,6 +71,8 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
     }
     if state == "preempted" and (refusal := snapshot.refusals.get(number)):
         values["refusal"] = refusal
+    if state == "lost" and report.run not in (None, str(snapshot.run.path)):
+        values["trained_in"] = report.run
     return values if job is None else {**values, "job_state": job.phase, "why": job.reason}
 
 

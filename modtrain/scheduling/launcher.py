@@ -265,9 +265,11 @@ class Launch:
             notify(f"{member.name} ended ({describe_exit(exit_code)}); {member.reason.rstrip('.')}.")
 
     def _is_restarted(self, member: Member, exit_code: int | None) -> bool:
-        """Whether a worker that ended with this exit code is restarted by this launch."""
+        """Whether a worker that ended with this exit code is restarted by this launch; RunMoved, OSError."""
         obeyed = exit_code == StopRequested.exit_code  # a request that was withdrawn since
         wanted = obeyed or (wants_restart(exit_code) and not self._backends[member.backend].unattended)
+        if wanted:
+            self.run.check_present()
         return wanted and self.run.stop_request() is None
 
     def _stop_the_others(self, failed: Member, notify: Notify) -> None:

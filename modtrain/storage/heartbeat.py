@@ -40,6 +40,8 @@ class WorkerReport:
     """Unix time by the worker's clock."""
     process: ProcessIdentity = NO_PROCESS
     job: str | None = None
+    run: str | None = None
+    """Folder of the run, as the worker finds it."""
     device: str | None = None
     gpus: int | None = None
     """GPUs that its job was given, where it may use them."""

@@ -62,7 +62,8 @@ def work(
     gpus = int(given) if given.isdecimal() else None
     if gpus and device == "cpu":
         log.warning("The job was given %s, but PyTorch sees none: the worker trains on the CPU", counted(gpus, "GPU"))
-    heartbeat = Heartbeat(map(run.heartbeat_path, modules), epochs=run.spec.epochs, device=device, gpus=gpus)
+    facts = {"run": str(run.path), "epochs": run.spec.epochs, "device": device, "gpus": gpus}
+    heartbeat = Heartbeat(map(run.heartbeat_path, modules), **facts)
     start = _Start(run, modules, shutdown, heartbeat)
     worker: Worker | None = None
     state, code, trouble = "finished", 0, None

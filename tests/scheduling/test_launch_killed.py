@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 
 from modtrain.cli.launch_view import LaunchView
+from modtrain.errors import RunMoved
+from modtrain.monitoring.alarms import find_alarms
+from modtrain.monitoring.status import build_status
 from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.profile import Profile
+from modtrain.storage.liveness import launcher_path
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, weights_of
 
@@ -86,6 +91,33 @@ def test_the_progress_of_a_launch_does_not_fall_below_what_a_killed_worker_has_p
     assert restarting
     assert {status["left_s"] for status in restarting} == {None}
     assert after[-1]["progress"] == 1.0
+
+
+def test_a_run_that_is_moved_while_it_trains_ends_its_launch_at_once_and_says_so_where_it_is_now(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator"], ["discriminator"]], epochs=500, params=LONG)
+    launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
+    launch.start()
+    processes = [(pid_after(run, module, steps=1), run.read_report(module).process) for module in run.modules]
+    moved = Run.open(run.path.rename(tmp_path / "elsewhere"))
+    messages: list[str] = []
+    with pytest.raises(RunMoved, match="no longer holds a run: it was moved or deleted"):
+        for _ in launch.watch(messages.append):
+            pass
+    launch.release()
+    assert messages == [], "no restart that cannot be"
+    assert not run.path.exists()
+    assert [process.is_running() for _, process in processes] == [False, False]
+    launcher_path(moved.path).unlink()  # of this process, as if it had ended
+    status = build_status(read_snapshot(moved))
+    assert [worker["state"] for worker in status["workers"]] == ["lost", "lost"]
+    for alarm, (pid, process) in zip(find_alarms(status), processes, strict=True):
+        assert alarm.says == (
+            f"{alarm.module} died without a report ({process.host}, process {pid}): it trained in {run.path}, and a "
+            "run that is moved ends its workers."
+        )
+        assert f"`modtrain launch {moved.path}` resumes it" in alarm.do
 
 
 @pytest.mark.parametrize("launched", RAY_SLOWLY, indirect=True)
