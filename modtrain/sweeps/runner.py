@@ -19,7 +19,7 @@ from modtrain.sweeps.plan import SweepPlan
 from modtrain.sweeps.sweep import Sweep, SweepRecord
 from modtrain.sweeps.trial import Trial
 from modtrain.sweeps.trial_queue import TrialQueue
-from modtrain.sweeps.trials import rank, read_trials, sweep_jobs, trial_phases, trials_to_submit
+from modtrain.sweeps.trials import Jobs, rank, read_trials, sweep_jobs, trial_phases, trials_to_submit
 
 
 def run(
@@ -90,16 +90,22 @@ def stop(sweep: Sweep, reason: str) -> int:
 
 def cancel(sweep: Sweep) -> int:
     """End every live job of the sweep; the number of trials that had one."""
+    before = _with_live_jobs(sweep_jobs(sweep))  # some end by the request itself, before the scheduler is asked again
     request = StopRequest(kind="cancelled", reason="cancelled", sender="modtrain cancel")
     write_stop_request(sweep.path, request)
     jobs = sweep_jobs(sweep)
-    live = {number for number, phase in trial_phases(jobs).items() if phase in ("pending", "running")}
+    live = _with_live_jobs(jobs)
     alive = {trial.number for trial in read_trials(sweep, ask_scheduler=False) if trial.state in LIVE}
     for number in live | alive:
         sweep.request_stop(number, request)  # before the jobs end, so that no launcher restarts them
     for backend, trials in jobs:
         backend.cancel([id for id, numbers in trials.items() if live & numbers])
-    return len(live)
+    return len(before | live)
+
+
+def _with_live_jobs(jobs: Jobs) -> set[int]:
+    """The trials with a job that runs or is queued."""
+    return {number for number, phase in trial_phases(jobs).items() if phase in ("pending", "running")}
 
 
 @contextmanager
