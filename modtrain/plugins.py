@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -23,6 +25,10 @@ from modtrain.errors import InputError, ModtrainError, did_you_mean
 class ChangedFile(InputError):
     """A file does not have the checksum that it had when it was recorded."""
 
+
+_CALLED = "called_part"
+"""Attribute of an exception: the part of a plugin in which it was raised, and the function that was called."""
+_INSTALLED = re.compile("/(site|dist)-packages/")
 
 PACKAGES = {
     "recipe": "modtrain.recipes",
@@ -80,11 +86,8 @@ def known(kind: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def user_code_errors(kind: str, name: str, part: str = "") -> Iterator[None]:
-    """Turn an exception from a plugin's code into an InputError that names the line of the user's file.
-
-    `part` is what was called, such as "the loss of generator".
-    """
+def user_code_errors(kind: str, name: str) -> Iterator[None]:
+    """Turn an exception from a plugin's code into an InputError that names the line of the user's file."""
     try:
         yield
     except ModtrainError:
@@ -92,22 +95,86 @@ def user_code_errors(kind: str, name: str, part: str = "") -> Iterator[None]:
     except SyntaxError as error:
         raise InputError(f"The {kind} {error.filename}, line {error.lineno}: syntax error: {error.msg}.") from error
     except (Exception, SystemExit) as error:
-        place, subject = line_of(error, name) or name, f"{part[:1].upper()}{part[1:]} failed in" if part else ""
-        raise InputError(f"{subject or f'The {kind}'} {place}: {summary(error)}.") from error
+        raise InputError(f"{failure(error, kind, name)}.") from error
+
+
+@contextlib.contextmanager
+def calling(part: str, function: Any = None) -> Iterator[None]:
+    """Around a call of a plugin's function: an exception carries the part that failed, as "the loss of generator".
+
+    Of several around each other the innermost one counts. No function: several of them are called.
+    """
+    try:
+        yield
+    except ModtrainError:
+        raise
+    except (Exception, SystemExit) as error:
+        if _CALLED not in vars(error):
+            vars(error)[_CALLED] = (part, function)
+            error.add_note(f"in {part}")
+        raise
+
+
+def is_of_plugin(error: BaseException, name: str) -> bool:
+    """Whether an exception was raised in a part of a plugin that was called, or in the user's file."""
+    return _CALLED in vars(error) or (is_file(name) and line_of(error, name) is not None)
+
+
+def failure(error: BaseException, kind: str, name: str) -> str:
+    """`The loss of generator failed in /home/me/ring.py, line 12, in loss: KeyError: 'real'`, for any plugin."""
+    part, function = vars(error).get(_CALLED, ("", None))
+    place = line_of(error, name) or (name if function is None else _definition_in(function, name))
+    return f"{f'{part[:1].upper()}{part[1:]} failed in' if part else f'The {kind}'} {place}: {summary(error)}"
 
 
 def line_of(error: BaseException, name: str) -> str | None:
     """File, line and function of the user's code in which an exception was raised; None where it was raised elsewhere.
 
-    `name` is that of the plugin; of a file, everything in its folder is the user's code.
+    `name` is that of the plugin; of a file, what is in its folder is the user's code, except installed packages.
     """
-    folder = f"{Path(name).parent}/" if is_file(name) else ""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(folder) and "/site-packages/" not in frame.filename
-    ]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename, name)]
     return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}" if frames else None
+
+
+def place_of(function: Any) -> str:
+    """File and line of a function, or of a class or its object: `ring.py, line 12`; its name where there is none."""
+    file, line = _definition(function)
+    return f"{Path(file).name}, line {line}" if file else _name_of(function)
+
+
+def _definition(function: Any) -> tuple[str, int]:
+    """File and line of a function, or of a class or its object; no file where there is none."""
+    function = _unwrapped(function)
+    try:
+        if code := getattr(function, "__code__", None):
+            return code.co_filename, code.co_firstlineno
+        return inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1]
+    except (OSError, TypeError):
+        return "", 0
+
+
+def _definition_in(function: Any, name: str) -> str:
+    """Where a plugin defines a function; the function's name where it is only named there: `optimizer=Adam`."""
+    file, line = _definition(function)
+    return f"{file}, line {line}" if file and _is_users(file, name) else f"{name}, {_name_of(function)}"
+
+
+def _unwrapped(function: Any) -> Any:
+    function = inspect.unwrap(getattr(function, "func", function))
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(_unwrapped(function), "__qualname__", function))
+
+
+def _is_users(filename: str, name: str) -> bool:
+    """Whether a file of code is the user's: beside the plugin's file, and of no installed package."""
+    folder = f"{Path(name).parent}/" if is_file(name) else ""
+    if not filename.startswith(folder) or _INSTALLED.search(filename[len(folder) - 1 if folder else 0 :]):
+        return False
+    libraries = [sysconfig.get_path("stdlib"), *([str(Path(__file__).parent)] if folder else [])]
+    return not any(filename.startswith(f"{path}/") and not folder.startswith(f"{path}/") for path in libraries)
 
 
 def summary(error: BaseException) -> str:

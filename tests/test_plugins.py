@@ -12,6 +12,7 @@ import pytest
 
 from modtrain import plugins
 from modtrain.errors import InputError
+from modtrain.recipes.base import Recipe
 
 
 def error_of(name: str, kind: str = "recipe") -> str:
@@ -91,3 +92,12 @@ def test_an_error_in_an_importable_module_names_its_line(tmp_path: Path, monkeyp
     file(tmp_path, "raise ValueError('bad')", "pkg_of_mine/gan.py")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "pkg_of_mine/gan.py, line 1, in <module>: ValueError: bad" in error_of("pkg_of_mine.gan")
+
+
+def test_libraries_in_a_folder_below_a_users_file_are_not_the_users_code() -> None:
+    """A home directory holds recipes, and a clone and an environment as well."""
+    home = Path(plugins.__file__).parents[1]
+    with pytest.raises(InputError) as error:
+        Recipe(params=int, data=int, modules={})
+    line = plugins.line_of(error.value, str(home / "ring.py"))
+    assert str(line).startswith(f"{__file__}, line ")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
+from modtrain.plugins import calling
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
 from modtrain.storage.layout import EVALUATION
@@ -167,7 +168,8 @@ def resolve(value: T | Callable[[Params], T], params: Params, name: str, module:
 
     What a function returns is known only here; InputError where it is not allowed.
     """
-    result: T = value(params) if callable(value) else value
+    with calling(f"`{name}` of {module}", value):
+        result: T = value(params) if callable(value) else value
     _check_option(name, result, f" of {module}")
     return result
 

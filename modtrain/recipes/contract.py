@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import inspect
 import numbers
+import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modtrain.data.base import Data
 from modtrain.errors import InputError
+from modtrain.plugins import calling, place_of
 from modtrain.recipes.base import Evaluation, Module
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module as Net
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
 
 RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds"})
 """Fields of a line of a training curve besides the losses; no loss may have one of these names."""
-
-
-def place_of(function: Any) -> str:
-    """File and line of a function, or of a class or its object: `ring.py, line 12`; its name where there is none."""
-    function = inspect.unwrap(getattr(function, "func", function))
-    if not (inspect.isroutine(function) or inspect.isclass(function)):
-        function = type(function)
-    try:
-        code = getattr(function, "__code__", None)
-        file = code.co_filename if code else inspect.getsourcefile(function)
-        line = code.co_firstlineno if code else inspect.getsourcelines(function)[1]
-    except (OSError, TypeError):
-        return str(getattr(function, "__qualname__", function))
-    return f"{Path(file or '').name}, line {line}"
 
 
 def check_data(data: object, function: Callable[..., Any]) -> Data:
@@ -39,9 +32,14 @@ def check_data(data: object, function: Callable[..., Any]) -> Data:
     if not isinstance(data, Data):
         raise InputError(f"`data` ({where}) returned {describe(data)}; it must return Data(train=..., test=...).")
     train: Any = data.train
-    of_train = f"Data.train, {describe(train)} ({place_of(train)}),"
+    is_beside = type(train).__module__ == getattr(function, "__module__", None)
+    of_train = f"Data.train, {describe(train)} ({place_of(train) if is_beside else where}),"
     if not hasattr(type(train), "__len__"):
         raise InputError(f"{of_train} has no __len__; it must return the number of batches in an epoch.")
+    with calling("Data.train.__len__", type(train).__len__):
+        count = type(train).__len__(train)
+    if not hasattr(count, "__index__") or not 0 <= count <= sys.maxsize:
+        raise InputError(f"{of_train} has the __len__ {count!r}; it must be the whole number of batches in an epoch.")
     if not callable(getattr(train, "epoch", None)):
         raise InputError(f"{of_train} has no method `epoch`; it takes (epoch, *, seed, start=0) and yields batches.")
     try:
@@ -63,6 +61,32 @@ def check_batch(batch: object, train: Any) -> None:
     for name, value in batch.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InputError(f"{of_epoch} {describe(value)} under {name!r}; a batch holds a tensor under each name.")
+
+
+def build_network(name: str, module: Module, params: Any) -> Net:
+    """The network of a module, untrained, on the CPU; InputError where `build` returns anything else."""
+    from torch.nn import Module as Net
+
+    with calling(f"the network of {name}", module.build):
+        net: object = module.build(params)
+    if not isinstance(net, Net):
+        where = place_of(module.build)
+        raise InputError(f"`build` of {name} ({where}) returned {describe(net)}; it must return a torch.nn.Module.")
+    return net
+
+
+def build_optimizer(name: str, module: Module, weights: list[Parameter], params: Any) -> Optimizer:
+    """The optimizer of a module; InputError where `optimizer` returns anything else."""
+    from torch.optim import Optimizer
+
+    with calling(f"the optimizer of {name}", module.optimizer):
+        optimizer: object = module.optimizer(weights, params)
+    if not isinstance(optimizer, Optimizer):
+        where = place_of(module.optimizer)
+        raise InputError(
+            f"`optimizer` of {name} ({where}) returned {describe(optimizer)}; it must return a torch.optim.Optimizer."
+        )
+    return optimizer
 
 
 def check_losses(name: str, module: Module, losses: object) -> None:
@@ -107,6 +131,19 @@ def check_evaluation(evaluation: object, function: Callable[..., Any]) -> Evalua
     if grid is not None and not (is_picture and grid.dtype == torch.uint8 and grid.numel()):
         raise InputError(f"{returned} a grid that is {describe(grid)}; it must be a uint8 tensor (height, width, 3).")
     return Evaluation(metrics=metrics, grid=grid)
+
+
+def check_applied(applied: object, images: Tensor, function: Callable[..., Any]) -> Tensor:
+    """`applied` as it is; InputError where `apply` did not return as many images as it got."""
+    from torch import Tensor
+
+    is_batch = isinstance(applied, Tensor) and applied.dim() == 4 and applied.shape[:2] == (len(images), 3)
+    if not (isinstance(applied, Tensor) and is_batch and applied.is_floating_point()):
+        raise InputError(
+            f"`apply` ({place_of(function)}) returned {describe(applied)} for images of shape {tuple(images.shape)}; "
+            f"it must return a float tensor of shape ({len(images)}, 3, height, width)."
+        )
+    return applied
 
 
 def describe(value: object) -> str:

@@ -12,9 +12,10 @@ from modtrain import plugins
 from modtrain.data.base import Data
 from modtrain.errors import InputError, ModtrainError
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.contract import check_data, place_of
+from modtrain.recipes.contract import check_data
 from modtrain.recipes.params import build_params
 from modtrain.recipes.trust import check_files
+from modtrain.storage.filesystem import fault_of
 from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.run import Run, RunSpec
 
@@ -74,16 +75,15 @@ def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
     before = np.random.get_state()
     np.random.seed(spec.seed % 2**32)
     try:
-        data = recipe.data(Path(spec.dataroot) if spec.dataroot else None, params)
-    except (ModtrainError, OSError):
-        raise
-    except Exception as error:
-        place = plugins.line_of(error, spec.recipe) or place_of(recipe.data)
+        with plugins.calling("`data` of the recipe", recipe.data):
+            data = check_data(recipe.data(Path(spec.dataroot) if spec.dataroot else None, params), recipe.data)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModtrainError) or fault_of(error) is not None:  # storage may answer the next time
+            raise
         hint = "" if spec.dataroot else " If it needs a folder, give it with --dataroot."
-        raise InputError(f"`data` of the recipe failed in {place}: {plugins.summary(error)}.{hint}") from error
+        raise InputError(f"{plugins.failure(error, 'recipe', spec.recipe)}.{hint}") from error
     finally:
         np.random.set_state(before)
-    check_data(data, recipe.data)
     if len(data.train) < 1:
         raise InputError(f"The training data ({data.description}) has no complete batch; lower the batch size.")
     return data

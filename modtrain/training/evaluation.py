@@ -84,7 +84,7 @@ def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evalua
     run = model.run
     with seeded(run):
         test = on_device(data_of(run.spec, model.recipe, model.params).test, model.device)
-        with recipe_errors(run):
+        with recipe_errors(run), plugins.calling("`evaluate`", function):
             try:
                 evaluation = function(model.nets, test, model.params)
             except InputError as error:

@@ -20,6 +20,7 @@ from modtrain.data.images import as_float, find
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.recipes.base import Recipe
+from modtrain.recipes.contract import build_network, check_applied
 from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
@@ -91,9 +92,10 @@ class TrainedModel:
 
     def _apply(self, images: Tensor) -> Tensor:
         self.check_applicable()
-        assert self.recipe.apply
-        with seeded(self.run), recipe_errors(self.run):
-            return self.recipe.apply(self.nets, images.to(self.device), self.params)
+        function = self.recipe.apply
+        assert function
+        with seeded(self.run), recipe_errors(self.run), plugins.calling("`apply`", function):
+            return check_applied(function(self.nets, images.to(self.device), self.params), images, function)
 
 
 def load(
@@ -208,7 +210,7 @@ def png(image: Image.Image) -> bytes:
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
     # Initial weights are replaced at once: their draws must not show outside.
     with kept_random_state(), recipe_errors(run):
-        net = freeze(recipe.modules[module].build(params), "eval")
+        net = freeze(build_network(module, recipe.modules[module], params), "eval")
     try:
         serialization.load_weights(net, content)
     except CorruptCheckpoint as error:

@@ -9,6 +9,7 @@ from torch import nn
 
 from modtrain.errors import InputError
 from modtrain.recipes.base import Recipe
+from modtrain.recipes.contract import build_network
 from modtrain.recipes.loading import params_of
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import RunSpec
@@ -33,5 +34,5 @@ def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
     params = params_of(spec, recipe)
     for module, weights in spec.init.items():
         with kept_random_state():
-            net = recipe.modules[module].build(params)
+            net = build_network(module, recipe.modules[module], params)
         initialise([net], module, weights)

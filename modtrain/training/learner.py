@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
+from modtrain.plugins import calling, place_of
 from modtrain.recipes.base import Recipe, resolve
+from modtrain.recipes.contract import build_network, build_optimizer
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
@@ -36,9 +38,9 @@ class Learner:
         """
         self.name, self.module, self.params = name, recipe.modules[name], params
         seed_all(derived_seed(run.spec.seed, name))
-        self.net = self.module.build(params).to(device)
+        self.net = build_network(name, self.module, params).to(device)
         self.weights = [weight for weight in self.net.parameters() if weight.requires_grad]
-        self.optimizer = self.module.optimizer(self.weights, params)
+        self.optimizer = build_optimizer(name, self.module, self.weights, params)
         for group in self.optimizer.param_groups:
             group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
             group.setdefault("initial_lr", group["lr"])
@@ -70,7 +72,7 @@ class Learner:
 
     def set_progress(self, progress: float) -> bool:
         """Set the learning rates for `progress` in [0, 1); False where the schedule is 0 and the module rests."""
-        factor = self._factor(progress) if self.module.schedule else 1.0
+        factor = self._factor(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.resting = factor == 0
@@ -78,22 +80,25 @@ class Learner:
 
     def _factor(self, progress: float) -> float:
         """What the schedule returns, also as a NumPy number or a tensor; InputError where it is no finite number."""
-        value = self.module.schedule(progress, self.params) if self.module.schedule else 1.0
+        schedule = self.module.schedule
+        if schedule is None:
+            return 1.0
+        with calling(f"the schedule of {self.name}", schedule):
+            value = schedule(progress, self.params)
         try:
             if math.isfinite(factor := float(value)) and factor >= 0:
                 return factor
         except (TypeError, ValueError):
             pass
         raise InputError(
-            f"The schedule of {self.name} returned {value!r} at progress {progress:g}; it must return a number from 0 "
-            "on, the factor on the learning rates."
+            f"The schedule of {self.name} ({place_of(schedule)}) returned {value!r} at progress {progress:g}; it must "
+            "return a number from 0 on, the factor on the learning rates."
         )
 
     def trains_after(self, progress: float) -> bool:
         """Whether the schedule is not 0 somewhere between `progress` and the end, looked up at SCHEDULE_POINTS."""
-        schedule = self.module.schedule
         later = (point / SCHEDULE_POINTS for point in range(SCHEDULE_POINTS) if point / SCHEDULE_POINTS > progress)
-        return schedule is None or any(schedule(point, self.params) != 0 for point in later)
+        return self.module.schedule is None or any(self._factor(point) != 0 for point in later)
 
     @property
     def lr(self) -> float:

@@ -13,6 +13,7 @@ from torch import nn
 
 from modtrain.errors import CorruptCheckpoint, PeerTimeout
 from modtrain.recipes.base import Recipe
+from modtrain.recipes.contract import build_network
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS, Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -60,7 +61,7 @@ class Peers:
 
         def build(name: str) -> nn.Module:
             module = recipe.modules[name]
-            return freeze(module.build(params), module.frozen_mode).to(device)
+            return freeze(build_network(name, module, params), module.frozen_mode).to(device)
 
         self._run = run
         peers = recipe.reads(modules, params)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
-from modtrain.recipes.contract import check_batch, check_losses, place_of
+from modtrain.plugins import calling, place_of
+from modtrain.recipes.contract import check_batch, check_losses
 from modtrain.recipes.loading import data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
@@ -228,15 +229,13 @@ def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tenso
     """One optimisation step of one module; every other network only lets gradients pass."""
     learner.require_grad(True)
     nets.enter(learner.name)
-    try:
+    with calling(f"the loss of {learner.name}", learner.module.loss):
         losses = learner.module.loss(nets, batch, learner.params)
-    except Exception as error:
-        error.add_note(f"in the loss of {learner.name}")
-        raise
-    check_losses(learner.name, learner.module, losses)
-    learner.optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
-    learner.optimizer.step()
+        check_losses(learner.name, learner.module, losses)
+        learner.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+    with calling(f"the optimizer of {learner.name}", learner.module.optimizer):
+        learner.optimizer.step()
     learner.require_grad(False)
     learner.update_average()
     return losses

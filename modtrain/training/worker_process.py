@@ -121,9 +121,10 @@ class _Start:
 
 
 def _describe(error: BaseException, recipe: str) -> str:
-    """An unexpected exception with the line of the recipe and the module whose loss was computed."""
-    place = plugins.line_of(error, recipe) if plugins.is_file(recipe) else None
-    return " ".join([plugins.summary(error), f"({place})" if place else "", *getattr(error, "__notes__", ())]).strip()
+    """An unexpected exception; one of the recipe's code with the part that failed and its line."""
+    if plugins.is_of_plugin(error, recipe):
+        return plugins.failure(error, "recipe", recipe)
+    return plugins.summary(error)
 
 
 def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:

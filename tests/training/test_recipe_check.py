@@ -198,13 +198,87 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
         (
             "return nn.Linear(2, 2)",
             "return nn.Linear(2, two)",
-            "The network or optimizer of generator failed in {mine}, line 29, in build: NameError: name 'two' is not "
-            "defined.",
+            "The network of generator failed in {mine}, line 29, in build: NameError: name 'two' is not defined.",
         ),
         (
             "return 1 - progress",
             'return float("nan")',
-            "The schedule of generator (mine.py, line 31) returned nan at progress 0.0; it must return a finite float.",
+            "The schedule of generator (mine.py, line 31) returned nan at progress 0; it must return a number "
+            "from 0 on, the factor on the learning rates.",
+        ),
+        (
+            "return 1 - progress",
+            "return torch.linspace(0, 1, progress)",
+            "The schedule of generator failed in {mine}, line 32, in schedule: TypeError: linspace() received ",
+        ),
+        (
+            "lr=p.lr)",
+            "lr=-p.lr)",
+            "The optimizer of generator failed in {mine}, line 39, in <lambda>: ValueError: Invalid learning rate: ",
+        ),
+        (
+            "lambda w, p: torch.optim.Adam(w, lr=p.lr)",
+            "lambda w: torch.optim.Adam(w)",
+            "The optimizer of generator failed in {mine}, line 39: TypeError: <lambda>() takes 1 positional ",
+        ),
+        (
+            "lambda w, p: torch.optim.Adam(w, lr=p.lr)",
+            "torch.optim.Adam",
+            "The optimizer of generator failed in {mine}, Adam: TypeError: ",
+        ),
+        (
+            "lambda w, p: torch.optim.Adam(w, lr=p.lr)",
+            "lambda w, p: print(len(w))",
+            "`optimizer` of generator (mine.py, line 39) returned nothing; it must return a torch.optim.Optimizer.",
+        ),
+        (
+            "return nn.Linear(2, 2)",
+            "nn.Linear(2, 2)",
+            "`build` of generator (mine.py, line 28) returned nothing; it must return a torch.nn.Module.",
+        ),
+        (
+            LOSS,
+            'x = nets.generator(batch["real"]).exp(); y = x.sum(); x.mul_(2); return {"loss": y}',
+            "The loss of generator failed in {mine}, line 22: RuntimeError: one of the variables needed for gradient ",
+        ),
+        (
+            "def evaluate(nets, test, params)",
+            "def evaluate(nets, test)",
+            "`evaluate` failed in {mine}, line 25: TypeError: evaluate() takes 2 positional arguments ",
+        ),
+        (
+            "return 3\n",
+            "return 3.0\n",
+            "Data.train, a Points (mine.py, line 14), has the __len__ 3.0; it must be the whole number of batches in "
+            "an epoch.",
+        ),
+        (
+            "return 3\n",
+            "return -1\n",
+            "Data.train, a Points (mine.py, line 14), has the __len__ -1; it must be the whole number of batches in an "
+            "epoch.",
+        ),
+        (
+            "return 3\n",
+            "return {}['x']\n",
+            "Data.train.__len__ failed in {mine}, line 16, in __len__: KeyError: 'x'.",
+        ),
+        (
+            "train=Points()",
+            "train=[1, 2]",
+            "Data.train, a list (mine.py, line 36), has no method `epoch`; it takes (epoch, *, seed, start=0) and "
+            "yields batches.",
+        ),
+        (
+            "train=Points()",
+            "train=iter([1, 2])",
+            "Data.train, a list_iterator (mine.py, line 36), has no __len__; it must return the number of batches in "
+            "an epoch.",
+        ),
+        (
+            "ema=0.9",
+            "ema=lambda: 0.9",
+            "`ema` of generator failed in {mine}, line 39: TypeError: <lambda>() takes 0 positional ",
         ),
         (
             "ema=0.9",
@@ -243,6 +317,40 @@ def test_each_violation_is_one_sentence_with_the_line_of_the_recipe(
     assert len(violations) == 1, violations
     assert violations[0].startswith(sentence.replace("{mine}", str(path))), violations[0]
     assert "\n" not in violations[0]
+
+
+IMAGES = f'{YIELD[:-1]}, "image": torch.zeros(8, 3, 4, 4)}}'
+
+
+@pytest.mark.parametrize(
+    ("apply", "sentence"),
+    [
+        ("lambda nets, images, params: images.flip(3)[:, :, 1:]", None),
+        ("lambda nets, images: images", "`apply` failed in {mine}, line 42: TypeError: <lambda>() takes 2 positional "),
+        (
+            "lambda nets, images, params: nets.generator(images.reshape(1, 7))",
+            "`apply` failed in {mine}, line 42, in <lambda>: RuntimeError: shape '[1, 7]' is invalid",
+        ),
+        (
+            "lambda nets, images, params: images[0]",
+            "`apply` (mine.py, line 42) returned a float32 tensor of shape (3, 4, 4) for images of shape (1, 3, 4, 4); "
+            "it must return a float tensor of shape (1, 3, height, width).",
+        ),
+    ],
+)
+def test_apply_is_checked_with_the_first_image_of_the_data(
+    recipe: Callable[..., Path], apply: str, sentence: str | None
+) -> None:
+    path = recipe("    evaluate=evaluate,", f"    apply={apply},")
+    assert check(path).violations == []  # the data has no image
+    path.write_text(path.read_text().replace(YIELD, IMAGES))
+    violations = check(path).violations
+    assert len(violations) == (sentence is not None), violations
+    assert violations == [] or violations[0].startswith(str(sentence).replace("{mine}", str(path)))
+
+
+def test_a_schedule_that_returns_a_numpy_number_is_sound(recipe: Callable[..., Path]) -> None:
+    assert check(recipe("return 1 - progress", "return np.float32(1 - progress)")).violations == []
 
 
 def test_a_loss_that_needs_whole_batches_and_an_evaluation_that_needs_all_test_data_are_sound(

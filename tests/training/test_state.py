@@ -72,7 +72,9 @@ def test_a_state_that_cannot_be_resumed_is_refused_at_the_start_with_the_name_of
 def test_a_schedule_that_returns_no_factor_is_refused(tmp_path: Path, tiny_recipe: Path, value: str) -> None:
     recipe = changed(tmp_path / "none.py", tiny_recipe, (SCHEDULE, f"schedule=lambda progress, params: {value},"))
     run = make_run(tmp_path / "run", recipe, TOGETHER)
-    with pytest.raises(InputError, match=r"The schedule of discriminator returned .* at progress 0; it must return a"):
+    with pytest.raises(
+        InputError, match=r"The schedule of discriminator \(.*, line \d+\) returned .* at progress 0; it must return a"
+    ):
         finish(run)
 
 

@@ -260,12 +260,40 @@ def test_an_epoch_with_other_batches_than_its_length_ends_training_in_words(
     assert not run.is_finished(run.modules)
 
 
-def test_a_loss_that_fails_is_named_with_its_module_and_line(tmp_path: Path, tiny_recipe: Path) -> None:
-    recipe, wrong = tmp_path / "mine.py", '    fake = fakes(nets).reshape("x")'
-    recipe.write_text(tiny_recipe.read_text().replace("    fake = fakes(nets)", wrong, 1))
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        (
+            "    fake = fakes(nets)\n",
+            '    fake = fakes(nets).reshape("x")\n',
+            "The loss of generator failed in {mine}, line {line}, in generator_loss: TypeError: reshape(): argument ",
+        ),
+        (  # `backward` fails, outside of the recipe's file
+            "def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:\n",
+            "def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:\n"
+            "    x = fakes(nets).exp(); y = x.sum(); x.mul_(2); return {'loss': y}\n",
+            "The loss of generator failed in {mine}, line {line}: RuntimeError: one of the variables needed for ",
+        ),
+        (
+            "    return torch.optim.Adam(parameters, lr=params.lr)",
+            "    return torch.optim.Adam(parameters, lr=-params.lr)",
+            "The optimizer of generator failed in {mine}, line {line}, in optimizer: ValueError: Invalid ",
+        ),
+        (
+            "build=lambda params: nn.Sequential(nn.Linear(4, 8), nn.Dropout",
+            "build=lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout",
+            "The network of generator failed in {mine}, line {line}: TypeError: <lambda>() takes 0 positional ",
+        ),
+    ],
+)
+def test_a_part_of_the_recipe_that_fails_is_named_with_its_line(
+    right: str, wrong: str, says: str, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe, text = tmp_path / "mine.py", tiny_recipe.read_text()
+    recipe.write_text(text.replace(right, wrong, 1))
     run = runs.make_run(tmp_path / "run", recipe, TOGETHER)
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, RuntimeError, ValueError)):
         runs.finish(run)
     (worker,) = build_status(read_snapshot(run))["workers"]
-    line = recipe.read_text().splitlines().index(wrong) + 1
-    assert f"mine.py, line {line}, in generator_loss) in the loss of generator" in worker["trouble"]
+    line = text[: text.index(right)].count("\n") + 1
+    assert worker["trouble"].startswith(says.format(mine=recipe, line=line)), worker["trouble"]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from modtrain.data.base import Batch, Batches
 from modtrain.errors import InputError
-from modtrain.recipes.contract import check_batch, describe, place_of
+from modtrain.plugins import calling, place_of
+from modtrain.recipes.contract import check_batch, describe
 
 
 def first_and_last(train: Batches, seed: int) -> list[Batch]:
@@ -55,13 +56,14 @@ def copy_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def _batches(train: Any, seed: int, *, start: int, most: int) -> list[Batch]:
-    epoch = train.epoch(0, seed=seed, start=start)
+    with calling("Data.train.epoch", train.epoch):
+        epoch = train.epoch(0, seed=seed, start=start)
     if not (hasattr(epoch, "__next__") and hasattr(epoch, "close")):
         raise InputError(
             f"Data.train.epoch ({place_of(train.epoch)}) returned {describe(epoch)}; make it a generator function, "
             "which yields batches."
         )
-    with closing(epoch):
+    with calling("Data.train.epoch", train.epoch), closing(epoch):
         batches = list(islice(epoch, most))
     for batch in batches:
         check_batch(batch, train)

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from modtrain.data.base import Batch
 from modtrain.errors import InputError
-from modtrain.recipes.contract import check_evaluation, place_of
+from modtrain.plugins import calling
+from modtrain.recipes.contract import check_applied, check_evaluation
 from modtrain.recipes.loading import data_of, load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.learner import Learner
 from modtrain.training.peers import freeze
 from modtrain.training.recipe_check import batches, steps
-from modtrain.training.recipe_check.findings import Findings, confirmed, first_samples, violations_in
+from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
@@ -62,6 +64,8 @@ class _Check:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
         if self._recipe.evaluate is not None:
             self._check("`evaluate`", partial(confirmed, self._evaluate))
+        if self._recipe.apply is not None and (images := first_image([*self._batches, self._test])) is not None:
+            self._check("`apply`", partial(self._apply, self._recipe.apply, images))
 
     def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> None:
         self.findings.part = part
@@ -75,11 +79,7 @@ class _Check:
         self.findings.warnings += batches.impurity(data.train, self._spec.seed, self._batches[0])
 
     def _build(self, name: str) -> None:
-        learner = Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check")
-        if not isinstance(learner.optimizer, torch.optim.Optimizer):
-            where = place_of(learner.module.optimizer)
-            raise InputError(f"The optimizer of {name} ({where}) is no torch.optim.Optimizer; return one.")
-        self._learners.append(learner)
+        self._learners.append(Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check"))
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
         """A step on each batch; the last one may have another shape than the first."""
@@ -101,16 +101,23 @@ class _Check:
     def _evaluate_on(self, samples: int | None) -> None:
         evaluate = self._recipe.evaluate
         assert evaluate is not None
-        nets = {t.name: [freeze(copy.deepcopy(t.average or t.net), "eval")] for t in self._learners}
         try:
-            with torch.no_grad():
-                evaluation = evaluate(Nets(nets, {}), first_samples(self._test, samples), self._params)
+            with torch.no_grad(), calling("`evaluate`", evaluate):
+                evaluation = evaluate(self._trained(), first_samples(self._test, samples), self._params)
         except InputError as error:
             if self._test is not None:
                 raise
             self.findings.warnings.append(str(error))  # data without a test set can be trained on
             return
         self.findings.metrics = list(check_evaluation(evaluation, evaluate).metrics)
+
+    def _apply(self, function: Callable[..., Any], images: Tensor) -> None:
+        with torch.no_grad(), calling("`apply`", function):
+            check_applied(function(self._trained(), images.clone(), self._params), images, function)
+
+    def _trained(self) -> Nets:
+        """The networks as `evaluate` and `apply` get them."""
+        return Nets({t.name: [freeze(copy.deepcopy(t.average or t.net), "eval")] for t in self._learners}, {})
 
 
 def _save_and_load(learner: Learner) -> None:

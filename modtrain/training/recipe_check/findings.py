@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ def violations_in(recipe: str, part: str, check: Callable[[], Iterable[str] | No
     """The violations that a check returns or yields; an exception is one more, with the line of the recipe."""
     found = list[str]()
     try:
-        with plugins.user_code_errors("recipe", recipe, part):
+        with plugins.user_code_errors("recipe", recipe), plugins.calling(part):
             for violation in check() or ():
                 found.append(violation)  # those before an exception count
     except ModtrainError as error:
@@ -65,3 +65,14 @@ def first_samples(value: T, count: int | None) -> T:
         items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         changed = dataclasses.replace(value, **{name: first_samples(item, count) for name, item in items.items()})
     return changed  # type: ignore[no-any-return]
+
+
+def first_image(value: Any) -> Tensor | None:
+    """The first image, of shape (1, 3, height, width), in containers of tensors; None where there is none."""
+    if isinstance(value, Tensor):
+        is_image = value.dim() == 4 and value.shape[1] == 3 and value.is_floating_point() and len(value)
+        return value[:1] if is_image else None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return next((image for item in items if (image := first_image(item)) is not None), None)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from modtrain.data.base import Batch
-from modtrain.recipes.contract import check_losses, place_of
+from modtrain.plugins import calling, place_of
+from modtrain.recipes.contract import check_losses
 from modtrain.recipes.nets_view import Nets
 from modtrain.training.learner import Learner
 from modtrain.training.recipe_check.batches import are_equal, copy_of
@@ -16,18 +17,10 @@ POINTS = (0.0, 0.25, 0.5, 0.75, 0.99)
 """Progress of the run at which a schedule is evaluated."""
 
 
-def schedule(learner: Learner) -> Iterator[str]:
-    """What is wrong with the schedule; the learner is left at a progress at which it trains, if there is one."""
-    if (function := learner.module.schedule) is not None:
-        for point in POINTS:
-            factor = function(point, learner.params)
-            if not isinstance(factor, int | float) or not math.isfinite(factor):
-                yield (
-                    f"The schedule of {learner.name} ({place_of(function)}) returned {factor!r} at progress {point}; "
-                    "it must return a finite float."
-                )
-                return
-    _ = any(learner.set_progress(point) for point in POINTS)
+def schedule(learner: Learner) -> None:
+    """Evaluate the schedule; the learner is left at a progress at which it trains, if there is one."""
+    trained = [point for point in POINTS if learner.set_progress(point)]
+    learner.set_progress(trained[0] if trained else POINTS[0])
 
 
 def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
@@ -37,7 +30,8 @@ def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
     nets.forget()
     nets.enter(learner.name)
     learner.require_grad(True)
-    losses = learner.module.loss(nets, given, learner.params)
+    with calling(f"the loss of {learner.name}", learner.module.loss):
+        losses = learner.module.loss(nets, given, learner.params)
     check_losses(learner.name, learner.module, losses)
     if not are_equal(given, batch):
         yield f"{loss} changes the batch, which the other modules of its worker get as well; change a copy of it."
