@@ -5,12 +5,12 @@
     ├── StopRequested             3   exit after `modtrain stop`; everything is published
     ├── FencedOut                 4   another worker publishes this module now; this one exits
     ├── Diverged                  5   NaN or Inf in a loss or a weight; never published
-    ├── StorageError              6   shared storage has failed for 15 minutes; the same command resumes
+    ├── StorageError              6   shared storage has failed for long (15 minutes); the same command resumes
     ├── RunMoved                  6   the run's folder was moved or deleted while a worker trained
     ├── PeerTimeout               7   a peer did not publish in time
     ├── BackendSilent             8   the scheduler or cluster does not answer; the state of the jobs is unknown
     ├── ClusterLost               8   the cluster, or the way to it, is gone for good, and its jobs with it
-    ├── Preempted                75   exit after SIGTERM or SIGUSR2; everything is published, to be continued
+    ├── Preempted                75   exit after a signal or at a time limit; everything is published, to be continued
     ├── Interrupted             130   exit after Ctrl-C; everything is published
     ├── CorruptCheckpoint         1   a version does not verify; readers take the one before
     └── MissingCheckpoint         1   a version is not there any more; readers list the folder again
@@ -85,7 +85,7 @@ class ClusterLost(ModtrainError):
 
 
 class Preempted(ModtrainError):
-    """SIGTERM or SIGUSR2 arrived. Raised when everything is published; the same command resumes."""
+    """A signal arrived, or the job's time ends. Raised when everything is published; the same command resumes."""
 
     exit_code = 75
 

@@ -34,7 +34,7 @@ def dashboard(
     port: Annotated[Count, access("Port to listen on. [8787, or the next free one]", metavar="N")] = None,
     host: Annotated[Text, access("Address to listen on; any but a loopback one needs a token. [127.0.0.1]")] = None,
     open_it: Annotated[bool, access("Open the page in a browser on this machine.", "--open")] = False,
-    token: Annotated[bool, access("Require a token; the printed link contains a new one.")] = False,
+    token: Annotated[bool, access("Require a token; the printed link contains a new one.", "--token")] = False,
     token_file: Annotated[File, access("Require the token in this file, readable by you only.", metavar="FILE")] = None,
     prefix: Annotated[Text, access("Path prefix that a proxy keeps, such as /node/HOST/PORT.")] = None,
     allow_host: Annotated[list[str] | None, access("Host name that a proxy uses; repeatable.", metavar="NAME")] = None,

@@ -49,7 +49,9 @@ StorageTimeoutOption = Annotated[
         metavar="SECONDS",
     ),
 ]
-SeedOption = Annotated[Count, option(TRAINING, "Seed of weights, batches and torch's random draws. [0]", metavar="N")]
+SeedOption = Annotated[
+    Count, option(TRAINING, "Seed of weights, batches and a recipe's random draws. [0]", metavar="N")
+]
 DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
 TrackOption = Annotated[
     list[str] | None,

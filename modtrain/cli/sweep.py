@@ -58,6 +58,7 @@ def sweep(
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
+    storage_timeout_s: options.StorageTimeoutOption = None,
     seed: Annotated[Count, option(TRAINING, "Seed of the trials, and of the sampler. [0]", metavar="N")] = None,
     device: options.DeviceOption = None,
     track: options.TrackOption = None,

@@ -40,7 +40,7 @@ def worker(
     This is the command of every job.
 
     Exit codes: 0 finished, 2 wrong input, 3 stopped on request, 4 fenced out by another worker, 5 NaN or infinity,
-    6 storage, 7 timeout of a peer, 75 preempted by SIGTERM, 130 Ctrl-C, 1 any other error.
+    6 storage, 7 timeout of a peer, 75 preempted or at its time limit, 130 Ctrl-C, 1 any other error.
     """
     from modtrain.scheduling.standalone_worker import train
     from modtrain.storage.filesystem import STORAGE_TIMEOUT_S, Backoff, retry

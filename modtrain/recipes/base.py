@@ -62,8 +62,8 @@ class Module:
     build: Callable[[Params], Net]
     """`build(params)` returns the network, on the CPU; called for the module itself and for every frozen copy.
 
-    Its initial weights depend only on the run's seed and the module's name: torch's generator is seeded before. Weights
-    with requires_grad=False stay fixed.
+    Its initial weights depend only on the run's seed and the module's name: the generators of torch, NumPy and Python
+    are seeded before. Weights with requires_grad=False stay fixed.
     """
     loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.

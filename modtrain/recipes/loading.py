@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -65,15 +66,16 @@ def params_of(spec: RunSpec, recipe: Recipe) -> Any:
 def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
     """The data of a run; InputError where the recipe does not return such data, or it has no complete batch.
 
-    What a recipe draws for it from the generators of torch and numpy follows from the run's seed: every worker and
-    every evaluation has the same data. That of torch is seeded, that of numpy is left as it was.
+    What a recipe draws for it from the generators of torch, NumPy and Python follows from the run's seed: every worker
+    and every evaluation has the same data. That of torch is seeded, the others are left as they were.
     """
     import numpy as np
     import torch  # as the recipe has done
 
     torch.manual_seed(spec.seed)
-    before = np.random.get_state()
+    before, python = np.random.get_state(), random.getstate()
     np.random.seed(spec.seed % 2**32)
+    random.seed(spec.seed)
     try:
         with plugins.calling("`data` of the recipe", recipe.data):
             data = check_data(recipe.data(Path(spec.dataroot) if spec.dataroot else None, params), recipe.data)
@@ -84,6 +86,7 @@ def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
         raise InputError(f"{plugins.failure(error, 'recipe', spec.recipe)}.{hint}") from error
     finally:
         np.random.set_state(before)
+        random.setstate(python)
     if len(data.train) < 1:
         raise InputError(f"The training data ({data.description}) has no complete batch; lower the batch size.")
     return data

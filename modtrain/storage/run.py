@@ -229,7 +229,7 @@ class Run:
         return all(self.spec.is_last(self.store(module).latest()) for module in modules)
 
     def request_stop(self, reason: str, *, kind: StopKind = "asked", sender: str = "modtrain") -> None:
-        """Ask every worker to publish and leave at its next exchange point."""
+        """Ask every worker to publish and leave at its next batch."""
         write_stop_request(self.path, StopRequest(kind=kind, reason=reason, sender=sender))
 
     def stop_request(self) -> StopRequest | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch import Tensor
 
 from modtrain import plugins
+from modtrain.data.nested import map_tensors
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Evaluation
 from modtrain.recipes.contract import check_evaluation
@@ -83,7 +82,7 @@ def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evalua
     """What the recipe measures of a model on its test data; NothingToEvaluate where it says that there is none."""
     run = model.run
     with seeded(run):
-        test = on_device(data_of(run.spec, model.recipe, model.params).test, model.device)
+        test = map_tensors(data_of(run.spec, model.recipe, model.params).test, lambda tensor: tensor.to(model.device))
         with recipe_errors(run), plugins.calling("`evaluate`", function):
             try:
                 evaluation = function(model.nets, test, model.params)
@@ -100,19 +99,6 @@ def _record_failure(run: Run, error: Exception) -> None:
         write_failure(run.evaluation_failure_path, failure)
     except OSError as refused:
         log.warning("Could not write %s: %s", run.evaluation_failure_path, refused)
-
-
-def on_device(value: Any, device: str) -> Any:
-    """Test data with its tensors on a device: a tensor, or a mapping, sequence or dataclass that holds some."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: on_device(item, device) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [on_device(item, device) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.replace(value, **on_device(vars(value), device))
-    return value
 
 
 def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from safetensors.torch import save_file
 
 from modtrain import Sweep
+from modtrain.cli import app
 from modtrain.errors import ModtrainError
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import standalone_worker
@@ -165,6 +167,12 @@ def test_a_dry_run_shows_what_would_run_and_creates_nothing(backend: str, sweep:
     for expected in ("lr, seed", "6 by grid, each with 2 workers", "mean (more is better)", "Nothing was created."):
         assert expected in result.out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_takes_the_settings_of_a_run_that_a_launch_takes() -> None:
+    program: Any = typer.main.get_command(app)
+    launch, sweep = ({param.name for param in program.commands[name].params} for name in ("launch", "sweep"))
+    assert (launch & Config.model_fields.keys()) - sweep == {"place", "hold_schedule"}
 
 
 def made(path: Path, varied: dict[str, Any], recipe: Path = TINY, **decided: Any) -> Sweep:

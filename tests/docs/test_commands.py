@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from modtrain.cli import app
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import build_params
 from modtrain.scheduling.config import read_config
+from modtrain.scheduling.profile import options
 from tests.support.command import typed
 from tests.support.markdown import ROOT, blocks, commands, documents, inline_commands, name_of
 
@@ -66,6 +68,14 @@ def test_commands_in_the_text_have_the_options_that_it_names(path: Path) -> None
         known = {"--help", *(option for param in command.params for option in [*param.opts, *param.secondary_opts])}
         named = {word.partition("=")[0] for word in rest if word.startswith("-")}
         assert named <= known, f"{name} {' '.join(rest)}"
+
+
+def test_every_option_is_named_in_the_documentation() -> None:
+    text = "\n".join(path.read_text() for path in documents() if path.name != "CHANGELOG.md")
+    params = [param for command in COMMANDS.values() for param in command.params if not getattr(param, "hidden", False)]
+    declared = {name for param in params for name in [*param.opts, *param.secondary_opts] if name.startswith("--")}
+    named = {name for name, _ in options()} | declared
+    assert sorted(name for name in named if not re.search(rf"{name}(?![\w-])", text)) == []
 
 
 def test_the_config_file_of_the_command_line_page_is_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -73,11 +74,14 @@ def test_data_that_a_recipe_draws_is_the_same_in_every_worker_and_follows_from_t
         return list(data.test.flatten())
 
     def test() -> Tensor:
-        return torch.stack([torch.randn(2), torch.from_numpy(np.random.rand(2))])
+        return torch.stack([torch.randn(2), torch.from_numpy(np.random.rand(2)), torch.tensor([random.random()] * 2)])
 
-    before = np.random.get_state()[1]
-    assert drawn(1) == drawn(1) != drawn(2)
+    before, python = np.random.get_state()[1], random.getstate()
+    one, again, other = drawn(1), drawn(1), drawn(2)
+    assert one == again
+    assert not set(one) & set(other)
     assert (np.random.get_state()[1] == before).all()
+    assert random.getstate() == python
 
 
 @dataclass

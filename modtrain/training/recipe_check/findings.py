@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from modtrain import plugins
+from modtrain.data.nested import map_tensors
 from modtrain.errors import ModtrainError
 
 SAMPLES = 4
@@ -51,20 +52,10 @@ def confirmed(check: Callable[[int | None], list[str]]) -> list[str]:
 
 
 def first_samples(value: T, count: int | None) -> T:
-    """Tensors, and containers of tensors, with their first `count` entries; other values, and for None, as they are."""
-    changed: Any = value
+    """The value with the first `count` entries of every tensor in it; for None as it is."""
     if count is None:
         return value
-    if isinstance(value, Tensor):
-        changed = value[:count] if value.dim() else value
-    elif isinstance(value, dict):
-        changed = {name: first_samples(item, count) for name, item in value.items()}
-    elif isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        changed = type(value)(first_samples(item, count) for item in value)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        items = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        changed = dataclasses.replace(value, **{name: first_samples(item, count) for name, item in items.items()})
-    return changed  # type: ignore[no-any-return]
+    return map_tensors(value, lambda tensor: tensor[:count] if tensor.dim() else tensor)
 
 
 def first_image(value: Any) -> Tensor | None:
