@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ModtrainError(Exception):
@@ -147,3 +148,16 @@ def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close."""
     near = difflib.get_close_matches(wrong, list(allowed), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def did_you_mean_file(wrong: Path, beside: Iterable[str]) -> str:
+    """As `did_you_mean`, for a file and the names of others: a suffix that all have makes none of them close."""
+    stems = {Path(name).stem: name for name in beside}
+    near = difflib.get_close_matches(wrong.stem, stems, n=1)
+    return f" Did you mean {stems[near[0]]!r}?" if near else ""
+
+
+def one_of(names: Iterable[str]) -> str:
+    """`one of local, ray, slurm`; of a single name, the name."""
+    known = list(names)
+    return f"one of {', '.join(known)}" if len(known) > 1 else "".join(known)

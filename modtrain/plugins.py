@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, did_you_mean, did_you_mean_file, one_of
 
 
 class ChangedFile(InputError):
@@ -57,8 +57,8 @@ def load(kind: str, name: str, *, sha256: str | None = None) -> Any:
         names = known(kind)
         near = f" Did you mean './{name}.py'?" if Path(f"{name}.py").is_file() else did_you_mean(name, names)
         raise InputError(
-            f"There is no {kind} {name!r}; there are {', '.join(names)}, or give a file (./my_{kind}.py) "
-            f"or a module (package.module).{near}"
+            f"There is no {kind} {name!r}; give {one_of(names)}, or a file (./my_{kind}.py), or a module "
+            f"(package.module).{near}"
         )
     if not hasattr(module, kind):
         raise InputError(f"{name} defines no `{kind}`; end it with `{kind} = {kind.capitalize()}(...)`.")
@@ -185,9 +185,11 @@ def summary(error: BaseException) -> str:
 def _from_file(kind: str, path: Path, sha256: str | None) -> ModuleType:
     path = path.expanduser().resolve()
     if not path.is_file():
-        names, files = known(kind), [other.name for other in path.parent.glob("*.py")]
-        near = did_you_mean(path.name, files) or did_you_mean(path.stem.replace("_", "-"), names)
-        raise InputError(f"There is no {kind} file {path}; give a Python file or one of {', '.join(names)}.{near}")
+        names, spelled = known(kind), path.stem.replace("_", "-")
+        beside = did_you_mean_file(path, (other.name for other in path.parent.glob("*.py")))
+        near = f" Did you mean {spelled!r}?" if spelled in names else beside
+        problem = f"{path} is a folder" if path.is_dir() else f"There is no file {path}"
+        raise InputError(f"{problem}; as a {kind} give a Python file, or {one_of(names)}.{near}")
     if path.suffix != ".py":
         raise InputError(f"{path} is not a Python file; a {kind} is a file that ends in .py.")
     content = path.read_bytes()
@@ -208,7 +210,7 @@ def _from_file(kind: str, path: Path, sha256: str | None) -> ModuleType:
 
 def _imported(kind: str, name: str) -> ModuleType | None:
     """An importable module, `package.module`; None where there is no such one."""
-    if "." not in name:
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
         return None
     with user_code_errors(kind, name):
         try:

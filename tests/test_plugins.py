@@ -55,7 +55,18 @@ def test_a_mistyped_name_gets_a_suggestion(tmp_path: Path) -> None:
     assert "Did you mean 'local'?" in error_of("locl", "backend")
     file(tmp_path, "recipe = 1")
     assert "Did you mean 'mine.py'?" in error_of(str(tmp_path / "mime.py"))
-    assert "There is no recipe 'no.such.module'" in error_of("no.such.module")
+    (tmp_path / "mixed.py").touch()
+    assert error_of(str(tmp_path / "nix.py")) == (
+        f"There is no file {tmp_path}/nix.py; as a recipe give a Python file, or latent-translation."
+    )
+    assert "Did you mean 'latent-translation'?" in error_of(str(tmp_path / "latent_translation.py"))
+    assert "Did you mean" not in error_of(str(tmp_path / "translation.py"))
+    assert error_of(f"{tmp_path}/").startswith(f"{tmp_path} is a folder; as a recipe give a Python file")
+    for name in ("no.such.module", ".", "..mine", "mine.t-t"):
+        assert error_of(name) == (
+            f"There is no recipe {name!r}; give latent-translation, or a file (./my_recipe.py), or a module "
+            "(package.module)."
+        )
 
 
 def test_two_files_with_the_same_name_are_two_recipes(tmp_path: Path) -> None:

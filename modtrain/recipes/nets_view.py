@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from modtrain.errors import InputError
+from modtrain.errors import InputError, one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class Nets:
 
     def _versions_of(self, name: str) -> Sequence[Net]:
         if name not in self._versions and self._module is None:
-            raise AttributeError(f"There is no module {name!r}; there are {', '.join(self._versions)}.")
+            raise AttributeError(f"There is no module {name!r}; use {one_of(self._versions)}.")
         for touched in self._touched:
             touched.add(name)
         if self._module is None or name == self._module:

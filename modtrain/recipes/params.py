@@ -138,7 +138,7 @@ def sentence(error: Any) -> str:
 def name_rates(name: str, parameters: Iterable[str]) -> str:
     """` Its learning rates are generator_lr, ...` where `name` is `lr` and those of the recipe have longer names."""
     rates = [parameter for parameter in parameters if parameter.endswith("_lr")] if name == "lr" else []
-    return f" Its learning rates are {', '.join(rates)}." if rates else ""
+    return f" Its learning rate{'s are' if len(rates) > 1 else ' is'} {', '.join(rates)}." if rates else ""
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from modtrain.errors import InputError, counted, did_you_mean
+from modtrain.errors import InputError, counted, did_you_mean, one_of
 
 Placement = list[list[str]]
 
@@ -42,7 +42,7 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
     for name in named:
         if name not in modules:
             raise InputError(
-                f"--place names {name!r}, but the modules are {', '.join(modules)}.{did_you_mean(name, modules)}"
+                f"--place names {name!r}, which is no module; name {one_of(modules)}.{did_you_mean(name, modules)}"
             )
     wrong = [name for name in modules if named.count(name) != 1]
     if wrong or not all(groups):

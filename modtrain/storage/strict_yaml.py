@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, did_you_mean_file
 
 
 def read_yaml(text: str) -> Any:
@@ -22,7 +22,7 @@ def read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
         values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         beside = sorted(other.name for other in path.parent.glob("*.y*ml"))
-        near = did_you_mean(path.name, beside) or (f" Beside it: {', '.join(beside)}." if beside else "")
+        near = did_you_mean_file(path, beside) or (f" Beside it: {', '.join(beside)}." if beside else "")
         raise InputError(f"The {kind} {path} cannot be read: {error.strerror}.{near}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"The {kind} {path} is not YAML: {' '.join(str(error).split())}.") from None

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, did_you_mean, one_of
 from modtrain.scheduling.backends.base import Backend, JobState
 from modtrain.scheduling.job_record import Record, backend_of, is_known, read_record, record_states
 from modtrain.storage.evaluations import read_evaluations
@@ -168,7 +168,7 @@ def with_metric(sweep: Sweep, trials: Iterable[Trial], metric: str) -> list[Tria
     results = [replace(trial, result=value(trial)) for trial in trials]
     known = sorted({name for trial in results for name in trial.metrics})
     if known and metric not in known and all(trial.result is None for trial in results):
-        raise InputError(f"No trial has {metric!r}; there is {', '.join(known)}.{did_you_mean(metric, known)}")
+        raise InputError(f"No trial has {metric!r}; use {one_of(known)}.{did_you_mean(metric, known)}")
     return results
 
 

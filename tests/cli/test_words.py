@@ -194,4 +194,4 @@ def test_a_learning_rate_of_another_name_is_named(type_: Terminal, tmp_path: Pat
     recipe = tmp_path / "named.py"
     recipe.write_text(tiny_recipe.read_text().replace("lr: float", "generator_lr: float"))
     result = type_("launch", "--recipe", recipe, "--lr", "1e-3", "--dry-run", "--root", tmp_path)
-    assert (result.code, "Its learning rates are generator_lr." in result.err) == (2, True)
+    assert (result.code, "Its learning rate is generator_lr." in result.err) == (2, True)

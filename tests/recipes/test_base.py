@@ -257,5 +257,5 @@ def test_using_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> 
 
 def test_outside_of_training_every_module_may_be_used(nets: Nets) -> None:
     assert nets.other(torch.ones(1, 1)).shape == (1, 1)
-    with pytest.raises(AttributeError, match=r"no module 'nothing'; there are generator, judge, other"):
+    with pytest.raises(AttributeError, match=r"no module 'nothing'; use one of generator, judge, other"):
         nets.nothing  # noqa: B018

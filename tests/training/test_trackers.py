@@ -320,7 +320,7 @@ def test_a_tracker_that_is_not_installed_or_unknown_is_refused_in_one_sentence(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="--track wandb needs the package wandb; install it: pip install wandb"):
         new_spec(Config(recipe=str(tiny_recipe), track=["wandb"]), recipe, TOGETHER)
-    with pytest.raises(InputError, match="There is no tracker 'wandbb'; there are mlflow, tensorboard, wandb"):
+    with pytest.raises(InputError, match="There is no tracker 'wandbb'; give one of mlflow, tensorboard, wandb"):
         new_spec(Config(recipe=str(tiny_recipe), track=["wandbb"]), recipe, TOGETHER)
 
 
