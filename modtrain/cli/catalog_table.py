@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -38,7 +38,15 @@ def by_urgency(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def render(name: str, rows: list[Row], unsearched: bool, width: int, height: int) -> RenderableType:
+def notes(table: Mapping[str, Any]) -> list[str]:
+    """What a list may lack, as sentences."""
+    return [
+        *([UNSEARCHED] if table["unsearched"] else []),
+        *([terminal.plain(table["silent"])] if table["silent"] else []),
+    ]
+
+
+def render(name: str, rows: list[Row], notes: Sequence[str], width: int, height: int) -> RenderableType:
     """As many rows and alarms as fit on the terminal, and the number of those that do not."""
     head = Text.assemble((terminal.plain(name), "bold"), "  ", (_counts(rows), "dim"))
     alarms = [(row, alarm) for row in rows for alarm in _alarms(row)]
@@ -47,17 +55,17 @@ def render(name: str, rows: list[Row], unsearched: bool, width: int, height: int
     parts: list[RenderableType] = [head, "", _table(rows[:room], width)]
     if len(rows) > room:
         parts.append(Text(f"and {len(rows) - room} more; `modtrain watch ROOT --json` lists all.", "dim"))
-    parts += ["", Text(UNSEARCHED, "yellow")] if unsearched else []
+    for note in notes:
+        parts += ["", Text(note, "yellow")]
     parts += ["", *(terminal.alarm_text(alarm, _name(row)) for row, alarm in shown)] if shown else []
     if hidden := len(alarms) - len(shown):
         parts.append(Text(f"and {counted(hidden, 'more alarm')}.", "dim"))
     return Group(*parts)
 
 
-def new_lines(printed: terminal.Printed, rows: list[Row], unsearched: bool) -> Iterator[str]:
+def new_lines(printed: terminal.Printed, rows: list[Row], notes: Sequence[str]) -> Iterator[str]:
     """A line for each run with another state or epoch, and for each new alarm, for output that is no terminal."""
-    if printed.is_new("\0unsearched", unsearched) and unsearched:
-        yield UNSEARCHED
+    yield from (note for note in notes if printed.is_new(f"\0{note}", True))
     if printed.is_new("\0none", not rows) and not rows:
         yield "There is no run or sweep here yet."
     for row in rows:

@@ -99,21 +99,21 @@ def watch(
     from modtrain.storage.liveness import SHORT_PATIENCE_S
 
     if as_json:
-        catalog = Catalog(root, patience_s=SHORT_PATIENCE_S)
+        catalog = Catalog(root, patience_s=SHORT_PATIENCE_S, ask_every_s=JOBS_S)
         catalog.settle()
         echo(json.dumps(catalog.rows(), indent=2))
         return
-    catalog, out, printed = Catalog(root), terminal.console(), terminal.Printed()
+    catalog, out, printed = Catalog(root, ask_every_s=JOBS_S), terminal.console(), terminal.Printed()
     with Live(console=out, auto_refresh=False) if terminal.is_live(out) else contextlib.nullcontext() as live:
         while True:
             catalog.refresh()
             table = catalog.rows()
-            rows = catalog_table.by_urgency(table["runs"])
+            rows, notes = catalog_table.by_urgency(table["runs"]), catalog_table.notes(table)
             if live:
-                view = catalog_table.render(root.name or str(root), rows, table["unsearched"], out.width, out.height)
+                view = catalog_table.render(root.name or str(root), rows, notes, out.width, out.height)
                 live.update(view, refresh=True)
             else:
-                for line in catalog_table.new_lines(printed, rows, table["unsearched"]):
+                for line in catalog_table.new_lines(printed, rows, notes):
                     echo(line)
             time.sleep(REFRESH_ALL_S)
 

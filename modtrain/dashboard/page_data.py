@@ -28,6 +28,8 @@ from modtrain.sweeps.trial import Trial
 MOST_RUNS = 32
 """Runs whose histories are in memory at the same time."""
 MOST_SWEEPS = 8
+JOBS_S = 60.0
+"""Seconds between two requests to a scheduler, at least, however many browsers poll."""
 
 Values = dict[str, Any]
 
@@ -49,7 +51,7 @@ class Source:
     def __init__(self, root: Path, *, refresh_s: float = 0.0) -> None:
         """Nothing is read yet. The catalog is refreshed at most every `refresh_s`."""
         self.root = root.resolve()
-        self.catalog = Catalog(root)
+        self.catalog = Catalog(root, ask_every_s=JOBS_S)
         # The catalog's summary is another object where `run.json` has changed.
         self.viewed_runs = functools.lru_cache(MOST_RUNS)(ViewedRun)
         self.viewed_sweeps = functools.lru_cache(MOST_SWEEPS)(sweep_page.ViewedSweep)
@@ -74,7 +76,7 @@ class Source:
         self._refresh()
         table = self.catalog.rows()
         rows = [_row(row) for row in table["runs"]]
-        return {"root": shown(table["root"]), "runs": rows, "unsearched": table["unsearched"]}
+        return {"root": shown(table["root"]), "runs": rows, **{key: table[key] for key in ("unsearched", "silent")}}
 
     def shown_run(self, path: str) -> RunSummary:
         """The run at a path; InputError with the reason why it cannot be shown."""

@@ -26,7 +26,7 @@ from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import Trial, build_trial, training_scalar
-from modtrain.sweeps.trials import pending_state, rank, submitted_trials
+from modtrain.sweeps.trials import pending_state, rank
 
 MOST_PENDING = 200
 """Trials that have not begun, shown with their values."""
@@ -99,7 +99,7 @@ class ViewedSweep:
         numbers = [each for name in filesystem.names(sweep.path) if (each := sweep.number_of(name)) is not None]
         begun = {each: read for each in numbers if (read := self._read(sweep, each, path, catalog)) is not None}
         pending = itertools.islice((each for each in range(sweep.spec.trials) if each not in begun), MOST_PENDING)
-        submitted, stop = submitted_trials(sweep), sweep.stop_request()
+        submitted, stop = catalog.submitted_trials(path), sweep.stop_request()
         is_launched = launcher_pid(sweep.path) is not None
         return list(begun.values()), [
             sweep.trial_without_run(each, pending_state(each, submitted, stop, is_launched=is_launched))

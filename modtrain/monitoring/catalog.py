@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modtrain.errors import InputError, ModtrainError
+from modtrain.monitoring.job_watch import JobWatch, Subject
 from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE, STOP_FILE, SWEEP_FILE
 from modtrain.storage.liveness import PATIENCE_S, launcher_pid
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import WorkerJob
 from modtrain.storage.stop_request import read_stop_request
 from modtrain.sweeps.sweep import Sweep, check_trial
+from modtrain.sweeps.trials import submitted_trials
 
 DEEPEST = 6
 """Levels of folders that are searched."""
@@ -38,14 +41,18 @@ CHECKS_S = 0.1
 class Catalog:
     """The runs and sweeps below a root, which may be a run or a sweep itself: its path is empty then."""
 
-    def __init__(self, root: Path, *, patience_s: float = PATIENCE_S) -> None:
-        """Nothing is read yet; InputError where there is no such folder."""
+    def __init__(self, root: Path, *, patience_s: float = PATIENCE_S, ask_every_s: float | None = None) -> None:
+        """Nothing is read yet; InputError where there is no such folder.
+
+        `ask_every_s`: schedulers are asked about jobs that wait, in the background, at most as often; None for never.
+        """
         self.root = Path(root).resolve()
         if not self.root.is_dir():
             raise InputError(f"There is no folder {root}; give the folder that holds your runs, such as runs.")
         self.revision = 0
         """Grows whenever a row changes, other than by ages."""
         self._patience_s = patience_s
+        self._job_watch = None if ask_every_s is None else JobWatch(ask_every_s)
         self._lock = threading.RLock()
         self._folders: dict[str, _Folder] = {}
         self._entries: dict[tuple[str, str], _Entry] = {}
@@ -67,10 +74,15 @@ class Catalog:
                 self._entries[kind, path] = entry
                 changed |= self._refresh_entry(entry, folder)
             changed |= self._check(until)
+            if self._job_watch and not thorough:
+                self._job_watch.ask_later(self._awaiting())
             self.revision += changed or known.keys() != self._entries.keys() or unsearched != self._unsearched
 
     def settle(self) -> None:
-        """Refresh until it is known of every worker elsewhere whether it is alive; twice the patience at most."""
+        """Refresh until it is known of every worker elsewhere whether it is alive; twice the patience at most.
+
+        Then wait for the answers of schedulers, where they are asked.
+        """
 
         def is_settled() -> bool | None:
             self.refresh(thorough=True)
@@ -78,16 +90,27 @@ class Catalog:
             return None if any(summary.liveness.uncertain() for summary in summaries) else True
 
         filesystem.wait_until(is_settled, timeout_s=2 * self._patience_s)
+        if self._job_watch:
+            self._job_watch.ask(self._awaiting())
+            self.refresh(thorough=True)
 
     def rows(self) -> dict[str, Any]:
         """The list of runs and sweeps as of the last refresh, as plain values; trials are part of their sweeps' rows.
 
-        `unsearched` is true where there are more folders than are searched, so that runs may be missing.
+        `unsearched` is true where there are more folders than are searched, so that runs may be missing; `silent` is a
+        sentence where a scheduler does not answer.
         """
+        silent = self._job_watch.silence if self._job_watch else ""
         with self._lock:
             entries = sorted(self._entries.values(), key=lambda entry: entry.kind, reverse=True)  # sweeps first
             rows = [entry.row() for entry in entries if not entry.is_trial]
-            return {"root": self.root.name, "at": time.time(), "runs": rows, "unsearched": self._unsearched}
+            return {
+                "root": self.root.name,
+                "at": time.time(),
+                "runs": rows,
+                "unsearched": self._unsearched,
+                "silent": silent,
+            }
 
     def row(self, path: str) -> Row:
         """The row of one run, trial or sweep; InputError where there is none."""
@@ -105,6 +128,10 @@ class Catalog:
     def sweep(self, path: str) -> Sweep:
         entry = self._entry(path, "sweep")
         return entry.sweep or entry.fail()
+
+    def submitted_trials(self, path: str) -> set[int]:
+        """The trials of a sweep that its arrays will begin, as far as is known."""
+        return submitted_trials(self.sweep(path), self._entry(path, "sweep").jobs)
 
     def _entry(self, path: str, kind: str) -> _Entry:
         with self._lock:
@@ -141,7 +168,29 @@ class Catalog:
         if of and of.sweep and number is not None:
             of.trials[number] = entry
             ranking = of.sweep.spec.metric, of.sweep.spec.maximize
-        return entry.attempt(lambda: entry.refresh(folder, ranking, self._patience_s))
+        jobs = self._jobs_of(entry, of, number)
+        return entry.attempt(lambda: entry.refresh(folder, ranking, self._patience_s, jobs))
+
+    def _jobs_of(self, entry: _Entry, of: _Entry | None, number: int | None) -> Mapping[int, WorkerJob]:
+        """What schedulers said about the jobs of a run, or the tasks of a sweep; of a trial also as tasks of arrays."""
+        if self._job_watch is None:
+            return {}
+        jobs = self._job_watch.jobs(Path(entry.folder))
+        if of and of.sweep and number is not None and not jobs:
+            workers = of.sweep.workers
+            return {task % workers: job for task, job in of.jobs.items() if task // workers == number}
+        return jobs
+
+    def _awaiting(self) -> list[Subject]:
+        """The runs and trials of which a scheduler may know more than their folders."""
+        subjects: list[Subject] = []
+        for entry in self._entries.values():
+            over = frozenset(n for n, each in entry.trials.items() if not (each.summary and each.summary.awaits_jobs))
+            if entry.summary and entry.summary.awaits_jobs:
+                subjects.append((entry.summary.run, over))
+            elif entry.sweep and len(over) < entry.sweep.spec.trials:
+                subjects.append((entry.sweep, over))
+        return subjects
 
     def _check(self, until: float) -> bool:
         """Check the runs that are due, first those checked longest ago; whether a row changed."""
@@ -209,6 +258,8 @@ class _Entry:
     """Of a sweep those that have begun."""
     is_launched: bool = False
     """Whether a process of this machine runs the sweep."""
+    jobs: Mapping[int, WorkerJob] = field(default_factory=dict)
+    """What a scheduler said about them."""
     _signature: Signature = ABSENT
     """Of its manifest."""
 
@@ -226,14 +277,22 @@ class _Entry:
             self._signature = ABSENT
         return changed or before != self._facts()
 
-    def refresh(self, folder: _Folder, ranking: tuple[str | None, bool], patience_s: float) -> bool:
+    def refresh(
+        self,
+        folder: _Folder,
+        ranking: tuple[str | None, bool],
+        patience_s: float,
+        jobs: Mapping[int, WorkerJob],
+    ) -> bool:
         """Bring it up to date; whether the row of a run changed."""
-        self.has_stop_file = folder.has_stop_file
+        self.has_stop_file, self.jobs = folder.has_stop_file, jobs
         if folder.error:
             raise InputError(f"The folder cannot be listed: {folder.error.strerror or folder.error}.") from folder.error
         self._open(patience_s)
         self.is_launched = self.sweep is not None and launcher_pid(self.sweep.path) is not None
-        return self.summary is not None and self.summary.refresh(has_stop_file=self.has_stop_file, ranking=ranking)
+        return self.summary is not None and self.summary.refresh(
+            has_stop_file=self.has_stop_file, ranking=ranking, jobs=jobs
+        )
 
     def fail(self) -> NoReturn:
         raise InputError(self.problem or "It cannot be read.")
@@ -248,13 +307,17 @@ class _Entry:
                 metric = self.sweep.spec.metric
                 results = {n: each.summary.result(metric) for n, each in self.trials.items() if each.summary and metric}
                 stop = read_stop_request(self.sweep.path) if self.has_stop_file else None
-                return sweep_row(self.sweep, self.path, rows, results, stop=stop, is_launched=self.is_launched)
+                is_begun = len(self.trials) == self.sweep.spec.trials
+                submitted = set() if is_begun else submitted_trials(self.sweep, self.jobs)
+                return sweep_row(
+                    self.sweep, self.path, rows, results, stop=stop, is_launched=self.is_launched, submitted=submitted
+                )
         except Exception as error:  # a foreign file may hold anything
             return self._broken(_unreadable(error))
         return self._broken(self.problem or "It cannot be read.")
 
     def _facts(self) -> tuple[object, ...]:
-        return self.problem, self.sweep, self.has_stop_file, self.is_launched
+        return self.problem, self.sweep, self.has_stop_file, self.is_launched, self.jobs
 
     def _close(self, problem: str | None) -> None:
         self.problem, self.summary, self.sweep = problem, None, None

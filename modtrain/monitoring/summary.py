@@ -11,9 +11,10 @@ import functools
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from modtrain.errors import StorageError
@@ -31,7 +32,9 @@ from modtrain.storage.process_identity import NO_PROCESS
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import (
     ModuleSnapshot,
+    Runner,
     RunSnapshot,
+    WorkerJob,
     is_submitted,
     journal_path,
     last_refusal,
@@ -39,7 +42,7 @@ from modtrain.storage.run_snapshot import (
     preempted_workers,
     read_runner,
 )
-from modtrain.storage.run_state import ENDED
+from modtrain.storage.run_state import ENDED, LIVE
 from modtrain.storage.stop_request import StopRequest, parse_stop_file
 from modtrain.sweeps.sweep import Sweep
 from modtrain.sweeps.trial import metric_value, ranking_value
@@ -86,7 +89,9 @@ class RunSummary:
         self._stop: StopRequest | None = None
         self._failure: EvaluationFailure | None = None
         self._launcher_pid: int | None = None
+        self._runner: Runner = None
         self._is_submitted = False
+        self._jobs: Mapping[int, WorkerJob] = {}
         self._refusals: dict[int, str] = {}
         self._alive: set[str] = set()
         self._ranking: tuple[str | None, bool] = (None, True)
@@ -96,9 +101,16 @@ class RunSummary:
         self._heartbeats = {module: run.heartbeat_path(module) for module in run.modules}
         self._published = {module: run.published_path(module) for module in run.modules}
 
-    def refresh(self, *, has_stop_file: bool, ranking: tuple[str | None, bool] = (None, True)) -> bool:
+    def refresh(
+        self,
+        *,
+        has_stop_file: bool,
+        ranking: tuple[str | None, bool] = (None, True),
+        jobs: Mapping[int, WorkerJob] = MappingProxyType({}),
+    ) -> bool:
         """Bring the row up to date; whether it changed.
 
+        `jobs` is what a scheduler said about the workers, if one was asked.
         `ranking` is the metric that a sweep ranks this trial by, and whether more of it is better.
         """
         is_evaluated, run, read = self._evaluations.refresh(), self.run, self._files.read
@@ -109,7 +121,8 @@ class RunSummary:
         if self.view.row.get("state") != "finished":  # else neither matters
             launcher = read(launcher_path(run.path), lambda: read_launcher(run.path), NO_PROCESS)
             self._launcher_pid = launcher.pid if launcher.is_running() else None
-            self._is_submitted = is_submitted(read(run.jobs_path / JOBS_FILE, lambda: read_runner(run), None), launcher)
+            self._runner = read(run.jobs_path / JOBS_FILE, lambda: read_runner(run), None)
+            self._is_submitted = is_submitted(self._runner, launcher)
             self._refusals = {
                 number: read(journal_path(run, number), functools.partial(last_refusal, run, number), "")
                 for number in preempted_workers(self.liveness, run.spec.placement)
@@ -117,14 +130,22 @@ class RunSummary:
         path = run.evaluation_failure_path
         self._failure = read(path, functools.partial(read_failure, path), None)
         self._alive = {module for module in run.modules if self.liveness.is_alive(module)}
-        facts = (self._files.reads, self._alive, self._launcher_pid, self._is_submitted, has_stop_file, ranking)
+        facts = (self._files.reads, self._alive, self._launcher_pid, self._is_submitted, has_stop_file, ranking, jobs)
         if facts == self._facts and not is_evaluated and not self._alive:
             return False
         for module, path in self._published.items():
             read(path, functools.partial(self._read_newest, module), None)
-        self._facts, self._ranking = (self._files.reads, *facts[1:]), ranking
+        self._facts, self._ranking, self._jobs = (self._files.reads, *facts[1:]), ranking, jobs
         self._is_judged = False
         return self._build_row()
+
+    @property
+    def awaits_jobs(self) -> bool:
+        """Whether a scheduler may know more than the folder: a worker has not begun, or has left before its end."""
+        if self._runner == "launcher" or self.view.row.get("state") == "finished":
+            return False
+        states = {module["state"] for module in self.view.row.get("modules", ())}
+        return not states <= LIVE | {"finished"}
 
     @property
     def is_due(self) -> bool:
@@ -164,6 +185,7 @@ class RunSummary:
             evaluation_failure=self._failure,
             launcher=self._launcher_pid,
             is_submitted=self._is_submitted,
+            jobs=self._jobs,
             refusals=self._refusals,
         )
 
@@ -288,10 +310,11 @@ def sweep_row(
     *,
     stop: StopRequest | None,
     is_launched: bool,
+    submitted: Collection[int],
 ) -> Row:
-    """A sweep as one line, from the rows and results of the trials that have begun."""
+    """A sweep as one line, from the rows and results of the trials that have begun; `submitted` as `count_pending`."""
     counts = Counter("failed" if row["problem"] else row["state"] for row in rows.values())
-    counts += count_pending(sweep, rows, stop, is_launched=is_launched)
+    counts += count_pending(sweep, rows, submitted, stop, is_launched=is_launched)
     done = sum(1.0 if row["problem"] or row["state"] in ENDED else row["progress"] or 0.0 for row in rows.values())
     return {
         "kind": "sweep",

@@ -152,14 +152,21 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
 
     An exit code is that of a worker: the end of a job that the scheduler ended, or a command cancelled, has none.
     """
-    jobs, stop = known_jobs(run).jobs, run.stop_request()
+    stop = run.stop_request()
     is_cancelled = stop is not None and stop.kind == "cancelled"
-    states = {}
-    for number, state in job_states(run).items():
+    return describe_jobs(known_jobs(run).jobs, job_states(run), is_cancelled=is_cancelled)
+
+
+def describe_jobs(
+    jobs: Mapping[int, JobId], states: Mapping[int, JobState], *, is_cancelled: bool
+) -> dict[int, WorkerJob]:
+    """As `worker_jobs`, of the jobs with these states."""
+    described = {}
+    for number, state in states.items():
         journal = Journal(jobs[number].id)
         code = None if is_cancelled else journal.exit_code
-        states[number] = WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(journal.links), exit_code=code)
-    return states
+        described[number] = WorkerJob(phase=state.phase, reason=state.reason, ids=tuple(journal.links), exit_code=code)
+    return described
 
 
 def cancel_jobs(run: Run) -> int:

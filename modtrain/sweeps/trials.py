@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from modtrain.errors import InputError, did_you_mean, one_of
 from modtrain.scheduling.backends.base import Backend, JobState
 from modtrain.scheduling.job_record import Record, backend_of, is_known, read_record, record_states
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.liveness import launcher_pid
-from modtrain.storage.run_snapshot import JobPhase
+from modtrain.storage.run_snapshot import JobPhase, WorkerJob
 from modtrain.storage.run_state import BY_URGENCY, ENDED, LIVE, PENDING, RunState
 from modtrain.storage.stop_request import StopRequest
 from modtrain.sweeps.sweep import Sweep
@@ -86,9 +87,10 @@ def task_states(sweep: Sweep, number: int) -> dict[int, JobState]:
     return {task - first: state for task, state in record_states(replace(arrays, jobs=own)).items()}
 
 
-def submitted_trials(sweep: Sweep) -> set[int]:
-    """The trials that were submitted as tasks of an array."""
-    return {task // sweep.workers for task in sweep.read_record().arrays.jobs}
+def submitted_trials(sweep: Sweep, tasks: Mapping[int, WorkerJob] = MappingProxyType({})) -> set[int]:
+    """The trials that were submitted as tasks of an array; those with a live one, where a scheduler was asked."""
+    live = {task for task, job in tasks.items() if job.phase in ("pending", "running")}
+    return {task // sweep.workers for task in (live if tasks else sweep.read_record().arrays.jobs)}
 
 
 def is_open(trial: Trial, *, retry_failed: bool) -> bool:
@@ -107,12 +109,14 @@ def pending_state(number: int, submitted: Collection[int], stop: StopRequest | N
     return "queued" if stop is None and (is_launched or number in submitted) else "created"
 
 
-def count_pending(sweep: Sweep, begun: Collection[int], stop: StopRequest | None, *, is_launched: bool) -> Counter[str]:
-    """The number of trials without a run in each state, without asking a scheduler; `begun` are the other trials."""
+def count_pending(
+    sweep: Sweep, begun: Collection[int], submitted: Collection[int], stop: StopRequest | None, *, is_launched: bool
+) -> Counter[str]:
+    """The number of trials without a run in each state; `begun` are the other trials."""
     count = max(0, sweep.spec.trials - len(begun))
     queued = 0
     if count and stop is None:
-        queued = count if is_launched else min(count, len(submitted_trials(sweep) - set(begun)))
+        queued = count if is_launched else min(count, len(set(submitted) - set(begun)))
     return Counter(queued=queued, created=count - queued)
 
 

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from modtrain.bench.sample_runs import make
-from modtrain.cli.catalog_table import UNSEARCHED, new_lines, render
+from modtrain.cli.catalog_table import UNSEARCHED, new_lines, notes, render
 from modtrain.cli.status import RunView, exit_code_of
 from modtrain.cli.terminal import Printed
 from modtrain.errors import BackendSilent
@@ -138,13 +138,13 @@ def test_a_folder_of_runs_is_followed_line_by_line(tmp_path: Path) -> None:
 def test_an_incomplete_search_is_reported_once(tmp_path: Path) -> None:
     catalog, printed = Catalog(make(tmp_path / "run", live=False).path), Printed()
     catalog.refresh()
-    rows = [catalog.row("")]
-    assert UNSEARCHED not in list(new_lines(printed, rows, False))
-    assert list(new_lines(printed, rows, True)) == [UNSEARCHED]
-    assert list(new_lines(printed, rows, True)) == []
+    rows, table = [catalog.row("")], {"unsearched": True, "silent": ""}
+    assert UNSEARCHED not in list(new_lines(printed, rows, []))
+    assert list(new_lines(printed, rows, notes(table))) == [UNSEARCHED]
+    assert list(new_lines(printed, rows, notes(table))) == []
     for unsearched in (True, False):
         out = Console(file=io.StringIO(), width=300)
-        out.print(render("runs", rows, unsearched, 300, 50))
+        out.print(render("runs", rows, notes(table | {"unsearched": unsearched}), 300, 50))
         assert (UNSEARCHED in out.file.getvalue()) == unsearched  # type: ignore[attr-defined]
 
 
@@ -248,7 +248,7 @@ def test_numbers_are_never_cut_however_long_a_name_is(tmp_path: Path, width: int
     catalog = Catalog(tmp_path)
     catalog.refresh()
     out = Console(file=io.StringIO(), width=width)
-    out.print(render("runs", catalog.rows()["runs"], False, width, 50))
+    out.print(render("runs", catalog.rows()["runs"], [], width, 50))
     assert isinstance(out.file, io.StringIO)
     _, _, head, *rows = out.file.getvalue().splitlines()
     assert head.split()[:4] == ["run", "state", "done", "epoch"]

@@ -8,19 +8,29 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from modtrain.dashboard.page_data import Source
 from modtrain.errors import BackendSilent
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState
 from modtrain.scheduling.backends.pbs import PbsBackend
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.job_record import JobId, Record
+from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.launcher_lock import release
 from modtrain.scheduling.profile import Profile
 from modtrain.storage.run import Run
+from modtrain.sweeps.sweep import Sweep, SweepRecord, new_sweep
 from tests.support import SUPPORT
 from tests.support.command import typed, until
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs, fake_pbs
 from tests.support.launches import pid_after
+from tests.support.runs import make_run
+
+TINY = SUPPORT / "tiny.py"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +128,7 @@ def test_a_run_whose_next_job_is_refused_says_so_and_what_to_do(pbs: FakePbs, tm
     assert "`--chain 10`" in alarms[0]["do"]
     assert "`flatuid`" in alarms[0]["do"]
     (row,) = json.loads(typed("watch", tmp_path, "--json").out)["runs"]
-    assert [alarm["says"] for alarm in row["alarms"]] == [says], "the list and the dashboard do not ask the scheduler"
+    assert [alarm["says"] for alarm in row["alarms"]] == [says]
 
 
 def test_a_job_that_was_submitted_by_hand_is_known_once_its_worker_has_begun(pbs: FakePbs, tmp_path: Path) -> None:
@@ -134,6 +144,55 @@ def test_a_job_that_was_submitted_by_hand_is_known_once_its_worker_has_begun(pbs
     assert re.search(rf"live already +{re.escape(id)}", again.out)
     assert "Ended 1 job of apples." in typed("cancel", run.path).out
     assert pbs.state(id) == "F"
+
+
+def test_lists_and_pages_know_of_a_job_that_was_cancelled_in_the_queue_as_status_does(
+    pbs: FakePbs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = BackendOptions(profile=Profile(dialect="pbspro", directives=("-h",)))
+    ids = {}
+    for name in ("held", "cancelled"):
+        launch = Launch(make_run(tmp_path / name, TINY, [["generator", "discriminator"]]), "pbs", options)
+        (member,) = launch.start()
+        release(launch.run)  # as if this process, which waits for nothing, had ended
+        ids[name] = JobId("pbs", str(member.id))
+    config = Config(recipe=str(TINY), epochs=1, nodes=1)
+    sweep = Sweep.create(tmp_path / "rates", new_sweep(config, {"lr": [0.01, 0.02]}, metric="mean"))
+    arrays = Record(backend="pbs", options=options, jobs=dict(enumerate(ids.values())))
+    sweep.write_record(SweepRecord(arrays=arrays, backend="pbs", options=options))
+    seldom, before = Source(tmp_path), len(pbs.calls("qstat"))
+    for _ in range(3):
+        seldom.runs()
+    until(lambda: len(pbs.calls("qstat")) > before)
+    seldom.runs()
+    (asked,) = pbs.calls("qstat")[before:]
+    assert {*asked[-2:]} == {id.id.rpartition("@")[2] for id in ids.values()}, "once for all"
+    monkeypatch.setattr("modtrain.dashboard.page_data.JOBS_S", 0.0)
+    source = Source(tmp_path)
+
+    def states() -> dict[str, Any]:
+        rows = source.runs()["runs"]
+        return {row["name"]: row["counts"] if row["kind"] == "sweep" else row["state"] for row in rows}
+
+    assert states() == {"held": "queued", "cancelled": "queued", "rates": {"queued": 2}}
+    pbs.run("qdel", ids["cancelled"].id.rpartition("@")[2])
+    expected = {"held": "queued", "cancelled": "lost", "rates": {"queued": 1, "created": 1}}
+    until(lambda: states() == expected, timeout_s=30)
+    assert {name: trial["state"] for name, trial in enumerate(source.sweep("rates")["trials"])} == {
+        0: "queued",
+        1: "created",
+    }
+    listed = {row["name"]: row for row in json.loads(typed("watch", tmp_path, "--json").out)["runs"]}
+    status = json.loads(typed("status", tmp_path / "cancelled", "--json").out)
+    assert listed["cancelled"]["state"] == status["state"] == "lost"
+    assert listed["cancelled"]["alarms"] == status["alarms"] == source.run("cancelled")["alarms"]
+    with pbs.changed(answers=False):
+        silent = until(lambda: source.runs()["silent"])
+        assert silent.startswith("qstat does not answer: Connection refused")
+        assert silent.endswith(": what waits for it is shown as of its last answer.")
+        assert states() == expected
+    assert until(lambda: source.runs()["silent"] == "")
+    launch.backend.cancel([job.id for job in ids.values()])
 
 
 @pytest.mark.parametrize("history", [True, False])

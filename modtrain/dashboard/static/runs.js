@@ -215,6 +215,8 @@
       " with a folder further down to see the rest.",
     );
 
+    const silent = M.el("p", { class: "note", hidden: true });
+
     function drawChips(rows) {
       const counts = {};
       for (const row of rows) counts[kindOf(row)] = (counts[kindOf(row)] ?? 0) + 1;
@@ -246,6 +248,8 @@
       empty.hidden = data.runs.length > 0;
       table.node.hidden = data.runs.length === 0;
       unsearched.hidden = !data.unsearched;
+      silent.hidden = !data.silent;
+      M.say(silent, data.silent ?? "");
     };
     return [
       [
@@ -254,6 +258,7 @@
         empty,
         table.node,
         unsearched,
+        silent,
       ],
       update,
     ];
