@@ -154,12 +154,12 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
 
 def _follow(created: Launch, ready_fd: int | None) -> None:
     """Submit the jobs, show them to their end, and exit with the code of the launch."""
-    from modtrain.cli.launch_modes import report_ready
+    from modtrain.cli.launch_modes import report_ready, start
     from modtrain.cli.launch_view import LaunchView
 
     view = LaunchView(created)
     try:
-        created.start()
+        start(created)
         if ready_fd is not None:
             report_ready(ready_fd)
         code = view.follow()

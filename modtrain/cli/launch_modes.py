@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,9 @@ import typer
 
 from modtrain.cli import terminal
 from modtrain.cli.output import echo
-from modtrain.errors import ModtrainError, counted
+from modtrain.errors import ModtrainError, Preempted, counted
 from modtrain.recipes.params import flatten
-from modtrain.scheduling.launcher import Launch
+from modtrain.scheduling.launcher import Launch, Member
 from modtrain.scheduling.placement import format_placement
 from modtrain.scheduling.run_plan import RunPlan
 from modtrain.storage.run import RunSpec
@@ -59,6 +60,27 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     out.print(f"\nNothing was {'changed' if plan.target.resumes else 'created'}.", style="dim")
 
 
+def start(launch: Launch) -> list[Member]:
+    """Submit the workers that are missing; Preempted where a signal comes meanwhile, which the run's folder then says.
+
+    Jobs that an earlier launch has left to a scheduler continue.
+    """
+    signals: list[signal.Signals] = []
+    try:
+        with terminal.interrupting_signals(signals):
+            return launch.start()
+    except KeyboardInterrupt:
+        if not signals:
+            raise
+        cause = terminal.cause(signals[0])
+        if not launch.backend.unattended:
+            launch.run.request_stop(cause, sender="modtrain launch")
+        path = shlex.quote(terminal.short(launch.run.path))
+        raise Preempted(
+            f"The launch was ended while it started its workers ({cause}); `modtrain launch {path}` starts them."
+        ) from None
+
+
 def show_scripts(launch: Launch) -> None:
     """Write and print the job scripts, and submit nothing."""
     for path in launch.scripts():
@@ -69,7 +91,7 @@ def show_scripts(launch: Launch) -> None:
 
 def submit(launch: Launch) -> None:
     """Submit the workers without a live job, and print every worker's job and the commands that follow."""
-    submitted = {member.number for member in launch.start()}
+    submitted = {member.number for member in start(launch)}
     out, run, reasons = terminal.console(), launch.run, dict[str, str]()
     with contextlib.suppress(ModtrainError):  # the reason why a job can never run is known at once
         states = launch.backend.status(launch.job_ids().get(launch.backend_name, []))

@@ -258,6 +258,32 @@ def collected_signals(received: list[signal.Signals], *, hangup: bool = True) ->
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupting_signals(received: list[signal.Signals]) -> Iterator[None]:
+    """Within this block SIGTERM interrupts as Ctrl-C does, and is appended to a list; it would end the process else.
+
+    So does the SIGHUP of a closed terminal, unless it is ignored.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            mute()
+        received.append(signal.Signals(number))
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # it comes more than once, and what follows is not to be interrupted
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGTERM, *([] if hangup_is_ignored() else [signal.SIGHUP])]
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number in numbers:
+            signal.signal(number, interrupt)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def cause(number: signal.Signals) -> str:
     """What a received signal was, for the reason of a stop request."""
     return {signal.SIGINT: "Ctrl-C", signal.SIGHUP: "the terminal was closed"}.get(number, number.name)

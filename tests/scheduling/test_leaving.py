@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import pytest
 from modtrain.errors import InputError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling import launcher_lock
-from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.backends.base import BackendOptions, Job
+from modtrain.scheduling.backends.local import LocalBackend
 from modtrain.scheduling.job_record import JobId, Record
 from modtrain.scheduling.launcher import Launch
 from modtrain.storage.liveness import launcher_path
 from modtrain.storage.process_identity import ProcessIdentity
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
+from tests.support.command import typed
 from tests.support.launches import pid_after
 from tests.support.runs import make_run
 
@@ -72,6 +75,33 @@ def test_a_closed_terminal_has_the_workers_publish_and_exit_as_the_launch_has_sa
     assert newest is not None
     assert newest.step >= 5
     assert run.read_report("generator").state == "stopped"
+
+
+@pytest.mark.parametrize(("number", "cause"), [(signal.SIGHUP, "the terminal was closed"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_while_the_workers_are_started_ends_the_launch_with_a_sentence_and_a_note_in_the_run(
+    number: signal.Signals, cause: str, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = LocalBackend.submit
+
+    def slowly(backend: LocalBackend, jobs: Sequence[Job]) -> list[str]:
+        os.kill(os.getpid(), number)
+        return submit(backend, jobs)
+
+    monkeypatch.setattr(LocalBackend, "submit", slowly)
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT, epochs=500)
+    before = signal.signal(signal.SIGHUP, lambda *_: None)  # the tests may run under nohup
+    try:
+        result = typed("launch", run.path, "--backend", "local")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (result.code, result.err) == (
+        75,
+        f"modtrain: The launch was ended while it started its workers ({cause}); `modtrain launch {run.path}` starts "
+        "them.\n",
+    )
+    assert build_status(read_snapshot(run))["state"] == "stopped"
+    assert str(run.stop_request()) == cause
+    assert not launcher_path(run.path).exists()
 
 
 @pytest.mark.parametrize(
