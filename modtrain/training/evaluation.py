@@ -79,16 +79,29 @@ def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | No
 
 
 def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evaluation:
-    """What the recipe measures of a model on its test data; NothingToEvaluate where it says that there is none."""
+    """What the recipe measures of a model on its test data; NothingToEvaluate where it says that there is none.
+
+    ModtrainError where its `evaluate` is wrong: all is trained, and no option of a command was.
+    """
     run = model.run
     with seeded(run):
         test = map_tensors(data_of(run.spec, model.recipe, model.params).test, lambda tensor: tensor.to(model.device))
-        with recipe_errors(run), plugins.calling("`evaluate`", function):
-            try:
-                evaluation = function(model.nets, test, model.params)
-            except InputError as error:
-                raise error if test is not None else NothingToEvaluate(str(error)) from error
-            return check_evaluation(evaluation, function)
+        try:
+            with recipe_errors(run), plugins.calling("`evaluate`", function):
+                return check_evaluation(_evaluation(function, model, test), function)
+        except NothingToEvaluate:
+            raise
+        except InputError as error:
+            raise ModtrainError(str(error)) from error
+
+
+def _evaluation(function: Callable[..., Evaluation], model: TrainedModel, test: Any) -> Evaluation:
+    try:
+        return function(model.nets, test, model.params)
+    except InputError as error:
+        if test is None:
+            raise NothingToEvaluate(str(error)) from error
+        raise
 
 
 def _record_failure(run: Run, error: Exception) -> None:
