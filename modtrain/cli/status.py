@@ -143,7 +143,7 @@ class RunView:
     def refresh(self) -> Status:
         """The run as `status --json` prints it: its status with the scheduler's answer, staleness and alarms."""
         from modtrain.monitoring.alarms import find_alarms
-        from modtrain.monitoring.status import build_status
+        from modtrain.monitoring.status import build_status, count_restarts
         from modtrain.storage.run_snapshot import read_snapshot
 
         self.history.refresh()
@@ -152,7 +152,7 @@ class RunView:
             for peer, used in module["peers"].items():
                 used["behind_steps"] = self._behind_steps(peer, used["version"])
         for worker in current["workers"]:
-            worker["restarts"] = self.history.restarts(worker["modules"][0])
+            worker["restarts"] = count_restarts(self.history.events(worker["modules"][0]))
         return {**current, "alarms": [vars(alarm) for alarm in find_alarms(current, self.history)]}
 
     def follow(self) -> int:

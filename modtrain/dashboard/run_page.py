@@ -15,7 +15,7 @@ from modtrain.dashboard.downsampling import Numbers, Stretches
 from modtrain.dashboard.thinning import evenly
 from modtrain.dashboard.urls import quoted, shown
 from modtrain.monitoring.alarms import find_alarms
-from modtrain.monitoring.status import build_status
+from modtrain.monitoring.status import build_status, count_restarts
 from modtrain.monitoring.summary import RunView
 from modtrain.recipes.params import flatten
 from modtrain.storage import filesystem
@@ -74,7 +74,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
             for name, values in modules.items()
         ],
         "workers": [
-            _worker(worker, reports, liveness) | {"restarts": history.restarts(worker["modules"][0])}
+            _worker(worker, reports, liveness) | {"restarts": count_restarts(history.events(worker["modules"][0]))}
             for worker in status["workers"]
         ],
         "lanes": timeline.build_lanes(of_lanes),

@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modtrain.scheduling.restarts import wants_restart
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.json_lines import Line, integer
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE, RunState, failed_worker, run_state, worker_states
 
@@ -48,6 +50,22 @@ def queue_messages(status: Status) -> list[str]:
         for worker in status["workers"]
         if worker["state"] == "queued" and worker.get("job_state")
     ]
+
+
+def count_restarts(events: Sequence[Line]) -> int:
+    """How often a worker began again after it was killed or preempted, or storage failed, by its `workers.jsonl`.
+
+    After these ends a launcher or a job script starts it again. A worker that was stopped, failed or finished was
+    resumed by a user, which is not counted.
+    """
+    restarts, has_begun, exit_code = 0, False, None
+    for event in events:
+        if event["what"] == "began":
+            restarts += has_begun and wants_restart(exit_code)
+            has_begun, exit_code = True, None
+        elif event["what"] == "left":
+            exit_code = integer(event.get("exit_code"))
+    return restarts
 
 
 def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, Any]:

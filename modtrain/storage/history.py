@@ -69,10 +69,6 @@ class History:
         """The lines of `workers.jsonl`: when workers started, waited and exited."""
         return self._events[module].content
 
-    def restarts(self, module: str) -> int:
-        """How often a worker of the module has begun after the first time: restarted by its launcher, or resumed."""
-        return max(0, [event["what"] for event in self.events(module)].count("began") - 1)
-
     def is_resting(self, module: str) -> bool:
         """Whether the newest learning rate of the module is 0."""
         rates = self.curve(module).position["lr"]

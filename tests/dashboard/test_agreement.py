@@ -165,12 +165,15 @@ def finish_run(path: Path, recipe: Path) -> Run:
     return run
 
 
-def test_restarts_are_counted_and_a_module_that_rests_is_named(
+def test_restarts_are_counted_without_what_a_user_resumed_and_a_module_that_rests_is_named(
     tmp_path: Path, tiny_recipe: Path, terminal: Terminal
 ) -> None:
     run = halfway(tmp_path, "one", tiny_recipe, this_process())
     with run.workers_path("generator").open("a") as file:
-        file.writelines(json.dumps({"what": what, "at": 5.0}) + "\n" for what in ("began", "began", "left", "began"))
+        for exit_code in (None, 75, 3, 5, 0):  # killed, preempted; stopped, diverged, finished
+            left = [] if exit_code is None else [{"what": "left", "at": 5.0, "exit_code": exit_code}]
+            file.writelines(json.dumps(line) + "\n" for line in [{"what": "began", "at": 5.0}, *left])
+        file.write(json.dumps({"what": "began", "at": 5.0}) + "\n")
     for module, rates in (("generator", (0.1, 0.0)), ("discriminator", (0.0, 0.1))):
         lines = [{"step": n, "epoch": 1, "lr": rate, "at": 5.0, "loss": 0.5} for n, rate in enumerate(rates)]
         run.metrics_path(module).write_text("".join(json.dumps(line) + "\n" for line in lines))
