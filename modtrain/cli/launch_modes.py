@@ -15,7 +15,7 @@ import typer
 
 from modtrain.cli import terminal
 from modtrain.cli.output import echo
-from modtrain.errors import ModtrainError, Preempted, counted
+from modtrain.errors import ModtrainError, Preempted
 from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch, Member
 from modtrain.scheduling.placement import format_placement
@@ -44,8 +44,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         "backend": backend,
         "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
-        "exchange": f"every {counted(spec.exchange_every, 'step')}" if spec.exchange_every else "after every epoch",
-        "staleness": "unbounded" if spec.max_staleness is None else f"at most {counted(spec.max_staleness, 'epoch')}",
+        **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),
         "seed": spec.seed,
         "device": spec.device,
     }

@@ -12,7 +12,6 @@ import typer
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption
 from modtrain.cli.output import echo
-from modtrain.errors import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,11 +74,8 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     out.print(name, style="bold")
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
-    bound, every = recipe["max_staleness"], recipe["exchange_every"]
-    exchange = f"every {counted(every, 'step')}" if every else "after every epoch"
-    staleness = "unbounded" if bound is None else f"at most {counted(bound, 'epoch')}"
-    facts = {"modules": "\n".join(modules), "epochs": recipe["epochs"], "exchange": exchange, "staleness": staleness}
-    out.print(terminal.facts(facts), "")
+    exchange = terminal.exchange_facts(recipe["exchange_every"], recipe["max_staleness"])
+    out.print(terminal.facts({"modules": "\n".join(modules), "epochs": recipe["epochs"], **exchange}), "")
     out.print(_parameters(recipe["params"]), "")
 
 

@@ -203,6 +203,14 @@ def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
     return texts + waits
 
 
+def exchange_facts(exchange_every: int | None, max_staleness: int | None) -> dict[str, str]:
+    """When workers exchange versions, and how old those of peers may be."""
+    return {
+        "exchange": f"every {counted(exchange_every, 'step')}" if exchange_every else "after every epoch",
+        "staleness": "unbounded" if max_staleness is None else f"at most {counted(max_staleness, 'epoch')}",
+    }
+
+
 def short(path: Path) -> str:
     """The path, relative to the working folder where it is inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -51,6 +51,8 @@ def claim(folder: Launchable) -> None:
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Keeps other processes of this machine out of the block, for a while and where the file system has locks."""
+    # Not `filelock`: it creates a file in the folder, which a full disk refuses and a killed launch may leave behind.
+    # On a file system without locks its existence would be the lock, and keep every later launch out.
     descriptor = os.open(folder, os.O_RDONLY)
 
     def lock() -> bool | None:

@@ -27,6 +27,7 @@ from tests.support import SUPPORT
 from tests.support.command import typed, until
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs, fake_pbs
+from tests.support.faults import Faults
 from tests.support.launches import pid_after
 from tests.support.runs import make_run
 
@@ -105,7 +106,12 @@ def test_a_job_is_gone_only_where_the_answer_says_so(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     id = f"{tmp_path}/0.journal@7.pbs1"
     if is_gone:
+        faults = Faults(tmp_path, lambda number, name: False)
+        faults.install(monkeypatch)
         assert backend().status([id])[id].phase == "unknown"
+        assert sum(call.endswith("/0.journal") for call in faults.calls) == 2, (
+            "before the question and after the answer"
+        )
         return
     with pytest.raises(BackendSilent, match=r"^qstat does not answer: "):
         backend().status([id])

@@ -95,6 +95,10 @@ class BatchBackend:
         """Those of `USER_VARIABLES` that the submitting command may see."""
         return ()
 
+    def explain(self, journal: Journal, state: JobState) -> JobState:
+        """The state with a reason that the scheduler does not give."""
+        return state
+
     def cancelled_by(self, id: str) -> list[str]:
         """Arguments of the cancelling command that end a job and every job that continues it."""
         return Journal(id).links
@@ -159,7 +163,7 @@ class BatchBackend:
             journals = {id: Journal(id) for id in dict.fromkeys(ids)}
             links = dict.fromkeys(link for journal in journals.values() for link in journal.links)
             if links.keys() <= queried.keys():  # no job was continued in another one since the query
-                return {id: journal.state(states) for id, journal in journals.items()}
+                return {id: self.explain(journal, journal.state(states)) for id, journal in journals.items()}
             queried, states = links, self.query(list(links))
 
     def cancel(self, ids: Sequence[str]) -> None:

@@ -34,6 +34,7 @@ class Journal:
     def __init__(self, id: str) -> None:
         """Read the journal that the backend's id `<path>@<scheduler's id>` names; empty where there is none."""
         path, _, first = id.rpartition("@")
+        self.path = Path(path)
         self.links = [first] if _ID.fullmatch(first) and path.startswith("/") else []
         """The scheduler's ids: the job, then each one that continues it."""
         self._codes: dict[str, int | None] = {}
@@ -42,7 +43,7 @@ class Journal:
         """Whether a script of these jobs has written anything."""
         self.refusal = ""
         """Why no job continues the last one, in the scheduler's words."""
-        for line in filesystem.read_lines(Path(path)) if self.links else []:
+        for line in filesystem.read_lines(self.path) if self.links else []:
             if len(fields := line.split(" ", 4)) >= 4:
                 self._read(*fields)
         codes = [code for link in self.links if (code := self._codes.get(link)) is not None]

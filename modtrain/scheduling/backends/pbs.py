@@ -107,17 +107,14 @@ class PbsBackend(BatchBackend):
         links = super().cancelled_by(id)
         return [task[1], *links[1:]] if task else links
 
-    def status(self, ids: Sequence[str]) -> dict[str, JobState]:
-        """As of every batch scheduler; a job that ended before it began says on which jobs it depended."""
-        states = super().status(ids)
-        for id, state in states.items():
-            path, at, _ = id.rpartition("@")
-            dependency = None if not at or state.live or Journal(id).has_begun else _dependency(Path(path))
-            if dependency:
-                words = f" ({state.reason.rstrip('.')})" if state.reason else ""
-                why = f"its job ended before it began{words}; what it depends on"
-                states[id] = replace(state, reason=f"{why}, {dependency}, is unknown or has failed")
-        return states
+    def explain(self, journal: Journal, state: JobState) -> JobState:
+        """A job that ended before it began says on which jobs it depended."""
+        is_begun = state.live or journal.has_begun or not journal.links
+        if is_begun or (dependency := _dependency(journal.path)) is None:
+            return state
+        words = f" ({state.reason.rstrip('.')})" if state.reason else ""
+        why = f"its job ended before it began{words}; what it depends on, {dependency}, is unknown or has failed"
+        return replace(state, reason=why)
 
     def query(self, ids: Sequence[str]) -> dict[str, JobState]:
         """States by one `qstat` for all jobs; it reports each unknown job on stderr and prints the others."""
