@@ -15,6 +15,9 @@ INSTALL = $(UV) pip install --python $(BIN)/python
 # More at a time than there are cores, since most tests wait; in the groups and the order of tests/support/order.py.
 PYTEST := $(BIN)/pytest --fail-on-skip -n 4 --dist loadfile --no-loadscope-reorder
 
+# The tests start hundreds of Pythons: each would compile PyTorch and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo install check test test-all test-runtime system-packages clean
 
 demo: install
