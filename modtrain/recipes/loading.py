@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from modtrain.recipes.params import build_params
 from modtrain.recipes.trust import check_files
 from modtrain.storage.filesystem import fault_of
 from modtrain.storage.layout import RUN_FILE
-from modtrain.storage.run import Run, RunSpec
+from modtrain.storage.run import Change, Run, RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,28 @@ def load_recipe(name: str, *, sha256: str | None = None) -> Recipe:
 def recipe_of(run: Run) -> Recipe:
     """The recipe of a run; InputError, before anything is executed, where it or a tracker of the run is not trusted."""
     spec = run.spec
-    return recorded_recipe(run.path / RUN_FILE, spec.recipe, spec.recipe_sha256, spec.track, trusted=run.trusted)
+    if run.trusted:
+        return load_recipe(spec.recipe)
+    return recorded_recipe(run.path / RUN_FILE, spec.recipe, spec.recipe_sha256, spec.track, trusted=False)
+
+
+def accept_recipe(run: Run) -> Run:
+    """The run with the checksum that its recipe's file has now, noted in `run.json`, where the run is trusted.
+
+    Later commands accept the file then. Where the folder cannot be written, they refuse it as before.
+    """
+    recipe, edited = run.spec.recipe, recipe_sha256(run.spec.recipe)
+    if not run.trusted or run.spec.recipe_sha256 == edited:
+        return run
+    spec = Run.open(run.path).spec
+    if spec.recipe_sha256 != edited:
+        log.warning("Takes the recipe %s as it is now: it has changed since %s was created.", recipe, run.name)
+        change = Change(name="recipe_sha256", before=spec.recipe_sha256, after=edited, at=time.time())
+        try:
+            run.replace_spec(spec.model_copy(update={"recipe_sha256": edited, "changes": [*spec.changes, change]}))
+        except OSError as error:
+            log.warning("That could not be noted in %s: %s.", run.path / RUN_FILE, error.strerror)
+    return replace(run, spec=run.spec.model_copy(update={"recipe_sha256": edited}))
 
 
 def recorded_recipe(

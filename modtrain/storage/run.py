@@ -149,7 +149,7 @@ class Run:
         return Run(Path(path).resolve(), spec, trusted)
 
     def replace_spec(self, spec: RunSpec) -> Run:
-        """The same folder with other settings, while no worker of the run is alive."""
+        """The same folder with other settings; OSError. Workers have read theirs at their start."""
         filesystem.replace_file(self.path / layout.RUN_FILE, manifest.as_json(spec))
         return replace(self, spec=spec)
 

@@ -17,7 +17,7 @@ from modtrain.data.nested import map_tensors
 from modtrain.errors import InputError, ModtrainError, did_you_mean
 from modtrain.recipes.base import Evaluation
 from modtrain.recipes.contract import check_evaluation
-from modtrain.recipes.loading import data_of, recipe_of
+from modtrain.recipes.loading import accept_recipe, data_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import (
@@ -45,7 +45,7 @@ def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
     the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the
     same numbers; every random generator is left as it was. `run` may also be the path of its folder.
     """
-    run = as_run(run)
+    run = accept_recipe(as_run(run))
     recipe = recipe_of(run)
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")

@@ -21,7 +21,7 @@ from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.contract import build_network, check_applied
-from modtrain.recipes.loading import params_of, recipe_of
+from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.best_version import best_versions
@@ -116,7 +116,7 @@ def load(
     InputError where there is no such run, module, version, metric or device, or where a version was pruned meanwhile:
     a run keeps only its newest versions.
     """
-    run = as_run(run)
+    run = accept_recipe(as_run(run))
     if best is not False and version is not None:
         raise InputError("Give either version or best to load, not both.")
     if not isinstance(best, bool | str):

@@ -24,7 +24,7 @@ from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.contract import check_batch, check_losses
-from modtrain.recipes.loading import data_of, params_of, recipe_of
+from modtrain.recipes.loading import accept_recipe, data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
@@ -57,7 +57,8 @@ class Worker:
         device: str,
     ) -> None:
         """Build the modules and resume from their newest checkpoints."""
-        self.run, self.heartbeat, self.shutdown, self.events, self.device = run, heartbeat, shutdown, events, device
+        self.run = run = accept_recipe(run)
+        self.heartbeat, self.shutdown, self.events, self.device = heartbeat, shutdown, events, device
         recipe = recipe_of(run)
         if unknown := [module for module in run.modules if module not in recipe.modules]:
             raise InputError(

@@ -225,17 +225,46 @@ def test_the_workers_of_a_trusted_launch_trust_it(
     assert scripts.count("--trust-recipe") == scripts.count("--threads") > 0
 
 
-def test_the_command_line_trusts_with_an_option(shared: Shared, tmp_path: Path, type_: Terminal) -> None:
-    shared.name(tmp_path / "code" / "mine.py")
-    shared.write(recipe_sha256="0" * 64)
+def test_the_command_line_trusts_with_an_option(
+    shared: Shared, tmp_path: Path, type_: Terminal, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "code" / "mine.py"
+    shared.name(file)
     image = tmp_path / "image.png"
     image.write_bytes(b"no image")
     modules = ("--modules", "generator,discriminator")
+    said = f"Takes the recipe {file} as it is now: it has changed since shared was created."
     for command in (("evaluate", shared.path), ("apply", shared.path, image), ("worker", shared.path, *modules)):
+        shared.write(recipe_sha256="0" * 64, changes=[])
         assert (type_(*command).code, shared.is_executed) == (2, False)
+        caplog.clear()
         type_(*command, "--trust-recipe")
+        assert (caplog.messages.count(said), shared.is_executed) == (1, True)
+        assert [change.name for change in Run.open(shared.path).spec.changes] == ["recipe_sha256"]
+        shared.mark.unlink()
+        assert "has changed" not in type_(*command).err  # it is not asked for again
         assert shared.is_executed
         shared.mark.unlink()
+
+
+def test_a_reader_that_trusts_a_recipe_needs_no_permission_to_note_it(
+    shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared.name(tmp_path / "code" / "mine.py")
+    shared.write(recipe_sha256="0" * 64)
+    refused = []
+
+    def replace_file(path: Path, content: bytes) -> None:
+        refused.append(path)
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:  # root may write everywhere
+        patch.setattr("modtrain.storage.filesystem.replace_file", replace_file)
+        assert load(Run.open(shared.path, trusted=True), device="cpu").versions
+    assert refused == [shared.path / "run.json"]
+    assert f"That could not be noted in {shared.path}/run.json: Permission denied." in caplog.messages
+    with pytest.raises(InputError, match="has changed since shared was created"):
+        load(Run.open(shared.path), device="cpu")
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "log", "history", "stop", "cancel", "dashboard"])
