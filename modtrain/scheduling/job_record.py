@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from modtrain import plugins
-from modtrain.errors import InputError
+from modtrain.errors import BackendSilent, InputError
 from modtrain.recipes import trust
 from modtrain.scheduling.backends.base import Backend, BackendOptions, JobState
 from modtrain.scheduling.backends.journal import Journal
@@ -22,6 +22,8 @@ from modtrain.storage.manifest import read_json
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import WorkerJob, journal_path
 
+LAUNCHER_S = 60.0
+"""Longest wait for a launcher to end jobs that no other process can end, such as those of its own Ray instance."""
 EXECUTED = ("directives", "prologue", "epilogue", "python", "template")
 """Job options that are, or name, a part of the job script."""
 
@@ -152,9 +154,7 @@ def worker_jobs(run: Run) -> dict[int, WorkerJob]:
 
     An exit code is that of a worker: the end of a job that the scheduler ended, or a command cancelled, has none.
     """
-    stop = run.stop_request()
-    is_cancelled = stop is not None and stop.kind == "cancelled"
-    return describe_jobs(known_jobs(run).jobs, job_states(run), is_cancelled=is_cancelled)
+    return describe_jobs(known_jobs(run).jobs, job_states(run), is_cancelled=run.is_cancelled())
 
 
 def describe_jobs(
@@ -170,16 +170,38 @@ def describe_jobs(
 
 
 def cancel_jobs(run: Run) -> int:
-    """End every live job of the run through its backend; the number of jobs."""
-    ended = 0
-    for backend, ids in _by_backend(known_jobs(run), {}):
-        live = [id for id, state in backend.status(list(ids.values())).items() if state.live]
-        if live or launcher_pid(run.path, strict=True) is not None:
-            # Before the jobs end, so that no launcher restarts them.
-            run.request_stop("cancelled", kind="cancelled", sender="modtrain cancel")
-        backend.cancel(live)
-        ended += len(live)
-    return ended
+    """End every live job of the run, through its backend or through the launcher that alone can; the number of jobs.
+
+    BackendSilent where the launcher does not end its jobs.
+    """
+    record = known_jobs(run)
+    asked = [(backend, ids, backend.status(list(ids.values()))) for backend, ids in _by_backend(record, {})]
+    phases = {number: states[id].phase for _, ids, states in asked for number, id in ids.items()}
+    live = {number for number, phase in phases.items() if phase in ("pending", "running")}
+    left = {number for number in record.jobs if phases.get(number, "unknown") == "unknown"}
+    left = {number for number in left if not run.is_finished(run.spec.placement[number])}
+    if launcher_pid(run.path, strict=True) is None:
+        left &= _workers_alive(run, left)
+    if live or left:  # before the jobs end, so that no launcher restarts them
+        run.request_stop("cancelled", kind="cancelled", sender="modtrain cancel")
+    for backend, ids, _ in asked:
+        backend.cancel([id for number, id in ids.items() if number in live])
+    if left and filesystem.wait_until(lambda: _have_ended(run, left), timeout_s=LAUNCHER_S) is None:
+        raise BackendSilent(
+            f"After {LAUNCHER_S:.0f} s the launcher of {run.name} has not ended its workers; it does so as soon as it "
+            f"answers. Without one, see `modtrain status {run.path}`."
+        )
+    return len(live | left)
+
+
+def _have_ended(run: Run, workers: Collection[int]) -> bool | None:
+    """Whether a run has no launcher and none of these workers is alive; None where it has."""
+    return None if launcher_pid(run.path, strict=True) is not None or _workers_alive(run, workers) else True
+
+
+def _workers_alive(run: Run, workers: Iterable[int]) -> set[int]:
+    alive = live_modules(run, [name for number in workers for name in run.spec.placement[number]])
+    return {run.worker_of(name) for name in alive}
 
 
 def withdraw_pending(run: Run) -> set[int]:

@@ -194,13 +194,14 @@ class Launch:
             if member.is_watched and (state := states.get(member.backend, {}).get(str(member.id))) is not None:
                 self._update_member(member, state, notify)
         self._submit([member for member in self.members if member.is_due])
+        if not (self.backend.unattended or self.over) and self.run.is_cancelled():  # by another process
+            self.cancel(StopRequested.exit_code)
 
-    def cancel(self) -> None:
+    def cancel(self, exit_code: int = -signal.SIGKILL) -> None:
         """End every job now. What is published stays."""
         self.release()
         for member in self.members:
-            if not member.over:
-                member.end(-signal.SIGKILL)
+            member.end(member.exit_code if member.over else exit_code)
 
     def release(self) -> None:
         """End what still runs, and free what the jobs held."""
@@ -283,14 +284,13 @@ class Launch:
 
     def _exit_code(self, member: Member, state: JobState) -> int | None:
         """How a worker ended; where the backend did not see it, by its checkpoints and its last report."""
-        stop = self.run.stop_request()
-        cancelled = StopRequested.exit_code if stop is not None and stop.kind == "cancelled" else None
-        if state.exit_code is not None and (cancelled is None or state.exit_code >= 0):
+        is_cancelled = self.run.is_cancelled()
+        if state.exit_code is not None and (not is_cancelled or state.exit_code >= 0):
             return state.exit_code
         if self.run.is_finished(member.modules):
             return FINISHED
         reported = self.run.read_report(member.modules[0]).exit_code
-        return cancelled if reported is None else reported
+        return StopRequested.exit_code if is_cancelled and reported is None else reported
 
     def _submit(self, members: list[Member]) -> None:
         """Submit the jobs of these workers, unless a stop was requested."""

@@ -235,6 +235,11 @@ class Run:
     def stop_request(self) -> StopRequest | None:
         return read_stop_request(self.path)
 
+    def is_cancelled(self) -> bool:
+        """Whether the jobs of the run are to end at once, without publishing, or were ended so."""
+        stop = self.stop_request()
+        return stop is not None and stop.kind == "cancelled"
+
     def clear_stop(self) -> None:
         clear_stop_request(self.path)
 

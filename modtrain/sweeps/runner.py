@@ -100,7 +100,7 @@ def cancel(sweep: Sweep) -> int:
         sweep.request_stop(number, request)  # before the jobs end, so that no launcher restarts them
     for backend, trials in jobs:
         backend.cancel([id for id, numbers in trials.items() if live & numbers])
-    return len(before | live)
+    return len(before | live | alive)
 
 
 def _with_live_jobs(jobs: Jobs) -> set[int]:

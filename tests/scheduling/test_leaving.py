@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,6 +103,23 @@ def test_a_signal_while_the_workers_are_started_ends_the_launch_with_a_sentence_
     assert build_status(read_snapshot(run))["state"] == "stopped"
     assert str(run.stop_request()) == cause
     assert not launcher_path(run.path).exists()
+
+
+def test_cancel_has_the_launcher_end_the_jobs_that_only_it_can_end(tiny_recipe: Path, tmp_path: Path) -> None:
+    """As on `ray`, whose instance no other process can ask."""
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT)
+    started = Launch(run, "local", BackendOptions())
+    started.start()
+    Record(backend="ray", needs_launcher=True, jobs={0: JobId("ray", "run.generator@log")}).write(run)
+    job = str(started.members[0].id)
+    watching = threading.Thread(target=lambda: list(started.watch(lambda message: None)))
+    watching.start()
+    result = typed("cancel", run.path)
+    watching.join()
+    assert (result.code, result.out.splitlines()[0]) == (0, "Ended 1 job of run.")
+    assert (started.outcome(), started.backend.status([job])[job].exit_code) == (3, -signal.SIGKILL)
+    assert build_status(read_snapshot(run))["state"] == "cancelled"
+    assert "no live job" in typed("cancel", run.path).out
 
 
 @pytest.mark.parametrize(
