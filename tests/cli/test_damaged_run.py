@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
+from modtrain.sweeps.sweep import Sweep, SweepSpec, new_sweep
 from tests.support.command import Terminal
 from tests.support.runs import finish, make_run
 
@@ -112,3 +114,46 @@ def test_files_of_a_terabyte_of_nothing_delay_no_command(type_: Terminal, run: R
         assert type_(command, str(run.path)).code == 0, command
     finish(run)
     assert time.monotonic() - began_at < 60
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_recipe: Path) -> SweepSpec:
+    return new_sweep(Config(recipe=str(tiny_recipe), epochs=1, nodes=1), {"lr": [0.01, 0.02]}, metric="mean")
+
+
+@pytest.mark.parametrize(
+    ("values", "where"),
+    [
+        ({"trials": 10**7}, "trials: Input should be less than or equal to 1000000"),
+        ({"trials": 10**400}, "trials: "),
+        ({"seed": 10**400}, "seed: "),
+        ({"evaluate_every": 10**30}, "evaluate_every: "),
+        ({"created_at": 1e300}, "created_at: "),
+        ({"placement": []}, "placement: "),
+        ({"config": {"recipe": 5}}, "config: its recipe is 5, which is not a name"),
+        ({"config": []}, "config: "),
+        ({"space": [5]}, "space.0: "),
+        (b'{"space":' * 50_000, "damaged"),
+        (b"", "damaged"),
+        (1 << 40, "cannot be read: more than 4194304 bytes"),
+    ],
+)
+def test_a_sweep_file_that_cannot_be_is_one_sentence_of_every_command(
+    type_: Terminal, tmp_path: Path, spec: SweepSpec, values: dict[str, Any] | bytes | int, where: str
+) -> None:
+    path = Sweep.create(tmp_path / "rates", spec).path / "sweep.json"
+    if isinstance(values, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    elif isinstance(values, bytes):
+        path.write_bytes(values)
+    else:
+        os.truncate(path, values)
+    for command in ("sweep-status", "status", "cancel", "sweep"):
+        result = type_(command, path.parent)
+        assert result.code == 2, command
+        assert result.err.startswith(f"modtrain: {path} "), command
+        assert where in result.err
+        assert result.err.count("\n") == 1
+        assert len(result.err) < 1000
+    (row,) = json.loads(type_("watch", tmp_path, "--json").out)["runs"]
+    assert row["problem"] in result.err

@@ -371,17 +371,36 @@ def test_a_pbs_job_reads_a_time_limit_that_only_its_queue_sets(
     assert (after == "") if seconds is None else (seconds - 160 < float(after) <= seconds - 100)
 
 
-def test_a_killed_worker_is_restarted_within_its_job_with_the_pauses_of_every_backend_and_then_given_up(
-    site: Site,
+@pytest.mark.parametrize(("ends", "code"), [("kill -9 $$", 137), ("exit 6", 6)])
+def test_a_worker_that_was_killed_or_lost_its_storage_is_restarted_within_its_job_and_then_given_up(
+    site: Site, ends: str, code: int
 ) -> None:
-    executable(site.python, "echo alive\nkill -9 $$")
+    executable(site.python, f"echo alive\n{ends}")
     site.command("sleep", f'echo "$1" >>"{site.path}/pauses"')
     (script,) = backend(site).scripts([job(site)])
-    assert site.run(script).returncode == 137
+    assert site.run(script).returncode == code
     pauses = [restart_pause_s(failures) for failures in range(1, MAX_RESTARTS + 1)]
     assert [float(line) for line in (site.path / "pauses").read_text().split()] == pauses
     assert (script.parent / "0.log").read_text().count("alive\n") == MAX_RESTARTS + 1
-    assert " 137 " in (script.parent / "0.journal").read_text()
+    assert f" {code} " in (script.parent / "0.journal").read_text()
+
+
+def test_a_worker_whose_storage_works_again_goes_on_within_its_job_and_a_long_outage_leaves_for_the_next_one(
+    site: Site,
+) -> None:
+    fails_once = f"echo alive\nmkdir {site.path}/failed || exit 0\nexit 6"
+    executable(site.python, fails_once)
+    (script,) = backend(site).scripts([job(site)])
+    assert site.run(script).returncode == 0
+    log, journal = script.parent / "0.log", Journal(f"{script.parent / '0.journal'}@7")
+    assert "The worker was killed or lost its storage (exit code 6); restarting it.\n" in log.read_text()
+    assert (log.read_text().count("alive\n"), journal.exit_code) == (2, 0)
+    set_answers(site, [time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 1)), "RUNNING None"])
+    executable(site.python, "echo again\nexit 6")
+    (script,) = backend(site, publish_before_s=60).scripts([job(site)])
+    assert site.run(script).returncode == 75, "no time is left for another try"
+    assert requeued(site) == ["requeue 7"]
+    assert log.read_text().count("again\n") == 1
 
 
 def test_a_worker_that_is_killed_near_the_time_limit_continues_in_the_next_job(site: Site) -> None:
