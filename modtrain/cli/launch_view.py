@@ -78,11 +78,15 @@ class LaunchView:
         return build_status(self._snapshot())
 
     def print_result(self) -> None:
-        """Print the metrics of the finished run, its sample grid, and the time that the launch took."""
+        """Print the metrics of the finished run, its sample grid, the time that the launch took, and the alarms."""
+        self.out.print()
+        self._print_evaluation(terminal.duration(time.monotonic() - self._started_at))
+        for alarm in find_alarms(self.status()):
+            self.out.print(terminal.alarm_text(vars(alarm)), soft_wrap=True)
+
+    def _print_evaluation(self, took: str) -> None:
         from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
 
-        took = terminal.duration(time.monotonic() - self._started_at)
-        self.out.print()
         try:
             evaluation = final_evaluation(self.run)
         except NothingToEvaluate as error:
@@ -100,8 +104,6 @@ class LaunchView:
         facts = {**grid, "run": terminal.short(self.run.path), "took": took}
         for name, value in facts.items():  # not a table, which would fold a long path
             self.out.print(Text.assemble((f"{name:<4}  ", "dim"), value), soft_wrap=True)
-        for alarm in find_alarms(self.status()):
-            self.out.print(terminal.alarm_text(vars(alarm)), soft_wrap=True)
 
     def _print_header(self) -> None:
         spec = self.run.spec

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,27 @@ def test_launching_a_finished_run_again_starts_nothing(
     again = type_("launch", finished[0])
     assert (again.code, "score  " in again.out) == (0, True)
     assert ([file.read_bytes() for file in files], Run.open(finished[0]).store("painter").versions()) == before
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_the_closing_words_of_a_launch_name_what_was_trained_against_an_old_peer(
+    evaluated: bool, tiny_recipe: Path, tmp_path: Path, type_: Terminal
+) -> None:
+    recipe = tmp_path / "own.py"
+    recipe.write_text(tiny_recipe.read_text().replace("" if evaluated else "    evaluate=evaluate,\n", ""))
+    run = make_run(tmp_path / "run", recipe, [["generator", "discriminator"]], epochs=3)
+    finish(run)
+    store = run.store("generator")
+    newest = store.latest()
+    assert newest is not None
+    against = replace(newest, peers={"discriminator": {"versions": [0], "epoch": 0}})
+    (store.folder(newest.version) / "meta.json").write_bytes(against.seal())
+    result = type_("launch", run.path, "--backend", "local")
+    assert result.code == 0, result.err
+    words = " ".join(result.out.split())
+    assert ("no metrics" in words) != evaluated
+    assert "! generator is at epoch 3 and trained last against discriminator of epoch 0." in words
+    assert "or set max_staleness in a new run, so that generator waits for it." in words
 
 
 def test_options_that_contradict_the_run_are_listed(

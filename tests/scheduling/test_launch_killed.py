@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from modtrain.scheduling.profile import Profile
 from modtrain.storage.liveness import launcher_path
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
+from tests.support.faults import Faults
 from tests.support.launches import LONG, is_final, pid_after, to_the_end
 from tests.support.runs import finish, make_run, weights_of
 
@@ -91,6 +93,22 @@ def test_the_progress_of_a_launch_does_not_fall_below_what_a_killed_worker_has_p
     assert restarting
     assert {status["left_s"] for status in restarting} == {None}
     assert after[-1]["progress"] == 1.0
+
+
+@pytest.mark.parametrize(("number", "most"), [(errno.EIO, 3), (errno.ESTALE, 40)])
+def test_a_launcher_whose_storage_does_not_answer_says_so_once_and_goes_on(
+    number: int, most: int, tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], epochs=1)
+    launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
+    launch.start()
+    faults = Faults(run.path, lambda _, call: call.startswith("listdir"), number, most=most)
+    faults.install(monkeypatch)
+    messages = to_the_end(launch)
+    assert len(faults.hits) == most
+    assert messages == [f"[Errno {number}] {os.strerror(number)}: '{run.path}'"]
+    assert launch.outcome() == 0
+    assert is_final(run)
 
 
 def test_a_run_that_is_moved_while_it_trains_ends_its_launch_at_once_and_says_so_where_it_is_now(
