@@ -17,7 +17,7 @@ from modtrain.cli import options
 from modtrain.cli.arguments import LaunchCommand, file_or_folder, job_options, recipe_settings
 from modtrain.cli.options import EXECUTION, MODE, Count, Text, option
 from modtrain.cli.output import echo, print_note
-from modtrain.errors import InputError
+from modtrain.errors import InputError, ModtrainError
 
 if TYPE_CHECKING:
     from modtrain.scheduling.launcher import Launch
@@ -165,7 +165,10 @@ def _follow(created: Launch, ready_fd: int | None) -> None:
         code = view.follow()
     except BaseException:
         if not created.backend.unattended:  # the jobs of a scheduler continue without this process
-            created.cancel()
+            try:
+                created.cancel()
+            except ModtrainError as refused:  # why the launch ends is said as well
+                print_note(str(refused))
         raise
     if code == 0:
         view.print_result()

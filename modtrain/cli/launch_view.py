@@ -48,6 +48,7 @@ class LaunchView:
         self._signals: list[signal.Signals] = []
         self._started_at = time.monotonic()
         self._printed: dict[int, tuple[str, float, float]] = {}
+        self._is_unreadable = False
         self._stop_requests = 0
         """Signals that have had an effect: the first one stops the workers, the second one ends them."""
 
@@ -66,10 +67,20 @@ class LaunchView:
         return self._exit_code()
 
     def _show(self, show: Callable[[Status], None]) -> None:
-        """Show the status, unless storage does not answer now."""
+        """Show the status. Where storage does not give it, that is said once; the jobs continue."""
         try:
-            show(self.status())
-        except Exception as error:
+            status = self.status()
+        except (OSError, ModtrainError) as error:
+            if (fault := fault_of(error)) is None:
+                raise
+            if not self._is_unreadable:
+                self._print(f"The status of {self.run.name} cannot be read now: {fault}. The workers continue.")
+            self._is_unreadable = True
+            return
+        self._is_unreadable = False
+        try:
+            show(status)
+        except OSError as error:  # as where the terminal is gone, or the disk full to which output is redirected
             if fault_of(error) is None:
                 raise
 

@@ -132,8 +132,8 @@ class _Export:
         for address in old:
             place = self.target / (unquoted(address) or MARK)
             if place.parent.resolve().is_relative_to(self.target) and place != self.target / MARK:
-                with suppress(OSError):
-                    place.unlink(missing_ok=True)
+                place.unlink(missing_ok=True)
+                with suppress(OSError):  # as soon as a folder is not empty
                     for folder in place.relative_to(self.target).parents[:-1]:
                         (self.target / folder).rmdir()
 
@@ -154,7 +154,7 @@ def _check(root: Path, target: Path) -> set[str]:
         return set()
     try:
         return {str(file) for file in json.loads((target / MARK).read_bytes())["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{target / MARK} is damaged; remove {target}, or take a new folder.") from None
 
 
@@ -164,5 +164,6 @@ def _replace(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import STOPPED, BackendSilent, FencedOut, StopRequested, error_of
+from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested, error_of
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
@@ -242,7 +242,7 @@ class Launch:
         try:
             states = {name: self._backends[name].status(ids) for name, ids in self.job_ids().items()}
             self.update(states, notify)
-        except Exception as error:
+        except (OSError, ModtrainError) as error:
             if not isinstance(error, BackendSilent) and filesystem.fault_of(error) is None:
                 raise
             if not self._is_silent:
@@ -311,7 +311,7 @@ class Launch:
         jobs = {member.number: JobId(member.backend, member.id) for member in self.members if member.id}
         try:
             self._record(jobs)
-        except OSError:
+        except BaseException:
             self.backend.cancel(ids)  # without the record they could not be found again
             raise
 

@@ -189,6 +189,35 @@ def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: R
     assert written == 1 + 1 + 6
 
 
+def test_what_cannot_be_read_is_not_damaged_and_what_cannot_be_removed_is_not_forgotten(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, target = tmp_path / "runs", tmp_path / "pages"
+    copied(run, root / "one")
+    export(root, target)
+    (root / "one").rename(root / "two")
+    unlink, refused = Path.unlink, PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def keep(self: Path, missing_ok: bool = False) -> None:
+        if "one" in self.parts:
+            raise refused
+        unlink(self, missing_ok=missing_ok)
+
+    def fail(self: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", keep)
+        with pytest.raises(PermissionError):
+            export(root, target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            export(root, target)
+    export(root, target)
+    assert not (target / "run/one").exists()
+
+
 def test_a_forged_mark_removes_nothing_elsewhere(tmp_path: Path, run: Run) -> None:
     root, target, precious = tmp_path / "runs", tmp_path / "pages", tmp_path / "precious"
     copied(run, root / "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -19,8 +20,10 @@ from typing import Any
 
 import pytest
 
+from modtrain.cli import launch_view
+from modtrain.cli.launch_view import LaunchView
 from modtrain.errors import InputError
-from modtrain.monitoring.status import build_status
+from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import launcher_lock
 from modtrain.scheduling.backends.base import BackendOptions, Job
 from modtrain.scheduling.backends.local import LocalBackend
@@ -206,3 +209,25 @@ def test_the_last_line_of_a_log_is_a_reason_only_where_it_is_an_error(
     launch.run.jobs_path.mkdir(exist_ok=True)
     launch.log_path(member).write_text(f"begins\n{line}\n" if line else "")
     assert launch.failure(member) == reason
+
+
+def test_a_status_that_cannot_be_read_is_said_once_and_the_launch_goes_on(
+    tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT)
+    view = LaunchView(Launch(run, "local", BackendOptions()))
+    asked: list[Status] = []
+
+    def status() -> Status:
+        asked.append(build_status(read_snapshot(run)))
+        if len(asked) < 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return asked[-1]
+
+    monkeypatch.setattr(launch_view, "REFRESH_S", 0.0)
+    monkeypatch.setattr(view.launch, "watch", lambda notify: [[]] * 3)
+    monkeypatch.setattr(view, "status", status)
+    view.follow()
+    out = capsys.readouterr().out
+    assert out.count("The status of run cannot be read now: [Errno 5] Input/output error. The workers continue.") == 1
+    assert len(asked) == 3

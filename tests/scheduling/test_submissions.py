@@ -116,3 +116,16 @@ def test_a_job_that_the_scheduler_does_not_end_is_not_called_ended(
     executable(bin / "qdel", "echo 'qdel: Unauthorized Request 7.pbs1' >&2; exit 159")
     with pytest.raises(BackendSilent, match=r"has not ended 7\.pbs1\. It said: qdel: Unauthorized Request 7\.pbs1\."):
         backend("pbs").cancel([f"{tmp_path}/0.journal@7.pbs1"])
+
+
+def test_the_reason_of_a_refused_submission_is_not_hidden_by_what_cannot_be_cancelled(
+    bin: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    executable(
+        bin / "sbatch", "[ ! -e sent ] || { echo 'sbatch: error: no more jobs' >&2; exit 1; }; touch sent; echo 7"
+    )
+    executable(bin / "scancel", "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(InputError, match="no more jobs"):
+        backend("slurm").submit([job(tmp_path), job(tmp_path)])
+    said = "Jobs may still be queued: `scancel 7` failed: scancel: error: Unable to contact slurm controller"
+    assert caplog.messages == [said]

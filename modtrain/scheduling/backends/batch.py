@@ -125,8 +125,7 @@ class BatchBackend:
             for job, script in zip(jobs, self.scripts(jobs), strict=True):
                 ids.append(_id(self._submit_chain(script, _journal(job.log), submitted), _journal(job.log)))
         except BaseException:
-            if submitted:
-                run([*self.cancel_command, *submitted])
+            self._withdraw(submitted)
             raise
         return ids
 
@@ -139,21 +138,35 @@ class BatchBackend:
         InputError where the scheduler refuses the first part.
         """
         ids: dict[int, str] = {}
-        id = ""
+        submitted: list[str] = []
         for script in self._array_scripts(array):
             # A limit of running tasks counts within one array, so each further array waits for the end of the last one.
             try:
-                id = self._submit(self._write(script), *(self._after(id) if id and array.max_running else []))
+                after = self._after(submitted[-1]) if submitted and array.max_running else []
+                submitted.append(self._submit(self._write(script), *after))
             except ModtrainError as error:
                 if not ids:
                     raise
                 log.warning("Submitted %d of %d tasks; submit the rest later. %s", len(ids), len(array.tasks), error)
                 return ids
             except BaseException:
-                self.cancel(list(ids.values()))  # no record of them exists yet
+                self._withdraw(submitted)
                 raise
-            ids |= _task_ids(script, id)
+            ids |= _task_ids(script, submitted[-1])
         return ids
+
+    def _withdraw(self, submitted: Sequence[str]) -> None:
+        """Cancel jobs of which no record exists yet, while the reason is raised: a failure is only logged."""
+        if not submitted:
+            return
+        try:
+            answer = run([*self.cancel_command, *submitted])
+            problem = one_line(answer.stderr) or f"exit code {answer.returncode}" if answer.returncode else ""
+        except ModtrainError as error:
+            problem = str(error)
+        if problem:
+            ids, command = " ".join(submitted), self.cancel_command[0]
+            log.warning("Jobs may still be queued: `%s %s` failed: %s", command, ids, problem)
 
     def status(self, ids: Sequence[str]) -> dict[str, JobState]:
         """The state of each job or of the one that continues it; how it ended is read from its journal."""

@@ -10,6 +10,7 @@ import math
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Collection, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -134,8 +135,10 @@ def _result(actors: Actors, method: str, arguments: tuple[object, ...]) -> objec
         return getattr(actors, method)(*arguments)
     except ModtrainError as error:
         return error
-    except Exception as error:
-        return ModtrainError(f"Ray failed: {type(error).__name__}: {textwrap.shorten(str(error), 300)}")
+    except Exception as error:  # of any type: Ray raises also a plain Exception
+        failed = ModtrainError(f"Ray failed: {type(error).__name__}: {textwrap.shorten(str(error), 300)}")
+        failed.add_note("".join(traceback.format_exception(error)))  # which the pipe would not pass on as its cause
+        return failed
 
 
 def main() -> None:
