@@ -35,10 +35,11 @@ class CheckResult:
     seconds: float
 
 
-def check_recipe(spec: RunSpec, *, timeout_s: float | None = None) -> CheckResult:
+def check_recipe(spec: RunSpec, *, metric: str | None = None, timeout_s: float | None = None) -> CheckResult:
     """Check the recipe of a run with its data and parameters, on the CPU. Nothing is created.
 
-    Where the check does not come to its end, a warning says so.
+    `metric` is one that must be measured: the recipe's own is not with all data. Where the check does not come to its
+    end, a warning says so.
     """
     command = [sys.executable, "-m", "modtrain.training.recipe_check"]
     pipe, started_at = subprocess.PIPE, time.monotonic()
@@ -55,14 +56,14 @@ def check_recipe(spec: RunSpec, *, timeout_s: float | None = None) -> CheckResul
     unfinished = findings.pop("part", "the recipe")
     if unfinished:
         findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")
-    elif findings["metrics"] is not None and spec.metric is not None:
-        findings["violations"] += _unknown_metric(spec, findings["metrics"])
+    elif findings["metrics"] is not None and metric is not None:
+        findings["violations"] += _unknown_metric(spec, metric, findings["metrics"])
     return CheckResult(**findings, seconds=time.monotonic() - started_at)
 
 
-def require_sound(spec: RunSpec, notify: Callable[[str], None]) -> CheckResult:
+def require_sound(spec: RunSpec, notify: Callable[[str], None], *, metric: str | None) -> CheckResult:
     """Check the recipe of a run that is about to be created; InputError with what is wrong, `notify` of warnings."""
-    result = check_recipe(spec, timeout_s=LAUNCH_S)
+    result = check_recipe(spec, metric=metric, timeout_s=LAUNCH_S)
     for warning in result.warnings:
         notify(warning)
     if result.violations:
@@ -71,9 +72,8 @@ def require_sound(spec: RunSpec, notify: Callable[[str], None]) -> CheckResult:
     return result
 
 
-def _unknown_metric(spec: RunSpec, metrics: list[str]) -> list[str]:
-    """A sentence where the run's metric is not measured; the training of a module has others, `module.scalar`."""
-    name = str(spec.metric)
+def _unknown_metric(spec: RunSpec, name: str, metrics: list[str]) -> list[str]:
+    """A sentence where a metric is not measured; the training of a module has others, `module.scalar`."""
     if name in metrics or name.partition(".")[0] in {module for modules in spec.placement for module in modules}:
         return []
     known = ", ".join(metrics)

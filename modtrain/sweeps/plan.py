@@ -112,7 +112,7 @@ class SweepPlan:
         if self.sweep is None:
             self.backend.check(self.spec.config["device"])
         if self.checked is not None:
-            require_sound(self.checked, notify)
+            require_sound(self.checked, notify, metric=self.spec.metric)
 
     def write(self) -> Sweep:
         """Create the sweep, or write what the command changes of an existing one."""

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from modtrain.monitoring.catalog import Catalog
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec
 from modtrain.scheduling.recipe_check import check_recipe as check_in_process
 from modtrain.scheduling.recipe_check import require_sound
-from modtrain.storage.run import RunSpec
+from modtrain.storage.best_version import best_versions
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.run import Run, RunSpec
 from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.recipe_check.findings import Findings
 from tests.support.command import Terminal
@@ -380,7 +383,7 @@ def test_a_check_that_takes_too_long_or_dies_says_where_and_does_not_stop_a_laun
 ) -> None:
     path = recipe("return Evaluation", "import os; os._exit(3)\n    return Evaluation")
     warnings = list[str]()
-    require_sound(spec_of(path), warnings.append)
+    require_sound(spec_of(path), warnings.append, metric=None)
     assert warnings == ["The recipe was not checked to its end: exit code 3, at `evaluate`."]
     recipe("return Evaluation", "import time; time.sleep(60)\n    return Evaluation")
     result = check_in_process(spec_of(path), timeout_s=4)
@@ -407,6 +410,28 @@ def test_modtrain_check_says_what_is_wrong_and_exits_with_2(
     unknown = modtrain("check", recipe(), "--metric", "spraed")
     expected = "The evaluation measures no 'spraed'; it has spread. Did you mean 'spread'?"
     assert (unknown.code, unknown.out.strip()) == (2, expected)
+
+
+def test_a_recipe_whose_own_metric_these_data_do_not_measure_trains_and_is_compared_by_the_first_one(
+    recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modtrain = Terminal(capsys, monkeypatch)
+    path = recipe("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="likeness",')
+    common = ("--recipe", path, "--root", tmp_path, "--backend", "local", "--epochs", 1)
+    launched = modtrain("launch", *common, "--name", "one", "--nodes", 1)
+    assert launched.code == 0, launched
+    run = Run.open(tmp_path / "one")
+    (measured,) = read_evaluations(run.evaluations_path)
+    spread = measured.metrics["spread"]
+    assert best_versions(run, None) == (measured.versions, f" (of the best evaluation, spread = {spread:g})")
+    catalog = Catalog(tmp_path)
+    catalog.refresh()
+    assert [row["metric"] for row in catalog.rows()["runs"]] == [{"name": "spread", "value": spread}]
+    refused = modtrain("sweep", *common, "--vary", "lr=0.1,0.2")
+    assert (refused.code, refused.err.splitlines()[0]) == (
+        2,
+        "modtrain: The evaluation measures no 'likeness'; it has spread.",
+    )
 
 
 def test_a_launch_creates_nothing_for_a_recipe_that_cannot_be_trained(
