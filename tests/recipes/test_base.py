@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,24 @@ class OneBatch:
 
     def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Generator[Mapping[str, Tensor], None, None]:
         yield {"real": torch.ones(1)}
+
+
+def test_data_that_misses_a_file_is_a_sentence_and_storage_that_fails_is_tried_again() -> None:
+    spec = RunSpec(recipe="mine", placement=[["a"]], epochs=1)
+
+    def data(error: OSError) -> Callable[[Path | None, Any], Data]:
+        def fail(dataroot: Path | None, params: Any) -> Data:
+            raise error
+
+        return fail
+
+    said = (
+        r"^`data` of the recipe failed in .*test_base.py, line \d+, in fail: FileNotFoundError: .* with --dataroot\.$"
+    )
+    with pytest.raises(InputError, match=said):
+        data_of(spec, replace(recipe(), data=data(FileNotFoundError(2, "No such file", "points.npy"))), None)
+    with pytest.raises(OSError, match="Input/output error"):
+        data_of(spec, replace(recipe(), data=data(OSError(5, "Input/output error"))), None)
 
 
 def test_data_that_a_recipe_draws_is_the_same_in_every_worker_and_follows_from_the_seed() -> None:
