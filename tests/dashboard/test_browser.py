@@ -417,9 +417,11 @@ def page_with(seen: Tab, one: Served, address: str, **changes: Any) -> Page:
 def test_a_foreign_row_does_not_keep_the_page_from_updating(seen: Tab, one: Served) -> None:
     rows = one.data("runs")["runs"]
     foreign = {**rows[0], "path": "foreign", "name": "foreign", "recipe": 5}
-    page = page_with(seen, one, "runs", runs=[*rows, foreign], unsearched=True)
+    silent = "qstat does not answer: what waits for it is shown as of its last answer."
+    page = page_with(seen, one, "runs", runs=[*rows, foreign], unsearched=True, silent=silent)
     expect(page.get_by_role("row").filter(has_text="foreign")).to_contain_text("5")
     expect(page.get_by_text("not all were searched")).to_be_visible()
+    expect(page.get_by_text(silent)).to_be_visible()
     seen.is_clean()
 
 
