@@ -54,13 +54,12 @@ class JobWatch:
     def ask_later(self, subjects: Sequence[Subject]) -> None:
         """Ask about the jobs of these folders in the background, if it is time."""
         if subjects and time.monotonic() - self._asked_at >= self._every_s and not self._thread.is_alive():
-            self._asked_at = time.monotonic()
             self._thread = threading.Thread(target=self.ask, args=(subjects,), name="jobs", daemon=True)
             self._thread.start()
 
     def ask(self, subjects: Sequence[Subject]) -> None:
         """Ask about the jobs of these folders and wait for the answers; other folders are forgotten."""
-        questions: dict[Path, _Question] = {}
+        self._asked_at, questions = time.monotonic(), dict[Path, _Question]()
         for folder, over in subjects:
             with contextlib.suppress(OSError, ModtrainError):  # the row of the folder says what is wrong with it
                 questions[folder.path] = _question(folder, over)
