@@ -144,6 +144,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def ranges(numbers: Iterable[int]) -> str:
+    """`0, 4, 816 to 1301` of numbers in rising order; of more than five ranges only the first and last ones."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1] = found[-1][0], number
+        else:
+            found.append((number, number))
+    texts = [f"{low} to {high}" if high > low + 2 else ", ".join(map(str, range(low, high + 1))) for low, high in found]
+    return ", ".join(texts) if len(texts) <= 5 else f"{', '.join(texts[:2])} ... {', '.join(texts[-2:])}"
+
+
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
     """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close."""
     near = difflib.get_close_matches(wrong, list(allowed), n=1)

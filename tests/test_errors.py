@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from modtrain import errors
 
 
@@ -20,3 +22,16 @@ def test_an_exit_code_gives_its_exception() -> None:
     assert [errors.error_of(code) for code in codes] == [
         errors.Diverged, errors.StopRequested, errors.Preempted, *[errors.ModtrainError] * 3,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], ""),
+        ([0, 1, 2], "0, 1, 2"),
+        ([0, 4, *range(816, 1302)], "0, 4, 816 to 1301"),
+        (range(0, 3000, 2), "0, 2 ... 2996, 2998"),
+    ],
+)
+def test_many_versions_are_listed_as_a_handful_of_ranges(numbers: list[int], text: str) -> None:
+    assert errors.ranges(numbers) == text

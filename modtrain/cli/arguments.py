@@ -120,7 +120,7 @@ def names_of(param: Any) -> list[str]:
 def job_options(ctx: typer.Context) -> dict[str, Any]:
     """Take the job options from the undeclared ones, by the names of `Profile`; a repeatable one becomes a list."""
     from modtrain.scheduling.profile import ALIASES, Profile
-    from modtrain.storage.strict_yaml import read_yaml
+    from modtrain.storage.strict_yaml import read_value
 
     options: dict[str, Any] = {}
     rest = []
@@ -134,7 +134,7 @@ def job_options(ctx: typer.Context) -> dict[str, Any]:
             options.setdefault(name, []).append(value)
         else:
             is_number = isinstance(field.default, float | int) or name in NUMBERS
-            options[name] = read_yaml(value) if is_number else value
+            options[name] = read_value(value) if is_number else value
     ctx.meta[UNDECLARED] = rest
     return options
 

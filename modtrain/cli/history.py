@@ -52,10 +52,11 @@ def history(
     damaged: list[str] = []
     rows = _rows(run, damaged)
     if as_json:
-        echo("[", nl=False)
-        for number, row in enumerate(rows):  # their text need not fit into memory
-            echo((",\n" if number else "") + json.dumps(row), nl=False)
-        echo("]")
+        before = "["
+        for row in rows:  # their text need not fit into memory
+            echo(before + json.dumps(row), nl=False)
+            before = ",\n"
+        echo("[]" if before == "[" else "]")
     elif as_csv:
         table = list(rows)
         columns = _columns(table)

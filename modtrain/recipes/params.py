@@ -14,13 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic import dataclasses as pydantic_dataclasses
 from pydantic.fields import FieldInfo
 
 from modtrain.errors import InputError, did_you_mean
-from modtrain.storage.strict_yaml import read_yaml
+from modtrain.storage.strict_yaml import read_value
 
 REQUIRED = dataclasses.MISSING
 """Marks a parameter without a default."""
@@ -111,10 +110,7 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
             if not isinstance(inner, Mapping):
                 raise InputError(f"{name!r} cannot be set: {folder!r} is a value, not a group of parameters.")
             place[folder] = place = dict(inner)
-        try:
-            place[last] = read_yaml(text)
-        except yaml.YAMLError:
-            place[last] = text
+        place[last] = read_value(text)
     return result
 
 

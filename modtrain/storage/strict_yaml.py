@@ -16,6 +16,14 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Yaml)
 
 
+def read_value(text: str) -> Any:
+    """The plain value of a YAML text; the text itself where it is no YAML."""
+    try:
+        return read_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 def read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
     """Names and values of a YAML file; InputError names the file, and what `kind` of file it should be."""
     try:
@@ -25,10 +33,23 @@ def read_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
         near = did_you_mean_file(path, beside) or (f" Beside it: {', '.join(beside)}." if beside else "")
         raise InputError(f"The {kind} {path} cannot be read: {error.strerror}.{near}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"The {kind} {path} is not YAML: {' '.join(str(error).split())}.") from None
+        raise InputError(f"The {kind} {path} is not YAML: {_problem(error)}.") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"The {kind} {path} must hold names and values, such as `{example}`.")
     return values
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong, and in which line and column, where that is known."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1}: {error.reason}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is not UTF-8"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {words}" if mark else words
 
 
 class _Yaml(yaml.SafeLoader):

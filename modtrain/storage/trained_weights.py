@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
+from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint, ranges
 from modtrain.storage.checkpoint import EMA, WEIGHTS, Checkpoint
 from modtrain.storage.run import Run
 
@@ -28,7 +28,7 @@ def trained_at(run: Run, module: str, version: int, *, of: str = "") -> tuple[Ch
         versions = store.versions()
         pruned = any(0 <= version < other for other in versions)
         missing = "was pruned: a run keeps only its newest versions" if pruned else "does not exist"
-        available = ", ".join(map(str, versions)) or "none"
+        available = ranges(versions) or "none"
         raise InputError(f"Version {version} of {module}{of} {missing}. Available: {available}.") from error
 
 

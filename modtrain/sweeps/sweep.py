@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, did_you_mean, one_of
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe, recorded_recipe
 from modtrain.recipes.params import parameters
@@ -281,9 +281,10 @@ def new_sweep(
             raise InputError(f"{name} = {number!r} is not allowed; give a whole number from 1.")
     recipe = load_recipe(config.recipe)
     search_space = space.from_mapping(varied, "the space")
-    for value, known in ((sampler, SAMPLERS), (prune, PRUNERS)):
+    for name, value, known in (("sampler", sampler, SAMPLERS), ("prune", prune, PRUNERS)):
         if value is not None and value not in known:
-            raise InputError(f"{value!r} is not allowed: take {', '.join(known)}.{did_you_mean(value, known)}")
+            near = did_you_mean(str(value), known)
+            raise InputError(f"{name} = {value!r} is not allowed; give {one_of(known)}.{near}")
     metric = metric or config.metric or recipe.primary_metric
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)

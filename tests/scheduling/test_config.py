@@ -69,7 +69,16 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
         ("- 1\n- 2", "must hold names and values"),
         ("1: 2", "must hold names and values"),
         ("just text", "must hold names and values"),
-        ("a: [1", "is not YAML"),
+        (
+            "a: [1",
+            "config.yaml is not YAML: line 1, column 6: while parsing a flow sequence, expected ',' or ']', but got",
+        ),
+        (
+            "a: 1\nbroken\nb: 2",
+            "is not YAML: line 3, column 1: while scanning a simple key, could not find expected ':'.",
+        ),
+        ("a: \0", "is not YAML: character 4: special characters are not allowed."),
+        ("[" * 2000, "is not YAML: it is nested too deep."),
         ("a: !!python/object:os.system {}", "is not YAML"),
         ("nodes: 3\nplace: a | b", "--nodes 3 contradicts --place 'a | b'"),
     ],
@@ -92,7 +101,7 @@ def test_a_file_that_is_not_there_or_no_text_is_explained(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"No such file or directory. Beside it: config.yaml."):
         read_config(tmp_path / "pix2pix.yaml", {}, [])
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not YAML"):
+    with pytest.raises(InputError, match="is not YAML: byte 1 is not UTF-8"):
         read_config(tmp_path / "binary.yaml", {}, [])
 
 

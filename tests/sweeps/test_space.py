@@ -199,7 +199,7 @@ def test_a_space_file_has_lists_ranges_and_groups(tmp_path: Path) -> None:
         ("lr: {low: 1.0, high: 2.0, count: 2.5}", "2.5 points are not allowed; take 2 (both ends) or more."),
         ("t: {lr: [1, 1]}", "t.lr in the space {} is not allowed: 1 occurs twice."),
         ("t: {lr: [1]}\nt.lr: [2]", "The space {} has t.lr twice; leave one of them out."),
-        ("lr: [1]\nlr: [2]", "The space {} is not YAML: 'lr' is given twice"),
+        ("lr: [1]\nlr: [2]", "The space {} is not YAML: line 1, column 1: 'lr' is given twice"),
         ("- 1", "The space {} must hold names and values"),
     ],
 )
