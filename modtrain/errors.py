@@ -139,6 +139,13 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def message_of(error: BaseException) -> str:
+    """The message of an exception; that of the operating system without its number, but with the file."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+
+
 def counted(number: int, noun: str) -> str:
     """`1 epoch`, `3 epochs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modtrain.errors import InputError, ModtrainError, did_you_mean, did_you_mean_file, one_of
+from modtrain.errors import InputError, ModtrainError, did_you_mean, did_you_mean_file, message_of, one_of
 
 
 class ChangedFile(InputError):
@@ -179,7 +179,8 @@ def _is_users(filename: str, name: str) -> bool:
 
 def summary(error: BaseException) -> str:
     """Type and message of an exception in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(".: ")
+    message = " ".join(message_of(error).split()) if str(error) else ""
+    return f"{type(error).__name__}: {message}".rstrip(".: ")
 
 
 def _from_file(kind: str, path: Path, sha256: str | None) -> ModuleType:

@@ -49,7 +49,7 @@ def evaluate(
     out.print(head, soft_wrap=not out.is_terminal)
     out.print(terminal.metrics_table(evaluation["metrics"]))
     if evaluation["grid"]:
-        out.print(f"\nGrid: {evaluation['grid']}", soft_wrap=True)
+        out.print(f"\nGrid: {terminal.short(Path(evaluation['grid']))}", soft_wrap=True)
 
 
 def apply(
@@ -69,10 +69,13 @@ def apply(
     Results keep the tree of an input folder. A result replaces an earlier file of its name, but never an input.
     An image that cannot be read is reported and skipped; the exit code is then 1.
     """
+    from modtrain.cli.terminal import duration, short
     from modtrain.storage.run import Run
-    from modtrain.training.inference import apply_to_files, result_paths
+    from modtrain.training.inference import apply_to_files, load, result_paths
 
     opened = Run.open(run, trusted=trust_recipe)
+    model = load(opened, device=device)
+    model.check_applicable()  # before the images: none of them can mend it
     target = out if out is not None else opened.path / "evaluation" / "applied"
     files = result_paths(images, target)
     broken: list[Path] = []
@@ -82,10 +85,8 @@ def apply(
         echo(f"Skipped: {reason}", err=True)
 
     started_at = time.monotonic()
-    done = _show_progress(apply_to_files(opened, files, device=device, broken=skip), len(files), broken)
-    from modtrain.cli.terminal import duration
-
-    echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {target}")
+    done = _show_progress(apply_to_files(model, files, broken=skip), len(files), broken)
+    echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {short(target)}")
     raise typer.Exit(1 if broken else 0)
 
 

@@ -86,6 +86,8 @@ def launch(
     from modtrain.scheduling.run_plan import plan_run
 
     target = _read_target(ctx, path, trusted=trust_recipe)
+    if target.config.sweep:
+        print_note(f"`sweep:` of {path} is ignored by a launch; `modtrain sweep {shlex.quote(str(path))}` runs it.")
     _check_existing(target, resume=resume)
     names = [parameter.name for parameter in parameters(target.recipe.params)]
     plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
@@ -143,7 +145,7 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
         print_note("Checking the recipe; --no-check leaves this out.")
     created = create_launch(plan, backend, options, submits=not dry_run, notify=print_note)
     if dry_run:
-        launch_modes.show_scripts(created)
+        launch_modes.show_scripts(created, is_new=plan.is_checked)
     elif unattended and not wait:
         launch_modes.submit(created)
     elif detach:

@@ -56,7 +56,17 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     out.print(terminal.Text.assemble(("\nparameters ", "dim"), "" if changed else "all at their defaults"))
     if changed:
         out.print(terminal.facts(changed))
-    out.print(f"\nNothing was {'changed' if plan.target.resumes else 'created'}.", style="dim")
+    words = [f"Nothing was {'changed' if plan.target.resumes else 'created'}."]
+    words += [unchecked(spec.recipe)] if plan.is_checked else []
+    out.print("\n" + " ".join(words), style="dim", soft_wrap=True)
+
+
+def unchecked(recipe: str) -> str:
+    """What a dry run leaves out, in a sentence."""
+    return (
+        f"The recipe was not checked: `modtrain check {shlex.quote(recipe)}` checks it, with the same --set, "
+        "--dataroot and --metric, and so does a launch."
+    )
 
 
 def start(launch: Launch) -> list[Member]:
@@ -80,11 +90,13 @@ def start(launch: Launch) -> list[Member]:
         ) from None
 
 
-def show_scripts(launch: Launch) -> None:
-    """Write and print the job scripts, and submit nothing."""
+def show_scripts(launch: Launch, *, is_new: bool) -> None:
+    """Write and print the job scripts, and submit nothing; the recipe of a new run is not checked."""
     for path in launch.scripts():
         echo(f"# {path}")
         echo(path.read_text())
+    if is_new:
+        echo(f"# {unchecked(launch.run.spec.recipe)}")
     echo(f"# Nothing was submitted. The scripts are in {launch.run.jobs_path} and can be submitted by hand.")
 
 

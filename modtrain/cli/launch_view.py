@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
-from modtrain.errors import STOPPED, Interrupted, ModtrainError, Preempted, StopRequested, counted
+from modtrain.errors import STOPPED, Interrupted, ModtrainError, Preempted, StopRequested, counted, message_of
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import Status, build_status
 from modtrain.scheduling import job_record
@@ -74,7 +74,9 @@ class LaunchView:
             if (fault := fault_of(error)) is None:
                 raise
             if not self._is_unreadable:
-                self._print(f"The status of {self.run.name} cannot be read now: {fault}. The workers continue.")
+                self._print(
+                    f"The status of {self.run.name} cannot be read now: {message_of(fault)}. The workers continue."
+                )
             self._is_unreadable = True
             return
         self._is_unreadable = False

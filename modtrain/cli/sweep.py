@@ -220,12 +220,14 @@ def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
 
 def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
     """Show what would run. On a scheduler the scripts are written, to be submitted by hand."""
+    from modtrain.cli.launch_modes import unchecked
     from modtrain.scheduling.backends.base import ScriptBackend
     from modtrain.sweeps.trials import trials_to_submit
 
     _print_facts(plan)
+    words = [unchecked(plan.checked.recipe)] if plan.checked is not None else []
     if not plan.uses_arrays:
-        echo("Nothing was created.")
+        echo(" ".join(["Nothing was created.", *words]))
         return
     sweep = plan.write()
     sweep.write_record(plan.record(sweep.read_record()))
@@ -235,6 +237,8 @@ def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:
         echo(f"# {path}")
     if scripts:
         echo(scripts[0].read_text())
+    if words:
+        echo(f"# {words[0]}")
     echo(f"# Nothing was submitted. The scripts of {counted(len(numbers), 'trial')} are in {sweep.path / JOBS}.")
 
 

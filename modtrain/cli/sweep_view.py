@@ -96,7 +96,7 @@ def build_table(sweep: Sweep, trials: Sequence[Trial], metric: str | None, width
         (last if lasts.count(last) == 1 else name, [_value(trial, name) for trial in trials])
         for name, last in zip(names, lasts, strict=True)
     ]
-    epochs = ("epoch", [str(trial.epoch or "") for trial in trials])
+    epochs = ("epoch", ["" if trial.epoch is None else str(trial.epoch) for trial in trials])
     measured = [(name, [terminal.number(trial.metrics.get(name)) for trial in trials]) for name in others]
     hidden: list[str] = []
     while _width([*first, *values, epochs, *measured]) > width and (measured or len(values) > 1):

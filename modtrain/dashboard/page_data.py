@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from modtrain import plugins
 from modtrain.dashboard import run_page, safe_files, sweep_page, timeline
 from modtrain.dashboard.checkpoint_page import checkpoint_page, verify
 from modtrain.dashboard.safe_files import NotThere
@@ -190,7 +191,7 @@ class Source:
             where = f" ({error.filename})" if error.filename else ""
             raise InputError(f"{what} cannot be read: {error.strerror or error}{where}.") from error
         except Exception as error:  # a foreign file may hold anything
-            raise InputError(f"{what} cannot be read ({type(error).__name__}: {error}).") from error
+            raise InputError(f"{what} cannot be read ({plugins.summary(error)}).") from error
 
     def _or_problem(self, kind: str, path: str, read: Callable[[str], Values]) -> Values:
         """The page, or that of what exists and cannot be shown; NotThere where nothing exists."""

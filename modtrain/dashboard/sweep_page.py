@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modtrain import plugins
 from modtrain.dashboard import downsampling, safe_files
 from modtrain.dashboard.urls import quoted
 from modtrain.errors import InputError
@@ -120,7 +121,7 @@ class ViewedSweep:
         except InputError as error:
             why = str(error)
         except Exception as error:  # a foreign file may hold anything
-            why = f"It cannot be read ({type(error).__name__}: {error})."
+            why = f"It cannot be read ({plugins.summary(error)})."
         return Begun(trial=sweep.trial_without_run(number, "failed" if row["problem"] else row["state"], why))
 
     def _read_changed(self, number: int, row: Values, summary: RunSummary, metric: str | None) -> Begun:

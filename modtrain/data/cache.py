@@ -17,6 +17,7 @@ import filelock
 import safetensors.torch
 from torch import Tensor
 
+from modtrain.errors import message_of
 from modtrain.storage import filesystem
 
 Tensors = dict[str, Tensor]
@@ -38,7 +39,7 @@ def cached(name: str, make: Callable[[], Tensors]) -> Tensors:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        log.info("The cache cannot be locked: %s", error)
+        log.info("The cache cannot be locked: %s", message_of(error))
     try:
         if (tensors := _read(path)) is None:
             tensors = make()
@@ -46,7 +47,7 @@ def cached(name: str, make: Callable[[], Tensors]) -> Tensors:
             try:
                 filesystem.replace_file(path, hashlib.sha256(payload).digest() + payload)
             except OSError as error:
-                log.info("%s was not cached: %s", path.name, error)
+                log.info("%s was not cached: %s", path.name, message_of(error))
         return tensors
     finally:
         lock.release()

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from modtrain.data.grey_range import WHITE_IS_ZERO, declared_range, is_deep, to_8_bits
-from modtrain.errors import InputError
+from modtrain.errors import InputError, message_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def read_rgb(path: Path, grey_range: tuple[float, float] | None = None, notify: 
                 raise
             picture, remark = _read(essential, grey_range)
     except Exception as error:  # decoders raise all kinds of exceptions on a broken file
-        raise InputError(f"{path} cannot be read as an image: {str(error) or type(error).__name__}.") from error
+        raise InputError(f"{path} cannot be read as an image: {_why(error)}.") from error
     if remark:
         notify(f"{path} {remark}")
     return picture
@@ -73,6 +73,11 @@ def _read(file: Path | io.BytesIO, grey_range: tuple[float, float] | None) -> tu
         if upright.mode in ("P", "PA"):
             upright = upright.convert("RGBA")
         return upright.convert("RGB"), remark
+
+
+def _why(error: Exception) -> str:
+    """The path is named already."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else message_of(error)
 
 
 def _essential(path: Path) -> io.BytesIO | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from modtrain import plugins
 from modtrain.errors import InputError, ModtrainError
 from modtrain.monitoring.job_watch import JobWatch, Subject
 from modtrain.monitoring.summary import ABSENT, Row, RunSummary, Signature, signature, sweep_row
@@ -348,4 +349,4 @@ class _Entry:
 
 
 def _unreadable(error: Exception) -> str:
-    return f"It cannot be read ({type(error).__name__}: {error})."
+    return f"It cannot be read ({plugins.summary(error)})."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from modtrain import plugins
-from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested, error_of
+from modtrain.errors import STOPPED, BackendSilent, FencedOut, ModtrainError, StopRequested, error_of, message_of
 from modtrain.scheduling.backends.base import (
     Backend,
     BackendOptions,
@@ -246,7 +246,7 @@ class Launch:
             if not isinstance(error, BackendSilent) and filesystem.fault_of(error) is None:
                 raise
             if not self._is_silent:
-                notify(str(error))
+                notify(message_of(error))
             self._is_silent = True
         else:
             self._is_silent = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError, StorageError
+from modtrain.errors import ON_REQUEST, FencedOut, ModtrainError, StorageError, message_of
 from modtrain.scheduling import job_record
 from modtrain.scheduling.backends.base import JobState
 from modtrain.storage.liveness import live_modules
@@ -53,7 +53,7 @@ def train(
         raise
     except Exception as error:
         if is_alone and run.stop_request() is None:  # no peer may wait for a version that will not come
-            run.request_stop(str(error), kind="worker_failed", sender="+".join(modules))
+            run.request_stop(message_of(error), kind="worker_failed", sender="+".join(modules))
         raise
     if is_alone and run.is_finished(run.modules):
         from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
@@ -86,4 +86,6 @@ def _evaluate(run: Run) -> None:
     try:
         evaluate(run, device=run.spec.device)
     except Exception as error:  # a full disk, the GPU's memory, the recipe
-        log.warning("The evaluation failed: %s", error, exc_info=not isinstance(error, ModtrainError | OSError))
+        log.warning(
+            "The evaluation failed: %s", message_of(error), exc_info=not isinstance(error, ModtrainError | OSError)
+        )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from modtrain.errors import CorruptCheckpoint, MissingCheckpoint, ModtrainError
+from modtrain.errors import CorruptCheckpoint, MissingCheckpoint, ModtrainError, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, Checkpoint, fingerprint, unsealed
 from modtrain.storage.json_lines import MOST_BYTES
@@ -100,7 +100,7 @@ class CheckpointStore:
         try:
             return self._newest(content_of, count, above)
         except OSError as error:
-            log.warning("Cannot list %s, continuing with the versions at hand: %s", self.checkpoints, error)
+            log.warning("Cannot list %s, continuing with the versions at hand: %s", self.checkpoints, message_of(error))
             return []
 
     def newest_intact(self) -> Newest:
@@ -179,7 +179,7 @@ class CheckpointStore:
                 raise MissingCheckpoint(f"{path} no longer exists.") from error
             if error.errno == filesystem.TOO_LARGE:
                 raise CorruptCheckpoint(f"{path} is damaged: it has {error.strerror}.") from error
-            raise CorruptCheckpoint(f"{path} cannot be read: {error}.") from error
+            raise CorruptCheckpoint(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 @functools.lru_cache(maxsize=1000)

@@ -120,7 +120,8 @@ def _own_folder(path: Path, kind: str) -> Path:
     try:
         own.mkdir()
     except OSError as error:
-        raise InputError(f"{path} cannot be written to ({error.strerror}); choose a folder of your own.") from error
+        why = filesystem.why_not_created(error)
+        raise InputError(f"{path} cannot be written to ({why}); choose a folder of your own.") from error
     return own
 
 

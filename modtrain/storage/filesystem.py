@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
-from modtrain.errors import ModtrainError, StorageError
+from modtrain.errors import ModtrainError, StorageError, message_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -93,6 +93,11 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def why_not_created(error: OSError) -> str:
+    """Why a folder was not created in one that exists: some file systems, such as /proc, take no new files."""
+    return "no files can be created in this place" if error.errno == errno.ENOENT else error.strerror or str(error)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -222,7 +227,7 @@ def retire_folder(path: Path) -> None:
         os.rename(path, temporary)
     except OSError as error:
         if error.errno not in GONE:
-            log.warning("Could not remove %s: %s", path, error)
+            log.warning("Could not remove %s: %s", path, message_of(error))
         return
     remove_folder(temporary)
 
@@ -240,7 +245,7 @@ def remove_temporaries(folder: Path) -> None:
             retire_folder(path)
         except OSError as error:
             if error.errno not in GONE:
-                log.warning("Could not remove %s: %s", path, error)
+                log.warning("Could not remove %s: %s", path, message_of(error))
 
 
 def file_system(path: Path) -> tuple[str, list[str]]:
@@ -314,7 +319,7 @@ class Backoff:
 
     def fail(self, error: BaseException) -> None:
         """Plan the next try; StorageError where everything has been refused for the timeout."""
-        now, why = time.monotonic(), str(error).rstrip(".")
+        now, why = time.monotonic(), message_of(error).rstrip(".")
         if not self._pause_s:
             self._failing_since = now
         if (failing_s := now - self._failing_since) >= self._timeout_s:

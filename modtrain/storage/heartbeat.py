@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from modtrain.errors import message_of
 from modtrain.storage import filesystem
 from modtrain.storage.json_lines import integer, json_objects, number, tails, text
 from modtrain.storage.process_identity import NO_PROCESS, ProcessIdentity, job_id
@@ -155,5 +156,5 @@ class Heartbeat:
                     self._failing.discard(path)
                 except OSError as error:
                     if path not in self._failing:
-                        log.warning("Could not write %s: %s", path, error)
+                        log.warning("Could not write %s: %s", path, message_of(error))
                     self._failing.add(path)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from modtrain.errors import InputError, ModtrainError, StorageError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, StorageError, did_you_mean, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.layout import RUN_FILE, SWEEP_FILE
 
@@ -48,9 +48,10 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
         raise InputError(f"{path} exists already{then} choose another --name.") from None
     except OSError as error:
         if _holds(path / file, content):
-            log.warning("Creating %s reported an error, but succeeded: %s", path, error)
+            log.warning("Creating %s reported an error, but succeeded: %s", path, message_of(error))
             return
-        raise _refused(f"The {kind}'s folder {path} cannot be created", error) from error
+        why = filesystem.why_not_created(error)
+        raise _refused(f"The {kind}'s folder {path} cannot be created", error, why) from error
 
 
 def as_json(spec: BaseModel) -> bytes:
@@ -109,11 +110,12 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def _refused(what: str, error: OSError) -> ModtrainError:
+def _refused(what: str, error: OSError, why: str | None = None) -> ModtrainError:
     """StorageError for a failure of storage, InputError for an answer of it."""
+    sentence = f"{what}: {why or error.strerror}."
     if filesystem.fault_of(error) is None:
-        return InputError(f"{what}: {error.strerror}.")
-    return StorageError(f"{what}: {error.strerror}. Try again when storage answers.")
+        return InputError(sentence)
+    return StorageError(f"{sentence} Try again when storage answers.")
 
 
 def _missing(path: Path, kind: str, file: str) -> str:
@@ -129,5 +131,6 @@ def _missing(path: Path, kind: str, file: str) -> str:
         if there:
             others = f" and {len(there) - MOST_NAMED} more" if len(there) > MOST_NAMED else ""
             near = did_you_mean(path.name, there) if place != path else ""
-            return f"There is no {kind} in {path} ({why}); {place} has {', '.join(there[-MOST_NAMED:])}{others}.{near}"
+            says = f"There is no {kind} in {path} ({why}); {place} has {', '.join(there[-MOST_NAMED:])}{others}.{near}"
+            return f"{says} `modtrain watch {path}` shows all." if place == path else says
     return f"There is no {kind} in {path} ({why}); give the folder of a {kind}, such as runs/apples."

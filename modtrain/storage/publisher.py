@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from modtrain.errors import FencedOut
+from modtrain.errors import FencedOut, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, STATE, Checkpoint, fingerprint
 from modtrain.storage.checkpoint_store import CheckpointStore
@@ -69,7 +69,7 @@ class Publisher:
         try:
             self._check_fence()
         except OSError as error:
-            log.warning("Published %s; its line is written later: %s", self.store.folder(self.last), error)
+            log.warning("Published %s; its line is written later: %s", self.store.folder(self.last), message_of(error))
             return checkpoint
         self._log_published()
         self.prune()
@@ -95,7 +95,7 @@ class Publisher:
                 if version < self.last and version not in self._present and version not in self._unreadable:
                     filesystem.retire_folder(self.store.folder(version))
         except OSError as error:
-            log.warning("Could not prune %s, trying again later: %s", self.store.checkpoints, error)
+            log.warning("Could not prune %s, trying again later: %s", self.store.checkpoints, message_of(error))
 
     def _rename_into_place(self, checkpoint: Checkpoint, files: Mapping[str, bytes]) -> None:
         self._attempt, folder = checkpoint, self.store.folder(checkpoint.version)
@@ -105,7 +105,7 @@ class Publisher:
             # On NFS a rename may have succeeded and its answer been lost. The listing drops a name cached as missing.
             newest = max(self.store.versions(), default=-1)
             if self._is_present(checkpoint):
-                log.warning("Publishing %s reported an error, but succeeded: %s", folder, error)
+                log.warning("Publishing %s reported an error, but succeeded: %s", folder, message_of(error))
             elif isinstance(error, FileExistsError) or newest > checkpoint.version:
                 raise self._fenced(newest) from error
             else:
@@ -155,6 +155,6 @@ class Publisher:
             try:
                 filesystem.append_line(self.store.published, line, durable=True)
             except OSError as error:
-                log.warning("Could not write %s, trying again later: %s", self.store.published, error)
+                log.warning("Could not write %s, trying again later: %s", self.store.published, message_of(error))
                 return
             self._unlogged.pop(0)

@@ -164,7 +164,9 @@ class Sweep:
         return number if 0 <= number < self.spec.trials and self.run_path(number).name == name else None
 
     def run(self, number: int) -> Run | None:
-        """The run of a trial, None where it has none yet; InputError where it is damaged."""
+        """The run of a trial, None where it has not begun; InputError where it is damaged or there is no such trial."""
+        if number not in range(self.spec.trials):
+            raise InputError(f"{self.name} has no trial {number!r}; its trials are 0 to {self.spec.trials - 1}.")
         path = self.run_path(number)
         return check_trial(Run.open(path, trusted=self.trusted)) if (path / RUN_FILE).exists() else None
 

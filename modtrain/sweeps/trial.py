@@ -27,7 +27,8 @@ class Trial:
     state: RunState
     result: float | None = None
     """The sweep's metric; None where there is none yet."""
-    epoch: int = 0
+    epoch: int | None = None
+    """Epochs that all its modules have completed; None where it has not begun."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     why: str = ""
     """Why it failed, was pruned or stopped, or has no result: one sentence."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from modtrain import plugins
-from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError
+from modtrain.errors import STOPPED, BackendSilent, Diverged, FencedOut, InputError, ModtrainError, message_of
 from modtrain.scheduling.backends.base import Backend, BackendOptions, JobState
 from modtrain.scheduling.launcher import Launch
 from modtrain.scheduling.launcher_lock import release
@@ -133,7 +133,7 @@ class TrialQueue:
             except (ModtrainError, OSError) as error:
                 self._error, self.stopping = (
                     error,
-                    StopRequest(kind="ended", reason=str(error), sender="modtrain sweep"),
+                    StopRequest(kind="ended", reason=message_of(error), sender="modtrain sweep"),
                 )
                 return
             self.waiting.popleft()
@@ -269,7 +269,8 @@ def estimate_left_s(
 def end_message(trial: Trial, metric: str | None) -> str:
     """How a trial ended, in one line."""
     if trial.state != "finished":
-        return f"trial {trial.number} {trial.state} after epoch {trial.epoch}: {trial.why or 'stop requested'}"
+        after = "" if trial.epoch is None else f" after epoch {trial.epoch}"
+        return f"trial {trial.number} {trial.state}{after}: {trial.why or 'stop requested'}"
     detail = f"{metric} {trial.result:.4g}" if trial.result is not None else trial.why
     return f"trial {trial.number} finished" + (f": {detail}" if detail else "")
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from modtrain import plugins
 from modtrain.data.nested import map_tensors
-from modtrain.errors import InputError, ModtrainError, did_you_mean
+from modtrain.errors import InputError, ModtrainError, did_you_mean, message_of
 from modtrain.recipes.base import Evaluation
 from modtrain.recipes.contract import check_evaluation
 from modtrain.recipes.loading import accept_recipe, data_of, recipe_of
@@ -111,7 +111,7 @@ def _record_failure(run: Run, error: Exception) -> None:
     try:
         write_failure(run.evaluation_failure_path, failure)
     except OSError as refused:
-        log.warning("Could not write %s: %s", run.evaluation_failure_path, refused)
+        log.warning("Could not write %s: %s", run.evaluation_failure_path, message_of(refused))
 
 
 def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:

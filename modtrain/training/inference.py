@@ -68,6 +68,7 @@ class TrainedModel:
         (in general that of the input). Random draws of the recipe are seeded by the run: the same input gives the same
         output, and the generators of torch, NumPy and Python are left as they were. InputError for anything else.
         """
+        self.check_applicable()
         if isinstance(images, Tensor):
             _check_tensor(images)
             applied = self._apply(images if images.dim() == 4 else images[None]).to(images.device)
@@ -84,14 +85,13 @@ class TrainedModel:
         return Image.fromarray(to_uint8(applied[0]).permute(1, 2, 0).contiguous().cpu().numpy())
 
     def check_applicable(self) -> None:
-        """InputError where the recipe has no `apply`."""
+        """InputError where the recipe has no `apply`, whatever the images are."""
         if self.recipe.apply is None:
             raise InputError(
                 f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
             )
 
     def _apply(self, images: Tensor) -> Tensor:
-        self.check_applicable()
         function = self.recipe.apply
         assert function
         with seeded(self.run), recipe_errors(self.run), plugins.calling("`apply`", function):
@@ -141,15 +141,13 @@ def load(
 
 
 def apply_to_files(
-    run: Run, files: Mapping[Path, Path], *, device: str = "auto", broken: Callable[[Path, str], None]
+    model: TrainedModel, files: Mapping[Path, Path], *, broken: Callable[[Path, str], None]
 ) -> Iterator[tuple[Path, Path]]:
     """Apply the trained modules to image files, one by one, in their own size; yields (source, result) of each.
 
     `files` maps each source to its result, a PNG file (see `result_paths`). `broken(file, message)` is called for each
     source that cannot be read as an image.
     """
-    model = load(run, device=device)
-    model.check_applicable()
     for file, result in files.items():
         try:
             image = read_rgb(file, model.grey_range)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modtrain.errors import Diverged
+from modtrain.errors import Diverged, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.process_identity import job_id
 from modtrain.storage.run import Run
@@ -119,4 +119,4 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
     try:
         filesystem.append_line(path, json.dumps(line))
     except OSError as error:
-        log.warning("Could not write %s: %s", path, error)
+        log.warning("Could not write %s: %s", path, message_of(error))

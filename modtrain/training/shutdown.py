@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested
+from modtrain.errors import Interrupted, ModtrainError, Preempted, StopRequested, message_of
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 
@@ -89,7 +89,7 @@ class Shutdown:
             self._run.check_present()
             stop = self._run.stop_request()
         except OSError as error:  # asked again soon
-            log.warning("Could not read the stop request of %s: %s", self._run.path, error)
+            log.warning("Could not read the stop request of %s: %s", self._run.path, message_of(error))
             stop = None
         if stop is not None:  # has priority: a job that is to stop must not be continued
             return ShutdownReason(StopRequested, f"Stopped on request ({stop})")

@@ -21,6 +21,7 @@ from modtrain.errors import (
     Preempted,
     StorageError,
     counted,
+    message_of,
     plain,
 )
 from modtrain.storage import filesystem
@@ -158,7 +159,7 @@ def _log_to_files(run: Run, modules: Sequence[str]) -> Iterator[None]:
         if filesystem.fault_of(error) is None:
             raise
         raise StorageError(
-            f"{error}. If that is the run's folder, free some space or repair it (see "
+            f"{message_of(error)}. If that is the run's folder, free some space or repair it (see "
             f'"modtrain doctor {run.path}"), then launch {run.name} again.'
         ) from error
     finally:

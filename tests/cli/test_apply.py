@@ -98,8 +98,12 @@ def test_a_folder_is_translated_with_its_tree(run: Run, images: Path, tmp_path: 
     }
 
 
-def test_results_go_into_the_run_by_default(run: Run, images: Path, type_: Terminal) -> None:
-    assert type_("apply", run.path, images / "a.jpg").code == 0
+def test_results_go_into_the_run_by_default(
+    run: Run, images: Path, type_: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.path.parent)
+    result = type_("apply", run.path, images / "a.jpg")
+    assert result.out.endswith(": painted/evaluation/applied\n")
     assert (run.path / "evaluation/applied/a.png").is_file()
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from modtrain import Sweep
 from modtrain.cli import app
-from modtrain.errors import ModtrainError
+from modtrain.errors import InputError, ModtrainError
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import standalone_worker
 from modtrain.scheduling.config import Config
@@ -166,6 +166,8 @@ def test_a_dry_run_shows_what_would_run_and_creates_nothing(backend: str, sweep:
     assert result.code == 0
     for expected in ("lr, seed", "6 by grid, each with 2 workers", "mean (more is better)", "Nothing was created."):
         assert expected in result.out
+    assert f"The recipe was not checked: `modtrain check {TINY}` checks it" in result.out
+    assert "not checked" not in sweep(*LRS, "--backend", backend, "--max-running", 2, "--no-check", "--dry-run").out
     assert not (tmp_path / "runs").exists()
 
 
@@ -228,6 +230,7 @@ def test_the_table_is_sorted_best_first_and_says_why_a_trial_failed(some: Sweep,
     }
     assert [int(line.split()[0]) for line in lines[3:5]] == sorted([0, 4], key=lambda number: results[number])
     assert "trial 1 failed: 'loss' of generator became nan at step 5" in output.out
+    assert {int(line.split()[0]): line.split()[-1] for line in lines[5:9]} == {1: "0", 2: "0", 3: "0", 5: "5"}
     assert type_("status", some.path).out == output.out
 
 
@@ -240,6 +243,7 @@ def test_json_has_everything_of_every_trial(some: Sweep, type_: Terminal) -> Non
     assert list(trials[0]["metrics"]) == ["mean"]
     assert (trials[0]["values"], trials[0]["epoch"]) == ({"lr": 0.005, "nan_at": -1}, 3)
     assert (trials[1]["exit_code"], trials[1]["result"]) == (5, None)
+    assert (trials[1]["epoch"], trials[5]["epoch"]) == (0, None)
     assert "became nan at step 5" in trials[1]["why"]
     assert (trials[2]["why"], trials[3]["why"]) == ("the others are better", "lunch")
     assert trials[5]["values"] == {"lr": 0.02, "nan_at": 5}
@@ -256,6 +260,14 @@ def test_csv_has_a_line_a_trial_for_spreadsheets(some: Sweep, type_: Terminal) -
         json.loads(type_("sweep-status", some.path, "--json").out)["trials"][[*rows].index(0)]["result"]
     )
     assert (rows[5]["lr"], rows[5]["nan_at"], rows[5]["mean"]) == ("0.02", "5", "")
+    assert (rows[1]["epoch"], rows[5]["epoch"]) == ("0", "")
+
+
+def test_a_trial_that_there_is_not_is_no_trial_that_has_not_begun(some: Sweep) -> None:
+    assert some.run(5) is None
+    for number in (6, 99, -1):
+        with pytest.raises(InputError, match=rf"^some has no trial {number}; its trials are 0 to 5\.$"):
+            some.run(number)
 
 
 def test_another_metric_sorts_the_same_trials_also_one_of_training(some: Sweep, type_: Terminal) -> None:

@@ -75,6 +75,11 @@ def test_the_version_is_printed(type_: Terminal) -> None:
         ("sweep --recipe PAINTING --vary lr=1 --prune=medain", "prune = 'medain' is not allowed; give one of halving,"),
         ("history runs/nothing --json", "There is no run in runs/nothing"),
         ("launch --recipe PAINTING --dataroot nowhere", "--dataroot nowhere does not exist."),
+        (
+            "launch --recipe PAINTING --backend local --no-check --root /proc/x",
+            "The run's folder /proc/x/painting-1 cannot be created: no files can be created in this place.",
+        ),
+        ("doctor /proc", "/proc cannot be written to (no files can be created in this place); choose a folder"),
         ("launch --recipe PAINTING --name a/b", "A run cannot be called"),
         ("launch --recipe latent-translaton", "Did you mean 'latent-translation'?"),
         ("launch latent-translation", "give it as --recipe latent-translation"),
@@ -105,6 +110,7 @@ def test_a_name_without_its_folder_or_its_ending_is_recognised(
     make_run(in_empty_folder / "runs" / "apples", tiny_recipe, [["generator", "discriminator"]])
     (in_empty_folder / "my_gan.py").write_text("")
     assert "no such folder). Did you mean runs/apples?" in type_("status", "apples").err
+    assert type_("status", "runs").err.endswith("runs has apples. `modtrain watch runs` shows all.\n")
     assert "(a file); give the folder of a run" in type_("status", "my_gan.py").err
     assert "Did you mean './my_gan.py'?" in type_("recipes", "my_gan").err
 
@@ -115,6 +121,8 @@ def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, i
     assert result.code == 0, result.err
     for expected in ("painting-1", "painter,critic", "every 4 steps", "--modules painter,critic"):
         assert expected in result.out
+    assert f"Nothing was created. The recipe was not checked: `modtrain check {PAINTING}` checks it" in result.out
+    assert "not checked" not in type_("launch", "--recipe", PAINTING, "--dry-run", "--no-check", "--nodes", 1).out
     lines = {line.split()[0]: line.split()[1] for line in result.out.splitlines() if "(default" in line}
     assert lines == {
         "batch_size": "3",
@@ -124,6 +132,15 @@ def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, i
         "critic.lr": "0.125",
     }
     assert list(in_empty_folder.iterdir()) == []
+
+
+def test_a_launch_says_that_it_ignores_the_sweep_of_a_config(type_: Terminal, in_empty_folder: Path) -> None:
+    Path("my config.yaml").write_text(f"recipe: {PAINTING}\nnodes: 1\nsweep: {{space: {{painter.lr: [0.1, 0.2]}}}}\n")
+    result = type_("launch", "my config.yaml", "--dry-run")
+    assert result.code == 0
+    assert (
+        result.err == "`sweep:` of my config.yaml is ignored by a launch; `modtrain sweep 'my config.yaml'` runs it.\n"
+    )
 
 
 def test_recipes_are_listed_with_types_defaults_and_meaning(type_: Terminal) -> None:

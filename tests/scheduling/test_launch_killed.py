@@ -106,7 +106,7 @@ def test_a_launcher_whose_storage_does_not_answer_says_so_once_and_goes_on(
     faults.install(monkeypatch)
     messages = to_the_end(launch)
     assert len(faults.hits) == most
-    assert messages == [f"[Errno {number}] {os.strerror(number)}: '{run.path}'"]
+    assert messages == [f"{os.strerror(number)} ({run.path})"]
     assert launch.outcome() == 0
     assert is_final(run)
 

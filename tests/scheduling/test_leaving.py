@@ -229,5 +229,5 @@ def test_a_status_that_cannot_be_read_is_said_once_and_the_launch_goes_on(
     monkeypatch.setattr(view, "status", status)
     view.follow()
     out = capsys.readouterr().out
-    assert out.count("The status of run cannot be read now: [Errno 5] Input/output error. The workers continue.") == 1
+    assert out.count("The status of run cannot be read now: Input/output error. The workers continue.") == 1
     assert len(asked) == 3

@@ -21,6 +21,7 @@ from modtrain.storage.run import Run
 from modtrain.training.evaluation import evaluate
 from modtrain.training.inference import TrainedModel
 from tests.support import SUPPORT, runs
+from tests.support.command import typed
 
 TOGETHER = [["generator", "discriminator"]]
 
@@ -115,8 +116,18 @@ def test_a_recipe_without_apply_still_gives_its_networks(tmp_path: Path, tiny_re
     runs.finish(run)
     model = modtrain.load(run.path, device="cpu")
     assert model.networks["generator"](torch.zeros(1, 4)).shape == (1, 4)
-    with pytest.raises(InputError, match="has no `apply`; add one"):
-        model.apply(torch.zeros(3, 4, 4))
+    for images in (torch.zeros(3, 4, 4), "missing.jpg"):
+        with pytest.raises(InputError, match="has no `apply`; add one"):
+            model.apply(images)
+    assert "has no `apply`; add one" in typed("apply", run.path, "missing.jpg").err
+
+
+def test_an_image_that_cannot_be_read_is_named_once_in_words(painted: Run, tmp_path: Path) -> None:
+    model = modtrain.load(painted.path)
+    with pytest.raises(InputError, match=r"^missing\.jpg cannot be read as an image: No such file or directory\.$"):
+        model.apply("missing.jpg")
+    with pytest.raises(InputError, match=r"cannot be read as an image: Is a directory\.$"):
+        model.apply(tmp_path)
 
 
 @pytest.fixture(scope="module")
