@@ -55,7 +55,7 @@ system-packages:
 	command -v qsub >/dev/null || missing="$$missing slurm-wlm-torque"; \
 	command -v munged >/dev/null || missing="$$missing munge"; \
 	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
-	command -v chromium >/dev/null || missing="$$missing chromium fonts-dejavu"; \
+	command -v chromium-headless-shell >/dev/null || missing="$$missing chromium-headless-shell fonts-dejavu"; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
 # Debian's python3 comes without venv.
