@@ -66,10 +66,11 @@ def _export(root: Path, target: Path) -> None:
     def show_progress(done: int, total: int) -> None:
         if is_terminal or done == total or done % 100 == 0:
             nl = done == total or not is_terminal
-            echo(f"{done} of {total} runs and sweeps", nl=nl, in_place=is_terminal, err=True)
+            echo(f"Exported {done} of {total}", nl=nl, in_place=is_terminal, err=True)
 
-    pages = export(root, target, show_progress)
-    echo(f"Wrote {counted(pages, 'page')}: open {target / 'index.html'}")
+    written = export(root, target, show_progress)
+    subjects = [counted(n, noun) for n, noun in ((written.runs, "run"), (written.sweeps, "sweep")) if n]
+    echo(f"Wrote {', '.join([*subjects, counted(written.pages, 'page')])}: open {target / 'index.html'}")
 
 
 def _access(host: str, token: bool, token_file: Path | None, prefix: str | None, names: list[str]) -> Access:

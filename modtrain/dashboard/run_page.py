@@ -84,6 +84,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": evenly(of_grids, MOST_EVALUATIONS),
         "drawn": len(of_grids),
+        "draws": not evaluations or any(record.grid for record in evaluations),
         "evaluations": [_evaluation(record) for record in evenly(evaluations, MOST_EVALUATIONS)],
         "config": config(run),
         "logs": [{"module": name, "lines": lines, "size": size} for name, (lines, size) in logs.items()],

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modtrain.dashboard import safe_files
 from modtrain.dashboard.page_data import Source
@@ -30,8 +30,16 @@ MOST_GRIDS = 24
 """Of each run; of more, evenly some."""
 
 
-def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
-    """Write every page, and return how many; `progress(done, all)` counts runs and sweeps.
+class Exported(NamedTuple):
+    """What an export holds; the trials of a sweep are part of it."""
+
+    runs: int
+    sweeps: int
+    pages: int
+
+
+def export(root: Path, target: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> Exported:
+    """Write every page; `progress(done, all)` counts runs and sweeps.
 
     InputError for a target that is not a new or empty folder or an earlier export.
     """
@@ -49,7 +57,8 @@ def export(root: Path, target: Path, progress: Callable[[int, int], None] = lamb
     writing.page("runs", "", data)
     writing.remove(before - writing.files)
     writing.record(set())
-    return writing.pages
+    kinds = [row["kind"] for row in data["runs"]]
+    return Exported(kinds.count("run"), kinds.count("sweep"), writing.pages)
 
 
 class _Export:

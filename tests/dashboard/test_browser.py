@@ -543,6 +543,8 @@ def test_an_export_opens_from_disk(browser: Browser, one: Served, root: Path, tm
         seen.is_clean()
 
 
+DRAWN = """(boxes) => boxes.map((box) =>
+  [box, box.querySelector(".main-svg")].map((node) => Math.round(node?.getBoundingClientRect().width)))"""
 OVERPRINTED = """(texts) => {
   const boxes = texts.map((node) => node.getBoundingClientRect());
   return boxes.flatMap((a, i) => boxes.slice(i + 1)
@@ -605,6 +607,7 @@ def test_a_trial_leads_to_its_sweep_and_one_measurement_is_no_curve(seen: Tab) -
     page.get_by_role("link", name="trial 0", exact=True).click()
     expect(page.locator(".crumbs li")).to_have_text(["runs", "rates", re.compile("trial-0+")])
     expect(page.get_by_text("Evaluated once so far, so no curve yet: mean")).to_be_visible()
+    expect(page.get_by_text("This recipe draws no grid.")).to_be_visible()
     page.locator(".crumbs").get_by_role("link", name="rates").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("rates")
     seen.is_clean()
@@ -718,6 +721,12 @@ def test_staleness_is_a_small_chart_for_each_pair(seen: Tab, one: Served) -> Non
     expect(page.locator(".aboutline .about")).to_contain_text("what max_staleness allows")
     page.locator(".aboutline").get_by_label("along").select_option("at")
     eventually(lambda: first.evaluate("(box) => box.layout?.xaxis.type") == "date" or None)
+    panel = page.locator(".card", has=charts)
+    for width in (1240, 420):  # of the panel alone: as where a scrollbar comes, the window says nothing
+        panel.evaluate("(panel, width) => (panel.style.width = `${width}px`)", width)
+        eventually(lambda: ((widths := charts.evaluate_all(DRAWN)) and all(a == b for a, b in widths)) or None)
+        right = panel.locator(".charts").evaluate("(charts) => charts.getBoundingClientRect().right")
+        assert charts.last.evaluate("(box) => box.getBoundingClientRect().right") == pytest.approx(right, abs=1)
     seen.is_clean()
 
 

@@ -19,6 +19,7 @@ from modtrain.scheduling.config import Config
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep, new_sweep
+from tests.support.command import typed
 from tests.support.runs import finish
 from tests.support.serving import copied, embedded, trained
 
@@ -104,7 +105,7 @@ def test_trials_that_have_not_begun_are_not_read(
     asked: list[str] = []
     data = Source.data
     monkeypatch.setattr(Source, "data", lambda self, *key: asked.append("/".join(key)) or data(self, *key))
-    assert export(tmp_path / "runs", tmp_path / "pages") == 2
+    assert export(tmp_path / "runs", tmp_path / "pages") == (0, 1, 2)
     assert asked == ["sweep/rates"]
     trials = embedded((tmp_path / "pages/sweep/rates/index.html").read_text())["trials"]
     assert [trial["state"] for trial in trials] == ["created"] * 3
@@ -151,7 +152,7 @@ def test_a_folder_that_cannot_be_read_costs_its_run_alone(
 
     monkeypatch.setattr(CheckpointStore, "versions", versions)
     written = export(tmp_path / "runs", tmp_path / "pages")
-    assert written == 1 + 3 + 2 * 6
+    assert written == (3, 0, 1 + 3 + 2 * 6)
     problems = {name: embedded((tmp_path / f"pages/run/{name}/index.html").read_text())["problem"] for name in "abc"}
     assert "Permission denied" in problems["b"]
     assert problems["a"] is problems["c"] is None
@@ -182,11 +183,12 @@ def test_the_next_export_replaces_what_the_last_one_wrote(tmp_path: Path, run: R
     export(root, target)
     (target / "notes.txt").write_text("mine")
     shutil.rmtree(root / "two")
-    written = export(root, target)
+    result = typed("dashboard", root, "--export", target)
+    assert result.out == f"Wrote 1 run, 8 pages: open {target / 'index.html'}\n"
+    assert result.err.splitlines()[-1] == "Exported 1 of 1"
     assert not (target / "run/two").exists()
     assert (target / "run/one/index.html").is_file()
     assert (target / "notes.txt").read_text() == "mine"
-    assert written == 1 + 1 + 6
 
 
 def test_what_cannot_be_read_is_not_damaged_and_what_cannot_be_removed_is_not_forgotten(

@@ -6,7 +6,6 @@
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "hexagon2"];
   const CONFIG = {
     displaylogo: false,
-    responsive: true,
     doubleClick: "reset+autosize",
     showTips: false,
     modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
@@ -112,10 +111,19 @@
     { rootMargin: "200px" },
   );
 
+  /* Cells of a grid change their width without the window, as when a scrollbar comes or another chart. */
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (M.printing || !target.drawnWidth || !target.offsetWidth || target.offsetWidth === target.drawnWidth) continue;
+      target.drawnWidth = target.offsetWidth;
+      window.Plotly.Plots.resize(target);
+    }
+  });
   function draw(box) {
     if (!window.Plotly || !box.waits || !(box.inSight || M.printing) || !box.offsetWidth) return;
     const { traces, extra } = box.waits();
     box.waits = null;
+    box.drawnWidth = box.offsetWidth;
     window.Plotly.react(box, traces, layout(extra), CONFIG);
     for (const svg of box.querySelectorAll(".main-svg")) fitPaper(svg);
   }
@@ -131,6 +139,7 @@
   M.chart = (label) => {
     const box = M.el("div", { class: "chart", role: "figure", "aria-label": label });
     seen.observe(box);
+    resized.observe(box);
     box.update = (make) => {
       box.make = box.waits = make;
       draw(box);

@@ -99,7 +99,7 @@
         })),
       );
       parts.lanes.update({ lanes: data.lanes, at: data.at ?? Date.now() / 1000, states, pages });
-      parts.samples.update(data.grids, data.drawn);
+      parts.samples.update(data.grids, data.drawn, data.draws);
       parts.evaluation.update(data.evaluations);
       parts.curves.update(data.curves);
       parts.staleness.update(data.staleness);

@@ -43,13 +43,7 @@
       slider,
       step(1, "The next grid", "›"),
     );
-    const nothing = M.el(
-      "p",
-      { class: "note" },
-      "No sample grid yet; ",
-      M.el("code", {}, "modtrain evaluate RUN"),
-      " draws one.",
-    );
+    const nothing = M.el("p", { class: "note" });
     const node = M.el("div", { class: "samples" }, nothing, link, bar, caption);
     let grids = [];
     let drawn = 0; /* how many there are, some of which may not be here */
@@ -93,8 +87,13 @@
     }
 
     slider.addEventListener("input", draw);
-    node.update = (next, all) => {
+    node.update = (next, all, draws) => {
       drawn = all;
+      M.fresh(nothing, draws, () =>
+        draws
+          ? ["No sample grid yet; ", M.el("code", {}, "modtrain evaluate RUN"), " draws one."]
+          : "This recipe draws no grid.",
+      );
       const newest = Number(slider.value) >= grids.length - 1;
       grids = next;
       slider.max = Math.max(0, grids.length - 1);
