@@ -7,7 +7,7 @@ function that Python's `launch(config)` uses as well.
 from __future__ import annotations
 
 import shlex
-import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,7 @@ import typer
 
 from modtrain.cli import options
 from modtrain.cli.arguments import LaunchCommand, file_or_folder, job_options, recipe_settings
-from modtrain.cli.options import EXECUTION, MODE, Count, Text, option
+from modtrain.cli.options import CHECKING, EXECUTION, MODE, Count, Text, option
 from modtrain.cli.output import echo, print_note
 from modtrain.errors import InputError, ModtrainError
 
@@ -85,13 +85,14 @@ def launch(
     from modtrain.recipes.params import parameters
     from modtrain.scheduling.run_plan import plan_run
 
+    started_at = time.monotonic()
     target = _read_target(ctx, path, trusted=trust_recipe)
     if target.config.sweep:
         print_note(f"`sweep:` of {path} is ignored by a launch; `modtrain sweep {shlex.quote(str(path))}` runs it.")
     _check_existing(target, resume=resume)
     names = [parameter.name for parameter in parameters(target.recipe.params)]
     plan = plan_run(target, [*recipe_settings(ctx, names), *(settings or [])])
-    _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd)
+    _launch(plan, dry_run=dry_run, detach=detach, wait=wait, ready_fd=ready_fd, started_at=started_at)
 
 
 def _read_target(ctx: typer.Context, path: Path | None, *, trusted: bool) -> Target:
@@ -123,7 +124,7 @@ def _check_existing(target: Target, *, resume: bool) -> None:
         echo(hint, err=True)
 
 
-def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None) -> None:
+def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd: int | None, started_at: float) -> None:
     """Choose the backend, then launch in the mode of the options."""
     from modtrain import plugins
     from modtrain.cli import launch_modes
@@ -141,8 +142,8 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
         return
     for note in plan.notes:
         print_note(note)
-    if plan.is_checked and not dry_run and sys.stderr.isatty():
-        print_note("Checking the recipe; --no-check leaves this out.")
+    if plan.is_checked and not dry_run:
+        print_note(CHECKING)
     created = create_launch(plan, backend, options, submits=not dry_run, notify=print_note)
     if dry_run:
         launch_modes.show_scripts(created, is_new=plan.is_checked)
@@ -151,15 +152,15 @@ def _launch(plan: RunPlan, *, dry_run: bool, detach: bool, wait: bool, ready_fd:
     elif detach:
         launch_modes.start_in_background(created)
     else:
-        _follow(created, ready_fd)
+        _follow(created, ready_fd, started_at)
 
 
-def _follow(created: Launch, ready_fd: int | None) -> None:
+def _follow(created: Launch, ready_fd: int | None, started_at: float) -> None:
     """Submit the jobs, show them to their end, and exit with the code of the launch."""
     from modtrain.cli.launch_modes import report_ready, start
     from modtrain.cli.launch_view import LaunchView
 
-    view = LaunchView(created)
+    view = LaunchView(created, started_at)
     try:
         start(created)
         if ready_fd is not None:

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modtrain.cli import terminal
+from modtrain.cli.worker_lines import WorkerLines
 from modtrain.errors import STOPPED, Interrupted, ModtrainError, Preempted, StopRequested, counted, message_of
 from modtrain.monitoring.alarms import find_alarms
 from modtrain.monitoring.status import Status, build_status
@@ -30,24 +31,22 @@ from modtrain.storage.filesystem import fault_of
 from modtrain.storage.heartbeat import NO_REPORT, WorkerReport
 from modtrain.storage.liveness import launcher_pid
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot, WorkerJob
-from modtrain.storage.run_state import LIVE
 
 REFRESH_S = 1.0
 """Seconds between two readings of the heartbeats."""
-LINES_S = (5.0, 60.0)
-"""Seconds between two lines of one worker where the output is no terminal: at first, and at most."""
 
 
 class LaunchView:
     """One launch in a terminal."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, started_at: float) -> None:
+        """`started_at`: when the command began, by `time.monotonic`."""
         self.launch, self.run = launch, launch.run
         self.out = terminal.console(outlives_reader=True)
         self._reports = dict.fromkeys(self.run.modules, NO_REPORT)
         self._signals: list[signal.Signals] = []
-        self._started_at = time.monotonic()
-        self._printed: dict[int, tuple[str, float, float]] = {}
+        self._started_at = started_at
+        self._lines = WorkerLines()
         self._is_unreadable = False
         self._stop_requests = 0
         """Signals that have had an effect: the first one stops the workers, the second one ends them."""
@@ -91,32 +90,35 @@ class LaunchView:
         return build_status(self._snapshot())
 
     def print_result(self) -> None:
-        """Print the metrics of the finished run, its sample grid, the time that the launch took, and the alarms."""
+        """Print the metrics of the finished run, its sample grid, the time since the command began, and the alarms."""
         self.out.print()
-        self._print_evaluation(terminal.duration(time.monotonic() - self._started_at))
+        self._print_evaluation()
         for alarm in find_alarms(self.status()):
             self.out.print(terminal.alarm_text(vars(alarm)), soft_wrap=True)
 
-    def _print_evaluation(self, took: str) -> None:
+    def _print_evaluation(self) -> None:
         from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
 
         try:
             evaluation = final_evaluation(self.run)
         except NothingToEvaluate as error:
-            self.out.print(f"Finished in {took}, but not evaluated: {error}", soft_wrap=True)
+            self.out.print(f"Finished in {self._took()}, but not evaluated: {error}", soft_wrap=True)
             return
         except Exception:
-            self.out.print(Text(f"Finished in {took}, but the evaluation failed.", "bold red"))
+            self.out.print(Text(f"Finished in {self._took()}, but the evaluation failed.", "bold red"))
             raise
         if evaluation is None:
-            self.out.print(f"Finished in {took}. The recipe has no `evaluate`: no metrics.")
+            self.out.print(f"Finished in {self._took()}. The recipe has no `evaluate`: no metrics.")
             return
         self.out.print(terminal.metrics_table(evaluation.metrics))
         grid = {"grid": terminal.short(Path(evaluation.grid))} if evaluation.grid else {}
         self.out.print()
-        facts = {**grid, "run": terminal.short(self.run.path), "took": took}
+        facts = {**grid, "run": terminal.short(self.run.path), "took": self._took()}
         for name, value in facts.items():  # not a table, which would fold a long path
             self.out.print(Text.assemble((f"{name:<4}  ", "dim"), value), soft_wrap=True)
+
+    def _took(self) -> str:
+        return terminal.duration(time.monotonic() - self._started_at)
 
     def _print_header(self) -> None:
         spec = self.run.spec
@@ -129,7 +131,7 @@ class LaunchView:
             self.out.print(Text(words, "dim"), soft_wrap=True)
 
     def _print(self, message: str) -> None:
-        """One line after the time since the launch; on a terminal it wraps beside the time."""
+        """One line after the time since the command began; on a terminal it wraps beside the time."""
         clock = f"{terminal.clock(time.monotonic() - self._started_at):>7}"
         if not self.out.is_terminal:
             self.out.print(Text(f"{clock}  {message}"), soft_wrap=True)
@@ -160,15 +162,8 @@ class LaunchView:
         return Group("", terminal.modules_table(status, width=self.out.width), "", foot)
 
     def _print_lines(self, status: Status) -> None:
-        """A line for each worker whose state has changed, or that had none for some time."""
-        now = time.monotonic()
-        for number, worker in enumerate(status["workers"]):
-            state, at, pause_s = self._printed.get(number, ("", 0.0, LINES_S[0]))
-            changed = worker["state"] != state and {worker["state"], state} != {"running", "waiting"}
-            if not changed and (now - at < pause_s or worker["state"] not in LIVE):
-                continue
-            self._printed[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
-            self._print(worker_line(worker, status["modules"][worker["modules"][0]]))
+        for line in self._lines.due(status):
+            self._print(line)
 
     def _snapshot(self) -> RunSnapshot:
         """The run's folder, with the states of the jobs as the launcher knows them."""
@@ -252,17 +247,3 @@ def _job_of(member: Member, has_queue: bool) -> WorkerJob:
     if member.id is not None and member.phase == "pending" and has_queue:
         return WorkerJob(phase="pending")
     return WorkerJob(phase="running", ids=(None,))
-
-
-def worker_line(worker: Mapping[str, Any], module: Mapping[str, Any]) -> str:
-    """What a worker does, as one line."""
-    name = "+".join(worker["modules"])
-    if worker["state"] not in ("running", "waiting", "resting"):
-        return f"{name:<28}  {worker['state']}"
-    state = f"waiting for {worker['waiting_for']}" if worker["state"] == "waiting" else worker["state"]
-    parts = [state, f"epoch {module['epoch']}/{module['epochs']}", f"step {module['step']}/{module['steps'] or '?'}"]
-    parts += [terminal.rate(worker["steps_per_s"])] if worker["steps_per_s"] else []
-    parts += [f"{terminal.clock(worker['left_s'])} left"] if worker["left_s"] is not None else []
-    loss = module["losses"].get("loss")
-    parts += [f"loss {terminal.number(loss)}"] if loss is not None else []
-    return f"{name:<28}  {', '.join(parts)}"

@@ -81,6 +81,7 @@ AddressOption = Annotated[
 ]
 RootOption = Annotated[Text, option(EXECUTION, "Folder of the runs, shared by all nodes. [runs]", metavar="DIR")]
 
+CHECKING = "Checking the recipe; --no-check leaves this out."
 CheckOption = Annotated[
     bool | None, option(MODE, "Check the recipe before a new run is created. [check]", "--check/--no-check")
 ]

@@ -124,6 +124,7 @@ class RunView:
     def __init__(self, run: Run) -> None:
         """Nothing is read before `refresh`."""
         from modtrain.cli import terminal
+        from modtrain.cli.worker_lines import WorkerLines
         from modtrain.storage.history import History
         from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness
 
@@ -133,7 +134,7 @@ class RunView:
         """Whether the scheduler did not answer when it was asked last."""
         self._jobs: Mapping[int, WorkerJob] = {}
         self._asked_at = float("-inf")
-        self._printed = terminal.Printed()
+        self._printed, self._lines = terminal.Printed(), WorkerLines()
 
     def settle(self) -> None:
         """Observe workers on other machines for as long as it takes to know whether they are alive."""
@@ -196,15 +197,11 @@ class RunView:
         return Group(*parts)
 
     def _print_changes(self, current: Status) -> None:
-        """A line of each worker whose state or position changed, and of each new alarm."""
-        from modtrain.cli import launch_view, terminal
+        """A line of each worker whose state changed, or that had none for some time, and of each new alarm."""
+        from modtrain.cli import terminal
 
-        for worker in current["workers"]:
-            module = current["modules"][worker["modules"][0]]
-            key = f"worker {worker['worker']}"
-            if self._printed.is_new(key, (worker["state"], worker["waiting_for"], module["epoch"], module["version"])):
-                version = "" if module["version"] is None else f", v{module['version']}"
-                echo(terminal.plain(launch_view.worker_line(worker, module) + version))
+        for line in self._lines.due(current):
+            echo(terminal.plain(line))
         for alarm in current["alarms"]:
             if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
                 echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))

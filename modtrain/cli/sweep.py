@@ -193,7 +193,7 @@ def _run(plan: SweepPlan, *, retry_failed: bool) -> None:
     from modtrain.sweeps.runner import open_queue
 
     at_once = plan.at_once
-    plan.check(print_note)
+    _check(plan)
     if at_once is None and plan.backend.unattended:
         raise InputError("Give the number of trials that may be queued or running at a time: --max-running or --nodes.")
     if at_once is None or plan.sweep is None:
@@ -211,11 +211,18 @@ def _submit(plan: SweepPlan, *, retry_failed: bool, wait: bool) -> None:
     from modtrain.cli.sweep_view import follow_arrays, print_submitted
     from modtrain.sweeps.runner import submit_arrays
 
-    plan.check(print_note)
+    _check(plan)
     sweep = plan.write()
     print_submitted(sweep, submit_arrays(sweep, plan, retry_failed=retry_failed), retry_failed=retry_failed)
     if wait:
         raise typer.Exit(follow_arrays(sweep, plan.backend.poll_s))
+
+
+def _check(plan: SweepPlan) -> None:
+    """As `SweepPlan.check`; the check of a recipe takes a while, and is announced."""
+    if plan.checked is not None:
+        print_note(options.CHECKING)
+    plan.check(print_note)
 
 
 def _dry_run(plan: SweepPlan, *, retry_failed: bool) -> None:

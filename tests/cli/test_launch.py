@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from modtrain.cli import main
+from modtrain.cli.launch_view import LaunchView
 from modtrain.monitoring.status import build_status
+from modtrain.scheduling.backends.base import BackendOptions
+from modtrain.scheduling.launcher import Launch
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
@@ -26,6 +29,7 @@ from tests.support.command import Terminal, ended, start
 from tests.support.runs import finish, make_run
 
 PAINTING = SUPPORT / "painting.py"
+CHECKING = "Checking the recipe; --no-check leaves this out."
 LONG = ("--epochs", 500, "--pause-s", 0.05)
 
 
@@ -109,7 +113,7 @@ def test_a_launch_whose_reader_leaves_goes_on_to_its_end(launch: Callable[..., t
         assert process.stderr
         assert process.stdout.readline() == "unread  tiny.py, 1 epoch, 1 worker on local\n"
         process.stdout.close()
-        assert (process.wait(timeout=300), process.stderr.read()) == (0, "")
+        assert (process.wait(timeout=300), process.stderr.read()) == (0, f"{CHECKING}\n")
     run = Run.open(root / "unread")
     assert run.is_finished(run.modules)
 
@@ -144,6 +148,13 @@ def test_the_closing_words_of_a_launch_name_what_was_trained_against_an_old_peer
     assert ("no metrics" in words) != evaluated
     assert "! generator is at epoch 3 and trained last against discriminator of epoch 0." in words
     assert "or set max_staleness in a new run, so that generator waits for it." in words
+
+
+def test_the_time_that_a_launch_took_is_that_of_the_command(
+    finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    LaunchView(Launch(Run.open(finished[0]), "local", BackendOptions()), time.monotonic() - 3600).print_result()
+    assert "took  1 h 0 min\n" in capsys.readouterr().out
 
 
 def test_options_that_contradict_the_run_are_listed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -74,6 +75,27 @@ def test_watching_a_run_prints_its_epochs_and_ends_with_it(tmp_path: Path, tiny_
     assert result.code == 0, result.err
     assert "generator+discriminator" in result.out
     assert "finished" in result.out.splitlines()[-1]
+
+
+def test_watching_a_run_on_a_pipe_prints_no_line_for_each_version(
+    tmp_path: Path, modtrain: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = RunView(make(tmp_path / "run", live=True)).refresh() | {"alarms": []}
+    for module in current["modules"].values():
+        module["version"] = module["version"] or 0
+    several = [copy.deepcopy(current) for _ in range(20)]
+    for number, each in enumerate(several):
+        for module in each["modules"].values():
+            module["version"] += number
+    for worker in several[-1]["workers"]:
+        worker["state"] = "finished"
+    answers = iter(several)
+    monkeypatch.setattr("modtrain.cli.status.REFRESH_S", 0.0)
+    monkeypatch.setattr(RunView, "settle", lambda view: None)
+    monkeypatch.setattr(RunView, "refresh", lambda view: next(answers))
+    result = modtrain("status", tmp_path / "run", "--watch")
+    first = [line.split()[0] for line in result.out.splitlines()]
+    assert first == [worker["modules"][0] for worker in current["workers"]] * 2, result.out
 
 
 def test_watching_a_run_whose_worker_dies_says_what_to_do(tmp_path: Path, tiny_recipe: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_the_progress_of_a_launch_does_not_fall_below_what_a_killed_worker_has_p
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], params=LONG, exchange_every=5)
     launch = Launch(run, "local", BackendOptions(profile=Profile(cpus=1)))
-    view = LaunchView(launch)
+    view = LaunchView(launch, time.monotonic())
     launch.start()
     is_killed, after = False, []
     for _ in launch.watch(lambda message: None):

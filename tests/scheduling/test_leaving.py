@@ -215,7 +215,7 @@ def test_a_status_that_cannot_be_read_is_said_once_and_the_launch_goes_on(
     tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run", tiny_recipe, JOINT)
-    view = LaunchView(Launch(run, "local", BackendOptions()))
+    view = LaunchView(Launch(run, "local", BackendOptions()), time.monotonic())
     asked: list[Status] = []
 
     def status() -> Status:

@@ -428,9 +428,12 @@ def test_a_recipe_whose_own_metric_these_data_do_not_measure_trains_and_is_compa
     catalog.refresh()
     assert [row["metric"] for row in catalog.rows()["runs"]] == [{"name": "spread", "value": spread}]
     refused = modtrain("sweep", *common, "--vary", "lr=0.1,0.2")
-    assert (refused.code, refused.err.splitlines()[0]) == (
+    assert (refused.code, refused.err.splitlines()[:2]) == (
         2,
-        "modtrain: The evaluation measures no 'likeness'; it has spread.",
+        [
+            "Checking the recipe; --no-check leaves this out.",
+            "modtrain: The evaluation measures no 'likeness'; it has spread.",
+        ],
     )
 
 
@@ -442,6 +445,7 @@ def test_a_launch_creates_nothing_for_a_recipe_that_cannot_be_trained(
     refused = modtrain(*launch, "--name", "one")
     assert refused.code == 2
     assert refused.err.splitlines() == [
+        "Checking the recipe; --no-check leaves this out.",
         "modtrain: `evaluate` (mine.py, line 25) returned a grid that is a float32 tensor of shape (4, 4); it must be "
         "a uint8 tensor (height, width, 3).",
         "Nothing was created. `modtrain check` repeats this check, `--no-check` leaves it out.",
