@@ -70,7 +70,7 @@ def new_lines(printed: terminal.Printed, rows: list[Row], notes: Sequence[str]) 
         yield "There is no run or sweep here yet."
     for row in rows:
         if printed.is_new(row["path"], (row["state"], row.get("epoch"), row["problem"], row.get("counts"))):
-            about = row["problem"] or ", ".join(part for part in (row["state"], *_facts(row)) if part)
+            about = row["problem"] or ", ".join(part for part in (_state(row), *_facts(row)) if part)
             yield terminal.plain(f"{_name(row)}  {about}")
         for alarm in row["alarms"]:
             text = alarm["says" if row["kind"] == "sweep" else "do"]  # the figures in `says` of a run change
@@ -119,6 +119,11 @@ def _cells(row: Row) -> dict[str, str]:
     left = terminal.clock(row.get("left_s") if row["state"] in LIVE else None)
     recipe = terminal.plain(str(row["recipe"] or "").rpartition("/")[2])
     return dict(zip(COLUMNS, (done, epoch, left, age, best, recipe), strict=True))
+
+
+def _state(row: Row) -> str:
+    """The state, and why a run has stopped."""
+    return f"{row['state']} ({row['stop']})" if row["state"] == "stopped" and row.get("stop") else str(row["state"])
 
 
 def _facts(row: Row) -> list[str]:

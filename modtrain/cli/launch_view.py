@@ -233,10 +233,11 @@ class LaunchView:
             error: type[ModtrainError] = Interrupted if self._signals[0] is signal.SIGINT else Preempted
             code = error.exit_code
         if code in STOPPED:
-            stop = self.run.stop_request()
-            about = f" ({stop})" if stop else ""
+            outcome = self.run.stop_outcome()
             path = terminal.short(self.run.path)
-            self.out.print(f"\nStopped{about}. `modtrain launch {path}` resumes it.", soft_wrap=True)
+            self.out.print(
+                f"\n{outcome[:1].upper()}{outcome[1:]}. `modtrain launch {path}` resumes it.", soft_wrap=True
+            )
         return code
 
 

@@ -190,6 +190,8 @@ class RunView:
         again = f", {restarts} restart{'s' * (restarts != 1)}" if restarts else ""
         about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}{again}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
+        if current["interruption"]:
+            parts += ["", terminal.Text(current["interruption"])]
         for message in queue_messages(current):
             parts += ["", terminal.Text(message)]
         for alarm in current["alarms"]:
@@ -202,6 +204,8 @@ class RunView:
 
         for line in self._lines.due(current):
             echo(terminal.plain(line))
+        if (says := current["interruption"]) and self._printed.is_new("interruption", says):
+            echo(terminal.plain(says))
         for alarm in current["alarms"]:
             if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
                 echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))

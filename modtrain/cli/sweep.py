@@ -142,7 +142,7 @@ def trial(
             size = f"{counted(opened.spec.trials, 'trial')} of {counted(opened.workers, 'worker')} each"
             raise InputError(f"--task {task} is beyond the {size}.")
         if (stop := opened.stop_request()) is not None:
-            raise StopRequested(f"{opened.name} was stopped ({stop}): no further trial begins.")
+            raise StopRequested(f"{opened.name} was {stop.outcome}: no further trial begins.")
         return opened, number, worker, opened.begin(number)
 
     opened, number, worker, run = retry(begin, Backoff("Reading", sweep, STORAGE_TIMEOUT_S))

@@ -84,7 +84,7 @@ def stop(
         echo(f"{opened.name} is already finished; there is nothing to stop.")
         return
     if earlier is not None and state not in (*LIVE, "queued"):
-        echo(f"{opened.name} has stopped already ({earlier}). `modtrain launch {path}` resumes the run.")
+        echo(f"{opened.name} was {earlier.outcome} already. `modtrain launch {path}` resumes the run.")
         return
     opened.request_stop(reason, sender="modtrain stop")
     if state == "queued":

@@ -64,7 +64,10 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
     return {
         "run": {
             **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
-            **{name: status[name] for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
+            **{
+                name: status[name]
+                for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop", "interruption")
+            },
             **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
             "sweep": None if sweep is None else quoted(sweep),
         },

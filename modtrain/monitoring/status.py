@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
     """The status of a snapshot.
 
     `progress` is in [0, 1]; `left_s` is the estimated time left in seconds, None where it is not known.
+    `interruption` says why a run stands still, and how it is resumed.
     """
     run, states = snapshot.run, worker_states(snapshot)
     workers = [_worker(snapshot, number, state) for number, state in enumerate(states)]
@@ -37,6 +39,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "stop": str(snapshot.stop) if snapshot.stop else None,
         "stop_kind": snapshot.stop.kind if snapshot.stop else None,
         "stop_sender": snapshot.stop.sender if snapshot.stop else None,
+        "interruption": _interruption(snapshot, state),
         "launcher": snapshot.launcher,
         "workers": workers,
         "modules": modules,
@@ -66,6 +69,15 @@ def count_restarts(events: Sequence[Line]) -> int:
         elif event["what"] == "left":
             exit_code = integer(event.get("exit_code"))
     return restarts
+
+
+def _interruption(snapshot: RunSnapshot, state: RunState) -> str | None:
+    """Why a run that has begun stands still, and the command that resumes it; None of any other run."""
+    if state not in ("stopped", "cancelled", "preempted"):
+        return None
+    reason = str(snapshot.stop) if snapshot.stop else state
+    about = state if reason == state else f"{state}: {reason}"
+    return f"{about}; `modtrain launch {shlex.quote(str(snapshot.run.path))}` resumes it."
 
 
 def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, Any]:

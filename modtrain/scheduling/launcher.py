@@ -375,7 +375,7 @@ def launch(config: Config | Run, *, notify: Notify = log.info, trusted: bool = F
         problem = f"{member.name} failed: {started.failure(member)} See {started.worker_log(member)}."
         raise error_of(member.exit_code)(problem)
     if code := started.outcome():
-        raise error_of(code)(f"{started.run.name} was stopped ({started.run.stop_request()}); launch it to resume it.")
+        raise error_of(code)(f"{started.run.name} was {started.run.stop_outcome()}; launch it to resume it.")
     return started.run
 
 

@@ -235,6 +235,10 @@ class Run:
     def stop_request(self) -> StopRequest | None:
         return read_stop_request(self.path)
 
+    def stop_outcome(self) -> str:
+        """How a run that is not finished has ended, for sentences: `stopped (lunch)`."""
+        return stop.outcome if (stop := self.stop_request()) else "stopped"
+
     def is_cancelled(self) -> bool:
         """Whether the jobs of the run are to end at once, without publishing, or were ended so."""
         stop = self.stop_request()

@@ -53,7 +53,8 @@ def worker_state(snapshot: RunSnapshot, worker: int) -> RunState:
     if (first.report.state == "finished" and not is_prolonged) or (are_final and not first.is_alive):
         return "finished"
     if job is not None and (state := _queue_state(first, job)) is not None:
-        return state
+        is_cancelled = snapshot.stop is not None and snapshot.stop.kind == "cancelled"
+        return "cancelled" if is_cancelled and state in ("stopped", "preempted") else state
     return _folder_state(snapshot, worker, first)
 
 

@@ -29,6 +29,12 @@ class StopRequest:
         """Whether the request records how the run ended, and is kept when a stop is asked for as well."""
         return self.kind in ("pruned", "worker_failed", "ended")
 
+    @property
+    def outcome(self) -> str:
+        """For sentences about a run that has stopped: `stopped (lunch)`, `cancelled`."""
+        word = "cancelled" if self.kind == "cancelled" else "stopped"
+        return word if str(self) == word else f"{word} ({self})"
+
     def __str__(self) -> str:
         """For messages: the reason, and the failed worker."""
         return f"{self.sender} failed: {self.reason}" if self.kind == "worker_failed" else self.reason

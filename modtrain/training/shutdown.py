@@ -92,7 +92,8 @@ class Shutdown:
             log.warning("Could not read the stop request of %s: %s", self._run.path, message_of(error))
             stop = None
         if stop is not None:  # has priority: a job that is to stop must not be continued
-            return ShutdownReason(StopRequested, f"Stopped on request ({stop})")
+            is_cancelled = stop.kind == "cancelled"
+            return ShutdownReason(StopRequested, "Cancelled" if is_cancelled else f"Stopped on request ({stop})")
         cause = "The job's time ends" if self._signal is None else f"Received {self._signal.name}"
         return ShutdownReason(Preempted, cause, advice) if is_preempted else None
 

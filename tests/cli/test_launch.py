@@ -226,7 +226,7 @@ def test_detached_it_returns_at_once_and_stop_ends_it(
     assert "Asked the workers of detached" in type_("stop", path, "--reason", "enough").out
     wait_for(lambda: build_status(read_snapshot(Run.open(path)))["state"] == "stopped")
     wait_for(lambda: "Stopped (enough)" in (path / "jobs/launch.log").read_text())
-    assert "has stopped already (enough)" in type_("stop", path).out
+    assert "detached was stopped (enough) already." in type_("stop", path).out
 
 
 @pytest.mark.parametrize("backend", ["local", "ray"])

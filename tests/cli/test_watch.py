@@ -122,7 +122,14 @@ def test_watching_a_run_ends_with_the_code_of_what_failed(
     assert (result.code, "learning rate" in result.out) == (5, True)
     stopped = make_run(tmp_path / "stopped", tiny_recipe, BOTH)
     stopped.request_stop("lunch")
-    assert modtrain("status", stopped.path, "--watch").code == 3
+    says = f"stopped: lunch; `modtrain launch {stopped.path}` resumes it."
+    watched = modtrain("status", stopped.path, "--watch")
+    assert (watched.code, watched.out.splitlines()[-1]) == (3, says)
+    shown = modtrain("status", stopped.path)
+    assert says.replace(" ", "") in "".join(shown.out.split())
+    catalog = Catalog(tmp_path)
+    catalog.refresh()
+    assert "stopped  stopped (lunch), 0%, epoch 0/3" in list(new_lines(Printed(), catalog.rows()["runs"], []))
 
 
 @pytest.mark.parametrize("words", [("status", "root/run", "--watch"), ("watch", "root")])

@@ -211,6 +211,25 @@ def test_the_last_line_of_a_log_is_a_reason_only_where_it_is_an_error(
     assert launch.failure(member) == reason
 
 
+def test_a_cancelled_launch_has_one_word_for_it(
+    tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT)
+    view = LaunchView(Launch(run, "local", BackendOptions()), time.monotonic())
+    run.request_stop("cancelled", kind="cancelled")
+    view.launch.members[0].end(3)
+    monkeypatch.setattr(view.launch, "watch", lambda notify: [[]])
+    assert view.follow() == 3
+    words = f"cancelled; `modtrain launch {run.path}` resumes it."
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[-3].split()[1:], lines[-1]) == (
+        ["generator+discriminator", "cancelled"],
+        "C" + words.replace(";", ".")[1:],
+    )
+    assert "stopped" not in "".join(lines).lower()
+    assert words in " ".join(typed("status", run.path).out.split())
+
+
 def test_a_status_that_cannot_be_read_is_said_once_and_the_launch_goes_on(
     tmp_path: Path, tiny_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

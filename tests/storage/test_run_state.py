@@ -64,6 +64,7 @@ CASES = {
     "stopped before it began, its job withdrawn": Case(submitted=True, job="ended", stop="asked", worker="stopped"),
     "cancelled before it began": Case(submitted=True, stop="cancelled", worker="cancelled"),
     "cancelled before it began, job ended": Case(submitted=True, job="ended", stop="cancelled", worker="cancelled"),
+    "cancelled as it began": Case(submitted=True, job="ended", exit_code=3, stop="cancelled", worker="cancelled"),
     "pruned before it began": Case(submitted=True, stop="pruned", worker="pruned"),
     "failed before its first report": Case(submitted=True, stop="worker_failed", worker="failed"),
     "another one failed before it began": Case(submitted=True, stop="worker_failed", sender="x", worker="stopped"),

@@ -31,9 +31,10 @@
           ),
         ];
       });
+      const stop = run.interruption ?? run.stop;
       M.fresh(
         facts,
-        [run.recipe, run.seed, run.device, run.placement, run.created_at, run.stop, run.sweep, run.versions],
+        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.sweep, run.versions],
         () =>
           M.facts([
             ["recipe", M.name(run.recipe ?? "")],
@@ -47,7 +48,7 @@
                 ? null
                 : M.el("a", { href: M.links.sweep(run.sweep) }, M.name(M.called(run.sweep))),
             ],
-            ["stop request", run.stop ? M.name(run.stop) : null],
+            [run.interruption ? "stopped" : "stop request", stop ? M.name(stop) : null],
             [
               "software",
               Object.entries(run.versions ?? {})
