@@ -252,6 +252,7 @@ def test_a_cluster_without_a_cpu_is_an_error(tmp_path: Path) -> None:
         bundle_for([0.0], [0.0], jobs(tmp_path, 1))
 
 
+@pytest.mark.slow
 def test_the_worker_of_a_lost_node_moves_to_another_node_and_resumes(
     raylets: Any, tmp_path: Path, tiny_recipe: Path
 ) -> None:
