@@ -42,4 +42,5 @@ def group(test: str) -> str:
 
     Its nodes cost some ten seconds of CPU time, which each further process with such a test would spend again.
     """
-    return "raylets" if "scheduling/test_ray.py::" in test or "[ray" in test else test.partition("::")[0]
+    uses_raylets = any(part in test for part in ("scheduling/test_ray.py::", "[ray", "::test_on_ray_"))
+    return "raylets" if uses_raylets else test.partition("::")[0]

@@ -225,9 +225,10 @@ def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_pat
     assert checkpoint_times(sweep, 0) == before
 
 
-def test_on_ray_the_same_values_give_the_same_weights(four: Sweep, tmp_path: Path) -> None:
+def test_on_ray_the_same_values_give_the_same_weights(raylets: Any, four: Sweep, tmp_path: Path) -> None:
     sweep = made(tmp_path / "ray", {"seed": [1, 2], "lr": [0.005]}, metric="mean")
-    assert [trial.state for trial in run(sweep, "ray", ONE_THREAD, at_once=2)] == ["finished", "finished"]
+    options = BackendOptions(address=raylets.address, profile=Profile(cpus=1))
+    assert [trial.state for trial in run(sweep, "ray", options, at_once=2)] == ["finished", "finished"]
     assert [weights_of(run_of(sweep, n)) for n in (0, 1)] == [weights_of(run_of(four, n)) for n in (0, 1)]
 
 
