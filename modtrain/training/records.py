@@ -14,15 +14,15 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from modtrain.errors import Diverged, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.process_identity import job_id
 from modtrain.storage.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class MetricsWriter:
 
         Diverged names the first loss that is NaN or Inf.
         """
+        import torch
+
         if not self._pending:
             return False
         values_by_name: dict[str, list[float]] = {}
@@ -88,15 +90,14 @@ class MetricsWriter:
 class WorkerEvents:
     """When a worker started, waited for a peer, and exited: the lines of `workers.jsonl`."""
 
-    def __init__(self, run: Run, modules: Iterable[str], device: str) -> None:
+    def __init__(self, run: Run, modules: Iterable[str]) -> None:
         self._paths = [run.workers_path(module) for module in modules]
-        self._device = device
         self._writer = ""
 
-    def record_start(self, writer: str, step: int) -> None:
+    def record_start(self, writer: str, step: int, device: str) -> None:
         """Training starts or continues at a step; `writer` is the writer id of the checkpoints to come."""
         self._writer = writer
-        process = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id(), "device": self._device}
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "job": job_id(), "device": device}
         self._write("began", **process, step=step)
 
     def record_wait(self, peer: str, seconds: float, *, epoch: int, step: int) -> None:

@@ -41,9 +41,9 @@ class ShutdownReason:
             outcome = f"left, but publishing failed ({storage_error}); the steps since the last checkpoint are lost"
         return self.kind(f"{self.cause}: {outcome}{self.advice}.")
 
-    def error_at_start(self) -> ModtrainError:
-        """The exception to raise where storage has not let the training begin."""
-        return self.kind(f"{self.cause}: left before training began, since storage does not answer{self.advice}.")
+    def error_at_start(self, why: str = "") -> ModtrainError:
+        """The exception to raise before training has begun; `why` it has not yet, where that is to be said."""
+        return self.kind(f"{self.cause}: left before training began{why}{self.advice}.")
 
 
 class Shutdown:
@@ -76,11 +76,21 @@ class Shutdown:
 
     def reason(self) -> ShutdownReason | None:
         """Why to publish and exit now; None to continue training. RunMoved where the run is no longer there."""
+        now = time.monotonic()
+        return self._reason(now, is_time_over=self._is_time_over(now))
+
+    def check_start(self) -> None:
+        """Raise the reason to exit before training begins: the parts of a start may take long on a busy machine.
+
+        A time limit is none: every job trains one batch.
+        """
+        if (reason := self._reason(time.monotonic(), is_time_over=False)) is not None:
+            raise reason.error_at_start()
+
+    def _reason(self, now: float, *, is_time_over: bool) -> ShutdownReason | None:
         advice = f"; launch {self._run.name} again to go on"
         if self._signal is signal.SIGINT:
             return ShutdownReason(Interrupted, "Interrupted", advice)
-        now = time.monotonic()
-        is_time_over = self._is_time_over(now)
         is_preempted = is_time_over or self._signal is not None
         if not is_preempted and now - self._stop_checked_at < STOP_POLL_S:
             return None

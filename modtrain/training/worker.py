@@ -56,7 +56,8 @@ class Worker:
         *,
         device: str,
     ) -> None:
-        """Build the modules and resume from their newest checkpoints."""
+        """Build the modules and resume from their newest checkpoints; what requests an exit meanwhile is obeyed."""
+        shutdown.check_start()
         self.run = run = accept_recipe(run)
         self.heartbeat, self.shutdown, self.events, self.device = heartbeat, shutdown, events, device
         recipe = recipe_of(run)
@@ -66,6 +67,7 @@ class Worker:
                 "Restore the recipe as it was when the run was created."
             )
         params = params_of(run.spec, recipe)
+        shutdown.check_start()
         self.data = data_of(run.spec, recipe, params).train
         stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))
         self.timeline = Timeline(
@@ -74,7 +76,11 @@ class Worker:
             schedule_epochs=run.spec.schedule_epochs,
         )
         self.writer = uuid.uuid4().hex
-        self.learners = [Learner(run, recipe, params, name, device=device, writer=self.writer) for name in modules]
+        self.learners: list[Learner] = []
+        for name in modules:
+            shutdown.check_start()
+            self.learners.append(Learner(run, recipe, params, name, device=device, writer=self.writer))
+        shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
         self.progress = Progress(self.timeline, self.learners, heartbeat, self.timer)
@@ -82,6 +88,7 @@ class Worker:
         seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self.nets = self._build_nets()
+        shutdown.check_start()
 
     @property
     def is_finished(self) -> bool:

@@ -7,9 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from modtrain import plugins
 from modtrain.errors import (
@@ -27,11 +25,12 @@ from modtrain.errors import (
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import GIVEN_GPUS, Heartbeat
 from modtrain.storage.run import Run
-from modtrain.training.learner import choose_device
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.trackers.base import Subject, Tracking
-from modtrain.training.worker import Worker
+
+if TYPE_CHECKING:
+    from modtrain.training.worker import Worker
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -53,24 +52,15 @@ def work(
     after a wait for a peer has timed out: true raises Preempted, so that the job is continued later, instead of
     PeerTimeout.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
-    device = choose_device(run.spec.device, index)
-    shutdown = Shutdown(run, leave_after_s)
-    events = WorkerEvents(run, modules, device)
-    given = os.environ.get(GIVEN_GPUS, "") if run.spec.device != "cpu" else ""
-    gpus = int(given) if given.isdecimal() else None
-    if gpus and device == "cpu":
-        log.warning("The job was given %s, but PyTorch sees none: the worker trains on the CPU", counted(gpus, "GPU"))
-    facts = {"run": str(run.path), "epochs": run.spec.epochs, "device": device, "gpus": gpus}
-    heartbeat = Heartbeat(map(run.heartbeat_path, modules), **facts)
+    shutdown, events = Shutdown(run, leave_after_s), WorkerEvents(run, modules)
+    heartbeat = Heartbeat(map(run.heartbeat_path, modules), run=str(run.path), epochs=run.spec.epochs)
     start = _Start(run, modules, shutdown, heartbeat)
     worker: Worker | None = None
     state, code, trouble = "finished", 0, None
     with _log_to_files(run, modules), shutdown, start, heartbeat:
         try:
-            worker = start.retry(lambda: Worker(run, modules, heartbeat, shutdown, events, device=device))
+            device = _choose_device(run, modules, threads, heartbeat, shutdown)
+            worker = start.retry(lambda: _build(run, modules, heartbeat, shutdown, events, device))
             heartbeat.report(steps=worker.timeline.steps, trouble=None)
             if worker.is_finished:
                 log.info("Finished already, at step %d", worker.position.step)
@@ -98,6 +88,35 @@ def work(
             events.record_exit(state, code, trouble, worker.position.step if worker else None)
 
 
+def _choose_device(
+    run: Run, modules: Sequence[str], threads: int | None, heartbeat: Heartbeat, shutdown: Shutdown
+) -> str:
+    """The device of the worker, which its heartbeat has from now on; loads PyTorch, which takes a while."""
+    shutdown.check_start()
+    import torch
+
+    from modtrain.training.learner import choose_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
+    device = choose_device(run.spec.device, index)
+    given = os.environ.get(GIVEN_GPUS, "") if run.spec.device != "cpu" else ""
+    gpus = int(given) if given.isdecimal() else None
+    if gpus and device == "cpu":
+        log.warning("The job was given %s, but PyTorch sees none: the worker trains on the CPU", counted(gpus, "GPU"))
+    heartbeat.report(device=device, gpus=gpus)
+    return device
+
+
+def _build(
+    run: Run, modules: Sequence[str], heartbeat: Heartbeat, shutdown: Shutdown, events: WorkerEvents, device: str
+) -> Worker:
+    from modtrain.training.worker import Worker
+
+    return Worker(run, modules, heartbeat, shutdown, events, device=device)
+
+
 class _Start:
     """The start of a worker, tried again while storage fails, so that a moment without it ends no run."""
 
@@ -118,7 +137,7 @@ class _Start:
     def _poll(self) -> None:
         self._heartbeat.report(trouble=self._backoff.trouble)
         if (reason := self._shutdown.reason()) is not None:
-            raise reason.error_at_start()
+            raise reason.error_at_start(", since storage does not answer")
 
 
 def _describe(error: BaseException, recipe: str) -> str:
@@ -130,7 +149,7 @@ def _describe(error: BaseException, recipe: str) -> str:
 
 def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:
     step = worker.position.step
-    worker.events.record_start(worker.writer, step)
+    worker.events.record_start(worker.writer, step, worker.device)
     for learner in worker.learners:
         learner.metrics.resume(step)
     modules = tuple(learner.name for learner in worker.learners)

@@ -77,7 +77,7 @@ def test_a_process_of_this_machine_is_known_to_be_alive_or_dead_at_once(run: Run
 def test_a_worker_that_recorded_its_end_is_not_lost_although_its_last_heartbeat_could_not_be_written(run: Run) -> None:
     for pid, state in ((7, "lost"), (8, "failed")):
         beat(run, "generator", host=socket.gethostname(), pid=pid, started=1)
-        events = WorkerEvents(run, ["generator"], "cpu")
+        events = WorkerEvents(run, ["generator"])
         events._write("left", host=socket.gethostname(), pid=8, state="failed", exit_code=6, trouble="No space left")
         status = status_by(run, Liveness())
         assert status["modules"]["generator"]["state"] == state, pid

@@ -118,7 +118,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
     now = 0.0
     monkeypatch.setattr("modtrain.training.progress.time", SimpleNamespace(monotonic=lambda: now))
     shutdown, heartbeat = Shutdown(run), Heartbeat(map(run.heartbeat_path, run.modules))
-    worker = Worker(run, run.modules, heartbeat, shutdown, WorkerEvents(run, run.modules, "cpu"), device="cpu")
+    worker = Worker(run, run.modules, heartbeat, shutdown, WorkerEvents(run, run.modules), device="cpu")
     shown = {}
     for epoch in range(2):
         worker.progress.start_epoch(worker.position)

@@ -74,7 +74,7 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
                 [module],
                 Heartbeat([run.heartbeat_path(module)]),
                 shutdown,
-                WorkerEvents(run, [module], "cpu"),
+                WorkerEvents(run, [module]),
                 device="cpu",
             )
             for module in recipe.modules

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 
-from modtrain.errors import RunMoved, StorageError
+from modtrain.errors import RunMoved, StorageError, error_of
 from modtrain.storage import filesystem
+from modtrain.training import shutdown, worker
 from tests.support.faults import Faults
 from tests.support.runs import finish, make_run
 
@@ -85,3 +88,35 @@ def test_a_worker_whose_run_was_moved_exits_and_creates_nothing_at_the_old_place
     thread.join(timeout=60)
     assert [getattr(error, "exit_code", None) for error in errors] == [6]
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "state"),
+    [
+        ("accept_recipe", 3, "stopped"),
+        ("data_of", 75, "preempted"),
+        ("Learner", 3, "stopped"),
+        ("Peers", 75, "preempted"),
+    ],
+)
+def test_a_starting_worker_that_is_asked_to_exit_does_not_build_the_rest(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch, part: str, code: int, state: str
+) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, TOGETHER)
+    monkeypatch.setattr(shutdown, "STOP_POLL_S", 0.0)
+    original, built = getattr(worker, part), []
+
+    def build(*values: object, **options: object) -> object:
+        built.append(part)
+        if code == 3:
+            run.request_stop("lunch")
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*values, **options)
+
+    monkeypatch.setattr(worker, part, build)
+    with pytest.raises(error_of(code), match=": left before training began"):
+        finish(run)
+    report = run.read_report("generator")
+    assert (built, report.state, report.exit_code) == ([part], state, code)
+    assert run.store("generator").versions() == []

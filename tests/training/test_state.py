@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from modtrain.errors import InputError, StopRequested
+from modtrain.errors import InputError, Preempted
 from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.training.learner import Learner
 from modtrain.training.random_state import kept_random_state, seed_all
+from modtrain.training.worker_process import work
 from tests.support.runs import finish, make_run, weights_of
 
 TOGETHER = [["generator", "discriminator"]]
@@ -43,12 +44,10 @@ def test_a_schedule_and_an_optimizer_with_numpy_numbers_and_draws_of_every_gener
     both = [make_run(tmp_path / name, recipe, TOGETHER, epochs=4) for name in ("whole", "stopped")]
     finish(both[0])
     stopped = both[1]
-    stopped.request_stop("for once")
     for _ in range(3):
-        with pytest.raises(StopRequested):
-            finish(stopped)
+        with pytest.raises(Preempted):
+            work(stopped, stopped.modules, threads=1, leave_after_s=0.001)
         np.random.rand()
-    stopped.clear_stop()
     finish(stopped)
     assert weights_of(both[0]) == weights_of(stopped)
 

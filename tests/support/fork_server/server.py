@@ -24,6 +24,7 @@ from stand_in import FORK_OF, kind
 F_SETSIG = 10
 PRELOADED = (
     "torch",
+    "modtrain.training.worker",
     "modtrain.training.worker_process",
     "modtrain.training.evaluation",
     "modtrain.training.recipe_check.check",
