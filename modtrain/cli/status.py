@@ -149,9 +149,6 @@ class RunView:
 
         self.history.refresh()
         current = build_status(read_snapshot(self.run, self.liveness, jobs=self._ask_scheduler()))
-        for module in current["modules"].values():
-            for peer, used in module["peers"].items():
-                used["behind_steps"] = self._behind_steps(peer, used["version"])
         for worker in current["workers"]:
             worker["restarts"] = count_restarts(self.history.events(worker["modules"][0]))
         return {**current, "alarms": [vars(alarm) for alarm in find_alarms(current, self.history)]}
@@ -209,12 +206,6 @@ class RunView:
         for alarm in current["alarms"]:
             if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):
                 echo(terminal.plain(f"! {alarm['says']} {alarm['do']}"))
-
-    def _behind_steps(self, peer: str, version: int | None) -> int | None:
-        """Steps of a peer between the version that was used and its newest."""
-        versions = self.history.versions(peer) if peer in self.run.modules else []
-        step = next((each.step for each in reversed(versions) if each.version == version), None)
-        return None if step is None else max(0, versions[-1].step - step)
 
     def _ask_scheduler(self) -> Mapping[int, WorkerJob]:
         """The jobs by worker, where they are a scheduler's, from a request that is at most `JOBS_S` old."""

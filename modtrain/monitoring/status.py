@@ -141,14 +141,19 @@ def _position(module: ModuleSnapshot) -> tuple[int, int]:
 
 
 def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
-    """By peer the version that the newest version was trained against, and how many versions it is behind by now."""
+    """By peer the version that the newest version was trained against, and how far it is behind by now.
+
+    In versions, and in steps of the peer (None where the version does not record its own).
+    """
     peers = {}
     for name, used in newest.peers.items() if newest else ():
         version = next(iter(used["versions"]), None)
         current = snapshot.modules[name].newest if name in snapshot.modules else None
         # A peer is read before the module, which may have used a newer version of it meanwhile.
         behind = max(0, current.version - version) if current and version is not None else 0
-        own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": None}
+        step = integer(used.get("step"))
+        behind_steps = max(0, current.step - step) if current and step is not None else None
+        own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": behind_steps}
         peers[name] = {**own, "ensemble": len(used["versions"])}
     return peers
 

@@ -34,7 +34,8 @@ class Checkpoint:
     files: dict[str, dict[str, Any]]
     metrics: dict[str, float]
     peers: dict[str, dict[str, Any]]
-    """Lineage: by peer the `versions` that this one was trained against, newest first, and the newest one's `epoch`."""
+    """Lineage: by peer the `versions` that this one was trained against, newest first, and the newest one's `epoch` and
+    `step`."""
     writer: str
     published_at: float
     """Unix time by the writer's clock: for display, never compared with another machine's clock."""
@@ -120,7 +121,8 @@ def unsealed(line: bytes, path: Path) -> Checkpoint | None:
 def _is_peer(peer: Any) -> bool:
     if not isinstance(peer, dict) or number(peer.get("epoch")) is None or not isinstance(peer.get("versions"), list):
         return False
-    return all(number(version) is not None for version in peer["versions"])
+    numbers = [*peer["versions"], *([peer["step"]] if peer.get("step") is not None else [])]
+    return all(number(each) is not None for each in numbers)
 
 
 def _is_file(values: Any) -> bool:

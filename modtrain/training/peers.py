@@ -72,9 +72,13 @@ class Peers:
         return {name: [net for _, net in peer.versions] for name, peer in self._peers.items()}
 
     def lineage(self, reads: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """Versions loaded of each peer in `reads` (peer: how many), newest first, and the epoch of the newest."""
+        """Versions loaded of each peer in `reads` (peer: how many), newest first; epoch and step of the newest."""
         return {
-            name: {"versions": [c.version for c, _ in peer.versions[: reads[name]]], "epoch": peer.epoch}
+            name: {
+                "versions": [c.version for c, _ in peer.versions[: reads[name]]],
+                "epoch": peer.epoch,
+                "step": peer.versions[0][0].step if peer.versions else None,
+            }
             for name, peer in self._peers.items()
             if name in reads
         }

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from modtrain.monitoring.status import build_status
 from modtrain.scheduling.launcher_lock import claim
 from modtrain.storage.checkpoint import META, WEIGHTS
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from tests.support.command import Terminal
 from tests.support.runs import finish, make_run
 from tests.support.serving import served
@@ -79,6 +81,21 @@ def test_a_peer_that_published_while_the_run_was_read_is_not_ahead_of_itself(
     Publisher(run.store("discriminator"), "worker").publish({WEIGHTS: b"w"}, epoch=1, step=10, peers=peers)
     status = json.loads(type_("status", run.path, "--json").out)
     assert status["modules"]["discriminator"]["peers"]["generator"]["behind"] == 0
+
+
+def test_while_a_run_trains_it_is_said_how_many_steps_a_peer_is_behind(
+    tmp_path: Path, tiny_recipe: Path, type_: Terminal
+) -> None:
+    run = make_run(tmp_path / "apples", tiny_recipe, [["generator"], ["discriminator"]], epochs=4)
+    publisher = Publisher(run.store("discriminator"), "worker")
+    publisher.publish({WEIGHTS: b"w"}, epoch=0, step=5)
+    peers = {"discriminator": {"versions": [0], "epoch": 0, "step": 5}}
+    Publisher(run.store("generator"), "worker").publish({WEIGHTS: b"w"}, epoch=0, step=10, peers=peers)
+    publisher.publish({WEIGHTS: b"w"}, epoch=0, step=30)
+    run.published_path("discriminator").unlink()  # a launch does not read it, and it may be older than the folders
+    shown = build_status(read_snapshot(run))["modules"]["generator"]["peers"]["discriminator"]
+    assert (shown["behind"], shown["behind_steps"]) == (1, 25)
+    assert "discriminator v0, 1 behind (25 steps)" in type_("status", run.path).out
 
 
 def test_a_worker_that_was_killed_after_its_last_checkpoint_is_finished(run: Run, type_: Terminal) -> None:

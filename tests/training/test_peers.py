@@ -169,7 +169,7 @@ def test_a_version_that_does_not_fit_leaves_the_peer_that_is_there_and_the_wait_
     assert caplog.text.count("Skipped version 1") == 1
     publish(fitting, 2)
     refresh(2)
-    assert peers.lineage({"discriminator": 1})["discriminator"]["versions"] == [2]
+    assert peers.lineage({"discriminator": 1}) == {"discriminator": {"versions": [2], "epoch": 2, "step": 2}}
 
 
 def test_a_stop_request_ends_a_wait(tmp_path: Path, tiny_recipe: Path) -> None:
