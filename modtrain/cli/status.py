@@ -1,6 +1,7 @@
 """`status` and `watch`: one run, or all runs of a folder, once or continuously.
 
-On a terminal the view is updated in place; elsewhere a line is printed whenever something has changed.
+On a terminal the view is updated in place; elsewhere lines are printed: for what has changed, and for each
+worker once in a while.
 """
 
 from __future__ import annotations

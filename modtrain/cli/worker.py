@@ -58,7 +58,8 @@ def stop(
 ) -> None:
     """Ask the workers of a run to publish and exit.
 
-    They do so at their next batch. `modtrain launch RUN` resumes the run. A sweep can be stopped as well.
+    They do so at their next batch, those that still start at once. `modtrain launch RUN` resumes the run. A sweep can
+    be stopped as well.
     """
     from modtrain.storage.run import Run
 

@@ -79,6 +79,7 @@ def agreed(root: Path, name: str, terminal: Terminal) -> dict[str, Any]:
         for key in MODULE:
             assert of_row[key] == of_page[key] == of_status[key], key
         assert lane["versions"][-1]["version"] == of_page["version"]
+    assert page["run"]["interruption"] == status["interruption"]
     assert page["run"]["epoch"] == min(module["epoch"] for module in page["modules"])
     assert [worker["state"] for worker in page["workers"]] == [worker["state"] for worker in status["workers"]]
     assert {status["state"], *(module["state"] for module in page["modules"])} <= DESCRIPTIONS.keys()
@@ -96,10 +97,13 @@ def test_of_a_live_run(tmp_path: Path, tiny_recipe: Path, terminal: Terminal) ->
 
 
 def test_of_a_killed_run(tmp_path: Path, tiny_recipe: Path, terminal: Terminal) -> None:
-    halfway(tmp_path, "one", tiny_recipe, ended_process())
+    run = halfway(tmp_path, "one", tiny_recipe, ended_process())
     status = agreed(tmp_path, "one", terminal)
     assert (status["state"], status["epoch"], status["left_s"]) == ("lost", 1, None)
     assert status["progress"] > 0
+    assert status["interruption"] is None
+    run.request_stop("cancelled", kind="cancelled")
+    assert agreed(tmp_path, "one", terminal)["interruption"] == f"cancelled; `modtrain launch {run.path}` resumes it."
 
 
 def test_of_a_finished_run(tmp_path: Path, tiny_recipe: Path, terminal: Terminal) -> None:

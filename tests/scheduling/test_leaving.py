@@ -115,6 +115,7 @@ def test_cancel_has_the_launcher_end_the_jobs_that_only_it_can_end(tiny_recipe: 
     started.start()
     Record(backend="ray", needs_launcher=True, jobs={0: JobId("ray", "run.generator@log")}).write(run)
     job = str(started.members[0].id)
+    os.kill(int(job.split(":")[1]), signal.SIGSTOP)  # it cannot exit by itself, as a starting worker does
     watching = threading.Thread(target=lambda: list(started.watch(lambda message: None)))
     watching.start()
     result = typed("cancel", run.path)
