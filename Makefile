@@ -13,12 +13,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 UV := $(or $(UV),$(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv))
 INSTALL = $(UV) pip install --python $(BIN)/python
 # More at a time than there are cores, since most tests wait; in the groups and the order of tests/support/order.py.
-PYTEST := $(BIN)/pytest --fail-on-skip -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --fail-on-skip -n 5 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of Pythons: each would compile PyTorch and the tests again.
 unexport PYTHONDONTWRITEBYTECODE
+# Debian's packages are installed and the tests compiled while mypy runs.
+MAKEFLAGS += --jobs=3
 
-.PHONY: demo install check test test-all test-runtime system-packages clean
+.PHONY: demo install check compiled-tests test test-all test-runtime system-packages clean
 
 demo: install
 	$(BIN)/modtrain launch --nodes 3
@@ -30,10 +32,14 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check system-packages
+# Each process of pytest-xdist would do it by itself.
+compiled-tests: $(VENV)/.installed-test
+	$(BIN)/pytest --collect-only -qq >/dev/null
+
+test: check compiled-tests system-packages
 	$(PYTEST) -m "not slow"
 
-test-all: check system-packages
+test-all: check compiled-tests system-packages
 	$(PYTEST)
 
 # A module that needs a package which only the tests install would fail at its first user.

@@ -17,7 +17,7 @@ from modtrain.sweeps.sweep import Sweep, SweepSpec, new_sweep
 from tests.support.command import Terminal
 from tests.support.runs import finish, make_run
 
-COMMANDS = ("status", "stop", "history", "log", "cancel", "evaluate", "worker")
+COMMANDS = ("status", "worker", "stop", "history", "log", "cancel", "evaluate")
 
 
 @pytest.fixture
