@@ -13,7 +13,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 UV := $(or $(UV),$(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv))
 INSTALL = $(UV) pip install --python $(BIN)/python
 # More at a time than there are cores, since most tests wait; in the groups and the order of tests/support/order.py.
-PYTEST := $(BIN)/pytest --fail-on-skip -n 5 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --fail-on-skip -n 4 --dist loadfile --no-loadscope-reorder
 
 # The tests start hundreds of Pythons: each would compile PyTorch and the tests again.
 unexport PYTHONDONTWRITEBYTECODE

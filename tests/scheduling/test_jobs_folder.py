@@ -142,6 +142,7 @@ def test_the_command_in_the_first_lines_of_a_config_is_accepted(path: Path, data
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # about 30 s of CPU time, and the cores may be busy
 def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> None:
     """Two joint steps: the encoder-decoder alone in the first, all three modules in the second."""
