@@ -9,7 +9,7 @@ import keyword
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
@@ -38,6 +38,18 @@ class Evaluation:
     """Named values in the order in which they are shown. Infinity is allowed."""
     grid: Tensor | None = None
     """Sample images as one picture: uint8 of shape (height, width, 3), on any device."""
+
+
+class Memory(Protocol):
+    """What a loss keeps from one step to the next, such as a pool of earlier images."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """All of it, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> object:
+        """Take over a state; its tensors are on the CPU."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,10 +97,12 @@ class Module:
     """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
+    memory: Callable[[Params], Memory] | None = None
+    """`memory(params)` makes the Memory of the loss, its `nets.memory`: saved, and restored when a run resumes."""
 
     def __post_init__(self) -> None:
-        for name in ("build", "loss", "optimizer", "schedule"):
-            _check_callable(name, getattr(self, name), "a module", optional=name == "schedule")
+        for name in ("build", "loss", "optimizer", "schedule", "memory"):
+            _check_callable(name, getattr(self, name), "a module", optional=name in ("schedule", "memory"))
         for name in ("updates", "ema"):
             _check_option(name, getattr(self, name))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modtrain.data.base import Data
 from modtrain.errors import InputError
 from modtrain.plugins import calling, place_of
-from modtrain.recipes.base import Evaluation, Module
+from modtrain.recipes.base import Evaluation, Memory, Module
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +87,21 @@ def build_optimizer(name: str, module: Module, weights: list[Parameter], params:
             f"`optimizer` of {name} ({where}) returned {describe(optimizer)}; it must return a torch.optim.Optimizer."
         )
     return optimizer
+
+
+def build_memory(name: str, module: Module, params: Any) -> Memory | None:
+    """The memory of a module's loss, None where it has none; InputError where it cannot be saved and restored."""
+    if module.memory is None:
+        return None
+    with calling(f"the memory of {name}", module.memory):
+        memory = module.memory(params)
+    for method in ("state_dict", "load_state_dict"):
+        if not callable(getattr(memory, method, None)):
+            raise InputError(
+                f"`memory` of {name} ({place_of(module.memory)}) returned {describe(memory)}, which has no {method}(); "
+                "it must return an object with state_dict() and load_state_dict(state)."
+            )
+    return memory
 
 
 def check_losses(name: str, module: Module, losses: object) -> None:

@@ -20,10 +20,19 @@ class Nets:
     InputError. In `apply` and `evaluate` all modules may be used.
     """
 
-    def __init__(self, versions: Mapping[str, Sequence[Net]], lasts: Mapping[str, Mapping[str, int]]) -> None:
-        """`versions`: networks of each module, newest first. `lasts`: by module, its peers and how many versions."""
+    def __init__(
+        self,
+        versions: Mapping[str, Sequence[Net]],
+        lasts: Mapping[str, Mapping[str, int]],
+        memories: Mapping[str, object] | None = None,
+    ) -> None:
+        """`versions`: networks of each module, newest first. `lasts`: by module, its peers and how many versions.
+
+        `memories`: the memory of each module in training, or None where it has none.
+        """
         self._versions = versions
         self._lasts = lasts
+        self._memories = memories or {}
         self._module: str | None = None
         self._kept: dict[str, tuple[Tensor, frozenset[str]]] = {}
         self._touched: list[set[str]] = []
@@ -53,9 +62,28 @@ class Nets:
             self._versions_of(name)
         return value if self._module in inside else value.detach()
 
+    @property
+    def memory(self) -> Any:
+        """The memory of the module whose loss is computed; InputError where it has none, and outside of a loss."""
+        if self._module is None:
+            raise InputError("nets.memory is used outside of a loss; only the loss of its own module may use it.")
+        if self._touched:
+            raise InputError(
+                f"The loss of {self._module!r} uses nets.memory inside of nets.once, whose result other losses share; "
+                "use it outside."
+            )
+        memory = self._memories.get(self._module)
+        if memory is None:
+            raise InputError(
+                f"The loss of {self._module!r} uses nets.memory, but the module has none; give {self._module!r} a "
+                "`memory` in the recipe."
+            )
+        return memory
+
     def enter(self, module: str | None) -> None:
         """Select the module whose loss is computed next; None allows every network (evaluation, inference)."""
         self._module = module
+        self._touched.clear()  # what an exception may have left
 
     def forget(self) -> None:
         """Drop the results of `once`: the batch has changed."""

@@ -1,4 +1,4 @@
-"""Learner: one module in training: network, optimizer, moving average, training curve, and its checkpoints."""
+"""Learner: one module in training: network, optimizer, average, memory, training curve, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.base import Recipe, resolve
-from modtrain.recipes.contract import build_network, build_optimizer
+from modtrain.recipes.contract import build_memory, build_network, build_optimizer
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
@@ -44,6 +44,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
             group.setdefault("initial_lr", group["lr"])
+        self.memory = build_memory(name, self.module, params)
         self.updates = resolve(self.module.updates, params, "updates", name)
         self.decay = resolve(self.module.ema, params, "ema", name) or 0.0
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
@@ -144,16 +145,22 @@ class Learner:
 
         It is read back twice: at first, and once the optimizer has made steps and has a state of its own.
         """
-        optimizer = self.optimizer.state_dict()
-        state = {"step": step, "optimizer": optimizer, "averaged": self.averaged, "rng": random_state()}
+        parts: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
+        if self.memory is not None:
+            with calling(f"the memory of {self.name}", self.module.memory):
+                parts["memory"] = self.memory.state_dict()
         if self._unchecked_states:
             self._unchecked_states -= 1
-            if entry := serialization.unreadable_entry(optimizer):
-                raise InputError(
-                    f"The state of the optimizer of {self.name} cannot be resumed: its entry {entry} is neither a "
-                    "tensor nor a plain value. Keep it out of the optimizer's state_dict."
-                )
-        return serialization.pack_state(state)
+            for part, state in parts.items():
+                self._check_readable(part, state)
+        return serialization.pack_state({"step": step, **parts, "averaged": self.averaged, "rng": random_state()})
+
+    def _check_readable(self, part: str, state: Any) -> None:
+        if entry := serialization.unreadable_entry(state).strip():
+            raise InputError(
+                f"The state of the {part} of {self.name} cannot be resumed: its entry {entry} is neither a "
+                f"tensor nor a plain value. Keep it out of the {part}'s state_dict."
+            )
 
     def resumable(self) -> dict[int, Checkpoint]:
         """Full checkpoints by step; of two at the same step the newer."""
@@ -170,6 +177,9 @@ class Learner:
             serialization.load_weights(self.net, files[WEIGHTS])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.averaged = saved["averaged"]
+            if self.memory is not None:
+                with calling(f"the memory of {self.name}", self.module.memory):
+                    self.memory.load_state_dict(saved["memory"])
             if self.average is not None:
                 serialization.load_weights(self.average, files[EMA])
             set_random_state(saved["rng"])

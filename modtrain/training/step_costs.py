@@ -34,7 +34,11 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
     params, device = params_of(run.spec, recipe), choose_device(run.spec.device)
     learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
-    nets = Nets({t.name: [t.net] * most_versions for t in learners}, {t.name: t.reads for t in learners})
+    nets = Nets(
+        {t.name: [t.net] * most_versions for t in learners},
+        {t.name: t.reads for t in learners},
+        {t.name: t.memory for t in learners},
+    )
     with closing(data_of(run.spec, recipe, params).train.epoch(0, seed=0)) as batches:
         batch = {name: value.to(device) for name, value in next(batches).items()}
     return {learner.name: _median_s(learner, nets, batch) for learner in learners}

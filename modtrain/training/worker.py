@@ -230,7 +230,8 @@ class Worker:
 
     def _build_nets(self) -> Nets:
         live = {learner.name: [learner.net] for learner in self.learners}
-        return Nets({**live, **self.peers.nets()}, {learner.name: learner.reads for learner in self.learners})
+        lasts = {learner.name: learner.reads for learner in self.learners}
+        return Nets({**live, **self.peers.nets()}, lasts, {learner.name: learner.memory for learner in self.learners})
 
 
 def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:

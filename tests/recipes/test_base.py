@@ -43,6 +43,7 @@ def module(**values: Any) -> Module:
         ({"a": module(), "b": module(reads=Reads("a"))}, "give a tuple of peers, as in reads="),
         ({"a": module(), "b": module(reads=(module,))}, "give a tuple of peers, as in reads="),
         ({"a": module(frozen_mode="test")}, "allowed are 'eval' and 'train'"),
+        ({"memory": module()}, "Module name 'memory' cannot be used"),
     ],
 )
 def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapping[str, Module], message: str) -> None:
@@ -231,6 +232,21 @@ def test_a_value_that_the_generator_computes_for_its_loss_serves_the_judge_witho
     assert with_graph.grad_fn is not None
     assert values.grad_fn is None
     assert torch.equal(values, with_graph)
+
+
+def test_a_memory_is_reached_in_the_loss_of_its_own_module_and_nowhere_else() -> None:
+    memory = object()
+    nets = Nets({"judge": [Counting(2, 1)], "generator": [Counting(2, 2)]}, {}, {"judge": memory, "generator": None})
+    nets.enter("judge")
+    assert nets.memory is memory
+    with pytest.raises(InputError, match=r"The loss of 'judge' uses nets\.memory inside of nets\.once"):
+        nets.once("fake", lambda: nets.memory.query())
+    nets.enter("generator")
+    with pytest.raises(InputError, match=r"the module has none; give 'generator' a `memory`"):
+        _ = nets.memory
+    nets.enter(None)
+    with pytest.raises(InputError, match=r"nets\.memory is used outside of a loss"):
+        _ = nets.memory
 
 
 def test_a_generator_that_comes_after_the_judge_still_gets_its_graph(nets: Nets) -> None:

@@ -240,6 +240,31 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             "`build` of generator (mine.py, line 28) returned nothing; it must return a torch.nn.Module.",
         ),
         (
+            "ema=0.9",
+            "memory=lambda params: [1]",
+            "`memory` of generator (mine.py, line 39) returned a list, which has no state_dict(); it must return an "
+            "object with state_dict() and load_state_dict(state).",
+        ),
+        (
+            "ema=0.9",
+            "memory=lambda params: __import__('types').SimpleNamespace(state_dict=lambda: {'seen': "
+            "__import__('pathlib').Path('x')}, load_state_dict=print)",
+            "The state of the memory of generator cannot be resumed: its entry ['seen'] (PosixPath) is neither a "
+            "tensor nor a plain value. Keep it out of the memory's state_dict.",
+        ),
+        (
+            "ema=0.9",
+            "memory=lambda params: __import__('types').SimpleNamespace(state_dict=dict, "
+            "load_state_dict=lambda state: state[0])",
+            "Version 0 of generator is intact but does not fit",
+        ),
+        (
+            LOSS,
+            'nets.memory.query(batch["real"]); return {"loss": nets.generator(batch["real"]).square().mean()}',
+            "The loss of 'generator' uses nets.memory, but the module has none; give 'generator' a `memory` in the "
+            "recipe.",
+        ),
+        (
             LOSS,
             'x = nets.generator(batch["real"]).exp(); y = x.sum(); x.mul_(2); return {"loss": y}',
             "The loss of generator failed in {mine}, line 22: RuntimeError: one of the variables needed for gradient ",

@@ -10,10 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 
 from modtrain.errors import InputError, Preempted
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
+from modtrain.training import serialization
 from modtrain.training.worker_process import work
 from tests.support.runs import finish, make_run, start_worker, weights_of
 
@@ -90,6 +92,42 @@ def test_a_stop_request_is_obeyed_with_its_own_exit_code(
     run.clear_stop()
     finish(run)
     assert weights_of(run) == uninterrupted
+
+
+@pytest.fixture
+def pool_recipe(tmp_path: Path, tiny_recipe: Path) -> Path:
+    """The tiny recipe with a discriminator that also sees earlier fakes."""
+    text = tiny_recipe.read_text().replace(
+        "from torch import Tensor, nn\n",
+        "from torch import Tensor, nn\nfrom modtrain.nets.image_pool import ImagePool\n",
+    )
+    text = text.replace("nets.discriminator(fakes(nets))", "nets.discriminator(nets.memory.query(fakes(nets)))")
+    path = tmp_path / "pool.py"
+    path.write_text(text.replace('reads=("generator",),', 'reads=("generator",), memory=lambda params: ImagePool(40),'))
+    return path
+
+
+def test_a_joint_run_whose_loss_has_a_memory_ends_bit_identical_after_a_kill_and_after_each_batch(
+    tmp_path: Path, pool_recipe: Path
+) -> None:
+    values = {"batches": 5, "pause_s": 0.02}
+    whole, killed, left = (
+        make_run(tmp_path / name, pool_recipe, TOGETHER, params=values, epochs=2)
+        for name in ("whole", "killed", "left")
+    )
+    finish(whole)
+    assert in_the_middle(killed, 5, signal.SIGKILL).returncode == -signal.SIGKILL
+    while not left.is_finished(left.modules):
+        with contextlib.suppress(Preempted):
+            work(left, left.modules, threads=1, leave_after_s=0.001)
+    finish(killed)
+    assert weights_of(killed) == weights_of(left) == weights_of(whole)
+    newest = whole.store("discriminator").latest()
+    assert newest is not None
+    published = safetensors.torch.load(whole.store("discriminator").read(newest, "weights.safetensors"))
+    assert set(published) == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    state = serialization.unpack_state(whole.store("discriminator").read(newest, "state.pt"))
+    assert [tuple(image.shape) for image in state["memory"]["images"]] == [(4,)] * 40
 
 
 def test_a_finished_run_launched_again_trains_nothing(tmp_path: Path, tiny_recipe: Path) -> None:

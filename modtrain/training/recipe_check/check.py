@@ -55,7 +55,11 @@ class _Check:
         if self.findings.violations:
             return
         most = max([1, *(last for learner in self._learners for last in learner.reads.values())])
-        nets = Nets({t.name: [t.net] * most for t in self._learners}, {t.name: t.reads for t in self._learners})
+        nets = Nets(
+            {t.name: [t.net] * most for t in self._learners},
+            {t.name: t.reads for t in self._learners},
+            {t.name: t.memory for t in self._learners},
+        )
         for learner in self._learners:
             self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner))
             self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
