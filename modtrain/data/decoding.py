@@ -37,8 +37,34 @@ def decode(
     path: Path, size: int, grey_range: tuple[float, float] | None = None, notify: Notify = lambda remark: None
 ) -> Tensor:
     """Read one image as RGB, resized to size x size (bicubic): uint8 of shape (3, size, size). Raises InputError."""
-    picture = read_rgb(path, grey_range, notify).resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return _resized(read_rgb(path, grey_range, notify), size)
+
+
+def decode_pair(
+    paths: tuple[Path, ...],
+    size: int,
+    grey_range: tuple[float, float] | None = None,
+    notify: Notify = lambda remark: None,
+) -> Tensor:
+    """A pair as uint8 (6, size, size), A in the first three channels: of two files, or of the two halves of one.
+
+    A is the left half; each image is resized by itself. Raises InputError.
+    """
+    pictures = [read_rgb(path, grey_range, notify) for path in paths]
+    if len(pictures) == 1:
+        width, height = pictures[0].size
+        if width < 2:
+            raise InputError(
+                f"{paths[0]} is {width} pixel wide and has no halves; A must be its left half, B its right."
+            )
+        boxes = ((0, 0, width // 2, height), (width // 2, 0, width, height))
+        pictures = [pictures[0].crop(box) for box in boxes]
+    return torch.cat([_resized(picture, size) for picture in pictures])
+
+
+def _resized(picture: Image.Image, size: int) -> Tensor:
+    resized = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
 
 
 def read_rgb(path: Path, grey_range: tuple[float, float] | None = None, notify: Notify = log.warning) -> Image.Image:

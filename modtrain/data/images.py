@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,25 +31,49 @@ MEMORY_BYTES = 2**30
 
 
 Paths = tuple[Path, ...]
+Decode = Callable[[Any, int, tuple[float, float] | None, Notify], Tensor]
+"""Makes an image of one source, as `decode` does of a path."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """A sequence of images that are decoded at every access, uint8 (3, size, size)."""
+    """A sequence of images that are decoded at every access, uint8 (channels, size, size)."""
 
-    paths: Paths
+    sources: Sequence[Any]
+    """What `read` takes: paths of images, or of pairs."""
     size: int
     grey_range: tuple[float, float] | None = None
+    read: Decode = decode
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.sources)
 
     def __getitem__(self, index: int) -> Tensor:
-        return decode(self.paths[index], self.size, self.grey_range)
+        return self.read(self.sources[index], self.size, self.grey_range, lambda remark: None)
 
 
 Pictures = Tensor | Files
-"""Images uint8 (3, size, size): as one tensor (N, 3, size, size), or as files."""
+"""Images uint8 (channels, size, size): as one tensor (N, channels, size, size), or as files. Pairs have 6 channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoDomains:
+    """Test images of the domains A and B."""
+
+    pixels_a: Tensor
+    """uint8 (M, 3, size, size)."""
+    pixels_b: Tensor
+    """uint8 (K, 3, size, size)."""
+
+    @property
+    def a(self) -> Tensor:
+        """Images of domain A, float32 in [-1, 1]."""
+        return as_float(self.pixels_a)
+
+    @property
+    def b(self) -> Tensor:
+        """Images of domain B, float32 in [-1, 1]."""
+        return as_float(self.pixels_b)
 
 
 def find(folder: Path) -> Paths:
@@ -78,41 +103,65 @@ def as_float(pixels: Tensor) -> Tensor:
 def load(
     paths: Paths, size: int, *, grey_range: tuple[float, float] | None = None, memory_bytes: int = MEMORY_BYTES
 ) -> Pictures:
-    """All images that can be decoded, in memory if they fit. Each is decoded once to find the broken ones.
+    """All images that can be decoded, in memory if they fit, by the rule of `load_sources`."""
+    return load_sources(paths, decode, size, grey_range=grey_range, memory_bytes=memory_bytes)[0]
 
-    A broken image is named in a warning and left out. Raises InputError if none is left, or if more than three and more
-    than 1 % are broken. `grey_range` as of `read_rgb`.
+
+def load_sources(
+    sources: Sequence[Any],
+    read: Decode,
+    size: int,
+    *,
+    channels: int = 3,
+    grey_range: tuple[float, float] | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> tuple[Pictures, list[int]]:
+    """What `read` makes of all sources that can be decoded, in memory if it fits, and the numbers of these sources.
+
+    Each is decoded once to find the broken ones: such a one is named in a warning and left out. Raises InputError if
+    none is left, or if more than three and more than 1 % are broken. `grey_range` as of `read_rgb`.
     """
-    keep = len(paths) * 3 * size**2 <= memory_bytes
-    good, broken, remarks = list[Path](), list[str](), list[str]()
-    pictures = torch.empty((len(paths) * keep, 3, size, size), dtype=torch.uint8)
-    for path, result in zip(paths, _decode_all(paths, size, grey_range, remarks.append), strict=True):
+    keep = len(sources) * channels * size**2 <= memory_bytes
+    good, broken, remarks = list[int](), list[str](), list[str]()
+    pictures = torch.empty((len(sources) * keep, channels, size, size), dtype=torch.uint8)
+    for number, result in enumerate(_read_all(sources, read, size, grey_range, remarks.append)):
         if isinstance(result, InputError):
             log.warning("Skipped an image: %s", result)
             broken.append(str(result))
             continue
         if keep:
             pictures[len(good)] = result
-        good.append(path)
+        good.append(number)
     if remarks:
         others = f" The same holds for {counted(len(remarks) - 1, 'other file')}." if len(remarks) > 1 else ""
         log.warning("%s%s", min(remarks), others)
-    allowed = min(max(FEW_BROKEN, int(MAX_BROKEN * len(paths))), len(paths) - 1)
+    _refuse_many(broken, len(sources))
+    if keep:
+        return pictures[: len(good)], good
+    return Files([sources[number] for number in good], size, grey_range, read), good
+
+
+def in_memory(pictures: Pictures) -> Tensor:
+    """The pictures as one tensor."""
+    return torch.stack([pictures[index] for index in range(len(pictures))])
+
+
+def _refuse_many(broken: list[str], count: int) -> None:
+    allowed = min(max(FEW_BROKEN, int(MAX_BROKEN * count)), count - 1)
     if len(broken) > allowed:
         named = "\n  ".join(broken[:NAMED] + [f"and {len(broken) - NAMED} more"] * (len(broken) > NAMED))
         raise InputError(
-            f"{len(broken)} of {len(paths)} images cannot be read, more than the {allowed} that are left out; "
+            f"{len(broken)} of {count} images cannot be read, more than the {allowed} that are left out; "
             f"repair or remove them:\n  {named}"
         )
-    return pictures[: len(good)] if keep else Files(tuple(good), size, grey_range)
 
 
-def _decode_all(
-    paths: Paths, size: int, grey_range: tuple[float, float] | None, notify: Notify
+def _read_all(
+    sources: Sequence[Any], read: Decode, size: int, grey_range: tuple[float, float] | None, notify: Notify
 ) -> Iterator[Tensor | InputError]:
-    def one(path: Path) -> Tensor | InputError:
+    def one(source: Any) -> Tensor | InputError:
         try:
-            return decode(path, size, grey_range, notify)
+            return read(source, size, grey_range, notify)
         except InputError as error:
             if fault_of(error):  # storage that does not answer makes no image a broken one
                 raise
@@ -120,5 +169,5 @@ def _decode_all(
 
     step = 256  # bounds the decoded images in memory that are not kept
     with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
-        for first in range(0, len(paths), step):
-            yield from pool.map(one, paths[first : first + step])
+        for first in range(0, len(sources), step):
+            yield from pool.map(one, sources[first : first + step])

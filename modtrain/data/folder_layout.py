@@ -1,0 +1,64 @@
+"""Layouts of a data set's folder: the images of its subfolders, and the errors where they are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modtrain.data.images import SUFFIXES, Paths, find
+from modtrain.errors import InputError, did_you_mean
+
+LISTED = 12
+"""Number of entries of a folder that an error lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderLayout:
+    """What a data set of one kind looks like."""
+
+    kind: str
+    """As in "an unpaired data set"."""
+    needed: str
+    """The subfolders without which there is nothing to train on, in words."""
+    branches: Mapping[str, str]
+    """Subfolders and what they hold, for the picture in an error."""
+
+    def check_dataroot(self, dataroot: Path) -> None:
+        """Raises InputError if it is no folder."""
+        if dataroot.is_dir():
+            return
+        if dataroot.exists():
+            raise InputError(
+                f"--dataroot {dataroot} is a file, but must be a folder with {self.needed}: unpack it first."
+            )
+        siblings = [folder.name for folder in subfolders(dataroot.absolute().parent)]
+        raise InputError(f"--dataroot {dataroot} does not exist.{did_you_mean(dataroot.name, siblings)}")
+
+    def images(self, dataroot: Path, name: str, suggestion: str = "") -> Paths:
+        """The images of a subfolder. Raises InputError if there are none; `suggestion` follows a missing folder."""
+        folder = dataroot / name
+        if not folder.is_dir():
+            raise InputError(self.violation(dataroot, f"there is no folder {name}{suggestion}"))
+        if files := find(folder):
+            return files
+        allowed = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise InputError(self.violation(dataroot, f"{name} holds no image ({allowed}), only {_listing(folder)}"))
+
+    def violation(self, dataroot: Path, reason: str) -> str:
+        """An error's text, with the layout as it should be and the folder's content."""
+        last = list(self.branches)[-1]
+        branches = [f"  {'└' if name == last else '├'}── {name}/  {what}" for name, what in self.branches.items()]
+        tree = "\n".join([f"  {dataroot.name or dataroot}/", *branches])
+        return f"{dataroot} is not {self.kind}: {reason}. Expected:\n{tree}\nIt contains: {_listing(dataroot)}."
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Sorted; none if there is no such folder."""
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _listing(folder: Path) -> str:
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    more = [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
+    return ", ".join(names[:LISTED] + more) or "nothing"

@@ -1,0 +1,118 @@
+"""Paired data for recipes that translate an image into its partner: folders of pairs, with or without labels."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders
+from modtrain.data.base import Data
+from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
+from modtrain.data.decoding import decode_pair
+from modtrain.data.images import Pictures, TwoDomains, in_memory, load_sources
+from modtrain.data.read_ahead import ReadAheadBatches
+from modtrain.errors import InputError, counted
+
+Direction = Literal["AtoB", "BtoA"]
+Labels = NDArray[np.int64]
+UNKNOWN = -1
+"""Label of a test image that no training image has."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedTest(TwoDomains):
+    """Test images: `b[i]` is the true translation of `a[i]`."""
+
+    labels: Tensor | None = None
+    """int64 (M,), as in training; -1 where no training image has that label."""
+
+
+def paired(
+    dataroot: Path,
+    *,
+    load_size: int,
+    crop_size: int,
+    batch_size: int,
+    flip: bool = True,
+    direction: Direction = "AtoB",
+    held_out: HeldOut = "test",
+    grey_range: tuple[float, float] | None = None,
+) -> Data:
+    """Training batches of `paired_batches` and a `PairedTest`, from the folders of `dataroot` (`aligned_folders`).
+
+    `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
+    resized to `load_size` and cropped at random to `crop_size`; test images are resized to `crop_size`. They are those
+    of `held_out`; without any `test` is None. `grey_range` as of `read_rgb`. Raises InputError.
+    """
+    check_sizes(load_size, crop_size, batch_size)
+    if direction not in get_args(Direction):
+        raise InputError(f"direction must be AtoB or BtoA: got {direction!r}.")
+    train, other = aligned_folders(dataroot, held_out)
+    numbers = _numbers(train.labels)
+    if len(numbers) == 1:
+        log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
+    pairs, labels = _load(train, numbers, load_size, grey_range)
+    batches = paired_batches(
+        pairs, labels, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
+    )
+    test, test_counts = None, "none for testing"
+    if other:
+        test_pairs, test_labels = _load(other, numbers, crop_size, grey_range)
+        test, test_counts = _test(in_memory(test_pairs), test_labels, direction), f"{len(test_pairs)} for testing"
+    counts = f"{counted(len(pairs), 'pair')} for training, {test_counts}"
+    labelled = f", {counted(len(numbers), 'label')}" if numbers else ""
+    return Data(train=batches, test=test, description=f"{dataroot} {crop_size}x{crop_size}: {counts}{labelled}")
+
+
+def paired_batches(
+    pairs: Pictures,
+    labels: Labels | None = None,
+    *,
+    load_size: int,
+    crop_size: int,
+    batch_size: int,
+    flip: bool = True,
+    direction: Direction = "AtoB",
+) -> ReadAheadBatches:
+    """Batches `{"a": ..., "b": ...}` of float32 (batch_size, 3, crop_size, crop_size) in [-1, 1], cropped alike.
+
+    `pairs` have 6 channels, A first, and the side `load_size`. With `flip` half of the pairs are mirrored. With
+    `labels` a batch has `label`, int64 (batch_size,), too.
+    """
+    names = ("a", "b") if direction == "AtoB" else ("b", "a")
+    pile = CroppedPictures(
+        names=names, pictures=pairs, labels=labels, load_size=load_size, crop_size=crop_size, flip=flip
+    )
+    return cropped_batches(pile, batch_size=batch_size)
+
+
+def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
+    """Labels are counted from 0 in their order: of whole numbers, else of the alphabet."""
+    names = set(labels or ())
+    are_numbers = all(name.isdecimal() for name in names)
+    ordered = sorted(names, key=lambda name: (int(name) if are_numbers else 0, name))
+    return {name: number for number, name in enumerate(ordered)}
+
+
+def _load(
+    split: Split, numbers: dict[str, int], size: int, grey_range: tuple[float, float] | None
+) -> tuple[Pictures, Labels | None]:
+    pairs, kept = load_sources(split.pairs, decode_pair, size, channels=6, grey_range=grey_range)
+    if split.labels is None or not numbers:
+        return pairs, None
+    return pairs, np.array([numbers.get(split.labels[number], UNKNOWN) for number in kept], np.int64)
+
+
+def _test(pairs: Tensor, labels: Labels | None, direction: Direction) -> PairedTest:
+    a, b = pairs[:, :3], pairs[:, 3:]
+    given, wanted = (a, b) if direction == "AtoB" else (b, a)
+    return PairedTest(pixels_a=given, pixels_b=wanted, labels=None if labels is None else torch.from_numpy(labels))
