@@ -197,7 +197,7 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
             yield Alarm(name, "warn", says, do)
         elif _shoots_up(losses):
             says = f"The loss of {name} shoots up: {window[-1]:.3g}, after {statistics.median(losses[:-NEWEST]):.3g}."
-            do = "Lower its learning rate, or clip its gradients, in a new run; older checkpoints are intact."
+            do = "Lower its learning rate, or set `clip_norm`, in a new run; older checkpoints are intact."
             yield Alarm(name, "warn", says, do)
 
 

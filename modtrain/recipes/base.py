@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ class Module:
     loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.
 
-    The others are logged; none may be called step, epoch, lr, at or seconds. `batch` is on the worker's device.
+    The others are logged; none may be called step, epoch, lr, at, seconds or clipped. `batch` is on the worker's
+    device.
     """
     optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
     """`optimizer(parameters, params)`: an optimizer over the module's own trainable parameters."""
@@ -95,6 +97,10 @@ class Module:
     """Optimisation steps on each batch, at least 1."""
     ema: float | Callable[[Params], float] | None = None
     """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
+    clip_norm: float | Callable[[Params], float | None] | None = None
+    """Largest 2-norm of the module's whole gradient, which is scaled down to it before a step; None: no bound."""
+    clip_value: float | Callable[[Params], float | None] | None = None
+    """Largest absolute value of an entry of the gradient, which is clamped to it instead; None: no bound."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
     memory: Callable[[Params], Memory] | None = None
@@ -103,8 +109,10 @@ class Module:
     def __post_init__(self) -> None:
         for name in ("build", "loss", "optimizer", "schedule", "memory"):
             _check_callable(name, getattr(self, name), "a module", optional=name in ("schedule", "memory"))
-        for name in ("updates", "ema"):
+        for name in ("updates", "ema", "clip_norm", "clip_value"):
             _check_option(name, getattr(self, name))
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise InputError("A module has both clip_norm and clip_value; give one of them.")
 
     def edges(self) -> tuple[Reads, ...]:
         """`reads` with every name as a Reads."""
@@ -192,6 +200,12 @@ def _is_count(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _is_bound(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (is_number and 0 < value < math.inf)
+
+
+_BOUND = "a number above 0, None, or a function of the parameters"
 _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_count, "a whole number, at least 1"),
     "exchange_every": (lambda value: value is None or _is_count(value), "a number of steps, at least 1, or None"),
@@ -202,9 +216,11 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1),
         "a decay in [0, 1), None, or a function of the parameters",
     ),
+    "clip_norm": (_is_bound, _BOUND),
+    "clip_value": (_is_bound, _BOUND),
 }
 """What is allowed for an option of a recipe or a module."""
-_MAY_BE_FUNCTIONS = ("updates", "last", "ema")
+_MAY_BE_FUNCTIONS = ("updates", "last", "ema", "clip_norm", "clip_value")
 """Options that may be functions of the parameters."""
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
-RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds"})
+CLIPPED = "clipped"
+"""Field of a line of a training curve: the share of steps whose gradient was clipped, of a module that clips it."""
+RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds", CLIPPED})
 """Fields of a line of a training curve besides the losses; no loss may have one of these names."""
 
 

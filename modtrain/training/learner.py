@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.base import Recipe, resolve
-from modtrain.recipes.contract import build_memory, build_network, build_optimizer
+from modtrain.recipes.contract import CLIPPED, build_memory, build_network, build_optimizer
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
@@ -47,6 +49,8 @@ class Learner:
         self.memory = build_memory(name, self.module, params)
         self.updates = resolve(self.module.updates, params, "updates", name)
         self.decay = resolve(self.module.ema, params, "ema", name) or 0.0
+        self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", name)
+        self.clip_value = resolve(self.module.clip_value, params, "clip_value", name)
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
@@ -104,6 +108,19 @@ class Learner:
     @property
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def clip_gradient(self) -> dict[str, Tensor]:
+        """Clip the gradient where the module asks for it; returns whether that changed it, a scalar on the device."""
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        bound = self.clip_norm or self.clip_value
+        if bound is None or not gradients:
+            return {}
+        size = get_total_norm(gradients, 2.0 if self.clip_norm else math.inf)
+        if self.clip_norm:
+            clip_grads_with_norm_(self.weights, bound, size)
+        else:
+            clip_grad_value_(self.weights, bound)
+        return {CLIPPED: size > bound}
 
     @torch.no_grad()
     def update_average(self) -> None:

@@ -134,8 +134,7 @@ class Worker:
         for learner in self.learners:
             if learner.set_progress(self.position.schedule_progress):
                 for _ in range(learner.updates):
-                    losses = train_step(learner, self.nets, on_device)
-                learner.metrics.add(self.position.step, losses)
+                    learner.metrics.add(self.position.step, train_step(learner, self.nets, on_device))
         self.position = self.timeline.at(self.position.step + 1)
 
     def _check_count(self, epoch: int, *, is_over: bool = False) -> None:
@@ -235,7 +234,10 @@ class Worker:
 
 
 def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:
-    """One optimisation step of one module; every other network only lets gradients pass."""
+    """One optimisation step of one module; every other network only lets gradients pass.
+
+    Returns the scalars of its training curve.
+    """
     learner.require_grad(True)
     nets.enter(learner.name)
     with calling(f"the loss of {learner.name}", learner.module.loss):
@@ -243,8 +245,9 @@ def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tenso
         check_losses(learner.name, learner.module, losses)
         learner.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
+        clipped = learner.clip_gradient()
     with calling(f"the optimizer of {learner.name}", learner.module.optimizer):
         learner.optimizer.step()
     learner.require_grad(False)
     learner.update_average()
-    return losses
+    return {**losses, **clipped}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,17 @@ class Grouped:
         (
             lambda: module(ema=1.5),
             "ema = 1.5 is not allowed; it is a decay in [0, 1), None, or a function of the parameters.",
+        ),
+        *(
+            (
+                lambda name=name, bound=bound: module(**{name: bound}),
+                f"{name} = {bound!r} is not allowed; it is a number above 0, None, or a function of the parameters.",
+            )
+            for name, bound in (("clip_norm", 0), ("clip_norm", True), ("clip_value", -1.0), ("clip_value", math.inf))
+        ),
+        (
+            lambda: module(clip_norm=1.0, clip_value=0.5),
+            "A module has both clip_norm and clip_value; give one of them.",
         ),
         (
             lambda: Reads("judge", last=0),

@@ -215,6 +215,18 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             "The schedule of generator failed in {mine}, line 32, in schedule: TypeError: linspace() received ",
         ),
         (
+            "ema=0.9",
+            "ema=0.9, clip_norm=lambda p: -p.lr",
+            "clip_norm of generator = -0.01 is not allowed; it is a number above 0, None, or a function of the "
+            "parameters.",
+        ),
+        (
+            LOSS,
+            'x = nets.generator(batch["real"]).mean(); return {"loss": x, "clipped": x}',
+            "The loss of generator (mine.py, line 22) returned 'clipped'; rename it: metrics.jsonl reserves at, "
+            "clipped, epoch, lr, seconds, step.",
+        ),
+        (
             "lr=p.lr)",
             "lr=-p.lr)",
             "The optimizer of generator failed in {mine}, line 39, in <lambda>: ValueError: Invalid learning rate: ",
