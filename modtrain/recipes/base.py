@@ -103,12 +103,21 @@ class Module:
     """Largest absolute value of an entry of the gradient, which is clamped to it instead; None: no bound."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
+    infer_mode: str = "eval"
+    """Mode of the trained network in `evaluate`, `apply` and what `load` returns, "eval" or "train"."""
+    settle: Callable[[Net, Params], object] | None = None
+    """`settle(net, params)` makes the buffers of a trained network fit its weights, once, when it is loaded for these.
+
+    Such as the statistics of batch normalisation, from some forward passes. Seeded by the run, without gradients.
+    """
     memory: Callable[[Params], Memory] | None = None
     """`memory(params)` makes the Memory of the loss, its `nets.memory`: saved, and restored when a run resumes."""
 
     def __post_init__(self) -> None:
-        for name in ("build", "loss", "optimizer", "schedule", "memory"):
-            _check_callable(name, getattr(self, name), "a module", optional=name in ("schedule", "memory"))
+        for name in ("build", "loss", "optimizer"):
+            _check_callable(name, getattr(self, name), "a module", optional=False)
+        for name in ("schedule", "settle", "memory"):
+            _check_callable(name, getattr(self, name), "a module", optional=True)
         for name in ("updates", "ema", "clip_norm", "clip_value"):
             _check_option(name, getattr(self, name))
         if self.clip_norm is not None and self.clip_value is not None:
@@ -134,8 +143,8 @@ class Recipe:
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
     """`apply(nets, images, params)`: images (N, 3, H, W), float32 in [-1, 1], to images (N, 3, H', W') in [-1, 1].
 
-    All modules are in `nets`, as moving averages where there are any, in eval mode and without gradients. It should
-    take any H and W.
+    All modules are in `nets`, as moving averages where there are any, in their `infer_mode` and without gradients. It
+    should take any H and W.
     """
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
@@ -245,8 +254,9 @@ def check_graph(modules: Mapping[str, Module]) -> None:
     for name, module in modules.items():
         if not _is_module_name(name):
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
-        if module.frozen_mode not in ("eval", "train"):
-            raise InputError(f"frozen_mode of {name!r} is {module.frozen_mode!r}; allowed are 'eval' and 'train'.")
+        for field in ("frozen_mode", "infer_mode"):
+            if (mode := getattr(module, field)) not in ("eval", "train"):
+                raise InputError(f"{field} of {name!r} is {mode!r}; allowed are 'eval' and 'train'.")
         reads: Any = module.reads
         if isinstance(reads, str | Reads) or not all(isinstance(edge, str | Reads) for edge in reads):
             raise InputError(f"reads of {name!r} is {reads!r}; give a tuple of peers, as in reads=('discriminator',).")

@@ -84,7 +84,7 @@ def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evalua
     ModtrainError where its `evaluate` is wrong: all is trained, and no option of a command was.
     """
     run = model.run
-    with seeded(run):
+    with seeded(model):
         test = map_tensors(data_of(run.spec, model.recipe, model.params).test, lambda tensor: tensor.to(model.device))
         try:
             with recipe_errors(run), plugins.calling("`evaluate`", function):

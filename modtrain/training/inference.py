@@ -19,7 +19,7 @@ from modtrain.data.decoding import read_rgb
 from modtrain.data.images import as_float, find
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
-from modtrain.recipes.base import Recipe
+from modtrain.recipes.base import Module, Recipe
 from modtrain.recipes.contract import build_network, check_applied
 from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
@@ -29,14 +29,14 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.run import Run, as_run
 from modtrain.storage.trained_weights import newest_trained, trained_at
 from modtrain.training import serialization
-from modtrain.training.learner import choose_device
+from modtrain.training.learner import choose_device, derived_seed
 from modtrain.training.peers import freeze
 from modtrain.training.random_state import kept_random_state, seed_all
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """The trained networks of a run, frozen and in eval mode, with the recipe's way to apply them."""
+    """The trained networks of a run, frozen and in their `infer_mode`, with the recipe's way to apply them."""
 
     run: Run
     recipe: Recipe
@@ -94,7 +94,7 @@ class TrainedModel:
     def _apply(self, images: Tensor) -> Tensor:
         function = self.recipe.apply
         assert function
-        with seeded(self.run), recipe_errors(self.run), plugins.calling("`apply`", function):
+        with seeded(self), recipe_errors(self.run), plugins.calling("`apply`", function):
             return check_applied(function(self.nets, images.to(self.device), self.params), images, function)
 
 
@@ -133,7 +133,9 @@ def load(
             checkpoint, _, content = newest_trained(run, name)
         else:
             checkpoint, _, content = trained_at(run, name, selected, of=reason)
-        networks[name] = _build(run, recipe, name, params, checkpoint, content).to(device)
+        net = _build(run, recipe, name, params, checkpoint, content).to(device)
+        with recipe_errors(run):
+            networks[name] = settled(net, name, recipe.modules[name], params, seed=run.spec.seed)
         checkpoints[name] = checkpoint
     return TrainedModel(
         run=run, recipe=recipe, params=params, networks=networks, checkpoints=checkpoints, device=device
@@ -191,11 +193,30 @@ def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def seeded(run: Run) -> Iterator[None]:
-    """Inference without gradients and seeded by the run; every random generator is as before afterwards."""
+def seeded(model: TrainedModel) -> Iterator[None]:
+    """Inference without gradients and seeded by the run, so that the same input gives the same output.
+
+    Every random generator is as before afterwards, and the buffers that a network in train mode changes.
+    """
+    buffers = [buffer for net in model.networks.values() for buffer in net.buffers()]
     with kept_random_state(), torch.no_grad():
-        seed_all(run.spec.seed)
-        yield
+        before = [buffer.clone() for buffer in buffers]
+        seed_all(model.run.spec.seed)
+        try:
+            yield
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+
+def settled(net: nn.Module, name: str, module: Module, params: Any, *, seed: int) -> nn.Module:
+    """A trained network, frozen in its `infer_mode`, after the module's `settle`, which `seed` seeds."""
+    if module.settle is not None:
+        freeze(net, module.infer_mode)
+        with kept_random_state(), torch.no_grad(), plugins.calling(f"`settle` of {name}", module.settle):
+            seed_all(derived_seed(seed, f"settle {name}"))
+            module.settle(net, params)
+    return freeze(net, module.infer_mode)  # `settle` may have changed the mode
 
 
 def png(image: Image.Image) -> bytes:
@@ -208,7 +229,7 @@ def png(image: Image.Image) -> bytes:
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
     # Initial weights are replaced at once: their draws must not show outside.
     with kept_random_state(), recipe_errors(run):
-        net = freeze(build_network(module, recipe.modules[module], params), "eval")
+        net = build_network(module, recipe.modules[module], params)
     try:
         serialization.load_weights(net, content)
     except CorruptCheckpoint as error:

@@ -44,12 +44,19 @@ def module(**values: Any) -> Module:
         ({"a": module(), "b": module(reads=Reads("a"))}, "give a tuple of peers, as in reads="),
         ({"a": module(), "b": module(reads=(module,))}, "give a tuple of peers, as in reads="),
         ({"a": module(frozen_mode="test")}, "allowed are 'eval' and 'train'"),
+        ({"a": module(infer_mode=None)}, "infer_mode of 'a' is None; allowed are 'eval' and 'train'"),
         ({"memory": module()}, "Module name 'memory' cannot be used"),
     ],
 )
 def test_a_graph_that_cannot_be_trained_is_refused_with_its_reason(modules: Mapping[str, Module], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_graph(modules)
+
+
+@pytest.mark.parametrize("field", ["settle", "memory", "schedule"])
+def test_what_is_no_function_is_refused_where_a_module_is_made(field: str) -> None:
+    with pytest.raises(InputError, match=f"`{field}` of a module is 5, but must be a function"):
+        module(**{field: 5})
 
 
 def recipe(params: Any = Params, **values: Any) -> Recipe:

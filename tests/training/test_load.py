@@ -122,6 +122,65 @@ def test_a_recipe_without_apply_still_gives_its_networks(tmp_path: Path, tiny_re
     assert "has no `apply`; add one" in typed("apply", run.path, "missing.jpg").err
 
 
+SETTLE = """
+def settle(net, params):
+    net.train()
+    for _ in range(3):
+        net(torch.randn(64, 3, 4, 4) + 5)
+
+recipe = Recipe("""
+
+
+@pytest.fixture(scope="module")
+def normalised(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A painter that works in train mode, and a critic with standing statistics, both with batch normalisation."""
+    folder = tmp_path_factory.mktemp("normalised")
+    text = (SUPPORT / "painting.py").read_text().replace("\nrecipe = Recipe(", SETTLE)
+    painter = "nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5)), infer_mode='train'"
+    critic = "nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1)), settle=settle"
+    text = text.replace("nn.Conv2d(3, 3, 1)", painter).replace("nn.Conv2d(3, 1, 1)", critic)
+    (folder / "normalised.py").write_text(text)
+    run = runs.make_run(folder / "run", folder / "normalised.py", [["painter", "critic"]], epochs=1)
+    runs.finish(run)
+    return run
+
+
+def test_a_network_of_infer_mode_train_applies_batch_statistics_and_dropout_alike_each_time(normalised: Run) -> None:
+    model = modtrain.load(normalised.path, device="cpu")
+    assert [net.training for net in model.networks.values()] == [True, False]
+    one, other = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    applied = model.apply(one)
+    assert isinstance(applied, torch.Tensor)
+    assert not torch.equal(model.apply(other), applied)
+    assert torch.equal(model.apply(one), applied)
+    assert 0.3 < float(applied.eq(0).float().mean()) < 0.7, "dropout is the noise"
+    weights = published(normalised, "painter", 1, "ema.safetensors")
+    encoded = torch.nn.functional.conv2d(one, weights["0.weight"], weights["0.bias"])
+    by_hand = torch.nn.functional.batch_norm(encoded, None, None, weights["1.weight"], weights["1.bias"], training=True)
+    kept = applied.ne(0)
+    torch.testing.assert_close(applied[kept], torch.tanh(2 * by_hand)[kept])
+    assert holds(normalised, "painter", model, 1, "ema.safetensors"), "what is applied leaves no trace"
+
+
+def test_a_network_is_settled_once_when_it_is_loaded_alike_in_each_process_and_evaluated_so(normalised: Run) -> None:
+    torch.manual_seed(1)
+    first = modtrain.load(normalised.path, device="cpu").networks["critic"]
+    drawn = torch.rand(())
+    torch.manual_seed(2)
+    second = modtrain.load(normalised.path, device="cpu").networks["critic"]
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(()), drawn), "generators are left as they were"
+    standing, trained = first[1], published(normalised, "critic", 1, "weights.safetensors")
+    assert torch.equal(standing.running_mean, second[1].running_mean)
+    assert standing.num_batches_tracked == trained["1.num_batches_tracked"] + 3
+    assert not first.training
+    assert not any(weight.requires_grad for weight in first.parameters())
+    assert torch.equal(first[0].weight, trained["0.weight"])
+    torch.manual_seed(normalised.spec.seed)
+    expected = float(first(torch.randn(1, 3, 8, 8)).mean())
+    assert evaluate(normalised, device="cpu")["metrics"]["score"] == pytest.approx(expected)
+
+
 def test_an_image_that_cannot_be_read_is_named_once_in_words(painted: Run, tmp_path: Path) -> None:
     model = modtrain.load(painted.path)
     with pytest.raises(InputError, match=r"^missing\.jpg cannot be read as an image: No such file or directory\.$"):

@@ -271,6 +271,11 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             "Version 0 of generator is intact but does not fit",
         ),
         (
+            "ema=0.9",
+            "settle=lambda net, params: net.running_mean.zero_()",
+            "`settle` of generator failed in {mine}, line 39, in <lambda>: AttributeError: 'Linear' object has no ",
+        ),
+        (
             LOSS,
             'nets.memory.query(batch["real"]); return {"loss": nets.generator(batch["real"]).square().mean()}',
             "The loss of 'generator' uses nets.memory, but the module has none; give 'generator' a `memory` in the "

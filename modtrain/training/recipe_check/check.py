@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modtrain.data.base import Batch
 from modtrain.errors import InputError
@@ -19,8 +19,8 @@ from modtrain.recipes.contract import check_applied, check_evaluation
 from modtrain.recipes.loading import data_of, load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
+from modtrain.training.inference import settled
 from modtrain.training.learner import Learner
-from modtrain.training.peers import freeze
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 
@@ -44,6 +44,7 @@ class _Check:
         self._recipe = load_recipe(run.spec.recipe)
         self._params = params_of(run.spec, self._recipe)
         self._learners: list[Learner] = []
+        self._trained: dict[str, nn.Module] = {}
         self._batches: list[Batch] = []
         self._test: Any = None
 
@@ -66,6 +67,10 @@ class _Check:
         if not self.findings.violations:
             for learner in self._learners:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
+        for learner in self._learners:
+            self._check(f"`settle` of {learner.name}", partial(self._settle, learner))
+        if len(self._trained) < len(self._learners):
+            return
         if self._recipe.evaluate is not None:
             self._check("`evaluate`", partial(confirmed, self._evaluate))
         if self._recipe.apply is not None and (images := first_image([*self._batches, self._test])) is not None:
@@ -99,6 +104,11 @@ class _Check:
         some = {name: first_samples(value, samples) for name, value in batch.items()}
         return violations_in(self._spec.recipe, part, partial(steps.step, learner, nets, some))
 
+    def _settle(self, learner: Learner) -> None:
+        """The network as `load` gives it."""
+        net, name = copy.deepcopy(learner.average or learner.net), learner.name
+        self._trained[name] = settled(net, name, learner.module, self._params, seed=self._spec.seed)
+
     def _evaluate(self, samples: int | None) -> list[str]:
         return violations_in(self._spec.recipe, "`evaluate`", partial(self._evaluate_on, samples))
 
@@ -107,7 +117,7 @@ class _Check:
         assert evaluate is not None
         try:
             with torch.no_grad(), calling("`evaluate`", evaluate):
-                evaluation = evaluate(self._trained(), first_samples(self._test, samples), self._params)
+                evaluation = evaluate(self._nets(), first_samples(self._test, samples), self._params)
         except InputError as error:
             if self._test is not None:
                 raise
@@ -117,11 +127,11 @@ class _Check:
 
     def _apply(self, function: Callable[..., Any], images: Tensor) -> None:
         with torch.no_grad(), calling("`apply`", function):
-            check_applied(function(self._trained(), images.clone(), self._params), images, function)
+            check_applied(function(self._nets(), images.clone(), self._params), images, function)
 
-    def _trained(self) -> Nets:
+    def _nets(self) -> Nets:
         """The networks as `evaluate` and `apply` get them."""
-        return Nets({t.name: [freeze(copy.deepcopy(t.average or t.net), "eval")] for t in self._learners}, {})
+        return Nets({name: [net] for name, net in self._trained.items()}, {})
 
 
 def _save_and_load(learner: Learner) -> None:
