@@ -6,9 +6,10 @@ Feature maps are (N, C, H, W). The letters are those of Johnson et al. 2016 and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
@@ -17,9 +18,9 @@ Conv = Literal["dense", "separable"]
 Norm = Literal["instance", "none"]
 
 
-def normalisation(norm: Norm, channels: int) -> nn.Module:
-    """Instance normalisation with a learnt scale and shift (Ulyanov et al. 2016), or the identity."""
-    return nn.InstanceNorm2d(channels, affine=True) if norm == "instance" else nn.Identity()
+def normalisation(norm: Norm, channels: int, *, affine: bool = True) -> nn.Module:
+    """Instance normalisation (Ulyanov et al. 2016), `affine` with a learnt scale and shift, or the identity."""
+    return nn.InstanceNorm2d(channels, affine=affine) if norm == "instance" else nn.Identity()
 
 
 def conv3x3(channels: int, conv: Conv) -> nn.Module:
@@ -47,10 +48,10 @@ def down(outputs: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(conv, normalisation(norm, outputs), nn.ReLU())
 
 
-def up(outputs: int, norm: Norm) -> nn.Sequential:
+def up(outputs: int, norm: Norm, *, affine: bool = True) -> nn.Sequential:
     """`uk`: 3x3 convolution with stride 1/2, from 2k to k channels, normalisation, ReLU. Doubles height and width."""
     conv = nn.ConvTranspose2d(outputs * 2, outputs, 3, stride=2, padding=1, output_padding=1)
-    return nn.Sequential(conv, normalisation(norm, outputs), nn.ReLU())
+    return nn.Sequential(conv, normalisation(norm, outputs, affine=affine), nn.ReLU())
 
 
 class ResnetBlock(nn.Module):
@@ -79,7 +80,12 @@ class ResnetBlock(nn.Module):
 
 
 def patchgan(
-    inputs: int, layers: Sequence[tuple[int, int]], *, norm: Norm = "instance", spectral_norm: bool = False
+    inputs: int,
+    layers: Sequence[tuple[int, int]],
+    *,
+    norm: Norm = "instance",
+    affine: bool = True,
+    spectral_norm: bool = False,
 ) -> nn.Sequential:
     """PatchGAN (pix2pix, Isola et al. 2017, section 3.2.2): one logit for each patch of an image or an encoding.
 
@@ -96,7 +102,7 @@ def patchgan(
     for index, (channels, stride) in enumerate(layers):
         stack.append(conv(inputs, channels, stride))
         if index > 0:
-            stack.append(normalisation(norm, channels))
+            stack.append(normalisation(norm, channels, affine=affine))
         stack.append(nn.LeakyReLU(0.2))
         inputs = channels
     return nn.Sequential(*stack, conv(inputs, 1, 1))
@@ -112,3 +118,9 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     # Reflection needs more pixels than it adds; an image of a few pixels is padded with its edge.
     mode = "reflect" if right < width and below < height else "replicate"
     return F.pad(images, (0, right, 0, below), mode=mode)
+
+
+def in_batches(net: Callable[[Tensor], Tensor], images: Tensor, size: int) -> Tensor:
+    """`net` without gradients on images (N, 3, H, W), `size` at a time."""
+    with torch.no_grad():
+        return torch.cat([net(part) for part in torch.split(images, size)])

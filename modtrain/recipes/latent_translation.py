@@ -20,8 +20,7 @@ fruit at step 600, one seed: penalty weight 0.06, 0.6, 6: 16.9, 17.9, 19.5 dB; a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import torch
@@ -31,15 +30,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from modtrain.data.base import Batch, Data
-from modtrain.data.grey_range import GreyRange
-from modtrain.data.unpaired import UnpairedTest, unpaired
+from modtrain.data.base import Batch
+from modtrain.data.unpaired import UnpairedTest
 from modtrain.data.unpaired_folders import unpaired_folders
+from modtrain.data.unpaired_params import UnpairedParams, unpaired_data
 from modtrain.errors import InputError
-from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.metrics.full_reference import psnr
 from modtrain.metrics.sample_grid import sample_grid
+from modtrain.metrics.translation import translation_metrics
 from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
-from modtrain.nets.layers import Conv, Norm, ResnetBlock, c7s1, down, normalisation, pad_to_multiple, patchgan, up
+from modtrain.nets.layers import (
+    Conv,
+    Norm,
+    ResnetBlock,
+    c7s1,
+    down,
+    in_batches,
+    normalisation,
+    pad_to_multiple,
+    patchgan,
+    up,
+)
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.nets_view import Nets
 
@@ -103,14 +114,9 @@ class DiscriminatorParams:
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Params:
+class Params(UnpairedParams):
     """All parameters. The defaults are those of the built-in demo; `jobs/` holds the article's full size."""
 
-    batch_size: Count = Field(default=8, description="images of each domain in a batch")
-    load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
-    crop_size: int = Field(default=48, ge=24, multiple_of=4, description="edge of a random crop, a multiple of 4")
-    flip: bool = Field(default=True, description="mirror half of the training images left to right")
-    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
     encoder_decoder: EncoderDecoderParams = EncoderDecoderParams()
     translator: TranslatorParams = TranslatorParams()
     discriminator: DiscriminatorParams = DiscriminatorParams()
@@ -223,35 +229,19 @@ def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluatio
         raise InputError("The data has no test images; add testA and testB to see how well it is translated.")
     a, b, code = test.a, test.b, nets.encoder_decoder
     both = torch.cat((a, b))
-    translated, kept = (in_batches(lambda x: apply(nets, x, params), images, params) for images in (a, b))
-    rebuilt = in_batches(lambda x: code.decode(code.encode(x)), both, params)
+    size = 2 * params.batch_size
+    translated, kept = (in_batches(lambda x: apply(nets, x, params), images, size) for images in (a, b))
+    rebuilt = in_batches(lambda x: code.decode(code.encode(x)), both, size)
     metrics = {"reconstruction_psnr": psnr(rebuilt, both), "target_kept_psnr": psnr(kept, b)}
     if test.mask is None:
         return Evaluation(metrics=metrics, grid=sample_grid((a, translated)))
-    with_truth = {
-        "translation_psnr": psnr(translated, b, test.mask),
-        "untouched_psnr": psnr(a, b, test.mask),
-        "background_psnr": psnr(translated, a, ~test.mask),
-        "background_ssim": ssim(translated, a, ~test.mask),
-    }
+    with_truth = translation_metrics(a, translated, b, test.mask)
     return Evaluation(metrics=with_truth | metrics, grid=sample_grid((a, translated, b)))
-
-
-def in_batches(net: Callable[[Tensor], Tensor], images: Tensor, params: Params) -> Tensor:
-    """`net` without gradients on images (N, 3, H, W), a training batch at a time."""
-    with torch.no_grad():
-        return torch.cat([net(part) for part in torch.split(images, 2 * params.batch_size)])
-
-
-def data(dataroot: Path | None, params: Params) -> Data:
-    """A folder with `trainA trainB testA testB`, or the built-in apples and oranges."""
-    sizes = {"load_size": params.load_size, "crop_size": params.crop_size}
-    return unpaired(dataroot, **sizes, batch_size=params.batch_size, flip=params.flip, grey_range=params.grey_range)
 
 
 recipe = Recipe(
     params=Params,
-    data=data,
+    data=unpaired_data,
     check_dataroot=unpaired_folders,
     modules={
         "encoder_decoder": Module(
