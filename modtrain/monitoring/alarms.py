@@ -158,7 +158,8 @@ def _modules(status: Status) -> Iterator[Alarm]:
         for peer, used in module["peers"].items():
             state, behind = status["modules"].get(peer, {}).get("state"), module["epoch"] - used["epoch"]
             is_over = module["state"] not in LIVE
-            if (is_over or state in LIVE) and behind >= OLD_EPOCHS:
+            is_last = state == "finished" and used["epoch"] == status["modules"][peer]["epoch"]
+            if (is_over or state in LIVE) and behind >= OLD_EPOCHS and not is_last:
                 verb = "trained last" if is_over else "trains"  # what was trained against old peers stays said
                 says = f"{name} is at epoch {module['epoch']} and {verb} against {peer} of epoch {used['epoch']:g}."
                 do = f"Give {peer} a faster node, or set max_staleness in a new run, so that {name} waits for it."

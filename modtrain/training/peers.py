@@ -84,25 +84,29 @@ class Peers:
         }
 
     def refresh(self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None]) -> None:
-        """Load newer versions, and wait until every peer has completed `at_least` epochs.
+        """Load newer versions, and wait until every peer has completed `at_least` epochs or is finished.
 
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
         `waited(peer, seconds)` is called when a wait is over. PeerTimeout after the run's `peer_timeout_s`.
         """
         for name, peer in self._peers.items():
             peer.load_newer(self._run.store(name))
-            if peer.epoch < at_least:
+            if not self._is_enough(peer, at_least):
                 began_at = time.monotonic()
                 try:
                     self._wait_for(name, peer, at_least, poll)
                 finally:
                     waited(name, time.monotonic() - began_at)
 
+    def _is_enough(self, peer: _Peer, epoch: int) -> bool:
+        """Whether a peer has completed so many epochs, or is finished: no newer version will come."""
+        return peer.epoch >= epoch or (bool(peer.versions) and self._run.spec.is_last(peer.versions[0][0]))
+
     def _wait_for(self, name: str, peer: _Peer, at_least: int, poll: Callable[[str], None]) -> None:
         def arrived() -> bool | None:
             poll(name)
             peer.load_newer(self._run.store(name))
-            return True if peer.epoch >= at_least else None
+            return True if self._is_enough(peer, at_least) else None
 
         if filesystem.wait_until(arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
             raise PeerTimeout(self._timeout_message(name, peer, at_least))

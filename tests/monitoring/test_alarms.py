@@ -223,6 +223,11 @@ def test_what_was_trained_against_an_old_peer_stays_said_when_the_run_is_over() 
     assert alarm.says == "generator is at epoch 6 and trained last against discriminator of epoch 1."
 
 
+def test_the_last_version_of_a_module_that_ended_early_is_not_too_old() -> None:
+    used = {"peers": {"discriminator": {"version": 1, "epoch": 1}}, "epoch": 6, "state": "finished"}
+    assert find_alarms(status_of(generator=used, discriminator={"state": "finished", "epoch": 1})) == []
+
+
 def test_an_overdue_version_is_an_alarm() -> None:
     versions = {"generator": [version(number, 100.0) for number in range(6)]}
     history = Handwritten(versions=versions)

@@ -13,10 +13,11 @@ from torch import nn
 from modtrain import plugins
 from modtrain.errors import InputError, PeerTimeout
 from modtrain.recipes.loading import params_of, recipe_of
+from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.publisher import Publisher
-from modtrain.storage.run import Run
+from modtrain.storage.run import Change, Run
 from modtrain.training import serialization
 from modtrain.training.peers import Peers
 from modtrain.training.records import WorkerEvents
@@ -170,6 +171,38 @@ def test_a_version_that_does_not_fit_leaves_the_peer_that_is_there_and_the_wait_
     publish(fitting, 2)
     refresh(2)
     assert peers.lineage({"discriminator": 1}) == {"discriminator": {"versions": [2], "epoch": 2, "step": 2}}
+
+
+def test_the_last_version_of_a_module_that_is_finished_is_enough_for_its_readers(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    short = make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, epochs=1, peer_timeout_s=20)
+    train_apart(short)
+    last = short.store("generator").latest()
+    assert last is not None
+    filesystem.retire_folder(short.store("generator").folder(last.version))
+    run = short.replace_spec(
+        short.spec.model_copy(update={"epochs": 4})
+    )  # that of the discriminator stays its last one
+    train_apart(run)
+    finished = run.store("discriminator").latest()
+    assert finished is not None
+    assert (finished.epoch, finished.final) == (1, True)
+    trained = [checkpoint for checkpoint in run.store("generator").history() if checkpoint.step]
+    assert [checkpoint.epoch for checkpoint in trained] == [1, 2, 3, 4]
+    assert [checkpoint.peers["discriminator"]["epoch"] for checkpoint in trained] == [1, 1, 1, 1]
+    assert run.is_finished(run.modules)
+
+
+def test_a_run_that_was_prolonged_waits_for_newer_versions_than_those_of_its_first_end(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    short = make_run(tmp_path / "run", tiny_recipe, APART, max_staleness=0, epochs=1, peer_timeout_s=0.3)
+    train_apart(short)
+    change = Change(name="epochs", before=1, after=3, at=0.0)
+    run = short.replace_spec(short.spec.model_copy(update={"epochs": 3, "changes": [change]}))
+    with pytest.raises(PeerTimeout, match="for discriminator to publish epoch 2; it is at 1"):
+        finish(run, "generator")
 
 
 def test_a_stop_request_ends_a_wait(tmp_path: Path, tiny_recipe: Path) -> None:
