@@ -34,6 +34,7 @@ class Nets:
         self._lasts = lasts
         self._memories = memories or {}
         self._module: str | None = None
+        self._time: dict[str, Any] = {}
         self._kept: dict[str, tuple[Tensor, frozenset[str]]] = {}
         self._touched: list[set[str]] = []
 
@@ -80,6 +81,26 @@ class Nets:
             )
         return memory
 
+    @property
+    def step(self) -> int:
+        """Batches of the run before this one: the same for all losses of a batch, and in all `updates` on it."""
+        return int(self._time_in_training("step"))
+
+    @property
+    def progress(self) -> float:
+        """What the `schedule` of a module gets: the completed share of the run, in [0, 1)."""
+        return float(self._time_in_training("progress"))
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage of the run."""
+        return str(self._time_in_training("stage"))
+
+    def start_batch(self, *, step: int, progress: float, stage: str) -> None:
+        """Set where training is, and drop the results of `once`: the losses of another batch follow."""
+        self._time = {"step": step, "progress": progress, "stage": stage}
+        self.forget()
+
     def enter(self, module: str | None) -> None:
         """Select the module whose loss is computed next; None allows every network (evaluation, inference)."""
         self._module = module
@@ -88,6 +109,14 @@ class Nets:
     def forget(self) -> None:
         """Drop the results of `once`: the batch has changed."""
         self._kept.clear()
+
+    def _time_in_training(self, name: str) -> Any:
+        if not self._time:
+            raise InputError(
+                f"nets.{name} is used outside of a loss, where no training is going on: `apply` and `evaluate` have no "
+                f"{name}. Give what depends on it a fixed value there."
+            )
+        return self._time[name]
 
     def _versions_of(self, name: str) -> Sequence[Net]:
         if name not in self._versions and self._module is None:

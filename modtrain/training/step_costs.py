@@ -23,7 +23,8 @@ from modtrain.recipes.nets_view import Nets
 from modtrain.storage.manifest import parse
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.learner import Learner, choose_device
-from modtrain.training.worker import train_step
+from modtrain.training.timeline import Timeline
+from modtrain.training.worker import start_batch, train_step
 
 STEPS = 3
 """Measured steps of each module, after one that is not measured."""
@@ -39,8 +40,10 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
         {t.name: t.reads for t in learners},
         {t.name: t.memory for t in learners},
     )
-    with closing(data_of(run.spec, recipe, params).train.epoch(0, seed=0)) as batches:
+    data = data_of(run.spec, recipe, params).train
+    with closing(data.epoch(0, seed=0)) as batches:
         batch = {name: value.to(device) for name, value in next(batches).items()}
+    start_batch(nets, Timeline.of(run.spec, len(data)).at(0))
     return {learner.name: _median_s(learner, nets, batch) for learner in learners}
 
 

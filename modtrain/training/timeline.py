@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from modtrain.storage.run import RunSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
@@ -40,7 +42,7 @@ class Position:
     stage_progress: float
     """Completed part of the stage: in [0, 1), and 1 only at the end of the run."""
     schedule_progress: float
-    """What schedules get: `progress`, or in a run whose schedules are held that of the epochs that they cover."""
+    """What schedules and losses get: `progress`, or in a run with held schedules that of the epochs that they cover."""
 
     @property
     def epochs(self) -> float:
@@ -62,6 +64,12 @@ class Timeline:
     """Steps between two exchange points, counted from the beginning of the run; None exchanges at epoch ends only."""
     schedule_epochs: int | None = None
     """Epochs that the schedules cover; after them the value of their last step holds. None covers the whole run."""
+
+    @classmethod
+    def of(cls, spec: RunSpec, steps_per_epoch: int) -> Timeline:
+        """The timeline of a run whose training data has so many batches in an epoch."""
+        stretch = Stretch(stage="train", epochs=spec.epochs, steps_per_epoch=steps_per_epoch)
+        return cls(stretches=(stretch,), exchange_every=spec.exchange_every, schedule_epochs=spec.schedule_epochs)
 
     @property
     def epochs(self) -> int:

@@ -36,7 +36,7 @@ from modtrain.training.publishing import Publishing
 from modtrain.training.random_state import seed_all
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
-from modtrain.training.timeline import Stretch, Timeline
+from modtrain.training.timeline import Position, Timeline
 from modtrain.training.timing import PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
@@ -69,12 +69,7 @@ class Worker:
         params = params_of(run.spec, recipe)
         shutdown.check_start()
         self.data = data_of(run.spec, recipe, params).train
-        stretch = Stretch(stage="train", epochs=run.spec.epochs, steps_per_epoch=len(self.data))
-        self.timeline = Timeline(
-            stretches=(stretch,),
-            exchange_every=run.spec.exchange_every,
-            schedule_epochs=run.spec.schedule_epochs,
-        )
+        self.timeline = Timeline.of(run.spec, len(self.data))
         self.writer = uuid.uuid4().hex
         self.learners: list[Learner] = []
         for name in modules:
@@ -128,7 +123,7 @@ class Worker:
 
     def _train_on(self, batch: Batch) -> None:
         """One step of every module on one batch, in the recipe's order."""
-        self.nets.forget()
+        start_batch(self.nets, self.position)
         check_batch(batch, self.data)
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         for learner in self.learners:
@@ -231,6 +226,11 @@ class Worker:
         live = {learner.name: [learner.net] for learner in self.learners}
         lasts = {learner.name: learner.reads for learner in self.learners}
         return Nets({**live, **self.peers.nets()}, lasts, {learner.name: learner.memory for learner in self.learners})
+
+
+def start_batch(nets: Nets, position: Position) -> None:
+    """Give the losses of the batch that belongs to a position what they may know of it."""
+    nets.start_batch(step=position.step, progress=position.schedule_progress, stage=position.stage)
 
 
 def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:

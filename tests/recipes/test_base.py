@@ -36,7 +36,7 @@ def module(**values: Any) -> Module:
     [
         ({}, "no modules"),
         ({"a b": module()}, "Module name 'a b' cannot be used"),
-        ({"once": module()}, "Module name 'once' cannot be used"),
+        *(({name: module()}, f"Module name '{name}' cannot be used") for name in ("once", "step", "progress", "stage")),
         ({"a": module(reads=("a",))}, "'a' reads itself"),
         ({"judge": module(), "maker": module(reads=("jugde",))}, "Did you mean 'judge'"),
         ({"a": module(), "b": module(reads=("a", Reads("a", last=2)))}, "'b' reads a peer twice"),
@@ -307,6 +307,14 @@ def test_using_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> 
     nets.enter("generator")
     with pytest.raises(InputError, match=r"'generator' uses 'other'.*`reads` of 'generator'"):
         nets.other(torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("name", ["step", "progress", "stage"])
+def test_outside_of_training_there_is_no_step(nets: Nets, name: str) -> None:
+    with pytest.raises(InputError, match=rf"nets\.{name} is used outside of a loss.*have no {name}\. Give what"):
+        getattr(nets, name)
+    nets.start_batch(step=3, progress=0.25, stage="train")
+    assert {"step": 3, "progress": 0.25, "stage": "train"}[name] == getattr(nets, name)
 
 
 def test_outside_of_training_every_module_may_be_used(nets: Nets) -> None:

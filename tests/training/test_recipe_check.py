@@ -215,6 +215,17 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             "The schedule of generator failed in {mine}, line 32, in schedule: TypeError: linspace() received ",
         ),
         (
+            METRICS,
+            'metrics={"spread": nets.progress}',
+            "nets.progress is used outside of a loss, where no training is going on: `apply` and `evaluate` have no "
+            "progress. Give what depends on it a fixed value there.",
+        ),
+        (
+            LOSS,
+            'x = nets.generator(batch["real"]).mean(); return {"loss": x if nets.step < 29 else x + nets.stage}',
+            "The loss of generator failed in {mine}, line 23, in loss: TypeError: ",
+        ),
+        (
             "ema=0.9",
             "ema=0.9, clip_norm=lambda p: -p.lr",
             "clip_norm of generator = -0.01 is not allowed; it is a number above 0, None, or a function of the "

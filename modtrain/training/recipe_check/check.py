@@ -23,6 +23,8 @@ from modtrain.training.inference import settled
 from modtrain.training.learner import Learner
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
+from modtrain.training.timeline import Position, Timeline
+from modtrain.training.worker import start_batch
 
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
@@ -46,6 +48,7 @@ class _Check:
         self._learners: list[Learner] = []
         self._trained: dict[str, nn.Module] = {}
         self._batches: list[Batch] = []
+        self._positions: list[Position] = []
         self._test: Any = None
 
     def run(self) -> None:
@@ -85,14 +88,17 @@ class _Check:
         data = data_of(self._spec, self._recipe, self._params)
         self._test = data.test
         self._batches = batches.first_and_last(data.train, self._spec.seed)
+        timeline = Timeline.of(self._spec, len(data.train))
+        self._positions = [timeline.at(0), timeline.at(timeline.steps - 1)]
         self.findings.warnings += batches.impurity(data.train, self._spec.seed, self._batches[0])
 
     def _build(self, name: str) -> None:
         self._learners.append(Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check"))
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
-        """A step on each batch; the last one may have another shape than the first."""
-        for batch in self._batches:
+        """A step on each batch, the last one as the last of the run; it may have another shape than the first."""
+        for batch, position in zip(self._batches, self._positions, strict=True):
+            start_batch(nets, position)
             if found := confirmed(partial(self._step, learner, nets, batch)):
                 yield from found
                 return
