@@ -1,4 +1,4 @@
-"""Paired data for recipes that translate an image into its partner: folders of pairs, with or without labels."""
+"""Paired data for recipes that translate an image into its partner: folders of pairs, or the built-in thermal ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
 from modtrain.data.decoding import decode_pair
+from modtrain.data.fruits.cultivars import CULTIVARS
+from modtrain.data.fruits.thermal import thermal
 from modtrain.data.images import Pictures, TwoDomains, in_memory, load_sources
 from modtrain.data.read_ahead import ReadAheadBatches
 from modtrain.errors import InputError, counted
 
 Direction = Literal["AtoB", "BtoA"]
 Labels = NDArray[np.int64]
+LabelledPairs = tuple[Pictures, Labels | None]
+Loaded = tuple[LabelledPairs, LabelledPairs | None, int]
+"""Training pairs, test pairs, and the number of labels."""
 UNKNOWN = -1
 """Label of a test image that no training image has."""
 
@@ -37,7 +42,7 @@ class PairedTest(TwoDomains):
 
 
 def paired(
-    dataroot: Path,
+    dataroot: Path | None,
     *,
     load_size: int,
     crop_size: int,
@@ -47,7 +52,7 @@ def paired(
     held_out: HeldOut = "test",
     grey_range: tuple[float, float] | None = None,
 ) -> Data:
-    """Training batches of `paired_batches` and a `PairedTest`, from the folders of `dataroot` (`aligned_folders`).
+    """Training batches and a `PairedTest`, of the folders `aligned_folders` finds or, without `dataroot`, of `thermal`.
 
     `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
     resized to `load_size` and cropped at random to `crop_size`; test images are resized to `crop_size`. They are those
@@ -56,21 +61,18 @@ def paired(
     check_sizes(load_size, crop_size, batch_size)
     if direction not in get_args(Direction):
         raise InputError(f"direction must be AtoB or BtoA: got {direction!r}.")
-    train, other = aligned_folders(dataroot, held_out)
-    numbers = _numbers(train.labels)
-    if len(numbers) == 1:
-        log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
-    pairs, labels = _load(train, numbers, load_size, grey_range)
+    if dataroot is None:
+        train, other, labels = _thermal(load_size, crop_size, held_out)
+    else:
+        train, other, labels = _folders(dataroot, load_size, crop_size, held_out, grey_range)
     batches = paired_batches(
-        pairs, labels, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
+        *train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
     )
-    test, test_counts = None, "none for testing"
-    if other:
-        test_pairs, test_labels = _load(other, numbers, crop_size, grey_range)
-        test, test_counts = _test(in_memory(test_pairs), test_labels, direction), f"{len(test_pairs)} for testing"
-    counts = f"{counted(len(pairs), 'pair')} for training, {test_counts}"
-    labelled = f", {counted(len(numbers), 'label')}" if numbers else ""
-    return Data(train=batches, test=test, description=f"{dataroot} {crop_size}x{crop_size}: {counts}{labelled}")
+    test = _test(in_memory(other[0]), other[1], direction) if other else None
+    counts = f"{counted(len(train[0]), 'pair')} for training, {len(other[0]) if other else 'none'} for testing"
+    labelled = f", {counted(labels, 'label')}" if labels else ""
+    name = "thermal" if dataroot is None else str(dataroot)
+    return Data(train=batches, test=test, description=f"{name} {crop_size}x{crop_size}: {counts}{labelled}")
 
 
 def paired_batches(
@@ -95,6 +97,22 @@ def paired_batches(
     return cropped_batches(pile, batch_size=batch_size)
 
 
+def _thermal(load_size: int, crop_size: int, held_out: HeldOut) -> Loaded:
+    train, other = thermal(load_size, "train"), thermal(crop_size, held_out)
+    return (train.pairs, train.labels.numpy()), (other.pairs, other.labels.numpy()), len(CULTIVARS)
+
+
+def _folders(
+    dataroot: Path, load_size: int, crop_size: int, held_out: HeldOut, grey_range: tuple[float, float] | None
+) -> Loaded:
+    train, other = aligned_folders(dataroot, held_out)
+    numbers = _numbers(train.labels)
+    if len(numbers) == 1:
+        log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
+    pairs = _load(train, numbers, load_size, grey_range)
+    return pairs, _load(other, numbers, crop_size, grey_range) if other else None, len(numbers)
+
+
 def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
     """Labels are counted from 0 in their order: of whole numbers, else of the alphabet."""
     names = set(labels or ())
@@ -103,9 +121,7 @@ def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
     return {name: number for number, name in enumerate(ordered)}
 
 
-def _load(
-    split: Split, numbers: dict[str, int], size: int, grey_range: tuple[float, float] | None
-) -> tuple[Pictures, Labels | None]:
+def _load(split: Split, numbers: dict[str, int], size: int, grey_range: tuple[float, float] | None) -> LabelledPairs:
     pairs, kept = load_sources(split.pairs, decode_pair, size, channels=6, grey_range=grey_range)
     if split.labels is None or not numbers:
         return pairs, None

@@ -1,1 +1,1 @@
-"""The built-in data set: rendered apples and oranges."""
+"""The built-in data sets: rendered apples and oranges, and twelve cultivars as thermal pictures and in colour."""

@@ -59,7 +59,7 @@ def _paint(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same scenes with apples, with oranges, and the mask; a fruit that is not requested leaves its array zero."""
     rng = np.random.default_rng(seed)
-    crops, scenes = backgrounds.draw_crops(count, rng=rng, testing=testing), _scenes(count, rng)
+    crops, scenes = backgrounds.draw_crops(count, rng=rng, testing=testing), random_scenes(count, rng)
     a, b = np.zeros((2, count, 3, size, size), np.uint8)
     mask = np.zeros((count, 1, size, size), np.uint8)
     step = max(1, PIXELS_AT_ONCE // size**2)
@@ -70,16 +70,16 @@ def _paint(
         surface = rendering.surface(part, size)
         if apples:
             body, stem = rendering.apple(part, surface)
-            a[chosen] = _bytes(stem.over(body.over(ground)))
+            a[chosen] = to_bytes(stem.over(body.over(ground)))
             mask[chosen] |= (body.coverage > 0) | (stem.coverage > 0)
         if oranges:
             fruit = rendering.orange(part, surface)
-            b[chosen] = _bytes(fruit.over(ground))
+            b[chosen] = to_bytes(fruit.over(ground))
             mask[chosen] |= fruit.coverage > 0
     return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(mask)
 
 
-def _scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:
+def random_scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:
     """Random scenes: the whole fruit is in the picture, the light comes from above."""
 
     def uniform(low: float, high: float) -> rendering.Array:
@@ -102,6 +102,7 @@ def _scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:
     )
 
 
-def _bytes(picture: rendering.Array) -> NDArray[np.uint8]:
+def to_bytes(picture: rendering.Array) -> NDArray[np.uint8]:
+    """A picture from 0 to 1, rounded."""
     rounded: NDArray[np.uint8] = (picture * 255 + 0.5).clip(0, 255).astype(np.uint8)
     return rounded

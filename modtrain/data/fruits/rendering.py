@@ -91,18 +91,18 @@ def with_shadow(background: Array, scenes: Scenes) -> Array:
 def apple(scenes: Scenes, surface: Surface) -> tuple[Layer, Layer]:
     """The apple's body, and its stem to paint over it."""
     body = _apple_outline(surface)
-    distance, normal = _sphere(surface, body)
+    distance, normal = sphere(surface, body)
     hollow = np.exp(-((surface.x / 0.34) ** 2) - ((surface.y - 0.70) / 0.17) ** 2)
     bend = np.concatenate([surface.x / 0.34, (surface.y - 0.70) / 0.20, np.zeros_like(surface.x)], 1)
-    normal = _unit(normal - 1.3 * hollow * bend)
+    normal = unit_vectors(normal - 1.3 * hollow * bend)
     colour = _apple_skin(scenes, surface, hollow)
-    lit = _lit(colour * (1 - 0.35 * hollow), normal, surface, scenes, gloss=0.55, sharpness=38.0)
-    return Layer(lit, _coverage(distance, surface)), _stem(scenes, surface)
+    lit = shaded(colour * (1 - 0.35 * hollow), normal, surface, scenes, gloss=0.55, sharpness=38.0)
+    return Layer(lit, antialiased(distance, surface)), stem(scenes, surface)
 
 
 def orange(scenes: Scenes, surface: Surface) -> Layer:
     """The orange, with its green button."""
-    distance, normal = _sphere(surface, np.float32(1.0) - 0.035 * surface.y**2)
+    distance, normal = sphere(surface, np.float32(1.0) - 0.035 * surface.y**2)
     wavelength = np.maximum(0.085, 3.0 / surface.pixels)
     u, v = surface.x / wavelength / 16, surface.y / wavelength / 16
     bumps = [noise(u, v, scenes.texture + shift, 16) for shift in (0, 0.37)]
@@ -111,10 +111,10 @@ def orange(scenes: Scenes, surface: Surface) -> Layer:
     button = np.sqrt(surface.x**2 + (up / 0.72) ** 2)
     dimple = np.exp(-((button / 0.24) ** 2))
     bend = np.concatenate([surface.x, up, np.zeros_like(up)], 1) / 0.24
-    normal = _unit(normal + 0.055 * np.concatenate([*bumps, np.zeros_like(up)], 1) - 0.7 * dimple * bend)
-    lit = _lit(colour * (1 - 0.12 * dimple), normal, surface, scenes, gloss=0.26, sharpness=14.0)
-    green = _colour(0.36, 0.42, 0.14) * scenes.light * (0.75 + 0.25 * dimple)
-    return Layer(Layer(green, _coverage(button - 0.105, surface)).over(lit), _coverage(distance, surface))
+    normal = unit_vectors(normal + 0.055 * np.concatenate([*bumps, np.zeros_like(up)], 1) - 0.7 * dimple * bend)
+    lit = shaded(colour * (1 - 0.12 * dimple), normal, surface, scenes, gloss=0.26, sharpness=14.0)
+    green = rgb(0.36, 0.42, 0.14) * scenes.light * (0.75 + 0.25 * dimple)
+    return Layer(Layer(green, antialiased(button - 0.105, surface)).over(lit), antialiased(distance, surface))
 
 
 def noise(u: Array, v: Array, where: Array, octave: int) -> Array:
@@ -151,7 +151,7 @@ def _apple_outline(surface: Surface) -> Array:
     return outline
 
 
-def _sphere(surface: Surface, edge: Array) -> tuple[Array, Array]:
+def sphere(surface: Surface, edge: Array) -> tuple[Array, Array]:
     """Distance to the outline in radii (inside is negative), and the normals of a sphere blown into that outline."""
     far = np.sqrt(surface.x**2 + surface.y**2)
     inside = np.minimum(far / edge, 0.999)
@@ -169,56 +169,58 @@ def _apple_skin(scenes: Scenes, surface: Surface, hollow: Array) -> Array:
     redness = 2.6 * (scenes.ripeness - 0.42) + 0.65 * sunny + 0.35 * streaks - 0.9 * hollow
     ripe_share = np.clip(redness * 0.5 + 0.5, 0, 1)
     red = ripe_share * ripe_share * (3 - 2 * ripe_share)  # a smooth step
-    ripe = _colour(0.74, 0.075, 0.085) + scenes.tone * _colour(0.045, 0.02, 0.02)
-    unripe = _colour(0.70, 0.73, 0.20) + scenes.tone * _colour(0.06, 0.01, 0.03)
+    ripe = rgb(0.74, 0.075, 0.085) + scenes.tone * rgb(0.045, 0.02, 0.02)
+    unripe = rgb(0.70, 0.73, 0.20) + scenes.tone * rgb(0.06, 0.01, 0.03)
     skin = unripe + (ripe - unripe) * red
     fineness = np.minimum(1.0, surface.pixels * 3 / 64)
     dots = np.maximum(noise(surface.x * 0.8 * fineness, surface.y * 0.8 * fineness, scenes.texture, 32) - 1.4, 0)
-    return Layer(_colour(0.93, 0.80, 0.50), np.minimum(0.30 * dots * fineness, 0.5)).over(skin)
+    return Layer(rgb(0.93, 0.80, 0.50), np.minimum(0.30 * dots * fineness, 0.5)).over(skin)
 
 
 def _orange_skin(scenes: Scenes, surface: Surface) -> Array:
     """Orange, a little yellower in patches, with finely dotted pores."""
     patches = noise(surface.x * 0.18, surface.y * 0.18, scenes.texture, 4)
-    skin = _colour(0.98, 0.48, 0.03) + (0.30 * patches + 0.5 * scenes.tone) * _colour(0.010, 0.040, 0.01)
+    skin = rgb(0.98, 0.48, 0.03) + (0.30 * patches + 0.5 * scenes.tone) * rgb(0.010, 0.040, 0.01)
     wavelength = np.maximum(0.055, 2.4 / surface.pixels)
     pores = np.maximum(-noise(surface.x / wavelength / 32, surface.y / wavelength / 32, scenes.texture, 32) - 0.6, 0)
     porous: Array = skin * (1 - 0.05 * pores)
     return porous
 
 
-def _stem(scenes: Scenes, surface: Surface) -> Layer:
+def stem(scenes: Scenes, surface: Surface) -> Layer:
     """A brown stem, bent, a bit thicker at its end."""
     along = np.clip((surface.y - 0.66) / 0.52, 0, 1)
     aside = surface.x - np.sin(scenes.blush * 3) * 0.16 * along**2
     beyond = np.maximum(np.maximum(0.66 - surface.y, surface.y - 1.18), 0)
     width = np.maximum(0.042 + 0.03 * along**2, 0.75 / surface.pixels)
     shine = np.clip(0.8 + 0.5 * aside / width * np.sign(surface.light[:, :1]), 0.3, 1.3)
-    colour = _colour(0.36, 0.23, 0.11) * shine * scenes.light
-    return Layer(colour, _coverage(np.sqrt(aside**2 + beyond**2) - width, surface))
+    colour = rgb(0.36, 0.23, 0.11) * shine * scenes.light
+    return Layer(colour, antialiased(np.sqrt(aside**2 + beyond**2) - width, surface))
 
 
-def _lit(colour: Array, normal: Array, surface: Surface, scenes: Scenes, *, gloss: float, sharpness: float) -> Array:
+def shaded(colour: Array, normal: Array, surface: Surface, scenes: Scenes, *, gloss: float, sharpness: float) -> Array:
     """The skin under the scene's light: ambient, a soft terminator, light from the ground, and a highlight."""
     facing = (normal * surface.light).sum(1, keepdims=True)
     diffuse = np.clip((facing + 0.25) / 1.25, 0, 1)
-    half = _unit(surface.light + np.array([0, 0, 1], np.float32).reshape(1, 3, 1, 1))
+    half = unit_vectors(surface.light + np.array([0, 0, 1], np.float32).reshape(1, 3, 1, 1))
     highlight = gloss * np.clip((normal * half).sum(1, keepdims=True), 0, 1) ** sharpness
     rim = 0.55 + 0.45 * np.sqrt(normal[:, 2:])
-    shaded = colour * (0.30 + 0.95 * diffuse) * rim + highlight * _colour(1.0, 0.98, 0.94)
+    shaded = colour * (0.30 + 0.95 * diffuse) * rim + highlight * rgb(1.0, 0.98, 0.94)
     lit: Array = np.clip(shaded * scenes.light, 0, 1)
     return lit
 
 
-def _coverage(distance: Array, surface: Surface) -> Array:
+def antialiased(distance: Array, surface: Surface) -> Array:
     """Antialiasing: how much of a pixel lies inside an outline that is `distance` radii away."""
     return np.clip(0.5 - distance * surface.pixels, 0, 1)
 
 
-def _unit(vectors: Array) -> Array:
+def unit_vectors(vectors: Array) -> Array:
+    """The vectors (N, 3, S, S) with length 1."""
     unit: Array = vectors / np.sqrt((vectors**2).sum(1, keepdims=True))
     return unit
 
 
-def _colour(red: float, green: float, blue: float) -> Array:
+def rgb(red: float, green: float, blue: float) -> Array:
+    """A colour, (1, 3, 1, 1)."""
     return np.array([red, green, blue], np.float32).reshape(1, 3, 1, 1)
