@@ -28,6 +28,13 @@ from tests.support.runs import finish, make_run, weights_of
 
 APART = [["generator"], ["discriminator"]]
 SMALL: dict[str, dict[str, Any]] = {
+    "cyclegan": {
+        "load_size": 24,
+        "crop_size": 24,
+        "batch_size": 2,
+        "generator": {"width": 2, "blocks": 1},
+        "discriminator": {"width": 2},
+    },
     "latent-translation": {
         "load_size": 24,
         "crop_size": 24,
@@ -35,7 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "encoder_decoder": {"width": 2},
         "translator": {"blocks": 1, "starts_at": 0.0},
         "discriminator": {"width": 4, "starts_at": 0.0},
-    }
+    },
 }
 """Parameters that make a recipe of the package small."""
 
