@@ -110,7 +110,7 @@ def test_a_signal_while_the_workers_are_started_ends_the_launch_with_a_sentence_
 
 def test_cancel_has_the_launcher_end_the_jobs_that_only_it_can_end(tiny_recipe: Path, tmp_path: Path) -> None:
     """As on `ray`, whose instance no other process can ask."""
-    run = make_run(tmp_path / "run", tiny_recipe, JOINT)
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT, epochs=500, params={"pause_s": 0.05})
     started = Launch(run, "local", BackendOptions())
     started.start()
     Record(backend="ray", needs_launcher=True, jobs={0: JobId("ray", "run.generator@log")}).write(run)
