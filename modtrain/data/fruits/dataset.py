@@ -8,6 +8,7 @@ be scored exactly; outside of the mask both pictures are equal. Everything is a 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -62,12 +63,7 @@ def _paint(
     crops, scenes = backgrounds.draw_crops(count, rng=rng, testing=testing), random_scenes(count, rng)
     a, b = np.zeros((2, count, 3, size, size), np.uint8)
     mask = np.zeros((count, 1, size, size), np.uint8)
-    step = max(1, PIXELS_AT_ONCE // size**2)
-    for first in range(0, count, step):
-        chosen = slice(first, first + step)
-        part = scenes.part(chosen)
-        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
-        surface = rendering.surface(part, size)
+    for chosen, part, ground, surface in parts(scenes, crops, size):
         if apples:
             body, stem = rendering.apple(part, surface)
             a[chosen] = to_bytes(stem.over(body.over(ground)))
@@ -77,6 +73,18 @@ def _paint(
             b[chosen] = to_bytes(fruit.over(ground))
             mask[chosen] |= fruit.coverage > 0
     return torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(mask)
+
+
+def parts(
+    scenes: rendering.Scenes, crops: list[backgrounds.Crop], size: int
+) -> Iterator[tuple[slice, rendering.Scenes, rendering.Array, rendering.Surface]]:
+    """The scenes in parts that fit into memory: which, themselves, their ground with the shadow, and their surface."""
+    step = max(1, PIXELS_AT_ONCE // size**2)
+    for first in range(0, len(crops), step):
+        chosen = slice(first, first + step)
+        part = scenes.part(chosen)
+        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
+        yield chosen, part, ground, rendering.surface(part, size)
 
 
 def random_scenes(count: int, rng: np.random.Generator) -> rendering.Scenes:

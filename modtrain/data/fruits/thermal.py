@@ -19,7 +19,7 @@ from torch import Tensor
 from modtrain.data.cache import Tensors, cached
 from modtrain.data.fruits import backgrounds, rendering
 from modtrain.data.fruits.cultivars import CULTIVARS, Fruit, fruit, of_cultivars
-from modtrain.data.fruits.dataset import MIN_SIZE, PIXELS_AT_ONCE, random_scenes, to_bytes
+from modtrain.data.fruits.dataset import MIN_SIZE, parts, random_scenes, to_bytes
 from modtrain.errors import InputError
 
 FORMAT = 1
@@ -60,12 +60,8 @@ def _paint(size: int, split: str, each: int, seed: int) -> Tensors:
     crops = backgrounds.draw_crops(len(labels), rng=rng, testing=split != "train")
     scenes = of_cultivars(random_scenes(len(labels), rng), labels)
     pairs = np.empty((len(labels), 6, size, size), np.uint8)
-    step = max(1, PIXELS_AT_ONCE // size**2)
-    for first in range(0, len(labels), step):
-        chosen = slice(first, first + step)
-        part = scenes.part(chosen)
-        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
-        shown = fruit(part, labels[chosen], rendering.surface(part, size))
+    for chosen, part, ground, surface in parts(scenes, crops, size):
+        shown = fruit(part, labels[chosen], surface)
         pairs[chosen, :3] = to_bytes(_thermal_view(shown, ground, rng))
         pairs[chosen, 3:] = to_bytes(shown.stem.over(shown.body.over(ground)))
     return asdict(Thermal(torch.from_numpy(pairs), torch.from_numpy(labels)))
