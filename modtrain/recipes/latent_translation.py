@@ -51,6 +51,7 @@ from modtrain.nets.layers import (
     patchgan,
     up,
 )
+from modtrain.nets.sliced_wasserstein import sliced_wasserstein
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.nets_view import Nets
 
@@ -89,6 +90,9 @@ class TranslatorParams:
     lambda_deviation_a: Weight = Field(default=0.5, description="weight of the deviation of A: keeps the background")
     lambda_deviation_b: Weight = Field(default=1.0, description="weight of the deviation of B: B stays B")
     deviation: Deviation = Field(default="l1", description="norm of the deviation loss: l1 or l2")
+    lambda_swd: Weight = Field(default=2.0, description="weight of the distance of translated A from B: no opponent")
+    swd_projections: Count = Field(default=64, description="random filters of that distance, drawn anew at each step")
+    swd_patch_size: Count = Field(default=3, description="edge of the patches of encodings that it compares")
     opponents: Count = Field(default=8, description="newest discriminator versions whose verdicts are averaged")
     starts_at: Share = Field(default=0.1, description="share of the run before its first step: a head start")
     decay_from: Share = Field(default=0.4, description="share of the run after which lr falls linearly")
@@ -171,7 +175,7 @@ def encoder_decoder_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, 
 
 
 def translator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
-    """Adversarial loss, averaged over the discriminators that are read, plus weighted deviation losses."""
+    """Adversarial loss, averaged over the discriminators read, plus weighted deviation and statistics losses."""
     p, gan_mode = params.translator, params.discriminator.gan_mode
     encoding_a, encoding_b = encodings(nets, batch)
     fake = nets.once("fake", lambda: nets.translator(encoding_a))
@@ -179,12 +183,21 @@ def translator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tenso
     deviation_a = deviation_loss(encoding_a, fake, p.deviation)
     deviation_b = deviation_loss(encoding_b, nets.translator(encoding_b), p.deviation)
     loss = adversarial + p.lambda_deviation_a * deviation_a + p.lambda_deviation_b * deviation_b
-    return {"loss": loss, "adversarial": adversarial, "deviation_a": deviation_a, "deviation_b": deviation_b}
+    losses = {"adversarial": adversarial, "deviation_a": deviation_a, "deviation_b": deviation_b}
+    if p.lambda_swd:
+        losses["swd"] = statistics_loss(fake, encoding_b, p)
+        loss = loss + p.lambda_swd * losses["swd"]
+    return {"loss": loss, **losses}
 
 
 def deviation_loss(encoding: Tensor, translation: Tensor, deviation: Deviation) -> Tensor:
     """The difference between an encoding and its translation (N, C, H, W): a scalar, 0 for the identity."""
     return (F.l1_loss if deviation == "l1" else F.mse_loss)(translation, encoding)
+
+
+def statistics_loss(fake: Tensor, real: Tensor, p: TranslatorParams) -> Tensor:
+    """How far the patches of translated A are from those of B: a critic that is never old, unlike a discriminator."""
+    return sliced_wasserstein(fake, real, projections=p.swd_projections, patch_size=p.swd_patch_size)
 
 
 def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
@@ -270,6 +283,5 @@ recipe = Recipe(
     evaluate=evaluate,
     primary_metric="translation_psnr",
     epochs=10,
-    exchange_every=25,
     max_staleness=0,
 )

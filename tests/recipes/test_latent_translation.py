@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from modtrain.data.unpaired import UnpairedTest
-from modtrain.errors import InputError
+from modtrain.errors import InputError, Preempted
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.recipes import latent_translation
 from modtrain.recipes.latent_translation import Params, deviation_loss, recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.training.worker_process import work
+from tests.support.runs import finish, make_run, weights_of
 
 ARTICLE: dict[str, Any] = {
     "encoder_decoder": {"width": 64},
@@ -148,6 +153,41 @@ def test_one_worker_encodes_and_translates_a_batch_once(batch: dict[str, Tensor]
     assert calls == {"encode": 1, "translate": 2}  # A and B
 
 
+def test_the_term_of_the_statistics_counts_with_its_weight_and_without_one_costs_nothing(
+    batch: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = built(params_of(SMALL))
+
+    def losses(weight: float) -> dict[str, float]:
+        torch.manual_seed(0)
+        params = params_of(SMALL, translator={"lambda_swd": weight, "swd_projections": 5, "swd_patch_size": 1})
+        terms = latent_translation.translator_loss(nets_of(params, live), batch, params)
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    with_term, with_twice = losses(1.5), losses(3.0)
+    assert with_term["swd"] == with_twice["swd"] > 0.01
+    assert with_twice["loss"] - with_term["loss"] == pytest.approx(1.5 * with_term["swd"], rel=1e-4)
+    monkeypatch.setattr(latent_translation, "sliced_wasserstein", None)
+    without = losses(0)
+    assert "swd" not in without
+    assert with_term["loss"] - without["loss"] == pytest.approx(1.5 * with_term["swd"], rel=1e-4)
+
+
+def test_a_joint_run_that_leaves_after_each_batch_draws_the_same_filters_and_ends_bit_identical(
+    tmp_path: Path, photographs: Path
+) -> None:
+    small = SMALL | {"load_size": 24, "crop_size": 24, "batch_size": 2}
+    whole, left = (
+        make_run(tmp_path / name, "latent-translation", [list(recipe.modules)], params=small, dataroot=photographs)
+        for name in ("whole", "left")
+    )
+    finish(whole)
+    while not left.is_finished(left.modules):
+        with contextlib.suppress(Preempted):
+            work(left, left.modules, threads=1, leave_after_s=0.001)
+    assert weights_of(left) == weights_of(whole)
+
+
 def penalty_of(penalty: str, batch: dict[str, Tensor], scale: float = 1.0) -> float:
     """With the linear discriminator w, on encodings that are `scale` times the image."""
     params = params_of(SMALL, discriminator={"penalty": penalty})
@@ -191,6 +231,16 @@ def test_modules_start_and_finish_when_the_parameters_say() -> None:
 
     assert factors("encoder_decoder", 0, 0.2, 0.4, 0.6, 0.99) == pytest.approx([1, 1, 0.5, 0, 0])
     assert factors("translator", 0, 0.0999, 0.1, 0.99) == [0, 0, 1, 1]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small images of each kind, one batch."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for path in (root / folder / f"{index}.png" for folder in ("trainA", "trainB") for index in range(2)):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
+    return root
 
 
 class TestEvaluation:
