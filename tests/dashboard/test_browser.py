@@ -96,6 +96,15 @@ def one(root: Path, live: Run, doomed: object, tiny_recipe: Path) -> Iterator[Se
 
 
 @pytest.fixture
+def pictured(live: Run) -> Run:
+    """The live run, which has been evaluated at least once."""
+    if not live.evaluations_path.exists():
+        published(live, 1)
+        evaluate(live)
+    return live
+
+
+@pytest.fixture
 def seen(browser: Browser, one: Served) -> Iterator[Tab]:
     with tab(browser, one.url + "/") as opened:
         yield opened
@@ -500,7 +509,9 @@ def test_a_checkpoint_has_its_lineage_and_verifies(seen: Tab, root: Path) -> Non
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["the proxy keeps its prefix", "the proxy strips its prefix"])
-def test_behind_a_proxy_every_link_leads_somewhere(browser: Browser, one: Served, root: Path, *, keeps: bool) -> None:
+def test_behind_a_proxy_every_link_leads_somewhere(
+    browser: Browser, one: Served, pictured: Run, root: Path, *, keeps: bool
+) -> None:
     prefix = "/rnode/node1/8787"
     access = Access(prefix=prefix, token="a token that is long")
     with contextlib.ExitStack() as stack:
@@ -523,7 +534,7 @@ def test_behind_a_proxy_every_link_leads_somewhere(browser: Browser, one: Served
         seen.is_clean()
 
 
-def test_an_export_opens_from_disk(browser: Browser, one: Served, root: Path, tmp_path: Path) -> None:
+def test_an_export_opens_from_disk(browser: Browser, one: Served, pictured: Run, root: Path, tmp_path: Path) -> None:
     target = tmp_path / "as files"
     export(root, target)
     with tab(browser, file_origin(target)) as seen:
