@@ -13,7 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from modtrain.cli import check, closed_pipe, dashboard, evaluate, history, launch, recipes, status, sweep, worker
+from modtrain.cli import (
+    check,
+    closed_pipe,
+    dashboard,
+    evaluate,
+    export,
+    history,
+    launch,
+    recipes,
+    status,
+    sweep,
+    worker,
+)
 from modtrain.cli.output import KEPT, echo
 from modtrain.errors import ModtrainError, did_you_mean, plain
 from modtrain.storage.filesystem import unexpected_exit_code
@@ -31,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launch, sweep, status, worker, evaluate, recipes, check, dashboard, history):
+for module in (launch, sweep, status, worker, evaluate, export, recipes, check, dashboard, history):
     module.add_to(app)
 
 

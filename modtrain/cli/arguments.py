@@ -74,14 +74,20 @@ class Command(TyperCommand):
         return declared
 
 
-class LaunchCommand(Command):
-    """A command that also takes the parameters of a recipe and the job options of a cluster.
+class RecipeCommand(Command):
+    """A command that also takes the parameters of a recipe, as `--batch-size 4`, `--translator.lr 1e-4` or `--no-flip`.
 
-    Parameters are options such as `--batch-size 4`, `--translator.lr 1e-4` or `--no-flip`; job options such as
-    `--queue long` are the fields of `Profile`. They are kept for `job_options` and `recipe_settings`.
+    They are kept for `recipe_settings`.
     """
 
     keeps_undeclared = True
+
+
+class LaunchCommand(RecipeCommand):
+    """A recipe's command that also takes the job options of a cluster: `--queue long`, the fields of `Profile`.
+
+    They are kept for `job_options`.
+    """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections, the job options last: they are for clusters only."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import keyword
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
 from modtrain.plugins import calling
+from modtrain.recipes.formats import Format, check_formats
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
 from modtrain.storage.layout import EVALUATION
@@ -148,6 +149,8 @@ class Recipe:
     """
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    """Files of other projects by the name of their format, for `modtrain export` and `modtrain import`."""
     lower_is_better: tuple[str, ...] = ()
     """The metrics of `evaluate` of which a lower value is better; of all others a higher one is."""
     primary_metric: str | None = None
@@ -162,6 +165,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_graph(self.modules)
         check_params_class(self.params)
+        check_formats(self.formats, self.modules)
         for name in ("data", "check_dataroot", "apply", "evaluate"):
             _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
         for name in ("epochs", "exchange_every", "max_staleness"):
@@ -254,9 +258,9 @@ def check_graph(modules: Mapping[str, Module]) -> None:
     for name, module in modules.items():
         if not _is_module_name(name):
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
-        for field in ("frozen_mode", "infer_mode"):
-            if (mode := getattr(module, field)) not in ("eval", "train"):
-                raise InputError(f"{field} of {name!r} is {mode!r}; allowed are 'eval' and 'train'.")
+        for option in ("frozen_mode", "infer_mode"):
+            if (mode := getattr(module, option)) not in ("eval", "train"):
+                raise InputError(f"{option} of {name!r} is {mode!r}; allowed are 'eval' and 'train'.")
         reads: Any = module.reads
         if isinstance(reads, str | Reads) or not all(isinstance(edge, str | Reads) for edge in reads):
             raise InputError(f"reads of {name!r} is {reads!r}; give a tuple of peers, as in reads=('discriminator',).")

@@ -32,12 +32,13 @@ from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.metrics.translation import translation_metrics
-from modtrain.nets import adversarial_losses
+from modtrain.nets import adversarial_losses, cyclegan_project
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.image_pool import ImagePool
 from modtrain.nets.layers import in_batches, pad_to_multiple, patchgan
 from modtrain.nets.resnet_generator import ResnetGenerator, normal_initialised
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 
 OPTIONS = ConfigDict(extra="forbid")
@@ -208,6 +209,35 @@ def discriminator_module(source: Domain, target: Domain) -> Module:
     )
 
 
+def generator_file(letter: str) -> WeightsFile:
+    """A generator in the files of the authors, where `A` translates A to B."""
+    return WeightsFile(
+        name=f"{{epoch}}_net_G_{letter}.pth",
+        weights=cyclegan_project.resnet_generator_names,
+        params=lambda tensors: {"generator": cyclegan_project.resnet_generator_size(tensors)},
+        is_ignored=cyclegan_project.is_statistic,
+    )
+
+
+def discriminator_file(letter: str) -> WeightsFile:
+    """A discriminator in the files of the authors, where `A` judges images of B."""
+    return WeightsFile(
+        name=f"{{epoch}}_net_D_{letter}.pth",
+        weights=cyclegan_project.patchgan_names,
+        params=lambda tensors: {"discriminator": cyclegan_project.patchgan_size(tensors)},
+        is_ignored=cyclegan_project.is_statistic,
+    )
+
+
+authors_files = Format(
+    files={
+        "generator_ab": generator_file("A"),
+        "generator_ba": generator_file("B"),
+        "discriminator_b": discriminator_file("A"),
+        "discriminator_a": discriminator_file("B"),
+    }
+)
+
 recipe = Recipe(
     params=Params,
     data=unpaired_data,
@@ -220,6 +250,7 @@ recipe = Recipe(
     },
     apply=apply,
     evaluate=evaluate,
+    formats={"cyclegan": authors_files},
     primary_metric="translation_psnr",
     epochs=10,
     exchange_every=25,

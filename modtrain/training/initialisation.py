@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from modtrain.errors import InputError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.contract import build_network
+from modtrain.recipes.formats import Format
 from modtrain.recipes.loading import params_of
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import RunSpec
@@ -17,16 +18,29 @@ from modtrain.training import serialization
 from modtrain.training.random_state import kept_random_state
 
 
-def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights) -> None:
-    """Copy the weights of a file into networks of a module.
+def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights, formats: Iterable[Format]) -> None:
+    """Copy the weights of a file, which has the names of the networks or those of a format, into networks of a module.
 
     InputError where the file is gone, another one, or does not fit the networks; StorageError where it is unreadable.
     """
     tensors = serialization.read_tensors(Path(weights.path), weights.read())
     for net in nets:
-        if problems := serialization.misfits(net.state_dict(), tensors):
-            raise InputError(f"{weights.path} does not fit {module}: {problems}.")
-        net.load_state_dict(tensors)
+        net.load_state_dict(_state(net, module, tensors, formats, weights.path))
+
+
+def _state(
+    net: nn.Module, module: str, tensors: Mapping[str, Tensor], formats: Iterable[Format], path: str
+) -> Mapping[str, Tensor]:
+    """The tensors of a file by the names of a network; InputError where they do not fit it."""
+    expected, file = net.state_dict(), None
+    if not expected.keys() & tensors.keys():
+        files = [each.files[module] for each in formats if module in each.files]
+        file = next((each for each in files if each.exported(net).keys() & tensors.keys()), files[0] if files else None)
+        expected = file.exported(net) if file else expected
+    used = {name: value for name, value in tensors.items() if not (file and file.is_ignored(name))}
+    if problems := serialization.misfits(expected, used):
+        raise InputError(f"{path} does not fit {module}: {problems}.")
+    return file.imported(net, used) if file else used
 
 
 def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
@@ -35,4 +49,4 @@ def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
     for module, weights in spec.init.items():
         with kept_random_state():
             net = build_network(module, recipe.modules[module], params)
-        initialise([net], module, weights)
+        initialise([net], module, weights, recipe.formats.values())

@@ -55,6 +55,7 @@ class Learner:
         self.averaged = 0
         self.published_step = -1
         self._unchecked_states = 2
+        self._formats = tuple(recipe.formats.values())
         self.reads = recipe.reads([name], params)
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
@@ -68,7 +69,7 @@ class Learner:
 
     def initialise(self, weights: InitialWeights) -> None:
         """Begin with these weights instead of random ones; errors as of `initialisation.initialise`."""
-        initialise([net for net in (self.net, self.average) if net is not None], self.name, weights)
+        initialise([net for net in (self.net, self.average) if net is not None], self.name, weights, self._formats)
 
     def require_grad(self, required: bool) -> None:
         """Whether gradients reach the weights: only while this module's own loss is computed."""

@@ -1,0 +1,41 @@
+"""The networks of the CycleGAN and pix2pix project, written out by hand from their published layers and key names."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """`model.10` to `model.18` of the authors' generator: weights at `conv_block.1` and `conv_block.5`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = (nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
+        again = (nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels))
+        self.conv_block = nn.Sequential(*half, nn.ReLU(), *again)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)  # type: ignore[no-any-return]
+
+
+def published_generator(width: int, blocks: int) -> nn.Module:
+    """The layers of `latest_net_G_A.pth`: `model.{1,4,7}`, `model.10` and on, then `u`, `u`, `c7s1-3`."""
+    widths = [width, 2 * width, 4 * width]
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7), nn.InstanceNorm2d(width), nn.ReLU()]
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.InstanceNorm2d(outputs), nn.ReLU()]
+    layers += [Block(4 * width) for _ in range(blocks)]
+    for inputs, outputs in pairwise(reversed(widths)):
+        layers += [nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, 1), nn.InstanceNorm2d(outputs), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7), nn.Tanh())
+    return nn.ModuleDict({"model": model})
+
+
+def published_discriminator(width: int) -> nn.Module:
+    """The layers of `latest_net_D_A.pth`: weights at `model.{0,2,5,8,11}`."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for inputs, outputs, stride in ((width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)):
+        layers += [nn.Conv2d(inputs, outputs, 4, stride, 1), nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2)]
+    return nn.ModuleDict({"model": nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))})

@@ -1,0 +1,230 @@
+"""`export` and `import`: files that the CycleGAN project loads, and runs that begin with its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import modtrain
+from modtrain.errors import InputError
+from modtrain.recipes.formats import Format, WeightsFile
+from modtrain.recipes.loading import load_recipe
+from modtrain.storage.run import Run
+from modtrain.training.initial_versions import publish_initial_versions
+from tests.support import SUPPORT
+from tests.support.command import Result, typed
+from tests.support.published_nets import published_discriminator, published_generator
+from tests.support.runs import finish, make_run
+
+SIZES = {"generator": {"width": 3, "blocks": 2}, "discriminator": {"width": 5}}
+FILES = {
+    "generator_ab": "latest_net_G_A.pth",
+    "generator_ba": "latest_net_G_B.pth",
+    "discriminator_b": "latest_net_D_A.pth",
+    "discriminator_a": "latest_net_D_B.pth",
+}
+
+
+def published(module: str) -> torch.nn.Module:
+    return published_generator(3, 2) if module.startswith("generator") else published_discriminator(5)
+
+
+def tensors_of(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return dict(torch.load(folder / name, weights_only=True))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the CycleGAN project saves after an epoch."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "horses"
+    folder.mkdir()
+    for module, name in FILES.items():
+        torch.save(published(module).state_dict(), folder / name)
+    return folder
+
+
+@pytest.fixture
+def importing(tmp_path: Path) -> Callable[..., Result]:
+    def importing(folder: Path, *more: object) -> Result:
+        common = ("--recipe", "cyclegan", "--root", tmp_path / "runs", "--name", "horses", "--no-check")
+        return typed("import", folder, *common, *more)
+
+    return importing
+
+
+def test_the_projects_networks_load_what_is_exported_and_have_equal_outputs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "cyclegan", [list(FILES)], params=SIZES | {"batch_size": 2}, epochs=1)
+    publish_initial_versions(run)
+    shown = typed("export", run.path, "--format", "cyclegan", "--out", tmp_path / "files")
+    assert shown.code == 0
+    assert shown.out.splitlines()[0].endswith("files/latest_net_G_A.pth: generator_ab v0")
+    model, images = modtrain.load(run), torch.rand(2, 3, 48, 48) * 2 - 1
+    for module, name in FILES.items():
+        theirs = published(module)
+        theirs.load_state_dict(tensors_of(tmp_path / "files", name), strict=True)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                theirs["model"](images),
+                model.networks[module](images),
+                rtol=0,
+                atol=1e-6,  # type: ignore[index]
+            )
+    again = typed("export", run.path, "--out", tmp_path / "files")
+    assert (again.code, again.err.split("/")[-1]) == (
+        2,
+        "latest_net_G_A.pth exists already; give another --out folder, or replace it with --force.\n",
+    )
+    assert typed("export", run.path, "--out", tmp_path / "files", "--force").code == 0
+
+
+def test_an_imported_run_is_applied_trained_and_exported_again(
+    files: Path, importing: Callable[..., Result], tmp_path: Path
+) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    for folder in ("trainA", "trainB"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        image.save(tmp_path / "data" / folder / "1.png")
+    sizes = ("--load-size", 24, "--crop-size", 24, "--batch-size", 1)
+    shown = importing(files, "--epochs", 1, "--nodes", 1, "--dataroot", tmp_path / "data", *sizes)
+    assert shown.code == 0, shown.err
+    assert "generator.width 3, generator.blocks 2, discriminator.width 5" in shown.out
+    run = Run.open(tmp_path / "runs/horses")
+    assert typed("export", run.path, "--out", tmp_path / "again").code == 0
+    for name in FILES.values():
+        before, after = tensors_of(files, name), tensors_of(tmp_path / "again", name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    assert typed("apply", run.path, tmp_path / "data/trainA/1.png", "--out", tmp_path / "zebras").code == 0
+    assert (tmp_path / "zebras/1.png").exists()
+    finish(run)
+    newest = run.store("generator_ab").latest()
+    assert newest
+    assert (newest.step, newest.final) == (1, True)
+
+
+def test_prefixes_and_running_statistics_of_old_files_are_left_out(
+    files: Path, importing: Callable[..., Result], tmp_path: Path
+) -> None:
+    old = shutil.copytree(files, tmp_path / "old")
+    for name in FILES.values():
+        tensors = tensors_of(files, name) | {"model.2.running_mean": torch.zeros(3)}
+        torch.save({f"module.{key}": value for key, value in tensors.items()}, old / name.replace("latest", "200"))
+        (old / name).unlink()
+    assert importing(old).err.endswith("it has 200_net_D_A.pth, 200_net_D_B.pth, 200_net_G_A.pth, 200_net_G_B.pth.\n")
+    assert importing(old, "--epoch", 200).code == 0
+    ours = modtrain.load(tmp_path / "runs/horses").networks["generator_ab"].state_dict().values()
+    for own, theirs in zip(ours, tensors_of(files, FILES["generator_ab"]).values(), strict=True):
+        assert torch.equal(own, theirs)
+
+
+def test_modules_without_a_file_begin_with_random_weights_where_that_is_wanted(
+    files: Path, importing: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(files / "latest_net_G_A.pth", tmp_path / "one")
+    refused = importing(tmp_path / "one")
+    assert "one has no latest_net_G_B.pth, latest_net_D_A.pth, latest_net_D_B.pth; with --partial" in refused.err
+    shown = importing(tmp_path / "one", "--partial")
+    assert shown.code == 0
+    assert shown.out.count("random weights") == 3
+    assert list(Run.open(tmp_path / "runs/horses").spec.init) == ["generator_ab"]
+
+
+def with_code(folder: Path) -> None:
+    torch.save({"net": torch.nn.Linear(2, 2)}, folder / "latest_net_G_A.pth")
+
+
+def with_other_keys(folder: Path) -> None:
+    torch.save({"model.model.0.weight": torch.zeros(4, 3, 4, 4)}, folder / "latest_net_G_A.pth")
+
+
+def with_grey_images(folder: Path) -> None:
+    tensors = tensors_of(folder, "latest_net_G_A.pth")
+    torch.save(tensors | {"model.1.weight": torch.zeros(3, 1, 7, 7)}, folder / "latest_net_G_A.pth")
+
+
+def with_another_depth(folder: Path) -> None:
+    torch.save(published_generator(3, 6).state_dict(), folder / "latest_net_G_B.pth")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "expected"),
+    [
+        (with_code, (), "G_A.pth holds torch.nn.modules.linear.Linear, which is not loaded, since that could run code"),
+        (with_other_keys, (), "G_A.pth does not fit generator_ab: model.1.weight is missing"),
+        (with_grey_images, (), "fit generator_ab: model.1.weight is (3, 1, 7, 7) instead of (3, 3, 7, 7)."),
+        (with_another_depth, (), "latest_net_G_B.pth has the generator.blocks 6, but"),
+        (lambda folder: None, ("--generator.width", 64), "generator.width = 64 contradicts"),
+        (
+            lambda folder: None,
+            ("--format", "cyclegn"),
+            "no format 'cyclegn'; it has cyclegan. Did you mean 'cyclegan'?",
+        ),
+        (lambda folder: None, ("--epoch", "../200"), "--epoch ../200 is not allowed; give latest, or the number"),
+        (lambda folder: shutil.rmtree(folder), (), "There is no folder"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence_and_no_run(
+    spoil: Callable[[Path], Any],
+    options: tuple[object, ...],
+    expected: str,
+    files: Path,
+    importing: Callable[..., Result],
+    tmp_path: Path,
+) -> None:
+    folder = shutil.copytree(files, tmp_path / "files")
+    spoil(folder)
+    refused = importing(folder, *options)
+    assert refused.code == 2
+    assert expected in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "runs/horses").exists()
+
+
+RECIPE = f"""
+import dataclasses, sys
+sys.path.insert(0, {str(SUPPORT)!r})
+from painting import recipe as painting
+from modtrain.recipes.formats import Format, WeightsFile
+
+def names(net):
+    return {{name: "net." + name for name in net.state_dict()}}
+
+files = Format(files={{"painter": WeightsFile(name="painter-{{epoch}}.pth", weights=names)}})
+recipe = dataclasses.replace(painting, formats={{"own": files}})
+"""
+
+
+def test_a_recipe_of_ones_own_exports_the_moving_average_of_the_version_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(RECIPE)
+    run = make_run(tmp_path / "run", tmp_path / "own.py", [["painter", "critic"]], epochs=1)
+    finish(run)
+    shown = typed("export", run.path, "--version", 1, "--out", tmp_path)
+    assert shown.out == f"{tmp_path / 'painter-latest.pth'}: painter v1, moving average\n"
+    average = modtrain.load(run, version=1).networks["painter"].state_dict()
+    assert all(
+        torch.equal(value, average[name[4:]]) for name, value in tensors_of(tmp_path, "painter-latest.pth").items()
+    )
+
+
+def test_formats_of_other_modules_and_recipes_without_any_are_refused(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = load_recipe(str(tiny_recipe))
+    foreign = Format(files={"painter": WeightsFile(name="x.pth", weights=lambda net: {})})
+    with pytest.raises(
+        InputError, match="The format 'own' has a file of 'painter', but the recipe has generator, disc"
+    ):
+        dataclasses.replace(recipe, formats={"own": foreign})
+    with pytest.raises(InputError, match=r"give formats=\{'name': Format\(files=...\)\}"):
+        dataclasses.replace(recipe, formats={"own": "x.pth"})
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]])
+    assert typed("export", run.path, "--out", tmp_path).err.endswith(
+        "tiny.py has no formats; give it one to exchange files with another project.\n"
+    )
