@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,24 +12,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
 from modtrain.data.decoding import decode_pair
 from modtrain.data.fruits.cultivars import CULTIVARS
-from modtrain.data.fruits.thermal import thermal
-from modtrain.data.images import Pictures, TwoDomains, in_memory, load_sources
+from modtrain.data.fruits.thermal import thermal, thermal_candidates
+from modtrain.data.images import Pictures, TwoDomains, as_float, in_memory, load_sources
 from modtrain.data.read_ahead import ReadAheadBatches
 from modtrain.errors import InputError, counted
 
 Direction = Literal["AtoB", "BtoA"]
 Labels = NDArray[np.int64]
 LabelledPairs = tuple[Pictures, Labels | None]
-Loaded = tuple[LabelledPairs, LabelledPairs | None, int]
-"""Training pairs, test pairs, and the number of labels."""
+Loaded = tuple[LabelledPairs, LabelledPairs | None, int, Mapping[str, Tensor]]
+"""Training pairs, test pairs, the number of labels, and what else a `PairedTest` has."""
 UNKNOWN = -1
 """Label of a test image that no training image has."""
+AVERAGED = 512
+"""Training images of which `PairedTest.mean` is the mean, at most: those of a folder may have to be decoded."""
+CANDIDATES_SIZE = 64
+"""Largest edge of `PairedTest.candidates`."""
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +43,27 @@ log = logging.getLogger(__name__)
 class PairedTest(TwoDomains):
     """Test images: `b[i]` is the true translation of `a[i]`."""
 
+    pixels_mean: Tensor
+    """uint8 (1, 3, size, size): the mean of the training images of `b`, the best guess that is blind to `a`."""
     labels: Tensor | None = None
     """int64 (M,), as in training; -1 where no training image has that label."""
+    mask: Tensor | None = None
+    """bool (M, 1, size, size), true on the fruit, where the data is built in."""
+    candidates: Tensor | None = None
+    """uint8 (M, labels, 3, s, s): `b` as it would be with each label, where that is known."""
+
+    @property
+    def mean(self) -> Tensor:
+        """`pixels_mean` for each test image, float32 in [-1, 1]."""
+        return as_float(self.pixels_mean).expand(self.pixels_b.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedData(Data):
+    """What `paired` returns."""
+
+    labels: int
+    """How many different labels the training images have; 0 where there are none."""
 
 
 def paired(
@@ -51,7 +76,7 @@ def paired(
     direction: Direction = "AtoB",
     held_out: HeldOut = "test",
     grey_range: tuple[float, float] | None = None,
-) -> Data:
+) -> PairedData:
     """Training batches and a `PairedTest`, of the folders `aligned_folders` finds or, without `dataroot`, of `thermal`.
 
     `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
@@ -62,17 +87,21 @@ def paired(
     if direction not in get_args(Direction):
         raise InputError(f"direction must be AtoB or BtoA: got {direction!r}.")
     if dataroot is None:
-        train, other, labels = _thermal(load_size, crop_size, held_out)
+        train, other, labels, truth = _thermal(load_size, crop_size, held_out, direction)
     else:
-        train, other, labels = _folders(dataroot, load_size, crop_size, held_out, grey_range)
+        train, other, labels, truth = _folders(dataroot, load_size, crop_size, held_out, grey_range)
     batches = paired_batches(
         *train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
     )
-    test = _test(in_memory(other[0]), other[1], direction) if other else None
+    test = None
+    if other:
+        mean = _mean(train[0], crop_size, flip=flip)
+        test = _test(in_memory(other[0]), mean, other[1], direction, truth)
     counts = f"{counted(len(train[0]), 'pair')} for training, {len(other[0]) if other else 'none'} for testing"
     labelled = f", {counted(labels, 'label')}" if labels else ""
     name = "thermal" if dataroot is None else str(dataroot)
-    return Data(train=batches, test=test, description=f"{name} {crop_size}x{crop_size}: {counts}{labelled}")
+    description = f"{name} {crop_size}x{crop_size}: {counts}{labelled}"
+    return PairedData(train=batches, test=test, description=description, labels=labels)
 
 
 def paired_batches(
@@ -97,9 +126,12 @@ def paired_batches(
     return cropped_batches(pile, batch_size=batch_size)
 
 
-def _thermal(load_size: int, crop_size: int, held_out: HeldOut) -> Loaded:
+def _thermal(load_size: int, crop_size: int, held_out: HeldOut, direction: Direction) -> Loaded:
     train, other = thermal(load_size, "train"), thermal(crop_size, held_out)
-    return (train.pairs, train.labels.numpy()), (other.pairs, other.labels.numpy()), len(CULTIVARS)
+    truth = {"mask": other.masks.bool()}
+    if direction == "AtoB":  # only in colour does a cultivar differ in all that it has
+        truth["candidates"] = thermal_candidates(min(crop_size, CANDIDATES_SIZE), held_out)
+    return (train.pairs, train.labels.numpy()), (other.pairs, other.labels.numpy()), len(CULTIVARS), truth
 
 
 def _folders(
@@ -110,7 +142,7 @@ def _folders(
     if len(numbers) == 1:
         log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
     pairs = _load(train, numbers, load_size, grey_range)
-    return pairs, _load(other, numbers, crop_size, grey_range) if other else None, len(numbers)
+    return pairs, _load(other, numbers, crop_size, grey_range) if other else None, len(numbers), {}
 
 
 def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
@@ -128,7 +160,18 @@ def _load(split: Split, numbers: dict[str, int], size: int, grey_range: tuple[fl
     return pairs, np.array([numbers.get(split.labels[number], UNKNOWN) for number in kept], np.int64)
 
 
-def _test(pairs: Tensor, labels: Labels | None, direction: Direction) -> PairedTest:
-    a, b = pairs[:, :3], pairs[:, 3:]
-    given, wanted = (a, b) if direction == "AtoB" else (b, a)
-    return PairedTest(pixels_a=given, pixels_b=wanted, labels=None if labels is None else torch.from_numpy(labels))
+def _mean(pairs: Pictures, size: int, *, flip: bool) -> Tensor:
+    """The mean of pairs, uint8 (1, 6, size, size), as they are in training."""
+    chosen = range(0, len(pairs), -(-len(pairs) // AVERAGED))
+    total = sum((pairs[number].int() for number in chosen[1:]), start=pairs[0].int())
+    mean = F.interpolate(total[None] / len(chosen), (size, size), mode="bilinear", antialias=True)
+    return ((mean + mean.flip(-1)) / 2 if flip else mean).round().to(torch.uint8)
+
+
+def _test(
+    pairs: Tensor, mean: Tensor, labels: Labels | None, direction: Direction, truth: Mapping[str, Tensor]
+) -> PairedTest:
+    (a, b), (mean_a, mean_b) = ((images[:, :3], images[:, 3:]) for images in (pairs, mean))
+    given, wanted, blind = (a, b, mean_b) if direction == "AtoB" else (b, a, mean_a)
+    known = None if labels is None else torch.from_numpy(labels)
+    return PairedTest(pixels_a=given, pixels_b=wanted, pixels_mean=blind, labels=known, **truth)

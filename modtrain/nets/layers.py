@@ -16,10 +16,13 @@ from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalis
 
 Conv = Literal["dense", "separable"]
 Norm = Literal["instance", "none"]
+PatchNorm = Literal["instance", "batch", "none"]
 
 
-def normalisation(norm: Norm, channels: int, *, affine: bool = True) -> nn.Module:
-    """Instance normalisation (Ulyanov et al. 2016), `affine` with a learnt scale and shift, or the identity."""
+def normalisation(norm: PatchNorm, channels: int, *, affine: bool = True) -> nn.Module:
+    """Instance (Ulyanov et al. 2016) or batch normalisation, `affine` with a learnt scale and shift, or nothing."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels, affine=affine)
     return nn.InstanceNorm2d(channels, affine=affine) if norm == "instance" else nn.Identity()
 
 
@@ -83,24 +86,25 @@ def patchgan(
     inputs: int,
     layers: Sequence[tuple[int, int]],
     *,
-    norm: Norm = "instance",
+    norm: PatchNorm = "instance",
     affine: bool = True,
     spectral_norm: bool = False,
 ) -> nn.Sequential:
     """PatchGAN (pix2pix, Isola et al. 2017, section 3.2.2): one logit for each patch of an image or an encoding.
 
     4x4 convolutions of `layers` (channels, stride) with leaky ReLU, then one 4x4 convolution to a map of logits. As in
-    pix2pix the first layer is not normalised. `spectral_norm` bounds every layer's Lipschitz constant (Miyato et al.
-    2018). The result is (N, 1, H', W'): with strides 2, 1 an H of 64 gives an H' of 30.
+    pix2pix the first layer is not normalised, and one before batch normalisation has no bias. `spectral_norm` bounds
+    every layer's Lipschitz constant (Miyato et al. 2018). The result is (N, 1, H', W'): with strides 2, 1 an H of 64
+    gives an H' of 30.
     """
 
-    def conv(channels: int, outputs: int, stride: int) -> nn.Module:
-        layer = nn.Conv2d(channels, outputs, 4, stride=stride, padding=1)
+    def conv(channels: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
+        layer = nn.Conv2d(channels, outputs, 4, stride=stride, padding=1, bias=bias)
         return spectrally_normalised(layer) if spectral_norm else layer
 
     stack: list[nn.Module] = []
     for index, (channels, stride) in enumerate(layers):
-        stack.append(conv(inputs, channels, stride))
+        stack.append(conv(inputs, channels, stride, bias=index == 0 or norm != "batch"))
         if index > 0:
             stack.append(normalisation(norm, channels, affine=affine))
         stack.append(nn.LeakyReLU(0.2))
@@ -108,13 +112,28 @@ def patchgan(
     return nn.Sequential(*stack, conv(inputs, 1, 1))
 
 
-def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
-    """Pad images (N, C, H, W) on the right and below, by reflection, to multiples of `multiple`, at least two.
+def normal_initialised(net: nn.Module, std: float = 0.02) -> nn.Module:
+    """`net` with the weights of its convolutions drawn from N(0, std), biases 0 (CycleGAN, section 7.1); in place.
+
+    Scales of batch normalisation are drawn from N(1, std), as in the code of CycleGAN and pix2pix.
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, mean=1.0, std=std)
+    return net
+
+
+def pad_to_multiple(images: Tensor, multiple: int, *, least: int = 2) -> Tensor:
+    """Pad images (N, C, H, W) on the right and below, by reflection, to multiples of `multiple`, at least `least`.
 
     A network can then be applied to any size. Crop the result to [..., :H, :W] to undo it.
     """
     height, width = images.shape[-2:]
-    right, below = (max(2 * multiple, -(-edge // multiple) * multiple) - edge for edge in (width, height))
+    right, below = (max(least * multiple, -(-edge // multiple) * multiple) - edge for edge in (width, height))
     # Reflection needs more pixels than it adds; an image of a few pixels is padded with its edge.
     mode = "reflect" if right < width and below < height else "replicate"
     return F.pad(images, (0, right, 0, below), mode=mode)

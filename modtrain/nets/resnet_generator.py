@@ -1,4 +1,4 @@
-"""The ResNet generator of CycleGAN (Zhu et al. 2017, section 7.2; Johnson et al. 2016), and its initial weights."""
+"""The ResNet generator of CycleGAN (Zhu et al. 2017, section 7.2; Johnson et al. 2016)."""
 
 from __future__ import annotations
 
@@ -39,13 +39,3 @@ def _down(outputs: int) -> tuple[nn.Module, ...]:
     """`dk` with zero padding: convolution, normalisation, ReLU."""
     conv = nn.Conv2d(outputs // 2, outputs, 3, stride=2, padding=1)
     return conv, normalisation("instance", outputs, affine=False), nn.ReLU()
-
-
-def normal_initialised(net: nn.Module, std: float = 0.02) -> nn.Module:
-    """`net` with the weights of its convolutions drawn from N(0, std), biases 0 (CycleGAN, section 7.1); in place."""
-    for layer in net.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight, std=std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return net

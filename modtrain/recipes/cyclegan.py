@@ -35,8 +35,8 @@ from modtrain.metrics.translation import translation_metrics
 from modtrain.nets import adversarial_losses, cyclegan_project
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.image_pool import ImagePool
-from modtrain.nets.layers import in_batches, pad_to_multiple, patchgan
-from modtrain.nets.resnet_generator import ResnetGenerator, normal_initialised
+from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
+from modtrain.nets.resnet_generator import ResnetGenerator
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets

@@ -85,6 +85,8 @@ def test_a_batch_holds_both_images_of_a_pair_and_its_label(dataroot: Path, direc
     assert data.test.pixels_a[:, :, 0, 0].tolist() == [[100, 0, blue_of_a], [120, 0, blue_of_a]]
     assert data.test.labels is not None
     assert data.test.labels.tolist() == [0, -1]  # cain is in no training image
+    assert data.labels == 2
+    assert bytes_of(data.test.mean)[:, :, 0, 0].tolist() == 2 * [[30, 0, 210 - blue_of_a]]
 
 
 def test_a_pair_is_cropped_and_mirrored_alike() -> None:

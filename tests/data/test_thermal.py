@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modtrain.data.fruits.thermal import Thermal, thermal
+from modtrain.data.fruits.thermal import Thermal, thermal, thermal_candidates
 from modtrain.data.paired import PairedTest, paired
 from modtrain.errors import InputError
 
@@ -102,3 +102,16 @@ def test_impossible_numbers_are_an_input_error() -> None:
     for size, each in ((8, 1), (16, -1)):
         with pytest.raises(InputError, match="size of at least 16"):
             thermal(size, "test", each=each)
+
+
+def test_the_mask_is_the_fruit_and_a_scene_with_each_cultivar_differs_only_there() -> None:
+    shown, candidates = thermal(24, "test", each=1), thermal_candidates(24, "test", each=1)
+    assert candidates.shape == (12, 12, 3, 24, 24)
+    assert torch.equal(candidates[torch.arange(12), shown.labels], shown.pairs[:, 3:])
+    fruit = warm(shown.pairs)
+    assert (shown.masks.bool() >= fruit).float().mean() > 0.99
+    assert shown.masks.float().sum() < 1.5 * fruit.sum()
+    others = (candidates.int() - shown.pairs[:, None, 3:].int()).abs().amax((1, 2))
+    for number in range(12):
+        assert others[number][fruit[number, 0]].float().mean() > 50
+        assert others[number].count_nonzero() < 2 * fruit[number].sum()  # the ground is the same

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from modtrain.nets.layers import patchgan
-from modtrain.nets.resnet_generator import ResnetGenerator, normal_initialised
+from modtrain.nets.layers import normal_initialised, patchgan
+from modtrain.nets.resnet_generator import ResnetGenerator
 from tests.support.published_nets import published_discriminator, published_generator
 
 

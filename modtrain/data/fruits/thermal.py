@@ -18,11 +18,13 @@ from torch import Tensor
 
 from modtrain.data.cache import Tensors, cached
 from modtrain.data.fruits import backgrounds, rendering
+from modtrain.data.fruits.backgrounds import Crop
 from modtrain.data.fruits.cultivars import CULTIVARS, Fruit, fruit, of_cultivars
 from modtrain.data.fruits.dataset import MIN_SIZE, parts, random_scenes, to_bytes
+from modtrain.data.fruits.rendering import Scenes
 from modtrain.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache's key; to be raised when the same arguments give other pictures."""
 
 BLUR = 0.06
@@ -40,31 +42,71 @@ class Thermal:
     pairs: Tensor
     labels: Tensor
     """int64 (N,)."""
+    masks: Tensor
+    """uint8 (N, 1, size, size), 1 on the fruit."""
 
 
 def thermal(size: int, split: Literal["train", "val", "test"], *, each: int | None = None, seed: int = 0) -> Thermal:
     """The pairs of a split, `each` of every cultivar, by default as many as `EACH` says. Raises InputError."""
+    count = _count(size, split, each, seed)
+    name = f"thermal-{FORMAT}-size{size}-{split}{count}-seed{seed}"
+    return Thermal(**cached(name, functools.partial(_paint, size, split, count, seed)))
+
+
+def thermal_candidates(
+    size: int, split: Literal["train", "val", "test"], *, each: int | None = None, seed: int = 0
+) -> Tensor:
+    """The scenes of `thermal` with a fruit of every cultivar, in colour: uint8 (N, cultivars, 3, size, size).
+
+    The true picture is among them, at its label. What a picture of the scene shows is thus the nearest of them.
+    """
+    count = _count(size, split, each, seed)
+    name = f"thermal-candidates-{FORMAT}-size{size}-{split}{count}-seed{seed}"
+    return cached(name, functools.partial(_paint_candidates, size, split, count, seed))["candidates"]
+
+
+def _count(size: int, split: str, each: int | None, seed: int) -> int:
     count = EACH[split] if each is None else each
     if size < MIN_SIZE or min(count, seed) < 0:
         raise InputError(
             f"thermal pairs need a size of at least {MIN_SIZE} pixels and no negative number: "
             f"got size={size}, each={count}, seed={seed}."
         )
-    name = f"thermal-{FORMAT}-size{size}-{split}{count}-seed{seed}"
-    return Thermal(**cached(name, functools.partial(_paint, size, split, count, seed)))
+    return count
 
 
-def _paint(size: int, split: str, each: int, seed: int) -> Tensors:
+def _draw(split: str, each: int, seed: int) -> tuple[NDArray[np.int64], list[Crop], Scenes, np.random.Generator]:
+    """The labels, grounds and scenes of a split, and the generator for what comes after them."""
     rng = np.random.default_rng([seed, list(EACH).index(split), len(CULTIVARS)])
     labels = np.repeat(np.arange(len(CULTIVARS)), each)
     crops = backgrounds.draw_crops(len(labels), rng=rng, testing=split != "train")
-    scenes = of_cultivars(random_scenes(len(labels), rng), labels)
+    return labels, crops, random_scenes(len(labels), rng), rng
+
+
+def _paint(size: int, split: str, each: int, seed: int) -> Tensors:
+    labels, crops, scenes, rng = _draw(split, each, seed)
     pairs = np.empty((len(labels), 6, size, size), np.uint8)
-    for chosen, part, ground, surface in parts(scenes, crops, size):
+    masks = np.empty((len(labels), 1, size, size), np.uint8)
+    for chosen, part, ground, surface in parts(of_cultivars(scenes, labels), crops, size):
         shown = fruit(part, labels[chosen], surface)
         pairs[chosen, :3] = to_bytes(_thermal_view(shown, ground, rng))
-        pairs[chosen, 3:] = to_bytes(shown.stem.over(shown.body.over(ground)))
-    return asdict(Thermal(torch.from_numpy(pairs), torch.from_numpy(labels)))
+        pairs[chosen, 3:] = _in_colour(shown, ground)
+        masks[chosen] = (shown.body.coverage > 0) | (shown.stem.coverage > 0)
+    return asdict(Thermal(*map(torch.from_numpy, (pairs, labels, masks))))
+
+
+def _paint_candidates(size: int, split: str, each: int, seed: int) -> Tensors:
+    labels, crops, scenes, _ = _draw(split, each, seed)
+    candidates = np.empty((len(labels), len(CULTIVARS), 3, size, size), np.uint8)
+    for number in range(len(CULTIVARS)):
+        alike = np.full_like(labels, number)
+        for chosen, part, ground, surface in parts(of_cultivars(scenes, alike), crops, size):
+            candidates[chosen, number] = _in_colour(fruit(part, alike[chosen], surface), ground)
+    return {"candidates": torch.from_numpy(candidates)}
+
+
+def _in_colour(fruit: Fruit, ground: rendering.Array) -> NDArray[np.uint8]:
+    return to_bytes(fruit.stem.over(fruit.body.over(ground)))
 
 
 def _thermal_view(fruit: Fruit, ground: rendering.Array, rng: np.random.Generator) -> rendering.Array:

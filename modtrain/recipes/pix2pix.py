@@ -1,0 +1,265 @@
+"""pix2pix: "Image-to-Image Translation with Conditional Adversarial Networks" (Isola et al., CVPR 2017), with the face
+recogniser of "Using a Multi-GPU node to accelerate the training of Pix2Pix neural networks" (Lupión et al., 2022).
+
+A generator makes of an image x, such as a thermal picture, its partner y, such as the face in colour. A discriminator
+judges pairs, a recogniser tells which person is in an image. The equations of the papers and their functions:
+
+- equation 1 of pix2pix, the conditional adversarial loss: `generator_loss` and `discriminator_loss`;
+- equation 3, the distance to the true image, weight 100 (L1; "l2" is what Lupión et al. describe): `pixel`;
+- Lupión et al., section 3.4.2, the face recognition loss: the cross-entropy of the recogniser's verdict on the image
+  that was made, whose person it should show: `recognition`. Its weight is not given there; it is 1 here;
+- pix2pix, section 6.1: the U-Net with dropout, the 70x70 PatchGAN (`build_generator`, `build_discriminator`).
+
+The noise z of the papers is dropout, in training as well as at test time, where batch normalisation uses the statistics
+of the batch, too (pix2pix, section 3.4): the generator is used in train mode everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from modtrain.data.aligned_folders import aligned_folders
+from modtrain.data.base import Batch, Data
+from modtrain.data.grey_range import GreyRange
+from modtrain.data.paired import PairedTest, paired
+from modtrain.errors import InputError
+from modtrain.metrics.full_reference import psnr, ssim
+from modtrain.metrics.identification import accuracy, nearest_candidate
+from modtrain.metrics.sample_grid import sample_grid
+from modtrain.nets import adversarial_losses
+from modtrain.nets.adversarial_losses import GanMode
+from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
+from modtrain.nets.recogniser import Recogniser
+from modtrain.nets.unet import UnetGenerator
+from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.nets_view import Nets
+
+OPTIONS = ConfigDict(extra="forbid")
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class GeneratorParams:
+    """The generator and how it is trained."""
+
+    width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
+    levels: Annotated[int, Field(ge=1, le=12)] = Field(
+        default=6, description="times that the U-Net halves the edge (the paper's size: 8)"
+    )
+    pixel_loss: Literal["l1", "l2"] = Field(default="l1", description="distance to the true image")
+    lambda_pixel: Weight = Field(default=100.0, description="weight of that distance")
+    lambda_recognition: Weight = Field(
+        default=1.0, description="weight of the recognition loss; 0: no recogniser, as for data without labels"
+    )
+    opponents: Count = Field(default=3, description="newest discriminator versions whose verdicts are averaged")
+    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DiscriminatorParams:
+    """The discriminator and how it is trained."""
+
+    width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
+    gan_mode: GanMode = Field(default="vanilla", description="lsgan, vanilla or hinge, for both sides")
+    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class RecogniserParams:
+    """The recogniser and how it is trained."""
+
+    width: Count = Field(default=32, description="channels of the first of four layers, doubled by each")
+    classes: Count = Field(default=12, description="persons that it tells apart; at least the labels of the data")
+    lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.9, description="Adam's first decay rate")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Params:
+    """All parameters. The defaults are those of the built-in demo."""
+
+    batch_size: Count = Field(default=8, description="pairs in a batch")
+    load_size: int = Field(default=64, ge=24, description="images are resized to this edge, then cropped")
+    crop_size: int = Field(default=64, ge=24, description="edge of a random crop, a multiple of 2^generator.levels")
+    flip: bool = Field(default=True, description="mirror half of the training pairs left to right")
+    direction: Literal["AtoB", "BtoA"] = Field(default="AtoB", description="which image is given, which is wanted")
+    held_out: Literal["test", "val"] = Field(default="test", description="folder of the pairs to evaluate on")
+    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
+    decay_from: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="share of the run after which the learning rates fall linearly to 0"
+    )
+    generator: GeneratorParams = GeneratorParams()
+    discriminator: DiscriminatorParams = DiscriminatorParams()
+    recogniser: RecogniserParams = RecogniserParams()
+
+
+def data(dataroot: Path | None, params: Params) -> Data:
+    """Pairs in the layouts of the pix2pix project, with the labels that the recogniser needs, or the thermal ones."""
+    p, edge = params, 2**params.generator.levels
+    if p.crop_size % edge:
+        raise InputError(
+            f"crop_size = {p.crop_size} is no multiple of {edge}, which a generator of {p.generator.levels} levels "
+            "needs; change crop_size or generator.levels."
+        )
+    pairs = paired(
+        dataroot,
+        load_size=p.load_size,
+        crop_size=p.crop_size,
+        batch_size=p.batch_size,
+        flip=p.flip,
+        direction=p.direction,
+        held_out=p.held_out,
+        grey_range=p.grey_range,
+    )
+    if p.generator.lambda_recognition and not 1 <= pairs.labels <= p.recogniser.classes:
+        change = f"recogniser.classes={pairs.labels}"
+        if not pairs.labels:
+            change = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
+        raise InputError(
+            f"The recogniser tells {p.recogniser.classes} persons apart, and the training images have "
+            f"{pairs.labels} labels: set {change}."
+        )
+    return pairs
+
+
+def build_generator(params: Params) -> nn.Module:
+    """Images (N, 3, H, W) in [-1, 1], edges a multiple of 2^levels, to the same shape."""
+    return normal_initialised(UnetGenerator(params.generator.width, params.generator.levels))
+
+
+def build_discriminator(params: Params) -> nn.Module:
+    """The 70x70 PatchGAN on pairs, (N, 6, H, W) to logits (N, 1, H/8-2, W/8-2): 30x30 of them at 256 pixels."""
+    width = params.discriminator.width
+    layers = ((width, 2), (2 * width, 2), (4 * width, 2), (8 * width, 1))
+    return normal_initialised(patchgan(6, layers, norm="batch"))
+
+
+def build_recogniser(params: Params) -> nn.Module:
+    """Images (N, 3, H, W) to a logit for each person."""
+    return Recogniser(params.recogniser.width, params.recogniser.classes)
+
+
+def fake(nets: Nets, batch: Batch) -> Tensor:
+    """The image that the generator makes, computed once for all modules of a worker."""
+    return nets.once("fake", lambda: nets.generator(batch["a"]))
+
+
+def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """What the generator minimises: adversarial, the distance to the true image, and that its person is recognised."""
+    p, made, gan_mode = params.generator, fake(nets, batch), params.discriminator.gan_mode
+    pair = cat([batch["a"], made], 1)
+    adversarial = nets.average("discriminator", lambda judge: adversarial_losses.generator_loss(judge(pair), gan_mode))
+    pixel = DISTANCES[p.pixel_loss](made, batch["b"])
+    terms = {"adversarial": adversarial, "pixel": pixel}
+    loss = adversarial + p.lambda_pixel * pixel
+    if p.lambda_recognition:
+        terms["recognition"] = F.cross_entropy(nets.recogniser.verdict(made), batch["label"])
+        loss = loss + p.lambda_recognition * terms["recognition"]
+    return {"loss": loss} | terms
+
+
+def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """True pairs are real; the given image with the one that was made of it is fake."""
+    real, made = (cat([batch["a"], image], 1) for image in (batch["b"], fake(nets, batch)))
+    judge, gan_mode = nets.discriminator, params.discriminator.gan_mode
+    return {"loss": adversarial_losses.discriminator_loss(judge(real), judge(made), gan_mode)}
+
+
+def recogniser_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+    """Sparse categorical cross-entropy on the true images."""
+    logits = nets.recogniser(batch["b"])
+    return {"loss": F.cross_entropy(logits, batch["label"]), "accuracy": accuracy(logits, batch["label"])}
+
+
+def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams | RecogniserParams) -> Adam:
+    """Adam as in pix2pix, section 3.4."""
+    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999))
+
+
+def schedule(progress: float, params: Params) -> float:
+    """Factor on the learning rates: 1, from `decay_from` on linearly to 0 at the end, as in the authors' code."""
+    return min(1.0, (1 - progress) / max(1 - params.decay_from, 1e-9))
+
+
+def recogniser_schedule(progress: float, params: Params) -> float:
+    """As the others, but 0 where there is nobody to recognise."""
+    return schedule(progress, params) if params.generator.lambda_recognition else 0.0
+
+
+def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
+    """Translate images (N, 3, H, W) in [-1, 1] of any size; the same shape."""
+    height, width = images.shape[-2:]
+    padded = pad_to_multiple(images, 2**params.generator.levels, least=1)
+    return nets.generator(padded)[..., :height, :width]  # type: ignore[no-any-return]
+
+
+def evaluate(nets: Nets, test: PairedTest | None, params: Params) -> Evaluation:
+    """Held-out metrics (PSNR in dB, SSIM; means over images); grid rows: input, translation, truth."""
+    if test is None:
+        raise InputError("The data has no test images; add test or val to see how well it is translated.")
+    made = in_batches(lambda images: apply(nets, images, params), test.a, 1)
+    metrics = {"psnr": psnr(made, test.b), "copy_psnr": psnr(test.a, test.b), "mean_psnr": psnr(test.mean, test.b)}
+    metrics["ssim"] = ssim(made, test.b)
+    if test.mask is not None:
+        within = {"fruit_psnr": made, "fruit_copy_psnr": test.a, "fruit_mean_psnr": test.mean}
+        metrics |= {name: psnr(images, test.b, test.mask) for name, images in within.items()}
+    if test.labels is not None and params.generator.lambda_recognition:
+        logits = {"identity_accuracy": made, "identity_accuracy_real": test.b}
+        for name, images in logits.items():
+            metrics[name] = float(accuracy(in_batches(nets.recogniser.verdict, images, 64), test.labels))
+    if test.labels is not None and test.candidates is not None:
+        for name, images in {"identity_accuracy_judge": made, "identity_accuracy_judge_copy": test.a}.items():
+            metrics[name] = float(accuracy(nearest_candidate(images, test.candidates), test.labels))
+    return Evaluation(metrics=metrics, grid=sample_grid((test.a, made, test.b)))
+
+
+recipe = Recipe(
+    params=Params,
+    data=data,
+    check_dataroot=aligned_folders,
+    modules={
+        "recogniser": Module(
+            build=build_recogniser,
+            loss=recogniser_loss,
+            optimizer=lambda parameters, params: adam(parameters, params.recogniser),
+            schedule=recogniser_schedule,
+        ),
+        "generator": Module(
+            build=build_generator,
+            loss=generator_loss,
+            optimizer=lambda parameters, params: adam(parameters, params.generator),
+            schedule=schedule,
+            reads=(Reads("discriminator", last=lambda params: params.generator.opponents), "recogniser"),
+            frozen_mode="train",
+            infer_mode="train",
+        ),
+        "discriminator": Module(
+            build=build_discriminator,
+            loss=discriminator_loss,
+            optimizer=lambda parameters, params: adam(parameters, params.discriminator),
+            schedule=schedule,
+            reads=("generator",),
+            frozen_mode="train",
+        ),
+    },
+    apply=apply,
+    evaluate=evaluate,
+    primary_metric="psnr",
+    epochs=10,
+    exchange_every=25,
+    max_staleness=0,
+)

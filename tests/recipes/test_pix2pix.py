@@ -1,0 +1,224 @@
+"""The recipe against its papers: sizes, the values of its losses, what each loss trains, evaluation, and small runs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from modtrain.data.paired import PairedTest
+from modtrain.errors import InputError
+from modtrain.nets.adversarial_losses import GanMode
+from modtrain.nets.recogniser import Recogniser
+from modtrain.recipes import pix2pix
+from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.pix2pix import Params, recipe
+from tests.support.runs import finish, make_run
+
+SMALL: dict[str, Any] = {
+    "generator": {"width": 2, "levels": 3},
+    "discriminator": {"width": 2},
+    "recogniser": {"width": 2, "classes": 3},
+}
+
+
+def params_of(values: dict[str, Any], **more: Any) -> Params:
+    return TypeAdapter(Params).validate_python(values | more)
+
+
+def built(params: Params) -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {name: module.build(params) for name, module in recipe.modules.items()}
+
+
+def nets_of(params: Params, live: dict[str, nn.Module]) -> Nets:
+    return Nets({name: [net] for name, net in live.items()}, {name: recipe.reads([name], params) for name in live})
+
+
+def loss_of(module: str, nets: Nets, batch: dict[str, Tensor], params: Params) -> dict[str, float]:
+    nets.enter(module)
+    losses = recipe.modules[module].loss(nets, batch, params)
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    images = torch.rand(2, 2, 3, 24, 24) * 2 - 1
+    return {"a": images[0], "b": images[1], "label": torch.tensor([2, 0])}
+
+
+class Times(nn.Module):
+    """A network that multiplies images by one weight."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factor * images
+
+
+class Judge(nn.Module):
+    """The logit of a pair is half of the first image and the whole of the second one."""
+
+    def forward(self, pair: Tensor) -> Tensor:
+        return pair[:, :3].mean((1, 2, 3)) / 2 + pair[:, 3:].mean((1, 2, 3))
+
+
+class Known(nn.Module):
+    """Three persons; the logit of the first is the brightness."""
+
+    def verdict(self, images: Tensor) -> Tensor:
+        brightness = images.mean((1, 2, 3))
+        return torch.stack([brightness, 0 * brightness, 0 * brightness], 1)
+
+
+@pytest.mark.parametrize(("pixel_loss", "distance"), [("l1", 1.25), ("l2", 1.25**2)])
+def test_the_losses_have_the_values_of_the_papers_equations(pixel_loss: str, distance: float) -> None:
+    """Constant images, x = 0.5 and y = 0.25; the generator is times 3, so what it makes is 1.5."""
+    p = {"pixel_loss": pixel_loss, "lambda_pixel": 7, "lambda_recognition": 0.3}
+    params = params_of({"generator": p})
+    nets = nets_of(params, {"generator": Times(3.0), "discriminator": Judge(), "recogniser": Known()})
+    constant = {"a": torch.full((2, 3, 8, 8), 0.5), "b": torch.full((2, 3, 8, 8), 0.25), "label": torch.tensor([0, 2])}
+    losses = loss_of("generator", nets, constant, params)
+    assert losses["adversarial"] == pytest.approx(math.log(1 + math.exp(-1.75)))
+    assert losses["pixel"] == pytest.approx(distance)
+    total = math.log(math.exp(1.5) + 2)
+    assert losses["recognition"] == pytest.approx((total - 1.5 + total) / 2)
+    weighted = losses["adversarial"] + 7 * losses["pixel"] + 0.3 * losses["recognition"]
+    assert losses["loss"] == pytest.approx(weighted)
+    judged = loss_of("discriminator", nets, constant, params)["loss"]
+    real, fake = 0.5, 1.75
+    assert judged == pytest.approx((math.log(1 + math.exp(-real)) + math.log(1 + math.exp(fake))) / 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "gan_mode"),
+    [("recogniser", "vanilla"), *itertools.product(("generator", "discriminator"), get_args(GanMode))],
+)
+def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(
+    module: str, gan_mode: GanMode, batch: dict[str, Tensor]
+) -> None:
+    params = params_of(SMALL, discriminator={"width": 2, "gan_mode": gan_mode})
+    live = built(params)
+    nets = nets_of(params, live)
+    nets.enter(module)
+    for name, net in live.items():
+        net.requires_grad_(name == module)
+    losses = recipe.modules[module].loss(nets, batch, params)
+    assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
+    losses["loss"].backward()
+    for name, net in live.items():
+        assert any(parameter.grad is not None for parameter in net.parameters()) == (name == module)
+
+
+def test_what_is_made_moves_no_statistics_of_the_recogniser_and_is_judged_by_those_of_true_images(
+    batch: dict[str, Tensor],
+) -> None:
+    net = Recogniser(2, 3)
+    net(batch["b"])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    verdict = net.verdict(batch["a"])
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    torch.testing.assert_close(verdict, net.eval()(batch["a"]))
+
+
+def test_without_a_recognition_loss_there_are_no_labels_and_the_recogniser_rests(batch: dict[str, Tensor]) -> None:
+    params = params_of(SMALL, generator=SMALL["generator"] | {"lambda_recognition": 0})
+    unlabelled = {"a": batch["a"], "b": batch["b"]}
+    nets = nets_of(params, {name: net for name, net in built(params).items() if name != "recogniser"})
+    assert "recognition" not in loss_of("generator", nets, unlabelled, params)
+    assert [module.schedule(0.2, params) for module in recipe.modules.values() if module.schedule] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("size", [(24, 24), (25, 38), (1, 1)])
+def test_images_of_any_size_are_translated(size: tuple[int, int]) -> None:
+    params = params_of(SMALL)
+    live = built(params)
+    images = torch.rand(2, 3, *size) * 2 - 1
+    translated = pix2pix.apply(nets_of(params, live), images, params)
+    assert translated.shape == images.shape
+    if size == (24, 24):
+        torch.testing.assert_close(translated, live["generator"](images))
+
+
+def some_pairs(**more: Tensor) -> PairedTest:
+    torch.manual_seed(2)
+    a, b = torch.randint(0, 256, (2, 3, 3, 24, 24), dtype=torch.uint8)
+    return PairedTest(pixels_a=a, pixels_b=b, pixels_mean=b[:1], **more)
+
+
+def test_with_the_truth_there_is_every_metric_and_a_grid_of_input_translation_and_truth() -> None:
+    params = params_of(SMALL)
+    pairs = some_pairs(labels=torch.tensor([0, 1, -1]), mask=torch.rand(3, 1, 24, 24) < 0.5)
+    others = torch.randint(0, 256, (3, 3, 3, 24, 24), dtype=torch.uint8)
+    others[:2, 0] = pairs.pixels_a[:2]  # what is copied looks like the first person
+    pairs = some_pairs(labels=pairs.labels, mask=pairs.mask, candidates=others)  # type: ignore[arg-type]
+    result = pix2pix.evaluate(nets_of(params, built(params)), pairs, params)
+    named = ["psnr", "copy_psnr", "mean_psnr", "ssim", "fruit_psnr", "fruit_copy_psnr", "fruit_mean_psnr"]
+    identity = ["identity_accuracy", "identity_accuracy_real"]
+    judged = ["identity_accuracy_judge", "identity_accuracy_judge_copy"]
+    assert list(result.metrics) == [*named, *identity, *judged]
+    assert result.metrics["identity_accuracy_judge_copy"] == 0.5  # the third is of nobody who is known
+    assert result.grid is not None
+    first, last = (result.grid.permute(2, 0, 1)[:, row * 98 :: 4, ::4][:, :24, :24] for row in (0, 2))
+    assert (first == pairs.pixels_a[0]).all()
+    assert (last == pairs.pixels_b[0]).all()
+
+
+def test_without_labels_there_is_what_can_be_known_and_without_test_images_what_to_add() -> None:
+    params = params_of(SMALL)
+    nets = nets_of(params, built(params))
+    assert list(pix2pix.evaluate(nets, some_pairs(), params).metrics) == ["psnr", "copy_psnr", "mean_psnr", "ssim"]
+    with pytest.raises(InputError, match="add test or val"):
+        pix2pix.evaluate(nets, None, params)
+
+
+def test_an_edge_that_the_generator_cannot_halve_is_refused() -> None:
+    with pytest.raises(InputError, match=r"crop_size = 60 is no multiple of 8.*3 levels"):
+        pix2pix.data(None, params_of(SMALL, crop_size=60))
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pairs of each of two persons, and two to evaluate on, as a user's folder has them."""
+    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
+    for place in ("train/eve/1", "train/eve/2", "train/adam/1", "train/adam/2", "test/eve/3", "test/adam/3"):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 48, 3), dtype=np.uint8)).save(root / f"{place}.png")
+    return root
+
+
+def test_more_persons_than_the_recogniser_has_and_persons_that_are_missing_are_refused(
+    faces: Path, tmp_path: Path
+) -> None:
+    few = params_of(SMALL, crop_size=24, load_size=24, recogniser={"classes": 1})
+    with pytest.raises(InputError, match=r"have 2 labels: set recogniser\.classes=2\."):
+        pix2pix.data(faces, few)
+    for place in ("train/1", "test/2"):
+        (tmp_path / place).parent.mkdir()
+        Image.new("RGB", (48, 24)).save(tmp_path / f"{place}.png")
+    with pytest.raises(InputError, match=r"have 0 labels: set generator\.lambda_recognition=0, or"):
+        pix2pix.data(tmp_path, params_of(SMALL, crop_size=24, load_size=24))
+    alone = SMALL["generator"] | {"lambda_recognition": 0}
+    assert pix2pix.data(tmp_path, params_of(SMALL, crop_size=24, load_size=24, generator=alone)).test.labels is None
+
+
+def test_a_run_on_a_users_pairs_trains_every_module(faces: Path, tmp_path: Path) -> None:
+    params = SMALL | {"load_size": 26, "crop_size": 24, "batch_size": 2}
+    run = make_run(tmp_path / "run", "pix2pix", [list(recipe.modules)], params=params, epochs=1, dataroot=faces)
+    finish(run, *recipe.modules)
+    for module in recipe.modules:
+        newest = run.store(module).latest()
+        assert newest is not None
+        assert (newest.step, newest.final) == (2, True)
