@@ -5,13 +5,14 @@ from __future__ import annotations
 import typer
 
 from modtrain.bench.catalog import catalog
+from modtrain.bench.cyclegan import cyclegan
 from modtrain.bench.dashboard import dashboard
 from modtrain.bench.queue import queue
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
 )
-for command in (queue, catalog, dashboard):
+for command in (queue, catalog, dashboard, cyclegan):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -79,11 +79,11 @@ class Module:
     Its initial weights depend only on the run's seed and the module's name: the generators of torch, NumPy and Python
     are seeded before. Weights with requires_grad=False stay fixed.
     """
-    loss: Callable[[Nets, Batch, Params], Mapping[str, Tensor]]
+    loss: Callable[[Nets, Batch, Params], Mapping[str, Any]]
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.
 
-    The others are logged; none may be called step, epoch, lr, at, seconds or clipped. `batch` is on the worker's
-    device.
+    "loss" may be a tuple of terms, whose sum is minimised. The others are logged; none may be called step, epoch, lr,
+    at, seconds or clipped. `batch` is on the worker's device.
     """
     optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
     """`optimizer(parameters, params)`: an optimizer over the module's own trainable parameters."""
@@ -139,6 +139,11 @@ class Recipe:
     """`data(dataroot, params)` returns the Data to train on; `dataroot` is the folder of --dataroot or None."""
     modules: Mapping[str, Module]
     """The modules by name (a Python name), in the order in which a worker trains them on each batch."""
+    together: tuple[tuple[str, ...], ...] = ()
+    """Groups of modules that one worker trains in one step: all their terms are minimised, each by all of them.
+
+    A term that reaches several of them is made by `Nets.once` and returned by each of these, so that it counts once.
+    """
     check_dataroot: Callable[[Path], object] | None = None
     """`check_dataroot(dataroot)`, called before a run is created: raises InputError for a wrong layout, quickly."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
@@ -164,6 +169,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
+        _check_together(self.together, self.modules)
         check_params_class(self.params)
         check_formats(self.formats, self.modules)
         for name in ("data", "check_dataroot", "apply", "evaluate"):
@@ -190,6 +196,13 @@ class Recipe:
                     last = resolve(edge.last, params, "last", f"{edge.peer} in the reads of {module}")
                     peers[edge.peer] = max(peers.get(edge.peer, 1), last)
         return peers
+
+    def steps_of(self, modules: Iterable[str]) -> list[tuple[str, ...]]:
+        """Those of `modules` that are trained in one step: a group that is complete, else each alone; in order."""
+        inside = tuple(modules)
+        groups = {name: group for group in self.together if set(group) <= set(inside) for name in group}
+        steps = dict.fromkeys(groups.get(name, (name,)) for name in inside)
+        return [tuple(name for name in inside if name in step) for step in steps]
 
     def read_by_others(self, modules: Iterable[str]) -> set[str]:
         """Those of `modules` that the loss of a module outside of them reads."""
@@ -275,6 +288,21 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
+
+
+def _check_together(together: Any, modules: Mapping[str, Module]) -> None:
+    """InputError unless these are groups of at least two modules, each of them in one group."""
+    if not isinstance(together, tuple) or not all(isinstance(group, tuple) and len(group) > 1 for group in together):
+        raise InputError(
+            f"together = {together!r} is not allowed; give a tuple of groups of at least two modules, as in "
+            "together=(('generator_ab', 'generator_ba'),)."
+        )
+    names = [name for group in together for name in group]
+    for name in names:
+        if name not in modules:
+            raise InputError(f"together names {name!r}, but the recipe has {', '.join(modules)}.")
+        if names.count(name) > 1:
+            raise InputError(f"together names {name!r} twice; a module is in one group.")
 
 
 def _is_module_name(name: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import numbers
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modtrain.data.base import Data
@@ -119,14 +119,28 @@ def _problem_of_losses(losses: object) -> str | None:
         return f"{describe(losses)}; it must return a mapping such as {{'loss': tensor}}"
     if "loss" not in losses:
         return f"{', '.join(map(str, losses)) or 'an empty mapping'}; it must return a 'loss'"
-    for name, value in losses.items():
+    if not (terms := terms_of(losses)):
+        return "an empty tuple as 'loss'; it must hold the terms whose sum is minimised"
+    for name, value in [*losses.items(), *(("loss", term) for term in terms)]:
         if name in RESERVED:
             return f"{name!r}; rename it: metrics.jsonl reserves {', '.join(sorted(RESERVED))}"
-        if not isinstance(value, Tensor) or value.dim():
+        if value is not terms and (not isinstance(value, Tensor) or value.dim()):
             return f"{describe(value)} under {name!r}; each value must be a tensor of shape ()"
-    if not losses["loss"].requires_grad:
+    if not any(term.requires_grad for term in terms):
         return "a 'loss' without gradient; compute it from the module's own network, and do not detach it"
     return None
+
+
+def terms_of(losses: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The terms of a loss, whose sum is minimised; `losses` is what the loss returned, a mapping with a "loss"."""
+    loss = losses["loss"]
+    return loss if isinstance(loss, tuple) else (loss,)
+
+
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of terms; one that is the same tensor object as another, such as from `Nets.once`, counts once."""
+    first, *others = {id(term): term for term in terms}.values()
+    return sum(others, start=first)
 
 
 def check_evaluation(evaluation: object, function: Callable[..., Any]) -> Evaluation:

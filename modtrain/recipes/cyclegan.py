@@ -8,15 +8,16 @@ equations of the paper and their functions:
 - section 5.2, the identity loss, `b -> B = b`, half of that weight: `identity` in `generator`;
 - section 7.2: the generator with residual blocks, the 70x70 PatchGAN (`build_generator`, `build_discriminator`).
 
-Joint training alternates the four modules on each batch. A generator's gradient is that of the published sum over both
-generators: each cycle passes it once, on the way there or back, and the other terms do not depend on it.
+On one worker both generators are stepped together from one graph, then each discriminator, as published. Apart a
+generator has the same gradient: each cycle passes it once, on the way there or back, and the other terms do not depend
+on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -110,24 +111,41 @@ def generator(nets: Nets, source: Domain, target: Domain) -> Callable[[Tensor], 
     return getattr(nets, f"generator_{source}{target}")  # type: ignore[no-any-return]
 
 
-def generator_loss(nets: Nets, batch: Batch, params: Params, *, source: Domain, target: Domain) -> dict[str, Tensor]:
+def cycle(nets: Nets, batch: Batch, source: Domain, target: Domain) -> Tensor:
+    """The mean distance of the batch's images of `source` from themselves after there and back (equation 2)."""
+
+    def compute() -> Tensor:
+        return F.l1_loss(generator(nets, target, source)(fake(nets, batch, source, target)), batch[source])
+
+    return nets.once(f"cycle_{source}", compute)
+
+
+def weighted_cycle(nets: Nets, batch: Batch, params: Params, source: Domain, target: Domain) -> Tensor:
+    """A cycle as a term of the loss, the same of both generators."""
+    weight = cycle_weight(params, source)
+    return nets.once(f"weighted_cycle_{source}", lambda: weight * cycle(nets, batch, source, target))
+
+
+def cycle_weight(params: Params, source: Domain) -> float:
+    """Weight of the cycle that begins in `source`."""
+    return params.generator.lambda_cycle_a if source == "a" else params.generator.lambda_cycle_b
+
+
+def generator_loss(nets: Nets, batch: Batch, params: Params, *, source: Domain, target: Domain) -> dict[str, Any]:
     """What the generator from `source` to `target` minimises: adversarial, both cycles through it, identity."""
-    p, there, back = params.generator, generator(nets, source, target), generator(nets, target, source)
-    weight_source, weight_target = p.lambda_cycle_a, p.lambda_cycle_b
-    if source == "b":
-        weight_source, weight_target = weight_target, weight_source
     made, gan_mode = fake(nets, batch, source, target), params.discriminator.gan_mode
     adversarial = nets.average(
         f"discriminator_{target}", lambda judge: adversarial_losses.generator_loss(judge(made), gan_mode)
     )
-    cycle_source = F.l1_loss(back(made), batch[source])
-    cycle_target = F.l1_loss(there(fake(nets, batch, target, source)), batch[target])
-    loss = adversarial + weight_source * cycle_source + weight_target * cycle_target
-    terms = {"adversarial": adversarial, f"cycle_{source}": cycle_source, f"cycle_{target}": cycle_target}
-    if p.lambda_identity:
-        terms["identity"] = F.l1_loss(there(batch[target]), batch[target])
-        loss = loss + p.lambda_identity * weight_target * terms["identity"]
-    return {"loss": loss} | terms
+    terms = [adversarial]
+    parts = {"adversarial": adversarial}
+    for start, middle in ((source, target), (target, source)):
+        parts[f"cycle_{start}"] = cycle(nets, batch, start, middle)
+        terms.append(weighted_cycle(nets, batch, params, start, middle))
+    if params.generator.lambda_identity:
+        parts["identity"] = F.l1_loss(generator(nets, source, target)(batch[target]), batch[target])
+        terms.append(params.generator.lambda_identity * cycle_weight(params, target) * parts["identity"])
+    return {"loss": tuple(terms)} | parts
 
 
 def discriminator_loss(
@@ -248,6 +266,7 @@ recipe = Recipe(
         "discriminator_b": discriminator_module("a", "b"),
         "discriminator_a": discriminator_module("b", "a"),
     },
+    together=(("generator_ab", "generator_ba"),),
     apply=apply,
     evaluate=evaluate,
     formats={"cyclegan": authors_files},

@@ -34,8 +34,10 @@ class Nets:
         self._lasts = lasts
         self._memories = memories or {}
         self._module: str | None = None
+        self._together: Sequence[str] = ()
+        self._step_number = 0
         self._time: dict[str, Any] = {}
-        self._kept: dict[str, tuple[Tensor, frozenset[str]]] = {}
+        self._kept: dict[str, tuple[Tensor, frozenset[str], int]] = {}
         self._touched: list[set[str]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -51,17 +53,18 @@ class Nets:
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """Result of `compute()`, a tensor, computed once a batch for all losses of a worker that use the same `key`.
 
-        The module in training gets it with its graph if it is one of the networks used inside `compute`; every other
-        one gets it detached. So the fake made for the generator's loss serves the discriminator's loss.
+        The modules in training get it with its graph if one of them is a network used inside `compute`; every other one
+        gets it detached. So the fake made for the generator's loss serves the discriminator's loss, and the losses of
+        modules that are trained together get the very same tensor.
         """
         kept = self._kept.get(key)
-        if kept is None or self._module in kept[1]:
+        if kept is None or (kept[2] != self._step_number and not kept[1].isdisjoint(self._together)):
             self._touched.append(set())
-            kept = self._kept[key] = (compute(), frozenset(self._touched.pop()))
-        value, inside = kept
+            kept = self._kept[key] = (compute(), frozenset(self._touched.pop()), self._step_number)
+        value, inside, _ = kept
         for name in inside:  # a shared tensor uses these networks, so `reads` must have them: they may be apart
             self._versions_of(name)
-        return value if self._module in inside else value.detach()
+        return value.detach() if inside.isdisjoint(self._together) else value
 
     @property
     def memory(self) -> Any:
@@ -101,9 +104,14 @@ class Nets:
         self._time = {"step": step, "progress": progress, "stage": stage}
         self.forget()
 
-    def enter(self, module: str | None) -> None:
-        """Select the module whose loss is computed next; None allows every network (evaluation, inference)."""
-        self._module = module
+    def enter(self, module: str | None, together: Sequence[str] = ()) -> None:
+        """Select the module whose loss is computed next; None allows every network (evaluation, inference).
+
+        `together`: the modules that are trained in the same step, in the order of their losses; none: it alone.
+        """
+        self._module, self._together = module, together or ((module,) if module else ())
+        if module in self._together[:1]:
+            self._step_number += 1  # the graph of what was computed before is used up
         self._touched.clear()  # what an exception may have left
 
     def forget(self) -> None:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +110,15 @@ class Learner:
     def lr(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def step(self) -> dict[str, Tensor]:
+        """Step the optimizer with the gradient, and the average with the weights; returns what `clip_gradient` does."""
+        with calling(f"the optimizer of {self.name}", self.module.optimizer):
+            clipped = self.clip_gradient()
+            self.optimizer.step()
+        self.require_grad(False)
+        self.update_average()
+        return clipped
+
     def clip_gradient(self) -> dict[str, Tensor]:
         """Clip the gradient where the module asks for it; returns whether that changed it, a scalar on the device."""
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
@@ -209,6 +218,19 @@ class Learner:
         self.metrics.means = checkpoint.metrics
         self.published_step = checkpoint.step
         self.lineage = checkpoint.peers
+
+
+def simultaneous_steps(recipe: Recipe, learners: Sequence[Learner]) -> list[list[Learner]]:
+    """The learners of a worker by the step in which they are trained, as of `Recipe.steps_of`."""
+    by_name = {learner.name: learner for learner in learners}
+    steps = [[by_name[name] for name in step] for step in recipe.steps_of(by_name)]
+    for first, *others in steps:
+        if other := next((learner for learner in others if learner.updates != first.updates), None):
+            raise InputError(
+                f"{first.name} and {other.name} are trained together, but have {first.updates} and {other.updates} "
+                "updates; give both the same."
+            )
+    return steps
 
 
 def choose_device(device: str, worker: int = 0) -> str:

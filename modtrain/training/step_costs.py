@@ -54,8 +54,8 @@ def _median_s(learner: Learner, nets: Nets, batch: dict[str, torch.Tensor]) -> f
         nets.forget()
         start = time.perf_counter()
         for _ in range(learner.updates):
-            losses = train_step(learner, nets, batch)
-        float(losses["loss"].detach())  # waits for the device
+            (scalars,) = train_step([learner], nets, batch)
+        float(scalars["loss"].detach())  # waits for the device
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 

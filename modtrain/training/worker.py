@@ -2,7 +2,7 @@
 
     resume, or publish version 0
     each epoch:   refresh the peers (and wait for those that are too far behind)
-                  each batch: for each module in turn: loss, backward, step
+                  each batch: for each module in turn, or several together: loss, backward, step
                   at each exchange point: publish weights, refresh the peers
                   publish a full checkpoint
 
@@ -12,24 +12,26 @@ Modules of one worker see each other live; those of other workers as frozen copi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
 from modtrain.plugins import calling, place_of
-from modtrain.recipes.contract import check_batch, check_losses
+from modtrain.recipes.contract import check_batch, check_losses, sum_of, terms_of
 from modtrain.recipes.loading import accept_recipe, data_of, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
-from modtrain.training.learner import Learner, derived_seed
+from modtrain.training.learner import Learner, derived_seed, simultaneous_steps
 from modtrain.training.peers import Peers
 from modtrain.training.progress import Progress
 from modtrain.training.publishing import Publishing
@@ -75,6 +77,7 @@ class Worker:
         for name in modules:
             shutdown.check_start()
             self.learners.append(Learner(run, recipe, params, name, device=device, writer=self.writer))
+        self.steps = simultaneous_steps(recipe, self.learners)
         shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
@@ -104,7 +107,7 @@ class Worker:
             with contextlib.closing(epoch_of_data) as batches:
                 for batch in self.timer.fetching(batches):
                     self._check_count(epoch)
-                    self._train_on(batch)
+                    self.train_on(batch)
                     self._between_batches()
             self._check_count(epoch, is_over=True)
             self._publish(full=True)
@@ -121,15 +124,16 @@ class Worker:
         step, steps = self.position.step, self.timeline.steps
         log.info("Trains %s on %s (%s), steps %d to %d", modules, socket.gethostname(), self.device, step, steps)
 
-    def _train_on(self, batch: Batch) -> None:
-        """One step of every module on one batch, in the recipe's order."""
+    def train_on(self, batch: Batch) -> None:
+        """One step of every module that does not rest on one batch, in the recipe's order."""
         start_batch(self.nets, self.position)
         check_batch(batch, self.data)
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        for learner in self.learners:
-            if learner.set_progress(self.position.schedule_progress):
-                for _ in range(learner.updates):
-                    learner.metrics.add(self.position.step, train_step(learner, self.nets, on_device))
+        for step in self.steps:
+            trained = [learner for learner in step if learner.set_progress(self.position.schedule_progress)]
+            for _ in range(trained[0].updates if trained else 0):
+                for learner, scalars in zip(trained, train_step(trained, self.nets, on_device), strict=True):
+                    learner.metrics.add(self.position.step, scalars)
         self.position = self.timeline.at(self.position.step + 1)
 
     def _check_count(self, epoch: int, *, is_over: bool = False) -> None:
@@ -233,21 +237,31 @@ def start_batch(nets: Nets, position: Position) -> None:
     nets.start_batch(step=position.step, progress=position.schedule_progress, stage=position.stage)
 
 
-def train_step(learner: Learner, nets: Nets, batch: Batch) -> Mapping[str, Tensor]:
-    """One optimisation step of one module; every other network only lets gradients pass.
+def train_step(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[dict[str, Tensor]]:
+    """One optimisation step of one module, or of several together; every other network only lets gradients pass.
 
-    Returns the scalars of its training curve.
+    Returns the scalars of the training curve of each.
     """
-    learner.require_grad(True)
-    nets.enter(learner.name)
-    with calling(f"the loss of {learner.name}", learner.module.loss):
-        losses = learner.module.loss(nets, batch, learner.params)
-        check_losses(learner.name, learner.module, losses)
+    for learner in learners:
+        learner.require_grad(True)
+    losses = losses_of(learners, nets, batch)
+    for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        clipped = learner.clip_gradient()
-    with calling(f"the optimizer of {learner.name}", learner.module.optimizer):
-        learner.optimizer.step()
-    learner.require_grad(False)
-    learner.update_average()
-    return {**losses, **clipped}
+    names, terms = ", ".join(learner.name for learner in learners), [terms_of(values) for values in losses]
+    with calling(f"the loss of {names}", learners[0].module.loss):
+        sum_of(itertools.chain(*terms)).backward()  # type: ignore[no-untyped-call]
+    clipped = [learner.step() for learner in learners]
+    return [
+        {**values, "loss": sum_of(own), **scalars} for values, own, scalars in zip(losses, terms, clipped, strict=True)
+    ]
+
+
+def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[Mapping[str, Any]]:
+    """What the losses of modules that are trained in one step return, from one graph."""
+    names, losses = [learner.name for learner in learners], []
+    for learner in learners:
+        nets.enter(learner.name, names)
+        with calling(f"the loss of {learner.name}", learner.module.loss):
+            losses.append(learner.module.loss(nets, batch, learner.params))
+            check_losses(learner.name, learner.module, losses[-1])
+    return losses

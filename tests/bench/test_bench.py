@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def bench(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "modtrain.bench", *words]
@@ -49,6 +51,13 @@ def test_open_pages_poll_the_dashboard_and_show_what_is_published() -> None:
     assert update is not None
     assert int(update[1]) < 3000, "only what changed is sent"
     assert len(re.findall(r"^memory of the server +\d+ MB$", result.stdout, re.MULTILINE)) == 2
+
+
+def test_a_joint_step_is_compared_with_a_plain_loop() -> None:
+    result = bench("cyclegan", "--rounds", "1", "--steps", "1")
+    assert result.returncode == 0, result.stderr
+    plain, own, ratio = (float(line.split()[0]) for line in result.stdout.splitlines())
+    assert ratio == pytest.approx(own / plain, rel=0.01)
 
 
 def test_the_measurements_need_no_package_of_the_tests(tmp_path: Path) -> None:

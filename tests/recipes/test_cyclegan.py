@@ -16,6 +16,7 @@ from modtrain.data.unpaired import UnpairedTest
 from modtrain.errors import InputError
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.recipes import cyclegan
+from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.cyclegan import Params, recipe
 from modtrain.recipes.nets_view import Nets
 from tests.support.runs import finish, make_run, start_worker
@@ -42,7 +43,7 @@ def nets_of(params: Params, live: dict[str, nn.Module]) -> Nets:
 def loss_of(module: str, nets: Nets, batch: dict[str, Tensor], params: Params) -> dict[str, float]:
     nets.enter(module)
     losses = recipe.modules[module].loss(nets, batch, params)
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return {name: float(value.detach()) for name, value in {**losses, "loss": sum_of(terms_of(losses))}.items()}
 
 
 @pytest.fixture
@@ -104,13 +105,14 @@ def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(
     for name, net in live.items():
         net.requires_grad_(name == module)
     losses = recipe.modules[module].loss(nets, batch, params)
-    assert all(value.shape == () and torch.isfinite(value) for value in losses.values())
-    losses["loss"].backward()
+    loss = sum_of(terms_of(losses))
+    assert all(value.shape == () and torch.isfinite(value) for value in {**losses, "loss": loss}.values())
+    loss.backward()
     for name, net in live.items():
         assert any(parameter.grad is not None for parameter in net.parameters()) == (name == module)
 
 
-def test_alternating_generators_have_the_gradients_of_the_published_sum_over_both(batch: dict[str, Tensor]) -> None:
+def test_generators_apart_have_the_gradients_of_the_published_sum_over_both(batch: dict[str, Tensor]) -> None:
     params = params_of(SMALL)
     live = {name: net.double() for name, net in built(params).items()}
     batch = {name: images.double() for name, images in batch.items()}

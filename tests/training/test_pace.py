@@ -124,7 +124,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
         worker.progress.start_epoch(worker.position)
         for batch in worker.data.epoch(epoch, seed=0):
             now += 0.1
-            worker._train_on(batch)
+            worker.train_on(batch)
             worker.progress.after_batch(worker.position)
             if worker.position.step in (180, 380):
                 heartbeat.report(now=True)

@@ -104,7 +104,7 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
             worker.peers.refresh(at_least=0, poll=lambda _: None, waited=lambda *_: None)
             worker.nets = worker._build_nets()
             for batch in worker.data.epoch(0, seed=0):
-                worker._train_on(batch)
+                worker.train_on(batch)
                 if worker.position.step == 3:
                     break
             for peer, nets in worker.peers.nets().items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from modtrain.recipes.loading import data_of, load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.inference import settled
-from modtrain.training.learner import Learner
+from modtrain.training.learner import Learner, simultaneous_steps
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.timeline import Position, Timeline
@@ -67,6 +67,7 @@ class _Check:
         for learner in self._learners:
             self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner))
             self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
+        self._check("`together`", partial(self._check_together, nets))
         if not self.findings.violations:
             for learner in self._learners:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
@@ -109,6 +110,17 @@ class _Check:
         part = f"the loss of {learner.name}"
         some = {name: first_samples(value, samples) for name, value in batch.items()}
         return violations_in(self._spec.recipe, part, partial(steps.step, learner, nets, some))
+
+    def _check_together(self, nets: Nets) -> Iterator[str]:
+        """What is wrong with the losses of modules that are trained in one step."""
+        for step in simultaneous_steps(self._recipe, self._learners):
+            if len(step) > 1 and not self.findings.violations:
+                start_batch(nets, self._positions[0])
+                yield from confirmed(partial(self._share, step, nets))
+
+    def _share(self, step: Sequence[Learner], nets: Nets, samples: int | None) -> list[str]:
+        some = {name: first_samples(value, samples) for name, value in self._batches[0].items()}
+        return violations_in(self._spec.recipe, "`together`", partial(steps.unshared_terms, step, nets, some))
 
     def _settle(self, learner: Learner) -> None:
         """The network as `load` gives it."""

@@ -1,0 +1,75 @@
+"""What a joint step of the recipe `cyclegan` costs against the same algorithm as a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from modtrain.scheduling.config import Config, new_spec
+from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.run import Run
+
+if TYPE_CHECKING:
+    from modtrain.data.base import Batch
+    from modtrain.training.worker import Worker
+
+
+def cyclegan(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both, one after the other.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each in a round.")] = 2,
+) -> None:
+    """Train jointly at the recipe's default size, on one thread: CPU time against a plain loop, by turns."""
+    import torch
+
+    from modtrain.bench.plain_cyclegan import PlainCycleGan
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
+        worker = build_worker(Path(folder, "run"))
+        nets = {learner.name: copy.deepcopy(learner.net).requires_grad_(True) for learner in worker.learners}
+        plain = PlainCycleGan(nets, worker.learners[0].params)
+        batches = endless(worker)
+        own_s, plain_s = list[float](), list[float]()
+        for _ in range(rounds + 1):  # the first round is not measured
+            some = [next(batches) for _ in range(steps)]
+            own_s.append(cpu_s(worker.train_on, some))
+            plain_s.append(cpu_s(lambda batch: plain.step(batch, worker.position.schedule_progress), some))
+    typer.echo(f"{statistics.median(plain_s[1:]) / steps * 1e3:8.1f} ms of CPU  a step of the plain loop")
+    typer.echo(f"{statistics.median(own_s[1:]) / steps * 1e3:8.1f} ms of CPU  a joint step of modtrain")
+    ratios = [own / other for own, other in zip(own_s[1:], plain_s[1:], strict=True)]
+    typer.echo(f"{statistics.median(ratios):8.3f}            median of the ratios of {rounds} rounds")
+
+
+def build_worker(path: Path) -> Worker:
+    """A worker with all modules of a new run of the recipe; it has trained nothing."""
+    from modtrain.recipes.cyclegan import recipe
+    from modtrain.training.records import WorkerEvents
+    from modtrain.training.shutdown import Shutdown
+    from modtrain.training.worker import Worker
+
+    run = Run.create(path, new_spec(Config(recipe="cyclegan", device="cpu"), recipe, [list(recipe.modules)]))
+    heartbeat = Heartbeat(map(run.heartbeat_path, run.modules))
+    return Worker(run, run.modules, heartbeat, Shutdown(run), WorkerEvents(run, run.modules), device="cpu")
+
+
+def endless(worker: Worker) -> Iterator[Batch]:
+    """The training data, epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from worker.data.epoch(epoch, seed=0)
+        epoch += 1
+
+
+def cpu_s(step: Callable[[Batch], None], batches: list[Batch]) -> float:
+    """Seconds of CPU that a step takes on these batches."""
+    begun = time.thread_time()
+    for batch in batches:
+        step(batch)
+    return time.thread_time() - begun
