@@ -33,7 +33,11 @@ from tests.support.three import recipe_of_three
 ROOT = Path(__file__).parents[2]
 JOBS, CLUSTER = ROOT / "jobs", ROOT / "cluster"
 SWEEP = JOBS / "devcloud-sweep.yaml"
-CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP})
+STUDIES = {
+    JOBS / "pix2pix-batch-sweep.yaml": [{"batch_size": 2**power} for power in range(9)],
+    JOBS / "pix2pix-rate-sweep.yaml": [{"lr": 2e-4 * factor} for factor in (1, 2, 4)],
+}
+CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP} - set(STUDIES))
 SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.pbs")])
 PROFILES = sorted(CLUSTER.glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -79,6 +83,16 @@ def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pairs of noise for training and one for testing, of two persons."""
+    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
+    for name in ("train/eve/1", "train/eve/2", "train/adam/1", "train/adam/2", "val/eve/3", "test/adam/3"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(24, 48, 3), dtype=np.uint8)).save(root / f"{name}.png")
+    return root
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """The program `modtrain`, as in an installation."""
@@ -111,7 +125,10 @@ def is_training(path: Path, *modules: str) -> bool:
     return (path / "run.json").exists() and all(Run.open(path).read_report(module).step for module in modules)
 
 
-def at_full_size(params: dict[str, Any]) -> bool:
+def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
+    if recipe == "pix2pix":
+        sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
+        return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)
     sizes = params["crop_size"], params["encoder_decoder"]["width"], params["translator"]["blocks"]
     return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 256)
 
@@ -130,13 +147,16 @@ def test_a_config_fits_its_recipe(path: Path) -> None:
     spec = new_spec(config, recipe, place(list(recipe.modules), config.nodes or len(recipe.modules), {}))
     assert set(flatten(config.params)) <= {parameter.name for parameter in parameters(recipe.params)}
     assert spec.params == as_values(recipe.params(**spec.params))
-    assert at_full_size(spec.params)
+    assert at_full_size(config.recipe, spec.params)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_command_in_the_first_lines_of_a_config_is_accepted(path: Path, dataroot: Path, tmp_path: Path) -> None:
+def test_the_command_in_the_first_lines_of_a_config_is_accepted(
+    path: Path, dataroot: Path, faces: Path, tmp_path: Path
+) -> None:
     (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
-    verb, named, *options = command.replace("~/data/apple2orange", str(dataroot)).split()[2:]
+    command = command.replace("~/data/apple2orange", str(dataroot)).replace("~/data/faces", str(faces))
+    verb, named, *options = command.split()[2:]
     assert ROOT / named == path
     in_process(verb, path, *options, "--root", tmp_path, "--dry-run")
     assert not any(tmp_path.iterdir())
@@ -150,7 +170,7 @@ def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> No
     options = ("--nodes", "1", "--backend", "local", "--device", "cpu", "--epochs", "1", "--name", "full", "--no-check")
     output_of("launch", config, *options, "--dataroot", dataroot, "--root", tmp_path)
     run = Run.open(tmp_path / "full")
-    assert at_full_size(run.spec.params)
+    assert at_full_size(run.spec.recipe, run.spec.params)
     for module in run.modules:
         store = run.store(module)
         first, *_, last = (store.meta(version) for version in store.versions())
@@ -159,6 +179,23 @@ def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> No
     state = json.loads(output_of("status", run.path, "--json"))
     assert state["state"] == "finished"
     assert all(module["metrics"]["loss"] > 0 for module in state["modules"].values())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_of_pix2pix_has_the_papers_trials_and_trains_its_first_one(
+    path: Path, faces: Path, tmp_path: Path
+) -> None:
+    (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
+    verb, named, *options = shlex.split(command.replace("~/data/faces", str(faces)))[2:]
+    assert ROOT / named == path
+    tiny = {"load_size": 24, "crop_size": 24, "generator.levels": 3, "generator.width": 2, "discriminator.width": 2}
+    small = [word for name, value in tiny.items() for word in ("--set", f"{name}={value}")]
+    where = ("--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--epochs", "1", "--dry-run")
+    in_process(verb, path, *options, *small, *where)
+    sweep = Sweep.open(tmp_path / options[-1])
+    assert [sweep.values(trial) for trial in range(sweep.spec.trials)] == STUDIES[path]
+    in_process("trial", sweep.path, "--task", "0")
+    assert is_finished(sweep.path / "trial-0000")
 
 
 @by_name
