@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modtrain.recipes.base import Reads as Reads
     from modtrain.recipes.base import Recipe as Recipe
     from modtrain.recipes.nets_view import Nets as Nets
+    from modtrain.recipes.stages import Stage as Stage
     from modtrain.scheduling.backends.base import Backend as Backend
     from modtrain.scheduling.backends.base import Job as Job
     from modtrain.scheduling.backends.base import JobState as JobState
@@ -34,6 +35,7 @@ _HOME = {
     "modtrain.errors": ("ModtrainError",),
     "modtrain.recipes.base": ("Evaluation", "Module", "Reads", "Recipe"),
     "modtrain.recipes.nets_view": ("Nets",),
+    "modtrain.recipes.stages": ("Stage",),
     "modtrain.scheduling.backends.base": ("Backend", "Job", "JobState", "Resources"),
     "modtrain.scheduling.config": ("Config",),
     "modtrain.scheduling.launcher": ("launch",),

@@ -144,6 +144,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Recipe",
         "Resources",
         "Run",
+        "Stage",
         "Sweep",
         "launch",
         "load",

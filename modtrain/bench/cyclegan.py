@@ -63,7 +63,7 @@ def endless(worker: Worker) -> Iterator[Batch]:
     """The training data, epoch after epoch."""
     epoch = 0
     while True:
-        yield from worker.data.epoch(epoch, seed=0)
+        yield from worker.stage.batches.epoch(epoch, seed=0)
         epoch += 1
 
 

@@ -18,6 +18,7 @@ from modtrain.plugins import calling
 from modtrain.recipes.formats import Format, check_formats
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
+from modtrain.recipes.stages import Stage
 from modtrain.storage.layout import EVALUATION
 
 if TYPE_CHECKING:
@@ -144,6 +145,8 @@ class Recipe:
 
     A term that reaches several of them is made by `Nets.once` and returned by each of these, so that it counts once.
     """
+    stages: Callable[[Params], Sequence[Stage]] | None = None
+    """`stages(params)` returns the stretches of epochs that a run passes; None trains all modules in all epochs."""
     check_dataroot: Callable[[Path], object] | None = None
     """`check_dataroot(dataroot)`, called before a run is created: raises InputError for a wrong layout, quickly."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
@@ -172,7 +175,7 @@ class Recipe:
         _check_together(self.together, self.modules)
         check_params_class(self.params)
         check_formats(self.formats, self.modules)
-        for name in ("data", "check_dataroot", "apply", "evaluate"):
+        for name in ("data", "stages", "check_dataroot", "apply", "evaluate"):
             _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
         for name in ("epochs", "exchange_every", "max_staleness"):
             _check_option(name, getattr(self, name))

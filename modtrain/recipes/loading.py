@@ -16,11 +16,11 @@ from modtrain.data.base import Data
 from modtrain.errors import InputError, ModtrainError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.contract import check_data
-from modtrain.recipes.params import build_params
+from modtrain.recipes.params import build_params, with_values
 from modtrain.recipes.trust import check_files
 from modtrain.storage.filesystem import fault_of
 from modtrain.storage.layout import RUN_FILE
-from modtrain.storage.run import Change, Run, RunSpec
+from modtrain.storage.run import Change, Run, RunSpec, StageSpec
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,9 @@ def recorded_recipe(
         ) from error
 
 
-def params_of(spec: RunSpec, recipe: Recipe) -> Any:
-    """The validated `Params` of a run."""
-    return build_params(recipe.params, spec.params)
+def params_of(spec: RunSpec, recipe: Recipe, stage: StageSpec | None = None) -> Any:
+    """The validated `Params` of a run, or those of one of its stages."""
+    return build_params(recipe.params, with_values(spec.params, stage.params if stage else {}))
 
 
 def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:

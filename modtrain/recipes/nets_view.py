@@ -99,9 +99,14 @@ class Nets:
         """Name of the stage of the run."""
         return str(self._time_in_training("stage"))
 
-    def start_batch(self, *, step: int, progress: float, stage: str) -> None:
+    @property
+    def stage_progress(self) -> float:
+        """The completed share of the stage, in [0, 1)."""
+        return float(self._time_in_training("stage_progress"))
+
+    def start_batch(self, *, step: int, progress: float, stage: str, stage_progress: float) -> None:
         """Set where training is, and drop the results of `once`: the losses of another batch follow."""
-        self._time = {"step": step, "progress": progress, "stage": stage}
+        self._time = {"step": step, "progress": progress, "stage": stage, "stage_progress": stage_progress}
         self.forget()
 
     def enter(self, module: str | None, together: Sequence[str] = ()) -> None:

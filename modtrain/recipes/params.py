@@ -103,6 +103,14 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
         name, equals, text = setting.partition("=")
         if not equals or not all(name.strip().split(".")):
             raise InputError(f"--set takes name=value, such as translator.lr=1e-4; got {setting!r}.")
+        result = with_values(result, {name: read_value(text)})
+    return result
+
+
+def with_values(values: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested `values` with those of `flat`, by dotted names, in their place."""
+    result = dict(values)
+    for name, value in flat.items():
         *folders, last = name.strip().split(".")
         place = result
         for folder in folders:
@@ -110,7 +118,7 @@ def with_settings(values: Mapping[str, Any], settings: Iterable[str]) -> dict[st
             if not isinstance(inner, Mapping):
                 raise InputError(f"{name!r} cannot be set: {folder!r} is a value, not a group of parameters.")
             place[folder] = place = dict(inner)
-        place[last] = read_value(text)
+        place[last] = value
     return result
 
 

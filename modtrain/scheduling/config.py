@@ -26,6 +26,7 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
+from modtrain.recipes.stages import plan_stages
 from modtrain.scheduling.placement import Placement
 from modtrain.scheduling.weights_reference import find_initial_weights
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
@@ -155,14 +156,16 @@ def read_config(path: Path | None, options: Mapping[str, Any], settings: Iterabl
 
 def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:
     """The `run.json` of a new run, with every default filled in, so that later defaults do not change the run."""
-    params = as_values(build_params(recipe.params, config.params))
+    built, epochs = build_params(recipe.params, config.params), config.epochs or recipe.epochs
+    params = as_values(built)
     return RunSpec(
         recipe=recipe_name(config.recipe),
         recipe_sha256=recipe_sha256(recipe_name(config.recipe)),
         params=params,
         dataroot=resolved_path(config.dataroot) if config.dataroot else None,
         placement=placement,
-        epochs=config.epochs or recipe.epochs,
+        epochs=epochs,
+        stages=plan_stages(recipe.stages, built, list(recipe.modules), epochs),
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
         peer_timeout_s=config.peer_timeout_s,

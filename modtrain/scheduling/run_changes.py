@@ -22,7 +22,7 @@ from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.best_version import check_measured
 from modtrain.storage.folder_listing import listing_sha256
-from modtrain.storage.run import Change, Run, RunSpec
+from modtrain.storage.run import Change, Run, RunSpec, StageSpec
 
 _EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "check"}
 _NOT_COMPARED = _EXECUTION | {"sweep", "params", "hold_schedule"}
@@ -51,15 +51,21 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
         _check_idle(run)
     if "epochs" in allowed:
         allowed["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
+        allowed["stages"] = _prolonged(spec.stages, by=allowed["epochs"] - spec.epochs)
     before = {name: getattr(spec, name) for name in allowed}
     changes = [
         Change(name=name, before=before[name], after=new, at=time.time())
         for name, new in allowed.items()
-        if before[name] != new
+        if before[name] != new and name != "stages"
     ]
     changed = replace(run, spec=spec.model_copy(update={**allowed, "changes": [*spec.changes, *changes]}))
     _check_dataroot(changed)
     return changed.spec
+
+
+def _prolonged(stages: list[StageSpec], *, by: int) -> list[StageSpec]:
+    """The stages with more epochs in the last one: the others are trained already."""
+    return stages and [*stages[:-1], stages[-1].model_copy(update={"epochs": stages[-1].epochs + by})]
 
 
 def describe(before: RunSpec, after: RunSpec) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from modtrain.errors import InputError, RunMoved, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
@@ -62,6 +62,21 @@ class Change(BaseModel):
     at: Time
 
 
+class StageSpec(BaseModel):
+    """A stretch of epochs with its own parameters, in which only some modules are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=200)
+    epochs: Count
+    trains: list[Module] = Field(min_length=1)
+    """The modules that are trained; the others rest."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The parameters that differ from those of the run, by dotted name."""
+    fresh_optimizers: bool = False
+    """Whether the optimizers begin anew, without what they remember of the stage before."""
+
+
 class RunSpec(BaseModel):
     """The content of `run.json`: everything that decides what this run trains.
 
@@ -81,6 +96,8 @@ class RunSpec(BaseModel):
     """Checksum of names and sizes in `dataroot`, by which moved data is recognised."""
     placement: Placement
     epochs: Count
+    stages: list[StageSpec] = Field(default_factory=list)
+    """In order; empty where all modules are trained in every epoch. Their epochs are those of the run."""
     schedule_epochs: Count | None = None
     """Epochs that schedules cover, where those are fewer than `epochs`."""
     exchange_every: Count | None = None
@@ -110,6 +127,41 @@ class RunSpec(BaseModel):
     created_at: Time = 0.0
     changes: list[Change] = Field(default_factory=list)
     """Oldest first."""
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> RunSpec:
+        if self.stages and sum(stage.epochs for stage in self.stages) != self.epochs:
+            raise ValueError(f"the stages have other epochs than the {self.epochs} of the run")
+        return self
+
+    @property
+    def all_stages(self) -> list[StageSpec]:
+        """The stages; one called `train`, of every module, where the recipe names none."""
+        modules = [module for worker in self.placement for module in worker]
+        return self.stages or [StageSpec(name="train", epochs=self.epochs, trains=modules)]
+
+    def stage_at(self, epoch: int) -> StageSpec:
+        """The stage of an epoch, counted from 0; the last one from the end of the run on."""
+        stages = list(self.all_stages)
+        while len(stages) > 1 and epoch >= stages[0].epochs:
+            epoch -= stages.pop(0).epochs
+        return stages[0]
+
+    def trained_epochs(self, module: str, epochs: int) -> int:
+        """Of the first `epochs` epochs the last one that trains a module, counted from 1; 0 where none does.
+
+        Its weights after `epochs` epochs are those after this one: in the stages since it rests.
+        """
+        trained = end = 0
+        for stage in self.all_stages:
+            begin, end = end, end + stage.epochs
+            if module in stage.trains and begin < epochs:
+                trained = min(end, epochs)
+        return trained
+
+    def end_epoch(self, modules: Iterable[str]) -> int:
+        """The epochs after which these modules are finished: no later stage trains any of them."""
+        return max(self.trained_epochs(module, self.epochs) for module in modules)
 
     def is_last(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""

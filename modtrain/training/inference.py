@@ -41,6 +41,7 @@ class TrainedModel:
     run: Run
     recipe: Recipe
     params: Any
+    """The parameters of the stage in which the newest of the checkpoints was trained."""
     networks: Mapping[str, nn.Module]
     """Every module by its name, as its moving average where the checkpoint has one."""
     checkpoints: Mapping[str, Checkpoint]
@@ -137,6 +138,8 @@ def load(
         with recipe_errors(run):
             networks[name] = settled(net, name, recipe.modules[name], params, seed=run.spec.seed)
         checkpoints[name] = checkpoint
+    newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
+    params = params_of(run.spec, recipe, run.spec.stage_at(max(0, newest - 1)))
     return TrainedModel(
         run=run, recipe=recipe, params=params, networks=networks, checkpoints=checkpoints, device=device
     )

@@ -25,6 +25,7 @@ from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
 from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
+from modtrain.training.stages import RunStage
 
 SCHEDULE_POINTS = 100
 """Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
@@ -38,19 +39,12 @@ class Learner:
 
         `writer` is the id that its checkpoints carry.
         """
-        self.name, self.module, self.params = name, recipe.modules[name], params
+        self.name, self.module = name, recipe.modules[name]
         seed_all(derived_seed(run.spec.seed, name))
         self.net = build_network(name, self.module, params).to(device)
         self.weights = [weight for weight in self.net.parameters() if weight.requires_grad]
-        self.optimizer = build_optimizer(name, self.module, self.weights, params)
-        for group in self.optimizer.param_groups:
-            group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
-            group.setdefault("initial_lr", group["lr"])
         self.memory = build_memory(name, self.module, params)
-        self.updates = resolve(self.module.updates, params, "updates", name)
-        self.decay = resolve(self.module.ema, params, "ema", name) or 0.0
-        self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", name)
-        self.clip_value = resolve(self.module.clip_value, params, "clip_value", name)
+        self._set_params(params)
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
         self.published_step = -1
@@ -60,12 +54,43 @@ class Learner:
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
         self.resting = False
-        """Whether the schedule was 0 at the last progress that was set."""
+        """Whether the schedule was 0 at the last progress that was set, or the stage does not train the module."""
+        self.trains = True
+        """Whether the stage trains the module."""
+        self._stage: RunStage | None = None
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
         counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
         self.publisher = Publisher(self.store, writer, keep=max([*counts, run.spec.max_staleness or 0]) + 2)
+
+    def _set_params(self, params: Any) -> None:
+        """Take the options and the optimizer that these parameters give."""
+        self.params = params
+        self.optimizer = build_optimizer(self.name, self.module, self.weights, params)
+        for group in self.optimizer.param_groups:
+            group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
+            group.setdefault("initial_lr", group["lr"])
+        self.updates = resolve(self.module.updates, params, "updates", self.name)
+        self.decay = resolve(self.module.ema, params, "ema", self.name) or 0.0
+        self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", self.name)
+        self.clip_value = resolve(self.module.clip_value, params, "clip_value", self.name)
+
+    def enter(self, stage: RunStage) -> None:
+        """Begin a stage: with its parameters, and the state of the optimizer unless that is to begin anew.
+
+        A module that the stage does not train stays as it is.
+        """
+        self.trains = self.name in stage.trains
+        if not self.trains:
+            self.resting = True
+            return
+        if stage is not self._stage and (stage.params != self.params or stage.fresh_optimizers):
+            before = self.optimizer
+            self._set_params(stage.params)
+            if not stage.fresh_optimizers and type(self.optimizer) is type(before):
+                self.optimizer.state.update(before.state)
+        self._stage = stage
 
     def initialise(self, weights: InitialWeights) -> None:
         """Begin with these weights instead of random ones; errors as of `initialisation.initialise`."""

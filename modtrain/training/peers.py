@@ -86,15 +86,17 @@ class Peers:
     def refresh(self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None]) -> None:
         """Load newer versions, and wait until every peer has completed `at_least` epochs or is finished.
 
+        Of a peer that rests in the last ones of these, the epoch that trained it last is enough.
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
         `waited(peer, seconds)` is called when a wait is over. PeerTimeout after the run's `peer_timeout_s`.
         """
         for name, peer in self._peers.items():
             peer.load_newer(self._run.store(name))
-            if not self._is_enough(peer, at_least):
+            needed = self._run.spec.trained_epochs(name, at_least)
+            if not self._is_enough(peer, needed):
                 began_at = time.monotonic()
                 try:
-                    self._wait_for(name, peer, at_least, poll)
+                    self._wait_for(name, peer, needed, poll)
                 finally:
                     waited(name, time.monotonic() - began_at)
 

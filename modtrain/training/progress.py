@@ -7,7 +7,8 @@ import time
 
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.learner import Learner
-from modtrain.training.timeline import Position, Timeline
+from modtrain.training.stages import RunStages
+from modtrain.training.timeline import Position
 from modtrain.training.timing import PaceEstimator, PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
@@ -24,18 +25,25 @@ LOG_S = 10.0
 class Progress:
     """Reports the progress of one worker."""
 
-    def __init__(self, timeline: Timeline, learners: list[Learner], heartbeat: Heartbeat, timer: PhaseTimer) -> None:
-        self._timeline, self._learners, self._heartbeat, self._timer = timeline, learners, heartbeat, timer
+    def __init__(self, stages: RunStages, learners: list[Learner], heartbeat: Heartbeat, timer: PhaseTimer) -> None:
+        self._timeline, self._end = stages.timeline, stages.end(learner.name for learner in learners)
+        self._learners, self._heartbeat, self._timer = learners, heartbeat, timer
         self._pace = self._new_pace()
-        self._resting = [learner.resting for learner in learners]
+        self._pace_of: object = None
+        """What a step computed when the pace was measured."""
         self._reported_at, self._logged_at = time.monotonic(), float("-inf")
         self.tracking: Tracking | None = None
         """Gets every curve line; None before training."""
 
     @property
     def state(self) -> str:
-        """State of the worker between two waits: resting while its schedule trains none of its modules."""
+        """State of the worker between two waits: resting while neither stage nor schedule trains one of its modules."""
         return "resting" if all(learner.resting for learner in self._learners) else "running"
+
+    @property
+    def state_of_wait(self) -> str:
+        """State of the worker while it waits for a peer: one whose stage trains none of its modules rests."""
+        return "waiting" if any(learner.trains for learner in self._learners) else "resting"
 
     def start_epoch(self, position: Position) -> None:
         """The peers are refreshed and the first batch of an epoch follows."""
@@ -67,7 +75,7 @@ class Progress:
 
     def log_epoch(self, position: Position) -> None:
         """Log the epochs completed and the losses, not more often than every LOG_S."""
-        if (now := time.monotonic()) - self._logged_at < LOG_S and position.progress < 1:
+        if (now := time.monotonic()) - self._logged_at < LOG_S and position.step < self._end.step:
             return
         self._logged_at = now
         means = {learner.name: learner.metrics.means for learner in self._learners if learner.metrics.means}
@@ -79,8 +87,9 @@ class Progress:
         return PaceEstimator(interval_steps=self._timeline.exchange_every or 1)
 
     def _measure_pace(self, position: Position) -> None:
-        if (resting := [learner.resting for learner in self._learners]) != self._resting:
-            self._resting, self._pace = resting, self._new_pace()  # a step computes something else from now on
+        computes = position.stage, [learner.resting for learner in self._learners]
+        if computes != self._pace_of:
+            self._pace_of, self._pace = computes, self._new_pace()  # a step computes something else from now on
             self._pace.start_epoch(self._reported_at, position.step)
         elif position.is_epoch_boundary:
             self._pace.end_epoch(self._reported_at, position.step)
@@ -88,7 +97,9 @@ class Progress:
             self._pace.update(self._reported_at, position.step)
 
     def _left_s(self, position: Position) -> float | None:
-        """None also while a module rests that trains later: its steps will cost more than those that were measured."""
+        """None also before the last stage, and while a module rests that trains later: other steps cost other times."""
+        if position.stage_epochs.stop < self._end.epoch:
+            return None
         if any(learner.resting and learner.trains_after(position.schedule_progress) for learner in self._learners):
             return None
-        return self._pace.left_s(self._timeline.steps - position.step, position.steps_per_epoch)
+        return self._pace.left_s(max(0, self._end.step - position.step), position.steps_per_epoch)

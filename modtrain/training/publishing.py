@@ -8,15 +8,18 @@ from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import Learner
+from modtrain.training.stages import RunStages
 from modtrain.training.timeline import Position
 
 
 class Publishing:
     """Publishes the learners of one worker. Training continues between two attempts of a publish that fails."""
 
-    def __init__(self, run: Run, learners: Sequence[Learner], heartbeat: Heartbeat, read_by_peers: set[str]) -> None:
+    def __init__(
+        self, run: Run, stages: RunStages, learners: Sequence[Learner], heartbeat: Heartbeat, read_by_peers: set[str]
+    ) -> None:
         """`read_by_peers`: the modules of this worker that others read; only these are published inside an epoch."""
-        self._run, self._learners, self._heartbeat = run, learners, heartbeat
+        self._run, self._stages, self._learners, self._heartbeat = run, stages, learners, heartbeat
         self._read_by_peers = read_by_peers
         self._backoff = filesystem.Backoff("Publishing", run.path, run.spec.storage_timeout_s)
         self.error: OSError | None = None
@@ -25,6 +28,8 @@ class Publishing:
     def publish(self, position: Position, *, full: bool, last: bool = False) -> None:
         """Publish every learner with all that resuming needs (`full`), or the weights that other workers read.
 
+        One that rests in the stage is published only where its last version is not. The last version of a learner that
+        no later stage trains is final.
         A refusal of storage is kept in `error`. What is to be published before its retry is due waits for the retry,
         unless it is the `last` publish before the worker exits. FencedOut, Diverged, RunMoved; StorageError after the
         run's `storage_timeout_s`.
@@ -32,12 +37,13 @@ class Publishing:
         if self.error is not None and not self.is_retry_due() and not last:
             return
         full = full or self.error is not None  # what failed may have been a full checkpoint
-        final = full and position.progress == 1
         try:
             self._run.check_present()
             for learner in self._learners:
-                if full or learner.name in self._read_by_peers:
-                    learner.publish(epoch=position.epoch, step=position.step, full=full, final=final)
+                if self._is_due(learner, position, full=full):
+                    trained = self._stages.trained_at(learner.name, position)
+                    final = full and trained.step == self._stages.end([learner.name]).step
+                    learner.publish(epoch=trained.epoch, step=trained.step, full=full, final=final)
         except OSError as error:
             self.error = error
             self._backoff.fail(error)
@@ -47,9 +53,17 @@ class Publishing:
             self._backoff.succeed()
             self._heartbeat.report(trouble=None)
 
-    def is_complete(self, step: int) -> bool:
-        """Whether every learner has a full checkpoint of a step."""
-        return all(learner.published_step == step for learner in self._learners)
+    def _is_due(self, learner: Learner, position: Position, *, full: bool) -> bool:
+        if learner.trains:
+            return full or learner.name in self._read_by_peers
+        return full and not self._is_published(learner, position)
+
+    def _is_published(self, learner: Learner, position: Position) -> bool:
+        return self._stages.trained_at(learner.name, position).step <= learner.published_step <= position.step
+
+    def is_complete(self, position: Position) -> bool:
+        """Whether every learner has a full checkpoint with its weights at a position."""
+        return all(self._is_published(learner, position) for learner in self._learners)
 
     def is_retry_due(self) -> bool:
         """Whether the last publish failed and its pause is over."""

@@ -19,12 +19,12 @@ import torch
 
 from modtrain.errors import ModtrainError
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import data_of, params_of, recipe_of
+from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.manifest import parse
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.learner import Learner, choose_device
-from modtrain.training.timeline import Timeline
+from modtrain.training.stages import RunStages
 from modtrain.training.worker import start_batch, train_step
 
 STEPS = 3
@@ -32,7 +32,10 @@ STEPS = 3
 
 
 def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
-    """Median seconds of a step by module, on the run's device and with torch's default number of threads."""
+    """Median seconds of a step by module, on the run's device and with torch's default number of threads.
+
+    Of a module that is not trained in all stages, or not with the same parameters, the mean over the steps of the run.
+    """
     params, device = params_of(run.spec, recipe), choose_device(run.spec.device)
     learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
@@ -41,11 +44,16 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
         {t.name: t.reads for t in learners},
         {t.name: t.memory for t in learners},
     )
-    data = data_of(run.spec, recipe, params).train
-    with closing(data.epoch(0, seed=0)) as batches:
-        batch = {name: value.to(device) for name, value in next(batches).items()}
-    start_batch(nets, Timeline.of(run.spec, len(data)).at(0))
-    return {learner.name: _median_s(learner, nets, batch) for learner in learners}
+    stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.modules, 0.0)
+    for stage, first, last in stages.spans():
+        with closing(stage.batches.epoch(first.epoch, seed=0)) as batches:
+            batch = {name: value.to(device) for name, value in next(batches).items()}
+        share = (last.step + 1 - first.step) / stages.timeline.steps
+        start_batch(nets, first)
+        for learner in learners:
+            learner.enter(stage)
+            costs[learner.name] += share * _median_s(learner, nets, batch) if learner.trains else 0.0
+    return costs
 
 
 def _median_s(learner: Learner, nets: Nets, batch: dict[str, torch.Tensor]) -> float:

@@ -8,6 +8,7 @@ through all stages.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modtrain.storage.run import RunSpec
@@ -40,7 +41,9 @@ class Position:
     progress: float
     """Completed part of the run by steps: in [0, 1), and 1 only at the end of the run."""
     stage_progress: float
-    """Completed part of the stage: in [0, 1), and 1 only at the end of the run."""
+    """Completed part of the stage: in [0, 1), and 1 only at the end of the run. Held as `schedule_progress` is."""
+    stage_epochs: range
+    """The epochs of the stage."""
     schedule_progress: float
     """What schedules and losses get: `progress`, or in a run with held schedules that of the epochs that they cover."""
 
@@ -66,10 +69,13 @@ class Timeline:
     """Epochs that the schedules cover; after them the value of their last step holds. None covers the whole run."""
 
     @classmethod
-    def of(cls, spec: RunSpec, steps_per_epoch: int) -> Timeline:
-        """The timeline of a run whose training data has so many batches in an epoch."""
-        stretch = Stretch(stage="train", epochs=spec.epochs, steps_per_epoch=steps_per_epoch)
-        return cls(stretches=(stretch,), exchange_every=spec.exchange_every, schedule_epochs=spec.schedule_epochs)
+    def of(cls, spec: RunSpec, steps_per_epoch: Sequence[int]) -> Timeline:
+        """The timeline of a run whose training data has so many batches in an epoch of each of its stages."""
+        stretches = tuple(
+            Stretch(stage=stage.name, epochs=stage.epochs, steps_per_epoch=steps)
+            for stage, steps in zip(spec.all_stages, steps_per_epoch, strict=True)
+        )
+        return cls(stretches=stretches, exchange_every=spec.exchange_every, schedule_epochs=spec.schedule_epochs)
 
     @property
     def epochs(self) -> int:
@@ -82,13 +88,10 @@ class Timeline:
     def at(self, step: int) -> Position:
         """The position after `step` batches; every step beyond the end of the run gives its end."""
         step = min(step, self.steps)
-        stretches = [stretch for stretch in self.stretches if stretch.epochs]
-        step_of_stage, first_epoch = step, 0
-        while step_of_stage >= stretches[0].steps and len(stretches) > 1:
-            completed = stretches.pop(0)
-            step_of_stage, first_epoch = step_of_stage - completed.steps, first_epoch + completed.epochs
-        stretch = stretches[0]
-        epoch, batch = divmod(step_of_stage, stretch.steps_per_epoch)
+        first_step, first_epoch, stretch = next(
+            each for each in reversed(list(self._starts())) if each[0] <= step and each[2].epochs
+        )
+        epoch, batch = divmod(step - first_step, stretch.steps_per_epoch)
         return Position(
             step=step,
             epoch=first_epoch + epoch,
@@ -96,9 +99,24 @@ class Timeline:
             steps_per_epoch=stretch.steps_per_epoch,
             stage=stretch.stage,
             progress=step / self.steps,
-            stage_progress=step_of_stage / stretch.steps,
+            stage_progress=self._stage_progress(step - first_step, first_epoch, stretch),
+            stage_epochs=range(first_epoch, first_epoch + stretch.epochs),
             schedule_progress=self._schedule_progress(step),
         )
+
+    def at_epoch(self, epoch: int) -> Position:
+        """The position after so many epochs, which is where the first batch of the next one belongs."""
+        for first_step, first_epoch, stretch in self._starts():
+            if epoch < first_epoch + stretch.epochs:
+                return self.at(first_step + (epoch - first_epoch) * stretch.steps_per_epoch)
+        return self.at(self.steps)
+
+    def _starts(self) -> Iterator[tuple[int, int, Stretch]]:
+        """Each stretch with the steps and the epochs before it."""
+        steps = epochs = 0
+        for stretch in self.stretches:
+            yield steps, epochs, stretch
+            steps, epochs = steps + stretch.steps, epochs + stretch.epochs
 
     @functools.cached_property
     def _schedule_steps(self) -> int:
@@ -112,6 +130,14 @@ class Timeline:
     def _schedule_progress(self, step: int) -> float:
         steps = self._schedule_steps
         return step / steps if steps == self.steps else min(step, steps - 1) / steps
+
+    def _stage_progress(self, step: int, first_epoch: int, stretch: Stretch) -> float:
+        """After `step` batches of a stretch, held after the epochs that the schedules cover."""
+        covered = stretch.epochs if self.schedule_epochs is None else self.schedule_epochs - first_epoch
+        if not 0 < covered < stretch.epochs:
+            return step / stretch.steps
+        steps = covered * stretch.steps_per_epoch
+        return min(step, steps - 1) / steps
 
     def is_exchange_point(self, step: int) -> bool:
         """Whether weights are exchanged at a step inside an epoch; the end of an epoch publishes in any case."""

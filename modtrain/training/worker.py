@@ -1,7 +1,8 @@
 """Worker: the loop that trains the modules placed on it, and the only `backward()` in the package.
 
     resume, or publish version 0
-    each epoch:   refresh the peers (and wait for those that are too far behind)
+    each stage:   its parameters, data and trained modules; each of its epochs:
+                  refresh the peers (and wait for those that are too far behind)
                   each batch: for each module in turn, or several together: loss, backward, step
                   at each exchange point: publish weights, refresh the peers
                   publish a full checkpoint
@@ -17,7 +18,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,9 +27,10 @@ from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.contract import check_batch, check_losses, sum_of, terms_of
-from modtrain.recipes.loading import accept_recipe, data_of, params_of, recipe_of
+from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import Learner, derived_seed, simultaneous_steps
@@ -38,7 +40,8 @@ from modtrain.training.publishing import Publishing
 from modtrain.training.random_state import seed_all
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
-from modtrain.training.timeline import Position, Timeline
+from modtrain.training.stages import RunStages
+from modtrain.training.timeline import Position
 from modtrain.training.timing import PhaseTimer
 from modtrain.training.trackers.base import Tracking
 
@@ -62,7 +65,7 @@ class Worker:
         shutdown.check_start()
         self.run = run = accept_recipe(run)
         self.heartbeat, self.shutdown, self.events, self.device = heartbeat, shutdown, events, device
-        recipe = recipe_of(run)
+        self.recipe = recipe = recipe_of(run)
         if unknown := [module for module in run.modules if module not in recipe.modules]:
             raise InputError(
                 f"{run.name} places {unknown[0]!r}, but the recipe {run.spec.recipe} has {', '.join(recipe.modules)}. "
@@ -70,28 +73,28 @@ class Worker:
             )
         params = params_of(run.spec, recipe)
         shutdown.check_start()
-        self.data = data_of(run.spec, recipe, params).train
-        self.timeline = Timeline.of(run.spec, len(self.data))
+        self.stages = RunStages(run.spec, recipe)
+        self.timeline, self.end = self.stages.timeline, self.stages.end(modules)
         self.writer = uuid.uuid4().hex
         self.learners: list[Learner] = []
         for name in modules:
             shutdown.check_start()
             self.learners.append(Learner(run, recipe, params, name, device=device, writer=self.writer))
-        self.steps = simultaneous_steps(recipe, self.learners)
         shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
-        self.progress = Progress(self.timeline, self.learners, heartbeat, self.timer)
-        self.publishing = Publishing(run, self.learners, heartbeat, recipe.read_by_others(modules))
+        self.progress = Progress(self.stages, self.learners, heartbeat, self.timer)
+        self.publishing = Publishing(run, self.stages, self.learners, heartbeat, recipe.read_by_others(modules))
         seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
+        self._enter_stage()
         self.nets = self._build_nets()
         shutdown.check_start()
 
     @property
     def is_finished(self) -> bool:
-        """Whether every batch of the run is trained."""
-        return self.position.step >= self.timeline.steps
+        """Whether no later batch of the run trains a module of this worker."""
+        return self.position.step >= self.end.step
 
     def train(self, tracking: Tracking, after_epoch: Callable[[int], None]) -> None:
         """Train to the end of the run; raises an error of `errors.py` where it does not get there.
@@ -100,11 +103,11 @@ class Worker:
         """
         self._start(tracking)
         self._publish(full=True)  # version 0, or after a resume the fence against the worker that was here before
-        for epoch in range(self.position.epoch, self.timeline.epochs):
+        for epoch in range(self.position.epoch, self.end.epoch):
+            self._enter_stage()
             self._refresh_peers(wait=True)
             self.progress.start_epoch(self.position)
-            epoch_of_data = self.data.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
-            with contextlib.closing(epoch_of_data) as batches:
+            with contextlib.closing(self._batches(epoch)) as batches:
                 for batch in self.timer.fetching(batches):
                     self._check_count(epoch)
                     self.train_on(batch)
@@ -124,10 +127,24 @@ class Worker:
         step, steps = self.position.step, self.timeline.steps
         log.info("Trains %s on %s (%s), steps %d to %d", modules, socket.gethostname(), self.device, step, steps)
 
+    def _enter_stage(self) -> None:
+        """Begin the stage of the current epoch, or go on with it."""
+        self.stage = self.stages.at(self.position.epoch)
+        for learner in self.learners:
+            learner.enter(self.stage)
+        self.steps = simultaneous_steps(self.recipe, [learner for learner in self.learners if learner.trains])
+
+    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
+        """The rest of an epoch; where the stage trains no module of this worker, the epoch passes without batches."""
+        if self.steps:
+            yield from self.stage.batches.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
+        else:
+            self.position = self.timeline.at_epoch(epoch + 1)
+
     def train_on(self, batch: Batch) -> None:
         """One step of every module that does not rest on one batch, in the recipe's order."""
         start_batch(self.nets, self.position)
-        check_batch(batch, self.data)
+        check_batch(batch, self.stage.batches)
         on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         for step in self.steps:
             trained = [learner for learner in step if learner.set_progress(self.position.schedule_progress)]
@@ -141,8 +158,8 @@ class Worker:
         is_complete = self.position.epoch > epoch
         if is_complete != is_over:
             raise InputError(
-                f"Data.train.epoch ({place_of(self.data.epoch)}) yielded {'fewer' if is_over else 'more'} batches in "
-                f"epoch {epoch} than the {len(self.data)} of its __len__; make both the same."
+                f"Data.train.epoch ({place_of(self.stage.batches.epoch)}) yielded {'fewer' if is_over else 'more'} "
+                f"batches in epoch {epoch} than the {len(self.stage.batches)} of its __len__; make both the same."
             )
 
     def _between_batches(self) -> None:
@@ -156,9 +173,12 @@ class Worker:
             self._exit_if_requested()
 
     def _refresh_peers(self, *, wait: bool) -> None:
-        """Load newer peers; with `wait` until none of them is further behind than the run's staleness bound."""
-        epoch, bound = self.position.epoch, self.run.spec.max_staleness
-        oldest_epoch = max(0, epoch - bound) if wait and bound is not None else 0
+        """Load newer peers; with `wait` until none of them is further behind than the run's staleness bound.
+
+        The bound does not reach back across the beginning of a stage: what earlier ones trained is awaited.
+        """
+        epoch, bound, first = self.position.epoch, self.run.spec.max_staleness, self.position.stage_epochs.start
+        oldest_epoch = max(first, epoch - bound if bound is not None else first) if wait else 0
         with self.timer.during("exchange"):
             self.peers.refresh(at_least=oldest_epoch, poll=self._while_waiting, waited=self._record_wait)
         self.nets = self._build_nets()
@@ -168,7 +188,7 @@ class Worker:
 
     def _while_waiting(self, peer: str) -> None:
         self.timer.enter("waiting")
-        self.heartbeat.report(state="waiting", waiting_for=peer)
+        self.heartbeat.report(state=self.progress.state_of_wait, waiting_for=peer)
         self._retry_publish_if_due()
         self._exit_if_requested()
 
@@ -188,7 +208,7 @@ class Worker:
     def _exit_if_requested(self) -> None:
         reason = self.shutdown.reason()
         if reason is not None:
-            if not self.publishing.is_complete(self.position.step):
+            if not self.publishing.is_complete(self.position):
                 self._publish(full=True, last=True)
             raise reason.error(self.publishing.error)
 
@@ -203,20 +223,25 @@ class Worker:
     def _resume(self) -> int:
         """Load the newest step at which every module has a full checkpoint that verifies; 0 where there is none.
 
-        A step that storage fails to give is an error instead of one to be left out.
+        That of a module that rests there is from where it was trained last. A step that storage fails to give is an
+        error instead of one to be left out.
         """
         by_step = [learner.resumable() for learner in self.learners]
-        for step in sorted(set.intersection(*map(set, by_step)), reverse=True):
-            checkpoints = [checkpoints[step] for checkpoints in by_step]
+        for step in sorted(set[int]().union(*by_step), reverse=True):
+            checkpoints = self._checkpoints_at(step, by_step)
+            if len(checkpoints) < len(self.learners):
+                continue
             try:
-                files = [learner.read(c) for learner, c in zip(self.learners, checkpoints, strict=True)]
+                files = {learner: learner.read(checkpoint) for learner, checkpoint in checkpoints.items()}
             except (CorruptCheckpoint, MissingCheckpoint) as error:
                 if filesystem.fault_of(error) and isinstance(error, CorruptCheckpoint):
                     raise
                 log.warning("Cannot resume from step %d: %s", step, error)
                 continue
-            for learner, checkpoint, contents in zip(self.learners, checkpoints, files, strict=True):
-                learner.resume(checkpoint, contents)
+            for learner, checkpoint in sorted(checkpoints.items(), key=lambda item: item[1].step):
+                if stage := self.stages.last_stage(learner.name, self.timeline.at(checkpoint.step)):
+                    learner.enter(stage)
+                learner.resume(checkpoint, files[learner])  # the last one sets the random state of this step
             log.info("Resumed at step %d of %d", step, self.timeline.steps)
             return step
         if any(by_step):
@@ -226,6 +251,15 @@ class Worker:
                 learner.initialise(weights)
         return 0
 
+    def _checkpoints_at(self, step: int, by_step: list[dict[int, Checkpoint]]) -> dict[Learner, Checkpoint]:
+        """The checkpoint of each module with its weights at a step, where it has one."""
+        position, found = self.timeline.at(step), dict[Learner, Checkpoint]()
+        for learner, checkpoints in zip(self.learners, by_step, strict=True):
+            since = self.stages.trained_at(learner.name, position).step
+            if steps := [each for each in checkpoints if since <= each <= step]:
+                found[learner] = checkpoints[max(steps)]
+        return found
+
     def _build_nets(self) -> Nets:
         live = {learner.name: [learner.net] for learner in self.learners}
         lasts = {learner.name: learner.reads for learner in self.learners}
@@ -234,7 +268,12 @@ class Worker:
 
 def start_batch(nets: Nets, position: Position) -> None:
     """Give the losses of the batch that belongs to a position what they may know of it."""
-    nets.start_batch(step=position.step, progress=position.schedule_progress, stage=position.stage)
+    nets.start_batch(
+        step=position.step,
+        progress=position.schedule_progress,
+        stage=position.stage,
+        stage_progress=position.stage_progress,
+    )
 
 
 def train_step(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[dict[str, Tensor]]:

@@ -61,7 +61,7 @@ def work(
         try:
             device = _choose_device(run, modules, threads, heartbeat, shutdown)
             worker = start.retry(lambda: _build(run, modules, heartbeat, shutdown, events, device))
-            heartbeat.report(steps=worker.timeline.steps, trouble=None)
+            heartbeat.report(steps=worker.end.step, trouble=None)
             if worker.is_finished:
                 log.info("Finished already, at step %d", worker.position.step)
             elif leave_after_s is not None and leave_after_s <= 0:

@@ -13,6 +13,7 @@ from modtrain.cli import app
 from modtrain.data.base import Data
 from modtrain.recipes.base import Evaluation, Module, Recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.stages import Stage
 from modtrain.scheduling.config import Config
 from modtrain.storage import layout
 from modtrain.storage.checkpoint import Checkpoint
@@ -55,7 +56,7 @@ def test_every_recipe_is_named() -> None:
         assert f"`{recipe}`" in RECIPES.read_text()
 
 
-@pytest.mark.parametrize("described", [Recipe, Module, Data, Evaluation], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("described", [Recipe, Stage, Module, Data, Evaluation], ids=lambda kind: kind.__name__)
 def test_the_reference_describes_every_field_of_a_recipe(described: type) -> None:
     text = RECIPES.read_text()
     assert [field.name for field in dataclasses.fields(described) if f"| `{field.name}` |" not in text] == []

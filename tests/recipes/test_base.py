@@ -309,12 +309,12 @@ def test_using_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> 
         nets.other(torch.ones(1, 1))
 
 
-@pytest.mark.parametrize("name", ["step", "progress", "stage"])
+@pytest.mark.parametrize("name", ["step", "progress", "stage", "stage_progress"])
 def test_outside_of_training_there_is_no_step(nets: Nets, name: str) -> None:
     with pytest.raises(InputError, match=rf"nets\.{name} is used outside of a loss.*have no {name}\. Give what"):
         getattr(nets, name)
-    nets.start_batch(step=3, progress=0.25, stage="train")
-    assert {"step": 3, "progress": 0.25, "stage": "train"}[name] == getattr(nets, name)
+    nets.start_batch(step=3, progress=0.25, stage="fade", stage_progress=0.5)
+    assert {"step": 3, "progress": 0.25, "stage": "fade", "stage_progress": 0.5}[name] == getattr(nets, name)
 
 
 def test_outside_of_training_every_module_may_be_used(nets: Nets) -> None:

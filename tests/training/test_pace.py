@@ -122,7 +122,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
     shown = {}
     for epoch in range(2):
         worker.progress.start_epoch(worker.position)
-        for batch in worker.data.epoch(epoch, seed=0):
+        for batch in worker.stage.batches.epoch(epoch, seed=0):
             now += 0.1
             worker.train_on(batch)
             worker.progress.after_batch(worker.position)

@@ -103,7 +103,7 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
         for worker in workers:
             worker.peers.refresh(at_least=0, poll=lambda _: None, waited=lambda *_: None)
             worker.nets = worker._build_nets()
-            for batch in worker.data.epoch(0, seed=0):
+            for batch in worker.stage.batches.epoch(0, seed=0):
                 worker.train_on(batch)
                 if worker.position.step == 3:
                     break

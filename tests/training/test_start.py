@@ -94,7 +94,7 @@ def test_a_worker_whose_run_was_moved_exits_and_creates_nothing_at_the_old_place
     ("part", "code", "state"),
     [
         ("accept_recipe", 3, "stopped"),
-        ("data_of", 75, "preempted"),
+        ("RunStages", 75, "preempted"),
         ("Learner", 3, "stopped"),
         ("Peers", 75, "preempted"),
     ],

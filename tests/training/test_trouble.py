@@ -17,12 +17,13 @@ import pytest
 
 from modtrain.errors import Diverged, InputError, ModtrainError, StorageError
 from modtrain.monitoring.status import build_status
+from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling import standalone_worker
 from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat, read_report
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.publishing import Publishing
-from modtrain.training.timeline import Stretch, Timeline
+from modtrain.training.stages import RunStages
 from tests.support import runs
 
 TOGETHER = [["generator", "discriminator"]]
@@ -109,7 +110,7 @@ def test_a_disk_that_stays_full_stops_the_worker_with_its_own_error(
 class Refused:
     """A learner whose publishes fail until `error` is None; `attempts` holds `full` of each."""
 
-    name, published_step = "generator", -1
+    name, published_step, trains = "generator", -1, True
 
     def __init__(self) -> None:
         self.error: OSError | None = OSError(errno.ENOSPC, "No space left on device")
@@ -128,9 +129,9 @@ def test_publishes_wait_for_the_retry_and_a_quarter_of_an_hour_of_failures_is_th
     monkeypatch.setattr("modtrain.storage.filesystem.time", SimpleNamespace(monotonic=lambda: now))
     run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER)
     learner = Refused()
-    publishing = Publishing(run, [learner], Heartbeat(map(run.heartbeat_path, run.modules)), set())  # type: ignore[list-item]
-    stretch = Stretch(stage="train", epochs=3, steps_per_epoch=10)
-    position = Timeline(stretches=(stretch,)).at(10)
+    stages = RunStages(run.spec, load_recipe(str(tiny_recipe)))
+    publishing = Publishing(run, stages, [learner], Heartbeat(map(run.heartbeat_path, run.modules)), set())  # type: ignore[list-item]
+    position = stages.timeline.at(10)
     publishing.publish(position, full=True)
     publishing.publish(position, full=True)
     assert learner.attempts == [True], "the second one waits for the retry"

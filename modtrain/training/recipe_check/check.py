@@ -16,14 +16,15 @@ from modtrain.data.base import Batch
 from modtrain.errors import InputError
 from modtrain.plugins import calling
 from modtrain.recipes.contract import check_applied, check_evaluation
-from modtrain.recipes.loading import data_of, load_recipe, params_of
+from modtrain.recipes.loading import load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.inference import settled
 from modtrain.training.learner import Learner, simultaneous_steps
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
-from modtrain.training.timeline import Position, Timeline
+from modtrain.training.stages import RunStage, RunStages
+from modtrain.training.timeline import Position
 from modtrain.training.worker import start_batch
 
 
@@ -47,8 +48,8 @@ class _Check:
         self._params = params_of(run.spec, self._recipe)
         self._learners: list[Learner] = []
         self._trained: dict[str, nn.Module] = {}
-        self._batches: list[Batch] = []
-        self._positions: list[Position] = []
+        self._batches: list[tuple[RunStage, Position, Batch]] = []
+        """The first and the last batch of each stage."""
         self._test: Any = None
 
     def run(self) -> None:
@@ -77,7 +78,10 @@ class _Check:
             return
         if self._recipe.evaluate is not None:
             self._check("`evaluate`", partial(confirmed, self._evaluate))
-        if self._recipe.apply is not None and (images := first_image([*self._batches, self._test])) is not None:
+        if (
+            self._recipe.apply is not None
+            and (images := first_image([*(batch for _, _, batch in self._batches), self._test])) is not None
+        ):
             self._check("`apply`", partial(self._apply, self._recipe.apply, images))
 
     def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> None:
@@ -86,19 +90,23 @@ class _Check:
         self.findings.violations += violations_in(self._spec.recipe, part, check)
 
     def _make_data(self) -> None:
-        data = data_of(self._spec, self._recipe, self._params)
-        self._test = data.test
-        self._batches = batches.first_and_last(data.train, self._spec.seed)
-        timeline = Timeline.of(self._spec, len(data.train))
-        self._positions = [timeline.at(0), timeline.at(timeline.steps - 1)]
-        self.findings.warnings += batches.impurity(data.train, self._spec.seed, self._batches[0])
+        stages = RunStages(self._spec, self._recipe)
+        self._test = stages.stages[-1].data.test
+        for stage, first, last in stages.spans():
+            found = batches.first_and_last(stage.batches, self._spec.seed)
+            self._batches += zip((stage, stage), (first, last), found, strict=True)
+        first_stage, _, batch = self._batches[0]
+        self.findings.warnings += batches.impurity(first_stage.batches, self._spec.seed, batch)
 
     def _build(self, name: str) -> None:
         self._learners.append(Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check"))
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
-        """A step on each batch, the last one as the last of the run; it may have another shape than the first."""
-        for batch, position in zip(self._batches, self._positions, strict=True):
+        """A step on each batch, the first and the last one of each stage: they may have other shapes."""
+        for stage, position, batch in self._batches:
+            learner.enter(stage)
+            if not learner.trains:
+                continue
             start_batch(nets, position)
             if found := confirmed(partial(self._step, learner, nets, batch)):
                 yield from found
@@ -113,13 +121,16 @@ class _Check:
 
     def _check_together(self, nets: Nets) -> Iterator[str]:
         """What is wrong with the losses of modules that are trained in one step."""
-        for step in simultaneous_steps(self._recipe, self._learners):
-            if len(step) > 1 and not self.findings.violations:
-                start_batch(nets, self._positions[0])
-                yield from confirmed(partial(self._share, step, nets))
+        for stage, position, batch in self._batches[::2]:
+            for learner in self._learners:
+                learner.enter(stage)
+            for step in simultaneous_steps(self._recipe, [learner for learner in self._learners if learner.trains]):
+                if len(step) > 1 and not self.findings.violations:
+                    start_batch(nets, position)
+                    yield from confirmed(partial(self._share, step, nets, batch))
 
-    def _share(self, step: Sequence[Learner], nets: Nets, samples: int | None) -> list[str]:
-        some = {name: first_samples(value, samples) for name, value in self._batches[0].items()}
+    def _share(self, step: Sequence[Learner], nets: Nets, batch: Batch, samples: int | None) -> list[str]:
+        some = {name: first_samples(value, samples) for name, value in batch.items()}
         return violations_in(self._spec.recipe, "`together`", partial(steps.unshared_terms, step, nets, some))
 
     def _settle(self, learner: Learner) -> None:

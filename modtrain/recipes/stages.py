@@ -1,0 +1,136 @@
+"""Stage: a stretch of a run's epochs with its own parameters and its own set of trained modules.
+
+As in progressive growing, where each resolution is a stage, or in pix2pix, whose recogniser is trained first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import Any
+
+from modtrain.errors import InputError, counted, did_you_mean, one_of
+from modtrain.plugins import calling, place_of
+from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.storage.run import StageSpec
+
+
+def _unchanged(params: Any) -> Any:
+    return params
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of consecutive epochs; all workers pass the stages of a run in the same order."""
+
+    name: str
+    """What `nets.stage` and every view of the run call it."""
+    epochs: float
+    """Its length in proportion to the other stages: a run of N epochs divides them so, at least one for each stage."""
+    _: KW_ONLY
+    params: Callable[[Any], Any] = _unchanged
+    """`params(params)` returns the Params of this stage, such as `replace(params, size=8)`.
+
+    Data, losses, optimizers, schedules and the options of modules get these; networks, memories and the `last` of
+    `Reads` those of the run.
+    """
+    trains: Sequence[str] | None = None
+    """The modules that are trained; the others rest. None trains all of them."""
+    fresh_optimizers: bool = False
+    """Whether optimizers begin anew, instead of keeping moments and step counts of the stage before."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"The name {self.name!r} of a stage is not allowed; give a text, as in Stage('fade', 1).")
+        is_number = isinstance(self.epochs, int | float) and not isinstance(self.epochs, bool)
+        if not is_number or not 0 < self.epochs < math.inf:
+            raise InputError(
+                f"epochs of the stage {self.name!r} = {self.epochs!r} is not allowed; it is a number above 0, in "
+                "proportion to the other stages. Leave out a stage that has none."
+            )
+        if not callable(self.params):
+            raise InputError(f"`params` of the stage {self.name!r} is {self.params!r}, but must be a function.")
+        names: Any = self.trains
+        is_list = isinstance(names, list | tuple | set | frozenset) and all(isinstance(name, str) for name in names)
+        if names is not None and not (is_list and names):
+            raise InputError(
+                f"trains of the stage {self.name!r} is {names!r}; name the modules that it trains, as in "
+                "trains=('recogniser',), or leave it out to train all."
+            )
+        if not isinstance(self.fresh_optimizers, bool):
+            raise InputError(
+                f"fresh_optimizers of the stage {self.name!r} is {self.fresh_optimizers!r}; it is True or False."
+            )
+
+
+def plan_stages(
+    function: Callable[[Any], Sequence[Stage]] | None, params: Any, modules: Collection[str], epochs: int
+) -> list[StageSpec]:
+    """The stages of a run of `epochs` epochs, as `run.json` has them; InputError where they cannot be trained."""
+    if function is None:
+        return []
+    with calling("`stages` of the recipe", function):
+        stages: Any = function(params)
+    where = f"`stages` of the recipe ({place_of(function)})"
+    if not isinstance(stages, list | tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
+        raise InputError(f"{where} returned {stages!r}; it must return a list of Stage(name, epochs).")
+    _check_names(where, stages, modules)
+    counts = split_epochs([stage.epochs for stage in stages], epochs)
+    return [_plan(where, stage, params, modules, count) for stage, count in zip(stages, counts, strict=True)]
+
+
+def split_epochs(proportions: Sequence[float], epochs: int) -> list[int]:
+    """Divide epochs in these proportions: each stage ends at the epoch nearest to its exact end, half up.
+
+    A stage that would get no epoch gets one, of those of the stage after it; the last ones of those before.
+    InputError where there are fewer epochs than stages.
+    """
+    if epochs < len(proportions):
+        raise InputError(
+            f"{counted(epochs, 'epoch')} cannot be divided into {counted(len(proportions), 'stage')}, each of which "
+            f"needs one; give at least --epochs {len(proportions)}."
+        )
+    exact = list(accumulate(map(Fraction, proportions)))
+    ends = [0]
+    for number, end in enumerate(exact, 1):
+        nearest = math.floor(epochs * end / exact[-1] + Fraction(1, 2))
+        ends.append(min(max(nearest, ends[-1] + 1), epochs - (len(exact) - number)))
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+def _check_names(where: str, stages: Sequence[Stage], modules: Collection[str]) -> None:
+    names = [stage.name for stage in stages]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{where} has two stages called {twice!r}; give each a name of its own.")
+    for stage in stages:
+        for name in stage.trains or ():
+            if name not in modules:
+                raise InputError(
+                    f"The stage {stage.name!r} trains {name!r}, which is no module; name {one_of(modules)}."
+                    f"{did_you_mean(name, modules)}"
+                )
+    for name in modules:
+        if not any(stage.trains is None or name in stage.trains for stage in stages):
+            raise InputError(f"No stage trains {name}; add it to the `trains` of one of {', '.join(names)}.")
+
+
+def _plan(where: str, stage: Stage, params: Any, modules: Collection[str], epochs: int) -> StageSpec:
+    with calling(f"`params` of the stage {stage.name!r}", stage.params):
+        own = stage.params(params)
+    if type(own) is not type(params):
+        raise InputError(
+            f"`params` of the stage {stage.name!r} ({place_of(stage.params)}) returned {own!r}; it must return the "
+            f"{type(params).__name__} of this stage, as in lambda params: dataclasses.replace(params, lr=1e-4)."
+        )
+    base, values = flatten(as_values(params)), as_values(own)
+    build_params(type(params), values)
+    return StageSpec(
+        name=stage.name,
+        epochs=epochs,
+        trains=[name for name in modules if stage.trains is None or name in stage.trains],
+        params={name: value for name, value in flatten(values).items() if name not in base or base[name] != value},
+        fresh_optimizers=stage.fresh_optimizers,
+    )

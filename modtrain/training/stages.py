@@ -1,0 +1,83 @@
+"""RunStage: a stage of a run with its parameters and its training data, as workers and checks pass through them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from modtrain.data.base import Batches, Data
+from modtrain.recipes.base import Recipe
+from modtrain.recipes.loading import data_of, params_of
+from modtrain.storage.run import RunSpec
+from modtrain.training.timeline import Position, Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStage:
+    """A stage of a run; a run without stages is one stage that trains every module."""
+
+    name: str
+    trains: frozenset[str]
+    fresh_optimizers: bool
+    params: Any
+    """The parameters of the stage."""
+    data: Data
+
+    @property
+    def batches(self) -> Batches:
+        return self.data.train
+
+
+class RunStages:
+    """The stages of a run in order, and its timeline.
+
+    The data of every stage is made at once, since the timeline needs its number of batches; stages with equal
+    parameters share it.
+    """
+
+    def __init__(self, spec: RunSpec, recipe: Recipe) -> None:
+        self._spec = spec
+        self.stages: list[RunStage] = []
+        for stage in spec.all_stages:
+            params = params_of(spec, recipe, stage)
+            same = next((other.data for other in self.stages if other.params == params), None)
+            self.stages.append(
+                RunStage(
+                    name=stage.name,
+                    trains=frozenset(stage.trains),
+                    fresh_optimizers=stage.fresh_optimizers,
+                    params=params,
+                    data=same or data_of(spec, recipe, params),
+                )
+            )
+        self.timeline = Timeline.of(spec, [len(stage.batches) for stage in self.stages])
+
+    def at(self, epoch: int) -> RunStage:
+        """The stage of an epoch; the last one from the end of the run on."""
+        return self.stages[self._spec.all_stages.index(self._spec.stage_at(epoch))]
+
+    def spans(self) -> Iterator[tuple[RunStage, Position, Position]]:
+        """Each stage with the positions of its first and its last batch."""
+        epochs = 0
+        for stage, stretch in zip(self.stages, self.timeline.stretches, strict=True):
+            first, epochs = self.timeline.at_epoch(epochs), epochs + stretch.epochs
+            yield stage, first, self.timeline.at(first.step + stretch.steps - 1)
+
+    def trained_at(self, module: str, position: Position) -> Position:
+        """Where a module was trained last before a position: there itself, or at the end of an earlier stage.
+
+        Its weights at both are the same, since it rests in between.
+        """
+        if position.batch and module in self.at(position.epoch).trains:
+            return position
+        return self.timeline.at_epoch(self._spec.trained_epochs(module, position.epoch))
+
+    def last_stage(self, module: str, position: Position) -> RunStage | None:
+        """The stage that trained a module last before a position; None before the first one."""
+        trained = self.trained_at(module, position)
+        return self.at(trained.epoch - (not trained.batch)) if trained.step else None
+
+    def end(self, modules: Iterable[str]) -> Position:
+        """Where these modules are finished: no later stage trains any of them."""
+        return self.timeline.at_epoch(self._spec.end_epoch(modules))

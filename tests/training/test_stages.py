@@ -1,0 +1,211 @@
+"""Each stage trains its own modules with its own parameters, the others rest, and resuming is exact in all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from modtrain.data.base import Data
+from modtrain.errors import InputError, Preempted
+from modtrain.recipes.base import Module, Recipe
+from modtrain.recipes.stages import Stage, plan_stages, split_epochs
+from modtrain.storage import filesystem
+from modtrain.storage.history import History
+from modtrain.storage.run import Run, RunSpec
+from modtrain.training.learner import Learner
+from modtrain.training.stages import RunStage
+from modtrain.training.worker_process import work
+from tests.support.runs import finish, make_run, weights_of
+from tests.support.staged import staged_recipe
+
+TOGETHER = [["recogniser", "generator", "discriminator"]]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    """A recogniser first, for a third of the epochs, then a generator and a discriminator."""
+    return staged_recipe(tmp_path_factory.mktemp("recipe") / "staged.py", tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, staged: Path) -> Run:
+    run = make_run(tmp_path_factory.mktemp("whole") / "run", staged, TOGETHER, params={"batches": 2}, epochs=6)
+    finish(run)
+    return run
+
+
+def published(run: Run, module: str) -> list[tuple[int, int, bool]]:
+    return [(each.epoch, each.step, each.final) for each in run.store(module).history()]
+
+
+@pytest.mark.parametrize(
+    ("proportions", "epochs", "expected"),
+    [
+        ((1, 9), 100, [10, 90]),
+        ((0.1, 0.9), 10, [1, 9]),
+        ((1, 9), 15, [2, 13]),  # 1.5 is half way: up
+        ((1, 9), 14, [1, 13]),
+        ((1, 99), 3, [1, 2]),
+        ((99, 1), 3, [2, 1]),
+        ((98, 1, 1), 5, [3, 1, 1]),
+        ((1, 1, 98), 5, [1, 1, 3]),
+        ((1, 1, 1), 4, [1, 2, 1]),
+        ((2,), 7, [7]),
+    ],
+)
+def test_epochs_are_divided_in_proportion_and_each_stage_gets_one(
+    proportions: tuple[float, ...], epochs: int, expected: list[int]
+) -> None:
+    assert split_epochs(proportions, epochs) == expected
+
+
+def test_fewer_epochs_than_stages_are_refused() -> None:
+    with pytest.raises(InputError, match=r"1 epoch cannot be divided into 2 stages.* at least --epochs 2"):
+        split_epochs((1, 9), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    lr: float = 0.5
+    batches: int = 4
+
+
+def stage(*, name: str = "one", epochs: Any = 1, **values: Any) -> Stage:
+    return Stage(name, epochs, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"name": ""}, "The name '' of a stage"),
+        ({"epochs": 0}, "a number above 0"),
+        ({"epochs": float("nan")}, "a number above 0"),
+        ({"epochs": True}, "a number above 0"),
+        ({"params": 3}, "must be a function"),
+        ({"trains": "a"}, "name the modules"),
+        ({"trains": ()}, "leave it out to train all"),
+        ({"fresh_optimizers": 1}, "True or False"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused_where_it_is_made(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        stage(**values)
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [
+        ([], "must return a list of Stage"),
+        ([stage(), 3], "must return a list of Stage"),
+        ([stage(), stage()], "two stages called 'one'"),
+        ([stage(trains=("aa",))], "trains 'aa', which is no module; name one of a, b. Did you mean 'a'"),
+        ([stage(trains=("a",))], "No stage trains b; add it to the `trains` of one of one"),
+        ([stage(params=lambda params: None)], "returned None; it must return the Params of this stage"),
+        ([stage(params=lambda params: replace(params, lr=float("nan")))], "lr = nan is not allowed"),
+    ],
+)
+def test_stages_that_cannot_be_trained_are_refused(stages: list[Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        plan_stages(lambda params: stages, Params(), ["a", "b"], 4)
+
+
+def test_run_json_lists_the_stages_with_what_differs_in_them(uninterrupted: Run) -> None:
+    assert json.loads((uninterrupted.path / "run.json").read_text())["stages"] == [
+        {
+            "name": "recognise",
+            "epochs": 2,
+            "trains": ["recogniser"],
+            "params": {"lr": 0.1, "batches": 3},
+            "fresh_optimizers": False,
+        },
+        {
+            "name": "translate",
+            "epochs": 4,
+            "trains": ["generator", "discriminator"],
+            "params": {},
+            "fresh_optimizers": False,
+        },
+    ]
+
+
+def test_a_module_that_a_stage_does_not_train_rests_and_publishes_nothing(uninterrupted: Run) -> None:
+    assert published(uninterrupted, "recogniser") == [(0, 0, False), (1, 3, False), (2, 6, True)]
+    after = [(3, 8, False), (4, 10, False), (5, 12, False), (6, 14, True)]
+    assert published(uninterrupted, "generator") == [(0, 0, False), *after]
+    assert published(uninterrupted, "discriminator") == [(0, 0, False), *after]
+
+
+def test_a_loss_knows_its_stage_and_how_far_it_is(uninterrupted: Run) -> None:
+    history = History(uninterrupted)
+    history.refresh()
+    curves = {name: list(history.curve(name).rows()) for name in uninterrupted.modules}
+    assert [row["step"] for row in curves["recogniser"]] == [3, 6]
+    assert [row["stage_progress"] for row in curves["recogniser"]] == pytest.approx([1 / 6, 4 / 6])
+    assert [row["step"] for row in curves["generator"]] == [8, 10, 12, 14]
+    assert [row["stage_progress"] for row in curves["generator"]] == pytest.approx([1 / 16, 5 / 16, 9 / 16, 13 / 16])
+    assert [row["translate"] for row in curves["generator"]] == [1] * 4
+    assert [row["lr"] for row in curves["recogniser"]] == pytest.approx([0.1 * (1 - 1 / 14), 0.1 * (1 - 5 / 28)])
+    assert curves["generator"][-1]["lr"] == 0.01
+
+
+def test_a_run_ends_bit_identical_where_each_batch_is_trained_by_a_worker_of_its_own(
+    tmp_path: Path, staged: Path, uninterrupted: Run
+) -> None:
+    run = make_run(tmp_path / "run", staged, TOGETHER, params={"batches": 2}, epochs=6)
+    steps = []
+    while not run.is_finished(run.modules):
+        with contextlib.suppress(Preempted):
+            work(run, run.modules, threads=1, leave_after_s=0.01)
+        steps.append(run.read_report("generator").step)
+    assert steps == list(range(1, 15))
+    assert weights_of(run) == weights_of(uninterrupted)
+
+
+@pytest.mark.parametrize("step", [3, 6, 8])
+def test_a_worker_killed_inside_the_first_stage_or_at_its_end_goes_on_from_there_bit_identical(
+    tmp_path: Path, uninterrupted: Run, step: int
+) -> None:
+    """As after a kill: nothing was published beyond this step."""
+    run = Run.open(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    for module in run.modules:
+        for checkpoint in run.store(module).newest(where=lambda each: each.step > step):
+            filesystem.retire_folder(run.store(module).folder(checkpoint.version))
+    finish(run)
+    assert weights_of(run) == weights_of(uninterrupted)
+    assert f"Resumed at step {step} of 14" in run.log_path("generator").read_text()
+    final = [each for each in run.store("recogniser").history() if each.final]
+    assert len(final) == 1, "a finished module is neither trained nor published again"
+
+
+def test_an_optimizer_takes_the_rates_of_a_stage_and_keeps_its_moments_unless_it_begins_anew(tmp_path: Path) -> None:
+    def optimizer(weights: Any, params: Params) -> torch.optim.Optimizer:
+        return torch.optim.SGD(weights, lr=params.lr, momentum=0.5)
+
+    module = Module(
+        build=lambda params: nn.Linear(1, 1, bias=False),
+        loss=lambda nets, batch, params: {"loss": nets.a(batch["x"]).sum()},
+        optimizer=optimizer,
+    )
+    recipe = Recipe(params=Params, data=lambda dataroot, params: Data(train=None), modules={"a": module})
+    run = Run(tmp_path, RunSpec(recipe="a", placement=[["a"]], epochs=1))
+    learner = Learner(run, recipe, Params(), "a", device="cpu", writer="test")
+    (weight,), moves = learner.weights, []
+    for lr, is_fresh in ((0.5, False), (0.25, False), (0.25, True)):
+        params = Params(lr=lr)
+        stage = RunStage(
+            name="s", trains=frozenset("a"), fresh_optimizers=is_fresh, params=params, data=recipe.data(None, params)
+        )
+        for _ in range(2):
+            learner.enter(stage)  # the second time, in the same stage, changes nothing
+        before, weight.grad = float(weight.detach()), torch.ones_like(weight)
+        learner.optimizer.step()
+        moves.append(before - float(weight.detach()))
+    assert moves == pytest.approx([0.5, 0.25 * 1.5, 0.25])
