@@ -67,7 +67,7 @@ def import_files(
     epochs: options.EpochsOption = None,
     seed: options.SeedOption = None,
     metric: options.MetricOption = None,
-    nodes: Annotated[Count, option(options.EXECUTION, "Number of workers. [one per module]", metavar="N")] = None,
+    nodes: Annotated[Count, option(options.EXECUTION, "Number of workers. [by the recipe]", metavar="N")] = None,
     place: options.PlaceOption = None,
     root: options.RootOption = None,
     name: Annotated[

@@ -50,7 +50,7 @@ def launch(
     init: options.InitOption = None,
     metric: options.MetricOption = None,
     nodes: Annotated[
-        Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [one per module]", metavar="N")
+        Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [by the recipe]", metavar="N")
     ] = None,
     place: options.PlaceOption = None,
     backend: options.BackendOption = None,

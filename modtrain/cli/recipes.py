@@ -51,6 +51,8 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     return {
         "summary": (sys.modules[recipe.params.__module__].__doc__ or "").strip().partition("\n")[0],
         "modules": {name: {"reads": [edge.peer for edge in each.edges()]} for name, each in recipe.modules.items()},
+        "together": recipe.together,
+        "placement": recipe.placement or [(name,) for name in recipe.modules],
         **{name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         "apply": recipe.apply is not None,
         "evaluate": recipe.evaluate is not None,
@@ -69,13 +71,17 @@ def _plain(parameter: Parameter) -> dict[str, Any]:
 
 def _print(name: str, recipe: dict[str, Any]) -> None:
     from modtrain.cli import terminal
+    from modtrain.scheduling.placement import format_placement
 
     out = terminal.console()
     out.print(name, style="bold")
     out.print(terminal.Text(recipe["summary"], "italic"), "")
     modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
     exchange = terminal.exchange_facts(recipe["exchange_every"], recipe["max_staleness"])
-    out.print(terminal.facts({"modules": "\n".join(modules), "epochs": recipe["epochs"], **exchange}), "")
+    placed = {"placement": format_placement(recipe["placement"])}
+    if recipe["together"]:
+        placed = {"together": format_placement(recipe["together"])} | placed
+    out.print(terminal.facts({"modules": "\n".join(modules), **placed, "epochs": recipe["epochs"], **exchange}), "")
     out.print(_parameters(recipe["params"]), "")
 
 

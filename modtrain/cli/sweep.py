@@ -65,7 +65,7 @@ def sweep(
     init: options.InitOption = None,
     nodes: Annotated[Count, option(EXECUTION, "Nodes of all trials together.", metavar="N")] = None,
     max_running: Annotated[Count, option(EXECUTION, "Trials at the same time.", metavar="N")] = None,
-    nodes_per_trial: Annotated[Count, option(EXECUTION, "Workers of a trial. [one a module]", metavar="N")] = None,
+    nodes_per_trial: Annotated[Count, option(EXECUTION, "Workers of a trial. [by the recipe]", metavar="N")] = None,
     backend: options.BackendOption = None,
     profile: options.ProfileOption = None,
     address: options.AddressOption = None,

@@ -16,6 +16,7 @@ from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
 from modtrain.plugins import calling
 from modtrain.recipes.formats import Format, check_formats
+from modtrain.recipes.groups import check_placement, check_together
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
 from modtrain.recipes.stages import Stage
@@ -147,6 +148,11 @@ class Recipe:
     """
     stages: Callable[[Params], Sequence[Stage]] | None = None
     """`stages(params)` returns the stretches of epochs that a run passes; None trains all modules in all epochs."""
+    placement: tuple[tuple[str, ...], ...] = ()
+    """The modules of each worker where neither `--place` nor another number of `--nodes` is given.
+
+    Empty: a worker for each module.
+    """
     check_dataroot: Callable[[Path], object] | None = None
     """`check_dataroot(dataroot)`, called before a run is created: raises InputError for a wrong layout, quickly."""
     apply: Callable[[Nets, Tensor, Params], Tensor] | None = None
@@ -172,7 +178,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
-        _check_together(self.together, self.modules)
+        check_together(self.together, self.modules)
+        check_placement(self.placement, self.modules)
         check_params_class(self.params)
         check_formats(self.formats, self.modules)
         for name in ("data", "stages", "check_dataroot", "apply", "evaluate"):
@@ -291,21 +298,6 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")
-
-
-def _check_together(together: Any, modules: Mapping[str, Module]) -> None:
-    """InputError unless these are groups of at least two modules, each of them in one group."""
-    if not isinstance(together, tuple) or not all(isinstance(group, tuple) and len(group) > 1 for group in together):
-        raise InputError(
-            f"together = {together!r} is not allowed; give a tuple of groups of at least two modules, as in "
-            "together=(('generator_ab', 'generator_ba'),)."
-        )
-    names = [name for group in together for name in group]
-    for name in names:
-        if name not in modules:
-            raise InputError(f"together names {name!r}, but the recipe has {', '.join(modules)}.")
-        if names.count(name) > 1:
-            raise InputError(f"together names {name!r} twice; a module is in one group.")
 
 
 def _is_module_name(name: Any) -> bool:

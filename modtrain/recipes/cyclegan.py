@@ -267,6 +267,8 @@ recipe = Recipe(
         "discriminator_a": discriminator_module("b", "a"),
     },
     together=(("generator_ab", "generator_ba"),),
+    # In halves no adversarial game is played across workers.
+    placement=(("generator_ab", "discriminator_b"), ("generator_ba", "discriminator_a")),
     apply=apply,
     evaluate=evaluate,
     formats={"cyclegan": authors_files},

@@ -1,12 +1,12 @@
 """Placement: which modules share a worker. Within a worker they see each other live, across workers as frozen copies.
 
 The slowest worker limits a run, so modules are grouped to make it as fast as the measured step costs allow
-(`training/step_costs.py`).
+(`training/step_costs.py`), unless the recipe or the user places them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modtrain.errors import InputError, counted, did_you_mean, one_of
 
@@ -51,8 +51,12 @@ def parse(text: str, modules: Sequence[str]) -> Placement:
             f"--place must name every module exactly once, as in {example!r}; "
             + (f"check {', '.join(wrong)}." if wrong else "a worker has no modules.")
         )
-    order = list(modules).index
-    return [sorted(group, key=order) for group in groups]
+    return ordered(groups, modules)
+
+
+def ordered(groups: Iterable[Iterable[str]], modules: Sequence[str]) -> Placement:
+    """The groups, each in the order of the recipe's modules."""
+    return [sorted(group, key=list(modules).index) for group in groups]
 
 
 def format_placement(placement: Placement) -> str:

@@ -158,9 +158,12 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
     if config.dataroot:
         check_dataroot(Path(config.dataroot).expanduser(), recipe)
     modules = list(recipe.modules)
-    spec, costs, nodes = new_spec(config, recipe, [modules]), dict[str, float](), config.nodes or len(modules)
+    spec, costs = new_spec(config, recipe, [modules]), dict[str, float]()
+    nodes = config.nodes or len(recipe.placement or modules)
     if config.place is not None:
         placed = placement.parse(config.place, modules)
+    elif nodes == len(recipe.placement):
+        placed = placement.ordered(recipe.placement, modules)
     else:
         if 1 < nodes < len(modules):  # the only case in which `place` needs them
             costs = measured_costs(spec)

@@ -156,6 +156,17 @@ def test_recipes_are_listed_with_types_defaults_and_meaning(type_: Terminal) -> 
     assert all(parameter["meaning"] for parameter in every["latent-translation"]["params"])
 
 
+def test_the_placement_of_a_recipe_is_shown_before_anything_is_created(type_: Terminal, tmp_path: Path) -> None:
+    halves = [["generator_ab", "discriminator_b"], ["generator_ba", "discriminator_a"]]
+    shown = " | ".join(",".join(group) for group in halves)
+    assert shown in type_("recipes", "cyclegan").out
+    described = json.loads(type_("recipes", "cyclegan", "--json").out)["recipes"]["cyclegan"]
+    assert described["placement"] == halves
+    assert described["together"] == [["generator_ab", "generator_ba"]]
+    assert shown in type_("launch", "--recipe", "cyclegan", "--root", tmp_path, "--nodes", 2, "--dry-run").out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_doctor_answers_for_people_and_programs(type_: Terminal, tmp_path: Path) -> None:
     report = json.loads(type_("doctor", tmp_path, "--size-mb", "0.1", "--json").out)
     assert report["failed"] is False

@@ -107,10 +107,10 @@ def test_a_term_that_modules_share_counts_once_in_a_step_of_both(
 @pytest.mark.parametrize(
     ("together", "sentence"),
     [
-        (("first", "second"), "give a tuple of groups of at least two modules, as in together="),
-        ([("first", "second")], "give a tuple of groups of at least two modules, as in together="),
-        ((("first",),), "give a tuple of groups of at least two modules, as in together="),
-        ((("first", "thrid"),), "together names 'thrid', but the recipe has first, second, third."),
+        (("first", "second"), "give a tuple of tuples, groups of at least two modules, as in together="),
+        ([("first", "second")], "give a tuple of tuples, groups of at least two modules, as in together="),
+        ((("first",),), "give a tuple of tuples, groups of at least two modules, as in together="),
+        ((("first", "thrid"),), "together names 'thrid', but the recipe has first, second, third. Did you mean 'third"),
         ((("first", "second"), ("third", "second")), "together names 'second' twice; a module is in one group."),
     ],
 )
