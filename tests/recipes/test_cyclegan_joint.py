@@ -59,7 +59,7 @@ def test_a_joint_step_calls_each_network_as_often_as_the_plain_loop_and_ends_wit
     nets = {learner.name: learner.net for learner in joint.learners}
     plain_nets = {name: copy.deepcopy(net).requires_grad_(True) for name, net in nets.items()}
     plain, drawn = PlainCycleGan(plain_nets, joint.learners[0].params), torch.get_rng_state()
-    positions, batches = [], [batch for epoch in range(2) for batch in joint.data.epoch(epoch, seed=0)]
+    positions, batches = [], [batch for epoch in range(2) for batch in joint.stage.batches.epoch(epoch, seed=0)]
     calls = counted(nets)
     for batch in batches:
         positions.append(joint.position)
