@@ -59,7 +59,7 @@ def _check(recipe: str, values: dict[str, str | None], settings: list[str]) -> C
         loaded = load_recipe(config.recipe)
         if config.dataroot:
             check_dataroot(Path(config.dataroot).expanduser(), loaded)
-        return check_recipe(new_spec(config, loaded, [list(loaded.modules)]), metric=config.metric)
+        return check_recipe(new_spec(config, loaded, [loaded.trained]), metric=config.metric)
     except InputError as error:
         return CheckResult(violations=[str(error)], warnings=[], metrics=None, seconds=0.0)
 

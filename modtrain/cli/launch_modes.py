@@ -42,6 +42,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         "recipe": spec.recipe,
         "data": spec.dataroot or "built in",
         "backend": backend,
+        **({"fixed": "\n".join(f"{name} ({each.path})" for name, each in spec.fixed.items())} if spec.fixed else {}),
         "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
         **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),

@@ -52,7 +52,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "summary": (sys.modules[recipe.params.__module__].__doc__ or "").strip().partition("\n")[0],
         "modules": {name: {"reads": [edge.peer for edge in each.edges()]} for name, each in recipe.modules.items()},
         "together": recipe.together,
-        "placement": recipe.placement or [(name,) for name in recipe.modules],
+        "placement": recipe.placement or [(name,) for name in recipe.trained],
         **{name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         "apply": recipe.apply is not None,
         "evaluate": recipe.evaluate is not None,

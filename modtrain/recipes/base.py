@@ -73,7 +73,10 @@ class Reads:
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """One separately trained part of a model. Where a field may be a function, it is called with the parameters."""
+    """One separately trained part of a model, or with `weights` a fixed one, such as a pre-trained feature network.
+
+    Where a field may be a function, it is called with the parameters.
+    """
 
     build: Callable[[Params], Net]
     """`build(params)` returns the network, on the CPU; called for the module itself and for every frozen copy.
@@ -81,13 +84,13 @@ class Module:
     Its initial weights depend only on the run's seed and the module's name: the generators of torch, NumPy and Python
     are seeded before. Weights with requires_grad=False stay fixed.
     """
-    loss: Callable[[Nets, Batch, Params], Mapping[str, Any]]
+    loss: Callable[[Nets, Batch, Params], Mapping[str, Any]] | None = None
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.
 
     "loss" may be a tuple of terms, whose sum is minimised. The others are logged; none may be called step, epoch, lr,
     at, seconds or clipped. `batch` is on the worker's device.
     """
-    optimizer: Callable[[Iterable[Parameter], Params], Optimizer]
+    optimizer: Callable[[Iterable[Parameter], Params], Optimizer] | None = None
     """`optimizer(parameters, params)`: an optimizer over the module's own trainable parameters."""
     reads: Sequence[str | Reads] = ()
     """The peers that the loss uses: names, or `Reads(name, last=n)` for an ensemble of the newest n versions."""
@@ -116,15 +119,30 @@ class Module:
     memory: Callable[[Params], Memory] | None = None
     """`memory(params)` makes the Memory of the loss, its `nets.memory`: saved, and restored when a run resumes."""
 
+    weights: Callable[[Params], str | Path | None] | None = None
+    """`weights(params)` makes this a fixed module, which is never trained: it has neither loss nor optimizer.
+
+    Each worker whose losses read it builds it, frozen in its `frozen_mode`, with the weights that this refers to: a
+    file (.safetensors, or a state dict in .pth), or RUN#MODULE@VERSION. None: as `build` makes it.
+    """
+
     def __post_init__(self) -> None:
+        if self.is_fixed and (self.loss is not None or self.optimizer is not None or self.reads):
+            raise InputError("A module with `weights` is never trained; give it no loss, optimizer and reads.")
         for name in ("build", "loss", "optimizer"):
-            _check_callable(name, getattr(self, name), "a module", optional=False)
-        for name in ("schedule", "settle", "memory"):
+            is_optional = name != "build" and self.is_fixed
+            _check_callable(name, getattr(self, name), "a module", optional=is_optional)
+        for name in ("schedule", "settle", "memory", "weights"):
             _check_callable(name, getattr(self, name), "a module", optional=True)
         for name in ("updates", "ema", "clip_norm", "clip_value"):
             _check_option(name, getattr(self, name))
         if self.clip_norm is not None and self.clip_value is not None:
             raise InputError("A module has both clip_norm and clip_value; give one of them.")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is never trained."""
+        return self.weights is not None
 
     def edges(self) -> tuple[Reads, ...]:
         """`reads` with every name as a Reads."""
@@ -178,10 +196,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
-        check_together(self.together, self.modules)
-        check_placement(self.placement, self.modules)
+        check_together(self.together, self.trained)
+        check_placement(self.placement, self.trained)
         check_params_class(self.params)
-        check_formats(self.formats, self.modules)
+        check_formats(self.formats, self.trained)
         for name in ("data", "stages", "check_dataroot", "apply", "evaluate"):
             _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
         for name in ("epochs", "exchange_every", "max_staleness"):
@@ -196,6 +214,16 @@ class Recipe:
             raise InputError(f"lower_is_better names {', '.join(names)}, but the recipe has no `evaluate`.")
         if self.primary_metric is not None and self.evaluate is None:
             raise InputError(f"primary_metric names {self.primary_metric}, but the recipe has no `evaluate`.")
+
+    @property
+    def trained(self) -> list[str]:
+        """The modules that workers train: all but the fixed ones."""
+        return [name for name, module in self.modules.items() if not module.is_fixed]
+
+    @property
+    def fixed(self) -> list[str]:
+        """The modules that are never trained."""
+        return [name for name, module in self.modules.items() if module.is_fixed]
 
     def reads(self, modules: Iterable[str], params: Params) -> dict[str, int]:
         """Peers outside `modules` that their losses read, each with the largest number of versions of an edge."""
@@ -276,8 +304,9 @@ def check_graph(modules: Mapping[str, Module]) -> None:
     """InputError where the modules are not a graph that can be trained."""
     if not isinstance(modules, Mapping) or not all(isinstance(module, Module) for module in modules.values()):
         raise InputError(f"modules = {modules!r} is not allowed; give modules={{'name': Module(...)}}.")
-    if not modules:
-        raise InputError("The recipe has no modules; give it at least one, as in modules={'name': Module(...)}.")
+    if all(module.is_fixed for module in modules.values()):
+        has_no = "trains none of its" if modules else "has no"
+        raise InputError(f"The recipe {has_no} modules; give it at least one, as in modules={{'name': Module(...)}}.")
     for name, module in modules.items():
         if not _is_module_name(name):
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
@@ -295,6 +324,10 @@ def check_graph(modules: Mapping[str, Module]) -> None:
             raise InputError(
                 f"{name!r} reads {peer!r}, which is not a module of the recipe; it has "
                 f"{', '.join(known) or 'no others'}.{did_you_mean(peer, known)}"
+            )
+        if ensembles := [edge.peer for edge in module.edges() if edge.last != 1 and modules[edge.peer].is_fixed]:
+            raise InputError(
+                f"{name!r} reads several versions of {ensembles[0]!r}, which is never trained; use last=1."
             )
         if len(set(peers)) < len(peers):
             raise InputError(f"{name!r} reads a peer twice: {', '.join(peers)}. Name each once.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -77,10 +78,25 @@ def build_network(name: str, module: Module, params: Any) -> Net:
     return net
 
 
+def fixed_reference(name: str, module: Module, params: Any) -> str | None:
+    """What the weights of a fixed module refer to, None for those of `build`; InputError where it is no reference."""
+    assert module.weights is not None
+    with calling(f"the weights of {name}", module.weights):
+        reference: object = module.weights(params)
+    if reference is not None and not isinstance(reference, str | os.PathLike):
+        where = place_of(module.weights)
+        raise InputError(
+            f"`weights` of {name} ({where}) returned {describe(reference)}; it must return a file, "
+            "RUN#MODULE@VERSION, or None."
+        )
+    return None if reference is None else os.fspath(reference)
+
+
 def build_optimizer(name: str, module: Module, weights: list[Parameter], params: Any) -> Optimizer:
     """The optimizer of a module; InputError where `optimizer` returns anything else."""
     from torch.optim import Optimizer
 
+    assert module.optimizer is not None  # only trained modules have one
     with calling(f"the optimizer of {name}", module.optimizer):
         optimizer: object = module.optimizer(weights, params)
     if not isinstance(optimizer, Optimizer):

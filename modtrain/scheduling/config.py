@@ -28,7 +28,7 @@ from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.recipes.stages import plan_stages
 from modtrain.scheduling.placement import Placement
-from modtrain.scheduling.weights_reference import find_initial_weights
+from modtrain.scheduling.weights_reference import find_fixed_weights, find_initial_weights
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
 from modtrain.storage.run import DEVICE, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
@@ -165,14 +165,15 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         dataroot=resolved_path(config.dataroot) if config.dataroot else None,
         placement=placement,
         epochs=epochs,
-        stages=plan_stages(recipe.stages, built, list(recipe.modules), epochs),
+        stages=plan_stages(recipe.stages, built, recipe.trained, epochs),
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
         peer_timeout_s=config.peer_timeout_s,
         storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
         device=config.device,
-        init=find_initial_weights(config.init, list(recipe.modules)),
+        init=find_initial_weights(config.init, recipe),
+        fixed=find_fixed_weights(recipe, built),
         trial=trial,
         track=[recipe_name(name) for name in config.track],
         defaults=_defaults(recipe, params),

@@ -115,7 +115,7 @@ def _other_settings(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, 
     values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
     changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
     other |= {name: (old.get(name), values[name]) for name in changed}
-    if config.place and (placed := placement.parse(config.place, list(recipe.modules))) != spec.placement:
+    if config.place and (placed := placement.parse(config.place, recipe.trained)) != spec.placement:
         other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
     elif config.nodes and config.nodes != len(spec.placement):
         other["nodes"] = (len(spec.placement), config.nodes)

@@ -157,7 +157,7 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
     """
     if config.dataroot:
         check_dataroot(Path(config.dataroot).expanduser(), recipe)
-    modules = list(recipe.modules)
+    modules = recipe.trained
     spec, costs = new_spec(config, recipe, [modules]), dict[str, float]()
     nodes = config.nodes or len(recipe.placement or modules)
     if config.place is not None:
@@ -168,7 +168,7 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
         if 1 < nodes < len(modules):  # the only case in which `place` needs them
             costs = measured_costs(spec)
         placed = placement.place(modules, nodes, costs)
-    if spec.init:
+    if spec.init or spec.fixed:
         from modtrain.training.initialisation import check_initial_weights  # imports torch, as the recipe has done
 
         check_initial_weights(spec, recipe)

@@ -1,4 +1,4 @@
-"""Initial weights: the file with which a module begins its training instead of random weights."""
+"""Initial weights: the file with which a module begins its training, or which a fixed module has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FileName = Annotated[str, AfterValidator(_without_nul)]
 
 
 class InitialWeights(BaseModel):
-    """The weights with which one module begins, as `run.json` names them."""
+    """The weights with which one module begins, or which it always has, as `run.json` names them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,9 +37,11 @@ class InitialWeights(BaseModel):
         try:
             content = filesystem.read_file(Path(self.path))
         except FileNotFoundError:
-            raise InputError(f"The initial weights {self.path} are gone; begin a run with another --init.") from None
+            raise InputError(f"The weights {self.path} are gone; put the file back, or begin another run.") from None
         except OSError as error:
-            raise StorageError(f"The initial weights {self.path} cannot be read: {error.strerror}.") from error
+            raise StorageError(f"The weights {self.path} cannot be read: {error.strerror}.") from error
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise InputError(f"{self.path} has changed since the run was created; begin a run with another --init.")
+            raise InputError(
+                f"{self.path} has changed since the run was created; put the file back as it was, or begin another run."
+            )
         return content

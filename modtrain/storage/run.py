@@ -108,6 +108,8 @@ class RunSpec(BaseModel):
     device: str = Field(default="auto", pattern=DEVICE)
     init: dict[str, InitialWeights] = Field(default_factory=dict)
     """By module the weights with which it begins; a module that is not named begins with random ones."""
+    fixed: dict[str, InitialWeights] = Field(default_factory=dict)
+    """By module the weights of those that are never trained, and so are not placed."""
     peer_timeout_s: Seconds = 1800.0
     storage_timeout_s: Seconds = filesystem.STORAGE_TIMEOUT_S
     trial: dict[str, Any] | None = None

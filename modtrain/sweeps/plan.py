@@ -170,8 +170,8 @@ def plan_sweep(
     Step costs are measured where they decide the placement. InputError where the options contradict the recipe, or an
     existing sweep.
     """
-    if config.nodes is not None and config.nodes > len(recipe.modules):
-        modules = f"{counted(len(recipe.modules), 'module')} ({', '.join(recipe.modules)})"
+    if config.nodes is not None and config.nodes > len(recipe.trained):
+        modules = f"{counted(len(recipe.trained), 'module')} ({', '.join(recipe.trained)})"
         raise InputError(f"--nodes-per-trial {config.nodes} is more than the recipe's {modules}.")
     record = sweep.read_record() if sweep else SweepRecord()
     previous = sweep.previous_launch(record) if sweep else Record()

@@ -291,7 +291,7 @@ def new_sweep(
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)
     base, _ = draft(_checked(config, recipe, search_space), recipe)
-    every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.modules
+    every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.trained
     return SweepSpec(
         config={
             **base.model_dump(include=Config.model_fields.keys() - EXECUTION - {"init"}, exclude_none=True),
@@ -317,11 +317,11 @@ def check_metric(recipe: Recipe, metric: str | None, *, needed: bool) -> None:
             raise InputError("--prune and --sampler tpe need a metric: give --metric.")
         return
     module, _, scalar = metric.partition(".")
-    known = module in recipe.modules
-    near = did_you_mean(module, recipe.modules) if scalar and not known else ""
+    known = module in recipe.trained
+    near = did_you_mean(module, recipe.trained) if scalar and not known else ""
     if near or (known and not scalar) or (recipe.evaluate is None and not known):
         raise InputError(
-            f"--metric {metric} is not allowed: take a scalar of training, such as {next(iter(recipe.modules))}.loss"
+            f"--metric {metric} is not allowed: take a scalar of training, such as {recipe.trained[0]}.loss"
             f"{', or a metric of the evaluation' if recipe.evaluate else '; the recipe has no `evaluate`'}.{near}"
         )
 
@@ -377,7 +377,7 @@ def _checked(config: Config, recipe: Recipe, varied: space.Space) -> Config:
     """The config with the first values of the parameters; InputError where the recipe refuses it or a value."""
     kept = config.model_dump(exclude=EXECUTION - {"nodes", "place"}, exclude_none=True)
     for corner in space.corners(varied):
-        new_spec(trial_config(kept, corner, recipe.params), recipe, [list(recipe.modules)])
+        new_spec(trial_config(kept, corner, recipe.params), recipe, [recipe.trained])
     # A parameter without a default may be one that is varied.
     first = {name: value for name, value in next(space.corners(varied)).items() if name not in space.FIELDS}
     return trial_config(kept, first, recipe.params)

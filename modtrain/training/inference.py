@@ -29,6 +29,7 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.run import Run, as_run
 from modtrain.storage.trained_weights import newest_trained, trained_at
 from modtrain.training import serialization
+from modtrain.training.fixed_modules import build_fixed
 from modtrain.training.learner import choose_device, derived_seed
 from modtrain.training.peers import freeze
 from modtrain.training.random_state import kept_random_state, seed_all
@@ -45,6 +46,7 @@ class TrainedModel:
     networks: Mapping[str, nn.Module]
     """Every module by its name, as its moving average where the checkpoint has one."""
     checkpoints: Mapping[str, Checkpoint]
+    """Of the trained modules: a fixed one has none."""
     device: str
 
     @property
@@ -127,17 +129,19 @@ def load(
     versions, reason = _selected_versions(run, version), ""
     if best is not False:
         versions, reason = best_versions(run, None if best is True else best)
-    networks, checkpoints = {}, {}
-    for name in recipe.modules:
+    networks, checkpoints = dict[str, nn.Module](), dict[str, Checkpoint]()
+    for name in recipe.trained:
         selected = versions.get(name)
         if selected is None:
             checkpoint, _, content = newest_trained(run, name)
         else:
             checkpoint, _, content = trained_at(run, name, selected, of=reason)
-        net = _build(run, recipe, name, params, checkpoint, content).to(device)
-        with recipe_errors(run):
-            networks[name] = settled(net, name, recipe.modules[name], params, seed=run.spec.seed)
+        networks[name] = _build(run, recipe, name, params, checkpoint, content)
         checkpoints[name] = checkpoint
+    with recipe_errors(run):
+        networks |= {name: build_fixed(run.spec, recipe, params, name) for name in recipe.fixed}
+        for name, module in recipe.modules.items():
+            networks[name] = settled(networks[name].to(device), name, module, params, seed=run.spec.seed)
     newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
     params = params_of(run.spec, recipe, run.spec.stage_at(max(0, newest - 1)))
     return TrainedModel(

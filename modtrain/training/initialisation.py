@@ -44,9 +44,9 @@ def _state(
 
 
 def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
-    """InputError where the initial weights of a module do not fit it."""
+    """InputError where the initial weights of a module, or those of a fixed one, do not fit it."""
     params = params_of(spec, recipe)
-    for module, weights in spec.init.items():
+    for module, weights in (spec.init | spec.fixed).items():
         with kept_random_state():
             net = build_network(module, recipe.modules[module], params)
         initialise([net], module, weights, recipe.formats.values())

@@ -64,7 +64,7 @@ class Peers:
             return freeze(build_network(name, module, params), module.frozen_mode).to(device)
 
         self._run = run
-        peers = recipe.reads(modules, params)
+        peers = {name: last for name, last in recipe.reads(modules, params).items() if name in recipe.trained}
         self._peers = {name: _Peer(count, functools.partial(build, name)) for name, count in peers.items()}
 
     def nets(self) -> dict[str, list[nn.Module]]:

@@ -23,6 +23,7 @@ from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.manifest import parse
 from modtrain.storage.run import Run, RunSpec
+from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, choose_device
 from modtrain.training.stages import RunStages
 from modtrain.training.worker import start_batch, train_step
@@ -37,14 +38,15 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
     Of a module that is not trained in all stages, or not with the same parameters, the mean over the steps of the run.
     """
     params, device = params_of(run.spec, recipe), choose_device(run.spec.device)
-    learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.modules]
+    learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.trained]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
     nets = Nets(
-        {t.name: [t.net] * most_versions for t in learners},
+        {t.name: [t.net] * most_versions for t in learners}
+        | fixed_peers(run.spec, recipe, params, recipe.trained, device),
         {t.name: t.reads for t in learners},
         {t.name: t.memory for t in learners},
     )
-    stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.modules, 0.0)
+    stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.trained, 0.0)
     for stage, first, last in stages.spans():
         with closing(stage.batches.epoch(first.epoch, seed=0)) as batches:
             batch = {name: value.to(device) for name, value in next(batches).items()}

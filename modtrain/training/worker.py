@@ -33,6 +33,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
+from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, derived_seed, simultaneous_steps
 from modtrain.training.peers import Peers
 from modtrain.training.progress import Progress
@@ -82,6 +83,7 @@ class Worker:
             self.learners.append(Learner(run, recipe, params, name, device=device, writer=self.writer))
         shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
+        self.fixed = fixed_peers(run.spec, recipe, params, modules, device)
         self.timer = PhaseTimer()
         self.progress = Progress(self.stages, self.learners, heartbeat, self.timer)
         self.publishing = Publishing(run, self.stages, self.learners, heartbeat, recipe.read_by_others(modules))
@@ -261,7 +263,7 @@ class Worker:
         return found
 
     def _build_nets(self) -> Nets:
-        live = {learner.name: [learner.net] for learner in self.learners}
+        live = {learner.name: [learner.net] for learner in self.learners} | self.fixed
         lasts = {learner.name: learner.reads for learner in self.learners}
         return Nets({**live, **self.peers.nets()}, lasts, {learner.name: learner.memory for learner in self.learners})
 
@@ -300,6 +302,7 @@ def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[Map
     names, losses = [learner.name for learner in learners], []
     for learner in learners:
         nets.enter(learner.name, names)
+        assert learner.module.loss is not None  # a fixed module has no learner
         with calling(f"the loss of {learner.name}", learner.module.loss):
             losses.append(learner.module.loss(nets, batch, learner.params))
             check_losses(learner.name, learner.module, losses[-1])

@@ -19,8 +19,10 @@ from modtrain.recipes.contract import check_applied, check_evaluation
 from modtrain.recipes.loading import load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import Run, RunSpec
+from modtrain.training.fixed_modules import build_fixed
 from modtrain.training.inference import settled
 from modtrain.training.learner import Learner, simultaneous_steps
+from modtrain.training.peers import freeze
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.stages import RunStage, RunStages
@@ -47,6 +49,7 @@ class _Check:
         self._recipe = load_recipe(run.spec.recipe)
         self._params = params_of(run.spec, self._recipe)
         self._learners: list[Learner] = []
+        self._fixed: dict[str, nn.Module] = {}
         self._trained: dict[str, nn.Module] = {}
         self._batches: list[tuple[RunStage, Position, Batch]] = []
         """The first and the last batch of each stage."""
@@ -55,13 +58,15 @@ class _Check:
     def run(self) -> None:
         """Run all parts; those that need what could not be made are left out."""
         self._check("`data`", self._make_data)
-        for name in self._recipe.modules:
+        for name in self._recipe.trained:
             self._check(f"the network or optimizer of {name}", partial(self._build, name))
+        for name in self._recipe.fixed:
+            self._check(f"the network or weights of {name}", partial(self._build_fixed, name))
         if self.findings.violations:
             return
         most = max([1, *(last for learner in self._learners for last in learner.reads.values())])
         nets = Nets(
-            {t.name: [t.net] * most for t in self._learners},
+            {t.name: [t.net] * most for t in self._learners} | {name: [net] for name, net in self._fixed.items()},
             {t.name: t.reads for t in self._learners},
             {t.name: t.memory for t in self._learners},
         )
@@ -72,9 +77,10 @@ class _Check:
         if not self.findings.violations:
             for learner in self._learners:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
-        for learner in self._learners:
-            self._check(f"`settle` of {learner.name}", partial(self._settle, learner))
-        if len(self._trained) < len(self._learners):
+        nets_of = {t.name: t.average or t.net for t in self._learners} | self._fixed
+        for name, net in nets_of.items():
+            self._check(f"`settle` of {name}", partial(self._settle, name, net))
+        if len(self._trained) < len(nets_of):
             return
         if self._recipe.evaluate is not None:
             self._check("`evaluate`", partial(confirmed, self._evaluate))
@@ -100,6 +106,10 @@ class _Check:
 
     def _build(self, name: str) -> None:
         self._learners.append(Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check"))
+
+    def _build_fixed(self, name: str) -> None:
+        net = build_fixed(self._spec, self._recipe, self._params, name)
+        self._fixed[name] = freeze(net, self._recipe.modules[name].frozen_mode)
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
         """A step on each batch, the first and the last one of each stage: they may have other shapes."""
@@ -133,10 +143,10 @@ class _Check:
         some = {name: first_samples(value, samples) for name, value in batch.items()}
         return violations_in(self._spec.recipe, "`together`", partial(steps.unshared_terms, step, nets, some))
 
-    def _settle(self, learner: Learner) -> None:
+    def _settle(self, name: str, net: nn.Module) -> None:
         """The network as `load` gives it."""
-        net, name = copy.deepcopy(learner.average or learner.net), learner.name
-        self._trained[name] = settled(net, name, learner.module, self._params, seed=self._spec.seed)
+        module = self._recipe.modules[name]
+        self._trained[name] = settled(copy.deepcopy(net), name, module, self._params, seed=self._spec.seed)
 
     def _evaluate(self, samples: int | None) -> list[str]:
         return violations_in(self._spec.recipe, "`evaluate`", partial(self._evaluate_on, samples))

@@ -32,6 +32,7 @@ def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
     nets.forget()
     nets.enter(learner.name)
     learner.require_grad(True)
+    assert learner.module.loss is not None  # a fixed module has no learner
     with calling(f"the loss of {learner.name}", learner.module.loss):
         losses = learner.module.loss(nets, given, learner.params)
     check_losses(learner.name, learner.module, losses)
