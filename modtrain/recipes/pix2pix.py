@@ -41,6 +41,7 @@ from modtrain.nets.recogniser import Recogniser
 from modtrain.nets.unet import UnetGenerator
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.stages import Stage
 
 OPTIONS = ConfigDict(extra="forbid")
 Count = Annotated[int, Field(ge=1)]
@@ -84,7 +85,10 @@ class RecogniserParams:
 
     width: Count = Field(default=32, description="channels of the first of four layers, doubled by each")
     classes: Count = Field(default=12, description="persons that it tells apart; at least the labels of the data")
-    lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="share of the epochs in which it alone is trained, before the others are"
+    )
+    lr: Positive = Field(default=1e-3, description="learning rate of Adam, which is constant")
     beta1: Decay = Field(default=0.9, description="Adam's first decay rate")
 
 
@@ -195,9 +199,19 @@ def schedule(progress: float, params: Params) -> float:
     return min(1.0, (1 - progress) / max(1 - params.decay_from, 1e-9))
 
 
+def stages(params: Params) -> list[Stage]:
+    """The recogniser is trained first, as Lupión et al. do, and then only read; without it there is one stage."""
+    if not params.generator.lambda_recognition:
+        return [Stage("translate", 1)]
+    return [
+        Stage("recognise", params.recogniser.share, trains=("recogniser",)),
+        Stage("translate", 1 - params.recogniser.share, trains=("generator", "discriminator")),
+    ]
+
+
 def recogniser_schedule(progress: float, params: Params) -> float:
-    """As the others, but 0 where there is nobody to recognise."""
-    return schedule(progress, params) if params.generator.lambda_recognition else 0.0
+    """A constant rate; 0, so that it rests, where there is nobody to recognise."""
+    return float(params.generator.lambda_recognition > 0)
 
 
 def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
@@ -231,6 +245,7 @@ recipe = Recipe(
     params=Params,
     data=data,
     check_dataroot=aligned_folders,
+    stages=stages,
     modules={
         "recogniser": Module(
             build=build_recogniser,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from pathlib import Path
@@ -14,14 +15,18 @@ from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from modtrain.data.decoding import read_rgb
 from modtrain.data.paired import PairedTest
-from modtrain.errors import InputError
+from modtrain.errors import InputError, Preempted
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.recogniser import Recogniser
 from modtrain.recipes import pix2pix
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.pix2pix import Params, recipe
-from tests.support.runs import finish, make_run
+from modtrain.storage.run import Run
+from modtrain.training.inference import apply_to_files, load, result_paths
+from modtrain.training.worker_process import work
+from tests.support.runs import finish, make_run, weights_of
 
 SMALL: dict[str, Any] = {
     "generator": {"width": 2, "levels": 3},
@@ -139,6 +144,7 @@ def test_without_a_recognition_loss_there_are_no_labels_and_the_recogniser_rests
     nets = nets_of(params, {name: net for name, net in built(params).items() if name != "recogniser"})
     assert "recognition" not in loss_of("generator", nets, unlabelled, params)
     assert [module.schedule(0.2, params) for module in recipe.modules.values() if module.schedule] == [0, 1, 1]
+    assert [(stage.name, stage.trains) for stage in pix2pix.stages(params)] == [("translate", None)]
 
 
 @pytest.mark.parametrize("size", [(24, 24), (25, 38), (1, 1)])
@@ -214,11 +220,39 @@ def test_more_persons_than_the_recogniser_has_and_persons_that_are_missing_are_r
     assert pix2pix.data(tmp_path, params_of(SMALL, crop_size=24, load_size=24, generator=alone)).test.labels is None
 
 
-def test_a_run_on_a_users_pairs_trains_every_module(faces: Path, tmp_path: Path) -> None:
+def run_on(faces: Path, path: Path) -> Run:
+    """Two batches each of the recogniser, and of the two others, on one worker."""
     params = SMALL | {"load_size": 26, "crop_size": 24, "batch_size": 2}
-    run = make_run(tmp_path / "run", "pix2pix", [list(recipe.modules)], params=params, epochs=1, dataroot=faces)
+    return make_run(path, "pix2pix", [list(recipe.modules)], params=params, epochs=2, dataroot=faces)
+
+
+@pytest.fixture(scope="module")
+def trained(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_on(faces, tmp_path_factory.mktemp("trained") / "run")
     finish(run, *recipe.modules)
-    for module in recipe.modules:
-        newest = run.store(module).latest()
-        assert newest is not None
-        assert (newest.step, newest.final) == (2, True)
+    return run
+
+
+def test_a_users_pairs_train_the_recogniser_first_and_then_the_others_against_it(trained: Run) -> None:
+    steps = {name: [each.step for each in trained.store(name).history()] for name in recipe.modules}
+    assert steps == {"recogniser": [0, 2], "generator": [0, 4], "discriminator": [0, 4]}
+    assert all(trained.store(name).latest().final for name in recipe.modules)  # type: ignore[union-attr]
+
+
+def test_a_run_whose_worker_ends_after_each_batch_is_bit_identical(trained: Run, faces: Path, tmp_path: Path) -> None:
+    run, steps = run_on(faces, tmp_path / "run"), []
+    while not run.is_finished(run.modules):
+        with contextlib.suppress(Preempted):
+            work(run, run.modules, threads=1, leave_after_s=0.01)
+        steps.append(run.read_report("generator").step)
+    assert steps == [1, 2, 3, 4]  # the first two inside the recogniser's stage
+    assert weights_of(run) == weights_of(trained)
+
+
+def test_a_folder_of_images_of_any_size_is_translated(trained: Run, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    for number, size in enumerate(((24, 24), (37, 21))):
+        Image.new("RGB", size, (90, 90, 90)).save(tmp_path / "given" / f"{number}.png")
+    files = result_paths([tmp_path / "given"], tmp_path / "made")
+    made = dict(apply_to_files(load(trained), files, broken=lambda file, message: pytest.fail(message)))
+    assert [read_rgb(file).size for file in made.values()] == [(24, 24), (37, 21)]
