@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from modtrain.nets.resnet_generator import ResidualBlock, ResnetGenerator
 
 _STATISTICS = re.compile(r".*\.(running_mean|running_var|num_batches_tracked)")
+_LEVEL = re.compile(r"model\.model\.1\.model(\.3\.model)*\.1\.weight")
 _BLOCK = re.compile(r"model\.\d+\.conv_block\.1\.weight")
 
 
@@ -50,6 +52,23 @@ def _width(tensors: Mapping[str, Tensor], name: str) -> dict[str, int]:
     return {"width": tensors[name].shape[0]} if name in tensors and tensors[name].dim() == 4 else {}
 
 
-def is_statistic(name: str) -> bool:
-    """Whether a tensor is a running statistic, which older versions saved for instance normalisation as well."""
-    return _STATISTICS.fullmatch(name) is not None
+def unet_names(net: nn.Module) -> dict[str, str]:
+    """Names in the files by the names of our `UnetGenerator`, which are the same."""
+    return {name: name for name in net.state_dict()}
+
+
+def unet_size(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Width and number of levels of the U-Net in a file, nothing where it is another network."""
+    inside = sum(_LEVEL.fullmatch(name) is not None for name in tensors)
+    return {**_width(tensors, "model.model.0.weight"), "levels": 1 + inside} if inside else {}
+
+
+def without_statistics(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without running statistics, which older versions saved for instance normalisation as well."""
+    return {name: value for name, value in tensors.items() if not _STATISTICS.fullmatch(name)}
+
+
+def with_counts(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with the counts of batch normalisation, which PyTorch did not save before 0.4.1."""
+    means = (name for name in tensors if name.endswith(".running_mean"))
+    return {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means} | dict(tensors)

@@ -233,7 +233,7 @@ def generator_file(letter: str) -> WeightsFile:
         name=f"{{epoch}}_net_G_{letter}.pth",
         weights=cyclegan_project.resnet_generator_names,
         params=lambda tensors: {"generator": cyclegan_project.resnet_generator_size(tensors)},
-        is_ignored=cyclegan_project.is_statistic,
+        upgrade=cyclegan_project.without_statistics,
     )
 
 
@@ -243,7 +243,7 @@ def discriminator_file(letter: str) -> WeightsFile:
         name=f"{{epoch}}_net_D_{letter}.pth",
         weights=cyclegan_project.patchgan_names,
         params=lambda tensors: {"discriminator": cyclegan_project.patchgan_size(tensors)},
-        is_ignored=cyclegan_project.is_statistic,
+        upgrade=cyclegan_project.without_statistics,
     )
 
 

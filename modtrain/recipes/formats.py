@@ -29,8 +29,8 @@ class WeightsFile:
     """`weights(net)` returns the name in the file of each parameter and buffer of the network, by its own name."""
     params: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda tensors: {}
     """`params(tensors)` returns the parameters that follow from the tensors of a file, such as its width, nested."""
-    is_ignored: Callable[[str], bool] = lambda name: False
-    """`is_ignored(name)`: whether a tensor of the file is left out when it is read."""
+    upgrade: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    """`upgrade(tensors)` returns the tensors of a file that an older version wrote as a newer one would have."""
 
     def at(self, epoch: str) -> str:
         """The name of the file at an epoch."""

@@ -34,12 +34,13 @@ from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.metrics.identification import accuracy, nearest_candidate
 from modtrain.metrics.sample_grid import sample_grid
-from modtrain.nets import adversarial_losses
+from modtrain.nets import adversarial_losses, cyclegan_project
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.recogniser import Recogniser
 from modtrain.nets.unet import UnetGenerator
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.stages import Stage
 
@@ -241,6 +242,23 @@ def evaluate(nets: Nets, test: PairedTest | None, params: Params) -> Evaluation:
     return Evaluation(metrics=metrics, grid=sample_grid((test.a, made, test.b)))
 
 
+authors_files = Format(
+    files={
+        "generator": WeightsFile(
+            name="{epoch}_net_G.pth",
+            weights=cyclegan_project.unet_names,
+            params=lambda tensors: {"generator": cyclegan_project.unet_size(tensors)},
+            upgrade=cyclegan_project.with_counts,
+        ),
+        "discriminator": WeightsFile(
+            name="{epoch}_net_D.pth",
+            weights=cyclegan_project.patchgan_names,
+            params=lambda tensors: {"discriminator": cyclegan_project.patchgan_size(tensors)},
+            upgrade=cyclegan_project.with_counts,
+        ),
+    }
+)
+
 recipe = Recipe(
     params=Params,
     data=data,
@@ -273,6 +291,7 @@ recipe = Recipe(
     },
     apply=apply,
     evaluate=evaluate,
+    formats={"pix2pix": authors_files},
     primary_metric="psnr",
     epochs=10,
     exchange_every=25,

@@ -32,12 +32,12 @@ def _state(
     net: nn.Module, module: str, tensors: Mapping[str, Tensor], formats: Iterable[Format], path: str
 ) -> Mapping[str, Tensor]:
     """The tensors of a file by the names of a network; InputError where they do not fit it."""
-    expected, file = net.state_dict(), None
-    if not expected.keys() & tensors.keys():
-        files = [each.files[module] for each in formats if module in each.files]
-        file = next((each for each in files if each.exported(net).keys() & tensors.keys()), files[0] if files else None)
-        expected = file.exported(net) if file else expected
-    used = {name: value for name, value in tensors.items() if not (file and file.is_ignored(name))}
+    expected, files = net.state_dict(), [each.files[module] for each in formats if module in each.files]
+    file = next((each for each in files if each.exported(net).keys() & tensors.keys()), None)
+    if file is None and files and not expected.keys() & tensors.keys():
+        file = files[0]
+    expected = file.exported(net) if file else expected
+    used = file.upgrade(tensors) if file else tensors
     if problems := serialization.misfits(expected, used):
         raise InputError(f"{path} does not fit {module}: {problems}.")
     return file.imported(net, used) if file else used

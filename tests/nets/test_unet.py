@@ -1,51 +1,20 @@
-"""The generator and the discriminator of pix2pix against their published layout, written out here by hand."""
+"""The generator and the discriminator of pix2pix against their published layout."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from modtrain.nets.layers import normal_initialised, patchgan
 from modtrain.nets.unet import UnetGenerator
+from tests.support.published_nets import published_unet
 
 DISCRIMINATOR = ((64, 2), (128, 2), (256, 2), (512, 1))
 
 
-class PublishedLevel(nn.Module):
-    """A level of the authors' generator, with its layers at the places that the keys of its file name."""
-
-    def __init__(self, outside: int, width: int, inside: nn.Module | None = None, *, outermost: bool = False) -> None:
-        super().__init__()
-        self.outermost = outermost
-        down = nn.Conv2d(3 if outermost else outside, width, 4, 2, 1, bias=False)
-        above = nn.ConvTranspose2d(2 * width if inside else width, 3 if outermost else outside, 4, 2, 1, bias=outermost)
-        if outermost:
-            assert inside is not None
-            layers = [down, inside, nn.ReLU(True), above, nn.Tanh()]
-        elif inside is None:
-            layers = [nn.LeakyReLU(0.2, True), down, nn.ReLU(True), above, nn.BatchNorm2d(outside)]
-        else:
-            layers = [nn.LeakyReLU(0.2, True), down, nn.BatchNorm2d(width), inside]
-            layers += [nn.ReLU(True), above, nn.BatchNorm2d(outside)]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        made: Tensor = self.model(x)
-        return made if self.outermost else torch.cat([x, made], 1)
-
-
-def published(width: int, levels: int) -> nn.Module:
-    level = PublishedLevel(8 * width, 8 * width)
-    for _ in range(levels - 5):
-        level = PublishedLevel(8 * width, 8 * width, level)
-    for outside in (4 * width, 2 * width, width):
-        level = PublishedLevel(outside, 2 * outside, level)
-    return nn.ModuleDict({"model": PublishedLevel(3, width, level, outermost=True)})
-
-
 def test_the_generator_is_the_published_one_with_the_published_keys() -> None:
-    ours, theirs = normal_initialised(UnetGenerator(2, 6)), published(2, 6)
+    ours, theirs = normal_initialised(UnetGenerator(2, 6)), published_unet(2, 6)
     theirs.load_state_dict(ours.state_dict())
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     ours.eval()  # without dropout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -33,9 +34,44 @@ def published_generator(width: int, blocks: int) -> nn.Module:
     return nn.ModuleDict({"model": model})
 
 
-def published_discriminator(width: int) -> nn.Module:
-    """The layers of `latest_net_D_A.pth`: weights at `model.{0,2,5,8,11}`."""
-    layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-    for inputs, outputs, stride in ((width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)):
-        layers += [nn.Conv2d(inputs, outputs, 4, stride, 1), nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2)]
+def published_discriminator(width: int, inputs: int = 3, *, is_normalised_by_batch: bool = False) -> nn.Module:
+    """The layers of `latest_net_D_A.pth`: weights at `model.{0,2,5,8,11}`; pix2pix normalises over the batch."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+    norm = nn.BatchNorm2d if is_normalised_by_batch else nn.InstanceNorm2d
+    for before, after, stride in ((width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 8 * width, 1)):
+        convolution = nn.Conv2d(before, after, 4, stride, 1, bias=not is_normalised_by_batch)
+        layers += [convolution, norm(after), nn.LeakyReLU(0.2)]
     return nn.ModuleDict({"model": nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))})
+
+
+class PublishedLevel(nn.Module):
+    """A level of the authors' generator, with its layers at the places that the keys of its file name."""
+
+    def __init__(self, outside: int, width: int, inside: nn.Module | None = None, *, outermost: bool = False) -> None:
+        super().__init__()
+        self.outermost = outermost
+        down = nn.Conv2d(3 if outermost else outside, width, 4, 2, 1, bias=False)
+        above = nn.ConvTranspose2d(2 * width if inside else width, 3 if outermost else outside, 4, 2, 1, bias=outermost)
+        if outermost:
+            assert inside is not None
+            layers = [down, inside, nn.ReLU(True), above, nn.Tanh()]
+        elif inside is None:
+            layers = [nn.LeakyReLU(0.2, True), down, nn.ReLU(True), above, nn.BatchNorm2d(outside)]
+        else:
+            layers = [nn.LeakyReLU(0.2, True), down, nn.BatchNorm2d(width), inside]
+            layers += [nn.ReLU(True), above, nn.BatchNorm2d(outside)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.model(x)
+        return made if self.outermost else torch.cat([x, made], 1)
+
+
+def published_unet(width: int, levels: int) -> nn.Module:
+    """The layers of `latest_net_G.pth` of pix2pix: `model.model`, with a level in each level."""
+    level = PublishedLevel(8 * width, 8 * width)
+    for _ in range(levels - 5):
+        level = PublishedLevel(8 * width, 8 * width, level)
+    for outside in (4 * width, 2 * width, width):
+        level = PublishedLevel(outside, 2 * outside, level)
+    return nn.ModuleDict({"model": PublishedLevel(3, width, level, outermost=True)})

@@ -21,7 +21,7 @@ from modtrain.storage.run import Run
 from modtrain.training.initial_versions import publish_initial_versions
 from tests.support import SUPPORT
 from tests.support.command import Result, typed
-from tests.support.published_nets import published_discriminator, published_generator
+from tests.support.published_nets import published_discriminator, published_generator, published_unet
 from tests.support.runs import finish, make_run
 
 SIZES = {"generator": {"width": 3, "blocks": 2}, "discriminator": {"width": 5}}
@@ -187,6 +187,35 @@ def test_what_cannot_be_imported_is_one_sentence_and_no_run(
     assert expected in refused.err
     assert refused.err.count("\n") == 1
     assert not (tmp_path / "runs/horses").exists()
+
+
+def test_pix2pix_goes_to_the_projects_networks_and_back_with_equal_outputs(tmp_path: Path) -> None:
+    sizes = {"generator": {"width": 2, "levels": 6}, "discriminator": {"width": 3}}
+    run = make_run(tmp_path / "run", "pix2pix", [["recogniser", "generator", "discriminator"]], params=sizes)
+    publish_initial_versions(run)
+    shown = typed("export", run.path, "--format", "pix2pix", "--out", tmp_path / "files")
+    assert [line.partition(": ")[2] for line in shown.out.splitlines()] == ["generator v0", "discriminator v0"]
+    model, images = modtrain.load(run), torch.rand(2, 6, 64, 64) * 2 - 1
+    theirs = {
+        "generator": ("latest_net_G.pth", published_unet(2, 6), images[:, :3]),
+        "discriminator": ("latest_net_D.pth", published_discriminator(3, 6, is_normalised_by_batch=True), images),
+    }
+    for module, (name, net, given) in theirs.items():
+        tensors = tensors_of(tmp_path / "files", name)
+        net.load_state_dict(tensors, strict=True)
+        with torch.no_grad():
+            expected, ours = net.eval()["model"](given), model.networks[module].eval()(given)  # type: ignore[index]
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+        old = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+        torch.save(old, tmp_path / "files" / name)
+    back = ("--recipe", "pix2pix", "--root", tmp_path, "--name", "back", "--no-check")
+    shown = typed("import", tmp_path / "files", *back)
+    assert (shown.code, shown.out.count("random weights")) == (0, 1)
+    assert "generator.width 2, generator.levels 6, discriminator.width 3" in shown.out
+    again = modtrain.load(tmp_path / "back")
+    for module in theirs:
+        for ours, other in zip(*(each.networks[module].state_dict().values() for each in (model, again)), strict=True):
+            assert torch.equal(ours, other)
 
 
 RECIPE = f"""
