@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -12,13 +13,17 @@ import typer
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import JsonOption
 from modtrain.cli.output import echo
+from modtrain.errors import InputError, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from modtrain.recipes.base import Recipe
+    from modtrain.recipes.base import Reads, Recipe
     from modtrain.recipes.params import Parameter
     from modtrain.storage.doctor import Report
+
+
+LIVE, COPY = "<--", "<.."
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +41,7 @@ def recipes(
     from modtrain.recipes.loading import load_recipe
 
     names = [name] if name else plugins.known("recipe")
-    descriptions = {each: describe(load_recipe(each)) for each in names}
+    descriptions = {each: _describe(each, load_recipe(each)) for each in names}
     if as_json:
         echo(json.dumps({"recipes": descriptions}, indent=2))
         return
@@ -44,20 +49,60 @@ def recipes(
         _print(each, description)
 
 
+def _describe(name: str, recipe: Recipe) -> dict[str, Any]:
+    """`describe`, where an exception in a user's recipe file is an InputError with its line."""
+    from modtrain import plugins
+
+    with plugins.user_code_errors("recipe", name) if plugins.is_file(name) else contextlib.nullcontext():
+        return describe(recipe)
+
+
 def describe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as JSON values."""
+    """A recipe as JSON values, with its parameters at their defaults."""
     from modtrain.recipes.params import parameters
 
+    params = _defaults(recipe)
+    docstring = (sys.modules[recipe.params.__module__].__doc__ or "").strip()
     return {
-        "summary": (sys.modules[recipe.params.__module__].__doc__ or "").strip().partition("\n")[0],
-        "modules": {name: {"reads": [edge.peer for edge in each.edges()]} for name, each in recipe.modules.items()},
+        "summary": " ".join(docstring.partition("\n\n")[0].split()),
+        "modules": {
+            name: {"reads": {edge.peer: _last(edge, params) for edge in each.edges()}, "fixed": each.is_fixed}
+            for name, each in recipe.modules.items()
+        },
         "together": recipe.together,
         "placement": recipe.placement or [(name,) for name in recipe.trained],
+        "stages": _stages(recipe, params),
         **{name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         "apply": recipe.apply is not None,
         "evaluate": recipe.evaluate is not None,
+        "formats": list(recipe.formats),
         "params": [_plain(parameter) for parameter in parameters(recipe.params)],
     }
+
+
+def _defaults(recipe: Recipe) -> Any:
+    """The default parameters; None where some have no default, or where the defaults contradict each other."""
+    from modtrain.recipes.params import build_params
+
+    with contextlib.suppress(InputError):
+        return build_params(recipe.params, {})
+    return None
+
+
+def _last(edge: Reads, params: Any) -> int | None:
+    """How many versions of a peer are read; None where that follows from parameters without defaults."""
+    if not callable(edge.last):
+        return edge.last
+    return edge.last(params) if params is not None else None
+
+
+def _stages(recipe: Recipe, params: Any) -> list[dict[str, Any]]:
+    from modtrain.recipes.stages import plan_stages
+
+    if params is None:
+        return []
+    stages = plan_stages(recipe.stages, params, recipe.trained, recipe.epochs)
+    return [{"name": stage.name, "epochs": stage.epochs, "trains": stage.trains} for stage in stages]
 
 
 def _plain(parameter: Parameter) -> dict[str, Any]:
@@ -75,14 +120,47 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
 
     out = terminal.console()
     out.print(name, style="bold")
-    out.print(terminal.Text(recipe["summary"], "italic"), "")
-    modules = [f"{m} (reads {', '.join(r['reads'])})" if r["reads"] else m for m, r in recipe["modules"].items()]
-    exchange = terminal.exchange_facts(recipe["exchange_every"], recipe["max_staleness"])
-    placed = {"placement": format_placement(recipe["placement"])}
+    out.print(terminal.Text(recipe["summary"], "italic"))
+    out.print()
+    out.print(_diagram(recipe))
+    out.print(terminal.Text(f"{LIVE} live, in the same worker   {COPY} a published copy\n", "dim"))
+    facts = {"placement": format_placement(recipe["placement"])}
     if recipe["together"]:
-        placed = {"together": format_placement(recipe["together"])} | placed
-    out.print(terminal.facts({"modules": "\n".join(modules), **placed, "epochs": recipe["epochs"], **exchange}), "")
+        facts["together"] = format_placement(recipe["together"])
+    if recipe["stages"]:
+        facts["stages"] = "\n".join(
+            f"{each['name']}: {counted(each['epochs'], 'epoch')}, trains {', '.join(each['trains'])}"
+            for each in recipe["stages"]
+        )
+    facts |= {"epochs": recipe["epochs"]} | terminal.exchange_facts(recipe["exchange_every"], recipe["max_staleness"])
+    if recipe["formats"]:
+        facts["formats"] = f"{', '.join(recipe['formats'])}, for export and import"
+    out.print(terminal.facts(facts), "")
     out.print(_parameters(recipe["params"]), "")
+
+
+def _diagram(recipe: dict[str, Any]) -> Table:
+    """The modules on the workers of the default placement, and what each reads: one row for each edge."""
+    from modtrain.cli import terminal
+
+    table = terminal.table(terminal.Column(style="dim", no_wrap=True), "", "", header=False)
+    workers = [(f"worker {number}", group) for number, group in enumerate(recipe["placement"], 1)]
+    fixed = [name for name, module in recipe["modules"].items() if module["fixed"]]
+    for title, group in [*workers, *([("never trained", fixed)] if fixed else [])]:
+        labels = [title, *[""] * len(group)]
+        for label, module in zip(labels, group, strict=False):
+            edges = [
+                _edge(peer, last, peer in (*group, *fixed)) for peer, last in recipe["modules"][module]["reads"].items()
+            ]
+            for row, edge in enumerate(edges or [""]):
+                table.add_row(*((label, module) if row == 0 else ("", "")), edge)
+    return table
+
+
+def _edge(peer: str, last: int | None, is_live: bool) -> str:
+    """A peer that is read, and how many of its versions."""
+    versions = "" if last == 1 else f"  newest {last or 'versions'}{', where apart' if is_live else ''}"
+    return f"{LIVE if is_live else COPY} {peer}{versions}"
 
 
 def _parameters(params: list[dict[str, Any]]) -> Table:

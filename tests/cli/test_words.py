@@ -145,12 +145,15 @@ def test_a_launch_says_that_it_ignores_the_sweep_of_a_config(type_: Terminal, in
 
 def test_recipes_are_listed_with_types_defaults_and_meaning(type_: Terminal) -> None:
     result = type_("recipes", PAINTING)
-    assert "painter (reads critic)" in result.out
+    assert "worker 1  painter  <.. critic" in result.out
     assert "images in a batch  int" in result.out
     data = json.loads(type_("recipes", PAINTING, "--json").out)["recipes"][str(PAINTING)]
     size = {"name": "batch_size", "type": "int", "default": 2, "required": False, "meaning": "images in a batch"}
     assert data["params"][0] == size
-    assert data["modules"] == {"painter": {"reads": ["critic"]}, "critic": {"reads": []}}
+    assert data["modules"] == {
+        "painter": {"reads": {"critic": 1}, "fixed": False},
+        "critic": {"reads": {}, "fixed": False},
+    }
     every = json.loads(type_("recipes", "--json").out)["recipes"]
     assert "latent-translation" in every
     assert all(parameter["meaning"] for parameter in every["latent-translation"]["params"])
@@ -165,6 +168,36 @@ def test_the_placement_of_a_recipe_is_shown_before_anything_is_created(type_: Te
     assert described["together"] == [["generator_ab", "generator_ba"]]
     assert shown in type_("launch", "--recipe", "cyclegan", "--root", tmp_path, "--nodes", 2, "--dry-run").out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_is_shown_with_its_paper_and_a_diagram_of_what_reads_what(type_: Terminal, tmp_path: Path) -> None:
+    shown = [line.rstrip() for line in type_("recipes", "cyclegan").out.splitlines()]
+    assert shown[1:12] == [
+        'CycleGAN: "Unpaired Image-to-Image Translation using Cycle-Consistent',
+        'Adversarial Networks" (Zhu et al., ICCV 2017).',
+        "",
+        "worker 1  generator_ab     <.. generator_ba",
+        "                           <-- discriminator_b  newest 4, where apart",
+        "          discriminator_b  <-- generator_ab",
+        "worker 2  generator_ba     <.. generator_ab",
+        "                           <-- discriminator_a  newest 4, where apart",
+        "          discriminator_a  <-- generator_ba",
+        "<-- live, in the same worker   <.. a published copy",
+        "",
+    ]
+    assert "formats    cyclegan, for export and import" in shown
+    text = (SUPPORT / "fixed_features.py").read_text().replace('("judge",', '(Reads("judge", lambda p: 1 // 0),')
+    (tmp_path / "own.py").write_text(text)
+    assert "own.py, line" in type_("recipes", tmp_path / "own.py").err
+    fixed = [line.rstrip() for line in type_("recipes", SUPPORT / "fixed_features.py").out.splitlines()]
+    assert fixed[3:9] == [
+        "worker 1       generator  <.. judge",
+        "                          <-- features",
+        "worker 2       judge      <-- features",
+        "never trained  features",
+        "<-- live, in the same worker   <.. a published copy",
+        "",
+    ]
 
 
 def test_the_doctor_answers_for_people_and_programs(type_: Terminal, tmp_path: Path) -> None:
