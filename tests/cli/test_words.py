@@ -190,7 +190,7 @@ def test_a_recipe_is_shown_with_its_paper_and_a_diagram_of_what_reads_what(type_
     (tmp_path / "own.py").write_text(text)
     assert "own.py, line" in type_("recipes", tmp_path / "own.py").err
     fixed = [line.rstrip() for line in type_("recipes", SUPPORT / "fixed_features.py").out.splitlines()]
-    assert fixed[3:9] == [
+    assert fixed[4:10] == [
         "worker 1       generator  <.. judge",
         "                          <-- features",
         "worker 2       judge      <-- features",
