@@ -7,12 +7,13 @@ import typer
 from modtrain.bench.catalog import catalog
 from modtrain.bench.cyclegan import cyclegan
 from modtrain.bench.dashboard import dashboard
+from modtrain.bench.precision import precision
 from modtrain.bench.queue import queue
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
 )
-for command in (queue, catalog, dashboard, cyclegan):
+for command in (queue, catalog, dashboard, cyclegan, precision):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def cyclegan(
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        worker = build_worker(Path(folder, "run"))
+        worker = build_worker(Path(folder, "run"), Config(recipe="cyclegan", device="cpu"))
         nets = {learner.name: copy.deepcopy(learner.net).requires_grad_(True) for learner in worker.learners}
         plain = PlainCycleGan(nets, worker.learners[0].params)
         batches = endless(worker)
@@ -47,14 +47,15 @@ def cyclegan(
     typer.echo(f"{statistics.median(ratios):8.3f}            median of the ratios of {rounds} rounds")
 
 
-def build_worker(path: Path) -> Worker:
-    """A worker with all modules of a new run of the recipe; it has trained nothing."""
-    from modtrain.recipes.cyclegan import recipe
+def build_worker(path: Path, config: Config) -> Worker:
+    """A worker with all modules of a new run on the CPU; it has trained nothing."""
+    from modtrain.recipes.loading import load_recipe
     from modtrain.training.records import WorkerEvents
     from modtrain.training.shutdown import Shutdown
     from modtrain.training.worker import Worker
 
-    run = Run.create(path, new_spec(Config(recipe="cyclegan", device="cpu"), recipe, [list(recipe.modules)]))
+    recipe = load_recipe(config.recipe)
+    run = Run.create(path, new_spec(config, recipe, [recipe.trained]))
     heartbeat = Heartbeat(map(run.heartbeat_path, run.modules))
     return Worker(run, run.modules, heartbeat, Shutdown(run), WorkerEvents(run, run.modules), device="cpu")
 

@@ -46,6 +46,7 @@ def launch(
     storage_timeout_s: options.StorageTimeoutOption = None,
     seed: options.SeedOption = None,
     device: options.DeviceOption = None,
+    precision: options.PrecisionOption = None,
     track: options.TrackOption = None,
     init: options.InitOption = None,
     metric: options.MetricOption = None,

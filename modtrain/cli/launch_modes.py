@@ -48,6 +48,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),
         "seed": spec.seed,
         "device": spec.device,
+        "precision": spec.precision,
     }
     out.print(terminal.facts(facts))
     out.print("\nworkers", style="dim")

@@ -53,6 +53,9 @@ SeedOption = Annotated[
     Count, option(TRAINING, "Seed of weights, batches and a recipe's random draws. [0]", metavar="N")
 ]
 DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
+PrecisionOption = Annotated[
+    Text, option(TRAINING, "float32, bfloat16 or float16, of losses; weights stay float32. [float32]", metavar="NAME")
+]
 TrackOption = Annotated[
     list[str] | None,
     option(TRAINING, "Log to wandb or mlflow besides TensorBoard; repeatable.", "--track", metavar="NAME"),

@@ -61,6 +61,7 @@ def sweep(
     storage_timeout_s: options.StorageTimeoutOption = None,
     seed: Annotated[Count, option(TRAINING, "Seed of the trials, and of the sampler. [0]", metavar="N")] = None,
     device: options.DeviceOption = None,
+    precision: options.PrecisionOption = None,
     track: options.TrackOption = None,
     init: options.InitOption = None,
     nodes: Annotated[Count, option(EXECUTION, "Nodes of all trials together.", metavar="N")] = None,

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modtrain.errors import InputError
+from modtrain.nets.full_precision import is_full
+
 GanMode = Literal["lsgan", "vanilla", "hinge"]
 
 
@@ -43,6 +46,13 @@ def gradient_penalty(logits: Tensor, samples: Tensor) -> Tensor:
     an undecided discriminator satisfies it. `logits` (N, ...) is the discriminator at `samples` (N, ...), which require
     gradients. With P patches a sample it is the squared gradient of their sum over P: each patch sees its own part of
     the sample, so this does not depend on the size of the image.
+
+    InputError for logits of a lower precision than float32.
     """
+    if not is_full(logits):
+        raise InputError(
+            f"gradient_penalty needs logits in float32, not {str(logits.dtype).removeprefix('torch.')}: compute them, "
+            "and the penalty, inside of `with full_precision():` (modtrain.nets.full_precision), from float32 samples."
+        )
     (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     return gradient.square().sum() / (2 * logits.numel())

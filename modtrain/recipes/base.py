@@ -88,7 +88,7 @@ class Module:
     """`loss(nets, batch, params)` returns scalar tensors of shape () by name: "loss", which is minimised, and others.
 
     "loss" may be a tuple of terms, whose sum is minimised. The others are logged; none may be called step, epoch, lr,
-    at, seconds or clipped. `batch` is on the worker's device.
+    at, seconds, clipped or skipped. `batch` is on the worker's device.
     """
     optimizer: Callable[[Iterable[Parameter], Params], Optimizer] | None = None
     """`optimizer(parameters, params)`: an optimizer over the module's own trainable parameters."""

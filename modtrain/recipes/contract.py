@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 CLIPPED = "clipped"
 """Field of a line of a training curve: the share of steps whose gradient was clipped, of a module that clips it."""
-RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds", CLIPPED})
+SKIPPED = "skipped"
+"""Field of a line of a training curve: the share of steps that float16 has skipped."""
+RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds", CLIPPED, SKIPPED})
 """Fields of a line of a training curve besides the losses; no loss may have one of these names."""
 
 

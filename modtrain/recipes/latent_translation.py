@@ -39,6 +39,7 @@ from modtrain.metrics.full_reference import psnr
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.metrics.translation import translation_metrics
 from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
+from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.layers import (
     Conv,
     Norm,
@@ -205,12 +206,14 @@ def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) ->
     p = params.discriminator
     encoding_a, real = (encoding.detach() for encoding in encodings(nets, batch))
     fake = nets.once("fake", lambda: nets.translator(encoding_a)).detach()
-    real, fake = real.requires_grad_(p.penalty != "none"), fake.requires_grad_(p.penalty == "r1+r2")
-    on_real, on_fake = nets.discriminator(real), nets.discriminator(fake)
-    adversarial = discriminator_loss(on_real, on_fake, p.gan_mode)
-    penalised = [(on, at) for on, at in ((on_real, real), (on_fake, fake)) if at.requires_grad]
-    # In units of the encodings' variance, so that the weight means the same however the encoder scales its output.
-    penalty = sum((gradient_penalty(on, at) for on, at in penalised), torch.zeros(())) * real.detach().var()
+    real = as_full(real).requires_grad_(p.penalty != "none")
+    fake = as_full(fake).requires_grad_(p.penalty == "r1+r2")
+    with full_precision(p.penalty != "none"):
+        on_real, on_fake = nets.discriminator(real), nets.discriminator(fake)
+        adversarial = discriminator_loss(on_real, on_fake, p.gan_mode)
+        penalised = [(on, at) for on, at in ((on_real, real), (on_fake, fake)) if at.requires_grad]
+        # In units of the encodings' variance, so that the weight means the same however the encoder scales its output.
+        penalty = sum((gradient_penalty(on, at) for on, at in penalised), torch.zeros(())) * real.detach().var()
     return {"loss": adversarial + p.lambda_penalty * penalty, "adversarial": adversarial, "penalty": penalty}
 
 

@@ -30,7 +30,7 @@ from modtrain.recipes.stages import plan_stages
 from modtrain.scheduling.placement import Placement
 from modtrain.scheduling.weights_reference import find_fixed_weights, find_initial_weights
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
-from modtrain.storage.run import DEVICE, RunSpec
+from modtrain.storage.run import DEVICE, Precision, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
 
@@ -63,6 +63,7 @@ class Config(BaseModel):
     storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
+    precision: Precision = "float32"
     metric: str | None = None
     check: bool = True
     """Whether a new run's recipe is checked before the run is created."""
@@ -172,6 +173,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
         device=config.device,
+        precision=config.precision,
         init=find_initial_weights(config.init, recipe),
         fixed=find_fixed_weights(recipe, built),
         trial=trial,

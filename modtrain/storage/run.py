@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -49,6 +49,8 @@ Time = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
 
 DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
 """The devices that a run may be trained on, as a regular expression."""
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class Change(BaseModel):
@@ -106,6 +108,8 @@ class RunSpec(BaseModel):
     """Epochs."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
+    precision: Precision = "float32"
+    """In which losses are computed; weights are float32 in each."""
     init: dict[str, InitialWeights] = Field(default_factory=dict)
     """By module the weights with which it begins; a module that is not named begins with random ones."""
     fixed: dict[str, InitialWeights] = Field(default_factory=dict)

@@ -22,7 +22,7 @@ from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.params import name_rates
 from modtrain.storage.strict_yaml import read_mapping, read_yaml
 
-FIELDS = ("seed", "epochs", "exchange_every", "max_staleness")
+FIELDS = ("seed", "epochs", "exchange_every", "max_staleness", "precision")
 """Settings of a run that may vary, beside the parameters of the recipe."""
 SAMPLERS = ("grid", "random", "sobol", "tpe")
 DIGITS = 6

@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,14 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_no
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.base import Recipe, resolve
-from modtrain.recipes.contract import CLIPPED, build_memory, build_network, build_optimizer
+from modtrain.recipes.contract import CLIPPED, SKIPPED, build_memory, build_network, build_optimizer
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import DEVICE, Run
 from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
+from modtrain.training.precision import autocast, loss_scale
 from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
 from modtrain.training.stages import RunStage
@@ -44,6 +46,11 @@ class Learner:
         self.net = build_network(name, self.module, params).to(device)
         self.weights = [weight for weight in self.net.parameters() if weight.requires_grad]
         self.memory = build_memory(name, self.module, params)
+        self.device = device
+        self.autocast = partial(autocast, run.spec.precision, device)
+        """A context in which the loss is computed."""
+        self.scale = loss_scale(run.spec.precision, device)
+        """Scale of the loss where the precision needs one; modules that are trained together share theirs."""
         self._set_params(params)
         self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
         self.averaged = 0
@@ -142,7 +149,12 @@ class Learner:
             self.optimizer.step()
         self.require_grad(False)
         self.update_average()
-        return clipped
+        return clipped if self.scale is None else {**clipped, SKIPPED: torch.zeros((), device=self.device)}
+
+    def skip_step(self) -> dict[str, Tensor]:
+        """Leave weights and average as they are; returns that the step was skipped."""
+        self.require_grad(False)
+        return {SKIPPED: torch.ones((), device=self.device)}
 
     def clip_gradient(self) -> dict[str, Tensor]:
         """Clip the gradient where the module asks for it; returns whether that changed it, a scalar on the device."""
@@ -201,6 +213,8 @@ class Learner:
         if self.memory is not None:
             with calling(f"the memory of {self.name}", self.module.memory):
                 parts["memory"] = self.memory.state_dict()
+        if self.scale is not None:
+            parts["scale"] = self.scale.state_dict()
         if self._unchecked_states:
             self._unchecked_states -= 1
             for part, state in parts.items():
@@ -232,6 +246,8 @@ class Learner:
             if self.memory is not None:
                 with calling(f"the memory of {self.name}", self.module.memory):
                     self.memory.load_state_dict(saved["memory"])
+            if self.scale is not None:
+                self.scale.load_state_dict(saved["scale"])
             if self.average is not None:
                 serialization.load_weights(self.average, files[EMA])
             set_random_state(saved["rng"])
@@ -256,6 +272,14 @@ def simultaneous_steps(recipe: Recipe, learners: Sequence[Learner]) -> list[list
                 "updates; give both the same."
             )
     return steps
+
+
+def share_scales(recipe: Recipe, learners: Sequence[Learner]) -> None:
+    """Give those that are trained in one step, and so from one loss, one scale of it."""
+    by_name = {learner.name: learner for learner in learners}
+    for first, *others in recipe.steps_of(by_name):
+        for other in others:
+            by_name[other].scale = by_name[first].scale
 
 
 def choose_device(device: str, worker: int = 0) -> str:

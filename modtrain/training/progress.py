@@ -79,7 +79,7 @@ class Progress:
             return
         self._logged_at = now
         means = {learner.name: learner.metrics.means for learner in self._learners if learner.metrics.means}
-        losses = ", ".join(f"loss of {name} {values['loss']:.4g}" for name, values in means.items())
+        losses = ", ".join(f"loss of {name} {v['loss']:.4g}" for name, v in means.items() if "loss" in v)
         epochs = self._timeline.epochs
         log.info("Epoch %d of %d, step %d%s", position.epoch, epochs, position.step, losses and f": {losses}")
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from modtrain.storage.manifest import parse
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, choose_device
+from modtrain.training.precision import on_any_cpu
 from modtrain.training.stages import RunStages
 from modtrain.training.worker import start_batch, train_step
 
@@ -38,6 +40,8 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
     Of a module that is not trained in all stages, or not with the same parameters, the mean over the steps of the run.
     """
     params, device = params_of(run.spec, recipe), choose_device(run.spec.device)
+    if device == "cpu":
+        run = replace(run, spec=run.spec.model_copy(update={"precision": on_any_cpu(run.spec.precision)}))
     learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.trained]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
     nets = Nets(

@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor
 
 from modtrain.data.base import Batch
-from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
+from modtrain.errors import CorruptCheckpoint, Diverged, InputError, MissingCheckpoint
 from modtrain.plugins import calling, place_of
 from modtrain.recipes.contract import check_batch, check_losses, sum_of, terms_of
 from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
@@ -34,8 +34,9 @@ from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.fixed_modules import fixed_peers
-from modtrain.training.learner import Learner, derived_seed, simultaneous_steps
+from modtrain.training.learner import Learner, derived_seed, share_scales, simultaneous_steps
 from modtrain.training.peers import Peers
+from modtrain.training.precision import finite_of
 from modtrain.training.progress import Progress
 from modtrain.training.publishing import Publishing
 from modtrain.training.random_state import seed_all
@@ -81,6 +82,7 @@ class Worker:
         for name in modules:
             shutdown.check_start()
             self.learners.append(Learner(run, recipe, params, name, device=device, writer=self.writer))
+        share_scales(recipe, self.learners)
         shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
         self.fixed = fixed_peers(run.spec, recipe, params, modules, device)
@@ -289,12 +291,19 @@ def train_step(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[di
     for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
     names, terms = ", ".join(learner.name for learner in learners), [terms_of(values) for values in losses]
+    scale = learners[0].scale
     with calling(f"the loss of {names}", learners[0].module.loss):
-        sum_of(itertools.chain(*terms)).backward()  # type: ignore[no-untyped-call]
-    clipped = [learner.step() for learner in learners]
-    return [
-        {**values, "loss": sum_of(own), **scalars} for values, own, scalars in zip(losses, terms, clipped, strict=True)
-    ]
+        total = sum_of(itertools.chain(*terms))
+        (total if scale is None else scale.scaled(total)).backward()  # type: ignore[no-untyped-call]
+    scalars = [{**values, "loss": sum_of(own)} for values, own in zip(losses, terms, strict=True)]
+    if scale is None or scale.unscale([learner.optimizer for learner in learners]):
+        return [{**values, **learner.step()} for values, learner in zip(scalars, learners, strict=True)]
+    if scale.is_lowest:
+        raise Diverged(
+            f"The gradient of {names} is NaN or Inf at step {nets.step}, however low the loss is scaled; it was not "
+            "used. Lower the learning rate (--set), or use --precision bfloat16."
+        )
+    return [{**finite_of(values), **learner.skip_step()} for values, learner in zip(scalars, learners, strict=True)]
 
 
 def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[Mapping[str, Any]]:
@@ -303,7 +312,7 @@ def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[Map
     for learner in learners:
         nets.enter(learner.name, names)
         assert learner.module.loss is not None  # a fixed module has no learner
-        with calling(f"the loss of {learner.name}", learner.module.loss):
+        with calling(f"the loss of {learner.name}", learner.module.loss), learner.autocast():
             losses.append(learner.module.loss(nets, batch, learner.params))
             check_losses(learner.name, learner.module, losses[-1])
     return losses

@@ -96,11 +96,13 @@ def _choose_device(
     import torch
 
     from modtrain.training.learner import choose_device
+    from modtrain.training.precision import check_precision
 
     if threads:
         torch.set_num_threads(threads)
     index = next((i for i, placed in enumerate(run.spec.placement) if set(placed) & set(modules)), 0)
     device = choose_device(run.spec.device, index)
+    check_precision(run.spec.precision, device)
     given = os.environ.get(GIVEN_GPUS, "") if run.spec.device != "cpu" else ""
     gpus = int(given) if given.isdecimal() else None
     if gpus and device == "cpu":

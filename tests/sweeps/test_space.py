@@ -228,7 +228,10 @@ def test_a_name_means_a_parameter_or_all_of_that_last_part_or_a_field_of_the_run
     ("names", "sentence"),
     [
         (["translator.rl"], "There is no parameter 'translator.rl' to vary; the recipe has batch_size, conv"),
-        (["translator.rl"], "and a run has seed, epochs, exchange_every, max_staleness. Did you mean 'translator.lr'?"),
+        (
+            ["translator.rl"],
+            "and a run has seed, epochs, exchange_every, max_staleness, precision. Did you mean 'translator.lr'?",
+        ),
         (["oponents"], "Did you mean 'opponents'?"),
         (["sead"], "Did you mean 'seed'?"),
         (["translator"], "translator is a group of parameters and cannot be varied itself; it has translator.lr"),

@@ -235,7 +235,7 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             LOSS,
             'x = nets.generator(batch["real"]).mean(); return {"loss": x, "clipped": x}',
             "The loss of generator (mine.py, line 22) returned 'clipped'; rename it: metrics.jsonl reserves at, "
-            "clipped, epoch, lr, seconds, step.",
+            "clipped, epoch, lr, seconds, skipped, step.",
         ),
         (
             "lr=p.lr)",

@@ -23,6 +23,7 @@ from modtrain.training.fixed_modules import build_fixed
 from modtrain.training.inference import settled
 from modtrain.training.learner import Learner, simultaneous_steps
 from modtrain.training.peers import freeze
+from modtrain.training.precision import on_any_cpu
 from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.stages import RunStage, RunStages
@@ -32,6 +33,7 @@ from modtrain.training.worker import start_batch
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
     """Check the recipe of a run on the CPU; `report` gets the findings before each part and at the end."""
+    spec = spec.model_copy(update={"precision": on_any_cpu(spec.precision)})
     with tempfile.TemporaryDirectory() as folder:
         check = _Check(Run(Path(folder), spec), report)
         check.run()

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from modtrain.data.base import Batch
-from modtrain.plugins import calling, place_of
-from modtrain.recipes.contract import check_losses, sum_of, terms_of
+from modtrain.plugins import place_of
+from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.training.learner import Learner
 from modtrain.training.recipe_check.batches import are_equal, copy_of
@@ -30,12 +30,8 @@ def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
     loss = f"The loss of {learner.name} ({place_of(learner.module.loss)})"
     given = copy_of(batch)
     nets.forget()
-    nets.enter(learner.name)
     learner.require_grad(True)
-    assert learner.module.loss is not None  # a fixed module has no learner
-    with calling(f"the loss of {learner.name}", learner.module.loss):
-        losses = learner.module.loss(nets, given, learner.params)
-    check_losses(learner.name, learner.module, losses)
+    (losses,) = losses_of([learner], nets, given)
     if not are_equal(given, batch):
         yield f"{loss} changes the batch, which the other modules of its worker get as well; change a copy of it."
     for name, value in {**losses, "loss": sum_of(terms_of(losses))}.items():

@@ -129,7 +129,7 @@ def check(names: Iterable[str]) -> None:
 def settings(run: Run) -> dict[str, bool | int | float | str]:
     """Settings and parameters of a run by dotted names, as plain values that every tracker can show."""
     spec = run.spec
-    names = ("recipe", "seed", "epochs", "exchange_every", "max_staleness", "dataroot")
+    names = ("recipe", "seed", "epochs", "exchange_every", "max_staleness", "dataroot", "precision")
     chosen = {name: getattr(spec, name) for name in names} | {"workers": len(spec.placement)}
     chosen["trial"] = (spec.trial or {}).get("number")
     values = flatten(spec.params) | {name: value for name, value in chosen.items() if value is not None}
