@@ -197,10 +197,11 @@ def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluatio
     translated, kept = through(images, source, target), through(truth, source, target)
     cycled = through(translated, target, source)
     metrics = {"cycle_psnr": psnr(cycled, images), "target_kept_psnr": psnr(kept, truth)}
+    rows = {"input": images, "translation": translated, "cycle": cycled}
     if test.mask is None:
-        return Evaluation(metrics=metrics, grid=sample_grid((images, translated, cycled)))
+        return Evaluation(metrics=metrics, grid=sample_grid(rows))
     with_truth = translation_metrics(images, translated, truth, test.mask)
-    return Evaluation(metrics=with_truth | metrics, grid=sample_grid((images, translated, cycled, truth)))
+    return Evaluation(metrics=with_truth | metrics, grid=sample_grid(rows | {"truth": truth}))
 
 
 def generator_module(source: Domain, target: Domain) -> Module:

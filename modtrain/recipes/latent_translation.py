@@ -249,10 +249,11 @@ def evaluate(nets: Nets, test: UnpairedTest | None, params: Params) -> Evaluatio
     translated, kept = (in_batches(lambda x: apply(nets, x, params), images, size) for images in (a, b))
     rebuilt = in_batches(lambda x: code.decode(code.encode(x)), both, size)
     metrics = {"reconstruction_psnr": psnr(rebuilt, both), "target_kept_psnr": psnr(kept, b)}
+    rows = {"input": a, "translation": translated}
     if test.mask is None:
-        return Evaluation(metrics=metrics, grid=sample_grid((a, translated)))
+        return Evaluation(metrics=metrics, grid=sample_grid(rows))
     with_truth = translation_metrics(a, translated, b, test.mask)
-    return Evaluation(metrics=with_truth | metrics, grid=sample_grid((a, translated, b)))
+    return Evaluation(metrics=with_truth | metrics, grid=sample_grid(rows | {"truth": b}))
 
 
 recipe = Recipe(

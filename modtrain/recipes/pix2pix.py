@@ -239,7 +239,7 @@ def evaluate(nets: Nets, test: PairedTest | None, params: Params) -> Evaluation:
     if test.labels is not None and test.candidates is not None:
         for name, images in {"identity_accuracy_judge": made, "identity_accuracy_judge_copy": test.a}.items():
             metrics[name] = float(accuracy(nearest_candidate(images, test.candidates), test.labels))
-    return Evaluation(metrics=metrics, grid=sample_grid((test.a, made, test.b)))
+    return Evaluation(metrics=metrics, grid=sample_grid({"input": test.a, "translation": made, "truth": test.b}))
 
 
 authors_files = Format(

@@ -12,7 +12,7 @@ from skimage import metrics
 from torch import Tensor
 
 from modtrain.metrics.full_reference import psnr, ssim
-from modtrain.metrics.sample_grid import sample_grid
+from modtrain.metrics.sample_grid import MARGIN, sample_grid
 
 scikit_image: Any = metrics
 
@@ -94,9 +94,22 @@ def test_shapes_that_do_not_fit_are_named(pair: tuple[Tensor, Tensor]) -> None:
 
 def test_a_sample_grid_enlarges_small_images_by_a_whole_factor() -> None:
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(2, 3, 24, 24)
-    picture = sample_grid((red, -red, red[:1]))
+    picture = sample_grid({"input": red, "translation": -red, "truth": red[:1]})
     assert picture.dtype == torch.uint8
-    assert picture.shape == (3 * 96 + 2 * 2, 96, 3), "as many columns as the shortest row has"
-    assert picture[50, 50].tolist() == [255, 0, 0]
-    assert picture[150, 50].tolist() == [0, 255, 255]
-    assert sample_grid((red.repeat(1, 1, 10, 10),)).shape == (240, 2 * 240 + 2, 3), "large ones stay as they are"
+    images = picture[:, -96:]
+    assert images.shape == (3 * 96 + 2 * 2, 96, 3), "as many columns as the shortest row has"
+    assert images[50, 50].tolist() == [255, 0, 0]
+    assert images[150, 50].tolist() == [0, 255, 255]
+    large = sample_grid({"": red.repeat(1, 1, 10, 10)})
+    assert large[:, MARGIN * 2 :].shape == (240, 2 * 240 + 2, 3), "large ones stay as they are"
+
+
+def test_the_names_of_rows_stand_to_the_left_of_them_in_the_picture() -> None:
+    rows = dict.fromkeys(("input", "translation"), torch.ones(2, 3, 24, 24))
+    names = sample_grid(rows)[:, : 2 - 2 * 98]
+    ink = [(names[top : top + 96] < 128).any(-1).nonzero() for top in (0, 98)]
+    assert all(place[:, 0].min() > 30 and place[:, 0].max() < 66 for place in ink), "each in the middle of its row"
+    assert ink[0][:, 1].min() == pytest.approx(MARGIN, abs=2)
+    assert ink[1][:, 1].max() > 1.5 * ink[0][:, 1].max(), "the longer name is the wider one"
+    assert names.shape[1] - ink[1][:, 1].max() == pytest.approx(MARGIN, abs=3)
+    assert (names < 128).any(-1).sum() > 2 * 50
