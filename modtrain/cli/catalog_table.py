@@ -111,7 +111,8 @@ def _cells(row: Row) -> dict[str, str]:
         epoch = f"{ended}/{row['trials']}" if row["trials"] else ""
         ages: list[float] = []
     else:
-        epoch = "" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}"
+        stage = terminal.plain(f" {row['stage']}") if row.get("stage") and row["state"] != "finished" else ""
+        epoch = "" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}{stage}"
         ages = [module["age_s"] for module in row["modules"] if module["age_s"] is not None]
     age = f"{terminal.age(max(ages))} ago" if ages else ""
     metric = row["metric"]

@@ -186,7 +186,8 @@ class RunView:
         head = terminal.Text.assemble((name, "bold"), "  ", state)
         restarts = sum(worker["restarts"] for worker in current["workers"])
         again = f", {restarts} restart{'s' * (restarts != 1)}" if restarts else ""
-        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}{again}"), "dim")
+        stage = f", stage {current['stage']}" if current["stage"] and current["state"] != "finished" else ""
+        about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}{stage}{again}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         if current["interruption"]:
             parts += ["", terminal.Text(current["interruption"])]

@@ -30,7 +30,10 @@ class WorkerLines:
             if not changed and (now - at < pause_s or worker["state"] not in LIVE):
                 continue
             self._printed[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
-            yield worker_line(worker, status["modules"][worker["modules"][0]])
+            modules = sorted(
+                (status["modules"][name] for name in worker["modules"]), key=lambda module: module["rests"]
+            )
+            yield worker_line(worker, modules[0])
 
 
 def worker_line(worker: Mapping[str, Any], module: Mapping[str, Any]) -> str:

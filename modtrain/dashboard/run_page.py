@@ -67,7 +67,17 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
             **{name: row[name] for name in ("kind", "path", "name", "metric", "created_at", "problem")},
             **{
                 name: status[name]
-                for name in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop", "interruption")
+                for name in (
+                    "recipe",
+                    "state",
+                    "progress",
+                    "epoch",
+                    "epochs",
+                    "stage",
+                    "left_s",
+                    "stop",
+                    "interruption",
+                )
             },
             **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
             "sweep": None if sweep is None else quoted(sweep),
@@ -82,9 +92,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
             for worker in status["workers"]
         ],
         "lanes": timeline.build_lanes(of_lanes),
-        "staleness": timeline.staleness(
-            {name: lane.versions for name, lane in of_lanes.items()}, run.spec.max_staleness
-        ),
+        "staleness": timeline.staleness({name: lane.versions for name, lane in of_lanes.items()}, run.spec),
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": evenly(of_grids, MOST_EVALUATIONS),
         "drawn": len(of_grids),
@@ -200,6 +208,7 @@ def config(run: Run) -> list[Values]:
     usual = {**(run.spec.usual or {}), **{name: RunSpec.model_fields[name].default for name in _COMMON_DEFAULTS}}
     known = None if run.spec.defaults is None else flatten(run.spec.defaults)
     settings = [(name, getattr(run.spec, name), usual if name in usual else None) for name in _SETTINGS]
+    settings += [("stages", {stage.name: stage.epochs for stage in run.spec.stages}, None)] if run.spec.stages else []
     settings += [(name, value, known) for name, value in flatten(run.spec.params).items()]
     return [
         {"name": n, "value": value, "default": (d or {}).get(n), "differs": d is not None and d.get(n) != value}

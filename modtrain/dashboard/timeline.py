@@ -16,6 +16,7 @@ from modtrain.dashboard.thinning import Published, thinned
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.json_lines import Line, number
+from modtrain.storage.run import RunSpec
 from modtrain.storage.run_state import LIVE
 
 MOST_SPANS = 1_000
@@ -147,11 +148,12 @@ def _end_last(spans: list[Values], end: str, signs: Sequence[float], before: flo
         spans[-1] |= {"to": max(begin, signs[place - 1]) if place else begin, "end": end}
 
 
-def staleness(versions: Mapping[str, Sequence[Checkpoint]], max_staleness: int | None = None) -> list[Values]:
+def staleness(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[Values]:
     """How many steps each module was ahead of the version of each peer that it used, at each publish.
 
+    0 where the peer rests, and has no newer weights than those of that version.
     Of many versions the median of each stretch (`behind`), and what 10 % of them are below (`low`) and above (`high`).
-    `bound` is the most that `max_staleness` epochs allow, in steps.
+    `bound` is the most that the run's `max_staleness` allows, in steps.
     """
     step_of = {module: {each.version: each.step for each in published} for module, published in versions.items()}
     points: dict[tuple[str, str], list[tuple[int, float, int]]] = {}
@@ -160,9 +162,10 @@ def staleness(versions: Mapping[str, Sequence[Checkpoint]], max_staleness: int |
             for peer, used in checkpoint.peers.items():
                 step = step_of.get(peer, {}).get(next(iter(used["versions"]), -1))
                 if step is not None:
-                    point = checkpoint.step, checkpoint.published_at, checkpoint.step - step
+                    is_newest = used["epoch"] >= spec.trained_epochs(peer, checkpoint.epoch) < checkpoint.epoch
+                    point = checkpoint.step, checkpoint.published_at, 0 if is_newest else checkpoint.step - step
                     points.setdefault((module, peer), []).append(point)
-    bounds = {module: _bound(published, max_staleness) for module, published in versions.items()}
+    bounds = {module: _bound(published, spec.max_staleness) for module, published in versions.items()}
     return [
         {"module": module, "peer": peer, "bound": bounds[module], **_band(of_pair)}
         for (module, peer), of_pair in points.items()

@@ -71,7 +71,7 @@ def find_alarms(status: Status, history: History | RecentHistory | None = None) 
     """The alarms of a run, the worst first; `history` adds those that need its curves and intervals."""
     alarms = [*_workers(status, history), *_modules(status)]
     if history is not None:
-        curves = {module: history.losses(module) for module in status["modules"]}
+        curves = {name: history.losses(name) for name, module in status["modules"].items() if not module["rests"]}
         alarms += [*_overdue(status, history), *_curves(curves)]
     if status["stop"] and status["state"] in LIVE:
         says = f"A stop was requested ({status['stop']}): the workers publish and exit."
@@ -134,6 +134,7 @@ def _waits(status: Status, worker: Mapping[str, Any], history: History | RecentH
     """A wait that is long, or for a peer that will not publish."""
     peer, waited_s, name = str(worker["waiting_for"]), worker["waited_s"], " + ".join(worker["modules"])
     state = status["modules"].get(peer, {}).get("state", "unknown")
+    rests = [status["modules"].get(name, {}).get("rests", False) for name in (peer, worker["modules"][0])]
     if state in ("lost", "failed") or (state == "stopped" and not status["stop"]):  # in any other state it may publish
         again = "Its launcher restarts" if status["launcher"] else f"`modtrain launch {_path(status)}` restarts"
         says = f"{name} waits for {peer}, which is {state}."
@@ -141,6 +142,8 @@ def _waits(status: Status, worker: Mapping[str, Any], history: History | RecentH
         return
     versions = history.versions(peer) if history and peer in status["modules"] else ()
     usual_s = _interval_s([version for version in versions if version.full])
+    if any(rests):  # it is as long as an earlier stage of the run
+        return
     if waited_s is not None and waited_s > (WAIT_S if usual_s is None else max(60.0, WAIT_EPOCHS * usual_s)):
         says = f"{name} has waited {_time(waited_s)} for {peer}, which is {state}."
         do = f"See what {peer} does; a node of its own, or a larger max_staleness in a new run, makes waits shorter."
@@ -156,7 +159,7 @@ def _modules(status: Status) -> Iterator[Alarm]:
             says = f"Version {module['damaged'][0]} of {name} is damaged; {then}."
             yield Alarm(name, "bad", says, f"Check the storage with `modtrain doctor {_path(status)}`{anew}.")
         for peer, used in module["peers"].items():
-            state, behind = status["modules"].get(peer, {}).get("state"), module["epoch"] - used["epoch"]
+            state, behind = status["modules"].get(peer, {}).get("state"), used["behind_epochs"]
             is_over = module["state"] not in LIVE
             is_last = state == "finished" and used["epoch"] == status["modules"][peer]["epoch"]
             if (is_over or state in LIVE) and behind >= OLD_EPOCHS and not is_last:
@@ -170,7 +173,7 @@ def _overdue(status: Status, history: History | RecentHistory) -> Iterator[Alarm
     """A module that trains, and has published nothing for much longer than it used to take."""
     for name, module in status["modules"].items():
         worker, age_s = status["workers"][module["worker"]], module["age_s"]
-        if module["state"] != "running" or worker["trouble"] or age_s is None:
+        if module["state"] != "running" or module["rests"] or worker["trouble"] or age_s is None:
             continue
         usual_s = _interval_s(history.versions(name))
         if usual_s is not None and age_s > max(QUIET_S, QUIET_TIMES * usual_s):

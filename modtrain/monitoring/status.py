@@ -26,15 +26,19 @@ def build_status(snapshot: RunSnapshot) -> Status:
     workers = [_worker(snapshot, number, state) for number, state in enumerate(states)]
     modules = {module: _module(snapshot, module, states[run.worker_of(module)]) for module in run.modules}
     state = run_state(snapshot, states)
+    # A module may be finished long before the run is.
+    unfinished = [module["epoch"] for module in modules.values() if module["state"] != "finished"]
+    epoch = min(unfinished, default=max(module["epoch"] for module in modules.values()))
     return {
         "run": run.name,
         "path": str(run.path),
         "recipe": run.spec.recipe,
         "state": state,
         "progress": 1.0 if state == "finished" else min(module["progress"] for module in modules.values()),
-        "epoch": min(module["epoch"] for module in modules.values()),
+        "epoch": epoch,
         "epochs": run.spec.epochs,
-        "left_s": _left_s(workers, states),
+        "stage": run.spec.stage_at(epoch).name if run.spec.stages else None,
+        "left_s": _left_s(workers, states) if run.spec.is_last_stage(epoch) else None,
         "evaluation_failure": vars(snapshot.evaluation_failure) if snapshot.evaluation_failure else None,
         "stop": str(snapshot.stop) if snapshot.stop else None,
         "stop_kind": snapshot.stop.kind if snapshot.stop else None,
@@ -106,11 +110,13 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
     return values if job is None else {**values, "job_state": job.phase, "why": job.reason}
 
 
-def _module(snapshot: RunSnapshot, module: str, state: RunState) -> dict[str, Any]:
-    own = snapshot.modules[module]
+def _module(snapshot: RunSnapshot, module: str, of_worker: RunState) -> dict[str, Any]:
+    own, spec = snapshot.modules[module], snapshot.run.spec
     report, newest = own.report, own.newest
-    epoch, step = _position(own)
-    epochs = snapshot.run.spec.epochs
+    is_last = spec.is_last(newest)
+    epoch, step = (newest.epoch, newest.step) if newest and is_last else _position(own)
+    epochs, rests = spec.end_epoch([module]), module not in spec.stage_at(epoch).trains
+    state: RunState = "finished" if is_last else "resting" if rests and of_worker == "running" else of_worker
     done = step / report.steps if report.steps else epoch / epochs
     at = newest.published_at if newest else None
     return {
@@ -121,6 +127,7 @@ def _module(snapshot: RunSnapshot, module: str, state: RunState) -> dict[str, An
         "steps": report.steps,
         "progress": 1.0 if state == "finished" else min(1.0, max(0.0, done)),
         "state": state,
+        "rests": rests or spec.trained_epochs(module, epoch) < epoch,  # or it has completed no epoch since it rested
         "worker": snapshot.run.worker_of(module),
         "peers": _peers(snapshot, newest),
         "metrics": newest.metrics if newest else {},
@@ -143,7 +150,8 @@ def _position(module: ModuleSnapshot) -> tuple[int, int]:
 def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
     """By peer the version that the newest version was trained against, and how far it is behind by now.
 
-    In versions, and in steps of the peer (None where the version does not record its own).
+    In versions, and in steps of the peer (None where the version does not record its own). `behind_epochs` is by how
+    many epochs it was behind when the version was trained, those in which the peer rests left out.
     """
     peers = {}
     for name, used in newest.peers.items() if newest else ():
@@ -154,7 +162,8 @@ def _peers(snapshot: RunSnapshot, newest: Checkpoint | None) -> dict[str, Any]:
         step = integer(used.get("step"))
         behind_steps = max(0, current.step - step) if current and step is not None else None
         own = {"version": version, "epoch": used["epoch"], "behind": behind, "behind_steps": behind_steps}
-        peers[name] = {**own, "ensemble": len(used["versions"])}
+        trained = snapshot.run.spec.trained_epochs(name, newest.epoch - 1) if newest else 0
+        peers[name] = {**own, "behind_epochs": trained + 1 - used["epoch"], "ensemble": len(used["versions"])}
     return peers
 
 

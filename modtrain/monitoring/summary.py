@@ -240,7 +240,10 @@ class RunSummary:
             "kind": "run",
             "path": self.path,
             "name": self.run.name,
-            **{key: status[key] for key in ("recipe", "state", "progress", "epoch", "epochs", "left_s", "stop")},
+            **{
+                key: status[key]
+                for key in ("recipe", "state", "progress", "epoch", "epochs", "stage", "left_s", "stop")
+            },
             "modules": modules,
             "metric": self.best(),
             "alarms": [vars(alarm) for alarm in self._find_alarms(status)],

@@ -29,15 +29,16 @@ def train(
     *,
     ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states,
 ) -> None:
-    """Train `modules` to the end of the run; the first worker evaluates it every `evaluate_every` epochs.
+    """Train `modules` to their end; every `evaluate_every` epochs the first worker that stays evaluates the run.
 
     An unattended worker raises Preempted also where a peer is late: its job may be queued for hours, and this node must
     not be held until then. `ask` returns the state of each worker's job, by number.
     """
-    is_alone = unattended or bool(evaluate_every)
+    is_alone, spec = unattended or bool(evaluate_every), run.spec
+    evaluating = next(placed for placed in spec.placement if spec.end_epoch(placed) == spec.epochs)
 
     def after_epoch(epoch: int) -> None:
-        if evaluate_every and epoch % evaluate_every == 0 and modules[0] in run.spec.placement[0]:
+        if evaluate_every and epoch % evaluate_every == 0 and modules[0] in evaluating:
             _evaluate(run)
 
     try:

@@ -25,9 +25,26 @@ HEAD_BYTES, END_BYTES = 1 << 14, 1 << 16
 _JUDGED = {*POSITION, "loss", "goes_on_from"}
 
 
+class Stage(Protocol):
+    """A stage, as `RunSpec` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class RunStages(Protocol):
+    """The stages of a run, as `RunSpec` has them."""
+
+    @property
+    def stages(self) -> Sequence[Stage]: ...
+    def stage_at(self, epoch: int) -> Stage: ...
+
+
 class RunFiles(Protocol):
     """Where the files of a run lie, as `Run` has it."""
 
+    @property
+    def spec(self) -> RunStages: ...
     @property
     def modules(self) -> list[str]: ...
     def metrics_path(self, module: str) -> Path: ...
@@ -79,10 +96,12 @@ class History:
 
     def evaluation_rows(self) -> Iterator[Line]:
         """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
-        steps = {module: {v.version: v.step for v in self.versions(module)} for module in self._run.modules}
+        versions = {module: {v.version: v for v in self.versions(module)} for module in self._run.modules}
         for record in self.evaluations():
-            evaluated = [steps.get(module, {}).get(version) for module, version in record.versions.items()]
-            step = min((step for step in evaluated if step is not None), default=None)
+            evaluated = [(m, versions.get(m, {}).get(version)) for m, version in record.versions.items()]
+            # A module that rests is evaluated at an epoch after that of its version.
+            steps = (each.step for m, each in evaluated if each and record.epochs.get(m, each.epoch) == each.epoch)
+            step = min(steps, default=None)
             position = {"step": step, "epoch": min(record.epochs.values(), default=None), "at": record.at}
             yield position | {name: value for name, value in record.metrics.items() if value is not None}
 
@@ -90,11 +109,16 @@ class History:
         """Everything measured, as rows of one wide table: the curves module by module, then the evaluations.
 
         Each row has `module`, `step`, `epoch`, `at` (Unix time) and `lr`, its scalars, and `seconds_compute` and so on.
-        The module of an evaluation is `evaluation`.
+        The module of an evaluation is `evaluation`. In a run of several stages each row has its `stage` as well.
         """
         for module in self._run.modules:
-            yield from ({"module": module, **row} for row in self.curve(module).rows())
-        yield from ({"module": "evaluation", "lr": None, **row} for row in self.evaluation_rows())
+            yield from ({"module": module, **self._stage(row), **row} for row in self.curve(module).rows())
+        yield from ({"module": "evaluation", "lr": None, **self._stage(row), **row} for row in self.evaluation_rows())
+
+    def _stage(self, row: Line) -> dict[str, str]:
+        """The stage that trained up to a row; empty in a run without stages."""
+        epoch = row["epoch"] or 0
+        return {"stage": self._run.spec.stage_at(max(0, math.ceil(epoch) - 1)).name} if self._run.spec.stages else {}
 
 
 class RecentHistory:

@@ -153,6 +153,9 @@ class RunSpec(BaseModel):
             epoch -= stages.pop(0).epochs
         return stages[0]
 
+    def is_last_stage(self, epoch: int) -> bool:
+        return self.stage_at(epoch) == self.all_stages[-1]
+
     def trained_epochs(self, module: str, epochs: int) -> int:
         """Of the first `epochs` epochs the last one that trains a module, counted from 1; 0 where none does.
 

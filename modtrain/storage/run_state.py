@@ -20,7 +20,7 @@ DESCRIPTIONS: dict[RunState, str] = {
     "lost": "died without a report",
     "running": "trains",
     "waiting": "waits for a peer to publish",
-    "resting": "its schedule rests it now",
+    "resting": "neither its stage nor its schedule trains it now",
     "starting": "its process loads",
     "queued": "waits for its turn",
     "preempted": "published and left before its job ended; wants to be resumed",

@@ -116,13 +116,16 @@ def _record_failure(run: Run, error: Exception) -> None:
 
 def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:
     metrics = {name: float(value) for name, value in evaluation.metrics.items()}
+    newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
+    # A module that rests since its checkpoint is as it was then: it is evaluated at the epoch of the others.
+    resting = {name for name, each in checkpoints.items() if run.spec.trained_epochs(name, newest) == each.epoch}
     result: dict[str, Any] = {
         "run": run.name,
         "recipe": run.spec.recipe,
         "versions": {name: checkpoint.version for name, checkpoint in checkpoints.items()},
         # JSON has neither NaN nor infinity, and a perfect PSNR is infinite.
         "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-        "epochs": {name: checkpoint.epoch for name, checkpoint in checkpoints.items()},
+        "epochs": {name: newest if name in resting else each.epoch for name, each in checkpoints.items()},
         "grid": None,
     }
     run.evaluation_path.mkdir(exist_ok=True)
@@ -132,7 +135,7 @@ def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoi
         result["grid"] = str(path)
     line = {**result, "at": time.time()}
     filesystem.append_line(run.evaluations_path, json.dumps(line))
-    step = min(checkpoint.step for checkpoint in checkpoints.values())
+    step = min(each.step for name, each in checkpoints.items() if result["epochs"][name] == each.epoch)
     with Tracking(Subject(run=run, modules=(EVALUATION,), step=None)) as tracking:
         tracking.evaluation(line, step=step)
     return result

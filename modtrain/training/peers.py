@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +35,12 @@ class _Peer:
     """Versions that are intact but do not fit the recipe, with the reason."""
 
     @property
-    def epoch(self) -> int:
-        return self.versions[0][0].epoch if self.versions else -1
+    def newest(self) -> Checkpoint | None:
+        return self.versions[0][0] if self.versions else None
 
     def load_newer(self, store: CheckpointStore) -> None:
-        newest = self.versions[0][0].version if self.versions else -1
-        read = store.read_newest(WEIGHTS, count=self.count, above=newest, where=lambda c: c.version not in self.unfit)
+        above = self.newest.version if self.newest else -1
+        read = store.read_newest(WEIGHTS, count=self.count, above=above, where=lambda c: c.version not in self.unfit)
         for checkpoint, content in reversed(read):
             is_full = len(self.versions) >= self.count
             net = self.versions[-1][1] if is_full else self.build()
@@ -54,10 +55,22 @@ class _Peer:
             self.versions.insert(0, (checkpoint, net))
 
 
+@dataclass
+class _Unread:
+    """The newest version of a module whose weights are not needed."""
+
+    newest: Checkpoint | None = None
+    unfit: dict[int, str] = field(default_factory=dict)
+
+    def load_newer(self, store: CheckpointStore) -> None:
+        with contextlib.suppress(OSError):  # read again soon
+            self.newest = store.newest_intact().checkpoint
+
+
 class Peers:
     """The modules of other workers that the modules of one worker read."""
 
-    def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Iterable[str], device: str) -> None:
+    def __init__(self, run: Run, recipe: Recipe, params: Any, modules: Sequence[str], device: str) -> None:
 
         def build(name: str) -> nn.Module:
             module = recipe.modules[name]
@@ -65,6 +78,9 @@ class Peers:
 
         self._run = run
         peers = {name: last for name, last in recipe.reads(modules, params).items() if name in recipe.trained}
+        self._unread = {name: _Unread() for name in run.modules if name not in peers and name not in modules}
+        self._stage_epochs = 0
+        """Epochs of the stages that every module of another worker has completed."""
         self._peers = {name: _Peer(count, functools.partial(build, name)) for name, count in peers.items()}
 
     def nets(self) -> dict[str, list[nn.Module]]:
@@ -76,35 +92,47 @@ class Peers:
         return {
             name: {
                 "versions": [c.version for c, _ in peer.versions[: reads[name]]],
-                "epoch": peer.epoch,
-                "step": peer.versions[0][0].step if peer.versions else None,
+                "epoch": peer.newest.epoch if peer.newest else -1,
+                "step": peer.newest.step if peer.newest else None,
             }
             for name, peer in self._peers.items()
             if name in reads
         }
 
-    def refresh(self, *, at_least: int, poll: Callable[[str], None], waited: Callable[[str, float], None]) -> None:
+    def refresh(
+        self,
+        *,
+        at_least: int,
+        stage_epochs: int = 0,
+        poll: Callable[[str], None],
+        waited: Callable[[str, float], None],
+    ) -> None:
         """Load newer versions, and wait until every peer has completed `at_least` epochs or is finished.
 
-        Of a peer that rests in the last ones of these, the epoch that trained it last is enough.
+        Of a peer that rests in the last ones of these, the epoch that trained it last is enough. The `stage_epochs` of
+        earlier stages every module of another worker must have completed, since all workers enter a stage together.
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
         `waited(peer, seconds)` is called when a wait is over. PeerTimeout after the run's `peer_timeout_s`.
         """
-        for name, peer in self._peers.items():
+        needed: dict[str, tuple[_Peer | _Unread, int]] = {name: (peer, at_least) for name, peer in self._peers.items()}
+        if stage_epochs > self._stage_epochs:
+            needed |= {name: (module, stage_epochs) for name, module in self._unread.items()}
+        for name, (peer, epochs) in needed.items():
             peer.load_newer(self._run.store(name))
-            needed = self._run.spec.trained_epochs(name, at_least)
-            if not self._is_enough(peer, needed):
+            trained = self._run.spec.trained_epochs(name, epochs)
+            if not self._is_enough(peer, trained):
                 began_at = time.monotonic()
                 try:
-                    self._wait_for(name, peer, needed, poll)
+                    self._wait_for(name, peer, trained, poll)
                 finally:
                     waited(name, time.monotonic() - began_at)
+        self._stage_epochs = max(self._stage_epochs, stage_epochs)
 
-    def _is_enough(self, peer: _Peer, epoch: int) -> bool:
+    def _is_enough(self, peer: _Peer | _Unread, epoch: int) -> bool:
         """Whether a peer has completed so many epochs, or is finished: no newer version will come."""
-        return peer.epoch >= epoch or (bool(peer.versions) and self._run.spec.is_last(peer.versions[0][0]))
+        return peer.newest is not None and (peer.newest.epoch >= epoch or self._run.spec.is_last(peer.newest))
 
-    def _wait_for(self, name: str, peer: _Peer, at_least: int, poll: Callable[[str], None]) -> None:
+    def _wait_for(self, name: str, peer: _Peer | _Unread, at_least: int, poll: Callable[[str], None]) -> None:
         def arrived() -> bool | None:
             poll(name)
             peer.load_newer(self._run.store(name))
@@ -113,11 +141,11 @@ class Peers:
         if filesystem.wait_until(arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
             raise PeerTimeout(self._timeout_message(name, peer, at_least))
 
-    def _timeout_message(self, name: str, peer: _Peer, needed: int) -> str:
+    def _timeout_message(self, name: str, peer: _Peer | _Unread, needed: int) -> str:
         report = self._run.read_report(name)
         process = report.process
         worker = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
-        reached = f"it is at {peer.epoch}" if peer.versions else "it has published nothing"
+        reached = f"it is at {peer.newest.epoch}" if peer.newest else "it has published nothing"
         if peer.unfit:
             version, why = max(peer.unfit.items())
             reached = f"its version {version} does not fit the recipe: {why.rstrip('.')}"

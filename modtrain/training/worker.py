@@ -179,12 +179,15 @@ class Worker:
     def _refresh_peers(self, *, wait: bool) -> None:
         """Load newer peers; with `wait` until none of them is further behind than the run's staleness bound.
 
-        The bound does not reach back across the beginning of a stage: what earlier ones trained is awaited.
+        The bound does not reach back across the beginning of a stage, which all workers enter together.
         """
-        epoch, bound, first = self.position.epoch, self.run.spec.max_staleness, self.position.stage_epochs.start
-        oldest_epoch = max(first, epoch - bound if bound is not None else first) if wait else 0
+        epoch, bound = self.position.epoch, self.run.spec.max_staleness
+        first = self.position.stage_epochs.start if wait else 0
+        oldest_epoch = max(first, epoch - bound) if wait and bound is not None else first
         with self.timer.during("exchange"):
-            self.peers.refresh(at_least=oldest_epoch, poll=self._while_waiting, waited=self._record_wait)
+            self.peers.refresh(
+                at_least=oldest_epoch, stage_epochs=first, poll=self._while_waiting, waited=self._record_wait
+            )
         self.nets = self._build_nets()
         for learner in self.learners:
             learner.lineage = self.peers.lineage(learner.reads)

@@ -71,8 +71,12 @@ def status_of(**modules: dict[str, Any]) -> dict[str, Any]:
         worker = {"modules": [name], "host": "node1", "pid": 7, "job": None, "waiting_for": None, "trouble": None}
         of_worker = {key: value for key, value in values.items() if key not in ("epoch", "peers", "damaged")}
         status["workers"].append({**worker, "waited_s": None, "exit_code": None, **of_worker})
-        module = {"version": 3, "epoch": 5, "peers": {}, "worker": number, "age_s": 1.0, "damaged": []}
-        status["modules"][name] = {**module, **values}
+        module = {"version": 3, "epoch": 5, "rests": False, "worker": number, "age_s": 1.0, "damaged": []} | values
+        peers = {
+            peer: {"behind_epochs": module["epoch"] - used["epoch"], **used}
+            for peer, used in values.get("peers", {}).items()
+        }
+        status["modules"][name] = module | {"peers": peers}
     return status
 
 
@@ -273,6 +277,19 @@ def test_a_loss_that_does_not_change_at_all_is_an_alarm(value: float) -> None:
 def test_a_loss_that_shoots_up_is_an_alarm() -> None:
     curves = {"generator": noisy((100, 0.3), (4, 40.0)), "discriminator": noisy((104, 0.5))}
     assert "shoots up" in only(find_alarms(status_of(), Handwritten(curves))).says
+
+
+def test_what_a_module_does_not_do_while_its_stage_rests_it_is_no_alarm() -> None:
+    """It publishes nothing, its readers wait for the stage to end, and its curve stays as it is."""
+    history = Handwritten(
+        {"generator": noisy((60, 0.3), (90, 0.95)), "discriminator": noisy((60, 0.5), (30, 0.1), (60, 0.01))},
+        {"discriminator": [version(number, 10.0) for number in range(6)]},
+    )
+    waits = {"state": "waiting", "waiting_for": "discriminator", "waited_s": 900.0}
+    trained = status_of(generator=waits, discriminator={"age_s": 900.0})
+    assert len(find_alarms(trained, history)) == 3
+    resting = status_of(generator=waits, discriminator={"age_s": 900.0, "rests": True})
+    assert find_alarms(resting, history) == []
 
 
 def test_every_alarm_says_what_to_do() -> None:

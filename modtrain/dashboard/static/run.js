@@ -18,7 +18,7 @@
       M.fresh(metric, run.metric, (best) =>
         best ? ["best ", M.el("b", {}, M.number(best.value)), " ", M.name(best.name)] : [],
       );
-      M.fresh(bar, [run.progress, run.epoch, run.epochs, run.left_s, run.state], () => {
+      M.fresh(bar, [run.progress, run.epoch, run.epochs, run.left_s, run.state, run.stage], () => {
         const text = `epoch ${M.number(run.epoch ?? 0)} of ${M.number(run.epochs)}`;
         return [
           M.progress(run.progress, text),
@@ -26,6 +26,7 @@
             "span",
             { class: "under" },
             text,
+            run.stage && run.state !== "finished" ? [" · stage ", M.name(run.stage)] : "",
             ` · ${M.percent(run.progress)}`,
             run.left_s && run.state === "running" ? ` · ${M.duration(run.left_s)} left` : "",
           ),

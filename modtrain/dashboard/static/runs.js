@@ -34,7 +34,7 @@
     }
   }
 
-  function progressCell([share, epoch, epochs, left, counts, problem, state], row) {
+  function progressCell([share, epoch, epochs, left, counts, problem, state, stage], row) {
     if (problem) return M.el("span", { class: "muted" }, "–");
     if (row.kind === "sweep")
       return [
@@ -51,7 +51,13 @@
     const text = `epoch ${epoch ?? 0} of ${epochs ?? "?"}`;
     return [
       M.progress(share, text),
-      M.el("span", { class: "under" }, text, left && state === "running" ? ` · ${M.duration(left)} left` : ""),
+      M.el(
+        "span",
+        { class: "under" },
+        text,
+        stage && state !== "finished" ? [" · ", M.name(stage)] : "",
+        left && state === "running" ? ` · ${M.duration(left)} left` : "",
+      ),
     ];
   }
 
@@ -150,7 +156,7 @@
     {
       title: "Progress",
       class: "c-progress",
-      of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state],
+      of: (row) => [row.progress, row.epoch, row.epochs, row.left_s, row.counts, !!row.problem, row.state, row.stage],
       show: progressCell,
       sort: (row) => (row.problem ? null : row.progress),
       first: "descending",
