@@ -100,7 +100,12 @@ class Module:
     While it is 0 the module rests: its loss is not computed. None stands for 1 throughout.
     """
     updates: int | Callable[[Params], int] = 1
-    """Optimisation steps on each batch, at least 1."""
+    """Optimisation steps of the module in a step of the run, at least 1; each is on batches of its own."""
+    accumulate: int | Callable[[Params], int] = 1
+    """Batches over which the gradient of an optimisation step is averaged, at least 1, as if they were one batch.
+
+    A step of the run draws as many consecutive batches as its module with the most updates times accumulate needs.
+    """
     ema: float | Callable[[Params], float] | None = None
     """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
     clip_norm: float | Callable[[Params], float | None] | None = None
@@ -134,7 +139,7 @@ class Module:
             _check_callable(name, getattr(self, name), "a module", optional=is_optional)
         for name in ("schedule", "settle", "memory", "weights"):
             _check_callable(name, getattr(self, name), "a module", optional=True)
-        for name in ("updates", "ema", "clip_norm", "clip_value"):
+        for name in ("updates", "accumulate", "ema", "clip_norm", "clip_value"):
             _check_option(name, getattr(self, name))
         if self.clip_norm is not None and self.clip_value is not None:
             raise InputError("A module has both clip_norm and clip_value; give one of them.")
@@ -274,7 +279,9 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_count, "a whole number, at least 1"),
     "exchange_every": (lambda value: value is None or _is_count(value), "a number of steps, at least 1, or None"),
     "max_staleness": (lambda value: value is None or _is_count(value, 0), "a number of epochs, at least 0, or None"),
-    "updates": (_is_count, "a whole number, at least 1, or a function of the parameters"),
+    **dict.fromkeys(
+        ("updates", "accumulate"), (_is_count, "a whole number, at least 1, or a function of the parameters")
+    ),
     "last": (_is_count, "a whole number, at least 1, or a function of the parameters"),
     "ema": (
         lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1),
@@ -284,7 +291,7 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "clip_value": (_is_bound, _BOUND),
 }
 """What is allowed for an option of a recipe or a module."""
-_MAY_BE_FUNCTIONS = ("updates", "last", "ema", "clip_norm", "clip_value")
+_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value")
 """Options that may be functions of the parameters."""
 
 

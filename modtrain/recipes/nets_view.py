@@ -37,7 +37,8 @@ class Nets:
         self._together: Sequence[str] = ()
         self._step_number = 0
         self._time: dict[str, Any] = {}
-        self._kept: dict[str, tuple[Tensor, frozenset[str], int]] = {}
+        self._batch = 0
+        self._kept: dict[tuple[int, str], tuple[Tensor, frozenset[str], int]] = {}
         self._touched: list[set[str]] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -57,10 +58,10 @@ class Nets:
         gets it detached. So the fake made for the generator's loss serves the discriminator's loss, and the losses of
         modules that are trained together get the very same tensor.
         """
-        kept = self._kept.get(key)
+        kept = self._kept.get((self._batch, key))
         if kept is None or (kept[2] != self._step_number and not kept[1].isdisjoint(self._together)):
             self._touched.append(set())
-            kept = self._kept[key] = (compute(), frozenset(self._touched.pop()), self._step_number)
+            kept = self._kept[self._batch, key] = (compute(), frozenset(self._touched.pop()), self._step_number)
         value, inside, _ = kept
         for name in inside:  # a shared tensor uses these networks, so `reads` must have them: they may be apart
             self._versions_of(name)
@@ -86,7 +87,7 @@ class Nets:
 
     @property
     def step(self) -> int:
-        """Batches of the run before this one: the same for all losses of a batch, and in all `updates` on it."""
+        """Steps of the run before this one: the same for all losses and all batches of a step."""
         return int(self._time_in_training("step"))
 
     @property
@@ -104,23 +105,24 @@ class Nets:
         """The completed share of the stage, in [0, 1)."""
         return float(self._time_in_training("stage_progress"))
 
-    def start_batch(self, *, step: int, progress: float, stage: str, stage_progress: float) -> None:
-        """Set where training is, and drop the results of `once`: the losses of another batch follow."""
+    def start_step(self, *, step: int, progress: float, stage: str, stage_progress: float) -> None:
+        """Set where training is, and drop the results of `once`: other batches follow."""
         self._time = {"step": step, "progress": progress, "stage": stage, "stage_progress": stage_progress}
         self.forget()
 
-    def enter(self, module: str | None, together: Sequence[str] = ()) -> None:
+    def enter(self, module: str | None, together: Sequence[str] = (), *, batch: int = 0) -> None:
         """Select the module whose loss is computed next; None allows every network (evaluation, inference).
 
         `together`: the modules that are trained in the same step, in the order of their losses; none: it alone.
+        `batch`: number of the batch that the loss gets, among those of the step.
         """
-        self._module, self._together = module, together or ((module,) if module else ())
+        self._batch, self._module, self._together = batch, module, together or ((module,) if module else ())
         if module in self._together[:1]:
             self._step_number += 1  # the graph of what was computed before is used up
         self._touched.clear()  # what an exception may have left
 
     def forget(self) -> None:
-        """Drop the results of `once`: the batch has changed."""
+        """Drop the results of `once`: the batches have changed."""
         self._kept.clear()
 
     def _time_in_training(self, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,7 @@ class Learner:
             group.update(serialization.plain({name: value for name, value in group.items() if name != "params"}))
             group.setdefault("initial_lr", group["lr"])
         self.updates = resolve(self.module.updates, params, "updates", self.name)
+        self.accumulate = resolve(self.module.accumulate, params, "accumulate", self.name)
         self.decay = resolve(self.module.ema, params, "ema", self.name) or 0.0
         self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", self.name)
         self.clip_value = resolve(self.module.clip_value, params, "clip_value", self.name)
@@ -266,11 +268,12 @@ def simultaneous_steps(recipe: Recipe, learners: Sequence[Learner]) -> list[list
     by_name = {learner.name: learner for learner in learners}
     steps = [[by_name[name] for name in step] for step in recipe.steps_of(by_name)]
     for first, *others in steps:
-        if other := next((learner for learner in others if learner.updates != first.updates), None):
-            raise InputError(
-                f"{first.name} and {other.name} are trained together, but have {first.updates} and {other.updates} "
-                "updates; give both the same."
-            )
+        for option, other in itertools.product(("updates", "accumulate"), others):
+            if (value := getattr(first, option)) != (different := getattr(other, option)):
+                raise InputError(
+                    f"{first.name} and {other.name} are trained together, but have {value} and {different} as "
+                    f"`{option}`; give both the same."
+                )
     return steps
 
 

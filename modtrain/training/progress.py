@@ -49,7 +49,7 @@ class Progress:
         """The peers are refreshed and the first batch of an epoch follows."""
         self._pace.start_epoch(time.monotonic(), position.step)
 
-    def after_batch(self, position: Position) -> None:
+    def after_step(self, position: Position) -> None:
         """Report if the last report is old enough."""
         if position.step % REPORT_STEPS == 0 or time.monotonic() - self._reported_at > REPORT_S:
             self.report(position)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modtrain.data.base import Batches, Data
-from modtrain.recipes.base import Recipe
+from modtrain.errors import InputError
+from modtrain.recipes.base import Module, Recipe, resolve
 from modtrain.recipes.loading import data_of, params_of
 from modtrain.storage.run import RunSpec
 from modtrain.training.timeline import Position, Timeline
@@ -23,10 +24,22 @@ class RunStage:
     params: Any
     """The parameters of the stage."""
     data: Data
+    draws: int
+    """Consecutive batches that a step draws."""
 
     @property
     def batches(self) -> Batches:
         return self.data.train
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that do not fill a step are left out; InputError where they fill none."""
+        if steps := len(self.batches) // self.draws:
+            return steps
+        raise InputError(
+            f"The training data ({self.data.description}) has {len(self.batches)} batches an epoch, but a step draws "
+            f"{self.draws}, the most that a module needs (updates times accumulate). Lower these, or the batch size."
+        )
 
 
 class RunStages:
@@ -49,9 +62,10 @@ class RunStages:
                     fresh_optimizers=stage.fresh_optimizers,
                     params=params,
                     data=same or data_of(spec, recipe, params),
+                    draws=_draws(recipe, params, stage.trains),
                 )
             )
-        self.timeline = Timeline.of(spec, [len(stage.batches) for stage in self.stages])
+        self.timeline = Timeline.of(spec, [stage.steps_per_epoch for stage in self.stages])
 
     def at(self, epoch: int) -> RunStage:
         """The stage of an epoch; the last one from the end of the run on."""
@@ -81,3 +95,12 @@ class RunStages:
     def end(self, modules: Iterable[str]) -> Position:
         """Where these modules are finished: no later stage trains any of them."""
         return self.timeline.at_epoch(self._spec.end_epoch(modules))
+
+
+def _draws(recipe: Recipe, params: Any, modules: Iterable[str]) -> int:
+    """The batches that the modules of a stage need in a step: the most of any of them."""
+    return max(_needed(recipe.modules[name], params, name) for name in modules)
+
+
+def _needed(module: Module, params: Any, name: str) -> int:
+    return resolve(module.updates, params, "updates", name) * resolve(module.accumulate, params, "accumulate", name)

@@ -12,12 +12,12 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from modtrain.data.base import Batch
 from modtrain.errors import ModtrainError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of, recipe_of
@@ -28,7 +28,7 @@ from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, choose_device
 from modtrain.training.precision import on_any_cpu
 from modtrain.training.stages import RunStages
-from modtrain.training.worker import start_batch, train_step
+from modtrain.training.worker import batches_of, start_step, to_device, train_step
 
 STEPS = 3
 """Measured steps of each module, after one that is not measured."""
@@ -52,23 +52,23 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
     )
     stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.trained, 0.0)
     for stage, first, last in stages.spans():
-        with closing(stage.batches.epoch(first.epoch, seed=0)) as batches:
-            batch = {name: value.to(device) for name, value in next(batches).items()}
+        with closing(stage.batches.epoch(first.epoch, seed=0)) as epoch:
+            batches = {number: to_device(next(epoch), device) for number in range(stage.draws)}
         share = (last.step + 1 - first.step) / stages.timeline.steps
-        start_batch(nets, first)
+        start_step(nets, first)
         for learner in learners:
             learner.enter(stage)
-            costs[learner.name] += share * _median_s(learner, nets, batch) if learner.trains else 0.0
+            costs[learner.name] += share * _median_s(learner, nets, batches) if learner.trains else 0.0
     return costs
 
 
-def _median_s(learner: Learner, nets: Nets, batch: dict[str, torch.Tensor]) -> float:
+def _median_s(learner: Learner, nets: Nets, batches: Mapping[int, Batch]) -> float:
     seconds = []
     for _ in range(STEPS + 1):
         nets.forget()
         start = time.perf_counter()
-        for _ in range(learner.updates):
-            (scalars,) = train_step([learner], nets, batch)
+        for update in range(learner.updates):
+            (scalars,) = train_step([learner], nets, batches_of(update, learner, batches))
         float(scalars["loss"].detach())  # waits for the device
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])

@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from modtrain.data.base import Batch
@@ -111,12 +112,10 @@ class Worker:
             self._enter_stage()
             self._refresh_peers(wait=True)
             self.progress.start_epoch(self.position)
-            with contextlib.closing(self._batches(epoch)) as batches:
-                for batch in self.timer.fetching(batches):
-                    self._check_count(epoch)
-                    self.train_on(batch)
-                    self._between_batches()
-            self._check_count(epoch, is_over=True)
+            with contextlib.closing(self._draws(epoch)) as batches:
+                for drawn in self.timer.fetching(batches):
+                    self.train_on(*drawn)
+                    self._between_steps()
             self._publish(full=True)
             self.progress.log_epoch(self.position)
             if not self.is_finished:
@@ -138,37 +137,47 @@ class Worker:
             learner.enter(self.stage)
         self.steps = simultaneous_steps(self.recipe, [learner for learner in self.learners if learner.trains])
 
-    def _batches(self, epoch: int) -> Generator[Batch, None, None]:
-        """The rest of an epoch; where the stage trains no module of this worker, the epoch passes without batches."""
-        if self.steps:
-            yield from self.stage.batches.epoch(epoch, seed=self.run.spec.seed, start=self.position.batch)
-        else:
-            self.position = self.timeline.at_epoch(epoch + 1)
+    def _draws(self, epoch: int) -> Generator[list[Batch], None, None]:
+        """The batches of each step of the rest of an epoch; those that do not fill a step are left out.
 
-    def train_on(self, batch: Batch) -> None:
-        """One step of every module that does not rest on one batch, in the recipe's order."""
-        start_batch(self.nets, self.position)
-        check_batch(batch, self.stage.batches)
-        on_device = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        Where the stage trains no module of this worker, the epoch passes without batches. InputError where it has more
+        or fewer of them than its length says.
+        """
+        if not self.steps:
+            self.position = self.timeline.at_epoch(epoch + 1)
+            return
+        train, draws, drawn = self.stage.batches, self.stage.draws, list[Batch]()
+        first = self.position.batch * draws
+        number = first - 1
+        for number, batch in enumerate(train.epoch(epoch, seed=self.run.spec.seed, start=first), first):
+            if number >= len(train):
+                break
+            check_batch(batch, train)
+            drawn.append(batch)
+            if len(drawn) == draws:
+                yield drawn
+                drawn = []
+        if number + 1 != len(train):
+            raise InputError(
+                f"Data.train.epoch ({place_of(train.epoch)}) yielded {'fewer' if number < len(train) else 'more'} "
+                f"batches in epoch {epoch} than the {len(train)} of its __len__; make both the same."
+            )
+
+    def train_on(self, *batches: Batch) -> None:
+        """One step of every module that does not rest, in the recipe's order; each update is on batches of its own."""
+        start_step(self.nets, self.position)
+        on_device = {number: to_device(batch, self.device) for number, batch in enumerate(batches)}
         for step in self.steps:
             trained = [learner for learner in step if learner.set_progress(self.position.schedule_progress)]
-            for _ in range(trained[0].updates if trained else 0):
-                for learner, scalars in zip(trained, train_step(trained, self.nets, on_device), strict=True):
+            for update in range(trained[0].updates if trained else 0):
+                own = batches_of(update, trained[0], on_device)
+                for learner, scalars in zip(trained, train_step(trained, self.nets, own), strict=True):
                     learner.metrics.add(self.position.step, scalars)
         self.position = self.timeline.at(self.position.step + 1)
 
-    def _check_count(self, epoch: int, *, is_over: bool = False) -> None:
-        """InputError where an epoch yields more or, once it `is_over`, fewer batches than its length says."""
-        is_complete = self.position.epoch > epoch
-        if is_complete != is_over:
-            raise InputError(
-                f"Data.train.epoch ({place_of(self.stage.batches.epoch)}) yielded {'fewer' if is_over else 'more'} "
-                f"batches in epoch {epoch} than the {len(self.stage.batches)} of its __len__; make both the same."
-            )
-
-    def _between_batches(self) -> None:
+    def _between_steps(self) -> None:
         """Inside an epoch: exchange, retry a failed publish, exit if requested. The end of an epoch does all of it."""
-        self.progress.after_batch(self.position)
+        self.progress.after_step(self.position)
         if self.timeline.is_exchange_point(self.position.step):
             self._publish(full=False)
             self._refresh_peers(wait=False)
@@ -273,9 +282,9 @@ class Worker:
         return Nets({**live, **self.peers.nets()}, lasts, {learner.name: learner.memory for learner in self.learners})
 
 
-def start_batch(nets: Nets, position: Position) -> None:
-    """Give the losses of the batch that belongs to a position what they may know of it."""
-    nets.start_batch(
+def start_step(nets: Nets, position: Position) -> None:
+    """Give the losses of the step that belongs to a position what they may know of it."""
+    nets.start_step(
         step=position.step,
         progress=position.schedule_progress,
         stage=position.stage,
@@ -283,37 +292,71 @@ def start_batch(nets: Nets, position: Position) -> None:
     )
 
 
-def train_step(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[dict[str, Tensor]]:
+def to_device(batch: Batch, device: str) -> Batch:
+    """A batch with its tensors on a device."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def batches_of(update: int, learner: Learner, batches: Mapping[int, Batch]) -> Mapping[int, Batch]:
+    """Those of a step's batches, by number, with which a module makes its update of this number."""
+    count = learner.accumulate
+    return {number: batches[number] for number in range(update * count, (update + 1) * count)}
+
+
+def train_step(learners: Sequence[Learner], nets: Nets, batches: Mapping[int, Batch]) -> list[dict[str, Tensor]]:
     """One optimisation step of one module, or of several together; every other network only lets gradients pass.
 
-    Returns the scalars of the training curve of each.
+    The gradient is the mean over the batches, which are given with their numbers in the step. Returns the scalars of
+    the training curve of each module, means as well.
     """
     for learner in learners:
         learner.require_grad(True)
-    losses = losses_of(learners, nets, batch)
-    for learner in learners:
         learner.optimizer.zero_grad(set_to_none=True)
-    names, terms = ", ".join(learner.name for learner in learners), [terms_of(values) for values in losses]
-    scale = learners[0].scale
-    with calling(f"the loss of {names}", learners[0].module.loss):
-        total = sum_of(itertools.chain(*terms))
-        (total if scale is None else scale.scaled(total)).backward()  # type: ignore[no-untyped-call]
-    scalars = [{**values, "loss": sum_of(own)} for values, own in zip(losses, terms, strict=True)]
+    of_batches = [_add_gradient(learners, nets, number, batch, len(batches)) for number, batch in batches.items()]
+    scalars, scale = [_means(own) for own in zip(*of_batches, strict=True)], learners[0].scale
     if scale is None or scale.unscale([learner.optimizer for learner in learners]):
         return [{**values, **learner.step()} for values, learner in zip(scalars, learners, strict=True)]
     if scale.is_lowest:
         raise Diverged(
-            f"The gradient of {names} is NaN or Inf at step {nets.step}, however low the loss is scaled; it was not "
-            "used. Lower the learning rate (--set), or use --precision bfloat16."
+            f"The gradient of {names_of(learners)} is NaN or Inf at step {nets.step}, however low the loss is scaled; "
+            "it was not used. Lower the learning rate (--set), or use --precision bfloat16."
         )
     return [{**finite_of(values), **learner.skip_step()} for values, learner in zip(scalars, learners, strict=True)]
 
 
-def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch) -> list[Mapping[str, Any]]:
-    """What the losses of modules that are trained in one step return, from one graph."""
+def _add_gradient(
+    learners: Sequence[Learner], nets: Nets, number: int, batch: Batch, count: int
+) -> list[dict[str, Tensor]]:
+    """Add the gradient of one of `count` batches, its share of the mean, and return the scalars of each module."""
+    losses, scale = losses_of(learners, nets, batch, number), learners[0].scale
+    terms = [terms_of(values) for values in losses]
+    with calling(f"the loss of {names_of(learners)}", learners[0].module.loss):
+        total = sum_of(itertools.chain(*terms)) / count
+        (total if scale is None else scale.scaled(total)).backward()  # type: ignore[no-untyped-call]
+    return [{**values, "loss": sum_of(own)} for values, own in zip(losses, terms, strict=True)]
+
+
+def names_of(learners: Sequence[Learner]) -> str:
+    """The names of modules, for messages."""
+    return ", ".join(learner.name for learner in learners)
+
+
+def _means(scalars: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each scalar over the batches that have it; of one batch its scalars as they are."""
+    if len(scalars) == 1:
+        return scalars[0]
+    columns: dict[str, list[Tensor]] = {}
+    for values in scalars:
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value.detach())
+    return {name: torch.stack(column).mean() for name, column in columns.items()}
+
+
+def losses_of(learners: Sequence[Learner], nets: Nets, batch: Batch, number: int = 0) -> list[Mapping[str, Any]]:
+    """What the losses of modules that are trained in one step return, from one graph; `number` is the batch's."""
     names, losses = [learner.name for learner in learners], []
     for learner in learners:
-        nets.enter(learner.name, names)
+        nets.enter(learner.name, names, batch=number)
         assert learner.module.loss is not None  # a fixed module has no learner
         with calling(f"the loss of {learner.name}", learner.module.loss), learner.autocast():
             losses.append(learner.module.loss(nets, batch, learner.params))

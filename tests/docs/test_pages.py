@@ -66,7 +66,7 @@ def test_the_reference_describes_what_a_loss_can_call() -> None:
     public = {name for name in vars(Nets) if not name.startswith("_")} - {
         "enter",
         "forget",
-        "start_batch",
+        "start_step",
     }  # of the worker
     text = RECIPES.read_text()
     assert [name for name in public if f"`nets.{name}(" not in text and f"`nets.{name}`" not in text] == []

@@ -145,6 +145,10 @@ class Grouped:
             "updates = 0 is not allowed; it is a whole number, at least 1, or a function of the parameters.",
         ),
         (
+            lambda: module(accumulate=True),
+            "accumulate = True is not allowed; it is a whole number, at least 1, or a function of the parameters.",
+        ),
+        (
             lambda: module(ema=1.5),
             "ema = 1.5 is not allowed; it is a decay in [0, 1), None, or a function of the parameters.",
         ),
@@ -313,7 +317,7 @@ def test_using_an_undeclared_module_is_an_error_that_names_reads(nets: Nets) -> 
 def test_outside_of_training_there_is_no_step(nets: Nets, name: str) -> None:
     with pytest.raises(InputError, match=rf"nets\.{name} is used outside of a loss.*have no {name}\. Give what"):
         getattr(nets, name)
-    nets.start_batch(step=3, progress=0.25, stage="fade", stage_progress=0.5)
+    nets.start_step(step=3, progress=0.25, stage="fade", stage_progress=0.5)
     assert {"step": 3, "progress": 0.25, "stage": "fade", "stage_progress": 0.5}[name] == getattr(nets, name)
 
 

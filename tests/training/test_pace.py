@@ -125,7 +125,7 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
         for batch in worker.stage.batches.epoch(epoch, seed=0):
             now += 0.1
             worker.train_on(batch)
-            worker.progress.after_batch(worker.position)
+            worker.progress.after_step(worker.position)
             if worker.position.step in (180, 380):
                 heartbeat.report(now=True)
                 shown[worker.position.step] = run.read_report("generator")

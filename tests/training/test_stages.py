@@ -201,7 +201,12 @@ def test_an_optimizer_takes_the_rates_of_a_stage_and_keeps_its_moments_unless_it
     for lr, is_fresh in ((0.5, False), (0.25, False), (0.25, True)):
         params = Params(lr=lr)
         stage = RunStage(
-            name="s", trains=frozenset("a"), fresh_optimizers=is_fresh, params=params, data=recipe.data(None, params)
+            name="s",
+            trains=frozenset("a"),
+            fresh_optimizers=is_fresh,
+            params=params,
+            data=recipe.data(None, params),
+            draws=1,
         )
         for _ in range(2):
             learner.enter(stage)  # the second time, in the same stage, changes nothing

@@ -86,7 +86,7 @@ def recipe(folder: Path, old: str = "", new: str = "") -> Path:
         ("", "", {}, [2 - 0.4 - 0.37, 3 - 0.3 - 0.26]),
         ('together=(("first", "second"),),', "", {}, [2 - 0.4 - 0.374, 3 - 0.26 - 0.2226]),
         ("", "", {"second_until": 0.5}, [2 - 0.4 - 0.37, 3 - 0.3]),
-        ("reads=(peer,),", "reads=(peer,), updates=2,", {"second_until": 0.5}, [1.23 - 2 * 0.344, 3 - 0.3 - 0.26]),
+        ("reads=(peer,),", "reads=(peer,), updates=2,", {"second_until": 0.5}, [2 - 0.4 - 0.37, 3 - 0.3 - 0.26]),
         ("reads=(peer,),", "reads=(peer,), clip_value=3.8,", {"second_until": 0.5}, [2 - 0.38 - 0.37, 3 - 0.3]),
     ],
     ids=["together", "in turn", "one rests", "two updates", "clipped"],
@@ -142,7 +142,7 @@ def test_groups_that_cannot_be_trained_are_refused_with_one_sentence(
         (
             "reads=(peer,),",
             "reads=(peer,), updates=1 + (name == 'first'),",
-            ["first and second are trained together, but have 2 and 1 updates; give both the same."],
+            ["first and second are trained together, but have 2 and 1 as `updates`; give both the same."],
         ),
         (
             "(product(nets, batch), own)",

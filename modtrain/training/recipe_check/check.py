@@ -28,7 +28,7 @@ from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.stages import RunStage, RunStages
 from modtrain.training.timeline import Position
-from modtrain.training.worker import start_batch
+from modtrain.training.worker import start_step
 
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
@@ -119,7 +119,7 @@ class _Check:
             learner.enter(stage)
             if not learner.trains:
                 continue
-            start_batch(nets, position)
+            start_step(nets, position)
             if found := confirmed(partial(self._step, learner, nets, batch)):
                 yield from found
                 return
@@ -138,7 +138,7 @@ class _Check:
                 learner.enter(stage)
             for step in simultaneous_steps(self._recipe, [learner for learner in self._learners if learner.trains]):
                 if len(step) > 1 and not self.findings.violations:
-                    start_batch(nets, position)
+                    start_step(nets, position)
                     yield from confirmed(partial(self._share, step, nets, batch))
 
     def _share(self, step: Sequence[Learner], nets: Nets, batch: Batch, samples: int | None) -> list[str]:

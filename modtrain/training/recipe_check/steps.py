@@ -39,7 +39,7 @@ def step(learner: Learner, nets: Nets, batch: Batch) -> Iterator[str]:
             yield f"{loss} returned {float(value.detach())} as {name!r} with the initial weights."
             return
     nets.forget()
-    train_step([learner], nets, copy_of(batch))
+    train_step([learner], nets, {0: copy_of(batch)})
     if all(weight.grad is None for weight in learner.weights):
         yield f"{loss} gives no gradient to the weights of {learner.name}; compute it with nets.{learner.name}."
 
