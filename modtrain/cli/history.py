@@ -15,7 +15,7 @@ import typer
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import RunArgument, RunOrSweepArgument
 from modtrain.cli.output import echo, write_csv
-from modtrain.errors import InputError, ModtrainError, counted
+from modtrain.errors import InputError, ModtrainError, counted, plain
 from modtrain.storage.layout import SWEEP_FILE
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def history(
 ) -> None:
     """Print the curves and evaluations of a run or a sweep.
 
-    A row has the module, step, epoch, time (at), learning rate and every scalar; evaluations are rows of the module
-    "evaluation". The rows of a sweep have a column trial. Without --csv or --json only some rows are shown.
+    A row has the module, step, epoch, time (at), learning rate and every scalar, and in a run of several stages the
+    stage; evaluations are rows of the module "evaluation". The rows of a sweep have a column trial. Without --csv or
+    --json only some rows are shown.
     """
     if as_csv and as_json:
         raise InputError("Use --csv or --json, not both.")
@@ -150,7 +151,7 @@ def _split_columns(rows: list[dict[str, Any]], width: int) -> Iterator[list[str]
     """The columns of tables that fit into `width`: each has the position of its rows and some of the scalars."""
     names = [name for name in _columns(rows) if name not in ("module", "at") and not name.startswith("seconds_")]
     names = [name for name in names if any(row.get(name) is not None for row in rows)]
-    first = [name for name in names if name in ("trial", "step", "epoch")]
+    first = [name for name in names if name in ("trial", "step", "epoch", "stage")]
     widths = {name: PAD + max([len(name), *(len(_cell(row, name)) for row in rows)]) for name in names}
     columns = list(first)
     for name in names[len(first) :]:
@@ -162,7 +163,8 @@ def _split_columns(rows: list[dict[str, Any]], width: int) -> Iterator[list[str]
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:
-    return "" if row.get(name) is None else f"{row[name]:.6g}"
+    value = row.get(name)
+    return "" if value is None else plain(value) if isinstance(value, str) else f"{value:.6g}"
 
 
 def _logs(run: Run, module: str | None) -> dict[str, Path]:

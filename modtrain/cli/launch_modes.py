@@ -15,12 +15,12 @@ import typer
 
 from modtrain.cli import terminal
 from modtrain.cli.output import echo
-from modtrain.errors import ModtrainError, Preempted
+from modtrain.errors import ModtrainError, Preempted, counted
 from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch, Member
 from modtrain.scheduling.placement import format_placement
 from modtrain.scheduling.run_plan import RunPlan
-from modtrain.storage.run import RunSpec
+from modtrain.storage.run import RunSpec, StageSpec
 
 READY = b"submitted"
 
@@ -45,6 +45,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         **({"fixed": "\n".join(f"{name} ({each.path})" for name, each in spec.fixed.items())} if spec.fixed else {}),
         "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
+        **({"stages": "\n".join(map(_stage, spec.stages))} if spec.stages else {}),
         **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),
         "seed": spec.seed,
         "device": spec.device,
@@ -61,6 +62,10 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     words = [f"Nothing was {'changed' if plan.target.resumes else 'created'}."]
     words += [unchecked(spec.recipe)] if plan.is_checked else []
     out.print("\n" + " ".join(words), style="dim", soft_wrap=True)
+
+
+def _stage(stage: StageSpec) -> str:
+    return f"{stage.name}: {counted(stage.epochs, 'epoch')}, trains {', '.join(stage.trains)}"
 
 
 def unchecked(recipe: str) -> str:

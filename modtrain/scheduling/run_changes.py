@@ -71,6 +71,7 @@ def _prolonged(stages: list[StageSpec], *, by: int) -> list[StageSpec]:
 def describe(before: RunSpec, after: RunSpec) -> list[str]:
     """The changes of a run in sentences whose subject is the run."""
     sentences = []
+    last = f" They are of its last stage, {after.stages[-1].name}." if after.stages else ""
     for change in after.changes[len(before.changes) :]:
         if change.name == "metric":
             sentences.append(f"Compares its versions by {change.after}.")
@@ -82,14 +83,14 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
             continue
         elif after.schedule_epochs is None:
             sentences.append(
-                f"Trains to epoch {change.after} instead of {change.before}. Schedules cover all {change.after} "
+                f"Trains to epoch {change.after} instead of {change.before}.{last} Schedules cover all {change.after} "
                 f"epochs: epoch {change.before} is at {change.before / change.after:.0%} of them. With "
                 "--hold-schedule they keep the value of their last step."
             )
         else:
             sentences.append(
-                f"Trains to epoch {change.after} instead of {change.before}. Schedules keep the value that they have "
-                f"at the end of epoch {after.schedule_epochs}."
+                f"Trains to epoch {change.after} instead of {change.before}.{last} Schedules keep the value that they "
+                f"have at the end of epoch {after.schedule_epochs}."
             )
     return sentences
 

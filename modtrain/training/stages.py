@@ -83,14 +83,14 @@ class RunStages:
 
         Its weights at both are the same, since it rests in between.
         """
-        if position.batch and module in self.at(position.epoch).trains:
+        if position.epoch_step and module in self.at(position.epoch).trains:
             return position
         return self.timeline.at_epoch(self._spec.trained_epochs(module, position.epoch))
 
     def last_stage(self, module: str, position: Position) -> RunStage | None:
         """The stage that trained a module last before a position; None before the first one."""
         trained = self.trained_at(module, position)
-        return self.at(trained.epoch - (not trained.batch)) if trained.step else None
+        return self.at(trained.epoch - (not trained.epoch_step)) if trained.step else None
 
     def end(self, modules: Iterable[str]) -> Position:
         """Where these modules are finished: no later stage trains any of them."""

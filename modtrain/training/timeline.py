@@ -1,8 +1,8 @@
 """Timeline: the epoch, stage and progress of every step of a run.
 
 A pure function of the run's epochs, its exchange interval and the batch counts, hence the same in every worker. It is
-the only place that relates steps to epochs. A step counts batches since the beginning of the run; epochs are numbered
-through all stages.
+the only place that relates steps to epochs. Steps and epochs are counted since the beginning of the run, through all
+stages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from modtrain.storage.run import RunSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """Consecutive epochs of one stage, all with the same number of batches."""
+    """Consecutive epochs of one stage, all with the same number of steps."""
 
     stage: str
     epochs: int
@@ -29,13 +29,13 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where training is after `step` batches, which is where batch number `step` belongs."""
+    """Where training is after `step` steps, which is where step number `step` belongs."""
 
     step: int
     epoch: int
     """Epochs completed, which is also the number of the current epoch, counted from 0."""
-    batch: int
-    """Batches of the current epoch that are completed, in [0, steps_per_epoch)."""
+    epoch_step: int
+    """Steps of the current epoch that are completed, in [0, steps_per_epoch)."""
     steps_per_epoch: int
     stage: str
     progress: float
@@ -50,12 +50,12 @@ class Position:
     @property
     def epochs(self) -> float:
         """Epochs completed, with the completed part of the current one."""
-        return self.epoch + self.batch / self.steps_per_epoch
+        return self.epoch + self.epoch_step / self.steps_per_epoch
 
     @property
     def is_epoch_boundary(self) -> bool:
-        """Whether no batch of the current epoch is completed; true at step 0 and at the end of the run."""
-        return self.batch == 0
+        """Whether no step of the current epoch is completed; true at step 0 and at the end of the run."""
+        return self.epoch_step == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Timeline:
 
     @classmethod
     def of(cls, spec: RunSpec, steps_per_epoch: Sequence[int]) -> Timeline:
-        """The timeline of a run whose training data has so many batches in an epoch of each of its stages."""
+        """The timeline of a run whose training data has so many steps in an epoch of each of its stages."""
         stretches = tuple(
             Stretch(stage=stage.name, epochs=stage.epochs, steps_per_epoch=steps)
             for stage, steps in zip(spec.all_stages, steps_per_epoch, strict=True)
@@ -86,16 +86,16 @@ class Timeline:
         return sum(stretch.steps for stretch in self.stretches)
 
     def at(self, step: int) -> Position:
-        """The position after `step` batches; every step beyond the end of the run gives its end."""
+        """The position after `step` steps; every step beyond the end of the run gives its end."""
         step = min(step, self.steps)
         first_step, first_epoch, stretch = next(
             each for each in reversed(list(self._starts())) if each[0] <= step and each[2].epochs
         )
-        epoch, batch = divmod(step - first_step, stretch.steps_per_epoch)
+        epoch, epoch_step = divmod(step - first_step, stretch.steps_per_epoch)
         return Position(
             step=step,
             epoch=first_epoch + epoch,
-            batch=batch,
+            epoch_step=epoch_step,
             steps_per_epoch=stretch.steps_per_epoch,
             stage=stretch.stage,
             progress=step / self.steps,
@@ -105,7 +105,7 @@ class Timeline:
         )
 
     def at_epoch(self, epoch: int) -> Position:
-        """The position after so many epochs, which is where the first batch of the next one belongs."""
+        """The position after so many epochs, which is where the first step of the next one belongs."""
         for first_step, first_epoch, stretch in self._starts():
             if epoch < first_epoch + stretch.epochs:
                 return self.at(first_step + (epoch - first_epoch) * stretch.steps_per_epoch)
@@ -132,7 +132,7 @@ class Timeline:
         return step / steps if steps == self.steps else min(step, steps - 1) / steps
 
     def _stage_progress(self, step: int, first_epoch: int, stretch: Stretch) -> float:
-        """After `step` batches of a stretch, held after the epochs that the schedules cover."""
+        """After `step` steps of a stretch, held after the epochs that the schedules cover."""
         covered = stretch.epochs if self.schedule_epochs is None else self.schedule_epochs - first_epoch
         if not 0 < covered < stretch.epochs:
             return step / stretch.steps

@@ -127,7 +127,7 @@ class Worker:
         self.progress.tracking = tracking
         self.timer.lap()  # the time to build is no training time
         modules = ", ".join(learner.name for learner in self.learners)
-        step, steps = self.position.step, self.timeline.steps
+        step, steps = self.position.step, self.end.step
         log.info("Trains %s on %s (%s), steps %d to %d", modules, socket.gethostname(), self.device, step, steps)
 
     def _enter_stage(self) -> None:
@@ -147,7 +147,7 @@ class Worker:
             self.position = self.timeline.at_epoch(epoch + 1)
             return
         train, draws, drawn = self.stage.batches, self.stage.draws, list[Batch]()
-        first = self.position.batch * draws
+        first = self.position.epoch_step * draws
         number = first - 1
         for number, batch in enumerate(train.epoch(epoch, seed=self.run.spec.seed, start=first), first):
             if number >= len(train):

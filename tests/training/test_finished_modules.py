@@ -50,7 +50,7 @@ def test_whatever_the_bound_a_stage_is_entered_when_every_module_has_completed_t
     assert run.spec.max_staleness is None
     with pytest.raises(PeerTimeout, match="for discriminator to publish epoch 0; it has published nothing"):
         finish(run, "generator")
-    with pytest.raises(PeerTimeout, match="for recogniser to publish epoch 1; it has published nothing"):
+    with pytest.raises(PeerTimeout, match="for recogniser to publish epoch 0; it has published nothing"):
         finish(run, "discriminator")  # which does not read it
     finish(run, "recogniser")
     finish(run, "discriminator")

@@ -15,14 +15,17 @@ from torch import nn
 
 from modtrain.data.base import Data
 from modtrain.errors import InputError, Preempted
+from modtrain.monitoring.status import build_status
 from modtrain.recipes.base import Module, Recipe
 from modtrain.recipes.stages import Stage, plan_stages, split_epochs
 from modtrain.storage import filesystem
 from modtrain.storage.history import History
 from modtrain.storage.run import Run, RunSpec
+from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.learner import Learner
 from modtrain.training.stages import RunStage
 from modtrain.training.worker_process import work
+from tests.support.command import typed
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.staged import staged_recipe
 
@@ -214,3 +217,26 @@ def test_an_optimizer_takes_the_rates_of_a_stage_and_keeps_its_moments_unless_it
         learner.optimizer.step()
         moves.append(before - float(weight.detach()))
     assert moves == pytest.approx([0.5, 0.25 * 1.5, 0.25])
+
+
+def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, uninterrupted: Run) -> None:
+    run = Run.open(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    for module in run.modules:  # as if it had been killed in its first stage
+        for checkpoint in run.store(module).newest(where=lambda each: each.step > 3):
+            filesystem.retire_folder(run.store(module).folder(checkpoint.version))
+        run.heartbeat_path(module).unlink()
+    status = build_status(read_snapshot(run))
+    assert (status["stage"], status["epoch"]) == ("recognise", 0)
+    assert "stage recognise" in typed("status", run.path).out
+    assert build_status(read_snapshot(uninterrupted))["stage"] == "translate"
+    rows = [row for row in uninterrupted.history() if row["module"] != "evaluation"]
+    assert {(row["module"], row["stage"]) for row in rows} == {
+        ("recogniser", "recognise"),
+        ("generator", "translate"),
+        ("discriminator", "translate"),
+    }
+    assert " recognise  " in typed("history", uninterrupted.path).out
+    planned = typed("launch", "--recipe", staged, "--root", tmp_path, "--epochs", 9, "--nodes", 1, "--dry-run").out
+    assert "recognise: 3 epochs, trains recogniser" in planned
+    longer = typed("launch", uninterrupted.path, "--epochs", 8, "--dry-run").out
+    assert "Trains to epoch 8 instead of 6. They are of its last stage, translate." in " ".join(longer.split())

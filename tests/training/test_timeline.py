@@ -45,7 +45,7 @@ def test_a_position_is_what_counting_the_batches_one_by_one_gives(drawn: list[St
     assert timeline.epochs == batches[-1][1] + 1
     for step, epoch, batch, stage, step_of_stage, steps_of_stage in batches:
         position = timeline.at(step)
-        assert (position.step, position.epoch, position.batch, position.stage) == (step, epoch, batch, stage)
+        assert (position.step, position.epoch, position.epoch_step, position.stage) == (step, epoch, batch, stage)
         assert position.progress == step / len(batches) < 1
         assert position.stage_progress == step_of_stage / steps_of_stage < 1
         assert position.is_epoch_boundary == (batch == 0)
@@ -57,7 +57,7 @@ def test_a_position_is_what_counting_the_batches_one_by_one_gives(drawn: list[St
 def test_the_end_of_a_run_and_every_step_beyond_is_the_end_of_its_last_epoch(drawn: list[Stretch], beyond: int) -> None:
     timeline = Timeline(stretches=tuple(drawn))
     end = timeline.at(timeline.steps + beyond)
-    assert (end.step, end.epoch, end.batch, end.epochs) == (timeline.steps, timeline.epochs, 0, timeline.epochs)
+    assert (end.step, end.epoch, end.epoch_step, end.epochs) == (timeline.steps, timeline.epochs, 0, timeline.epochs)
     assert end.progress == end.stage_progress == 1
     assert end.is_epoch_boundary
 
