@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from modtrain.errors import FencedOut, message_of
@@ -18,13 +18,21 @@ log = logging.getLogger(__name__)
 class Publisher:
     """The one writer of a module. A second writer loses the race for a version number and gets FencedOut."""
 
-    def __init__(self, store: CheckpointStore, writer: str, *, keep: int = 3, grace_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        writer: str,
+        *,
+        keep: int = 3,
+        keep_epochs: Collection[int] = (),
+        grace_s: float = 60.0,
+    ) -> None:
         """Take the module over: remove what a killed writer left, and write the lines that it could not.
 
-        The newest `keep` versions are kept, and those superseded less than `grace_s` ago.
+        The newest `keep` versions are kept, full ones of `keep_epochs`, and those superseded less than `grace_s` ago.
         """
         self.store, self.writer = store, writer
-        self.keep, self.grace_s = keep, grace_s
+        self.keep, self.keep_epochs, self.grace_s = keep, keep_epochs, grace_s
         filesystem.make_folder(store.checkpoints)
         filesystem.remove_temporaries(store.path)
         filesystem.remove_temporaries(store.checkpoints)
@@ -76,7 +84,7 @@ class Publisher:
         return checkpoint
 
     def prune(self) -> None:
-        """Remove versions that are neither recent, nor needed to resume, nor final, nor in their grace time.
+        """Remove versions that are neither recent, nor needed to resume, nor of an end, nor in their grace time.
 
         Also removes what an overtaken writer published below, and temporaries. A failure is logged.
         """
@@ -87,7 +95,9 @@ class Publisher:
         self._present = {
             version: checkpoint
             for version, checkpoint in self._present.items()
-            if checkpoint.final or version in (*recent, *full, *self._superseded)
+            if checkpoint.final
+            or (checkpoint.full and checkpoint.epoch in self.keep_epochs)
+            or version in (*recent, *full, *self._superseded)
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)

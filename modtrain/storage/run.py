@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -167,6 +168,11 @@ class RunSpec(BaseModel):
             if module in stage.trains and begin < epochs:
                 trained = min(end, epochs)
         return trained
+
+    def stage_ends(self, module: str) -> set[int]:
+        """The epochs with which the stages end that train a module."""
+        ends = accumulate(stage.epochs for stage in self.stages)
+        return {end for stage, end in zip(self.stages, ends, strict=True) if module in stage.trains}
 
     def end_epoch(self, modules: Iterable[str]) -> int:
         """The epochs after which these modules are finished: no later stage trains any of them."""

@@ -70,7 +70,8 @@ class Learner:
         self.store = run.store(name)
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
         counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
-        self.publisher = Publisher(self.store, writer, keep=max([*counts, run.spec.max_staleness or 0]) + 2)
+        keep, ends = max([*counts, run.spec.max_staleness or 0]) + 2, run.spec.stage_ends(name)
+        self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends)
 
     def _set_params(self, params: Any) -> None:
         """Take the options and the optimizer that these parameters give."""

@@ -19,7 +19,9 @@ from modtrain.monitoring.status import build_status
 from modtrain.recipes.base import Module, Recipe
 from modtrain.recipes.stages import Stage, plan_stages, split_epochs
 from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import STATE, WEIGHTS
 from modtrain.storage.history import History
+from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.learner import Learner
@@ -144,6 +146,21 @@ def test_a_module_that_a_stage_does_not_train_rests_and_publishes_nothing(uninte
     after = [(3, 8, False), (4, 10, False), (5, 12, False), (6, 14, True)]
     assert published(uninterrupted, "generator") == [(0, 0, False), *after]
     assert published(uninterrupted, "discriminator") == [(0, 0, False), *after]
+
+
+def test_the_last_version_of_a_stage_is_kept(tmp_path: Path, staged: Path) -> None:
+    run = make_run(tmp_path / "run", staged, TOGETHER, epochs=6)
+    assert {name: run.spec.stage_ends(name) for name in run.modules} == {
+        "recogniser": {2},
+        "generator": {6},
+        "discriminator": {6},
+    }
+    store = run.store("recogniser")
+    publisher = Publisher(store, "test", keep=1, keep_epochs=run.spec.stage_ends("recogniser"), grace_s=0)
+    for epoch in range(6):
+        publisher.publish({WEIGHTS: b""}, epoch=epoch, step=epoch)
+        publisher.publish({WEIGHTS: b"", STATE: b""}, epoch=epoch, step=epoch)
+    assert [(each.version, each.epoch) for each in reversed(store.newest())] == [(5, 2), (9, 4), (11, 5)]
 
 
 def test_a_loss_knows_its_stage_and_how_far_it_is(uninterrupted: Run) -> None:
