@@ -35,6 +35,7 @@ from modtrain.metrics.sample_grid import sample_grid
 from modtrain.metrics.translation import translation_metrics
 from modtrain.nets import adversarial_losses, cyclegan_project
 from modtrain.nets.adversarial_losses import GanMode
+from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.image_pool import ImagePool
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.resnet_generator import ResnetGenerator
@@ -72,6 +73,9 @@ class DiscriminatorParams:
     gan_mode: GanMode = Field(default="lsgan", description="lsgan, vanilla or hinge, for both sides")
     pool_size: Annotated[int, Field(ge=0)] = Field(
         default=50, description="earlier fakes that are kept; half of what is judged is one of them (0: none)"
+    )
+    lambda_r1: Weight = Field(
+        default=0.0, description="weight of the gradient penalty on real images (the paper: none)"
     )
     lr: Positive = Field(default=2e-4, description="learning rate of Adam")
     beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
@@ -151,11 +155,20 @@ def generator_loss(nets: Nets, batch: Batch, params: Params, *, source: Domain, 
 def discriminator_loss(
     nets: Nets, batch: Batch, params: Params, *, source: Domain, target: Domain
 ) -> dict[str, Tensor]:
-    """Images of `target` are real; translated ones of `source` are fake, half of them from the pool (section 4)."""
-    judge = getattr(nets, f"discriminator_{target}")
+    """Images of `target` are real; translated ones of `source` are fake, half of them from the pool (section 4).
+
+    With `lambda_r1` also R1 (Mescheder et al. 2018), which is not in the paper: it keeps a discriminator smooth.
+    """
+    judge, p = getattr(nets, f"discriminator_{target}"), params.discriminator
     made = nets.memory.query(fake(nets, batch, source, target))
-    loss = adversarial_losses.discriminator_loss(judge(batch[target]), judge(made), params.discriminator.gan_mode)
-    return {"loss": loss}
+    if not p.lambda_r1:
+        return {"loss": adversarial_losses.discriminator_loss(judge(batch[target]), judge(made), p.gan_mode)}
+    real = batch[target].detach().requires_grad_()
+    with full_precision():
+        on_real = judge(real)
+        adversarial = adversarial_losses.discriminator_loss(on_real, judge(as_full(made)), p.gan_mode)
+        penalty = adversarial_losses.gradient_penalty(on_real, real)
+    return {"loss": adversarial + p.lambda_r1 * penalty, "adversarial": adversarial, "penalty": penalty}
 
 
 def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams) -> Adam:

@@ -93,6 +93,17 @@ def test_the_losses_have_the_values_of_the_papers_equations() -> None:
     assert judged == pytest.approx(((2.0 - 1) ** 2 + 0.5**2) / 2)
 
 
+def test_the_gradient_penalty_of_a_discriminator_is_that_on_real_images() -> None:
+    """D is the mean times 4, so each pixel of (3, 8, 8) has the gradient 4 / 192, and R1 is half its squared norm."""
+    params = params_of({"discriminator": {"lambda_r1": 30.0}})
+    live: dict[str, nn.Module] = {"generator_ab": Times(3.0), "discriminator_b": Times(4.0, is_judge=True)}
+    batch = {"a": torch.full((2, 3, 8, 8), 0.5), "b": torch.full((2, 3, 8, 8), 0.25)}
+    losses = loss_of("discriminator_b", nets_of(params, live), batch, params)
+    assert losses["adversarial"] == pytest.approx(((1 - 1) ** 2 + 6**2) / 2)
+    assert losses["penalty"] == pytest.approx(4**2 / 192 / 2)
+    assert losses["loss"] == pytest.approx(18 + 30 * 4**2 / 192 / 2)
+
+
 @pytest.mark.parametrize("module", list(recipe.modules))
 @pytest.mark.parametrize("gan_mode", get_args(GanMode))
 def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(

@@ -19,14 +19,15 @@ from PIL import Image
 
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import as_values, flatten, parameters
-from modtrain.scheduling.config import new_spec, read_config
-from modtrain.scheduling.placement import place
+from modtrain.scheduling.config import read_config
+from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.sweeps.sweep import Sweep
 from tests.support.command import typed
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs
+from tests.support.runs import finish
 from tests.support.slurm import Slurm
 from tests.support.three import recipe_of_three
 
@@ -129,6 +130,9 @@ def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
     if recipe == "pix2pix":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)
+    if recipe == "cyclegan":
+        sizes = params["crop_size"], params["generator"]["width"], params["generator"]["blocks"]
+        return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 64)
     sizes = params["crop_size"], params["encoder_decoder"]["width"], params["translator"]["blocks"]
     return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 256)
 
@@ -144,7 +148,7 @@ def test_the_readme_of_the_folder_names_exactly_its_files() -> None:
 def test_a_config_fits_its_recipe(path: Path) -> None:
     config = read_config(path, {}, [])
     recipe = load_recipe(config.recipe)
-    spec = new_spec(config, recipe, place(list(recipe.modules), config.nodes or len(recipe.modules), {}))
+    spec, _ = draft(config, recipe)
     assert set(flatten(config.params)) <= {parameter.name for parameter in parameters(recipe.params)}
     assert spec.params == as_values(recipe.params(**spec.params))
     assert at_full_size(config.recipe, spec.params)
@@ -179,6 +183,18 @@ def test_the_full_size_trains_every_module(dataroot: Path, tmp_path: Path) -> No
     state = json.loads(output_of("status", run.path, "--json"))
     assert state["state"] == "finished"
     assert all(module["metrics"]["loss"] > 0 for module in state["modules"].values())
+
+
+def test_the_config_of_cyclegan_places_halves_and_trains_them_at_a_reduced_size(dataroot: Path, tmp_path: Path) -> None:
+    tiny = {"load_size": 24, "crop_size": 24, "generator.blocks": 1, "generator.width": 2, "discriminator.width": 2}
+    settings = [f"{name}={value}" for name, value in (tiny | {"discriminator.lambda_r1": 0.1}).items()]
+    config, recipe = read_config(JOBS / "cyclegan-256.yaml", {"dataroot": dataroot, "epochs": 1}, settings), "cyclegan"
+    spec, _ = draft(config, load_recipe(recipe))
+    assert spec.placement == [["generator_ab", "discriminator_b"], ["generator_ba", "discriminator_a"]]
+    spec, _ = draft(config.model_copy(update={"nodes": 1}), load_recipe(recipe))
+    run = Run.create(tmp_path / "run", spec)
+    finish(run)
+    assert run.is_finished(run.modules)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
