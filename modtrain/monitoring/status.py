@@ -124,7 +124,7 @@ def _module(snapshot: RunSnapshot, module: str, of_worker: RunState) -> dict[str
         "epoch": epoch,
         "epochs": epochs,
         "step": step,
-        "steps": report.steps,
+        "steps": step if is_last else report.steps,
         "progress": 1.0 if state == "finished" else min(1.0, max(0.0, done)),
         "state": state,
         "rests": rests or spec.trained_epochs(module, epoch) < epoch,  # or it has completed no epoch since it rested

@@ -138,12 +138,13 @@ def load(
             checkpoint, _, content = trained_at(run, name, selected, of=reason)
         networks[name] = _build(run, recipe, name, params, checkpoint, content)
         checkpoints[name] = checkpoint
+    newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
+    stage = run.spec.stage_at(max(0, newest - 1))
     with recipe_errors(run):
         networks |= {name: build_fixed(run.spec, recipe, params, name) for name in recipe.fixed}
+        params = params_of(run.spec, recipe, stage)
         for name, module in recipe.modules.items():
             networks[name] = settled(networks[name].to(device), name, module, params, seed=run.spec.seed)
-    newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
-    params = params_of(run.spec, recipe, run.spec.stage_at(max(0, newest - 1)))
     return TrainedModel(
         run=run, recipe=recipe, params=params, networks=networks, checkpoints=checkpoints, device=device
     )

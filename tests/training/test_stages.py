@@ -17,14 +17,20 @@ from modtrain.data.base import Data
 from modtrain.errors import InputError, Preempted
 from modtrain.monitoring.status import build_status
 from modtrain.recipes.base import Module, Recipe
+from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.stages import Stage, plan_stages, split_epochs
+from modtrain.scheduling.config import Config, new_spec
+from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.scheduling.standalone_worker import train
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import STATE, WEIGHTS
+from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.history import History
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.learner import Learner
+from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.stages import RunStage
 from modtrain.training.worker_process import work
 from tests.support.command import typed
@@ -257,3 +263,41 @@ def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, unin
     assert "recognise: 3 epochs, trains recogniser" in planned
     longer = typed("launch", uninterrupted.path, "--epochs", 8, "--dry-run").out
     assert "Trains to epoch 8 instead of 6. They are of its last stage, translate." in " ".join(longer.split())
+
+
+def test_more_epochs_of_a_finished_run_belong_to_its_last_stage(tmp_path: Path, uninterrupted: Run) -> None:
+    shutil.copytree(uninterrupted.path, tmp_path / "run")
+    config = Config(name="run", root=str(tmp_path), epochs=7, hold_schedule=True)
+    run = plan_run(find_target(config)).write()
+    assert [(stage.name, stage.epochs) for stage in run.spec.stages] == [("recognise", 2), ("translate", 5)]
+    assert [run.is_finished([module]) for module in run.modules] == [True, False, False]
+    finish(run)
+    assert published(run, "recogniser") == published(uninterrupted, "recogniser")
+    assert published(run, "generator")[-1] == (7, 16, True)
+    last = [row for row in run.history() if row["module"] == "discriminator"][-2:]
+    assert [row["step"] for row in last] == [14, 16]
+    assert last[0]["lr"] == last[1]["lr"], "the schedule is held"
+
+
+def test_the_first_worker_that_stays_to_the_end_evaluates_a_run(tmp_path: Path, staged: Path) -> None:
+    placement = [["recogniser"], ["generator", "discriminator"]]
+    run = make_run(tmp_path / "run", staged, placement, params={"batches": 1}, epochs=3)
+    train(run, ["recogniser"], threads=1, unattended=False, evaluate_every=1)
+    assert read_evaluations(run.evaluations_path) == []
+    train(run, ["generator", "discriminator"], threads=1, unattended=False, evaluate_every=2)
+    assert [record.epoch for record in read_evaluations(run.evaluations_path)] == [2, 3]
+
+
+def test_the_check_of_a_recipe_trains_each_module_in_its_stages(tmp_path: Path, staged: Path) -> None:
+    text, loss = staged.read_text(), "    loss = nets.recogniser"
+    text = text.replace("batches=params.batches + 1", "batches=params.batches + 1, opponents=7")
+    broken = tmp_path / "broken.py"
+    broken.write_text(text.replace(loss, f"    assert params.opponents == 1, params\n{loss}"))
+    found = []
+    for recipe in (staged, broken):
+        spec = new_spec(Config(recipe=str(recipe)), load_recipe(str(recipe)), TOGETHER)
+        found.append(check_recipe(spec, lambda findings: None).violations)
+    sound, (violation,) = found
+    assert sound == []
+    assert "The loss of recogniser failed in" in violation
+    assert "opponents=7" in violation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +71,22 @@ def test_weights_are_exchanged_every_so_many_steps_but_not_where_an_epoch_ends_a
     timeline = Timeline(stretches=tuple(drawn), exchange_every=every)
     expected = {step for step, _, batch, *_ in walk(timeline) if every and step % every == 0 and batch}
     assert {step for step in range(timeline.steps + 1) if timeline.is_exchange_point(step)} == expected
+
+
+@quick
+@given(stretches, st.integers(1, 3))
+def test_the_progress_of_the_last_stage_is_held_where_it_was_made_longer_and_schedules_are_held(
+    drawn: list[Stretch], longer: int
+) -> None:
+    short = Timeline(stretches=tuple(drawn))
+    *others, last = drawn
+    prolonged = (*others, replace(last, epochs=last.epochs + longer))
+    held = Timeline(stretches=prolonged, schedule_epochs=short.epochs)
+    for step in range(held.steps):
+        expected = short.at(step if step < short.steps else short.steps - 1)
+        if last.epochs or step < short.steps:
+            assert held.at(step).stage_progress == expected.stage_progress
+            assert held.at(step).schedule_progress == expected.schedule_progress
 
 
 @quick

@@ -50,6 +50,7 @@ class _Check:
         self._run, self._spec, self._report = run, run.spec, report
         self._recipe = load_recipe(run.spec.recipe)
         self._params = params_of(run.spec, self._recipe)
+        self._last_params = params_of(run.spec, self._recipe, run.spec.all_stages[-1])
         self._learners: list[Learner] = []
         self._fixed: dict[str, nn.Module] = {}
         self._trained: dict[str, nn.Module] = {}
@@ -148,7 +149,7 @@ class _Check:
     def _settle(self, name: str, net: nn.Module) -> None:
         """The network as `load` gives it."""
         module = self._recipe.modules[name]
-        self._trained[name] = settled(copy.deepcopy(net), name, module, self._params, seed=self._spec.seed)
+        self._trained[name] = settled(copy.deepcopy(net), name, module, self._last_params, seed=self._spec.seed)
 
     def _evaluate(self, samples: int | None) -> list[str]:
         return violations_in(self._spec.recipe, "`evaluate`", partial(self._evaluate_on, samples))
@@ -158,7 +159,7 @@ class _Check:
         assert evaluate is not None
         try:
             with torch.no_grad(), calling("`evaluate`", evaluate):
-                evaluation = evaluate(self._nets(), first_samples(self._test, samples), self._params)
+                evaluation = evaluate(self._nets(), first_samples(self._test, samples), self._last_params)
         except InputError as error:
             if self._test is not None:
                 raise
@@ -168,7 +169,7 @@ class _Check:
 
     def _apply(self, function: Callable[..., Any], images: Tensor) -> None:
         with torch.no_grad(), calling("`apply`", function):
-            check_applied(function(self._nets(), images.clone(), self._params), images, function)
+            check_applied(function(self._nets(), images.clone(), self._last_params), images, function)
 
     def _nets(self) -> Nets:
         """The networks as `evaluate` and `apply` get them."""
