@@ -28,7 +28,7 @@ from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, choose_device
 from modtrain.training.precision import on_any_cpu
 from modtrain.training.stages import RunStages
-from modtrain.training.worker import batches_of, start_step, to_device, train_step
+from modtrain.training.train_step import batches_of, start_step, to_device, train_step
 
 STEPS = 3
 """Measured steps of each module, after one that is not measured."""

@@ -28,7 +28,7 @@ from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.stages import RunStage, RunStages
 from modtrain.training.timeline import Position
-from modtrain.training.worker import start_step
+from modtrain.training.train_step import start_step
 
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:

@@ -13,7 +13,7 @@ from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.training.learner import Learner
 from modtrain.training.recipe_check.batches import are_equal, copy_of
-from modtrain.training.worker import losses_of, train_step
+from modtrain.training.train_step import losses_of, train_step
 
 POINTS = (0.0, 0.25, 0.5, 0.75, 0.99)
 """Progress of the run at which a schedule is evaluated."""
