@@ -42,6 +42,7 @@ def launch(
     hold_schedule: options.HoldScheduleOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
+    evaluate_every: options.EvaluateEveryOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
     storage_timeout_s: options.StorageTimeoutOption = None,
     seed: options.SeedOption = None,

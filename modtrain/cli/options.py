@@ -37,6 +37,9 @@ ExchangeOption = Annotated[
 StalenessOption = Annotated[
     Text, option(TRAINING, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N|none")
 ]
+EvaluateEveryOption = Annotated[
+    Count, option(TRAINING, "Epochs between evaluations; 0 is only at the end. [a tenth of all]", metavar="N")
+]
 PeerTimeoutOption = Annotated[
     float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", "--peer-timeout", metavar="SECONDS")
 ]
@@ -103,9 +106,6 @@ LeaveAfterOption = Annotated[
 UnattendedOption = Annotated[
     bool,
     typer.Option("--unattended", help="Run without a launcher: report failures to the peers, evaluate at the end."),
-]
-EvaluateEveryOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Epochs between evaluations by the first worker.")
 ]
 TrustOption = Annotated[
     bool,

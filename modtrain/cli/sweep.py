@@ -124,7 +124,6 @@ def trial(
     threads: options.ThreadsOption = None,
     leave_after: options.LeaveAfterOption = None,
     unattended: options.UnattendedOption = False,
-    evaluate_every: options.EvaluateEveryOption = None,
     trust_recipe: options.TrustOption = False,
 ) -> None:
     """Train one worker of one trial: the command of an array task.
@@ -148,7 +147,7 @@ def trial(
 
     opened, number, worker, run = retry(begin, Backoff("Reading", sweep, STORAGE_TIMEOUT_S))
     modules = run.spec.placement[worker]
-    train(run, modules, threads, leave_after, unattended, evaluate_every, ask=lambda run: task_states(opened, number))
+    train(run, modules, threads, leave_after, unattended, ask=lambda run: task_states(opened, number))
 
 
 def _plan(

@@ -32,7 +32,6 @@ def worker(
     threads: options.ThreadsOption = None,
     leave_after: options.LeaveAfterOption = None,
     unattended: options.UnattendedOption = False,
-    evaluate_every: options.EvaluateEveryOption = None,
     trust_recipe: options.TrustOption = False,
 ) -> None:
     """Run one worker of a run in this process.
@@ -47,7 +46,7 @@ def worker(
     from modtrain.storage.run import Run
 
     opened = retry(lambda: Run.open(run, trusted=trust_recipe), Backoff("Reading", run, STORAGE_TIMEOUT_S))
-    train(opened, _group(opened, modules), threads, leave_after, unattended, evaluate_every)
+    train(opened, _group(opened, modules), threads, leave_after, unattended)
 
 
 def stop(

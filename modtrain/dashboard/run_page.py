@@ -35,8 +35,8 @@ MOST_EVALUATIONS = 1_000
 DIGITS = {"step": 0, "epoch": 4, "at": 1}
 """Decimal places of the positions of points."""
 _SETTINGS = (
-    "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "seed", "device", "precision", "peer_timeout_s",
-    "placement",
+    "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "evaluate_every", "seed", "device", "precision",
+    "peer_timeout_s", "placement",
 )  # fmt: skip
 _COMMON_DEFAULTS = ("seed", "device", "precision", "peer_timeout_s", "storage_timeout_s")
 """Settings whose default is the same for every recipe."""
@@ -185,7 +185,7 @@ def _short(values: Numbers) -> list[float]:
 
 def seconds(worker: Mapping[str, Any], history: History) -> Values:
     """The seconds that a worker spent, by activity: of its module that reports most, since one that rests has less."""
-    none = dict.fromkeys(("compute", "data", "waiting", "exchange"), 0.0)
+    none = dict.fromkeys(("compute", "data", "waiting", "exchange", "evaluation"), 0.0)
     columns = [history.curve(module).seconds for module in worker["modules"]]
     sums = [none | {kind: round(float(np.nansum(each[kind])), 1) for kind in none.keys() & each} for each in columns]
     most = max(sums, key=lambda each: sum(each.values()))

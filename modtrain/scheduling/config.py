@@ -59,6 +59,8 @@ class Config(BaseModel):
     exchange_every: int | None = Field(default=None, ge=1)
     max_staleness: int | Literal["none"] | None = None
     """Epochs that a peer may be behind; "none" is no bound, None the recipe's default."""
+    evaluate_every: int | None = Field(default=None, ge=0, lt=2**53)
+    """Epochs between two evaluations while the run trains; 0 is none, None a tenth of its epochs."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -169,6 +171,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         stages=plan_stages(recipe.stages, built, recipe.trained, epochs),
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
+        evaluate_every=_evaluate_every(config, recipe),
         peer_timeout_s=config.peer_timeout_s,
         storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
@@ -196,6 +199,13 @@ def _bound(config: Config, recipe: Recipe) -> int | None:
     if isinstance(config.max_staleness, str):
         return None
     return recipe.max_staleness if config.max_staleness is None else config.max_staleness
+
+
+def _evaluate_every(config: Config, recipe: Recipe) -> int:
+    """By default so that a run has some ten evaluations, a short one after each epoch."""
+    if config.evaluate_every is not None:
+        return config.evaluate_every
+    return max(1, round((config.epochs or recipe.epochs) / 10)) if recipe.evaluate is not None else 0
 
 
 def resolved_path(path: str) -> str:

@@ -1,5 +1,5 @@
-"""What a command may change in an existing run: its epochs, its metric, where its data or its recipe lies now, and an
-edited recipe that it trusts.
+"""What a command may change in an existing run: its epochs, its metric, how often it is evaluated, where its data or
+its recipe lies now, and an edited recipe that it trusts.
 
 Everything else decides what was trained already, and a command that has it otherwise is refused.
 """
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modtrain.errors import InputError, ModtrainError
+from modtrain.errors import InputError, ModtrainError, counted
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten
@@ -75,6 +75,9 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
     for change in after.changes[len(before.changes) :]:
         if change.name == "metric":
             sentences.append(f"Compares its versions by {change.after}.")
+        elif change.name == "evaluate_every":
+            times = f"every {counted(change.after, 'epoch')}" if change.after else "at its end alone"
+            sentences.append(f"Is evaluated {times}.")
         elif change.name == "recipe_sha256":
             sentences.append(f"Takes the recipe {after.recipe} as it is now: it has changed since the run was created.")
         elif change.name in _NOUNS:
@@ -129,7 +132,7 @@ def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
     """Whether a setting can be changed after training has begun without making what was trained another thing."""
-    if name == "metric":
+    if name in ("metric", "evaluate_every"):
         return True
     if name == "epochs":
         return bool(new > spec.epochs)

@@ -25,38 +25,29 @@ def train(
     threads: int | None = None,
     leave_after_s: float | None = None,
     unattended: bool = True,
-    evaluate_every: int | None = None,
     *,
     ask: Callable[[Run], Mapping[int, JobState]] = job_record.job_states,
 ) -> None:
-    """Train `modules` to their end; every `evaluate_every` epochs the first worker that stays evaluates the run.
+    """Train `modules` to the end of the run.
 
     An unattended worker raises Preempted also where a peer is late: its job may be queued for hours, and this node must
     not be held until then. `ask` returns the state of each worker's job, by number.
     """
-    is_alone, spec = unattended or bool(evaluate_every), run.spec
-    evaluating = next(placed for placed in spec.placement if spec.end_epoch(placed) == spec.epochs)
-
-    def after_epoch(epoch: int) -> None:
-        if evaluate_every and epoch % evaluate_every == 0 and modules[0] in evaluating:
-            _evaluate(run)
-
     try:
         work(
             run,
             modules,
             threads=threads,
             leave_after_s=leave_after_s,
-            after_epoch=after_epoch,
-            may_come=lambda: is_alone and are_all_expected(run, ask),
+            may_come=lambda: unattended and are_all_expected(run, ask),
         )
     except (*ON_REQUEST, FencedOut, StorageError):  # the other workers can continue: this one is started again
         raise
     except Exception as error:
-        if is_alone and run.stop_request() is None:  # no peer may wait for a version that will not come
+        if unattended and run.stop_request() is None:  # no peer may wait for a version that will not come
             run.request_stop(message_of(error), kind="worker_failed", sender="+".join(modules))
         raise
-    if is_alone and run.is_finished(run.modules):
+    if unattended and run.is_finished(run.modules):
         from modtrain.training.evaluation import NothingToEvaluate, final_evaluation
 
         try:
@@ -78,15 +69,3 @@ def are_all_expected(run: Run, ask: Callable[[Run], Mapping[int, JobState]] = jo
     missing = [module for number, state in states.items() if not state.live for module in run.spec.placement[number]]
     missing = [module for module in missing if not run.is_finished([module])]
     return live_modules(run, missing) == missing
-
-
-def _evaluate(run: Run) -> None:
-    """Evaluate the run; a failure is logged and does not end the training."""
-    from modtrain.training.evaluation import evaluate
-
-    try:
-        evaluate(run, device=run.spec.device)
-    except Exception as error:  # a full disk, the GPU's memory, the recipe
-        log.warning(
-            "The evaluation failed: %s", message_of(error), exc_info=not isinstance(error, ModtrainError | OSError)
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from modtrain.errors import FencedOut, message_of
@@ -42,6 +42,7 @@ class Publisher:
         self._unreadable = frozenset(versions).difference(self._present)
         """Never deleted: what cannot be read now may be readable when storage has recovered."""
         self._superseded = dict.fromkeys(self._present, time.monotonic())
+        self._retained = frozenset[int]()
         self._attempt: Checkpoint | None = None
         logged = {checkpoint.version for checkpoint in store.history()}
         self._unlogged = [checkpoint for version, checkpoint in self._present.items() if version not in logged]
@@ -83,8 +84,18 @@ class Publisher:
         self.prune()
         return checkpoint
 
+    def present(self) -> list[Checkpoint]:
+        """The versions that were neither removed nor found unreadable, ascending."""
+        return list(self._present.values())
+
+    def retain(self, versions: Iterable[int]) -> None:
+        """Keep these versions until the next call; those of the call before get a grace time from now on."""
+        retained = frozenset(versions)
+        self._superseded |= dict.fromkeys(self._retained - retained, time.monotonic())
+        self._retained = retained
+
     def prune(self) -> None:
-        """Remove versions that are neither recent, nor needed to resume, nor of an end, nor in their grace time.
+        """Remove versions that are neither recent, nor needed to resume, of an end, retained or in their grace time.
 
         Also removes what an overtaken writer published below, and temporaries. A failure is logged.
         """
@@ -97,7 +108,7 @@ class Publisher:
             for version, checkpoint in self._present.items()
             if checkpoint.final
             or (checkpoint.full and checkpoint.epoch in self.keep_epochs)
-            or version in (*recent, *full, *self._superseded)
+            or version in (*recent, *full, *self._retained, *self._superseded)
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)

@@ -107,6 +107,8 @@ class RunSpec(BaseModel):
     """Steps between two exchange points inside an epoch."""
     max_staleness: int | None = Field(default=None, ge=0, lt=2**53)
     """Epochs."""
+    evaluate_every: int = Field(default=0, ge=0, lt=2**53)
+    """Epochs between two evaluations while the run trains; 0 evaluates it at its end alone."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
     precision: Precision = "float32"

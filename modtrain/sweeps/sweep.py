@@ -38,8 +38,20 @@ from modtrain.sweeps.space import SAMPLERS
 from modtrain.sweeps.study import PRUNERS
 from modtrain.sweeps.trial import Trial, build_trial
 
-EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "check", "sweep"}
-"""Fields of a config that say where it is executed; every trial has the other ones."""
+EXECUTION = {
+    "name",
+    "root",
+    "nodes",
+    "place",
+    "backend",
+    "address",
+    "profile",
+    "job",
+    "check",
+    "sweep",
+    "evaluate_every",
+}
+"""Fields of a config that say where it is executed, or that a sweep has itself; every trial has the other ones."""
 MOST_TRIALS = 1_000_000
 CACHED_S = 60.0
 """How long an NFS client may report that an existing name is missing."""
@@ -134,8 +146,7 @@ class Sweep:
     @property
     def worker_options(self) -> tuple[str, ...]:
         """Options of the command of every worker."""
-        every = self.spec.evaluate_every
-        return ("--unattended", *(("--evaluate-every", str(every)) if every else ()))
+        return ("--unattended",)
 
     @functools.cached_property
     def recipe(self) -> Recipe:
@@ -186,6 +197,7 @@ class Sweep:
         trial = {"number": number, "values": dict(point)}
         try:
             spec = new_spec(config, self.recipe, self.spec.placement, trial=trial)
+            spec = spec.model_copy(update={"evaluate_every": self.spec.evaluate_every or 0})
             return Run.create(self.run_path(number), spec, trusted=self.trusted)
         except InputError:
             if self.run_path(number).name not in filesystem.names(self.path):
@@ -305,7 +317,7 @@ def new_sweep(
         metric=metric,
         maximize=metric not in recipe.lower_is_better if maximize is None else maximize,
         prune=prune,
-        evaluate_every=evaluate_every or (1 if every_epoch else None),
+        evaluate_every=evaluate_every or config.evaluate_every or (1 if every_epoch else None),
         **base.model_dump(include={"placement", "recipe_sha256", "versions", "created_at"}),
     )
 

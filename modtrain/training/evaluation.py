@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -29,33 +30,46 @@ from modtrain.storage.evaluations import (
 )
 from modtrain.storage.run import Run, as_run
 from modtrain.training.inference import TrainedModel, load, png, recipe_errors, seeded
+from modtrain.training.random_state import kept_random_state
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
 
 log = logging.getLogger(__name__)
+
+NOT_LOADED: Any = object()
+"""As `test`: None is data without a test set."""
 
 
 class NothingToEvaluate(InputError):
     """The data has no test set, and the recipe says that it needs one. No failure: such data can be trained on."""
 
 
-def evaluate(run: Run | str | Path, *, device: str = "auto") -> dict[str, Any]:
-    """Evaluate the newest full checkpoints; the result is also appended to `evaluation/metrics.jsonl`.
+def evaluate(
+    run: Run | str | Path,
+    *,
+    version: Mapping[str, int] | None = None,
+    device: str = "auto",
+    test: Any = NOT_LOADED,
+    tracking: Tracking | None = None,
+) -> dict[str, Any]:
+    """Evaluate the newest full checkpoints, and append the result to `evaluation/metrics.jsonl`.
 
-    Returns run, recipe, versions and epochs by module, metrics by name (None where not finite), and grid, the path of
-    the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the
-    same numbers; every random generator is left as it was. `run` may also be the path of its folder.
+    `version` selects others, by module. `test` is the recipe's `Data.test`, which is loaded where it is not given, as
+    `tracking` is opened. Returns run, recipe, versions and epochs by module, metrics by name (None
+    where not finite), and grid, the path of the picture or None. Random draws in a recipe's `evaluate` are seeded by
+    the run, so the same checkpoints give the same numbers; every random generator is left as it was. `run` may also be
+    the path of its folder.
     """
     run = accept_recipe(as_run(run))
     recipe = recipe_of(run)
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
-    model = load(run, device=device)
+    model = load(run, version=version, device=device)
     try:
-        result = _record(run, _measure(model, recipe.evaluate), model.checkpoints)
+        result = _record(run, _measure(model, recipe.evaluate, test), model.checkpoints, tracking)
     except NothingToEvaluate:
         raise
     except Exception as error:
-        _record_failure(run, error)
+        record_failure(run, error)
         raise
     write_failure(run.evaluation_failure_path, None)
     for name in recipe.lower_is_better:
@@ -78,14 +92,21 @@ def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | No
     return parse_evaluation(evaluate(run, device=device))
 
 
-def _measure(model: TrainedModel, function: Callable[..., Evaluation]) -> Evaluation:
+def tracking_of(run: Run) -> Tracking:
+    """The trackers of the evaluations of a run."""
+    return Tracking(Subject(run=run, modules=(EVALUATION,), step=None))
+
+
+def _measure(model: TrainedModel, function: Callable[..., Evaluation], test: Any) -> Evaluation:
     """What the recipe measures of a model on its test data; NothingToEvaluate where it says that there is none.
 
     ModtrainError where its `evaluate` is wrong: all is trained, and no option of a command was.
     """
     run = model.run
+    with kept_random_state():
+        test = data_of(run.spec, model.recipe, model.params).test if test is NOT_LOADED else test
     with seeded(model):
-        test = map_tensors(data_of(run.spec, model.recipe, model.params).test, lambda tensor: tensor.to(model.device))
+        test = map_tensors(test, lambda tensor: tensor.to(model.device))
         try:
             with recipe_errors(run), plugins.calling("`evaluate`", function):
                 return check_evaluation(_evaluation(function, model, test), function)
@@ -104,7 +125,7 @@ def _evaluation(function: Callable[..., Evaluation], model: TrainedModel, test: 
         raise
 
 
-def _record_failure(run: Run, error: Exception) -> None:
+def record_failure(run: Run, error: Exception) -> None:
     """Record why the evaluation failed, so that every view of the run says it."""
     says = str(error) if isinstance(error, ModtrainError) else plugins.summary(error)
     failure = EvaluationFailure(says=says, exit_code=getattr(error, "exit_code", 1))
@@ -114,7 +135,9 @@ def _record_failure(run: Run, error: Exception) -> None:
         log.warning("Could not write %s: %s", run.evaluation_failure_path, message_of(refused))
 
 
-def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint]) -> dict[str, Any]:
+def _record(
+    run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint], tracking: Tracking | None
+) -> dict[str, Any]:
     metrics = {name: float(value) for name, value in evaluation.metrics.items()}
     newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
     # A module that rests since its checkpoint is as it was then: it is evaluated at the epoch of the others.
@@ -136,6 +159,6 @@ def _record(run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoi
     line = {**result, "at": time.time()}
     filesystem.append_line(run.evaluations_path, json.dumps(line))
     step = min(each.step for name, each in checkpoints.items() if result["epochs"][name] == each.epoch)
-    with Tracking(Subject(run=run, modules=(EVALUATION,), step=None)) as tracking:
-        tracking.evaluation(line, step=step)
+    with tracking_of(run) if tracking is None else contextlib.nullcontext(tracking) as open_tracking:
+        open_tracking.evaluation(line, step=step)
     return result

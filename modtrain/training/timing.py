@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-PHASES = ("compute", "data", "waiting", "exchange")
+PHASES = ("compute", "data", "waiting", "exchange", "evaluation")
 
 WINDOW_S = 300.0
 """Age of the oldest measurement that counts."""

@@ -2,6 +2,7 @@
 
     resume, or publish version 0
     each stage:   its parameters, data and trained modules; each of its epochs:
+                  evaluate the epoch before, where that is due
                   refresh the peers (and wait for those that are too far behind)
                   each step: for each module in turn, or several together: loss, backward, step
                   at each exchange point: publish weights, refresh the peers
@@ -17,7 +18,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from modtrain.data.base import Batch
 from modtrain.errors import CorruptCheckpoint, InputError, MissingCheckpoint
@@ -29,6 +30,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
+from modtrain.training.evaluation_points import EvaluationPoints
 from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, derived_seed, share_scales, simultaneous_steps
 from modtrain.training.peers import Peers
@@ -84,6 +86,7 @@ class Worker:
         self.timer = PhaseTimer()
         self.progress = Progress(self.stages, self.learners, heartbeat, self.timer)
         self.publishing = Publishing(run, self.stages, self.learners, heartbeat, recipe.read_by_others(modules))
+        self.evaluations = EvaluationPoints(run, recipe, self.stages, self.learners, device=device)
         seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self._enter_stage()
@@ -95,14 +98,12 @@ class Worker:
         """Whether no later batch of the run trains a module of this worker."""
         return self.position.step >= self.end.step
 
-    def train(self, tracking: Tracking, after_epoch: Callable[[int], None]) -> None:
-        """Train to the end of the run; raises an error of `errors.py` where it does not get there.
-
-        `after_epoch` is called with the epochs completed after each epoch but the last.
-        """
+    def train(self, tracking: Tracking) -> None:
+        """Train to the end of the run; raises an error of `errors.py` where it does not get there."""
         self._start(tracking)
         self._publish(full=True)  # version 0, or after a resume the fence against the worker that was here before
         for epoch in range(self.position.epoch, self.end.epoch):
+            self._evaluate()
             self._enter_stage()
             self._refresh_peers(wait=True)
             self.progress.start_epoch(self.position)
@@ -113,9 +114,13 @@ class Worker:
             self._publish(full=True)
             self.progress.log_epoch(self.position)
             if not self.is_finished:
-                after_epoch(self.position.epoch)
                 self._exit_if_requested()
+        self._evaluate()
         self._finish_publishing()
+
+    def _evaluate(self) -> None:
+        with self.timer.during("evaluation"):
+            self.evaluations.after_epoch(self.position.epoch)
 
     def _start(self, tracking: Tracking) -> None:
         self.progress.tracking = tracking

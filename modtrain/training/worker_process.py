@@ -42,15 +42,13 @@ def work(
     *,
     threads: int | None = None,
     leave_after_s: float | None = None,
-    after_epoch: Callable[[int], None] = lambda epoch: None,
     may_come: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train `modules` of a run to its end; raises an error of `errors.py` where it does not get there.
 
     `leave_after_s`: seconds that a job's time limit allows, from the start of this process; the worker publishes and
-    exits before. `after_epoch` is called with the epochs completed after each epoch but the last. `may_come` is called
-    after a wait for a peer has timed out: true raises Preempted, so that the job is continued later, instead of
-    PeerTimeout.
+    exits before. `may_come` is called after a wait for a peer has timed out: true raises Preempted, so that the job is
+    continued later, instead of PeerTimeout.
     """
     shutdown, events = Shutdown(run, leave_after_s), WorkerEvents(run, modules)
     heartbeat = Heartbeat(map(run.heartbeat_path, modules), run=str(run.path), epochs=run.spec.epochs)
@@ -69,7 +67,7 @@ def work(
                     "The job's time limit leaves no time to train: raise walltime, or lower publish_before_s."
                 )
             else:
-                _train(worker, after_epoch, may_come)
+                _train(worker, may_come)
             heartbeat.report(epoch=worker.position.epoch, step=worker.position.step)
         except ModtrainError as error:
             if isinstance(error, FencedOut):
@@ -149,15 +147,15 @@ def _describe(error: BaseException, recipe: str) -> str:
     return plugins.summary(error)
 
 
-def _train(worker: Worker, after_epoch: Callable[[int], None], may_come: Callable[[], bool]) -> None:
+def _train(worker: Worker, may_come: Callable[[], bool]) -> None:
     step = worker.position.step
     worker.events.record_start(worker.writer, step, worker.device)
     for learner in worker.learners:
         learner.metrics.resume(step)
     modules = tuple(learner.name for learner in worker.learners)
-    with Tracking(Subject(run=worker.run, modules=modules, step=step)) as tracking:
+    with Tracking(Subject(run=worker.run, modules=modules, step=step)) as tracking, worker.evaluations:
         try:
-            worker.train(tracking, after_epoch)
+            worker.train(tracking)
         except PeerTimeout as error:
             if may_come():
                 raise Preempted(f"{error} Left to come back later.") from error

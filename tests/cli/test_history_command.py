@@ -19,7 +19,7 @@ from tests.support.command import Terminal
 
 TOGETHER = [["generator", "discriminator"]]
 FIRST = ["module", "step", "epoch", "at", "lr"]
-LAST = ["seconds_compute", "seconds_data", "seconds_waiting", "seconds_exchange"]
+LAST = ["seconds_compute", "seconds_data", "seconds_waiting", "seconds_exchange", "seconds_evaluation"]
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from modtrain.training.worker_process import work
 
 
 def make_run(path: Path, recipe: Path | str, placement: Sequence[Sequence[str]], **values: Any) -> Run:
-    """A new run of a recipe with everything else from `values` (names of a config file)."""
-    config = Config(recipe=str(recipe), **values)
+    """A new run of a recipe with everything else from `values` (names of a config file), not evaluated meanwhile."""
+    config = Config(recipe=str(recipe), **{"evaluate_every": 0, **values})
     return Run.create(path, new_spec(config, load_recipe(str(recipe)), [list(group) for group in placement]))
 
 

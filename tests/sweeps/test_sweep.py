@@ -103,7 +103,7 @@ def plain(path: Path, *, epochs: int = 3, **values: Any) -> dict[str, str]:
 def train(sweep: Sweep, number: int, values: Any = None) -> None:
     """Train a trial as its worker does, in this process, which is quick."""
     begun = sweep.begin(number, values)
-    standalone_worker.train(begun, begun.modules, threads=1, evaluate_every=sweep.spec.evaluate_every)
+    standalone_worker.train(begun, begun.modules, threads=1)
 
 
 def process_of(sweep: Sweep, number: int) -> tuple[Any, ...]:
@@ -400,8 +400,8 @@ def test_a_metric_that_nothing_measures_ends_the_sweep_at_the_first_epoch_and_is
 
 def test_evaluating_after_every_epoch_changes_no_weight(tmp_path: Path) -> None:
     for every in (1, 2):
-        made = make_run(tmp_path / str(every), TINY, JOINT)
-        standalone_worker.train(made, made.modules, threads=1, evaluate_every=every)
+        made = make_run(tmp_path / str(every), TINY, JOINT, evaluate_every=every)
+        standalone_worker.train(made, made.modules, threads=1)
         assert weights_of(made) == plain(tmp_path / f"plain-{every}")
 
 

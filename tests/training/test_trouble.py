@@ -204,10 +204,10 @@ def test_a_loss_may_not_have_the_name_of_another_field_of_the_curve(
 def test_an_evaluation_during_training_that_storage_refuses_does_not_stop_training(
     tmp_path: Path, tiny_recipe: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, epochs=3)
+    run = runs.make_run(tmp_path / "run", tiny_recipe, TOGETHER, epochs=3, evaluate_every=1)
     (run.path / "evaluation").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING), pytest.raises(OSError, match="evaluation"):  # of the one at the end
-        standalone_worker.train(run, run.modules, threads=1, evaluate_every=1)
+        standalone_worker.train(run, run.modules, threads=1)
     assert run.is_finished(run.modules)
     assert run.stop_request() is None
     assert caplog.text.count("The evaluation failed: ") == 2

@@ -94,7 +94,7 @@ def test_every_line_of_the_curve_has_the_seconds_since_the_line_before(tmp_path:
     assert [line["seconds"] for line in ours] == [line["seconds"] for line in others]
     for before, line in itertools.pairwise(ours):
         steps = line["step"] - before["step"]
-        assert list(line["seconds"]) == ["compute", "data", "waiting", "exchange"]
+        assert list(line["seconds"]) == ["compute", "data", "waiting", "exchange", "evaluation"]
         assert line["seconds"]["data"] >= 0.01 * (steps - 1)
         assert sum(line["seconds"].values()) == pytest.approx(line["at"] - before["at"], rel=0.3, abs=0.1)
     assert paths[0].stat().st_size < 400 * len(ours)

@@ -88,7 +88,7 @@
     ];
   }
 
-  const PARTS = ["compute", "data", "waiting", "exchange"];
+  const PARTS = ["compute", "data", "waiting", "exchange", "evaluation"];
 
   /** The share of each worker's time: a bar with its parts named. */
   M.timeShares = () => {
