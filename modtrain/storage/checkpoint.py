@@ -26,7 +26,7 @@ class Checkpoint:
     epoch: int
     """Epochs completed."""
     step: int
-    """Batches completed since the beginning of the run."""
+    """Steps completed since the beginning of the run."""
     full: bool
     """Whether training can resume from it: it holds `state.pt`."""
     final: bool

@@ -64,11 +64,12 @@ class Progress:
                 line = learner.metrics.write(position.epochs, learner.lr, seconds)
                 if self.tracking is not None:
                     self.tracking.line(learner.name, line)
+        trains = any(learner.trains for learner in self._learners)  # else an epoch passes in no time
         self._heartbeat.report(
             state=self.state,
             epoch=position.epoch,
             step=position.step,
-            steps_per_s=self._pace.steps_per_s(position.steps_per_epoch),
+            steps_per_s=self._pace.steps_per_s(position.steps_per_epoch) if trains else None,
             left_s=self._left_s(position),
             losses={learner.name: learner.metrics.means for learner in self._learners},
         )

@@ -23,7 +23,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.publisher import Publisher
-from modtrain.storage.run import Run
+from modtrain.storage.run import Run, StageSpec
 from tests.dashboard.deltas import apply_delta
 from tests.support.serving import Served, copied, eventually, served, trained
 
@@ -369,7 +369,7 @@ def test_staleness_leaves_out_what_was_trained_again(run: Run) -> None:
         ]
         for module in run.modules
     }
-    (curve,) = timeline.staleness(versions)
+    (curve,) = timeline.staleness(versions, run.spec)
     assert curve["step"] == [0, 25, 50, 100, 125]
     assert curve["at"] == [0.0, 1.0, 2.0, 6.0, 7.0]
     assert curve["behind"] == [-10, 15, 40, 90, 115]
@@ -383,14 +383,22 @@ def test_staleness_of_many_versions_is_its_median_with_a_band_and_a_bound(run: R
         for n in range(1, 1001)
     ]
     versions = {"generator": own, "discriminator": [dataclasses.replace(meta, version=0, step=0, peers={})]}
-    (pair,) = timeline.staleness(versions, max_staleness=1)
+    spec = run.spec.model_copy(update={"epochs": 20})
+    (pair,) = timeline.staleness(versions, spec.model_copy(update={"max_staleness": 1}))
     assert pair["bound"] == 100, "the epoch that is trained, and one more"
     assert len(pair["behind"]) == len(pair["step"]) == len(pair["low"]) == 125
     assert (pair["behind"][0], pair["step"][0]) == (4.5, 4.0)
     assert (pair["low"][0], pair["high"][0]) == (pytest.approx(1.7), pytest.approx(7.3))
     assert pair["behind"][-1] == 996.5
-    (pair,) = timeline.staleness(versions)
+    (pair,) = timeline.staleness(versions, spec)
     assert pair["bound"] is None
+    stages = [
+        StageSpec(name="first", epochs=2, trains=["discriminator"]),
+        StageSpec(name="second", epochs=18, trains=["generator"]),
+    ]
+    used["discriminator"]["epoch"] = 2
+    (pair,) = timeline.staleness(versions, spec.model_copy(update={"stages": stages}))
+    assert max(pair["behind"][20:]) == 0, "the peer rests, and has no newer weights"
 
 
 def test_a_worker_that_is_over_has_its_last_report_and_one_that_waits_is_drawn(one: Served, run: Run) -> None:
