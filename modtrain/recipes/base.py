@@ -114,7 +114,7 @@ class Module:
     """Largest absolute value of an entry of the gradient, which is clamped to it instead; None: no bound."""
     frozen_mode: str = "eval"
     """Mode of a frozen copy on another worker, "eval" or "train"; with batch normalisation it makes a difference."""
-    infer_mode: str = "eval"
+    infer_mode: str | Callable[[Params], str] = "eval"
     """Mode of the trained network in `evaluate`, `apply` and what `load` returns, "eval" or "train"."""
     settle: Callable[[Net, Params], object] | None = None
     """`settle(net, params)` makes the buffers of a trained network fit its weights, once, when it is loaded for these.
@@ -274,6 +274,7 @@ def _is_bound(value: Any) -> bool:
     return value is None or (is_number and 0 < value < math.inf)
 
 
+_MODES = ("eval", "train")
 _BOUND = "a number above 0, None, or a function of the parameters"
 _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_count, "a whole number, at least 1"),
@@ -289,9 +290,10 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "clip_norm": (_is_bound, _BOUND),
     "clip_value": (_is_bound, _BOUND),
+    "infer_mode": (lambda value: value in _MODES, "'eval', 'train', or a function of the parameters"),
 }
 """What is allowed for an option of a recipe or a module."""
-_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value")
+_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value", "infer_mode")
 """Options that may be functions of the parameters."""
 
 
@@ -318,7 +320,8 @@ def check_graph(modules: Mapping[str, Module]) -> None:
         if not _is_module_name(name):
             raise InputError(f"Module name {name!r} cannot be used; use a Python name such as 'discriminator'.")
         for option in ("frozen_mode", "infer_mode"):
-            if (mode := getattr(module, option)) not in ("eval", "train"):
+            mode = getattr(module, option)
+            if mode not in _MODES and not (option in _MAY_BE_FUNCTIONS and callable(mode)):
                 raise InputError(f"{option} of {name!r} is {mode!r}; allowed are 'eval' and 'train'.")
         reads: Any = module.reads
         if isinstance(reads, str | Reads) or not all(isinstance(edge, str | Reads) for edge in reads):

@@ -10,8 +10,9 @@ judges pairs, a recogniser tells which person is in an image. The equations of t
   that was made, whose person it should show: `recognition`. Its weight is not given there; it is 1 here;
 - pix2pix, section 6.1: the U-Net with dropout, the 70x70 PatchGAN (`build_generator`, `build_discriminator`).
 
-The noise z of the papers is dropout, in training as well as at test time, where batch normalisation uses the statistics
-of the batch, too (pix2pix, section 3.4): the generator is used in train mode everywhere.
+The noise z of the papers is dropout. At test time they keep train mode (pix2pix, section 3.4), where batch
+normalisation has the statistics of one image, as in their training with batches of one. So does this recipe where
+`batch_size` is 1; a generator trained on larger batches has never seen those and is used in eval mode.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ class GeneratorParams:
         default=6, description="times that the U-Net halves the edge (the paper's size: 8)"
     )
     pixel_loss: Literal["l1", "l2"] = Field(default="l1", description="distance to the true image")
-    lambda_pixel: Weight = Field(default=100.0, description="weight of that distance")
+    lambda_pixel: Weight = Field(default=300.0, description="weight of that distance (the paper's: 100)")
     lambda_recognition: Weight = Field(
-        default=1.0, description="weight of the recognition loss; 0: no recogniser, as for data without labels"
+        default=10.0, description="weight of the recognition loss; 0: no recogniser, as for data without labels"
     )
     opponents: Count = Field(default=3, description="newest discriminator versions whose verdicts are averaged")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
+    lr: Positive = Field(default=1e-3, description="learning rate of Adam (the paper's: 2e-4)")
     beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
@@ -89,7 +90,7 @@ class RecogniserParams:
     share: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="share of the epochs in which it alone is trained, before the others are"
     )
-    lr: Positive = Field(default=1e-3, description="learning rate of Adam, which is constant")
+    lr: Positive = Field(default=2e-3, description="learning rate of Adam, which falls to the end of its stage")
     beta1: Decay = Field(default=0.9, description="Adam's first decay rate")
 
 
@@ -100,7 +101,7 @@ class Params:
     batch_size: Count = Field(default=8, description="pairs in a batch")
     load_size: int = Field(default=64, ge=24, description="images are resized to this edge, then cropped")
     crop_size: int = Field(default=64, ge=24, description="edge of a random crop, a multiple of 2^generator.levels")
-    flip: bool = Field(default=True, description="mirror half of the training pairs left to right")
+    flip: bool = Field(default=False, description="mirror half of the training pairs left to right")
     direction: Literal["AtoB", "BtoA"] = Field(default="AtoB", description="which image is given, which is wanted")
     held_out: Literal["test", "val"] = Field(default="test", description="folder of the pairs to evaluate on")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
@@ -131,12 +132,10 @@ def data(dataroot: Path | None, params: Params) -> Data:
         grey_range=p.grey_range,
     )
     if p.generator.lambda_recognition and not 1 <= pairs.labels <= p.recogniser.classes:
-        change = f"recogniser.classes={pairs.labels}"
-        if not pairs.labels:
-            change = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
+        without = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
         raise InputError(
-            f"The recogniser tells {p.recogniser.classes} persons apart, and the training images have "
-            f"{pairs.labels} labels: set {change}."
+            f"The recogniser tells {p.recogniser.classes} persons apart, and the training images have {pairs.labels} "
+            f"labels: set {f'recogniser.classes={pairs.labels}' if pairs.labels else without}."
         )
     return pairs
 
@@ -191,8 +190,8 @@ def recogniser_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tenso
 
 
 def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams | RecogniserParams) -> Adam:
-    """Adam as in pix2pix, section 3.4."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999))
+    """Adam as in pix2pix, section 3.4; fused, which saves a fifth of a step on a CPU."""
+    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999), fused=True)
 
 
 def schedule(progress: float, params: Params) -> float:
@@ -211,8 +210,8 @@ def stages(params: Params) -> list[Stage]:
 
 
 def recogniser_schedule(progress: float, params: Params) -> float:
-    """A constant rate; 0, so that it rests, where there is nobody to recognise."""
-    return float(params.generator.lambda_recognition > 0)
+    """Falls linearly to the end of its stage; 0, so that it rests, without a recognition loss."""
+    return max(1 - progress / params.recogniser.share, 0.02) if params.generator.lambda_recognition else 0.0
 
 
 def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
@@ -230,16 +229,17 @@ def evaluate(nets: Nets, test: PairedTest | None, params: Params) -> Evaluation:
     metrics = {"psnr": psnr(made, test.b), "copy_psnr": psnr(test.a, test.b), "mean_psnr": psnr(test.mean, test.b)}
     metrics["ssim"] = ssim(made, test.b)
     if test.mask is not None:
-        within = {"fruit_psnr": made, "fruit_copy_psnr": test.a, "fruit_mean_psnr": test.mean}
-        metrics |= {name: psnr(images, test.b, test.mask) for name, images in within.items()}
+        for name, images in {"fruit_psnr": made, "fruit_copy_psnr": test.a, "fruit_mean_psnr": test.mean}.items():
+            metrics[name] = psnr(images, test.b, test.mask)
     if test.labels is not None and params.generator.lambda_recognition:
-        logits = {"identity_accuracy": made, "identity_accuracy_real": test.b}
-        for name, images in logits.items():
+        for name, images in {"identity_accuracy": made, "identity_accuracy_real": test.b}.items():
             metrics[name] = float(accuracy(in_batches(nets.recogniser.verdict, images, 64), test.labels))
     if test.labels is not None and test.candidates is not None:
         for name, images in {"identity_accuracy_judge": made, "identity_accuracy_judge_copy": test.a}.items():
             metrics[name] = float(accuracy(nearest_candidate(images, test.candidates), test.labels))
-    return Evaluation(metrics=metrics, grid=sample_grid({"input": test.a, "translation": made, "truth": test.b}))
+    shown = slice(None, None, max(1, len(made) // 12))  # images of one person follow each other
+    rows = {"input": test.a[shown], "translation": made[shown], "truth": test.b[shown]}
+    return Evaluation(metrics=metrics, grid=sample_grid(rows))
 
 
 authors_files = Format(
@@ -264,6 +264,7 @@ recipe = Recipe(
     data=data,
     check_dataroot=aligned_folders,
     stages=stages,
+    placement=(("recogniser", "discriminator"), ("generator",)),
     modules={
         "recogniser": Module(
             build=build_recogniser,
@@ -278,7 +279,7 @@ recipe = Recipe(
             schedule=schedule,
             reads=(Reads("discriminator", last=lambda params: params.generator.opponents), "recogniser"),
             frozen_mode="train",
-            infer_mode="train",
+            infer_mode=lambda params: "train" if params.batch_size == 1 else "eval",
         ),
         "discriminator": Module(
             build=build_discriminator,

@@ -19,7 +19,7 @@ from modtrain.data.decoding import read_rgb
 from modtrain.data.images import as_float, find
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
-from modtrain.recipes.base import Module, Recipe
+from modtrain.recipes.base import Module, Recipe, resolve
 from modtrain.recipes.contract import build_network, check_applied
 from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
@@ -219,12 +219,13 @@ def seeded(model: TrainedModel) -> Iterator[None]:
 
 def settled(net: nn.Module, name: str, module: Module, params: Any, *, seed: int) -> nn.Module:
     """A trained network, frozen in its `infer_mode`, after the module's `settle`, which `seed` seeds."""
+    mode = resolve(module.infer_mode, params, "infer_mode", name)
     if module.settle is not None:
-        freeze(net, module.infer_mode)
+        freeze(net, mode)
         with kept_random_state(), torch.no_grad(), plugins.calling(f"`settle` of {name}", module.settle):
             seed_all(derived_seed(seed, f"settle {name}"))
             module.settle(net, params)
-    return freeze(net, module.infer_mode)  # `settle` may have changed the mode
+    return freeze(net, mode)  # `settle` may have changed the mode
 
 
 def png(image: Image.Image) -> bytes:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from modtrain.data.base import Data
 from modtrain.errors import InputError
-from modtrain.recipes.base import Module, Reads, Recipe, check_graph
+from modtrain.recipes.base import Module, Reads, Recipe, check_graph, resolve
 from modtrain.recipes.loading import data_of
 from modtrain.recipes.nets_view import Nets
 from modtrain.storage.run import RunSpec
@@ -198,6 +198,12 @@ def test_what_no_run_could_use_is_refused_where_it_is_constructed(construct: Cal
     with pytest.raises(InputError) as refused:
         construct()
     assert str(refused.value) == sentence
+
+
+def test_a_mode_of_inference_that_a_function_returns_is_checked() -> None:
+    assert resolve(module(infer_mode=lambda params: "train").infer_mode, Params(), "infer_mode", "a") == "train"
+    with pytest.raises(InputError, match="infer_mode of a = 'test' is not allowed; it is 'eval', 'train'"):
+        resolve(module(infer_mode=lambda params: "test").infer_mode, Params(), "infer_mode", "a")
 
 
 def test_lower_is_better_needs_an_evaluate() -> None:

@@ -136,7 +136,7 @@ def normalised(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A painter that works in train mode, and a critic with standing statistics, both with batch normalisation."""
     folder = tmp_path_factory.mktemp("normalised")
     text = (SUPPORT / "painting.py").read_text().replace("\nrecipe = Recipe(", SETTLE)
-    painter = "nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5)), infer_mode='train'"
+    painter = "nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5)), infer_mode=lambda params: 'train'"
     critic = "nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1)), settle=settle"
     text = text.replace("nn.Conv2d(3, 3, 1)", painter).replace("nn.Conv2d(3, 1, 1)", critic)
     (folder / "normalised.py").write_text(text)

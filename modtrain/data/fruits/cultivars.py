@@ -39,57 +39,57 @@ class Cultivar:
 
 CULTIVARS = (
     Cultivar(
-        outline=(-0.07, 0.00, 0.00, 0.00), lean=0.00, ripeness=0.85, sunny=0.6,
+        outline=(-0.13, 0.00, 0.00, 0.00), lean=0.00, ripeness=0.85, sunny=0.6,
         skin=(0.80, 0.55, 0.16), blush=(0.74, 0.06, 0.08),
     ),
     Cultivar(
-        outline=(0.09, 0.00, 0.00, 0.00), lean=0.00, ripeness=0.10, sunny=2.4,
-        skin=(0.50, 0.72, 0.18), blush=(0.66, 0.74, 0.26), spots=((-0.38, -0.10, 0.13),),
+        outline=(0.16, 0.00, 0.00, 0.00), lean=0.00, ripeness=0.10, sunny=2.4,
+        skin=(0.50, 0.72, 0.18), blush=(0.66, 0.74, 0.26), spots=((-0.38, -0.10, 0.18),),
     ),
     Cultivar(
-        outline=(0.03, -0.10, 0.00, 0.00), lean=0.00, ripeness=0.45, sunny=0.2,
-        skin=(0.95, 0.80, 0.22), blush=(0.88, 0.34, 0.12), spots=((0.34, -0.30, 0.12), (-0.30, -0.42, 0.10)),
+        outline=(0.05, -0.18, 0.00, 0.00), lean=0.00, ripeness=0.45, sunny=0.2,
+        skin=(0.95, 0.80, 0.22), blush=(0.88, 0.34, 0.12), spots=((0.34, -0.30, 0.17), (-0.30, -0.42, 0.14)),
     ),
     Cultivar(
-        outline=(0.00, 0.09, 0.00, 0.00), lean=0.00, ripeness=0.75, sunny=2.9,
+        outline=(0.00, 0.16, 0.00, 0.00), lean=0.00, ripeness=0.75, sunny=2.9,
         skin=(0.62, 0.20, 0.34), blush=(0.34, 0.05, 0.20),
     ),
     Cultivar(
-        outline=(-0.02, 0.00, 0.055, 0.00), lean=0.00, ripeness=0.55, sunny=1.2,
-        skin=(0.93, 0.62, 0.42), blush=(0.90, 0.30, 0.34), spots=((0.00, -0.25, 0.17),),
+        outline=(-0.04, 0.00, 0.10, 0.00), lean=0.00, ripeness=0.55, sunny=1.2,
+        skin=(0.93, 0.62, 0.42), blush=(0.90, 0.30, 0.34), spots=((0.00, -0.25, 0.24),),
     ),
     Cultivar(
-        outline=(0.00, 0.00, -0.055, 0.00), lean=0.00, ripeness=0.30, sunny=-0.4,
+        outline=(0.00, 0.00, -0.10, 0.00), lean=0.00, ripeness=0.30, sunny=-0.4,
         skin=(0.60, 0.44, 0.22), blush=(0.72, 0.36, 0.14),
-        spots=((-0.42, 0.16, 0.09), (-0.10, -0.20, 0.09), (0.36, 0.10, 0.09), (0.20, -0.52, 0.09)),
+        spots=((-0.42, 0.16, 0.13), (-0.10, -0.20, 0.13), (0.36, 0.10, 0.13), (0.20, -0.52, 0.13)),
         spot=(0.88, 0.76, 0.52),
     ),
     Cultivar(
-        outline=(0.00, 0.00, 0.00, 0.055), lean=0.00, ripeness=0.60, sunny=3.6,
+        outline=(0.00, 0.00, 0.00, 0.10), lean=0.00, ripeness=0.60, sunny=3.6,
         skin=(0.98, 0.60, 0.10), blush=(0.94, 0.36, 0.05),
     ),
     Cultivar(
-        outline=(0.02, 0.00, 0.00, 0.00), lean=0.08, ripeness=0.40, sunny=0.9,
-        skin=(0.86, 0.88, 0.58), blush=(0.92, 0.52, 0.52), spots=((0.40, 0.22, 0.11), (0.12, 0.02, 0.08)),
+        outline=(0.04, 0.00, 0.00, 0.00), lean=0.14, ripeness=0.40, sunny=0.9,
+        skin=(0.86, 0.88, 0.58), blush=(0.92, 0.52, 0.52), spots=((0.40, 0.22, 0.15), (0.12, 0.02, 0.11)),
     ),
     Cultivar(
-        outline=(0.04, -0.05, 0.03, 0.00), lean=-0.08, ripeness=0.90, sunny=2.0,
-        skin=(0.48, 0.10, 0.12), blush=(0.28, 0.03, 0.06), spots=((-0.34, 0.12, 0.14),), spot=(0.70, 0.40, 0.28),
+        outline=(0.07, -0.09, 0.05, 0.00), lean=-0.14, ripeness=0.90, sunny=2.0,
+        skin=(0.48, 0.10, 0.12), blush=(0.28, 0.03, 0.06), spots=((-0.34, 0.12, 0.20),), spot=(0.70, 0.40, 0.28),
     ),
     Cultivar(
-        outline=(0.10, 0.06, 0.00, 0.00), lean=0.00, ripeness=0.25, sunny=1.6,
+        outline=(0.18, 0.11, 0.00, 0.00), lean=0.00, ripeness=0.25, sunny=1.6,
         skin=(0.30, 0.52, 0.20), blush=(0.46, 0.30, 0.14),
-        spots=((0.00, 0.15, 0.10), (-0.28, -0.15, 0.10), (0.28, -0.15, 0.10)), spot=(0.78, 0.80, 0.42),
+        spots=((0.00, 0.15, 0.14), (-0.28, -0.15, 0.14), (0.28, -0.15, 0.14)), spot=(0.78, 0.80, 0.42),
     ),
     Cultivar(
-        outline=(-0.08, 0.00, 0.03, -0.03), lean=0.04, ripeness=0.50, sunny=2.7,
-        skin=(0.97, 0.88, 0.36), blush=(0.78, 0.84, 0.26), spots=((-0.44, -0.30, 0.10), (0.46, -0.26, 0.10)),
+        outline=(-0.14, 0.00, 0.05, -0.05), lean=0.07, ripeness=0.50, sunny=2.7,
+        skin=(0.97, 0.88, 0.36), blush=(0.78, 0.84, 0.26), spots=((-0.44, -0.30, 0.14), (0.46, -0.26, 0.14)),
     ),
     Cultivar(
-        outline=(0.05, -0.06, -0.02, 0.04), lean=0.05, ripeness=0.65, sunny=0.0,
+        outline=(0.09, -0.11, -0.04, 0.07), lean=0.09, ripeness=0.65, sunny=0.0,
         skin=(0.44, 0.26, 0.48), blush=(0.24, 0.16, 0.40),
-        spots=((-0.20, 0.20, 0.07), (0.16, -0.06, 0.07), (-0.14, -0.34, 0.07), (0.40, -0.40, 0.07),
-               (-0.50, -0.10, 0.07)),
+        spots=((-0.20, 0.20, 0.10), (0.16, -0.06, 0.10), (-0.14, -0.34, 0.10), (0.40, -0.40, 0.10),
+               (-0.50, -0.10, 0.10)),
         spot=(0.80, 0.66, 0.74),
     ),
 )  # fmt: skip
@@ -143,7 +143,7 @@ def _outline(labels: NDArray[np.int64], surface: Surface) -> Array:
         for number in range(4)
     ]
     lopsided = _each([cultivar.lean for cultivar in CULTIVARS], labels) * np.sin(2 * angle)
-    edge: Array = (0.91 - dip + sum(waves) + lopsided).astype(np.float32)
+    edge: Array = (0.85 - dip + sum(waves) + lopsided).astype(np.float32)
     return edge
 
 

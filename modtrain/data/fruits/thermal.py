@@ -24,7 +24,7 @@ from modtrain.data.fruits.dataset import MIN_SIZE, parts, random_scenes, to_byte
 from modtrain.data.fruits.rendering import Scenes
 from modtrain.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache's key; to be raised when the same arguments give other pictures."""
 
 BLUR = 0.06
