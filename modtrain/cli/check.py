@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modtrain.cli import options
-from modtrain.cli.arguments import Command
+from modtrain.cli.arguments import RecipeCommand, recipe_settings
 from modtrain.cli.output import echo
 from modtrain.errors import InputError
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    app.command(cls=Command)(check)
+    app.command(cls=RecipeCommand)(check)
 
 
 def check(
+    ctx: typer.Context,
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE | CONFIG.yaml", help="Name, file or module of a recipe, or a config file.")
     ],
@@ -36,8 +37,9 @@ def check(
 
     Loads its data, builds each module, trains each for a step or two, saves and loads it, and evaluates once, on the
     CPU. Each violation is one sentence, and the exit code is then 2. A launch checks the recipe of a new run likewise.
+    Every parameter of the recipe (`modtrain recipes`) is an option as well, such as --batch-size 4.
     """
-    result = _check(recipe, {"dataroot": dataroot, "metric": metric}, settings or [])
+    result = _check(ctx, recipe, {"dataroot": dataroot, "metric": metric}, settings or [])
     if as_json:
         echo(json.dumps({"recipe": recipe, **asdict(result)}, indent=2))
     else:
@@ -45,9 +47,10 @@ def check(
     raise typer.Exit(InputError.exit_code if result.violations else 0)
 
 
-def _check(recipe: str, values: dict[str, str | None], settings: list[str]) -> CheckResult:
+def _check(ctx: typer.Context, recipe: str, values: dict[str, str | None], settings: list[str]) -> CheckResult:
     """The result of the check; a recipe that cannot be loaded, or a folder that is wrong, is its only violation."""
     from modtrain.recipes.loading import load_recipe
+    from modtrain.recipes.params import parameters
     from modtrain.scheduling.config import new_spec, read_config
     from modtrain.scheduling.recipe_check import CheckResult, check_recipe
     from modtrain.scheduling.run_plan import check_dataroot
@@ -55,8 +58,10 @@ def _check(recipe: str, values: dict[str, str | None], settings: list[str]) -> C
     try:
         is_config = recipe.endswith((".yaml", ".yml"))
         named = values if is_config else {**values, "recipe": recipe}
-        config = read_config(Path(recipe) if is_config else None, named, settings)
+        config = read_config(Path(recipe) if is_config else None, named)
         loaded = load_recipe(config.recipe)
+        names = [parameter.name for parameter in parameters(loaded.params)]
+        config = config.with_settings([*recipe_settings(ctx, names), *settings])
         if config.dataroot:
             check_dataroot(Path(config.dataroot).expanduser(), loaded)
         return check_recipe(new_spec(config, loaded, [loaded.trained]), metric=config.metric)

@@ -108,7 +108,7 @@ def _name_alone(dataroot: Path, alone: list[Path], pairs: int) -> None:
 def _suggestion(dataroot: Path, name: str) -> str:
     folders = subfolders(dataroot)
     if {"trainA", "trainB"} <= {folder.name for folder in folders}:
-        return " (trainA and trainB hold unpaired images; those of pairs are in A/train and B/train)"
+        return " (trainA and trainB hold unpaired images, for the recipe cyclegan; pairs are in A/train and B/train)"
     for folder in folders:
         if folder.name.lower() == name and folder.name != name:
             return f" (did you mean {folder.name}? rename it to {name})"

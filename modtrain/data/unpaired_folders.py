@@ -41,6 +41,8 @@ def unpaired_folders(dataroot: Path) -> list[Paths]:
 def _suggestion(dataroot: Path, name: str) -> str:
     """A folder with a similar name, or a data set one level below; empty if there is none."""
     folders = subfolders(dataroot)
+    if any(folder.name == "train" for folder in folders):
+        return " (a folder train is that of a paired data set, for the recipe pix2pix)"
     for folder in folders:
         if _letters(folder.name) in (_letters(name), _letters(name[-1] + name[:-1])) and folder.name not in EXPECTED:
             return f" (did you mean {folder.name}? rename it to {name})"

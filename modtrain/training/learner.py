@@ -136,6 +136,11 @@ class Learner:
             "return a number from 0 on, the factor on the learning rates."
         )
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether the stage trains the module, and its schedule is not 0 throughout."""
+        return self.trains and self.trains_after(-1)
+
     def trains_after(self, progress: float) -> bool:
         """Whether the schedule is not 0 somewhere between `progress` and the end, looked up at SCHEDULE_POINTS."""
         later = (point / SCHEDULE_POINTS for point in range(SCHEDULE_POINTS) if point / SCHEDULE_POINTS > progress)

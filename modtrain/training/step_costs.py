@@ -58,7 +58,7 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
         start_step(nets, first)
         for learner in learners:
             learner.enter(stage)
-            costs[learner.name] += share * _median_s(learner, nets, batches) if learner.trains else 0.0
+            costs[learner.name] += share * _median_s(learner, nets, batches) if learner.is_trained else 0.0
     return costs
 
 

@@ -208,7 +208,7 @@ def folders(*names: str, given: str = "") -> Callable[[Path], Path]:
         (labels("file,label\n0.png,eve\n"), r"2 images of .* others have theirs in labels\.csv: train/1, train/2\."),
         (folders("Train"), r"no folder train \(did you mean Train\? rename it to train\)"),
         (folders("x/train"), r"no folder train \(did you mean --dataroot .*x\?\)"),
-        (folders("trainA", "trainB"), r"trainA and trainB hold unpaired images; those of pairs are in A/train"),
+        (folders("trainA", "trainB"), r"hold unpaired images, for the recipe cyclegan; pairs are in A/train"),
         (folders("A/train"), r"there is no folder B/train"),
         (folders("train", given="train"), r"train is one part of a data set: give the folder above"),
         (folders("train", given="trian"), r"trian does not exist\. Did you mean 'train'\?"),

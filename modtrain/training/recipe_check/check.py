@@ -74,7 +74,8 @@ class _Check:
             {t.name: t.memory for t in self._learners},
         )
         for learner in self._learners:
-            self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner))
+            if self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner)):
+                continue  # it would fail again
             self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
         self._check("`together`", partial(self._check_together, nets))
         if not self.findings.violations:
@@ -93,10 +94,13 @@ class _Check:
         ):
             self._check("`apply`", partial(self._apply, self._recipe.apply, images))
 
-    def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> None:
+    def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> list[str]:
+        """Add the violations that a check finds, which are returned as well."""
         self.findings.part = part
         self._report(self.findings)
-        self.findings.violations += violations_in(self._spec.recipe, part, check)
+        found = violations_in(self._spec.recipe, part, check)
+        self.findings.violations += found
+        return found
 
     def _make_data(self) -> None:
         stages = RunStages(self._spec, self._recipe)
@@ -118,7 +122,7 @@ class _Check:
         """A step on each batch, the first and the last one of each stage: they may have other shapes."""
         for stage, position, batch in self._batches:
             learner.enter(stage)
-            if not learner.trains:
+            if not learner.is_trained:  # its loss is never computed
                 continue
             start_step(nets, position)
             if found := confirmed(partial(self._step, learner, nets, batch)):
@@ -137,7 +141,7 @@ class _Check:
         for stage, position, batch in self._batches[::2]:
             for learner in self._learners:
                 learner.enter(stage)
-            for step in simultaneous_steps(self._recipe, [learner for learner in self._learners if learner.trains]):
+            for step in simultaneous_steps(self._recipe, [learner for learner in self._learners if learner.is_trained]):
                 if len(step) > 1 and not self.findings.violations:
                     start_step(nets, position)
                     yield from confirmed(partial(self._share, step, nets, batch))
