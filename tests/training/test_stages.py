@@ -21,7 +21,6 @@ from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.stages import Stage, plan_stages, split_epochs
 from modtrain.scheduling.config import Config, new_spec
 from modtrain.scheduling.run_plan import find_target, plan_run
-from modtrain.scheduling.standalone_worker import train
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import STATE, WEIGHTS
 from modtrain.storage.evaluations import read_evaluations
@@ -279,13 +278,16 @@ def test_more_epochs_of_a_finished_run_belong_to_its_last_stage(tmp_path: Path, 
     assert last[0]["lr"] == last[1]["lr"], "the schedule is held"
 
 
-def test_the_first_worker_that_stays_to_the_end_evaluates_a_run(tmp_path: Path, staged: Path) -> None:
+def test_a_run_is_evaluated_in_all_of_its_stages(tmp_path: Path, staged: Path) -> None:
     placement = [["recogniser"], ["generator", "discriminator"]]
-    run = make_run(tmp_path / "run", staged, placement, params={"batches": 1}, epochs=3)
-    train(run, ["recogniser"], threads=1, unattended=False, evaluate_every=1)
-    assert read_evaluations(run.evaluations_path) == []
-    train(run, ["generator", "discriminator"], threads=1, unattended=False, evaluate_every=2)
-    assert [record.epoch for record in read_evaluations(run.evaluations_path)] == [2, 3]
+    run = make_run(tmp_path / "run", staged, placement, params={"batches": 1}, epochs=6, evaluate_every=1)
+    finish(run, "recogniser")
+    finish(run, "generator", "discriminator")
+    records = read_evaluations(run.evaluations_path)
+    assert [record.epoch for record in records] == [1, 2, 3, 4, 5]
+    assert [record.versions["recogniser"] for record in records] == [1, 2, 2, 2, 2]
+    assert [record.versions["generator"] for record in records] == [0, 0, 1, 2, 3]
+    assert [row["step"] for row in run.history() if row["module"] == "evaluation"] == [2, 4, 5, 6, 7]
 
 
 def test_the_check_of_a_recipe_trains_each_module_in_its_stages(tmp_path: Path, staged: Path) -> None:
