@@ -36,13 +36,16 @@ def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
 
 def check_precision(precision: str, device: str) -> None:
     """InputError where a device cannot compute in a precision."""
+    if precision not in _TYPES:
+        return
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # torch warns where it falls back to float32
+            warnings.filterwarnings("error", ".*autocast")  # torch warns where it falls back to float32
             layer = torch.nn.Conv2d(3, 8, 3, device=device)
             with autocast(precision, device):
                 loss = layer(torch.zeros(1, 3, 8, 8, device=device)).float().square().mean()
-            torch.autograd.grad(loss, list(layer.parameters()))
+            scale = loss_scale(precision, device)
+            torch.autograd.grad(scale.scaled(loss) if scale else loss, list(layer.parameters()))
     except (RuntimeError, UserWarning, NotImplementedError) as error:
         others = " or ".join(name for name in ("float32", *_TYPES) if name != precision)
         raise InputError(

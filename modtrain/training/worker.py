@@ -168,10 +168,11 @@ class Worker:
         on_device = {number: to_device(batch, self.device) for number, batch in enumerate(batches)}
         for step in self.steps:
             trained = [learner for learner in step if learner.set_progress(self.position.schedule_progress)]
-            for update in range(trained[0].updates if trained else 0):
-                own = batches_of(update, trained[0], on_device)
-                for learner, scalars in zip(trained, train_step(trained, self.nets, own), strict=True):
-                    learner.metrics.add(self.position.step, scalars)
+            for learners in [trained] if len(trained) == len(step) else [[learner] for learner in trained]:
+                for update in range(learners[0].updates):
+                    own = batches_of(update, learners[0], on_device)
+                    for learner, scalars in zip(learners, train_step(learners, self.nets, own), strict=True):
+                        learner.metrics.add(self.position.step, scalars)
         self.position = self.timeline.at(self.position.step + 1)
 
     def _between_steps(self) -> None:

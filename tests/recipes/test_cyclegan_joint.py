@@ -84,9 +84,12 @@ def counted(nets: dict[str, nn.Module]) -> Counter[str]:
     return calls
 
 
-def test_a_joint_run_that_is_left_after_each_batch_ends_bit_identical(tmp_path: Path, photographs: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_joint_run_that_is_left_after_each_batch_ends_bit_identical(
+    tmp_path: Path, photographs: Path, precision: str
+) -> None:
     runs = [
-        make_run(tmp_path / name, "cyclegan", JOINT, params=SMALL, epochs=2, dataroot=photographs)
+        make_run(tmp_path / name, "cyclegan", JOINT, params=SMALL, epochs=2, dataroot=photographs, precision=precision)
         for name in ("whole", "left")
     ]
     whole, left = runs
