@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modtrain.scheduling.launcher import launch as launch
     from modtrain.storage.checkpoint import Checkpoint as Checkpoint
     from modtrain.storage.checkpoint_store import CheckpointStore as CheckpointStore
+    from modtrain.storage.early_stop import EarlyStop as EarlyStop
     from modtrain.storage.run import Run as Run
     from modtrain.sweeps.sweep import Sweep as Sweep
     from modtrain.training.inference import load as load
@@ -41,6 +42,7 @@ _HOME = {
     "modtrain.scheduling.launcher": ("launch",),
     "modtrain.storage.checkpoint": ("Checkpoint",),
     "modtrain.storage.checkpoint_store": ("CheckpointStore",),
+    "modtrain.storage.early_stop": ("EarlyStop",),
     "modtrain.storage.run": ("Run",),
     "modtrain.sweeps.sweep": ("Sweep",),
     "modtrain.training.inference": ("load",),

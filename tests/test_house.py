@@ -134,6 +134,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "CheckpointStore",
         "Config",
         "Data",
+        "EarlyStop",
         "Evaluation",
         "Job",
         "JobState",

@@ -43,6 +43,7 @@ def launch(
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
     evaluate_every: options.EvaluateEveryOption = None,
+    early_stop: options.EarlyStopOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
     storage_timeout_s: options.StorageTimeoutOption = None,
     seed: options.SeedOption = None,

@@ -92,6 +92,8 @@ class LaunchView:
     def print_result(self) -> None:
         """Print the metrics of the finished run, its sample grid, the time since the command began, and the alarms."""
         self.out.print()
+        if (early_stop := self.status()["early_stop"]) is not None:
+            self.out.print(Text(early_stop["says"]), soft_wrap=True)
         self._print_evaluation()
         for alarm in find_alarms(self.status()):
             self.out.print(terminal.alarm_text(vars(alarm)), soft_wrap=True)

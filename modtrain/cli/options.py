@@ -40,6 +40,14 @@ StalenessOption = Annotated[
 EvaluateEveryOption = Annotated[
     Count, option(TRAINING, "Epochs between evaluations; 0 is only at the end. [a tenth of all]", metavar="N")
 ]
+EarlyStopOption = Annotated[
+    Text,
+    option(
+        TRAINING,
+        "End once METRIC no longer gets better; as in psnr,window=50,patience=50. [the recipe's]",
+        metavar="METRIC|none",
+    ),
+]
 PeerTimeoutOption = Annotated[
     float | None, option(TRAINING, "Longest wait for a peer in seconds. [1800]", "--peer-timeout", metavar="SECONDS")
 ]

@@ -191,6 +191,8 @@ class RunView:
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         if current["interruption"]:
             parts += ["", terminal.Text(current["interruption"])]
+        if current["early_stop"]:
+            parts += ["", terminal.Text(current["early_stop"]["says"])]
         for message in queue_messages(current):
             parts += ["", terminal.Text(message)]
         for alarm in current["alarms"]:

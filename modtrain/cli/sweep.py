@@ -57,6 +57,7 @@ def sweep(
     epochs: options.EpochsOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
+    early_stop: options.EarlyStopOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
     storage_timeout_s: options.StorageTimeoutOption = None,
     seed: Annotated[Count, option(TRAINING, "Seed of the trials, and of the sampler. [0]", metavar="N")] = None,

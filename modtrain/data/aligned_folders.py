@@ -61,6 +61,11 @@ def aligned_folders(dataroot: Path, held_out: HeldOut = "test") -> tuple[Split, 
     return train, _split(dataroot, sides, found[0], labels) if found else None
 
 
+def has_both(dataroot: Path) -> bool:
+    """Whether there are pairs to test on and others to validate on."""
+    return all(any((dataroot / side / name).is_dir() for side in ("", "A", "B")) for name in ("test", "val"))
+
+
 def _has_sides(dataroot: Path) -> bool:
     return any((dataroot / side).is_dir() for side in "AB")
 

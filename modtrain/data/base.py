@@ -26,10 +26,15 @@ class Batches(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Training data and test data of a recipe."""
+    """Training, test and validation data of a recipe."""
 
     train: Batches
     test: Any = None
     """Passed to the recipe's `evaluate` as it is; None where there is nothing to evaluate on."""
+    valid: Any = None
+    """Validation data in the form of `test`, or a function without arguments that returns them.
+
+    For early stopping, which calls the function when it needs them; None: it uses `test`.
+    """
     description: str = ""
     """One line for the log: name, sizes, counts."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders
+from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders, has_both
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
 from modtrain.data.decoding import decode_pair
@@ -27,8 +28,11 @@ from modtrain.errors import InputError, counted
 Direction = Literal["AtoB", "BtoA"]
 Labels = NDArray[np.int64]
 LabelledPairs = tuple[Pictures, Labels | None]
-Loaded = tuple[LabelledPairs, LabelledPairs | None, int, Mapping[str, Tensor]]
-"""Training pairs, test pairs, the number of labels, and what else a `PairedTest` has."""
+Truth = Mapping[str, Tensor]
+"""What is known of pairs beside their labels: fields of a PairedTest."""
+LoadValid = Callable[[], tuple[LabelledPairs, Truth]]
+Loaded = tuple[LabelledPairs, LabelledPairs | None, int, Truth, LoadValid | None]
+"""Training pairs, test pairs, the number of labels, what else a `PairedTest` has, and how to load the validation."""
 UNKNOWN = -1
 """Label of a test image that no training image has."""
 AVERAGED = 512
@@ -81,27 +85,29 @@ def paired(
 
     `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
     resized to `load_size` and cropped at random to `crop_size`; test images are resized to `crop_size`. They are those
-    of `held_out`; without any `test` is None. `grey_range` as of `read_rgb`. Raises InputError.
+    of `held_out`; without any `test` is None. Where these are of `test`, those of `val` are for validation.
+    `grey_range` as of `read_rgb`. Raises InputError.
     """
     check_sizes(load_size, crop_size, batch_size)
     if direction not in get_args(Direction):
         raise InputError(f"direction must be AtoB or BtoA: got {direction!r}.")
     if dataroot is None:
-        train, other, labels, truth = _thermal(load_size, crop_size, held_out, direction)
+        train, other, labels, truth, valid = _thermal(load_size, crop_size, held_out, direction)
     else:
-        train, other, labels, truth = _folders(dataroot, load_size, crop_size, held_out, grey_range)
+        train, other, labels, truth, valid = _folders(dataroot, load_size, crop_size, held_out, grey_range)
     batches = paired_batches(
         *train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
     )
-    test = None
+    test = validation = None
     if other:
         mean = _mean(train[0], crop_size, flip=flip)
-        test = _test(in_memory(other[0]), mean, other[1], direction, truth)
+        test = _test(other, mean, direction, truth)
+        validation = functools.partial(_validation, valid, mean, direction) if valid else None
     counts = f"{counted(len(train[0]), 'pair')} for training, {len(other[0]) if other else 'none'} for testing"
     labelled = f", {counted(labels, 'label')}" if labels else ""
     name = "thermal" if dataroot is None else str(dataroot)
     description = f"{name} {crop_size}x{crop_size}: {counts}{labelled}"
-    return PairedData(train=batches, test=test, description=description, labels=labels)
+    return PairedData(train=batches, test=test, valid=validation, description=description, labels=labels)
 
 
 def paired_batches(
@@ -127,11 +133,18 @@ def paired_batches(
 
 
 def _thermal(load_size: int, crop_size: int, held_out: HeldOut, direction: Direction) -> Loaded:
-    train, other = thermal(load_size, "train"), thermal(crop_size, held_out)
+    train = thermal(load_size, "train")
+    other, truth = _thermal_split(crop_size, held_out, direction)
+    valid = functools.partial(_thermal_split, crop_size, "val", direction) if held_out == "test" else None
+    return (train.pairs, train.labels.numpy()), other, len(CULTIVARS), truth, valid
+
+
+def _thermal_split(size: int, split: HeldOut, direction: Direction) -> tuple[LabelledPairs, Truth]:
+    other = thermal(size, split)
     truth = {"mask": other.masks.bool()}
     if direction == "AtoB":  # only in colour does a cultivar differ in all that it has
-        truth["candidates"] = thermal_candidates(min(crop_size, CANDIDATES_SIZE), held_out)
-    return (train.pairs, train.labels.numpy()), (other.pairs, other.labels.numpy()), len(CULTIVARS), truth
+        truth["candidates"] = thermal_candidates(min(size, CANDIDATES_SIZE), split)
+    return (other.pairs, other.labels.numpy()), truth
 
 
 def _folders(
@@ -142,7 +155,15 @@ def _folders(
     if len(numbers) == 1:
         log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
     pairs = _load(train, numbers, load_size, grey_range)
-    return pairs, _load(other, numbers, crop_size, grey_range) if other else None, len(numbers), {}
+    load = functools.partial(_load, numbers=numbers, size=crop_size, grey_range=grey_range)
+
+    def valid() -> tuple[LabelledPairs, Truth]:
+        split = aligned_folders(dataroot, "val")[1]
+        assert split
+        return load(split), {}
+
+    held_out_pairs = load(other) if other else None
+    return pairs, held_out_pairs, len(numbers), {}, valid if held_out == "test" and has_both(dataroot) else None
 
 
 def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
@@ -168,10 +189,14 @@ def _mean(pairs: Pictures, size: int, *, flip: bool) -> Tensor:
     return ((mean + mean.flip(-1)) / 2 if flip else mean).round().to(torch.uint8)
 
 
-def _test(
-    pairs: Tensor, mean: Tensor, labels: Labels | None, direction: Direction, truth: Mapping[str, Tensor]
-) -> PairedTest:
+def _test(held_out: LabelledPairs, mean: Tensor, direction: Direction, truth: Truth) -> PairedTest:
+    pairs, labels = in_memory(held_out[0]), held_out[1]
     (a, b), (mean_a, mean_b) = ((images[:, :3], images[:, 3:]) for images in (pairs, mean))
     given, wanted, blind = (a, b, mean_b) if direction == "AtoB" else (b, a, mean_a)
     known = None if labels is None else torch.from_numpy(labels)
     return PairedTest(pixels_a=given, pixels_b=wanted, pixels_mean=blind, labels=known, **truth)
+
+
+def _validation(load: LoadValid, mean: Tensor, direction: Direction) -> PairedTest:
+    held_out, truth = load()
+    return _test(held_out, mean, direction, truth)

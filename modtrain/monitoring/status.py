@@ -5,11 +5,15 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from modtrain.scheduling.restarts import wants_restart
+from modtrain.storage import early_stop
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.early_stop import Outcome
 from modtrain.storage.json_lines import Line, integer
+from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE, RunState, failed_worker, run_state, worker_states
 
@@ -40,6 +44,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "stage": run.spec.stage_at(epoch).name if run.spec.stages else None,
         "left_s": _left_s(workers, states) if run.spec.is_last_stage(epoch) else None,
         "evaluation_failure": vars(snapshot.evaluation_failure) if snapshot.evaluation_failure else None,
+        "early_stop": early_stop_status(run),
         "stop": str(snapshot.stop) if snapshot.stop else None,
         "stop_kind": snapshot.stop.kind if snapshot.stop else None,
         "stop_sender": snapshot.stop.sender if snapshot.stop else None,
@@ -48,6 +53,18 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "workers": workers,
         "modules": modules,
     }
+
+
+def early_stop_status(run: Run) -> dict[str, Any] | None:
+    """Which epoch is best and why the run ended early if it did; None where it has no early stopping."""
+    rule = run.spec.early_stop
+    try:
+        outcome = run.early_stop_outcome()
+    except OSError:
+        outcome = Outcome()
+    if rule is None or outcome is None:
+        return None
+    return {"says": early_stop.describe(rule, outcome), **asdict(outcome)}
 
 
 def queue_messages(status: Status) -> list[str]:

@@ -20,6 +20,7 @@ from modtrain.recipes.groups import check_placement, check_together
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
 from modtrain.recipes.stages import Stage
+from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.layout import EVALUATION
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ class Recipe:
     """The metrics of `evaluate` of which a lower value is better; of all others a higher one is."""
     primary_metric: str | None = None
     """The metric of `evaluate` by which versions and runs are compared; None takes the first one."""
+    early_stop: EarlyStop | None = None
+    """When a run ends before its last epoch, by a metric of `evaluate` on `Data.valid`; None: never."""
     epochs: int = 10
     """Default number of epochs of a run."""
     exchange_every: int | None = None
@@ -215,6 +218,10 @@ class Recipe:
                 f"lower_is_better = {names!r} is not allowed; name metrics of `evaluate`, as in "
                 "lower_is_better=('fid',)."
             )
+        if self.early_stop is not None and not isinstance(self.early_stop, EarlyStop):
+            raise InputError(f"early_stop = {self.early_stop!r} is not allowed; give EarlyStop('psnr'), or None.")
+        if self.early_stop is not None and self.evaluate is None:
+            raise InputError(f"early_stop names {self.early_stop.metric}, but the recipe has no `evaluate`.")
         if names and self.evaluate is None:
             raise InputError(f"lower_is_better names {', '.join(names)}, but the recipe has no `evaluate`.")
         if self.primary_metric is not None and self.evaluate is None:

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +23,20 @@ from pydantic import (
 )
 
 from modtrain import plugins
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, counted, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
 from modtrain.recipes.stages import plan_stages
 from modtrain.scheduling.placement import Placement
 from modtrain.scheduling.weights_reference import find_fixed_weights, find_initial_weights
+from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
 from modtrain.storage.run import DEVICE, Precision, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
 
+NO_EARLY_STOP = "none"
 NO_BOUND = "none"
 """As `max_staleness`: a peer may be any number of epochs behind."""
 
@@ -61,6 +64,8 @@ class Config(BaseModel):
     """Epochs that a peer may be behind; "none" is no bound, None the recipe's default."""
     evaluate_every: int | None = Field(default=None, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 is none, None a tenth of its epochs."""
+    early_stop: EarlyStop | Literal["none"] | None = None
+    """As `METRIC[,window=N][,patience=N][,min_delta=X]`; "none" never ends a run early, None is the recipe's."""
     peer_timeout_s: float = Field(default=1800.0, gt=0)
     storage_timeout_s: float = Field(default=STORAGE_TIMEOUT_S, gt=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -116,6 +121,23 @@ class Config(BaseModel):
             raise InputError(f"--init names {twice[0]} twice; a module begins with one set of weights.")
         return dict(str(value).split("=", 1) for value in values)
 
+    @field_validator("early_stop", mode="plain")
+    @classmethod
+    def _check_early_stop(cls, value: Any) -> EarlyStop | str | None:
+        if value is None or isinstance(value, EarlyStop):
+            return value
+        if value == NO_EARLY_STOP:
+            return NO_EARLY_STOP
+        if isinstance(value, str):
+            return EarlyStop.parse(value)
+        known = {field.name for field in fields(EarlyStop)}
+        if not isinstance(value, Mapping) or "metric" not in value or value.keys() - known:
+            raise InputError(
+                f"early_stop = {value!r} is not allowed; give a metric and what else differs, such as "
+                "'psnr,window=20,patience=30', or none."
+            )
+        return EarlyStop(**value)
+
     @field_validator("track", mode="before")
     @classmethod
     def _as_list(cls, names: Any) -> Any:
@@ -161,7 +183,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
     """The `run.json` of a new run, with every default filled in, so that later defaults do not change the run."""
     built, epochs = build_params(recipe.params, config.params), config.epochs or recipe.epochs
     params = as_values(built)
-    return RunSpec(
+    spec = RunSpec(
         recipe=recipe_name(config.recipe),
         recipe_sha256=recipe_sha256(recipe_name(config.recipe)),
         params=params,
@@ -172,6 +194,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
         evaluate_every=_evaluate_every(config, recipe),
+        early_stop=_early_stop(config, recipe),
         peer_timeout_s=config.peer_timeout_s,
         storage_timeout_s=config.storage_timeout_s,
         seed=config.seed,
@@ -188,6 +211,22 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         versions=_versions(),
         created_at=time.time(),
     )
+    if isinstance(config.early_stop, EarlyStop) and (problem := never_early(spec)):
+        raise InputError(problem)
+    return spec
+
+
+def never_early(spec: RunSpec) -> str | None:
+    """Why the early stopping of a run can end it at no epoch, in a sentence; None where it can, or there is none."""
+    rule = spec.early_stop
+    if rule is None or spec.validated_from + rule.window + rule.patience < spec.epochs:
+        return None
+    before = f" after the {counted(spec.validated_from, 'epoch')} of earlier stages" if spec.validated_from else ""
+    return (
+        f"A run of {counted(spec.epochs, 'epoch')} cannot stop early: that takes a window of {rule.window} epochs and "
+        f"a patience of {rule.patience}{before}. Train for more epochs, or shorten them, as in "
+        f"--early-stop {rule.metric},window=5,patience=5."
+    )
 
 
 def staleness_of(spec: RunSpec) -> int | str:
@@ -199,6 +238,14 @@ def _bound(config: Config, recipe: Recipe) -> int | None:
     if isinstance(config.max_staleness, str):
         return None
     return recipe.max_staleness if config.max_staleness is None else config.max_staleness
+
+
+def _early_stop(config: Config, recipe: Recipe) -> EarlyStop | None:
+    if isinstance(config.early_stop, str):
+        return None
+    if config.early_stop is not None and recipe.evaluate is None:
+        raise InputError(f"early_stop names {config.early_stop.metric}, but the recipe has no `evaluate`.")
+    return config.early_stop or recipe.early_stop
 
 
 def _evaluate_every(config: Config, recipe: Recipe) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.scheduling.backends.base import python_path
+from modtrain.storage.early_stop import unmeasured
 from modtrain.storage.manifest import as_json
 from modtrain.storage.run import RunSpec
 
@@ -58,6 +59,8 @@ def check_recipe(spec: RunSpec, *, metric: str | None = None, timeout_s: float |
         findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")
     elif findings["metrics"] is not None and metric is not None:
         findings["violations"] += _unknown_metric(spec, metric, findings["metrics"])
+    if findings["metrics"] is not None and spec.early_stop and spec.early_stop.metric not in findings["metrics"]:
+        findings["violations"].append(unmeasured(spec.early_stop.metric, findings["metrics"]))
     return CheckResult(**findings, seconds=time.monotonic() - started_at)
 
 

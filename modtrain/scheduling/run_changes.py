@@ -17,7 +17,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import as_values, build_params, flatten
 from modtrain.scheduling import placement
-from modtrain.scheduling.config import Config, resolved_path, staleness_of
+from modtrain.scheduling.config import NO_EARLY_STOP, Config, resolved_path, staleness_of
 from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.best_version import check_measured
@@ -50,6 +50,7 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
     if allowed.keys() - {"metric"}:
         _check_idle(run)
     if "epochs" in allowed:
+        _check_not_early(run)
         allowed["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
         allowed["stages"] = _prolonged(spec.stages, by=allowed["epochs"] - spec.epochs)
     before = {name: getattr(spec, name) for name in allowed}
@@ -115,6 +116,7 @@ def _other_settings(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, 
         given["init"] = {module: resolved(reference) for module, reference in config.init.items()}
     init = {module: weights.reference for module, weights in spec.init.items()}
     current = spec.model_dump() | {"init": init, "max_staleness": staleness_of(spec)}
+    current["early_stop"] = current["early_stop"] or NO_EARLY_STOP
     other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
     values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
     changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
@@ -151,6 +153,16 @@ def _check_idle(run: Run) -> None:
         raise InputError(
             f"{run.name} is running or queued ({', '.join(active)}); `modtrain stop {run.path}`, or `modtrain cancel` "
             "for queued jobs, then change it."
+        )
+
+
+def _check_not_early(run: Run) -> None:
+    """InputError where a run has stopped early: more epochs would change nothing."""
+    outcome = run.early_stop_outcome()
+    if outcome is not None and outcome.stopped_at is not None:
+        raise InputError(
+            f"{run.name} has stopped early, at epoch {outcome.stopped_at}, and is not trained further; begin a run "
+            f"with its modules instead, as with --init {run.modules[0]}={run.path}@best."
         )
 
 

@@ -14,6 +14,9 @@ from modtrain.storage import filesystem
 from modtrain.storage.json_lines import JsonLines, integer, number, read_json_lines, text
 from modtrain.storage.manifest import read_json
 
+VALID = "valid"
+"""Before the name of a metric, as in `valid.psnr`: it was measured on the validation data."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord:

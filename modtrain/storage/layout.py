@@ -14,6 +14,8 @@ WORKERS_FILE = "workers.jsonl"
 WORKER_LOG = "worker.log"
 
 EVALUATION = "evaluation"
+VALIDATION_FILE = "validation.jsonl"
+"""In `evaluation/`: one line an epoch that was measured on the validation data, for early stopping."""
 FAILURE_FILE = "failure.json"
 """In `evaluation/`: why the last evaluation failed."""
 JOBS = "jobs"

@@ -14,6 +14,8 @@ from modtrain.errors import InputError, RunMoved, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.early_stop import EarlyStop, Outcome, outcome_of
+from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
 from modtrain.storage.initial_weights import FileName, InitialWeights
@@ -109,6 +111,8 @@ class RunSpec(BaseModel):
     """Epochs."""
     evaluate_every: int = Field(default=0, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 evaluates it at its end alone."""
+    early_stop: EarlyStop | None = None
+    """When the run ends before its last epoch."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", pattern=DEVICE)
     precision: Precision = "float32"
@@ -179,6 +183,11 @@ class RunSpec(BaseModel):
     def end_epoch(self, modules: Iterable[str]) -> int:
         """The epochs after which these modules are finished: no later stage trains any of them."""
         return max(self.trained_epochs(module, self.epochs) for module in modules)
+
+    @property
+    def validated_from(self) -> int:
+        """Epochs after which early stopping counts: it ends no stage but the last one."""
+        return self.epochs - self.all_stages[-1].epochs
 
     def is_last(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""
@@ -285,6 +294,10 @@ class Run:
         return self.evaluation_path / layout.METRICS_FILE
 
     @property
+    def validations_path(self) -> Path:
+        return self.evaluation_path / layout.VALIDATION_FILE
+
+    @property
     def jobs_path(self) -> Path:
         return self.path / layout.JOBS
 
@@ -296,6 +309,14 @@ class Run:
     def is_finished(self, modules: Iterable[str]) -> bool:
         """Whether the newest version of each of these modules is its last."""
         return all(self.spec.is_last(self.store(module).latest()) for module in modules)
+
+    def early_stop_outcome(self) -> Outcome | None:
+        """What the validations say, None where the run has no early stopping; OSError."""
+        rule = self.spec.early_stop
+        if rule is None:
+            return None
+        records = read_evaluations(self.validations_path)
+        return outcome_of(rule, records, lower_is_better=rule.metric in self.spec.lower_is_better)
 
     def request_stop(self, reason: str, *, kind: StopKind = "asked", sender: str = "modtrain") -> None:
         """Ask every worker to publish and leave at its next batch."""

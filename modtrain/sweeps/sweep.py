@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import load_recipe, recorded_recipe
 from modtrain.recipes.params import parameters
 from modtrain.scheduling.backends.base import BackendOptions
-from modtrain.scheduling.config import Config, new_spec, read_config, staleness_of
+from modtrain.scheduling.config import NO_EARLY_STOP, Config, new_spec, read_config, staleness_of
 from modtrain.scheduling.job_record import JobId, Record, foreign, launch_values, options_of, read_record
 from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
@@ -309,6 +309,7 @@ def new_sweep(
             **base.model_dump(include=Config.model_fields.keys() - EXECUTION - {"init"}, exclude_none=True),
             "init": {module: weights.reference for module, weights in base.init.items()},
             "max_staleness": staleness_of(base),
+            "early_stop": asdict(base.early_stop) if base.early_stop else NO_EARLY_STOP,
         },
         space=space.as_json(search_space),
         sampler=sampler,

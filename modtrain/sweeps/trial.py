@@ -76,6 +76,8 @@ def ranking_value(
     None for a trial that is over and was evaluated only at an earlier epoch: its last evaluation is still to come.
     """
     is_early = evaluation is not None and metric in evaluation.metrics and evaluation.epoch < run.spec.epochs
+    if is_early and evaluation is not None and run.spec.early_stop is not None:
+        is_early = any(v != at.version for name, v in evaluation.versions.items() if (at := newest(name)))
     return None if is_over and is_early else metric_value(run, metric, evaluation, newest)
 
 

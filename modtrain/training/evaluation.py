@@ -21,7 +21,9 @@ from modtrain.recipes.contract import check_evaluation
 from modtrain.recipes.loading import accept_recipe, data_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
+from modtrain.storage.early_stop import unmeasured
 from modtrain.storage.evaluations import (
+    VALID,
     EvaluationFailure,
     EvaluationRecord,
     parse_evaluation,
@@ -50,14 +52,15 @@ def evaluate(
     device: str = "auto",
     test: Any = NOT_LOADED,
     tracking: Tracking | None = None,
+    validates: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the newest full checkpoints, and append the result to `evaluation/metrics.jsonl`.
 
     `version` selects others, by module. `test` is the recipe's `Data.test`, which is loaded where it is not given, as
-    `tracking` is opened. Returns run, recipe, versions and epochs by module, metrics by name (None
-    where not finite), and grid, the path of the picture or None. Random draws in a recipe's `evaluate` are seeded by
-    the run, so the same checkpoints give the same numbers; every random generator is left as it was. `run` may also be
-    the path of its folder.
+    `tracking` is opened. `validates` records the result for early stopping instead, without a picture. Returns run,
+    recipe, versions and epochs by module, metrics by name (None where not finite), and grid, the path
+    of the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give
+    the same numbers; every random generator is left as it was. `run` may also be the path of its folder.
     """
     run = accept_recipe(as_run(run))
     recipe = recipe_of(run)
@@ -65,13 +68,16 @@ def evaluate(
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
     model = load(run, version=version, device=device)
     try:
-        result = _record(run, _measure(model, recipe.evaluate, test), model.checkpoints, tracking)
+        evaluation = _measure(model, recipe.evaluate, test)
+        result = _record(run, evaluation, model.checkpoints, tracking, validates=validates)
     except NothingToEvaluate:
         raise
     except Exception as error:
         record_failure(run, error)
         raise
     write_failure(run.evaluation_failure_path, None)
+    if validates and run.spec.early_stop and run.spec.early_stop.metric not in result["metrics"]:
+        raise InputError(unmeasured(run.spec.early_stop.metric, result["metrics"]))
     for name in recipe.lower_is_better:
         if name not in result["metrics"] and (near := did_you_mean(name, result["metrics"])):
             log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
@@ -136,7 +142,12 @@ def record_failure(run: Run, error: Exception) -> None:
 
 
 def _record(
-    run: Run, evaluation: Evaluation, checkpoints: Mapping[str, Checkpoint], tracking: Tracking | None
+    run: Run,
+    evaluation: Evaluation,
+    checkpoints: Mapping[str, Checkpoint],
+    tracking: Tracking | None,
+    *,
+    validates: bool,
 ) -> dict[str, Any]:
     metrics = {name: float(value) for name, value in evaluation.metrics.items()}
     newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
@@ -152,13 +163,15 @@ def _record(
         "grid": None,
     }
     run.evaluation_path.mkdir(exist_ok=True)
-    if evaluation.grid is not None:
+    if evaluation.grid is not None and not validates:
         path = run.evaluation_path / f"grid-{'-'.join(map(str, result['versions'].values()))}.png"
         filesystem.replace_file(path, png(Image.fromarray(evaluation.grid.contiguous().cpu().numpy())))
         result["grid"] = str(path)
     line = {**result, "at": time.time()}
-    filesystem.append_line(run.evaluations_path, json.dumps(line))
+    filesystem.append_line(run.validations_path if validates else run.evaluations_path, json.dumps(line))
     step = min(each.step for name, each in checkpoints.items() if result["epochs"][name] == each.epoch)
+    names = {name: f"{VALID}.{name}" if validates else name for name in result["metrics"]}
+    shown = {**line, "metrics": {names[name]: value for name, value in result["metrics"].items()}}
     with tracking_of(run) if tracking is None else contextlib.nullcontext(tracking) as open_tracking:
-        open_tracking.evaluation(line, step=step)
+        open_tracking.evaluation(shown, step=step)
     return result

@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from modtrain.data.base import Data
 from modtrain.errors import ModtrainError, message_of
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import params_of
+from modtrain.recipes.loading import data_of, params_of
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
-from modtrain.training.evaluation import NOT_LOADED, NothingToEvaluate, evaluate, record_failure, tracking_of
+from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, tracking_of
 from modtrain.training.learner import Learner
 from modtrain.training.random_state import kept_random_state
 from modtrain.training.stages import RunStages
@@ -34,10 +36,10 @@ class EvaluationPoints:
     def __init__(
         self, run: Run, recipe: Recipe, stages: RunStages, learners: Sequence[Learner], *, device: str
     ) -> None:
-        self._run, self._stages, self._learners, self._device = run, stages, learners, device
+        self._run, self._recipe, self._stages, self._learners, self._device = run, recipe, stages, learners, device
         self._every = run.spec.evaluate_every if recipe.evaluate is not None else 0
-        params = params_of(run.spec, recipe)
-        self._test = next((stage.data.test for stage in stages.stages if stage.params == params), NOT_LOADED)
+        self._data: Data | None = None
+        self._valid: Any = None
         self._tracking: Tracking | None = None
         """Opened by the first evaluation: in many runs another worker makes all of them."""
         self._open = contextlib.ExitStack()
@@ -47,32 +49,49 @@ class EvaluationPoints:
     def __exit__(self, *error: Any) -> None:
         self._open.__exit__(*error)
 
-    def after_epoch(self, epoch: int) -> None:
-        """Evaluate what is due and this worker was the last one to complete: this epoch, and later ones if it rests."""
-        if not self._every:
-            return
+    def after_epoch(self, epoch: int) -> bool:
+        """Measure what is due and this worker was the last one to complete: this epoch, and later ones if it rests.
+
+        Returns whether the run ends early, by what was measured up to now.
+        """
+        if not self._every and self._run.spec.early_stop is None:
+            return False
         try:
-            measured = max((record.epoch for record in read_evaluations(self._run.evaluations_path)), default=0)
-            self._retain([each for each in range(measured + 1, epoch + 1) if self._is_due(each)])
-            later = (each for each in range(max(epoch, measured + 1), self._run.spec.epochs) if self._is_due(each))
-            for due in later:
-                if (versions := self._versions_of(due)) is None:
-                    break
-                self._evaluate(versions)
+            if not self._ends_early():
+                self._measure(epoch)
+            return self._ends_early()
         except OSError as error:
             log.warning("Not evaluated after epoch %d: %s", epoch, message_of(error))
+            return False
 
-    def _is_due(self, epoch: int) -> bool:
-        """The end of the run is evaluated once its last versions are published."""
-        return 0 < epoch < self._run.spec.epochs and self._every > 0 and epoch % self._every == 0
+    def _ends_early(self) -> bool:
+        outcome = self._run.early_stop_outcome()
+        return outcome is not None and outcome.stopped_at is not None
 
-    def _evaluate(self, versions: Mapping[str, int]) -> None:
+    def _measure(self, epoch: int) -> None:
+        spec = self._run.spec
+        evaluated, validated = map(_newest_epoch, (self._run.evaluations_path, self._run.validations_path))
+        evaluations = {each for each in range(evaluated + 1, spec.epochs) if self._every and each % self._every == 0}
+        validations = set(range(max(validated, spec.validated_from) + 1, spec.epochs + 1) if spec.early_stop else ())
+        due = sorted(evaluations | validations)
+        self._retain([each for each in due if each <= epoch])
+        for each in [each for each in due if each >= epoch]:
+            if (versions := self._versions_of(each)) is None:
+                break
+            self._evaluate(versions, tests=each in evaluations, validates=each in validations)
+
+    def _evaluate(self, versions: Mapping[str, int], *, tests: bool, validates: bool) -> None:
         try:
             with kept_random_state():  # also of what the recipe's file draws when it is read again
                 if self._tracking is None:
                     self._tracking = self._open.enter_context(tracking_of(self._run))
-                given: dict[str, Any] = {"device": self._device, "test": self._test, "tracking": self._tracking}
-                evaluate(self._run, version=versions, **given)
+                if self._data is None:
+                    self._data = self._find_data()
+                given: dict[str, Any] = {"version": versions, "device": self._device, "tracking": self._tracking}
+                if tests:
+                    evaluate(self._run, test=self._data.test, **given)
+                if validates:
+                    evaluate(self._run, test=self._find_validation(self._data), validates=True, **given)
         except NothingToEvaluate as error:
             self._every = 0
             log.info("Not evaluated: %s", error)
@@ -80,6 +99,17 @@ class EvaluationPoints:
             record_failure(self._run, error)
             is_known = isinstance(error, ModtrainError | OSError)
             log.warning("The evaluation failed: %s", message_of(error), exc_info=not is_known)
+
+    def _find_validation(self, data: Data) -> Any:
+        if self._valid is None:
+            self._valid = data.valid() if callable(data.valid) else data.valid
+        return data.test if self._valid is None else self._valid
+
+    def _find_data(self) -> Data:
+        """The data of the run's own parameters, which a stage may not have."""
+        params = params_of(self._run.spec, self._recipe)
+        same = next((stage.data for stage in self._stages.stages if stage.params == params), None)
+        return same or data_of(self._run.spec, self._recipe, params)
 
     def _step_of(self, module: str, epoch: int) -> int:
         """The step of the version that a module has after an epoch: an earlier one where it rests."""
@@ -108,3 +138,7 @@ class EvaluationPoints:
         for learner in self._learners:
             steps = {self._step_of(learner.name, epoch) for epoch in waiting}
             learner.publisher.retain(each.version for each in learner.publisher.present() if each.step in steps)
+
+
+def _newest_epoch(path: Path) -> int:
+    return max((record.epoch for record in read_evaluations(path)), default=0)

@@ -22,6 +22,8 @@ class Publishing:
         self._run, self._stages, self._learners, self._heartbeat = run, stages, learners, heartbeat
         self._read_by_peers = read_by_peers
         self._backoff = filesystem.Backoff("Publishing", run.path, run.spec.storage_timeout_s)
+        self.ends_early = False
+        """Whether what is published now is the last version, although the run has further epochs."""
         self.error: OSError | None = None
         """Why the last publish failed; None where it succeeded."""
 
@@ -42,7 +44,7 @@ class Publishing:
             for learner in self._learners:
                 if self._is_due(learner, position, full=full):
                     trained = self._stages.trained_at(learner.name, position)
-                    final = full and trained.step == self._stages.end([learner.name]).step
+                    final = full and (self.ends_early or trained.step == self._stages.end([learner.name]).step)
                     learner.publish(epoch=trained.epoch, step=trained.step, full=full, final=final)
         except OSError as error:
             self.error = error

@@ -103,7 +103,10 @@ class Worker:
         self._start(tracking)
         self._publish(full=True)  # version 0, or after a resume the fence against the worker that was here before
         for epoch in range(self.position.epoch, self.end.epoch):
-            self._evaluate()
+            if self._ends_early():
+                self.publishing.ends_early = True
+                self._publish(full=True)
+                break
             self._enter_stage()
             self._refresh_peers(wait=True)
             self.progress.start_epoch(self.position)
@@ -115,12 +118,14 @@ class Worker:
             self.progress.log_epoch(self.position)
             if not self.is_finished:
                 self._exit_if_requested()
-        self._evaluate()
+        else:
+            self._ends_early()  # evaluates the last epoch
         self._finish_publishing()
 
-    def _evaluate(self) -> None:
+    def _ends_early(self) -> bool:
+        """Evaluate what is due after an epoch; whether early stopping ends the run."""
         with self.timer.during("evaluation"):
-            self.evaluations.after_epoch(self.position.epoch)
+            return self.evaluations.after_epoch(self.position.epoch)
 
     def _start(self, tracking: Tracking) -> None:
         self.progress.tracking = tracking

@@ -60,7 +60,7 @@ def work(
             device = _choose_device(run, modules, threads, heartbeat, shutdown)
             worker = start.retry(lambda: _build(run, modules, heartbeat, shutdown, events, device))
             heartbeat.report(steps=worker.end.step, trouble=None)
-            if worker.is_finished:
+            if worker.is_finished or run.is_finished(modules):
                 log.info("Finished already, at step %d", worker.position.step)
             elif leave_after_s is not None and leave_after_s <= 0:
                 raise InputError(

@@ -238,3 +238,17 @@ def test_one_label_for_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_a_direction_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="direction must be AtoB or BtoA: got 'AB'"):
         paired(tmp_path, **SIZES, direction="AB")  # type: ignore[arg-type]
+
+
+def test_pairs_beside_those_for_testing_are_for_validation_and_loaded_when_they_are_needed(tmp_path: Path) -> None:
+    sizes = {"load_size": 32, "crop_size": 32, "batch_size": 2}
+    built_in = paired(None, **sizes)
+    assert built_in.valid().pixels_a.shape == built_in.test.pixels_a.shape
+    assert not torch.equal(built_in.valid().pixels_a, built_in.test.pixels_a)
+    assert paired(None, held_out="val", **sizes).valid is None
+    for name, grey in (("train", 50), ("train", 60), ("test", 100), ("val", 200)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (64, 32), (grey, grey, grey)).save(tmp_path / name / f"{grey}.png")
+    folders = paired(tmp_path, **sizes)
+    assert {int(value) for value in folders.test.pixels_a.unique()} == {100}
+    assert {int(value) for value in folders.valid().pixels_a.unique()} == {200}

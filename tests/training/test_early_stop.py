@@ -1,0 +1,159 @@
+"""A run ends once its validation no longer gets better, at the same epoch also after kills, and apart as well."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from modtrain.errors import InputError
+from modtrain.monitoring.status import build_status
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.training import evaluation_points
+from tests.support.command import typed
+from tests.support.runs import finish, make_run, start_worker, weights_of
+from tests.support.three import recipe_of_three
+
+JOINT = [["generator", "discriminator"]]
+CHANGES = {
+    "    return Evaluation(": """    score = 10 - abs(test - float(nets.discriminator.steps))
+    return Evaluation(metrics={"score": score, "mean": 1.0})
+    Evaluation(""",
+    "def optimizer(": """class Judge(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
+        self.register_buffer("steps", torch.zeros(()))
+
+
+def optimizer(""",
+    "    on_real, on_fake = ": """    nets.discriminator.steps += 1
+    on_real, on_fake = """,
+    "nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))": "Judge()",
+    "description=": "test=20, valid=6, description=",
+}
+STOPS = {"params": {"batches": 1}, "epochs": 30, "early_stop": "score,window=3,patience=4"}
+
+
+@pytest.fixture(scope="module")
+def peaked(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    """The tiny recipe with a score that is highest after epoch 6 on validation data, after epoch 20 on test data."""
+    text = tiny_recipe.read_text()
+    for old, new in CHANGES.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path_factory.mktemp("peaked") / "peaked.py"
+    path.write_text(text)
+    return path
+
+
+def ends(run: Run) -> dict[str, tuple[int, bool]]:
+    """Epoch of the newest version of each module, and whether it is final."""
+    newest = {module: run.store(module).latest() for module in run.modules}
+    return {module: (checkpoint.epoch, checkpoint.final) for module, checkpoint in newest.items() if checkpoint}
+
+
+def test_it_stops_where_the_mean_has_not_become_better_on_the_validation_data(tmp_path: Path, peaked: Path) -> None:
+    run = make_run(tmp_path / "run", peaked, JOINT, **STOPS)
+    finish(run)
+    assert ends(run) == dict.fromkeys(run.modules, (11, True))
+    assert [record.epoch for record in read_evaluations(run.validations_path)] == list(range(1, 12))
+    outcome = run.early_stop_outcome()
+    assert outcome is not None
+    assert outcome.best is not None
+    assert (outcome.best.epoch, outcome.stopped_at) == (7, 11)
+    status = build_status(read_snapshot(run))
+    assert (status["state"], status["progress"]) == ("finished", 1.0)
+    assert status["early_stop"]["says"] == (
+        "Stopped early at epoch 11: no better mean for 4 epochs. Best at epoch 7, by the mean of score over 3 epochs "
+        "(9.3333); the best single epoch is 6 (10)."
+    )
+    versions = run.store("generator").versions()
+    finish(run)
+    assert run.store("generator").versions() == versions, "it is finished"
+    with pytest.raises(InputError, match="has stopped early, at epoch 11"):
+        plan_run(find_target(Config(root=str(tmp_path), name="run", epochs=60), named_by_folder=True))
+
+
+def kill(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["evaluate", "_ends_early"])
+def test_a_run_that_is_killed_anywhere_stops_at_the_same_epoch_with_the_same_weights(
+    where: str, tmp_path: Path, peaked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each validation, and after each one before it is acted upon."""
+    whole, killed = (make_run(tmp_path / name, peaked, JOINT, **STOPS) for name in ("whole", "killed"))
+    finish(whole)
+    subject = evaluation_points if where == "evaluate" else evaluation_points.EvaluationPoints
+    real, kills = getattr(subject, where), set[int]()
+
+    def killing(*arguments: object, **more: object) -> object:
+        epoch = run_epoch(killed)
+        if epoch not in kills:
+            kills.add(epoch)
+            raise KeyboardInterrupt
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(subject, where, killing)
+    while not killed.is_finished(killed.modules):
+        with contextlib.suppress(KeyboardInterrupt):
+            finish(killed)
+    assert len(kills) >= 11
+    assert ends(killed) == ends(whole)
+    assert weights_of(killed) == weights_of(whole)
+    first, second = (read_evaluations(run.validations_path) for run in (whole, killed))
+    assert [record.metrics for record in first] == [record.metrics for record in second]
+
+
+def run_epoch(run: Run) -> int:
+    return min(epoch for epoch, _ in ends(run).values())
+
+
+def test_apart_the_others_leave_as_well_and_a_stage_before_the_last_one_does_not_count(
+    tmp_path: Path, peaked: Path
+) -> None:
+    recipe = recipe_of_three(tmp_path / "of_three.py", peaked)
+    with recipe.open("a") as file:
+        file.write(
+            "\nfrom modtrain.recipes.base import Stage\n"
+            "stages = (Stage(name='a', epochs=5, trains=('third',)), Stage(name='b', epochs=25))\n"
+            "recipe = dataclasses.replace(recipe, stages=lambda params: stages, epochs=30)\n"
+        )
+    run = make_run(tmp_path / "run", recipe, [["generator", "discriminator"], ["third"]], **STOPS)
+    workers = [start_worker(run, modules) for modules in ("generator,discriminator", "third")]
+    outputs = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert all(final for _, final in ends(run).values())
+    outcome = run.early_stop_outcome()
+    assert outcome is not None
+    stopped_at = outcome.stopped_at
+    assert stopped_at is not None
+    assert read_evaluations(run.validations_path)[0].epoch == 6
+    assert max(epoch for epoch, _ in ends(run).values()) >= stopped_at
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"epochs": 7}, "A run of 7 epochs cannot stop early: that takes a window of 3 epochs and a patience of 4"),
+        ({"early_stop": {"metric": "score", "windo": 3}}, "early_stop = .* is not allowed"),
+        ({"early_stop": "score,windo=3"}, "Did you mean 'window'"),
+    ],
+)
+def test_what_can_never_stop_or_is_no_rule_is_refused(
+    options: dict[str, object], says: str, tmp_path: Path, peaked: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        make_run(tmp_path / "run", peaked, JOINT, **{**STOPS, **options})
+
+
+def test_a_metric_that_is_not_measured_is_refused_by_the_check_of_a_launch(tmp_path: Path, peaked: Path) -> None:
+    result = typed("launch", "--recipe", peaked, "--root", tmp_path, "--early-stop", "scor,window=1,patience=1")
+    assert result.code == 2
+    assert "early_stop names 'scor', which `evaluate` does not measure; it has score, mean. Did you mean" in result.err
