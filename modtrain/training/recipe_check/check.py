@@ -77,7 +77,8 @@ class _Check:
             if self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner)):
                 continue  # it would fail again
             self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
-        self._check("`together`", partial(self._check_together, nets))
+        if not self.findings.violations:
+            self._check("`together`", partial(self._check_together, nets))
         if not self.findings.violations:
             for learner in self._learners:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
