@@ -69,7 +69,7 @@ def test_the_ring_is_learned_jointly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_discriminator_that_wins_is_an_alarm(tmp_path: Path) -> None:
-    spoilt = ("--set", "penalty=0", "--set", "generator_lr=1e-6", "--epochs", "70")
+    spoilt = ("--set", "penalty=0", "--set", "generator_lr=1e-6", "--set", "discriminator_lr=2e-4", "--epochs", "40")
     run = launch(tmp_path, "--nodes", "1", *spoilt)
     (alarm,) = alarms_of(run)
     assert alarm["module"] == "discriminator"
