@@ -101,6 +101,7 @@ class Progress:
         """None also before the last stage, and while a module rests that trains later: other steps cost other times."""
         if position.stage_epochs.stop < self._end.epoch:
             return None
-        if any(learner.resting and learner.trains_after(position.schedule_progress) for learner in self._learners):
+        resting = (learner for learner in self._learners if learner.trains and learner.resting)
+        if any(learner.trains_after(position.schedule_progress) for learner in resting):
             return None
         return self._pace.left_s(max(0, self._end.step - position.step), position.steps_per_epoch)

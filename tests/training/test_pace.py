@@ -13,6 +13,7 @@ from modtrain.training.shutdown import Shutdown
 from modtrain.training.timing import STEP_SAMPLES, PaceEstimator
 from modtrain.training.worker import Worker
 from tests.support import runs
+from tests.support.staged import staged_recipe
 
 STEP_S = 0.1
 EPOCH = 600
@@ -131,3 +132,26 @@ def test_while_a_module_rests_that_trains_later_the_time_left_is_unknown(
                 shown[worker.position.step] = run.read_report("generator")
     assert [shown[step].steps_per_s for step in shown] == pytest.approx([10, 10])
     assert (shown[180].left_s, shown[380].left_s) == pytest.approx(left_s)
+
+
+def test_the_time_left_is_known_in_the_last_stage_also_where_a_module_is_finished(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = staged_recipe(tmp_path / "staged.py", tiny_recipe)
+    placement = [["recogniser", "generator", "discriminator"]]
+    run = runs.make_run(tmp_path / "run", recipe, placement, params={"batches": 200}, epochs=2)
+    now = 0.0
+    monkeypatch.setattr("modtrain.training.progress.time", SimpleNamespace(monotonic=lambda: now))
+    shutdown, heartbeat = Shutdown(run), Heartbeat(map(run.heartbeat_path, run.modules))
+    worker = Worker(run, run.modules, heartbeat, shutdown, WorkerEvents(run, run.modules), device="cpu")
+    left_s = []
+    for epoch in range(2):
+        worker._enter_stage()
+        worker.progress.start_epoch(worker.position)
+        for batch in worker.stage.batches.epoch(epoch, seed=0):
+            now += 0.2
+            worker.train_on(batch)
+            worker.progress.after_step(worker.position)
+        heartbeat.report(now=True)
+        left_s.append(worker.progress._left_s(worker.timeline.at(worker.position.step - 20)))
+    assert left_s == [None, pytest.approx(4.0)]
