@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import JsonOption, RunArgument, TrustOption
+from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption
 from modtrain.cli.output import echo
 from modtrain.errors import counted
 
@@ -27,17 +27,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: RunArgument, device: DeviceOption = "auto", trust_recipe: TrustOption = False, as_json: JsonOption = False
+    run: RunArgument,
+    best: BestOption = False,
+    device: DeviceOption = "auto",
+    trust_recipe: TrustOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compute metrics and a sample grid of the newest checkpoints.
 
-    Uses the newest full version of each module, its moving average where the recipe keeps one, and held-out data. The
-    metrics and the grid are also written to RUN/evaluation.
+    Uses the newest full version of each module, or with --best the best one, its moving average where the recipe keeps
+    one, and held-out data. The metrics and the grid are also written to RUN/evaluation.
     """
     from modtrain.storage.run import Run
     from modtrain.training.evaluation import evaluate as evaluate_run
 
-    evaluation = evaluate_run(Run.open(run, trusted=trust_recipe), device=device)
+    evaluation = evaluate_run(Run.open(run, trusted=trust_recipe), best=best, device=device)
     if as_json:
         echo(json.dumps(evaluation, indent=2))
         return
@@ -61,6 +65,7 @@ def apply(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the results, as PNG.  [default: RUN/evaluation/applied]"),
     ] = None,
+    best: BestOption = False,
     device: DeviceOption = "auto",
     trust_recipe: TrustOption = False,
 ) -> None:
@@ -74,7 +79,7 @@ def apply(
     from modtrain.training.inference import apply_to_files, load, result_paths
 
     opened = Run.open(run, trusted=trust_recipe)
-    model = load(opened, device=device)
+    model = load(opened, best=best, device=device)
     model.check_applicable()  # before the images: none of them can mend it
     target = out if out is not None else opened.path / "evaluation" / "applied"
     files = result_paths(images, target)

@@ -34,7 +34,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files.")],
     format: FormatOption = None,
     version: Annotated[Count, typer.Option(metavar="N", help="Version of each module.  [the newest]")] = None,
-    best: Annotated[bool, typer.Option("--best", help="Export the versions of the best evaluation.")] = False,
+    best: options.BestOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     trust_recipe: options.TrustOption = False,
 ) -> None:

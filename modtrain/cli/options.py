@@ -102,6 +102,9 @@ CheckOption = Annotated[
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run, such as runs/apples-1.")]
 RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or a sweep.")]
+BestOption = Annotated[
+    bool, typer.Option("--best", help="Use the versions of the best evaluation, or of early stopping.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of PyTorch.")]
 LeaveAfterOption = Annotated[
     float | None,

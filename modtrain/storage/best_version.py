@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from modtrain.errors import InputError, did_you_mean
@@ -12,9 +13,12 @@ from modtrain.storage.run import Run
 def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
     """The versions of the best evaluation by module, and that evaluation in words for an error.
 
-    Without a `metric` by that of the run, or the first one of the newest evaluation; less is better for those in the
-    run's `lower_is_better`. InputError where there is no evaluation, or none with the metric.
+    Without a `metric` those of the best epoch of early stopping, else by the metric of the run, or the first one of the
+    newest evaluation; less is better for those in the run's `lower_is_better`. InputError where there is no evaluation,
+    or none with the metric.
     """
+    if metric is None and (outcome := run.early_stop_outcome()) is not None and outcome.best is not None:
+        return dict(outcome.best.versions), f" (of the best epoch, {outcome.best.epoch})"
     records = read_evaluations(run.evaluations_path)
     if not records:
         raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
@@ -38,3 +42,13 @@ def check_measured(run: Run, metric: str) -> None:
 def _not_measured(run: Run, metric: str, metrics: Sequence[str]) -> InputError:
     near = did_you_mean(metric, metrics)
     return InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
+
+
+def result_versions(run: Run) -> dict[str, int]:
+    """The versions by which a finished run is judged: of the best epoch of early stopping, else its last ones."""
+    if run.spec.early_stop is not None:
+        with contextlib.suppress(InputError):
+            versions = best_versions(run, None)[0]
+            if all(version in run.store(module).versions() for module, version in versions.items()):
+                return versions
+    return {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}

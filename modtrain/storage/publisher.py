@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from modtrain.errors import FencedOut, message_of
+from modtrain.errors import FencedOut, InputError, message_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import META, STATE, Checkpoint, fingerprint
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.layout import PINS_FILE
+from modtrain.storage.manifest import read_json
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,8 @@ class Publisher:
         """Never deleted: what cannot be read now may be readable when storage has recovered."""
         self._superseded = dict.fromkeys(self._present, time.monotonic())
         self._retained = frozenset[int]()
+        self.pins = _read_pins(store.path / PINS_FILE)
+        """Versions that are kept for good, each with the reason."""
         self._attempt: Checkpoint | None = None
         logged = {checkpoint.version for checkpoint in store.history()}
         self._unlogged = [checkpoint for version, checkpoint in self._present.items() if version not in logged]
@@ -94,8 +100,20 @@ class Publisher:
         self._superseded |= dict.fromkeys(self._retained - retained, time.monotonic())
         self._retained = retained
 
+    def pin(self, pins: Mapping[int, str]) -> None:
+        """Keep these versions, each for a reason, until the next call; written to `pins.json` where it changes."""
+        if pins == self.pins:
+            return
+        self._superseded |= dict.fromkeys(self.pins.keys() - pins.keys(), time.monotonic())
+        content = json.dumps({str(version): reason for version, reason in sorted(pins.items())}, indent=2)
+        try:
+            filesystem.replace_file(self.store.path / PINS_FILE, content.encode())
+        except OSError as error:  # they hold all the same, and are written with the next ones
+            log.warning("Could not write %s: %s", self.store.path / PINS_FILE, message_of(error))
+        self.pins = dict(pins)
+
     def prune(self) -> None:
-        """Remove versions that are neither recent, nor needed to resume, of an end, retained or in their grace time.
+        """Remove versions that are neither recent, needed to resume, of an end, pinned, retained nor in their grace.
 
         Also removes what an overtaken writer published below, and temporaries. A failure is logged.
         """
@@ -108,7 +126,7 @@ class Publisher:
             for version, checkpoint in self._present.items()
             if checkpoint.final
             or (checkpoint.full and checkpoint.epoch in self.keep_epochs)
-            or version in (*recent, *full, *self._retained, *self._superseded)
+            or version in (*recent, *full, *self.pins, *self._retained, *self._superseded)
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)
@@ -179,3 +197,13 @@ class Publisher:
                 log.warning("Could not write %s, trying again later: %s", self.store.published, message_of(error))
                 return
             self._unlogged.pop(0)
+
+
+def _read_pins(path: Path) -> dict[int, str]:
+    """The pins of an earlier worker; none where the file is damaged, which the next ones replace."""
+    try:
+        values = read_json(path)
+    except InputError as error:
+        log.warning("%s", error)
+        return {}
+    return {int(version): str(reason) for version, reason in values.items() if version.isdecimal()}

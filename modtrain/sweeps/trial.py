@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modtrain.errors import CONSEQUENCES, did_you_mean
+from modtrain.storage.best_version import result_versions
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.evaluations import EvaluationRecord, metric_by_epoch, read_evaluations
 from modtrain.storage.run import Run
@@ -76,8 +77,8 @@ def ranking_value(
     None for a trial that is over and was evaluated only at an earlier epoch: its last evaluation is still to come.
     """
     is_early = evaluation is not None and metric in evaluation.metrics and evaluation.epoch < run.spec.epochs
-    if is_early and evaluation is not None and run.spec.early_stop is not None:
-        is_early = any(v != at.version for name, v in evaluation.versions.items() if (at := newest(name)))
+    if is_over and is_early and evaluation is not None and run.spec.early_stop is not None:
+        is_early = dict(evaluation.versions) != result_versions(run)
     return None if is_over and is_early else metric_value(run, metric, evaluation, newest)
 
 

@@ -20,6 +20,7 @@ from modtrain.recipes.base import Evaluation
 from modtrain.recipes.contract import check_evaluation
 from modtrain.recipes.loading import accept_recipe, data_of, recipe_of
 from modtrain.storage import filesystem
+from modtrain.storage.best_version import result_versions
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.early_stop import unmeasured
 from modtrain.storage.evaluations import (
@@ -49,6 +50,7 @@ def evaluate(
     run: Run | str | Path,
     *,
     version: Mapping[str, int] | None = None,
+    best: bool | str = False,
     device: str = "auto",
     test: Any = NOT_LOADED,
     tracking: Tracking | None = None,
@@ -56,17 +58,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate the newest full checkpoints, and append the result to `evaluation/metrics.jsonl`.
 
-    `version` selects others, by module. `test` is the recipe's `Data.test`, which is loaded where it is not given, as
-    `tracking` is opened. `validates` records the result for early stopping instead, without a picture. Returns run,
-    recipe, versions and epochs by module, metrics by name (None where not finite), and grid, the path
-    of the picture or None. Random draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give
-    the same numbers; every random generator is left as it was. `run` may also be the path of its folder.
+    `version` selects others, by module, and `best` those of the best evaluation, as of `load`. `test` is the recipe's
+    `Data.test`, which is loaded where it is not given, as `tracking` is opened. `validates` records the result for
+    early stopping instead, without a picture. Returns run, recipe, versions and epochs by module, metrics by name (None
+    where not finite), and grid, the path of the picture or None. Random draws in a recipe's `evaluate` are seeded by
+    the run, so the same checkpoints give the same numbers; every random generator is left as it was. `run` may also be
+    the path of its folder.
     """
     run = accept_recipe(as_run(run))
     recipe = recipe_of(run)
     if recipe.evaluate is None:
         raise InputError(f"The recipe {run.spec.recipe} has no `evaluate`; add one to get metrics.")
-    model = load(run, version=version, device=device)
+    model = load(run, version=version, best=best, device=device)
     try:
         evaluation = _measure(model, recipe.evaluate, test)
         result = _record(run, evaluation, model.checkpoints, tracking, validates=validates)
@@ -85,17 +88,19 @@ def evaluate(
 
 
 def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | None:
-    """The evaluation of the last versions of a finished run, as it was recorded, else measured now.
+    """The evaluation of a finished run, of its last versions or, with early stopping, of its best ones.
+
+    As it was recorded, else measured now.
 
     None where the run is not finished or its recipe has no `evaluate`.
     """
     if not run.is_finished(run.modules) or recipe_of(run).evaluate is None:
         return None
-    final = {name: checkpoint.version for name in run.modules if (checkpoint := run.store(name).latest())}
+    final = result_versions(run)
     for record in reversed(read_evaluations(run.evaluations_path)):
         if record.versions == final:
             return record
-    return parse_evaluation(evaluate(run, device=device))
+    return parse_evaluation(evaluate(run, version=final if run.spec.early_stop else None, device=device))
 
 
 def tracking_of(run: Run) -> Tracking:

@@ -8,6 +8,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.learner import Learner
+from modtrain.training.pins import Pins
 from modtrain.training.stages import RunStages
 from modtrain.training.timeline import Position
 
@@ -22,6 +23,7 @@ class Publishing:
         self._run, self._stages, self._learners, self._heartbeat = run, stages, learners, heartbeat
         self._read_by_peers = read_by_peers
         self._backoff = filesystem.Backoff("Publishing", run.path, run.spec.storage_timeout_s)
+        self._pins = Pins(run, learners)
         self.ends_early = False
         """Whether what is published now is the last version, although the run has further epochs."""
         self.error: OSError | None = None
@@ -41,6 +43,8 @@ class Publishing:
         full = full or self.error is not None  # what failed may have been a full checkpoint
         try:
             self._run.check_present()
+            if full:
+                self._pins.update()
             for learner in self._learners:
                 if self._is_due(learner, position, full=full):
                     trained = self._stages.trained_at(learner.name, position)

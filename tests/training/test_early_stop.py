@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +14,13 @@ from modtrain.monitoring.status import build_status
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training import evaluation_points
+from modtrain.training.evaluation import final_evaluation
+from modtrain.training.inference import load
+from modtrain.training.pins import Pins
 from tests.support.command import typed
 from tests.support.runs import finish, make_run, start_worker, weights_of
 from tests.support.three import recipe_of_three
@@ -157,3 +163,44 @@ def test_a_metric_that_is_not_measured_is_refused_by_the_check_of_a_launch(tmp_p
     result = typed("launch", "--recipe", peaked, "--root", tmp_path, "--early-stop", "scor,window=1,patience=1")
     assert result.code == 2
     assert "early_stop names 'scor', which `evaluate` does not measure; it has score, mean. Did you mean" in result.err
+
+
+def test_the_best_versions_survive_and_are_evaluated_applied_and_loaded_as_best(
+    tmp_path: Path, peaked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Publisher.__init__.__kwdefaults__, "grace_s", 0.0)
+    run = make_run(tmp_path / "run", peaked, JOINT, **STOPS)
+    finish(run)
+    store = run.store("generator")
+    assert [store.meta(version).epoch for version in store.versions()] == [6, 7, 10, 11, 11]
+    assert json.loads((run.module_path("generator") / "pins.json").read_text()) == {
+        "6": "best single epoch",
+        "7": "best",
+    }
+    assert {checkpoint.epoch for checkpoint in load(run, best=True).checkpoints.values()} == {7}
+    judged = json.loads(typed("evaluate", run.path, "--best", "--json", "--device", "cpu").out)
+    assert (judged["epochs"], judged["metrics"]["score"]) == ({"generator": 7, "discriminator": 7}, 10 - abs(20 - 7))
+    final = final_evaluation(run)
+    assert final is not None
+    assert final.epoch == 7, "early stopping gives the best versions"
+
+
+def test_pins_are_the_best_and_what_these_and_last_ones_were_trained_against(tmp_path: Path, tiny_recipe: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_recipe, [["generator"], ["discriminator"]])
+    publishers = {module: Publisher(run.store(module), "test", keep=1, grace_s=0) for module in run.modules}
+    for version in range(6):
+        names = {"discriminator": {"versions": [version, version - 1], "epoch": 0, "step": 0}} if version else {}
+        publishers["generator"].publish({}, epoch=version, step=version, peers=names, final=version == 5)
+    evaluation = {"versions": {"generator": 2, "discriminator": 3}, "epochs": {}, "metrics": {"mean": 1.0}}
+    run.evaluation_path.mkdir()
+    run.evaluations_path.write_text(json.dumps(evaluation) + "\n")
+    learner = SimpleNamespace(name="discriminator", publisher=publishers["discriminator"])
+    for version in range(9):
+        Pins(run, [learner]).update()
+        publishers["discriminator"].publish({}, epoch=version, step=version)
+    assert run.store("discriminator").versions() == [3, 4, 5, 8]
+    assert Publisher(run.store("discriminator"), "next").pins == {
+        3: "best",
+        4: "the last generator, 5, was trained against it",
+        5: "the last generator, 5, was trained against it",
+    }
