@@ -20,6 +20,7 @@ from modtrain.recipes.params import flatten
 from modtrain.scheduling.launcher import Launch, Member
 from modtrain.scheduling.placement import format_placement
 from modtrain.scheduling.run_plan import RunPlan
+from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.run import RunSpec, StageSpec
 
 READY = b"submitted"
@@ -33,7 +34,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
     source = "from run.json" if plan.target.resumes else f"measured per step: {costs}" if costs else ""
     out.print(terminal.Text.assemble((plan.run.name, "bold"), "  ", (status, "dim"), "\n"))
     if plan.notes:
-        out.print("would be changed", style="dim")
+        out.print("would be changed" if plan.target.resumes else "note", style="dim")
         for note in plan.notes:
             out.print(terminal.Text(f"  {note}"), soft_wrap=True)
         out.print()
@@ -47,6 +48,8 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         "epochs": spec.epochs,
         **({"stages": "\n".join(map(_stage, spec.stages))} if spec.stages else {}),
         **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),
+        "evaluation": f"every {counted(spec.evaluate_every, 'epoch')}" if spec.evaluate_every else "at the end",
+        **({"early stop": early_stop_text(spec.early_stop)} if spec.early_stop else {}),
         "seed": spec.seed,
         "device": spec.device,
         "precision": spec.precision,
@@ -66,6 +69,12 @@ def show_plan(plan: RunPlan, backend: str) -> None:
 
 def _stage(stage: StageSpec) -> str:
     return f"{stage.name}: {counted(stage.epochs, 'epoch')}, trains {', '.join(stage.trains)}"
+
+
+def early_stop_text(rule: EarlyStop) -> str:
+    """A rule of early stopping in a few words."""
+    over = counted(rule.window, "epoch")
+    return f"when the mean of {rule.metric} over {over} is no better for {counted(rule.patience, 'epoch')}"
 
 
 def unchecked(recipe: str) -> str:

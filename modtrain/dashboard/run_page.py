@@ -77,6 +77,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
                     "left_s",
                     "stop",
                     "interruption",
+                    "early_stop",
                 )
             },
             **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},
@@ -152,10 +153,12 @@ def _worker(worker: Mapping[str, Any], reports: Mapping[str, WorkerReport], live
 
 def all_curves(run: Run, history: History) -> list[Values]:
     """The training curves of each module, and those of the evaluations."""
-    evaluations = Columns()
-    for row in history.evaluation_rows():
-        evaluations.add(row)
-    of_evaluations = [curve for curve in curves("evaluation", evaluations) if curve["name"] != "lr"]
+    of_evaluations = []
+    for rows in (history.evaluation_rows(), history.validation_rows()):
+        columns = Columns()
+        for row in rows:
+            columns.add(row)
+        of_evaluations += [curve for curve in curves("evaluation", columns) if curve["name"] != "lr"]
     return [*(curve for name in run.modules for curve in curves(name, history.curve(name))), *of_evaluations]
 
 

@@ -38,3 +38,9 @@ class Data:
     """
     description: str = ""
     """One line for the log: name, sizes, counts."""
+
+    @property
+    def held_out(self) -> Any:
+        """What early stopping measures on: `valid`, loaded where it is a function, else `test`."""
+        valid = self.valid() if callable(self.valid) else self.valid
+        return self.test if valid is None else valid

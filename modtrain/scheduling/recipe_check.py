@@ -59,8 +59,11 @@ def check_recipe(spec: RunSpec, *, metric: str | None = None, timeout_s: float |
         findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")
     elif findings["metrics"] is not None and metric is not None:
         findings["violations"] += _unknown_metric(spec, metric, findings["metrics"])
-    if findings["metrics"] is not None and spec.early_stop and spec.early_stop.metric not in findings["metrics"]:
-        findings["violations"].append(unmeasured(spec.early_stop.metric, findings["metrics"]))
+    if spec.early_stop and not unfinished and not findings["violations"]:
+        if findings["metrics"] is None:
+            findings["violations"].append(f"early_stop cannot measure {spec.early_stop.metric}: no data is held out.")
+        elif spec.early_stop.metric not in findings["metrics"]:
+            findings["violations"].append(unmeasured(spec.early_stop.metric, findings["metrics"]))
     return CheckResult(**findings, seconds=time.monotonic() - started_at)
 
 

@@ -23,7 +23,7 @@ from modtrain.recipes.loading import load_recipe, recipe_name, recipe_of
 from modtrain.recipes.trust import HOW, check_files
 from modtrain.scheduling import placement
 from modtrain.scheduling.backends.base import BackendOptions, python_path
-from modtrain.scheduling.config import Config, new_spec
+from modtrain.scheduling.config import Config, never_early, new_spec
 from modtrain.scheduling.job_record import Record, active_modules, read_record
 from modtrain.scheduling.profile import Profile, read_profile
 from modtrain.scheduling.run_changes import changed_spec, describe
@@ -89,7 +89,7 @@ class RunPlan:
     costs: Mapping[str, float] = field(default_factory=dict)
     """Seconds of a step by module, where they decided the placement."""
     notes: Sequence[str] = ()
-    """What the plan changes in an existing run, in sentences."""
+    """What the plan changes in an existing run, or what is to be known of a new one, in sentences."""
 
     @property
     def is_checked(self) -> bool:
@@ -128,7 +128,8 @@ def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
     run = Run(target.path.resolve(), spec, target.trusted)
     if not run.trusted:
         check_files(run.path / RUN_FILE, spec.recipe, spec.track)  # before the workers do
-    return RunPlan(target=target, run=run, costs=costs)
+    problem = never_early(spec)
+    return RunPlan(target=target, run=run, costs=costs, notes=[problem] if problem else [])
 
 
 def new_name(config: Config) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from modtrain.storage.checkpoint import Checkpoint, follow_published, last_published
-from modtrain.storage.evaluations import EvaluationRecord, follow_evaluations
+from modtrain.storage.evaluations import VALID, EvaluationRecord, follow_evaluations
 from modtrain.storage.filesystem import opened
 from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
 
@@ -52,6 +53,8 @@ class RunFiles(Protocol):
     def workers_path(self, module: str) -> Path: ...
     @property
     def evaluations_path(self) -> Path: ...
+    @property
+    def validations_path(self) -> Path: ...
 
 
 class History:
@@ -63,11 +66,12 @@ class History:
         self._versions = {module: follow_published(run.published_path(module)) for module in run.modules}
         self._events = {module: JsonLines(run.workers_path(module), list[Line], _add_event) for module in run.modules}
         self._evaluations = follow_evaluations(run.evaluations_path)
+        self._validations = follow_evaluations(run.validations_path)
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
         files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values(), *self._events.values()]
-        return True in [file.refresh() for file in (*files, self._evaluations)]
+        return True in [file.refresh() for file in (*files, self._evaluations, self._validations)]
 
     def curve(self, module: str) -> Columns:
         """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""
@@ -96,8 +100,16 @@ class History:
 
     def evaluation_rows(self) -> Iterator[Line]:
         """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
+        yield from self._rows_of(self.evaluations())
+
+    def validation_rows(self) -> Iterator[Line]:
+        """One row an epoch that was measured for early stopping; its metrics are called `valid.psnr` and so on."""
+        for row in self._rows_of(self._validations.content):
+            yield {name if name in POSITION else f"{VALID}.{name}": value for name, value in row.items()}
+
+    def _rows_of(self, records: Sequence[EvaluationRecord]) -> Iterator[Line]:
         versions = {module: {v.version: v for v in self.versions(module)} for module in self._run.modules}
-        for record in self.evaluations():
+        for record in records:
             evaluated = [(m, versions.get(m, {}).get(version)) for m, version in record.versions.items()]
             # A module that rests is evaluated at an epoch after that of its version.
             steps = (each.step for m, each in evaluated if each and record.epochs.get(m, each.epoch) == each.epoch)
@@ -113,7 +125,8 @@ class History:
         """
         for module in self._run.modules:
             yield from ({"module": module, **self._stage(row), **row} for row in self.curve(module).rows())
-        yield from ({"module": "evaluation", "lr": None, **self._stage(row), **row} for row in self.evaluation_rows())
+        measured = itertools.chain(self.evaluation_rows(), self.validation_rows())
+        yield from ({"module": "evaluation", "lr": None, **self._stage(row), **row} for row in measured)
 
     def _stage(self, row: Line) -> dict[str, str]:
         """The stage that trained up to a row; empty in a run without stages."""

@@ -39,7 +39,7 @@ class EvaluationPoints:
         self._run, self._recipe, self._stages, self._learners, self._device = run, recipe, stages, learners, device
         self._every = run.spec.evaluate_every if recipe.evaluate is not None else 0
         self._data: Data | None = None
-        self._valid: Any = None
+        self._validation: Any = None
         self._tracking: Tracking | None = None
         """Opened by the first evaluation: in many runs another worker makes all of them."""
         self._open = contextlib.ExitStack()
@@ -78,20 +78,22 @@ class EvaluationPoints:
         for each in [each for each in due if each >= epoch]:
             if (versions := self._versions_of(each)) is None:
                 break
-            self._evaluate(versions, tests=each in evaluations, validates=each in validations)
+            for validates, epochs in ((False, evaluations), (True, validations)):
+                if each in epochs:
+                    self._evaluate(versions, validates=validates)
 
-    def _evaluate(self, versions: Mapping[str, int], *, tests: bool, validates: bool) -> None:
+    def _evaluate(self, versions: Mapping[str, int], *, validates: bool) -> None:
         try:
             with kept_random_state():  # also of what the recipe's file draws when it is read again
                 if self._tracking is None:
                     self._tracking = self._open.enter_context(tracking_of(self._run))
                 if self._data is None:
                     self._data = self._find_data()
+                if validates and self._validation is None:
+                    self._validation = self._data.held_out
+                test = self._validation if validates else self._data.test
                 given: dict[str, Any] = {"version": versions, "device": self._device, "tracking": self._tracking}
-                if tests:
-                    evaluate(self._run, test=self._data.test, **given)
-                if validates:
-                    evaluate(self._run, test=self._find_validation(self._data), validates=True, **given)
+                evaluate(self._run, test=test, validates=validates, **given)
         except NothingToEvaluate as error:
             self._every = 0
             log.info("Not evaluated: %s", error)
@@ -99,11 +101,6 @@ class EvaluationPoints:
             record_failure(self._run, error)
             is_known = isinstance(error, ModtrainError | OSError)
             log.warning("The evaluation failed: %s", message_of(error), exc_info=not is_known)
-
-    def _find_validation(self, data: Data) -> Any:
-        if self._valid is None:
-            self._valid = data.valid() if callable(data.valid) else data.valid
-        return data.test if self._valid is None else self._valid
 
     def _find_data(self) -> Data:
         """The data of the run's own parameters, which a stage may not have."""

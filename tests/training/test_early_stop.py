@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from modtrain.dashboard.page_data import Source
 from modtrain.errors import InputError
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling.config import Config
@@ -204,3 +205,35 @@ def test_pins_are_the_best_and_what_these_and_last_ones_were_trained_against(tmp
         4: "the last generator, 5, was trained against it",
         5: "the last generator, 5, was trained against it",
     }
+
+
+def test_every_view_has_the_validations_and_what_they_decided(tmp_path: Path, peaked: Path) -> None:
+    run = make_run(tmp_path / "run", peaked, JOINT, **STOPS, evaluate_every=5)
+    finish(run)
+    rows = [row for row in run.history() if row["module"] == "evaluation"]
+    assert [(row["epoch"], row["score"]) for row in rows if "score" in row] == [(5, -5.0), (10, 0.0)]
+    validated = {row["epoch"]: row["valid.score"] for row in rows if "valid.score" in row}
+    assert validated == {epoch: 10.0 - abs(6 - epoch) for epoch in range(1, 12)}
+    page = Source(tmp_path).run("run")
+    assert page["run"]["early_stop"]["says"].startswith("Stopped early at epoch 11: ")
+    curves = {curve["name"]: curve["value"] for curve in page["curves"] if curve["module"] == "evaluation"}
+    assert (curves["score"], curves["valid.score"]) == ([-5.0, 0.0], list(validated.values()))
+    assert "Stopped early at epoch 11: " in typed("status", run.path).out
+    assert page["time"][0]["evaluation"] >= 0
+
+
+def test_a_rule_of_the_recipe_that_cannot_act_in_so_few_epochs_is_said_and_no_error(
+    tmp_path: Path, peaked: Path
+) -> None:
+    recipe = tmp_path / "ruled.py"
+    rule = "recipe = dataclasses.replace(recipe, early_stop=EarlyStop('score'))\n"
+    recipe.write_text(f"import dataclasses\nfrom modtrain import EarlyStop\n{peaked.read_text()}\n\n{rule}")
+    recipe.write_text(recipe.read_text().replace("from __future__ import annotations\n", ""))
+    plan = plan_run(find_target(Config(recipe=str(recipe), root=str(tmp_path), epochs=100)))
+    assert plan.run.spec.early_stop is not None
+    assert list(plan.notes) == [
+        "A run of 100 epochs cannot stop early: that takes a window of 50 epochs and a patience of 50. Train for more "
+        "epochs, or shorten them, as in --early-stop score,window=5,patience=5."
+    ]
+    off = plan_run(find_target(Config(recipe=str(recipe), root=str(tmp_path), early_stop="none")))
+    assert (off.run.spec.early_stop, list(off.notes)) == (None, [])

@@ -35,7 +35,7 @@
       const stop = run.interruption ?? run.stop;
       M.fresh(
         facts,
-        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.sweep, run.versions],
+        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.early_stop, run.sweep, run.versions],
         () =>
           M.facts([
             ["recipe", M.name(run.recipe ?? "")],
@@ -50,6 +50,7 @@
                 : M.el("a", { href: M.links.sweep(run.sweep) }, M.name(M.called(run.sweep))),
             ],
             [run.interruption ? "stopped" : "stop request", stop ? M.name(stop) : null],
+            ["early stopping", run.early_stop ? M.name(run.early_stop.says) : null],
             [
               "software",
               Object.entries(run.versions ?? {})

@@ -105,7 +105,8 @@ class _Check:
 
     def _make_data(self) -> None:
         stages = RunStages(self._spec, self._recipe)
-        self._test = stages.stages[-1].data.test
+        data = stages.stages[-1].data
+        self._test = data.held_out if self._spec.early_stop and data.test is None else data.test
         for stage, first, last in stages.spans():
             found = batches.first_and_last(stage.batches, self._spec.seed)
             self._batches += zip((stage, stage), (first, last), found, strict=True)
