@@ -30,6 +30,7 @@ def check(
     ],
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
+    precision: options.PrecisionOption = None,
     metric: options.MetricOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -39,7 +40,7 @@ def check(
     CPU. Each violation is one sentence, and the exit code is then 2. A launch checks the recipe of a new run likewise.
     Every parameter of the recipe (`modtrain recipes`) is an option as well, such as --batch-size 4.
     """
-    result = _check(ctx, recipe, {"dataroot": dataroot, "metric": metric}, settings or [])
+    result = _check(ctx, recipe, {"dataroot": dataroot, "precision": precision, "metric": metric}, settings or [])
     if as_json:
         echo(json.dumps({"recipe": recipe, **asdict(result)}, indent=2))
     else:

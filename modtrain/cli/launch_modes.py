@@ -81,7 +81,7 @@ def unchecked(recipe: str) -> str:
     """What a dry run leaves out, in a sentence."""
     return (
         f"The recipe was not checked: `modtrain check {shlex.quote(recipe)}` checks it, with the same --set, "
-        "--dataroot and --metric, and so does a launch."
+        "--dataroot, --precision and --metric, and so does a launch."
     )
 
 

@@ -14,13 +14,15 @@ from modtrain.errors import Diverged, InputError, Preempted
 from modtrain.nets.adversarial_losses import gradient_penalty
 from modtrain.nets.full_precision import full_precision
 from modtrain.recipes.latent_translation import Params, recipe
+from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.nets_view import Nets
-from modtrain.scheduling.config import Config
+from modtrain.scheduling.config import Config, new_spec
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS
 from modtrain.storage.history import History
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 from modtrain.training.precision import autocast, check_precision
+from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.worker_process import work
 from tests.support.runs import finish, make_run, weights_of
 from tests.training.test_clipping import TEXT as CLIPPING
@@ -41,10 +43,12 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     return list(history.rows())
 
 
-def leave_after_each_batch(run: Run) -> None:
-    while not run.is_finished(run.modules):
+def finish_with_breaks(run: Run, count: int) -> None:
+    """Train with workers that leave after each of the first `count` batches."""
+    for _ in range(count):
         with contextlib.suppress(Preempted):
             work(run, run.modules, threads=1, leave_after_s=0.001)
+    finish(run)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -59,7 +63,7 @@ def test_a_run_in_a_lower_precision_learns_and_goes_on_bit_identically_with_weig
     whole, left = (make_run(tmp_path / name, tmp_path / "tiny.py", TINY, **values) for name in ("whole", "left"))
     assert Run.open(whole.path).spec.precision == precision
     finish(whole)
-    leave_after_each_batch(left)
+    finish_with_breaks(left, 1)
     assert weights_of(left) == weights_of(whole)
     assert {value.dtype for value in load(content(whole, "generator", WEIGHTS)).values()} == {torch.float32}
     first, *_, last = [row for row in rows_of(left) if row["module"] == "discriminator" and "loss" in row]
@@ -105,7 +109,7 @@ def test_the_gradient_is_clipped_after_it_was_unscaled(tmp_path: Path) -> None:
 def test_the_scale_of_the_loss_is_that_of_before_when_a_run_resumes(tmp_path: Path) -> None:
     whole = scaled_run(tmp_path, "")
     left = make_run(tmp_path / "left", tmp_path / "scaled.py", [["net"]], epochs=3, precision="float16")
-    leave_after_each_batch(left)
+    finish_with_breaks(left, 2)
     assert weights_of(left) == weights_of(whole)
 
 
@@ -143,6 +147,24 @@ def test_a_gradient_penalty_is_computed_in_float32_and_refuses_anything_else() -
             gradient_penalty(net(samples), samples)
         with full_precision():
             assert torch.equal(gradient_penalty(net(samples), samples), exact)
+
+
+def test_a_recipe_is_checked_in_the_precision_of_its_run(tmp_path: Path, tiny_recipe: Path) -> None:
+    text = tiny_recipe.read_text().replace(
+        "nets.discriminator(fakes(nets))", "nets.discriminator(fakes(nets)); gradient_penalty(on_real, on_real)"
+    )
+    path = tmp_path / "penalised.py"
+    path.write_text(text.replace("import torch\n", "import torch\nfrom modtrain.nets.adversarial_losses import *\n"))
+    sentences = {}
+    for precision in ("float32", "bfloat16", "float16"):
+        spec = new_spec(Config(recipe=str(path), precision=precision), load_recipe(str(path)), TINY)
+        sentences[precision] = check_recipe(spec, lambda findings: None).violations
+    assert sentences["float32"] == []
+    assert sentences["bfloat16"] == sentences["float16"]
+    (sentence,) = sentences["bfloat16"]
+    assert sentence.startswith(
+        "gradient_penalty needs logits in float32, not bfloat16: compute them, and the penalty, "
+    )
 
 
 def test_the_penalty_of_latent_translation_is_that_of_float32() -> None:
