@@ -34,8 +34,7 @@ class Stage:
     params: Callable[[Any], Any] = _unchanged
     """`params(params)` returns the Params of this stage, such as `replace(params, size=8)`.
 
-    Data, losses, optimizers, schedules and the options of modules get these; networks, memories and the `last` of
-    `Reads` those of the run.
+    Data, losses, optimizers, schedules and the options of modules get these; networks and memories those of the run.
     """
     trains: Sequence[str] | None = None
     """The modules that are trained; the others rest. None trains all of them."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
@@ -28,7 +28,7 @@ from modtrain.training.initialisation import initialise
 from modtrain.training.precision import autocast, loss_scale
 from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
-from modtrain.training.stages import RunStage
+from modtrain.training.stages import RunStage, most_versions
 
 SCHEDULE_POINTS = 100
 """Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
@@ -52,13 +52,13 @@ class Learner:
         """A context in which the loss is computed."""
         self.scale = loss_scale(run.spec.precision, device)
         """Scale of the loss where the precision needs one; modules that are trained together share theirs."""
-        self._set_params(params)
-        self.average = copy.deepcopy(self.net).requires_grad_(False) if self.decay else None
+        self.average: nn.Module | None = None
         self.averaged = 0
+        self._recipe = recipe
+        self._set_params(params)
         self.published_step = -1
         self._unchecked_states = 2
         self._formats = tuple(recipe.formats.values())
-        self.reads = recipe.reads([name], params)
         self.lineage: dict[str, dict[str, Any]] = {}
         self.require_grad(False)
         self.resting = False
@@ -69,8 +69,8 @@ class Learner:
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
-        counts = [recipe.reads([reader], params).get(name, 1) for reader in recipe.modules]
-        keep, ends = max([*counts, run.spec.max_staleness or 0]) + 2, run.spec.stage_ends(name)
+        count = max(most_versions(run.spec, recipe, [reader]).get(name, 1) for reader in recipe.modules)
+        keep, ends = max(count, run.spec.max_staleness or 0) + 2, run.spec.stage_ends(name)
         self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends)
 
     def _set_params(self, params: Any) -> None:
@@ -82,7 +82,10 @@ class Learner:
             group.setdefault("initial_lr", group["lr"])
         self.updates = resolve(self.module.updates, params, "updates", self.name)
         self.accumulate = resolve(self.module.accumulate, params, "accumulate", self.name)
+        self.reads = self._recipe.reads([self.name], params)
         self.decay = resolve(self.module.ema, params, "ema", self.name) or 0.0
+        if self.decay and self.average is None:
+            self.average = copy.deepcopy(self.net).requires_grad_(False)
         self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", self.name)
         self.clip_value = resolve(self.module.clip_value, params, "clip_value", self.name)
 

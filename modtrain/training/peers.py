@@ -20,6 +20,7 @@ from modtrain.storage.checkpoint import WEIGHTS, Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.run import Run
 from modtrain.training import serialization
+from modtrain.training.stages import most_versions
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class Peers:
             return freeze(build_network(name, module, params), module.frozen_mode).to(device)
 
         self._run = run
-        peers = {name: last for name, last in recipe.reads(modules, params).items() if name in recipe.trained}
+        peers = most_versions(run.spec, recipe, modules)
+        peers = {name: last for name, last in peers.items() if name in recipe.trained}
         self._unread = {name: _Unread() for name in run.modules if name not in peers and name not in modules}
         self._stage_epochs = 0
         """Epochs of the stages that every module of another worker has completed."""

@@ -97,6 +97,15 @@ class RunStages:
         return self.timeline.at_epoch(self._spec.end_epoch(modules))
 
 
+def most_versions(spec: RunSpec, recipe: Recipe, modules: Iterable[str]) -> dict[str, int]:
+    """The peers that these modules read, each with the most versions that they read of it in any stage."""
+    readers, most = list(modules), dict[str, int]()
+    for stage in spec.all_stages:
+        for peer, last in recipe.reads(readers, params_of(spec, recipe, stage)).items():
+            most[peer] = max(last, most.get(peer, 1))
+    return most
+
+
 def _draws(recipe: Recipe, params: Any, modules: Iterable[str]) -> int:
     """The batches that the modules of a stage need in a step: the most of any of them."""
     return max(_needed(recipe.modules[name], params, name) for name in modules)

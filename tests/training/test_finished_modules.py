@@ -57,6 +57,22 @@ def test_whatever_the_bound_a_stage_is_entered_when_every_module_has_completed_t
     assert [(each.epoch, each.step) for each in run.store("discriminator").history()][-2:] == [(2, 3), (3, 4)]
 
 
+def test_a_stage_may_read_more_versions_of_a_peer(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = staged_recipe(tmp_path / "staged.py", tiny_recipe)
+    text = recipe.read_text().replace(
+        'reads=("discriminator"', 'reads=(tiny.Reads("discriminator", last=lambda p: p.opponents)'
+    )
+    more = "params=lambda params: dataclasses.replace(params, opponents=2), trains=("
+    recipe.write_text(text.replace('trains=("generator"', f'{more}"generator"'))
+    run = make_run(tmp_path / "run", recipe, APART, params={"batches": 1}, epochs=3, peer_timeout_s=0.2)
+    with pytest.raises(PeerTimeout, match="for discriminator"):
+        finish(run, "generator")
+    for module in ("recogniser", "discriminator", "generator"):
+        finish(run, module)
+    used = [each.peers["discriminator"]["versions"] for each in run.store("generator").history() if each.step > 2]
+    assert used == [[2, 1], [2, 1]]
+
+
 def test_the_worker_of_a_finished_module_exits_and_is_not_started_again(tmp_path: Path, tiny_recipe: Path) -> None:
     values = {"batches": 2, "pause_s": 0.05}
     recipe = staged_recipe(tmp_path / "staged.py", tiny_recipe)

@@ -31,6 +31,7 @@ from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training.learner import Learner
 from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.stages import RunStage
+from modtrain.training.step_costs import step_costs
 from modtrain.training.worker_process import work
 from tests.support.command import typed
 from tests.support.runs import finish, make_run, weights_of
@@ -288,6 +289,17 @@ def test_a_run_is_evaluated_in_all_of_its_stages(tmp_path: Path, staged: Path) -
     assert [record.versions["recogniser"] for record in records] == [1, 2, 2, 2, 2]
     assert [record.versions["generator"] for record in records] == [0, 0, 1, 2, 3]
     assert [row["step"] for row in run.history() if row["module"] == "evaluation"] == [2, 4, 5, 6, 7]
+
+
+def test_the_cost_of_a_module_is_that_of_the_stages_that_train_it(
+    tmp_path: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.training.step_costs._median_s", lambda learner, nets, batches: learner.params.lr)
+    run = make_run(tmp_path / "run", staged, TOGETHER, params={"batches": 2}, epochs=6)
+    costs = step_costs(run, load_recipe(str(staged)))
+    assert costs == pytest.approx(
+        {"recogniser": 0.1 * 6 / 14, "generator": 0.01 * 8 / 14, "discriminator": 0.01 * 8 / 14}
+    )
 
 
 def test_the_check_of_a_recipe_trains_each_module_in_its_stages(tmp_path: Path, staged: Path) -> None:
