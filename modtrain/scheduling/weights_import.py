@@ -71,6 +71,8 @@ def _files(folder: Path, files: Mapping[str, WeightsFile], epoch: str, *, partia
     """The files of a folder by module; InputError where there are none, or not `partial` and not all."""
     if not re.fullmatch(r"\w+", epoch):
         raise InputError(f"--epoch {epoch} is not allowed; give {LATEST}, or the number in the names of the files.")
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; give the folder that it is in, {folder.absolute().parent}.")
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one with {files[next(iter(files))].at(epoch)}.")
     paths = {module: folder / file.at(epoch) for module, file in files.items()}

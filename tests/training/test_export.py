@@ -155,6 +155,11 @@ def with_another_depth(folder: Path) -> None:
     torch.save(published_generator(3, 6).state_dict(), folder / "latest_net_G_B.pth")
 
 
+def in_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
 @pytest.mark.parametrize(
     ("spoil", "options", "expected"),
     [
@@ -170,6 +175,7 @@ def with_another_depth(folder: Path) -> None:
         ),
         (lambda folder: None, ("--epoch", "../200"), "--epoch ../200 is not allowed; give latest, or the number"),
         (lambda folder: shutil.rmtree(folder), (), "There is no folder"),
+        (in_a_file, (), "is a file; give the folder that it is in"),
     ],
 )
 def test_what_cannot_be_imported_is_one_sentence_and_no_run(
