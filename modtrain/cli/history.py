@@ -154,7 +154,7 @@ def _split_columns(rows: list[dict[str, Any]], width: int) -> Iterator[list[str]
     first = [name for name in names if name in ("trial", "step", "epoch", "stage")]
     widths = {name: PAD + max([len(name), *(len(_cell(row, name)) for row in rows)]) for name in names}
     columns = list(first)
-    for name in names[len(first) :]:
+    for name in [name for name in names if name not in first]:
         if len(columns) > len(first) and sum(widths[each] for each in (*columns, name)) - PAD > width:
             yield columns
             columns = list(first)

@@ -116,7 +116,7 @@ class Worker:
                     self._between_steps()
             self._publish(full=True)
             self.progress.log_epoch(self.position)
-            if not self.is_finished:
+            if self.steps and not self.is_finished:  # a worker that rests has nothing to publish
                 self._exit_if_requested()
         else:
             self._ends_early()  # evaluates the last epoch

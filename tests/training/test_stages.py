@@ -195,6 +195,15 @@ def test_a_run_ends_bit_identical_where_each_batch_is_trained_by_a_worker_of_its
     assert weights_of(run) == weights_of(uninterrupted)
 
 
+def test_a_job_without_time_left_gets_through_the_stages_in_which_it_rests(tmp_path: Path, staged: Path) -> None:
+    placement = [["recogniser"], ["generator", "discriminator"]]
+    run = make_run(tmp_path / "run", staged, placement, params={"batches": 1}, epochs=6)
+    finish(run, "recogniser")
+    with pytest.raises(Preempted):
+        work(run, ["generator", "discriminator"], threads=1, leave_after_s=0.01)
+    assert published(run, "generator") == [(0, 0, False), (3, 5, False)]
+
+
 @pytest.mark.parametrize("step", [3, 6, 8])
 def test_a_worker_killed_inside_the_first_stage_or_at_its_end_goes_on_from_there_bit_identical(
     tmp_path: Path, uninterrupted: Run, step: int
@@ -258,7 +267,9 @@ def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, unin
         ("generator", "translate"),
         ("discriminator", "translate"),
     }
-    assert " recognise  " in typed("history", uninterrupted.path).out
+    table = typed("history", uninterrupted.path).out
+    assert [line.split().count("stage") for line in table.splitlines() if line.startswith("step")] == [1] * 3
+    assert " recognise  " in table
     planned = typed("launch", "--recipe", staged, "--root", tmp_path, "--epochs", 9, "--nodes", 1, "--dry-run").out
     assert "recognise: 3 epochs, trains recogniser" in planned
     longer = typed("launch", uninterrupted.path, "--epochs", 8, "--dry-run").out
