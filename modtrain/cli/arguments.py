@@ -193,4 +193,5 @@ def file_or_folder(
 
 
 def _ending_in(name: str, parameters: Sequence[str]) -> list[str]:
-    return [known for known in parameters if known == name or known.rpartition(".")[2] == name]
+    """The parameter of a name, whose dots may be typed as underscores or dashes, or all that end in it."""
+    return [known for known in parameters if name in (known, known.replace(".", "_"), known.rpartition(".")[2])]

@@ -115,6 +115,12 @@ def test_a_name_without_its_folder_or_its_ending_is_recognised(
     assert "Did you mean './my_gan.py'?" in type_("recipes", "my_gan").err
 
 
+def test_the_name_of_a_module_and_its_parameter_may_be_joined_by_a_dash(type_: Terminal, tmp_path: Path) -> None:
+    dry_run = ("--dry-run", "--no-check", "--root", tmp_path, "--nodes", 1)
+    result = type_("launch", "--recipe", PAINTING, *dry_run, "--painter-lr", "0.25")
+    assert [line.split()[:2] for line in result.out.splitlines() if "(default" in line] == [["painter.lr", "0.25"]]
+
+
 def test_a_dry_run_says_what_would_happen_and_creates_nothing(type_: Terminal, in_empty_folder: Path) -> None:
     words = ["launch", "--recipe", PAINTING, "--dry-run", "--n_epochs", "7", "--exchange_every=4", "--nodes", "1"]
     result = type_(*words, "--lr", "5e-4", "--no-flip", "--bold", "--batch_size", "3", "--set", "critic.lr=0.125")
