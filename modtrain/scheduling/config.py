@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -137,6 +138,10 @@ class Config(BaseModel):
                 "'psnr,window=20,patience=30', or none."
             )
         return EarlyStop(**value)
+
+    @field_serializer("early_stop")
+    def _as_values(self, rule: EarlyStop | str | None) -> dict[str, Any] | str | None:
+        return asdict(rule) if isinstance(rule, EarlyStop) else rule
 
     @field_validator("track", mode="before")
     @classmethod

@@ -60,12 +60,12 @@ class Pins:
 
 
 def _best(run: Run) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """The best versions of a run, each with what they are best by."""
-    with contextlib.suppress(InputError):  # nothing was measured yet
-        yield "best", best_versions(run, None)[0]
+    """The best versions of a run, each with what they are best by; the last one is the reason of what is both."""
     outcome = run.early_stop_outcome()
     if outcome is not None and outcome.best_single is not None:
         yield "best single epoch", outcome.best_single.versions
+    with contextlib.suppress(InputError):  # nothing was measured yet
+        yield "best", best_versions(run, None)[0]
 
 
 def _named(checkpoint: Checkpoint, module: str) -> list[int]:

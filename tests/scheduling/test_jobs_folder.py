@@ -206,8 +206,9 @@ def test_a_study_of_pix2pix_has_the_papers_trials_and_trains_its_first_one(
     assert ROOT / named == path
     tiny = {"load_size": 24, "crop_size": 24, "generator.levels": 3, "generator.width": 2, "discriminator.width": 2}
     small = [word for name, value in tiny.items() for word in ("--set", f"{name}={value}")]
-    where = ("--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--epochs", "2", "--dry-run")
-    in_process(verb, path, *options, *small, *where)
+    short = ("--epochs", "4", "--early-stop", "psnr,window=1,patience=1")
+    where = ("--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--dry-run")
+    in_process(verb, path, *options, *small, *short, *where)
     sweep = Sweep.open(tmp_path / options[-1])
     assert [sweep.values(trial) for trial in range(sweep.spec.trials)] == STUDIES[path]
     in_process("trial", sweep.path, "--task", "0")

@@ -12,12 +12,15 @@ import pytest
 from modtrain.dashboard.page_data import Source
 from modtrain.errors import InputError
 from modtrain.monitoring.status import build_status
-from modtrain.scheduling.config import Config
+from modtrain.scheduling import standalone_worker
+from modtrain.scheduling.config import Config, read_config
 from modtrain.scheduling.run_plan import find_target, plan_run
+from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
+from modtrain.sweeps.sweep import Sweep, new_sweep
 from modtrain.training import evaluation_points
 from modtrain.training.evaluation import final_evaluation
 from modtrain.training.inference import load
@@ -237,3 +240,14 @@ def test_a_rule_of_the_recipe_that_cannot_act_in_so_few_epochs_is_said_and_no_er
     ]
     off = plan_run(find_target(Config(recipe=str(recipe), root=str(tmp_path), early_stop="none")))
     assert (off.run.spec.early_stop, list(off.notes)) == (None, [])
+
+
+def test_a_sweep_gives_its_trials_the_rule(tmp_path: Path, peaked: Path) -> None:
+    config = Config(recipe=str(peaked), epochs=30, early_stop=STOPS["early_stop"], params={"batches": 1})
+    sweep = Sweep.create(tmp_path / "sweep", new_sweep(config, {"lr": [0.01]}, metric="score"))
+    trial = sweep.begin(0)
+    assert trial.spec.early_stop == EarlyStop("score", 3, 4)
+    standalone_worker.train(trial, trial.modules, threads=1)
+    result = sweep.trial(0)
+    assert (result.state, result.result) == ("finished", 10 - abs(20 - 7)), "it is ranked by its best versions"
+    assert read_config(None, sweep.spec.config).model_dump()["early_stop"]["window"] == 3
