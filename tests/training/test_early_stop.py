@@ -44,14 +44,14 @@ def optimizer(""",
     "    on_real, on_fake = ": """    nets.discriminator.steps += 1
     on_real, on_fake = """,
     "nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))": "Judge()",
-    "description=": "test=20, valid=6, description=",
+    "description=": "test=20, valid=3, description=",
 }
-STOPS = {"params": {"batches": 1}, "epochs": 30, "early_stop": "score,window=3,patience=4"}
+STOPS = {"params": {"batches": 1}, "epochs": 30, "early_stop": "score,window=3,patience=2"}
 
 
 @pytest.fixture(scope="module")
 def peaked(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
-    """The tiny recipe with a score that is highest after epoch 6 on validation data, after epoch 20 on test data."""
+    """The tiny recipe with a score that is highest after epoch 3 on validation data, after epoch 20 on test data."""
     text = tiny_recipe.read_text()
     for old, new in CHANGES.items():
         assert old in text
@@ -70,22 +70,22 @@ def ends(run: Run) -> dict[str, tuple[int, bool]]:
 def test_it_stops_where_the_mean_has_not_become_better_on_the_validation_data(tmp_path: Path, peaked: Path) -> None:
     run = make_run(tmp_path / "run", peaked, JOINT, **STOPS)
     finish(run)
-    assert ends(run) == dict.fromkeys(run.modules, (11, True))
-    assert [record.epoch for record in read_evaluations(run.validations_path)] == list(range(1, 12))
+    assert ends(run) == dict.fromkeys(run.modules, (6, True))
+    assert [record.epoch for record in read_evaluations(run.validations_path)] == list(range(1, 7))
     outcome = run.early_stop_outcome()
     assert outcome is not None
     assert outcome.best is not None
-    assert (outcome.best.epoch, outcome.stopped_at) == (7, 11)
+    assert (outcome.best.epoch, outcome.stopped_at) == (4, 6)
     status = build_status(read_snapshot(run))
     assert (status["state"], status["progress"]) == ("finished", 1.0)
     assert status["early_stop"]["says"] == (
-        "Stopped early at epoch 11: no better mean for 4 epochs. Best at epoch 7, by the mean of score over 3 epochs "
-        "(9.3333); the best single epoch is 6 (10)."
+        "Stopped early at epoch 6: no better mean for 2 epochs. Best at epoch 4, by the mean of score over 3 epochs "
+        "(9.3333); the best single epoch is 3 (10)."
     )
     versions = run.store("generator").versions()
     finish(run)
     assert run.store("generator").versions() == versions, "it is finished"
-    with pytest.raises(InputError, match="has stopped early, at epoch 11"):
+    with pytest.raises(InputError, match="has stopped early, at epoch 6"):
         plan_run(find_target(Config(root=str(tmp_path), name="run", epochs=60), named_by_folder=True))
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_anywhere_stops_at_the_same_epoch_with_the_same_wei
     while not killed.is_finished(killed.modules):
         with contextlib.suppress(KeyboardInterrupt):
             finish(killed)
-    assert len(kills) >= 11
+    assert len(kills) >= 6
     assert ends(killed) == ends(whole)
     assert weights_of(killed) == weights_of(whole)
     first, second = (read_evaluations(run.validations_path) for run in (whole, killed))
@@ -151,7 +151,7 @@ def test_apart_the_others_leave_as_well_and_a_stage_before_the_last_one_does_not
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"epochs": 7}, "A run of 7 epochs cannot stop early: that takes a window of 3 epochs and a patience of 4"),
+        ({"epochs": 5}, "A run of 5 epochs cannot stop early: that takes a window of 3 epochs and a patience of 2"),
         ({"early_stop": {"metric": "score", "windo": 3}}, "early_stop = .* is not allowed"),
         ({"early_stop": "score,windo=3"}, "Did you mean 'window'"),
     ],
@@ -176,17 +176,17 @@ def test_the_best_versions_survive_and_are_evaluated_applied_and_loaded_as_best(
     run = make_run(tmp_path / "run", peaked, JOINT, **STOPS)
     finish(run)
     store = run.store("generator")
-    assert [store.meta(version).epoch for version in store.versions()] == [6, 7, 10, 11, 11]
+    assert [store.meta(version).epoch for version in store.versions()] == [3, 4, 5, 6, 6]
     assert json.loads((run.module_path("generator") / "pins.json").read_text()) == {
-        "6": "best single epoch",
-        "7": "best",
+        "3": "best single epoch",
+        "4": "best",
     }
-    assert {checkpoint.epoch for checkpoint in load(run, best=True).checkpoints.values()} == {7}
+    assert {checkpoint.epoch for checkpoint in load(run, best=True).checkpoints.values()} == {4}
     judged = json.loads(typed("evaluate", run.path, "--best", "--json", "--device", "cpu").out)
-    assert (judged["epochs"], judged["metrics"]["score"]) == ({"generator": 7, "discriminator": 7}, 10 - abs(20 - 7))
+    assert (judged["epochs"], judged["metrics"]["score"]) == ({"generator": 4, "discriminator": 4}, 10 - abs(20 - 4))
     final = final_evaluation(run)
     assert final is not None
-    assert final.epoch == 7, "early stopping gives the best versions"
+    assert final.epoch == 4, "early stopping gives the best versions"
 
 
 def test_pins_are_the_best_and_what_these_and_last_ones_were_trained_against(tmp_path: Path, tiny_recipe: Path) -> None:
@@ -211,17 +211,17 @@ def test_pins_are_the_best_and_what_these_and_last_ones_were_trained_against(tmp
 
 
 def test_every_view_has_the_validations_and_what_they_decided(tmp_path: Path, peaked: Path) -> None:
-    run = make_run(tmp_path / "run", peaked, JOINT, **STOPS, evaluate_every=5)
+    run = make_run(tmp_path / "run", peaked, JOINT, **STOPS, evaluate_every=2)
     finish(run)
     rows = [row for row in run.history() if row["module"] == "evaluation"]
-    assert [(row["epoch"], row["score"]) for row in rows if "score" in row] == [(5, -5.0), (10, 0.0)]
+    assert [(row["epoch"], row["score"]) for row in rows if "score" in row] == [(2, -8.0), (4, -6.0), (6, -4.0)]
     validated = {row["epoch"]: row["valid.score"] for row in rows if "valid.score" in row}
-    assert validated == {epoch: 10.0 - abs(6 - epoch) for epoch in range(1, 12)}
+    assert validated == {epoch: 10.0 - abs(3 - epoch) for epoch in range(1, 7)}
     page = Source(tmp_path).run("run")
-    assert page["run"]["early_stop"]["says"].startswith("Stopped early at epoch 11: ")
+    assert page["run"]["early_stop"]["says"].startswith("Stopped early at epoch 6: ")
     curves = {curve["name"]: curve["value"] for curve in page["curves"] if curve["module"] == "evaluation"}
-    assert (curves["score"], curves["valid.score"]) == ([-5.0, 0.0], list(validated.values()))
-    assert "Stopped early at epoch 11: " in typed("status", run.path).out
+    assert (curves["score"], curves["valid.score"]) == ([-8.0, -6.0, -4.0], list(validated.values()))
+    assert "Stopped early at epoch 6: " in typed("status", run.path).out
     assert page["time"][0]["evaluation"] >= 0
 
 
@@ -246,8 +246,8 @@ def test_a_sweep_gives_its_trials_the_rule(tmp_path: Path, peaked: Path) -> None
     config = Config(recipe=str(peaked), epochs=30, early_stop=STOPS["early_stop"], params={"batches": 1})
     sweep = Sweep.create(tmp_path / "sweep", new_sweep(config, {"lr": [0.01]}, metric="score"))
     trial = sweep.begin(0)
-    assert trial.spec.early_stop == EarlyStop("score", 3, 4)
+    assert trial.spec.early_stop == EarlyStop("score", 3, 2)
     standalone_worker.train(trial, trial.modules, threads=1)
     result = sweep.trial(0)
-    assert (result.state, result.result) == ("finished", 10 - abs(20 - 7)), "it is ranked by its best versions"
+    assert (result.state, result.result) == ("finished", 10 - abs(20 - 4)), "it is ranked by its best versions"
     assert read_config(None, sweep.spec.config).model_dump()["early_stop"]["window"] == 3
