@@ -67,7 +67,7 @@ class GeneratorParams:
         default=10.0, description="weight of the recognition loss; 0: no recogniser, as for data without labels"
     )
     opponents: Count = Field(default=3, description="newest discriminator versions whose verdicts are averaged")
-    lr: Positive = Field(default=1e-3, description="learning rate of Adam (the paper's: 2e-4)")
+    lr: Positive = Field(default=2e-3, description="learning rate of Adam (the paper's: 2e-4)")
     beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
@@ -75,9 +75,9 @@ class GeneratorParams:
 class DiscriminatorParams:
     """The discriminator and how it is trained."""
 
-    width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
+    width: Count = Field(default=8, description="channels of the first layer (64: the paper's size)")
     gan_mode: GanMode = Field(default="vanilla", description="lsgan, vanilla or hinge, for both sides")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
+    lr: Positive = Field(default=1e-4, description="learning rate of Adam (the paper's: 2e-4)")
     beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
@@ -294,7 +294,7 @@ recipe = Recipe(
     evaluate=evaluate,
     formats={"pix2pix": authors_files},
     primary_metric="psnr",
-    epochs=10,
+    epochs=20,
     exchange_every=25,
     max_staleness=0,
 )

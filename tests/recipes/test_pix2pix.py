@@ -106,6 +106,20 @@ def test_the_losses_have_the_values_of_the_papers_equations(pixel_loss: str, dis
     assert judged == pytest.approx((math.log(1 + math.exp(-real)) + math.log(1 + math.exp(fake))) / 2)
 
 
+@pytest.mark.parametrize("module", ["generator", "discriminator"])
+def test_a_loss_is_the_mean_over_the_images_so_that_replicas_can_average_their_parts(
+    module: str, batch: dict[str, Tensor]
+) -> None:
+    params = params_of({})
+    nets = nets_of(params, {"generator": Times(0.7), "discriminator": Judge(), "recogniser": Known()})
+    parts = []
+    for images in (batch, *({name: value[[number]] for name, value in batch.items()} for number in range(2))):
+        nets.forget()
+        parts.append(loss_of(module, nets, images, params))
+    whole, one, other = parts
+    assert whole == pytest.approx({name: (one[name] + other[name]) / 2 for name in whole}, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("module", "gan_mode"),
     [("recogniser", "vanilla"), *itertools.product(("generator", "discriminator"), get_args(GanMode))],
