@@ -115,6 +115,7 @@ class Refused:
     def __init__(self) -> None:
         self.error: OSError | None = OSError(errno.ENOSPC, "No space left on device")
         self.attempts: list[bool] = []
+        self.publisher = SimpleNamespace(pin=lambda pins: None)
 
     def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
         self.attempts.append(full)
