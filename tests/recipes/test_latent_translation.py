@@ -176,9 +176,13 @@ def test_the_term_of_the_statistics_counts_with_its_weight_and_without_one_costs
 def test_a_joint_run_that_leaves_after_each_batch_draws_the_same_filters_and_ends_bit_identical(
     tmp_path: Path, photographs: Path
 ) -> None:
-    small = SMALL | {"load_size": 24, "crop_size": 24, "batch_size": 2}
+    settings = {
+        "params": SMALL | {"load_size": 24, "crop_size": 24, "batch_size": 2},
+        "dataroot": photographs,
+        "epochs": 3,
+    }
     whole, left = (
-        make_run(tmp_path / name, "latent-translation", [list(recipe.modules)], params=small, dataroot=photographs)
+        make_run(tmp_path / name, "latent-translation", [list(recipe.modules)], **settings)
         for name in ("whole", "left")
     )
     finish(whole)
