@@ -60,11 +60,6 @@ class EarlyStop:
                 raise InputError(f"{name} = {value!r} of early_stop is not allowed; give a number.") from None
         return EarlyStop(metric, **values)
 
-    @property
-    def earliest(self) -> int:
-        """The first epoch at which a run can end."""
-        return self.window + self.patience
-
 
 @dataclass(frozen=True)
 class Best:

@@ -103,7 +103,7 @@ class Worker:
         self._start(tracking)
         self._publish(full=True)  # version 0, or after a resume the fence against the worker that was here before
         for epoch in range(self.position.epoch, self.end.epoch):
-            if self._ends_early():
+            if self._evaluate_epoch():
                 self.publishing.ends_early = True
                 self._publish(full=True)
                 break
@@ -119,11 +119,11 @@ class Worker:
             if self.steps and not self.is_finished:  # a worker that rests has nothing to publish
                 self._exit_if_requested()
         else:
-            self._ends_early()  # evaluates the last epoch
+            self._evaluate_epoch()
         self._finish_publishing()
 
-    def _ends_early(self) -> bool:
-        """Evaluate what is due after an epoch; whether early stopping ends the run."""
+    def _evaluate_epoch(self) -> bool:
+        """Evaluate what is due after an epoch, and return whether early stopping ends the run."""
         with self.timer.during("evaluation"):
             return self.evaluations.after_epoch(self.position.epoch)
 
