@@ -15,7 +15,7 @@ from typing import Any
 from modtrain.data.base import Data
 from modtrain.errors import ModtrainError, message_of
 from modtrain.recipes.base import Recipe
-from modtrain.recipes.loading import data_of, params_of
+from modtrain.recipes.loading import params_of
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, tracking_of
@@ -88,7 +88,8 @@ class EvaluationPoints:
                 if self._tracking is None:
                     self._tracking = self._open.enter_context(tracking_of(self._run))
                 if self._data is None:
-                    self._data = self._find_data()
+                    # The run's own parameters, which a stage may not have.
+                    self._data = self._stages.data_with(params_of(self._run.spec, self._recipe))
                 if validates and self._validation is None:
                     self._validation = self._data.held_out
                 test = self._validation if validates else self._data.test
@@ -101,12 +102,6 @@ class EvaluationPoints:
             record_failure(self._run, error)
             is_known = isinstance(error, ModtrainError | OSError)
             log.warning("The evaluation failed: %s", message_of(error), exc_info=not is_known)
-
-    def _find_data(self) -> Data:
-        """The data of the run's own parameters, which a stage may not have."""
-        params = params_of(self._run.spec, self._recipe)
-        same = next((stage.data for stage in self._stages.stages if stage.params == params), None)
-        return same or data_of(self._run.spec, self._recipe, params)
 
     def _step_of(self, module: str, epoch: int) -> int:
         """The step of the version that a module has after an epoch: an earlier one where it rests."""

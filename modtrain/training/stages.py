@@ -50,22 +50,26 @@ class RunStages:
     """
 
     def __init__(self, spec: RunSpec, recipe: Recipe) -> None:
-        self._spec = spec
+        self._spec, self._recipe = spec, recipe
         self.stages: list[RunStage] = []
         for stage in spec.all_stages:
             params = params_of(spec, recipe, stage)
-            same = next((other.data for other in self.stages if other.params == params), None)
             self.stages.append(
                 RunStage(
                     name=stage.name,
                     trains=frozenset(stage.trains),
                     fresh_optimizers=stage.fresh_optimizers,
                     params=params,
-                    data=same or data_of(spec, recipe, params),
+                    data=self.data_with(params),
                     draws=_draws(recipe, params, stage.trains),
                 )
             )
         self.timeline = Timeline.of(spec, [stage.steps_per_epoch for stage in self.stages])
+
+    def data_with(self, params: Any) -> Data:
+        """The data of these parameters; that of a stage which has the same ones."""
+        same = next((stage.data for stage in self.stages if stage.params == params), None)
+        return same or data_of(self._spec, self._recipe, params)
 
     def at(self, epoch: int) -> RunStage:
         """The stage of an epoch; the last one from the end of the run on."""

@@ -28,7 +28,7 @@ from modtrain.training.fixed_modules import fixed_peers
 from modtrain.training.learner import Learner, choose_device
 from modtrain.training.precision import on_any_cpu
 from modtrain.training.stages import RunStages
-from modtrain.training.train_step import batches_of, start_step, to_device, train_step
+from modtrain.training.train_step import batches_of, nets_of, start_step, to_device, train_step
 
 STEPS = 3
 """Measured steps of each module, after one that is not measured."""
@@ -44,12 +44,8 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
         run = replace(run, spec=run.spec.model_copy(update={"precision": on_any_cpu(run.spec.precision)}))
     learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.trained]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
-    nets = Nets(
-        {t.name: [t.net] * most_versions for t in learners}
-        | fixed_peers(run.spec, recipe, params, recipe.trained, device),
-        {t.name: t.reads for t in learners},
-        {t.name: t.memory for t in learners},
-    )
+    fixed = fixed_peers(run.spec, recipe, params, recipe.trained, device)
+    nets = nets_of(learners, fixed, versions=most_versions)
     stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.trained, 0.0)
     for stage, first, last in stages.spans():
         with closing(stage.batches.epoch(first.epoch, seed=0)) as epoch:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modtrain.data.base import Batch
 from modtrain.errors import Diverged
@@ -17,6 +17,15 @@ from modtrain.recipes.nets_view import Nets
 from modtrain.training.learner import Learner
 from modtrain.training.precision import finite_of
 from modtrain.training.timeline import Position
+
+
+def nets_of(learners: Sequence[Learner], others: Mapping[str, Sequence[nn.Module]], *, versions: int = 1) -> Nets:
+    """The live networks of learners, each as so many `versions`, with those of other modules, for their losses."""
+    return Nets(
+        {learner.name: [learner.net] * versions for learner in learners} | dict(others),
+        {learner.name: learner.reads for learner in learners},
+        {learner.name: learner.memory for learner in learners},
+    )
 
 
 def start_step(nets: Nets, position: Position) -> None:

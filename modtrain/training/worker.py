@@ -42,7 +42,7 @@ from modtrain.training.shutdown import Shutdown
 from modtrain.training.stages import RunStages
 from modtrain.training.timing import PhaseTimer
 from modtrain.training.trackers.base import Tracking
-from modtrain.training.train_step import batches_of, start_step, to_device, train_step
+from modtrain.training.train_step import batches_of, nets_of, start_step, to_device, train_step
 
 log = logging.getLogger(__name__)
 
@@ -282,6 +282,4 @@ class Worker:
         return found
 
     def _build_nets(self) -> Nets:
-        live = {learner.name: [learner.net] for learner in self.learners} | self.fixed
-        lasts = {learner.name: learner.reads for learner in self.learners}
-        return Nets({**live, **self.peers.nets()}, lasts, {learner.name: learner.memory for learner in self.learners})
+        return nets_of(self.learners, {**self.fixed, **self.peers.nets()})

@@ -1,4 +1,4 @@
-"""Modules that are never trained: their weights come from a file or another run, and whoever reads them builds them."""
+"""Modules that are never trained: each worker that reads one builds it, with weights of a file or another run."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from modtrain.training.recipe_check import batches, steps
 from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
 from modtrain.training.stages import RunStage, RunStages
 from modtrain.training.timeline import Position
-from modtrain.training.train_step import start_step
+from modtrain.training.train_step import nets_of, start_step
 
 
 def check_recipe(spec: RunSpec, report: Callable[[Findings], None]) -> Findings:
@@ -68,11 +68,7 @@ class _Check:
         if self.findings.violations:
             return
         most = max([1, *(last for learner in self._learners for last in learner.reads.values())])
-        nets = Nets(
-            {t.name: [t.net] * most for t in self._learners} | {name: [net] for name, net in self._fixed.items()},
-            {t.name: t.reads for t in self._learners},
-            {t.name: t.memory for t in self._learners},
-        )
+        nets = nets_of(self._learners, {name: [net] for name, net in self._fixed.items()}, versions=most)
         for learner in self._learners:
             if self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner)):
                 continue  # it would fail again
@@ -82,10 +78,10 @@ class _Check:
         if not self.findings.violations:
             for learner in self._learners:
                 self._check(f"saving and loading {learner.name}", partial(_save_and_load, learner))
-        nets_of = {t.name: t.average or t.net for t in self._learners} | self._fixed
-        for name, net in nets_of.items():
+        networks = {t.name: t.average or t.net for t in self._learners} | self._fixed
+        for name, net in networks.items():
             self._check(f"`settle` of {name}", partial(self._settle, name, net))
-        if len(self._trained) < len(nets_of):
+        if len(self._trained) < len(networks):
             return
         if self._recipe.evaluate is not None:
             self._check("`evaluate`", partial(confirmed, self._evaluate))
