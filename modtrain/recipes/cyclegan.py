@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,15 +40,11 @@ from modtrain.nets.image_pool import ImagePool
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.resnet_generator import ResnetGenerator
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 
-OPTIONS = ConfigDict(extra="forbid")
 Domain = Literal["a", "b"]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -86,7 +82,7 @@ class Params(UnpairedParams):
     """All parameters. The defaults are those of the built-in demo."""
 
     direction: Literal["AtoB", "BtoA"] = Field(default="AtoB", description="what `apply` and the metrics translate")
-    decay_from: Annotated[float, Field(ge=0, le=1)] = Field(
+    decay_from: Share = Field(
         default=0.5, description="share of the run after which the learning rates fall linearly to 0"
     )
     generator: GeneratorParams = GeneratorParams()
@@ -178,7 +174,7 @@ def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorP
 
 def schedule(progress: float, params: Params) -> float:
     """Factor on the learning rates: 1, from `decay_from` on linearly to 0 at the end (section 7.1)."""
-    return min(1.0, (1 - progress) / max(1 - params.decay_from, 1e-9))
+    return linear_decay(progress, decay_from=params.decay_from)
 
 
 def domains(params: Params) -> tuple[Domain, Domain]:

@@ -26,10 +26,10 @@ As in the article, workers exchange at the ends of epochs: eight opponents then 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,16 +59,11 @@ from modtrain.nets.layers import (
 )
 from modtrain.nets.sliced_wasserstein import sliced_wasserstein
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.nets_view import Nets
 
 Deviation = Literal["l1", "l2"]
 Penalty = Literal["none", "r1", "r1+r2"]
-OPTIONS = ConfigDict(extra="forbid")
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -234,7 +229,7 @@ def schedule(progress: float, p: Trained) -> float:
     """Factor on a learning rate: 0 before `starts_at`, then 1, from `decay_from` on linearly to 0 at `finished_at`."""
     if progress < p.starts_at:
         return 0.0
-    return max(0.0, min(1.0, (p.finished_at - progress) / max(p.finished_at - p.decay_from, 1e-9)))
+    return linear_decay(progress, decay_from=p.decay_from, finished_at=p.finished_at)
 
 
 def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
@@ -41,15 +41,11 @@ from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple
 from modtrain.nets.recogniser import Recogniser
 from modtrain.nets.unet import UnetGenerator
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
+from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.stages import Stage
 
-OPTIONS = ConfigDict(extra="forbid")
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
@@ -105,7 +101,7 @@ class Params:
     direction: Literal["AtoB", "BtoA"] = Field(default="AtoB", description="which image is given, which is wanted")
     held_out: Literal["test", "val"] = Field(default="test", description="folder of the pairs to evaluate on")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
-    decay_from: Annotated[float, Field(ge=0, le=1)] = Field(
+    decay_from: Share = Field(
         default=0.5, description="share of the run after which the learning rates fall linearly to 0"
     )
     generator: GeneratorParams = GeneratorParams()
@@ -196,7 +192,7 @@ def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorP
 
 def schedule(progress: float, params: Params) -> float:
     """Factor on the learning rates: 1, from `decay_from` on linearly to 0 at the end, as in the authors' code."""
-    return min(1.0, (1 - progress) / max(1 - params.decay_from, 1e-9))
+    return linear_decay(progress, decay_from=params.decay_from)
 
 
 def stages(params: Params) -> list[Stage]:
