@@ -33,18 +33,18 @@ class WorkerLines:
             modules = sorted(
                 (status["modules"][name] for name in worker["modules"]), key=lambda module: module["rests"]
             )
-            yield worker_line(worker, modules[0])
+            yield worker_line(status, worker, modules[0]["losses"].get("loss"))
 
 
-def worker_line(worker: Mapping[str, Any], module: Mapping[str, Any]) -> str:
-    """What a worker does, as one line."""
+def worker_line(status: Status, worker: Mapping[str, Any], loss: float | None) -> str:
+    """What a worker does, as one line; epochs and steps are those of the run, also of a worker that leaves earlier."""
     name = "+".join(worker["modules"])
     if worker["state"] not in ("running", "waiting", "resting"):
         return f"{name:<28}  {worker['state']}"
-    state = f"waiting for {worker['waiting_for']}" if worker["state"] == "waiting" else worker["state"]
-    parts = [state, f"epoch {module['epoch']}/{module['epochs']}", f"step {module['step']}/{module['steps'] or '?'}"]
+    parts = [f"waiting for {worker['waiting_for']}" if worker["state"] == "waiting" else worker["state"]]
+    parts += [f"stage {worker['stage']}"] if worker["stage"] else []
+    parts += [f"epoch {worker['epoch']}/{status['epochs']}", f"step {worker['step']}/{status['steps'] or '?'}"]
     parts += [terminal.rate(worker["steps_per_s"])] if worker["steps_per_s"] else []
     parts += [f"{terminal.clock(worker['left_s'])} left"] if worker["left_s"] is not None else []
-    loss = module["losses"].get("loss")
     parts += [f"loss {terminal.number(loss)}"] if loss is not None else []
     return f"{name:<28}  {', '.join(parts)}"

@@ -13,7 +13,7 @@ from modtrain.storage import early_stop
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.early_stop import Outcome
 from modtrain.storage.json_lines import Line, integer
-from modtrain.storage.run import Run
+from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import ModuleSnapshot, RunSnapshot
 from modtrain.storage.run_state import LIVE, RunState, failed_worker, run_state, worker_states
 
@@ -41,7 +41,8 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "progress": 1.0 if state == "finished" else min(module["progress"] for module in modules.values()),
         "epoch": epoch,
         "epochs": run.spec.epochs,
-        "stage": run.spec.stage_at(epoch).name if run.spec.stages else None,
+        "steps": _steps(snapshot, modules),
+        "stage": _stage(run.spec, epoch),
         "left_s": _left_s(workers, states) if run.spec.is_last_stage(epoch) else None,
         "evaluation_failure": vars(snapshot.evaluation_failure) if snapshot.evaluation_failure else None,
         "early_stop": early_stop_status(run),
@@ -106,10 +107,14 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
     report, job = snapshot.modules[modules[0]].report, snapshot.jobs.get(number)
     blame = snapshot.stop.reason if snapshot.stop and failed_worker(snapshot) == number else None
     ages = [age for module in modules if (age := _age_s(snapshot.modules[module])) is not None]
+    epoch, step = max(_position(snapshot.modules[module]) for module in modules)
     values: dict[str, Any] = {
         "worker": number,
         "modules": modules,
         "state": state,
+        "epoch": epoch,
+        "step": step,
+        "stage": _stage(snapshot.run.spec, epoch),
         "host": report.process.host,
         "pid": report.process.pid,
         "job": job.ids[-1] if job and job.ids and state == "queued" else report.job,
@@ -153,6 +158,16 @@ def _module(snapshot: RunSnapshot, module: str, of_worker: RunState) -> dict[str
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
         "damaged": list(own.damaged),
     }
+
+
+def _steps(snapshot: RunSnapshot, modules: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Steps of the whole run: a worker whose modules are finished earlier reports fewer. None where none is known."""
+    epochs = snapshot.run.spec.epochs
+    return max((each["steps"] for each in modules.values() if each["epochs"] == epochs and each["steps"]), default=None)
+
+
+def _stage(spec: RunSpec, epoch: int) -> str | None:
+    return spec.stage_at(epoch).name if spec.stages else None
 
 
 def _position(module: ModuleSnapshot) -> tuple[int, int]:

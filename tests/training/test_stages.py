@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from modtrain.cli.worker_lines import WorkerLines
 from modtrain.data.base import Data
 from modtrain.errors import InputError, Preempted
 from modtrain.monitoring.status import build_status
@@ -24,6 +25,7 @@ from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import STATE, WEIGHTS
 from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.history import History
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run, RunSpec
@@ -274,6 +276,36 @@ def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, unin
     assert "recognise: 3 epochs, trains recogniser" in planned
     longer = typed("launch", uninterrupted.path, "--epochs", 8, "--dry-run").out
     assert "Trains to epoch 8 instead of 6. They are of its last stage, translate." in " ".join(longer.split())
+
+
+@pytest.mark.parametrize(
+    ("placement", "steps", "lines"),
+    [
+        (TOGETHER, [14], ["recogniser+generator+discriminator  running, stage recognise, epoch 1/6, step 4/14"]),
+        (
+            [["recogniser"], ["generator", "discriminator"]],
+            [6, 14],
+            [
+                "recogniser                    running, stage recognise, epoch 1/6, step 4/14",
+                "generator+discriminator       resting, stage recognise, epoch 0/6, step 0/14",
+            ],
+        ),
+    ],
+)
+def test_the_line_of_a_worker_has_epochs_and_steps_of_the_run_and_its_stage(
+    tmp_path: Path, uninterrupted: Run, placement: list[list[str]], steps: list[int], lines: list[str]
+) -> None:
+    run = Run.open(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    run = run.replace_spec(run.spec.model_copy(update={"placement": placement}))
+    shutil.rmtree(run.path / "modules")
+    run.make_module_folders(run.modules)
+    with contextlib.ExitStack() as stack:
+        for number, (modules, count) in enumerate(zip(placement, steps, strict=True)):
+            first = (
+                {"state": "resting", "epoch": 0, "step": 0} if number else {"state": "running", "epoch": 1, "step": 4}
+            )
+            stack.enter_context(Heartbeat(map(run.heartbeat_path, modules), **first, steps=count))
+        assert list(WorkerLines().due(build_status(read_snapshot(run)))) == lines
 
 
 def test_more_epochs_of_a_finished_run_belong_to_its_last_stage(tmp_path: Path, uninterrupted: Run) -> None:
