@@ -1,1 +1,1 @@
-"""The built-in data sets: rendered apples and oranges, and twelve cultivars as thermal pictures and in colour."""
+"""The built-in data sets: apples and oranges, cultivars as thermal pictures and in colour, eight labelled classes."""

@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modtrain.data.fruits import rendering
-from modtrain.data.fruits.rendering import Array, Layer, Scenes, Surface, rgb
-
-RGB = tuple[float, float, float]
+from modtrain.data.fruits.rendering import RGB, Array, Layer, Scenes, Surface, rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +121,7 @@ def fruit(scenes: Scenes, labels: NDArray[np.int64], surface: Surface) -> Fruit:
     """The fruit in each scene of `of_cultivars`, of the cultivars numbered `labels` (N,)."""
     distance, normal = rendering.sphere(surface, _outline(labels, surface))
     dents = _spots(labels, surface)
-    stalk = np.exp(-((surface.x / 0.34) ** 2) - ((surface.y - 0.70) / 0.17) ** 2)
-    bend = np.concatenate([surface.x / 0.34, (surface.y - 0.70) / 0.20, np.zeros_like(surface.x)], 1)
-    normal = rendering.unit_vectors(normal - 1.3 * stalk * bend)
+    stalk, normal = rendering.with_hollow(normal, surface)
     spots = dents.max(1, keepdims=True)
     painted = Layer(_colours([cultivar.spot for cultivar in CULTIVARS], labels), np.clip(1.5 * spots, 0, 1))
     colour = painted.over(_skin(scenes, labels, surface) * (1 - 0.35 * stalk))
@@ -159,8 +155,7 @@ def _spots(labels: NDArray[np.int64], surface: Surface) -> Array:
 
 def _skin(scenes: Scenes, labels: NDArray[np.int64], surface: Surface) -> Array:
     """The blush over the skin: more of it on the sunny side, in streaks from pole to pole."""
-    up = 0.70 - surface.y
-    around, away = np.arctan2(surface.x, up) / np.float32(2 * np.pi), np.sqrt(surface.x**2 + up**2)
+    around, away = rendering.meridians(surface)
     streaks = rendering.noise(around, away * 0.06, scenes.texture, 16)
     sunny = surface.x * np.cos(scenes.blush) + surface.y * np.sin(scenes.blush)
     share = np.clip(0.5 + 1.1 * (scenes.ripeness - 0.5) + 0.55 * sunny + 0.12 * streaks, 0, 1)

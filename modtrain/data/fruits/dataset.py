@@ -40,13 +40,16 @@ class Fruits:
 
 def fruits(size: int, *, train: int = 800, test: int = 64, seed: int = 0) -> Fruits:
     """`train` apples and as many oranges for training, and `test` pairs of size x size pixels. Raises InputError."""
-    if size < MIN_SIZE or min(train, test, seed) < 0:
-        raise InputError(
-            f"fruits need a size of at least {MIN_SIZE} pixels and no negative number: "
-            f"got size={size}, train={train}, test={test}, seed={seed}."
-        )
+    check_numbers("fruits", size=size, train=train, test=test, seed=seed)
     name = f"fruits-{FORMAT}-size{size}-train{train}-test{test}-seed{seed}"
     return Fruits(**cached(name, functools.partial(_paint_all, size, train, test, seed)))
+
+
+def check_numbers(kind: str, *, size: int, **numbers: int) -> None:
+    """Raises InputError where a fruit cannot be painted so small, or a number is negative."""
+    if size < MIN_SIZE or min(numbers.values()) < 0:
+        given = ", ".join(f"{name}={number}" for name, number in {"size": size, **numbers}.items())
+        raise InputError(f"{kind} need a size of at least {MIN_SIZE} pixels and no negative number: got {given}.")
 
 
 def _paint_all(size: int, train: int, test: int, seed: int) -> Tensors:
@@ -76,14 +79,17 @@ def _paint(
 
 
 def parts(
-    scenes: rendering.Scenes, crops: list[backgrounds.Crop], size: int
+    scenes: rendering.Scenes, crops: list[backgrounds.Crop], size: int, foot: float = 1.0
 ) -> Iterator[tuple[slice, rendering.Scenes, rendering.Array, rendering.Surface]]:
-    """The scenes in parts that fit into memory: which, themselves, their ground with the shadow, and their surface."""
+    """The scenes in parts that fit into memory: which, themselves, their ground with the shadow, and their surface.
+
+    `foot` as of `rendering.with_shadow`.
+    """
     step = max(1, PIXELS_AT_ONCE // size**2)
     for first in range(0, len(crops), step):
         chosen = slice(first, first + step)
         part = scenes.part(chosen)
-        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part)
+        ground = rendering.with_shadow(backgrounds.cut(crops[chosen], size), part, foot)
         yield chosen, part, ground, rendering.surface(part, size)
 
 

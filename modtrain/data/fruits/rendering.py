@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 """float32 throughout; numpy's annotations lose that in most operations."""
+RGB = tuple[float, float, float]
 
 NOISE_SIDE = 512
 """A power of two."""
@@ -69,6 +70,22 @@ class Layer:
         return below + (self.colour - below) * self.coverage
 
 
+@dataclass(frozen=True)
+class Tint:
+    """The colour of a kind of fruit, and how it deviates at a tone of 1."""
+
+    mean: RGB
+    deviation: RGB
+
+    def colour(self, tone: Array) -> Array:
+        return rgb(*self.mean) + tone * rgb(*self.deviation)
+
+
+RED = Tint((0.74, 0.075, 0.085), (0.045, 0.02, 0.02))
+GREEN_YELLOW = Tint((0.70, 0.73, 0.20), (0.06, 0.01, 0.03))
+ORANGE = Tint((0.98, 0.48, 0.03), (0.010, 0.040, 0.01))
+
+
 def surface(scenes: Scenes, size: int) -> Surface:
     """The frame of the fruit in each scene."""
     across, down = _pixel_centres(size)
@@ -79,23 +96,24 @@ def surface(scenes: Scenes, size: int) -> Surface:
     return Surface(right * cos - up * sin, right * sin + up * cos, scenes.radius * np.float32(size), light)
 
 
-def with_shadow(background: Array, scenes: Scenes) -> Array:
-    """The background with the fruit's soft shadow on the ground, and a darker one where it touches."""
+def with_shadow(background: Array, scenes: Scenes, foot: float = 1.0) -> Array:
+    """The background with the fruit's soft shadow on the ground, and a darker one where it touches.
+
+    It touches the ground `foot` radii below its centre.
+    """
     across, down = _pixel_centres(background.shape[-1])
-    right, below = (across - scenes.x) / scenes.radius, (down - scenes.y) / scenes.radius
+    right, below = (across - scenes.x) / scenes.radius, (down - scenes.y) / (scenes.radius * np.float32(foot))
     cast = np.exp(-(((right + 0.55 * scenes.light_x) / 1.05) ** 2) - ((below - 0.85) / 0.30) ** 2)
     touch = np.exp(-((right / 0.60) ** 2) - ((below - 0.97) / 0.12) ** 2)
     return background * (1 - 0.55 * cast) * (1 - 0.45 * touch)
 
 
-def apple(scenes: Scenes, surface: Surface) -> tuple[Layer, Layer]:
+def apple(scenes: Scenes, surface: Surface, ripe: Tint = RED, unripe: Tint = GREEN_YELLOW) -> tuple[Layer, Layer]:
     """The apple's body, and its stem to paint over it."""
     body = _apple_outline(surface)
     distance, normal = sphere(surface, body)
-    hollow = np.exp(-((surface.x / 0.34) ** 2) - ((surface.y - 0.70) / 0.17) ** 2)
-    bend = np.concatenate([surface.x / 0.34, (surface.y - 0.70) / 0.20, np.zeros_like(surface.x)], 1)
-    normal = unit_vectors(normal - 1.3 * hollow * bend)
-    colour = _apple_skin(scenes, surface, hollow)
+    hollow, normal = with_hollow(normal, surface)
+    colour = _apple_skin(scenes, surface, hollow, ripe, unripe)
     lit = shaded(colour * (1 - 0.35 * hollow), normal, surface, scenes, gloss=0.55, sharpness=38.0)
     return Layer(lit, antialiased(distance, surface)), stem(scenes, surface)
 
@@ -103,15 +121,14 @@ def apple(scenes: Scenes, surface: Surface) -> tuple[Layer, Layer]:
 def orange(scenes: Scenes, surface: Surface) -> Layer:
     """The orange, with its green button."""
     distance, normal = sphere(surface, np.float32(1.0) - 0.035 * surface.y**2)
-    wavelength = np.maximum(0.085, 3.0 / surface.pixels)
-    u, v = surface.x / wavelength / 16, surface.y / wavelength / 16
-    bumps = [noise(u, v, scenes.texture + shift, 16) for shift in (0, 0.37)]
-    colour = _orange_skin(scenes, surface)
+    bumps = peel_bumps(scenes, surface)
+    patches = noise(surface.x * 0.18, surface.y * 0.18, scenes.texture, 4)
+    colour = with_pores(ORANGE.colour(0.30 * patches + 0.5 * scenes.tone), scenes, surface)
     up = surface.y - 0.60
     button = np.sqrt(surface.x**2 + (up / 0.72) ** 2)
     dimple = np.exp(-((button / 0.24) ** 2))
     bend = np.concatenate([surface.x, up, np.zeros_like(up)], 1) / 0.24
-    normal = unit_vectors(normal + 0.055 * np.concatenate([*bumps, np.zeros_like(up)], 1) - 0.7 * dimple * bend)
+    normal = unit_vectors(normal + 0.055 * bumps - 0.7 * dimple * bend)
     lit = shaded(colour * (1 - 0.12 * dimple), normal, surface, scenes, gloss=0.26, sharpness=14.0)
     green = rgb(0.36, 0.42, 0.14) * scenes.light * (0.75 + 0.25 * dimple)
     return Layer(Layer(green, antialiased(button - 0.105, surface)).over(lit), antialiased(distance, surface))
@@ -160,38 +177,54 @@ def sphere(surface: Surface, edge: Array) -> tuple[Array, Array]:
     return far - edge, normal
 
 
-def _apple_skin(scenes: Scenes, surface: Surface, hollow: Array) -> Array:
-    """Red over green-yellow: redder on the sunny side, in streaks from pole to pole, with pale dots."""
-    up = 0.70 - surface.y
-    around, away = np.arctan2(surface.x, up) / np.float32(2 * np.pi), np.sqrt(surface.x**2 + up**2)
+def _apple_skin(scenes: Scenes, surface: Surface, hollow: Array, ripe: Tint, unripe: Tint) -> Array:
+    """Ripe skin over unripe: riper on the sunny side, in streaks from pole to pole, with pale dots."""
+    around, away = meridians(surface)
     streaks = noise(around, away * 0.06, scenes.texture, 16) * 0.55 + noise(around, away * 0.3, scenes.texture, 4) * 0.6
     sunny = surface.x * np.cos(scenes.blush) + surface.y * np.sin(scenes.blush)
     redness = 2.6 * (scenes.ripeness - 0.42) + 0.65 * sunny + 0.35 * streaks - 0.9 * hollow
     ripe_share = np.clip(redness * 0.5 + 0.5, 0, 1)
     red = ripe_share * ripe_share * (3 - 2 * ripe_share)  # a smooth step
-    ripe = rgb(0.74, 0.075, 0.085) + scenes.tone * rgb(0.045, 0.02, 0.02)
-    unripe = rgb(0.70, 0.73, 0.20) + scenes.tone * rgb(0.06, 0.01, 0.03)
-    skin = unripe + (ripe - unripe) * red
+    skin = Layer(ripe.colour(scenes.tone), red).over(unripe.colour(scenes.tone))
     fineness = np.minimum(1.0, surface.pixels * 3 / 64)
     dots = np.maximum(noise(surface.x * 0.8 * fineness, surface.y * 0.8 * fineness, scenes.texture, 32) - 1.4, 0)
     return Layer(rgb(0.93, 0.80, 0.50), np.minimum(0.30 * dots * fineness, 0.5)).over(skin)
 
 
-def _orange_skin(scenes: Scenes, surface: Surface) -> Array:
-    """Orange, a little yellower in patches, with finely dotted pores."""
-    patches = noise(surface.x * 0.18, surface.y * 0.18, scenes.texture, 4)
-    skin = rgb(0.98, 0.48, 0.03) + (0.30 * patches + 0.5 * scenes.tone) * rgb(0.010, 0.040, 0.01)
+def with_hollow(normal: Array, surface: Surface) -> tuple[Array, Array]:
+    """Depth of the hollow at the stem, from 0 to 1, and the normals bent into it."""
+    hollow = np.exp(-((surface.x / 0.34) ** 2) - ((surface.y - 0.70) / 0.17) ** 2)
+    bend = np.concatenate([surface.x / 0.34, (surface.y - 0.70) / 0.20, np.zeros_like(surface.x)], 1)
+    return hollow, unit_vectors(normal - 1.3 * hollow * bend)
+
+
+def meridians(surface: Surface) -> tuple[Array, Array]:
+    """Place on the skin of a fruit with a hollow: turns about the stem, and the distance from it in radii."""
+    up = 0.70 - surface.y
+    return np.arctan2(surface.x, up) / np.float32(2 * np.pi), np.sqrt(surface.x**2 + up**2)
+
+
+def peel_bumps(scenes: Scenes, surface: Surface) -> Array:
+    """The roughness of a citrus fruit's peel, to be added to its normals: (N, 3, S, S)."""
+    wavelength = np.maximum(0.085, 3.0 / surface.pixels)
+    u, v = surface.x / wavelength / 16, surface.y / wavelength / 16
+    bumps = [noise(u, v, scenes.texture + shift, 16) for shift in (0, 0.37)]
+    return np.concatenate([*bumps, np.zeros_like(surface.x)], 1)
+
+
+def with_pores(skin: Array, scenes: Scenes, surface: Surface) -> Array:
+    """The skin, finely dotted."""
     wavelength = np.maximum(0.055, 2.4 / surface.pixels)
     pores = np.maximum(-noise(surface.x / wavelength / 32, surface.y / wavelength / 32, scenes.texture, 32) - 0.6, 0)
     porous: Array = skin * (1 - 0.05 * pores)
     return porous
 
 
-def stem(scenes: Scenes, surface: Surface) -> Layer:
+def stem(scenes: Scenes, surface: Surface, foot: float = 0.66, length: float = 0.52) -> Layer:
     """A brown stem, bent, a bit thicker at its end."""
-    along = np.clip((surface.y - 0.66) / 0.52, 0, 1)
+    along = np.clip((surface.y - foot) / length, 0, 1)
     aside = surface.x - np.sin(scenes.blush * 3) * 0.16 * along**2
-    beyond = np.maximum(np.maximum(0.66 - surface.y, surface.y - 1.18), 0)
+    beyond = np.maximum(np.maximum(foot - surface.y, surface.y - (foot + length)), 0)
     width = np.maximum(0.042 + 0.03 * along**2, 0.75 / surface.pixels)
     shine = np.clip(0.8 + 0.5 * aside / width * np.sign(surface.light[:, :1]), 0.3, 1.3)
     colour = rgb(0.36, 0.23, 0.11) * shine * scenes.light

@@ -20,9 +20,8 @@ from modtrain.data.cache import Tensors, cached
 from modtrain.data.fruits import backgrounds, rendering
 from modtrain.data.fruits.backgrounds import Crop
 from modtrain.data.fruits.cultivars import CULTIVARS, Fruit, fruit, of_cultivars
-from modtrain.data.fruits.dataset import MIN_SIZE, parts, random_scenes, to_bytes
+from modtrain.data.fruits.dataset import check_numbers, parts, random_scenes, to_bytes
 from modtrain.data.fruits.rendering import Scenes
-from modtrain.errors import InputError
 
 FORMAT = 3
 """Part of the cache's key; to be raised when the same arguments give other pictures."""
@@ -67,11 +66,7 @@ def thermal_candidates(
 
 def _count(size: int, split: str, each: int | None, seed: int) -> int:
     count = EACH[split] if each is None else each
-    if size < MIN_SIZE or min(count, seed) < 0:
-        raise InputError(
-            f"thermal pairs need a size of at least {MIN_SIZE} pixels and no negative number: "
-            f"got size={size}, each={count}, seed={seed}."
-        )
+    check_numbers("thermal pairs", size=size, each=count, seed=seed)
     return count
 
 
