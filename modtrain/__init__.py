@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modtrain.storage.early_stop import EarlyStop as EarlyStop
     from modtrain.storage.run import Run as Run
     from modtrain.sweeps.sweep import Sweep as Sweep
-    from modtrain.training.inference import load as load
+    from modtrain.training.inference.model import load as load
 
 _HOME = {
     "modtrain.data.base": ("Batch", "Data"),
@@ -45,7 +45,7 @@ _HOME = {
     "modtrain.storage.early_stop": ("EarlyStop",),
     "modtrain.storage.run": ("Run",),
     "modtrain.sweeps.sweep": ("Sweep",),
-    "modtrain.training.inference": ("load",),
+    "modtrain.training.inference.model": ("load",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

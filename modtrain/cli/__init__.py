@@ -22,6 +22,7 @@ from modtrain.cli import (
     history,
     launch,
     recipes,
+    sample,
     status,
     sweep,
     worker,
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launch, sweep, status, worker, evaluate, export, recipes, check, dashboard, history):
+for module in (launch, sweep, status, worker, evaluate, sample, export, recipes, check, dashboard, history):
     module.add_to(app)
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption
+from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption, UseDeviceOption
 from modtrain.cli.output import echo
+from modtrain.cli.progress import show_progress
 from modtrain.errors import counted
-
-DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
-PROGRESS_S = 5.0
-"""Seconds between two lines of progress where standard error is no terminal."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     run: RunArgument,
     best: BestOption = False,
-    device: DeviceOption = "auto",
+    device: UseDeviceOption = "auto",
     trust_recipe: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +62,7 @@ def apply(
         typer.Option(metavar="DIR", help="Folder of the results, as PNG.  [default: RUN/evaluation/applied]"),
     ] = None,
     best: BestOption = False,
-    device: DeviceOption = "auto",
+    device: UseDeviceOption = "auto",
     trust_recipe: TrustOption = False,
 ) -> None:
     """Run the trained modules on images of any size.
@@ -76,7 +72,8 @@ def apply(
     """
     from modtrain.cli.terminal import duration, short
     from modtrain.storage.run import Run
-    from modtrain.training.inference import apply_to_files, load, result_paths
+    from modtrain.training.inference.image_files import apply_to_files, result_paths
+    from modtrain.training.inference.model import load
 
     opened = Run.open(run, trusted=trust_recipe)
     model = load(opened, best=best, device=device)
@@ -90,27 +87,6 @@ def apply(
         echo(f"Skipped: {reason}", err=True)
 
     started_at = time.monotonic()
-    done = _show_progress(apply_to_files(model, files, broken=skip), len(files), broken)
+    done = show_progress(apply_to_files(model, files, broken=skip), len(files), broken)
     echo(f"{done} of {counted(len(files), 'image')} in {duration(time.monotonic() - started_at)}: {short(target)}")
     raise typer.Exit(1 if broken else 0)
-
-
-def _show_progress(results: Iterable[object], total: int, broken: Sized) -> int:
-    """The number of results, with a bar on a terminal, elsewhere with a line on standard error every few seconds."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from modtrain.cli import terminal
-
-    out, done, started_at = terminal.console(stderr=True), 0, time.monotonic()
-    printed_at, is_lines = started_at, not out.is_terminal or total == 1
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True, disable=is_lines) as bar:
-        task = bar.add_task("", total=total, rate="")
-        for done, _ in enumerate(results, 1):
-            now, count = time.monotonic(), done + len(broken)
-            rate = count / max(now - started_at, 1e-9)
-            bar.update(task, completed=count, rate=f"{rate:.1f}/s")
-            if is_lines and now - printed_at > PROGRESS_S:
-                printed_at = now
-                echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
-    return done

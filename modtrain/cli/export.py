@@ -33,7 +33,7 @@ def export(
     run: options.RunArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files.")],
     format: FormatOption = None,
-    version: Annotated[Count, typer.Option(metavar="N", help="Version of each module.  [the newest]")] = None,
+    version: options.VersionOption = None,
     best: options.BestOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     trust_recipe: options.TrustOption = False,

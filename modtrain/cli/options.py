@@ -64,6 +64,7 @@ SeedOption = Annotated[
     Count, option(TRAINING, "Seed of weights, batches and a recipe's random draws. [0]", metavar="N")
 ]
 DeviceOption = Annotated[Text, option(TRAINING, "auto, cpu, cuda, cuda:1 or mps. [auto]", metavar="NAME")]
+UseDeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionOption = Annotated[
     Text, option(TRAINING, "float32, bfloat16 or float16, of losses; weights stay float32. [float32]", metavar="NAME")
 ]
@@ -105,6 +106,7 @@ RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder 
 BestOption = Annotated[
     bool, typer.Option("--best", help="Use the versions of the best evaluation, or of early stopping.")
 ]
+VersionOption = Annotated[Count, typer.Option(metavar="N", help="Version of each module.  [the newest]")]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of PyTorch.")]
 LeaveAfterOption = Annotated[
     float | None,

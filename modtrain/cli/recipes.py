@@ -74,6 +74,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "stages": _stages(recipe, params),
         **{name: getattr(recipe, name) for name in ("epochs", "exchange_every", "max_staleness")},
         "apply": recipe.apply is not None,
+        "sample": recipe.sample is not None,
         "evaluate": recipe.evaluate is not None,
         "formats": list(recipe.formats),
         "params": [_plain(parameter) for parameter in parameters(recipe.params)],

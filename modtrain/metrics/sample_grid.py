@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,15 +25,31 @@ def sample_grid(rows: Mapping[str, Tensor], columns: int = 12) -> Tensor:
     The name of each row is written to the left of it.
     """
     count = min(columns, *map(len, rows.values()))
-    factor = max(1, -(-MIN_SIDE // min(min(images.shape[-2:]) for images in rows.values())))
+    tiles = _rows([images[:count] for images in rows.values()])
+    picture = torch.cat([_names(list(rows), [row.shape[1] for row in tiles]), torch.cat(tiles, 1)], 2)
+    return picture[:, :-GAP, :-GAP].permute(1, 2, 0)
+
+
+def sample_sheet(images: Tensor, columns: int | None = None) -> Tensor:
+    """One picture of all images (N, 3, H, W) in [-1, 1], row by row: uint8 (height, width, 3) on the CPU.
+
+    Without `columns` it is about square; what is left of the last row is white.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    missing = images.new_ones(-len(images) % columns, *images.shape[1:])
+    picture = torch.cat(_rows(torch.split(torch.cat([images, missing]), columns)), 1)
+    return picture[:, :-GAP, :-GAP].permute(1, 2, 0)
+
+
+def _rows(rows: Sequence[Tensor]) -> list[Tensor]:
+    """Each row of images (N, 3, H, W) as one picture (3, height, width), enlarged where they are small."""
+    factor = max(1, -(-MIN_SIDE // min(min(images.shape[-2:]) for images in rows)))
 
     def tile(image: Tensor) -> Tensor:
         large = to_uint8(image.cpu()).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         return F.pad(large, (0, GAP, 0, GAP), value=255)
 
-    tiles = [torch.cat([tile(image) for image in images[:count]], 2) for images in rows.values()]
-    picture = torch.cat([_names(list(rows), [row.shape[1] for row in tiles]), torch.cat(tiles, 1)], 2)
-    return picture[:, :-GAP, :-GAP].permute(1, 2, 0)
+    return [torch.cat([tile(image) for image in images], 2) for images in rows]
 
 
 def _names(names: list[str], heights: list[int]) -> Tensor:

@@ -19,6 +19,7 @@ from modtrain.recipes.formats import Format, check_formats
 from modtrain.recipes.groups import check_placement, check_together
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
+from modtrain.recipes.sampling import Sampling
 from modtrain.recipes.stages import Stage
 from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.layout import EVALUATION
@@ -185,6 +186,8 @@ class Recipe:
     All modules are in `nets`, as moving averages where there are any, in their `infer_mode` and without gradients. It
     should take any H and W.
     """
+    sample: Sampling | None = None
+    """How images are made from noise, for `modtrain sample`; None in a recipe that needs an input image."""
     evaluate: Callable[[Nets, Any, Params], Evaluation] | None = None
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
     formats: Mapping[str, Format] = field(default_factory=dict)
@@ -212,6 +215,12 @@ class Recipe:
             _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
         for name in ("epochs", "exchange_every", "max_staleness"):
             _check_option(name, getattr(self, name))
+        if self.sample is not None:
+            if not isinstance(self.sample, Sampling):
+                raise InputError(
+                    f"sample = {self.sample!r} is not allowed; give Sampling(generate=..., noise_size=...)."
+                )
+            _check_option("noise_size", self.sample.noise_size)
         names: Any = self.lower_is_better
         if not isinstance(names, tuple | list) or not all(isinstance(name, str) and name for name in names):
             raise InputError(
@@ -262,7 +271,7 @@ class Recipe:
 
 
 def resolve(value: T | Callable[[Params], T], params: Params, name: str, module: str) -> T:
-    """Value of the option `name` of a module, which is either a value or a function of the parameters.
+    """Value of the option `name` of a module or of `sample`, which is either a value or a function of the parameters.
 
     What a function returns is known only here; InputError where it is not allowed.
     """
@@ -288,7 +297,8 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "exchange_every": (lambda value: value is None or _is_count(value), "a number of steps, at least 1, or None"),
     "max_staleness": (lambda value: value is None or _is_count(value, 0), "a number of epochs, at least 0, or None"),
     **dict.fromkeys(
-        ("updates", "accumulate"), (_is_count, "a whole number, at least 1, or a function of the parameters")
+        ("updates", "accumulate", "noise_size"),
+        (_is_count, "a whole number, at least 1, or a function of the parameters"),
     ),
     "last": (_is_count, "a whole number, at least 1, or a function of the parameters"),
     "ema": (
@@ -300,7 +310,7 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "infer_mode": (lambda value: value in _MODES, "'eval', 'train', or a function of the parameters"),
 }
 """What is allowed for an option of a recipe or a module."""
-_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value", "infer_mode")
+_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value", "infer_mode", "noise_size")
 """Options that may be functions of the parameters."""
 
 

@@ -10,6 +10,7 @@ import numbers
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modtrain.data.base import Data
@@ -184,15 +185,35 @@ def check_evaluation(evaluation: object, function: Callable[..., Any]) -> Evalua
 
 def check_applied(applied: object, images: Tensor, function: Callable[..., Any]) -> Tensor:
     """`applied` as it is; InputError where `apply` did not return as many images as it got."""
+    returned = f"`apply` ({place_of(function)}) returned {describe(applied)} for images of shape {tuple(images.shape)}"
+    return _check_images(applied, len(images), returned)
+
+
+def check_samples(samples: object, noise: Tensor, function: Callable[..., Any]) -> Tensor:
+    """`samples` as they are; InputError where `generate` did not return an image for each row of noise."""
+    where = f"`generate` of `sample` ({place_of(function)})"
+    return _check_images(samples, len(noise), f"{where} returned {describe(samples)} for noise {tuple(noise.shape)}")
+
+
+def _check_images(images: object, count: int, returned: str) -> Tensor:
     from torch import Tensor
 
-    is_batch = isinstance(applied, Tensor) and applied.dim() == 4 and applied.shape[:2] == (len(images), 3)
-    if not (isinstance(applied, Tensor) and is_batch and applied.is_floating_point()):
+    is_batch = isinstance(images, Tensor) and images.dim() == 4 and images.shape[:2] == (count, 3)
+    if not (isinstance(images, Tensor) and is_batch and images.is_floating_point()):
+        raise InputError(f"{returned}; it must return a float tensor of shape ({count}, 3, height, width).")
+    return images
+
+
+def check_classes(classes: object, function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of classes; InputError where `classes` did not return different names, which can name folders."""
+    names: tuple[Any, ...] = tuple(classes) if isinstance(classes, list | tuple) else ()
+    are_names = all(isinstance(name, str) and Path(name).name == name != ".." for name in names)
+    if not names or not are_names or len(set(names)) < len(names):
         raise InputError(
-            f"`apply` ({place_of(function)}) returned {describe(applied)} for images of shape {tuple(images.shape)}; "
-            f"it must return a float tensor of shape ({len(images)}, 3, height, width)."
+            f"`classes` of `sample` ({place_of(function)}) returned {describe(classes)}; it must return a tuple of "
+            "different names, one for each label, without a slash."
         )
-    return applied
+    return names
 
 
 def describe(value: object) -> str:

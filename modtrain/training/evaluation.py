@@ -32,7 +32,8 @@ from modtrain.storage.evaluations import (
     write_failure,
 )
 from modtrain.storage.run import Run, as_run
-from modtrain.training.inference import TrainedModel, load, png, recipe_errors, seeded
+from modtrain.training.inference.image_files import png
+from modtrain.training.inference.model import TrainedModel, load, recipe_errors, seeded
 from modtrain.training.random_state import kept_random_state
 from modtrain.training.trackers.base import EVALUATION, Subject, Tracking
 

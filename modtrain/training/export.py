@@ -17,7 +17,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import EMA
 from modtrain.storage.run import Run, as_run
 from modtrain.storage.trained_weights import trained_file
-from modtrain.training.inference import load, recipe_errors
+from modtrain.training.inference.model import load, recipe_errors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from modtrain.storage.run import Run
-from modtrain.training.inference import load
+from modtrain.training.inference.model import load
 from modtrain.training.worker_process import work
 from tests.support import SUPPORT
 from tests.support.command import Result, Terminal

@@ -24,7 +24,8 @@ from modtrain.recipes import pix2pix
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.pix2pix import Params, recipe
 from modtrain.storage.run import Run
-from modtrain.training.inference import apply_to_files, load, result_paths
+from modtrain.training.inference.image_files import apply_to_files, result_paths
+from modtrain.training.inference.model import load
 from modtrain.training.worker_process import work
 from tests.support.runs import finish, make_run, weights_of
 

@@ -20,7 +20,7 @@ from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import evaluate
-from modtrain.training.inference import load
+from modtrain.training.inference.model import load
 from tests.support import runs
 from tests.support.command import Terminal
 

@@ -23,7 +23,7 @@ from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.sweeps.sweep import Sweep, new_sweep
 from modtrain.training import evaluation_points
 from modtrain.training.evaluation import final_evaluation
-from modtrain.training.inference import load
+from modtrain.training.inference.model import load
 from modtrain.training.pins import Pins
 from tests.support.command import typed
 from tests.support.runs import finish, make_run, start_worker, weights_of

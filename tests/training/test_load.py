@@ -19,7 +19,7 @@ from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import evaluate
-from modtrain.training.inference import TrainedModel
+from modtrain.training.inference.model import TrainedModel
 from tests.support import SUPPORT, runs
 from tests.support.command import typed
 

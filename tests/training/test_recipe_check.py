@@ -405,6 +405,30 @@ def test_apply_is_checked_with_the_first_image_of_the_data(
     assert violations == [] or violations[0].startswith(str(sentence).replace("{mine}", str(path)))
 
 
+@pytest.mark.parametrize(
+    ("sample", "sentence"),
+    [
+        ("lambda nets, noise, labels, params: nets.generator(noise)[..., None, None].repeat(1, 2, 8, 8)[:, :3]", None),
+        (
+            "lambda nets, noise, labels, params: nets.generator(noise)",
+            "`generate` of `sample` (mine.py, line 42) returned a float32 tensor of shape (4, 2) for noise (4, 2); it "
+            "must return a float tensor of shape (4, 3, height, width).",
+        ),
+        ("lambda nets, noise, params: noise", "`sample` failed in {mine}, line 42: TypeError: <lambda>() takes 3 pos"),
+    ],
+)
+def test_samples_are_made_once(recipe: Callable[..., Path], sample: str, sentence: str | None) -> None:
+    classes = "lambda dataroot, params: ('apple', 'pear')"
+    sampling = f"Sampling(generate={sample}, noise_size=2, classes={classes})"
+    path = recipe("    evaluate=evaluate,", f"    sample={sampling},")
+    path.write_text(f"from modtrain.recipes.sampling import Sampling{path.read_text()}")
+    violations = check(path).violations
+    assert len(violations) == (sentence is not None), violations
+    assert violations == [] or violations[0].startswith(str(sentence).replace("{mine}", str(path)))
+    path.write_text(path.read_text().replace("('apple', 'pear')", "('apple', '../pear')"))
+    assert "returned a tuple; it must return a tuple of different names" in check(path).violations[0]
+
+
 def test_a_schedule_that_returns_a_numpy_number_is_sound(recipe: Callable[..., Path]) -> None:
     assert check(recipe("return 1 - progress", "return np.float32(1 - progress)")).violations == []
 

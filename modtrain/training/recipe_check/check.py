@@ -14,18 +14,28 @@ from torch import Tensor, nn
 
 from modtrain.data.base import Batch
 from modtrain.errors import InputError
+from modtrain.nets.noise import draw_noise
 from modtrain.plugins import calling
-from modtrain.recipes.contract import check_applied, check_evaluation
+from modtrain.recipes.base import resolve
+from modtrain.recipes.contract import check_applied, check_classes, check_evaluation, check_samples
 from modtrain.recipes.loading import load_recipe, params_of
 from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.sampling import Sampling
 from modtrain.storage.run import Run, RunSpec
 from modtrain.training.fixed_modules import build_fixed
-from modtrain.training.inference import settled
+from modtrain.training.inference.model import settled
 from modtrain.training.learner import Learner, simultaneous_steps
 from modtrain.training.peers import freeze
 from modtrain.training.precision import on_any_cpu
 from modtrain.training.recipe_check import batches, steps
-from modtrain.training.recipe_check.findings import Findings, confirmed, first_image, first_samples, violations_in
+from modtrain.training.recipe_check.findings import (
+    SAMPLES,
+    Findings,
+    confirmed,
+    first_image,
+    first_samples,
+    violations_in,
+)
 from modtrain.training.stages import RunStage, RunStages
 from modtrain.training.timeline import Position
 from modtrain.training.train_step import nets_of, start_step
@@ -90,6 +100,8 @@ class _Check:
             and (images := first_image([*(batch for _, _, batch in self._batches), self._test])) is not None
         ):
             self._check("`apply`", partial(self._apply, self._recipe.apply, images))
+        if self._recipe.sample is not None:
+            self._check("`sample`", partial(self._sample, self._recipe.sample))
 
     def _check(self, part: str, check: Callable[[], Iterable[str] | None]) -> list[str]:
         """Add the violations that a check finds, which are returned as well."""
@@ -172,6 +184,16 @@ class _Check:
     def _apply(self, function: Callable[..., Any], images: Tensor) -> None:
         with torch.no_grad(), calling("`apply`", function):
             check_applied(function(self._nets(), images.clone(), self._last_params), images, function)
+
+    def _sample(self, sampling: Sampling) -> None:
+        size, labels = resolve(sampling.noise_size, self._last_params, "noise_size", "`sample`"), None
+        if sampling.classes is not None:
+            dataroot = Path(self._spec.dataroot) if self._spec.dataroot else None
+            names = check_classes(sampling.classes(dataroot, self._last_params), sampling.classes)
+            labels = torch.arange(SAMPLES) % len(names)
+        noise, function = draw_noise(SAMPLES, size, seed=self._spec.seed), sampling.generate
+        with torch.no_grad(), calling("`sample`", function):
+            check_samples(function(self._nets(), noise, labels, self._last_params), noise, function)
 
     def _nets(self) -> Nets:
         """The networks as `evaluate` and `apply` get them."""

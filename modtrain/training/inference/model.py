@@ -1,11 +1,10 @@
-"""Trained networks of a run, loaded from its published checkpoints, and the recipe's `apply` on images."""
+"""Trained networks of a run, loaded from its published checkpoints, with the recipe's `apply` and `sample`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ from torch import Tensor, nn
 
 from modtrain import plugins
 from modtrain.data.decoding import read_rgb
-from modtrain.data.images import as_float, find
+from modtrain.data.images import as_float
 from modtrain.errors import CorruptCheckpoint, InputError
 from modtrain.metrics.sample_grid import to_uint8
+from modtrain.nets.noise import Truncate, draw_noise
 from modtrain.recipes.base import Module, Recipe, resolve
-from modtrain.recipes.contract import build_network, check_applied
+from modtrain.recipes.contract import build_network, check_applied, check_classes, check_samples
 from modtrain.recipes.loading import accept_recipe, params_of, recipe_of
 from modtrain.recipes.nets_view import Nets
-from modtrain.storage import filesystem
+from modtrain.recipes.sampling import Sampling, label_of
 from modtrain.storage.best_version import best_versions
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.run import Run, as_run
@@ -33,6 +33,9 @@ from modtrain.training.fixed_modules import build_fixed
 from modtrain.training.learner import choose_device, derived_seed
 from modtrain.training.peers import freeze
 from modtrain.training.random_state import kept_random_state, seed_all
+
+AT_ONCE = 64
+"""Samples that are made in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +97,74 @@ class TrainedModel:
                 f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
             )
 
+    def sample(
+        self,
+        count: int,
+        *,
+        class_name: str | None = None,
+        truncation: float | None = None,
+        truncate: Truncate = "resample",
+        seed: int = 0,
+    ) -> Tensor:
+        """Images made from noise: float32 (count, 3, H, W) in [-1, 1] on the CPU.
+
+        `class_name` is the class of all of them; without one a recipe with classes makes each in turn. `truncation` as
+        of `draw_noise`. Sample i depends on the seed and i, whatever `count` is. InputError for anything else.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"count = {count!r} is not allowed; give a number of samples, at least 1.")
+        noise = self.noise(count, truncation=truncation, truncate=truncate, seed=seed)
+        return torch.cat(list(self.generate(noise, self.labels(count, class_name), seed=seed)))
+
+    def noise(
+        self, count: int, *, truncation: float | None = None, truncate: Truncate = "resample", seed: int = 0
+    ) -> Tensor:
+        """Noise of samples (count, noise_size), as of `draw_noise`."""
+        with recipe_errors(self.run):
+            size = resolve(self.sampling.noise_size, self.params, "noise_size", "`sample`")
+        return draw_noise(count, size, seed=seed, truncation=truncation, truncate=truncate)
+
+    def labels(self, count: int, class_name: str | None = None) -> Tensor | None:
+        """The labels of samples, int64 (count,): of one class or of each in turn; None where there are no classes."""
+        names = self.classes
+        if class_name is not None:
+            return torch.full((count,), label_of(class_name, names, self.run.spec.recipe))
+        return torch.arange(count) % len(names) if names else None
+
+    def generate(self, noise: Tensor, labels: Tensor | None, *, seed: int = 0) -> Iterator[Tensor]:
+        """The images of noise, float32 (N, 3, H, W) in [-1, 1] on the CPU, up to AT_ONCE at a time.
+
+        What a recipe draws meanwhile follows from `seed`; the random generators are left as they were.
+        """
+        function = self.sampling.generate
+        for first in range(0, len(noise), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            given = noise[part].to(self.device), None if labels is None else labels[part].to(self.device)
+            own_seed = derived_seed(seed, f"samples from {first}")
+            with seeded(self, own_seed), recipe_errors(self.run), plugins.calling("`sample`", function):
+                images = check_samples(function(self.nets, *given, self.params), given[0], function)
+            yield images.float().cpu()
+
+    @property
+    def sampling(self) -> Sampling:
+        """The recipe's `sample`; InputError where it has none."""
+        if self.recipe.sample is None:
+            raise InputError(
+                f"The recipe {self.run.spec.recipe} has no `sample`: it makes no images from noise alone"
+                f"{'; use `apply` on images' if self.recipe.apply else ''}."
+            )
+        return self.recipe.sample
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes by label, empty where there are none."""
+        function = self.sampling.classes
+        if function is None:
+            return ()
+        dataroot = self.run.spec.dataroot
+        with recipe_errors(self.run), plugins.calling("`classes` of `sample`", function):
+            return check_classes(function(Path(dataroot) if dataroot else None, self.params), function)
+
     def _apply(self, images: Tensor) -> Tensor:
         function = self.recipe.apply
         assert function
@@ -150,50 +221,6 @@ def load(
     )
 
 
-def apply_to_files(
-    model: TrainedModel, files: Mapping[Path, Path], *, broken: Callable[[Path, str], None]
-) -> Iterator[tuple[Path, Path]]:
-    """Apply the trained modules to image files, one by one, in their own size; yields (source, result) of each.
-
-    `files` maps each source to its result, a PNG file (see `result_paths`). `broken(file, message)` is called for each
-    source that cannot be read as an image.
-    """
-    for file, result in files.items():
-        try:
-            image = read_rgb(file, model.grey_range)
-        except InputError as error:
-            broken(file, str(error))
-            continue
-        content = png(model.apply_image(image))
-        result.parent.mkdir(parents=True, exist_ok=True)
-        filesystem.replace_file(result, content)
-        yield file, result
-
-
-def result_paths(sources: list[Path], target: Path) -> dict[Path, Path]:
-    """The image files of `sources` (files, or folders with everything below), each with its PNG file in `target`.
-
-    The tree of a folder is kept. InputError where a source is missing or holds no image, or where a result would
-    replace an input or another result.
-    """
-    results: dict[Path, Path] = {}
-    for source in sources:
-        files = list(find(source)) if source.is_dir() else [source]
-        if not source.exists() or not files:
-            raise InputError(f"{source} {'holds no image' if source.exists() else 'does not exist'}.")
-        folder = source if source.is_dir() else source.parent
-        results |= {file: (target / file.relative_to(folder)).with_suffix(".png") for file in files}
-    inputs = {file.resolve() for file in results}
-    taken: dict[Path, Path] = {}
-    for file, path in results.items():
-        if path.resolve() in inputs:
-            raise InputError(f"{path} is an input and would be overwritten; give another --out folder.")
-        if path in taken:
-            raise InputError(f"{taken[path]} and {file} would both become {path}; apply to them one after the other.")
-        taken[path] = file
-    return results
-
-
 def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
     """Around calls of a run's recipe: an exception in a user's recipe file becomes an InputError with its line."""
     recipe = run.spec.recipe
@@ -201,15 +228,15 @@ def recipe_errors(run: Run) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def seeded(model: TrainedModel) -> Iterator[None]:
-    """Inference without gradients and seeded by the run, so that the same input gives the same output.
+def seeded(model: TrainedModel, seed: int | None = None) -> Iterator[None]:
+    """Inference without gradients and seeded, by the run or with `seed`: the same input gives the same output.
 
     Every random generator is as before afterwards, and the buffers that a network in train mode changes.
     """
     buffers = [buffer for net in model.networks.values() for buffer in net.buffers()]
     with kept_random_state(), torch.no_grad():
         before = [buffer.clone() for buffer in buffers]
-        seed_all(model.run.spec.seed)
+        seed_all(model.run.spec.seed if seed is None else seed)
         try:
             yield
         finally:
@@ -226,13 +253,6 @@ def settled(net: nn.Module, name: str, module: Module, params: Any, *, seed: int
             seed_all(derived_seed(seed, f"settle {name}"))
             module.settle(net, params)
     return freeze(net, mode)  # `settle` may have changed the mode
-
-
-def png(image: Image.Image) -> bytes:
-    """An image as the content of a PNG file."""
-    content = BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()
 
 
 def _build(run: Run, recipe: Recipe, module: str, params: Any, checkpoint: Checkpoint, content: bytes) -> nn.Module:
