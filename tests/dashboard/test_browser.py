@@ -538,12 +538,15 @@ def test_an_export_opens_from_disk(browser: Browser, one: Served, pictured: Run,
     target = tmp_path / "as files"
     export(root, target)
     with tab(browser, file_origin(target)) as seen:
+        scripts = requested(seen.page, "plotly.min.js")
         page = seen.open("index.html")
         expect(page.locator(".live")).to_contain_text("as of")
         page.get_by_role("link", name="trio", exact=True).click()
         expect(page.locator("svg.lanes [data-module]")).to_have_count(3)
+        assert scripts == []
         page.locator(".chart").first.scroll_into_view_if_needed()
         expect(page.locator(".chart .main-svg").first).to_be_visible()
+        assert len(scripts) == 1
         assert page.locator("img.grid").evaluate("(img) => img.decode().then(() => img.naturalWidth)") == 48
         page.locator(".pickedname a").first.click()
         expect(page.get_by_role("heading", name="Lineage")).to_be_visible()
@@ -554,6 +557,35 @@ def test_an_export_opens_from_disk(browser: Browser, one: Served, pictured: Run,
         seen.is_clean()
 
 
+def requested(page: Page, name: str) -> list[str]:
+    """The requests from now on for a file of this name."""
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url) if request.url.endswith(f"/{name}") else None)
+    return urls
+
+
+def test_plotly_is_loaded_when_a_chart_comes_near_or_the_page_is_printed(seen: Tab) -> None:
+    scripts = requested(seen.page, "plotly.min.js")
+    seen.page.set_viewport_size({"width": 1280, "height": 400})
+    seen.page.route("**/plotly.min.js", lambda route: route.abort())
+    page = seen.open("run/done/")
+    charts = page.locator(".chart:visible")
+    places = charts.evaluate_all(PLACES)
+    expect(page.locator(".live .word")).to_have_text("live")
+    assert scripts == []
+    charts.first.scroll_into_view_if_needed()
+    expect(charts.first).to_have_text("The charts need static/plotly.min.js, which did not load.")
+    assert len(scripts) == 1
+    page.unroute("**/plotly.min.js")
+    page.evaluate("window.print = () => (window.printed = document.querySelectorAll('.chart .main-svg').length > 0)")
+    page.keyboard.press("Control+p")
+    eventually(lambda: page.evaluate("window.printed") or None)
+    assert len(scripts) == 2
+    expect(charts.first.locator(".note")).to_have_count(0)
+    assert charts.evaluate_all(PLACES) == places
+
+
+PLACES = """(boxes) => boxes.map((box) => box.getBoundingClientRect()).map((box) => [box.top + scrollY, box.height])"""
 DRAWN = """(boxes) => boxes.map((box) =>
   [box, box.querySelector(".main-svg")].map((node) => Math.round(node?.getBoundingClientRect().width)))"""
 OVERPRINTED = """(texts) => {
@@ -663,8 +695,6 @@ def test_paper_has_every_chart_and_no_switch(browser: Browser, one: Served) -> N
     with tab(browser, one.url + "/", color_scheme="dark", viewport={"width": 1280, "height": 300}) as seen:
         page = seen.open("run/done/")
         charts = page.locator(".chart:visible")
-        expect(page.locator("script#plotly")).to_be_attached()
-        eventually(lambda: page.evaluate("!!window.Plotly") or None)
         page.emulate_media(media="print")
         expect(page.locator(".chart:visible:not(:has(.main-svg))")).to_have_count(0)
         assert charts.count() >= 2

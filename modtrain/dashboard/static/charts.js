@@ -1,4 +1,4 @@
-/* Charts by Plotly: one style for all, drawn when they become visible, updated without losing a zoom. */
+/* Charts by Plotly, which is loaded when the first comes near: one style for all, updated without losing a zoom. */
 "use strict";
 (() => {
   const M = window.modtrain;
@@ -119,8 +119,10 @@
       window.Plotly.Plots.resize(target);
     }
   });
+
   function draw(box) {
-    if (!window.Plotly || !box.waits || !(box.inSight || M.printing) || !box.offsetWidth) return;
+    if (!box.waits || !(box.inSight || M.printing) || !box.offsetWidth) return;
+    if (!window.Plotly) return void load();
     const { traces, extra } = box.waits();
     box.waits = null;
     box.drawnWidth = box.offsetWidth;
@@ -147,21 +149,45 @@
     return box;
   };
 
+  const boxes = () => document.querySelectorAll(".chart");
+  const note = (text) => boxes().forEach((box) => box.replaceChildren(M.el("p", { class: "note" }, text)));
+
   /* plotly.js brings a style for maps, which are not drawn here, and a strict policy would only complain of it. */
   const append = document.head.appendChild;
-  document.head.appendChild = (node) => (node.localName === "style" ? node : append.call(document.head, node));
+  const withoutStyle = (node) => (node.localName === "style" ? node : append.call(document.head, node));
 
-  const script = document.getElementById("plotly");
-  script?.addEventListener("load", () => delete document.head.appendChild);
-  script?.addEventListener("load", () => document.querySelectorAll(".chart").forEach(draw));
-  script?.addEventListener("error", () =>
-    document
-      .querySelectorAll(".chart")
-      .forEach((box) =>
-        box.replaceChildren(M.el("p", { class: "note" }, "The charts need static/plotly.min.js, which did not load.")),
-      ),
-  );
+  let loading = null;
+
+  /** Load Plotly, which costs a browser more than the rest of the page, and draw what waits for it. */
+  function load() {
+    loading ??= new Promise((done, failed) => {
+      document.head.appendChild = withoutStyle;
+      const src = `${M.base}static/plotly.min.js`;
+      document.head.append(M.el("script", { id: "plotly", src, onload: done, onerror: failed }));
+      note("The chart is loading.");
+    })
+      .then(
+        () => boxes().forEach((box) => (box.replaceChildren(), draw(box))),
+        () => {
+          document.getElementById("plotly").remove();
+          note("The charts need static/plotly.min.js, which did not load.");
+          loading = null; /* the next chart or version of the data tries again */
+        },
+      )
+      .finally(() => delete document.head.appendChild);
+    return loading;
+  }
+
+  addEventListener("scroll", () => boxes().length && load(), { once: true, passive: true });
+
+  /* Paper shows what is drawn as soon as the dialog opens: its key waits for the script. */
+  addEventListener("keydown", (event) => {
+    const { key, ctrlKey, metaKey, shiftKey, altKey } = event;
+    if (window.Plotly || key !== "p" || ctrlKey === metaKey || shiftKey || altKey) return;
+    event.preventDefault();
+    load().then(() => window.print());
+  });
   document.addEventListener("modtrain-theme", () => {
-    for (const box of document.querySelectorAll(".chart")) if (box.make) box.update(box.make);
+    for (const box of boxes()) if (box.make) box.update(box.make);
   });
 })();
