@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.color
 import torch
 from skimage import metrics
 from torch import Tensor
@@ -67,6 +68,33 @@ def test_ssim_inside_a_mask_depends_only_on_pixels_near_the_mask(pair: tuple[Ten
     damaged[..., 25:] = 1.0
     assert ssim(damaged, truth, left_half(truth)) == pytest.approx(1.0)
     assert ssim(damaged, truth, ~left_half(truth)) < 0.9
+
+
+@pytest.mark.parametrize(("channel", "border"), [("rgb", 0), ("rgb", 4), ("y", 0), ("y", 4)])
+def test_psnr_and_ssim_of_super_resolution_are_those_of_scikit_image_on_8_bits(
+    pair: tuple[Tensor, Tensor], channel: Any, border: int
+) -> None:
+    inner = slice(border, 36 - border), slice(border, 30 - border)
+    bytes_ = [np.rint((each.double().numpy() + 1) * 127.5).astype(np.uint8).transpose(0, 2, 3, 1) for each in pair]
+    if channel == "y":
+        bytes_ = [skimage.color.rgb2ycbcr(each)[..., :1] for each in bytes_]
+    images, truth = ([each[inner] for each in images] for images in bytes_)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 2}
+    both = list(zip(truth, images, strict=True))
+    snr = [scikit_image.peak_signal_noise_ratio(*each, data_range=255) for each in both]
+    similarity = [scikit_image.structural_similarity(*each, data_range=255, **options) for each in both]
+    assert psnr(*pair, channel=channel, border=border) == pytest.approx(np.mean(snr), abs=1e-6)
+    assert ssim(*pair, channel=channel, border=border) == pytest.approx(np.mean(similarity), abs=1e-6)
+
+
+def test_a_border_is_left_out_of_the_mask_too(pair: tuple[Tensor, Tensor]) -> None:
+    images, truth = pair
+    inner = (..., slice(4, -4), slice(4, -4))
+    mask = left_half(images)
+    assert psnr(images, truth, mask, border=4) == psnr(images[inner], truth[inner], mask[inner])
+    for wrong in ({"channel": "Y"}, {"border": 15}, {"border": -1}):
+        with pytest.raises(ValueError, match="channel is None, 'rgb' or 'y', and the border leaves at least a pixel"):
+            psnr(images, truth, **wrong)  # type: ignore[arg-type]
 
 
 def test_equal_images_have_infinite_psnr_and_ssim_one(pair: tuple[Tensor, Tensor]) -> None:
