@@ -1,4 +1,4 @@
-"""Evaluations of a run: the lines of `evaluation/metrics.jsonl`, with the one parser for them."""
+"""Evaluations of a run: the lines of `evaluation/metrics.jsonl`, the one parser for them, and which worker makes one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
 from modtrain.storage.json_lines import JsonLines, integer, number, read_json_lines, text
-from modtrain.storage.manifest import read_json
+from modtrain.storage.layout import CLAIM_FILE, CLAIMS
+from modtrain.storage.manifest import holds, read_json
+from modtrain.storage.process_identity import ProcessIdentity
 
 VALID = "valid"
 """Before the name of a metric, as in `valid.psnr`: it was measured on the validation data."""
@@ -62,6 +64,47 @@ def read_failure(path: Path) -> EvaluationFailure | None:
         return None
     says, code = text(values.get("says")), integer(values.get("exit_code"))
     return EvaluationFailure(says=says, exit_code=code if code and 0 < code < 256 else 1) if says else None
+
+
+def claim_evaluation(folder: Path, epoch: int, worker: str) -> bool:
+    """Whether this process is to evaluate an epoch; at most one of all workers is told so. OSError.
+
+    `folder` is the run's `evaluation/`. A claim appears by one rename, and holds while its process may be running. One
+    of the same `worker` is of an earlier process of it, which resumes at the epoch that it was evaluating: so the claim
+    of a process on another machine, of which it cannot be known whether it runs, lasts until its worker is resumed.
+    """
+    claims, names = folder / CLAIMS, filesystem.names(folder / CLAIMS)
+    earlier = sorted(int(name[9:]) for name in names if name.startswith(f"{epoch:08d}-") and name[9:].isdecimal())
+    if earlier and _is_held(claims / _claim_name(epoch, earlier[-1]) / CLAIM_FILE, worker):
+        return False
+    own = claims / _claim_name(epoch, earlier[-1] + 1 if earlier else 0)
+    content = json.dumps({"worker": worker, **vars(ProcessIdentity.current())}).encode()
+    filesystem.make_folder(claims)
+    try:
+        filesystem.publish_folder(claims, own.name, {CLAIM_FILE: content})
+    except OSError as error:
+        if not holds(own / CLAIM_FILE, content):  # else it reported an error, but succeeded
+            if isinstance(error, FileExistsError):
+                return False
+            raise
+    for name in names:
+        if name[:8].isdecimal() and int(name[:8]) < epoch:
+            filesystem.retire_folder(claims / name)
+    return True
+
+
+def _claim_name(epoch: int, number: int) -> str:
+    """Of several claims of an epoch the one with the highest number counts."""
+    return f"{epoch:08d}-{number}"
+
+
+def _is_held(path: Path, worker: str) -> bool:
+    """Whether a claim is of another worker, whose process may be running; so also one that is being removed."""
+    try:
+        claim = read_json(path)
+    except InputError:  # damaged
+        return False
+    return claim.get("worker") != worker and ProcessIdentity.parse(claim).is_running() is not False
 
 
 def parse_evaluation(line: Mapping[str, Any]) -> EvaluationRecord | None:

@@ -47,7 +47,7 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
         then = ": run the same command again to resume it, or" if is_one else f" and is not a {kind};"
         raise InputError(f"{path} exists already{then} choose another --name.") from None
     except OSError as error:
-        if _holds(path / file, content):
+        if holds(path / file, content):
             log.warning("Creating %s reported an error, but succeeded: %s", path, message_of(error))
             return
         why = filesystem.why_not_created(error)
@@ -102,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def holds(path: Path, content: bytes) -> bool:
     """Whether a file can be read and has this content."""
     try:
         return filesystem.read_file(path, most=len(content)) == content

@@ -1,7 +1,8 @@
 """EvaluationPoints: the evaluations of a run while it trains, each of one epoch of all modules.
 
-The worker that completes the epoch last measures it, with the versions that were published at its end. Until then every
-worker keeps its own version of that epoch. Training is never stopped: what fails is recorded and logged.
+The worker that completes the epoch last measures it, with the versions that were published at its end; of several that
+complete it at the same moment, the one that claims it first. Until then every worker keeps its own version of that
+epoch. Training is never stopped: what fails is recorded and logged.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from modtrain.data.base import Data
 from modtrain.errors import ModtrainError, message_of
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of
-from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.evaluations import claim_evaluation, read_evaluations
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, tracking_of
 from modtrain.training.learner import Learner
@@ -37,6 +38,7 @@ class EvaluationPoints:
         self, run: Run, recipe: Recipe, stages: RunStages, learners: Sequence[Learner], *, device: str
     ) -> None:
         self._run, self._recipe, self._stages, self._learners, self._device = run, recipe, stages, learners, device
+        self._worker = "+".join(learner.name for learner in learners)
         self._every = run.spec.evaluate_every if recipe.evaluate is not None else 0
         self._data: Data | None = None
         self._validation: Any = None
@@ -60,7 +62,7 @@ class EvaluationPoints:
             if not self._ends_early():
                 self._measure(epoch)
             return self._ends_early()
-        except OSError as error:
+        except (OSError, ModtrainError) as error:
             log.warning("Not evaluated after epoch %d: %s", epoch, message_of(error))
             return False
 
@@ -69,18 +71,26 @@ class EvaluationPoints:
         return outcome is not None and outcome.stopped_at is not None
 
     def _measure(self, epoch: int) -> None:
+        due = sorted(set[int]().union(*self._due()))
+        self._retain([each for each in due if each <= epoch])
+        for each in [each for each in due if each >= epoch]:
+            if (versions := self._versions_of(each)) is None or not self._claim(each):
+                break
+            for validates, epochs in enumerate(self._due()):  # again: it may have been measured before it was claimed
+                if each in epochs:
+                    self._evaluate(versions, validates=bool(validates))
+
+    def _claim(self, epoch: int) -> bool:
+        is_only_worker = len(self._learners) == len(self._run.modules)
+        return is_only_worker or claim_evaluation(self._run.evaluation_path, epoch, self._worker)
+
+    def _due(self) -> tuple[set[int], set[int]]:
+        """The epochs after the newest ones measured that are to be evaluated, and those to be validated."""
         spec = self._run.spec
         evaluated, validated = map(_newest_epoch, (self._run.evaluations_path, self._run.validations_path))
         evaluations = {each for each in range(evaluated + 1, spec.epochs) if self._every and each % self._every == 0}
-        validations = set(range(max(validated, spec.validated_from) + 1, spec.epochs + 1) if spec.early_stop else ())
-        due = sorted(evaluations | validations)
-        self._retain([each for each in due if each <= epoch])
-        for each in [each for each in due if each >= epoch]:
-            if (versions := self._versions_of(each)) is None:
-                break
-            for validates, epochs in ((False, evaluations), (True, validations)):
-                if each in epochs:
-                    self._evaluate(versions, validates=validates)
+        validations = range(max(validated, spec.validated_from) + 1, spec.epochs + 1) if spec.early_stop else ()
+        return evaluations, set(validations)
 
     def _evaluate(self, versions: Mapping[str, int], *, validates: bool) -> None:
         try:
@@ -121,7 +131,7 @@ class EvaluationPoints:
 
     def _retain(self, epochs: Sequence[int]) -> None:
         """Keep the own versions of those epochs that are evaluated now, or once another worker has completed them."""
-        newest = {module: self._run.store(module).latest() for module in self._run.modules}
+        newest = {module: self._run.store(module).latest() for module in self._run.modules} if epochs else {}
         waiting = [
             epoch
             for epoch in epochs

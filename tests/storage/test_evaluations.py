@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ import pytest
 
 from modtrain.storage.evaluations import (
     EvaluationSummary,
+    claim_evaluation,
     follow_evaluations,
     metric_by_epoch,
     parse_evaluation,
     read_evaluations,
 )
 from modtrain.storage.json_lines import JsonLines
+from modtrain.storage.layout import CLAIM_FILE, CLAIMS
+from modtrain.storage.process_identity import ProcessIdentity
 
 
 def line(generator: int, discriminator: int, **more: Any) -> dict[str, Any]:
@@ -88,3 +93,38 @@ def test_the_range_of_a_metric_follows_the_file_also_where_it_is_replaced(tmp_pa
     other.rename(path)
     assert lines.refresh()
     assert lines.content.ranges == {"mean": (7.0, 7.0)}
+
+
+def test_of_several_workers_one_evaluates_an_epoch_and_later_ones_are_free(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation"
+    assert [claim_evaluation(folder, 3, worker) for worker in ("a", "b", "c")] == [True, False, False]
+    assert [claim_evaluation(folder, 5, worker) for worker in ("b", "a")] == [True, False]
+    assert [path.name for path in (folder / CLAIMS).iterdir()] == ["00000005-0"], "those of earlier epochs are removed"
+
+
+def test_the_claim_of_a_process_that_has_ended_or_of_an_earlier_one_of_the_worker_is_replaced(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("fork").Process(target=claim_evaluation, args=(tmp_path, 3, "a"))
+    child.start()
+    child.join()
+    assert [claim_evaluation(tmp_path, 3, worker) for worker in ("b", "c", "b")] == [True, False, True]
+    assert sorted(path.name for path in (tmp_path / CLAIMS).iterdir()) == ["00000003-0", "00000003-1", "00000003-2"]
+
+
+@pytest.mark.parametrize(
+    ("host", "worker", "may"), [("elsewhere", "a", True), ("elsewhere", "b", False), ("", "b", True)]
+)
+def test_the_claim_of_a_process_elsewhere_lasts_until_its_worker_is_resumed(
+    tmp_path: Path, host: str, worker: str, may: bool
+) -> None:
+    path = tmp_path / CLAIMS / "00000003-0" / CLAIM_FILE
+    path.parent.mkdir(parents=True)
+    identity = ProcessIdentity(host or socket.gethostname(), 1, 1)
+    path.write_text(json.dumps({"worker": "a", **vars(identity)}))
+    assert claim_evaluation(tmp_path, 3, worker) is may
+
+
+def test_a_damaged_claim_is_none(tmp_path: Path) -> None:
+    path = tmp_path / CLAIMS / "00000003-0" / CLAIM_FILE
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert claim_evaluation(tmp_path, 3, "b")

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modtrain.monitoring.status import build_status
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec
+from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Run
 from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.training import evaluation_points
 from modtrain.training.evaluation import evaluate
+from modtrain.training.records import WorkerEvents
+from modtrain.training.shutdown import Shutdown
+from modtrain.training.worker import Worker
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.three import recipe_of_three
 
@@ -61,6 +67,39 @@ def test_the_worker_that_completes_an_epoch_last_evaluates_it_however_far_anothe
     values = measured(run)
     best = max(values, key=lambda epoch: values[epoch] or 0.0)
     assert [generator.meta(version).epoch for version in generator.versions()] == [best, 10, 11, 12]
+
+
+def test_of_two_workers_that_complete_an_epoch_at_the_same_moment_one_evaluates_it(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"params": {"batches": 1}, "epochs": 2, "evaluate_every": 1}
+    run = make_run(tmp_path / "run", tiny_recipe, APART, **values)
+    finish(run, "generator")
+    at_once = []
+
+    def evaluate_while_another_worker_is_there(run: Run, **options: Any) -> dict[str, Any]:
+        if not at_once:
+            at_once.append(
+                other := Worker(run, ["generator"], Heartbeat([]), Shutdown(run), WorkerEvents(run, []), device="cpu")
+            )
+            assert not other.evaluations.after_epoch(1)
+        return evaluate(run, **options)
+
+    monkeypatch.setattr(evaluation_points, "evaluate", evaluate_while_another_worker_is_there)
+    finish(run, "discriminator")
+    assert at_once
+    assert [record.epoch for record in read_evaluations(run.evaluations_path)] == [1]
+
+
+def test_versions_are_listed_only_where_an_evaluation_is_due(
+    tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    monkeypatch.setattr(CheckpointStore, "latest", lambda store: listed.append(store.module))
+    run = make_run(tmp_path / "run", tiny_recipe, JOINT, params={"batches": 1}, epochs=3, evaluate_every=9)
+    worker = Worker(run, run.modules, Heartbeat([]), Shutdown(run), WorkerEvents(run, []), device="cpu")
+    assert not worker.evaluations.after_epoch(1)
+    assert listed == []
 
 
 def kill(*_: object, **__: object) -> None:
