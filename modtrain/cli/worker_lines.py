@@ -42,6 +42,7 @@ def worker_line(status: Status, worker: Mapping[str, Any], loss: float | None) -
     if worker["state"] not in ("running", "waiting", "resting"):
         return f"{name:<28}  {worker['state']}"
     parts = [f"waiting for {worker['waiting_for']}" if worker["state"] == "waiting" else worker["state"]]
+    parts += [f"evaluating epoch {worker['evaluating']}"] if worker["evaluating"] else []
     parts += [f"stage {worker['stage']}"] if worker["stage"] else []
     parts += [f"epoch {worker['epoch']}/{status['epochs']}", f"step {worker['step']}/{status['steps'] or '?'}"]
     parts += [terminal.rate(worker["steps_per_s"])] if worker["steps_per_s"] else []

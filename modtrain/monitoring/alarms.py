@@ -27,7 +27,7 @@ WAIT_EPOCHS = 3
 OLD_EPOCHS = 3
 """How many epochs a peer may be behind while it trains: a frozen opponent that old is one huge gradient step."""
 QUIET_TIMES, QUIET_S = 5, 60.0
-"""A version is overdue after so many times the usual interval; an evaluation in between may take two or three."""
+"""A version is overdue after so many times the usual interval, in which an evaluation may just have ended."""
 INTERVALS = 10
 """The newest intervals between two versions that say what is usual."""
 WINDOW = 30
@@ -173,7 +173,8 @@ def _overdue(status: Status, history: History | RecentHistory) -> Iterator[Alarm
     """A module that trains, and has published nothing for much longer than it used to take."""
     for name, module in status["modules"].items():
         worker, age_s = status["workers"][module["worker"]], module["age_s"]
-        if module["state"] != "running" or module["rests"] or worker["trouble"] or age_s is None:
+        is_busy = module["rests"] or worker["trouble"] or worker.get("evaluating")
+        if module["state"] != "running" or is_busy or age_s is None:
             continue
         usual_s = _interval_s(history.versions(name))
         if usual_s is not None and age_s > max(QUIET_S, QUIET_TIMES * usual_s):

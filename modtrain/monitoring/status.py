@@ -120,7 +120,7 @@ def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, An
         "job": job.ids[-1] if job and job.ids and state == "queued" else report.job,
         **{
             name: getattr(report, name)
-            for name in ("device", "gpus", "steps_per_s", "left_s", "waiting_for", "exit_code")
+            for name in ("device", "gpus", "steps_per_s", "left_s", "waiting_for", "evaluating", "exit_code")
         },
         "trouble": report.trouble or blame,
         "waited_s": min(ages, default=None) if state == "waiting" else None,  # a wait begins after a publish

@@ -1,4 +1,4 @@
-"""Evaluations of a run: the lines of `evaluation/metrics.jsonl`, the one parser for them, and which worker makes one."""
+"""Evaluations of a run: the lines of `evaluation/metrics.jsonl`, with their one parser, and which worker makes one."""
 
 from __future__ import annotations
 

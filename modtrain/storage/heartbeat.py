@@ -55,6 +55,8 @@ class WorkerReport:
     losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """By module the means over the last interval."""
     waiting_for: str | None = None
+    evaluating: int | None = None
+    """The epoch that it evaluates at present, before it trains on."""
     trouble: str | None = None
     exit_code: int | None = None
 

@@ -69,6 +69,18 @@ class Liveness:
         running = report.process.is_running()
         return (self.silent_s(module) or 0.0) < self.patience_s if running is None else running
 
+    def is_evaluating(self, run: Run, module: str) -> bool:
+        """Whether the worker is alive and evaluates, or waits for one that does: it publishes when that is over."""
+        seen = set[str]()
+        while module in run.modules and module not in seen:
+            seen.add(module)
+            self.refresh(run, [module])
+            report = self.report(module)
+            if report.evaluating is not None or not self.is_alive(module):
+                break
+            module = report.waiting_for or ""
+        return self.is_alive(module) and self.report(module).evaluating is not None
+
     def silent_s(self, module: str) -> float | None:
         """Seconds since this process saw the heartbeat change; None where there is none."""
         return time.monotonic() - self._changed_at[module] if self._reports.get(module) else None

@@ -18,6 +18,7 @@ from modtrain.errors import ModtrainError, message_of
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of
 from modtrain.storage.evaluations import claim_evaluation, read_evaluations
+from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, tracking_of
 from modtrain.training.learner import Learner
@@ -35,9 +36,17 @@ class EvaluationPoints:
     """The evaluations that one worker of a run takes part in; the end of a `with` block closes their trackers."""
 
     def __init__(
-        self, run: Run, recipe: Recipe, stages: RunStages, learners: Sequence[Learner], *, device: str
+        self,
+        run: Run,
+        recipe: Recipe,
+        stages: RunStages,
+        learners: Sequence[Learner],
+        heartbeat: Heartbeat,
+        *,
+        device: str,
     ) -> None:
-        self._run, self._recipe, self._stages, self._learners, self._device = run, recipe, stages, learners, device
+        self._run, self._recipe, self._stages, self._learners = run, recipe, stages, learners
+        self._heartbeat, self._device = heartbeat, device
         self._worker = "+".join(learner.name for learner in learners)
         self._every = run.spec.evaluate_every if recipe.evaluate is not None else 0
         self._data: Data | None = None
@@ -76,9 +85,11 @@ class EvaluationPoints:
         for each in [each for each in due if each >= epoch]:
             if (versions := self._versions_of(each)) is None or not self._claim(each):
                 break
+            self._heartbeat.report(evaluating=each, now=True)  # the peers that wait for this worker wait for longer
             for validates, epochs in enumerate(self._due()):  # again: it may have been measured before it was claimed
                 if each in epochs:
                     self._evaluate(versions, validates=bool(validates))
+            self._heartbeat.report(evaluating=None)
 
     def _claim(self, epoch: int) -> bool:
         is_only_worker = len(self._learners) == len(self._run.modules)

@@ -18,6 +18,7 @@ from modtrain.recipes.contract import build_network
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS, Checkpoint
 from modtrain.storage.checkpoint_store import CheckpointStore
+from modtrain.storage.liveness import Liveness
 from modtrain.storage.run import Run
 from modtrain.training import serialization
 from modtrain.training.stages import most_versions
@@ -114,8 +115,8 @@ class Peers:
         Of a peer that rests in the last ones of these, the epoch that trained it last is enough. The `stage_epochs` of
         earlier stages every module of another worker must have completed, since all workers enter a stage together.
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
-        `waited(peer, seconds)` is called when a wait is over. PeerTimeout where a peer completes no epoch for the run's
-        `peer_timeout_s`.
+        `waited(peer, seconds)` is called when a wait is over. PeerTimeout where a peer neither completes an epoch nor
+        evaluates one for the run's `peer_timeout_s`.
         """
         needed: dict[str, tuple[_Peer | _Unread, int]] = {name: (peer, at_least) for name, peer in self._peers.items()}
         if stage_epochs > self._stage_epochs:
@@ -136,15 +137,21 @@ class Peers:
         return peer.newest is not None and (peer.newest.epoch >= epoch or self._run.spec.is_last(peer.newest))
 
     def _wait_for(self, name: str, peer: _Peer | _Unread, at_least: int, poll: Callable[[str], None]) -> None:
+        liveness, evaluates = Liveness(), False
+
         def arrived(epoch: int) -> bool | None:
+            nonlocal evaluates
             poll(name)
             peer.load_newer(self._run.store(name))
+            evaluates = evaluates or liveness.is_evaluating(self._run, name)
             return True if self._is_enough(peer, epoch) else None
 
         for epoch in range(peer.newest.epoch + 1 if peer.newest else 0, at_least + 1):
-            has_arrived = functools.partial(arrived, epoch)
-            if filesystem.wait_until(has_arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
-                raise PeerTimeout(self._timeout_message(name, peer, epoch))
+            evaluates, has_arrived = False, functools.partial(arrived, epoch)
+            while filesystem.wait_until(has_arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
+                if not evaluates:
+                    raise PeerTimeout(self._timeout_message(name, peer, epoch))
+                evaluates = False  # it has the whole time to complete an epoch once more
 
     def _timeout_message(self, name: str, peer: _Peer | _Unread, needed: int) -> str:
         report = self._run.read_report(name)

@@ -86,7 +86,7 @@ class Worker:
         self.timer = PhaseTimer()
         self.progress = Progress(self.stages, self.learners, heartbeat, self.timer)
         self.publishing = Publishing(run, self.stages, self.learners, heartbeat, recipe.read_by_others(modules))
-        self.evaluations = EvaluationPoints(run, recipe, self.stages, self.learners, device=device)
+        self.evaluations = EvaluationPoints(run, recipe, self.stages, self.learners, heartbeat, device=device)
         seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
         self.position = self.timeline.at(self._resume())
         self._enter_stage()

@@ -24,7 +24,7 @@ from modtrain.training.worker import Worker
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.three import recipe_of_three
 
-JOINT, APART = [["generator", "discriminator"]], [["generator"], ["discriminator"]]
+JOINT = [["generator", "discriminator"]]
 
 
 def measured(run: Run) -> dict[int, float | None]:
@@ -73,20 +73,21 @@ def test_of_two_workers_that_complete_an_epoch_at_the_same_moment_one_evaluates_
     tmp_path: Path, tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {"params": {"batches": 1}, "epochs": 2, "evaluate_every": 1}
-    run = make_run(tmp_path / "run", tiny_recipe, APART, **values)
-    finish(run, "generator")
+    recipe = recipe_of_three(tmp_path / "of_three.py", tiny_recipe)
+    run = make_run(tmp_path / "run", recipe, [["third"], *JOINT], **values)
+    finish(run, "third")
     at_once = []
 
     def evaluate_while_another_worker_is_there(run: Run, **options: Any) -> dict[str, Any]:
         if not at_once:
             at_once.append(
-                other := Worker(run, ["generator"], Heartbeat([]), Shutdown(run), WorkerEvents(run, []), device="cpu")
+                other := Worker(run, ["third"], Heartbeat([]), Shutdown(run), WorkerEvents(run, []), device="cpu")
             )
             assert not other.evaluations.after_epoch(1)
         return evaluate(run, **options)
 
     monkeypatch.setattr(evaluation_points, "evaluate", evaluate_while_another_worker_is_there)
-    finish(run, "discriminator")
+    finish(run, *JOINT[0])
     assert at_once
     assert [record.epoch for record in read_evaluations(run.evaluations_path)] == [1]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import itertools
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
 from tests.support import SUPPORT
 from tests.support.runs import finish, make_run, weights_of
+from tests.support.three import recipe_of_three
 
 APART = [["generator"], ["discriminator"]]
 SMALL: dict[str, dict[str, Any]] = {
@@ -164,6 +167,54 @@ def test_waiting_for_a_peer_has_a_deadline_and_names_the_peer(tmp_path: Path, ti
     run = make_run(tmp_path / "run", tiny_recipe, APART, peer_timeout_s=0.5)
     with pytest.raises(PeerTimeout, match=r"Waited 0\.5 s for discriminator .* published nothing \(never started\)"):
         finish(run, "generator")
+
+
+def test_an_evaluation_may_take_longer_than_the_deadline_of_a_wait(tmp_path: Path) -> None:
+    source = (SUPPORT / "tiny.py").read_text()
+    slow = tmp_path / "slow.py"
+    slow.write_text(source.replace("return Evaluation(", "time.sleep(1.8); return Evaluation("))
+    values = {"params": {"batches": 1}, "epochs": 2, "max_staleness": 0, "evaluate_every": 1}
+    run = make_run(tmp_path / "run", slow, APART, peer_timeout_s=1, **values)
+    train_apart(run)
+    assert run.is_finished(run.modules)
+    waits = [row["seconds_evaluation"] for row in run.history() if row.get("seconds_evaluation", 0) > 1.7]
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize(
+    ("reports", "is_enough"),
+    [
+        ({"discriminator": {"evaluating": 1}}, True),
+        ({"discriminator": {"waiting_for": "third"}, "third": {"evaluating": 1}}, True),
+        ({"discriminator": {}}, False),
+        ({"discriminator": {"waiting_for": "third"}, "third": {"waiting_for": "discriminator"}}, False),
+        ({"discriminator": {"evaluating": 1, "pid": 2**22 + 1}}, False),
+        ({"discriminator": {"waiting_for": "third"}, "third": {"evaluating": 1, "state": "failed"}}, False),
+    ],
+    ids=["evaluates", "waits for one that does", "trains", "circle", "was killed", "waits for one that failed"],
+)
+def test_only_a_live_worker_that_evaluates_is_waited_for_longer(
+    tmp_path: Path, tiny_recipe: Path, reports: dict[str, dict[str, Any]], is_enough: bool
+) -> None:
+    three = recipe_of_three(tmp_path / "three.py", tiny_recipe)
+    run = make_run(tmp_path / "run", three, [["third"], *APART], peer_timeout_s=0.05)
+    run.make_module_folders(run.modules)
+    recipe = recipe_of(run)
+    peers = Peers(run, recipe, params_of(run.spec, recipe), ["generator"], "cpu")
+    publisher = Publisher(run.store("discriminator"), "other")
+    began_at = time.monotonic()
+
+    def publish_late(_: str) -> None:
+        if publisher.last < 0 and time.monotonic() > began_at + 0.2:
+            net = recipe.modules["discriminator"].build(params_of(run.spec, recipe))
+            publisher.publish({WEIGHTS: serialization.pack_weights(net)}, epoch=0, step=0)
+
+    with contextlib.ExitStack() as stack:
+        for module, report in reports.items():
+            stack.enter_context(Heartbeat([run.heartbeat_path(module)], **{"state": "running", **report}))
+        if not is_enough:
+            stack.enter_context(pytest.raises(PeerTimeout))
+        peers.refresh(at_least=0, poll=publish_late, waited=lambda *_: None)
 
 
 def test_a_version_that_does_not_fit_leaves_the_peer_that_is_there_and_the_wait_names_its_weights(
