@@ -191,6 +191,9 @@ class RunView:
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
         if current["interruption"]:
             parts += ["", terminal.Text(current["interruption"])]
+        for name, weights in current["fixed"].items():  # not a table, which would fold a long path
+            says = f"{weights['reference']}, sha256 {weights['sha256'][:12]}"
+            parts += ["", terminal.Text.assemble((f"{name} (fixed)  ", "dim"), says)]
         if current["early_stop"]:
             parts += ["", terminal.Text(current["early_stop"]["says"])]
         for message in queue_messages(current):

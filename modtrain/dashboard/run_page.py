@@ -78,6 +78,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
                     "stop",
                     "interruption",
                     "early_stop",
+                    "fixed",
                 )
             },
             **{name: getattr(run.spec, name) for name in ("seed", "device", "placement", "versions")},

@@ -53,6 +53,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "launcher": snapshot.launcher,
         "workers": workers,
         "modules": modules,
+        "fixed": {name: each.model_dump() for name, each in run.spec.fixed.items()},
     }
 
 

@@ -51,8 +51,12 @@ _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
+def publish_folder(
+    parent: Path, name: str, files: Mapping[str, bytes], sources: Mapping[str, Path] | None = None
+) -> None:
     """Create `parent/name`, of which `parent` exists, with these files by one rename, after all in it is durable.
+
+    `sources` are files that never change, whose content it is to have as well.
 
     Raises FileExistsError where the name is taken and any other OSError where storage fails; the temporary folder is
     then removed as far as storage allows. On NFS a rename that reports an error may have succeeded: the caller checks.
@@ -62,6 +66,8 @@ def publish_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> None:
         temporary.mkdir()
         for file, content in files.items():
             write_file(temporary / file, content)
+        for file, source in (sources or {}).items():
+            link_or_copy(source, temporary / file)
         sync_folder(temporary)
     except BaseException:
         remove_folder(temporary)
@@ -93,6 +99,14 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give a file that never changes another name, which takes no room; where that is not possible, copy it."""
+    try:
+        os.link(source, path)
+    except OSError:  # another file system, or one without links
+        write_file(path, read_file(source))
 
 
 def why_not_created(error: OSError) -> str:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from modtrain.errors import InputError, StorageError
 from modtrain.storage import filesystem
+from modtrain.storage.layout import CHECKPOINTS
 
 
 def _without_nul(name: str) -> str:
@@ -31,6 +32,18 @@ class InitialWeights(BaseModel):
     """As the command named them."""
     path: FileName
     sha256: str
+    kept_as: FileName | None = None
+    """Name of the file in the run's folder that holds them as well: the version at `path` may be pruned."""
+
+    def kept(self, name: str) -> InitialWeights:
+        """The same weights, of a version of a run with a file of this name in the folder of the run that is created."""
+        source = Path(self.path)
+        is_version = source.parent.parent.name == CHECKPOINTS
+        return self.model_copy(update={"kept_as": name + source.suffix}) if is_version else self
+
+    def within(self, folder: Path) -> InitialWeights:
+        """The same weights, at the file in a run's folder where that holds them."""
+        return self.model_copy(update={"path": str(folder / self.kept_as)}) if self.kept_as else self
 
     def read(self) -> bytes:
         """The content of the file; InputError where it is gone or another one, StorageError where it cannot be read."""

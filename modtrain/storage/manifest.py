@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,16 +34,17 @@ def check_name(name: str) -> None:
         raise InputError(f"A run cannot be called {name!r}; take a short name without slashes, such as apples-1.")
 
 
-def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
-    """Create the folder of a new run or sweep with its manifest.
+def create_folder(path: Path, kind: str, file: str, spec: BaseModel, sources: Mapping[str, Path] | None = None) -> None:
+    """Create the folder of a new run or sweep with its manifest, and with the content of `sources` under these names.
 
-    InputError where the name is taken or not allowed, StorageError where storage fails.
+    InputError where the name is taken or not allowed or a source is gone, StorageError where storage fails.
     """
+    sources = sources or {}
     check_name(path.name)
     content = as_json(spec)
     try:
         filesystem.make_folder(path.parent)
-        filesystem.publish_folder(path.parent, path.name, {file: content})
+        filesystem.publish_folder(path.parent, path.name, {file: content}, sources)
     except FileExistsError:
         is_one = file in filesystem.names(path)  # created by another process meanwhile
         then = ": run the same command again to resume it, or" if is_one else f" and is not a {kind};"
@@ -50,6 +53,8 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel) -> None:
         if holds(path / file, content):
             log.warning("Creating %s reported an error, but succeeded: %s", path, message_of(error))
             return
+        if error.errno == errno.ENOENT and error.filename in map(str, sources.values()):
+            raise InputError(f"{error.filename} is gone meanwhile; name another version.") from error
         why = filesystem.why_not_created(error)
         raise _refused(f"The {kind}'s folder {path} cannot be created", error, why) from error
 

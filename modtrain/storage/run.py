@@ -216,8 +216,17 @@ class Run:
 
     @staticmethod
     def create(path: Path, spec: RunSpec, *, trusted: bool = False) -> Run:
-        """Create the folder of a new run; InputError where the name is taken or not allowed."""
-        manifest.create_folder(path, "run", layout.RUN_FILE, spec)
+        """Create the folder of a new run, with the weights of other runs that it needs.
+
+        InputError where the name is taken or not allowed, or weights are gone.
+        """
+        init, fixed = (
+            {module: weights.kept(f"{kind}-{module}") for module, weights in each.items()}
+            for kind, each in (("init", spec.init), ("fixed", spec.fixed))
+        )
+        spec = spec.model_copy(update={"init": init, "fixed": fixed})
+        sources = {each.kept_as: Path(each.path) for each in (*init.values(), *fixed.values()) if each.kept_as}
+        manifest.create_folder(path, "run", layout.RUN_FILE, spec, sources)
         return Run.open(path, trusted=trusted)
 
     @staticmethod
@@ -259,6 +268,11 @@ class Run:
         if name not in self.modules:
             near = did_you_mean(str(name), self.modules)
             raise InputError(f"{self.name} has no module {name!r}; it has {', '.join(self.modules)}.{near}")
+
+    def weights_of(self, module: str) -> InitialWeights | None:
+        """The weights that a module begins with, or that a fixed one has; None where none were named."""
+        weights = (self.spec.init | self.spec.fixed).get(module)
+        return weights and weights.within(self.path)
 
     def worker_of(self, module: str) -> int:
         return next(number for number, modules in enumerate(self.spec.placement) if module in modules)

@@ -22,6 +22,6 @@ def publish_initial_versions(run: Run) -> None:
             learners = [Learner(run, recipe, params, name, device="cpu", writer=writer) for name in modules]
             seed_all(derived_seed(run.spec.seed, "worker " + " ".join(modules)))
             for learner in learners:
-                if weights := run.spec.init.get(learner.name):
+                if weights := run.weights_of(learner.name):
                     learner.initialise(weights)
                 learner.publish(epoch=0, step=0, full=True, final=False)

@@ -44,7 +44,7 @@ def step_costs(run: Run, recipe: Recipe) -> dict[str, float]:
         run = replace(run, spec=run.spec.model_copy(update={"precision": on_any_cpu(run.spec.precision)}))
     learners = [Learner(run, recipe, params, name, device=device, writer="costs") for name in recipe.trained]
     most_versions = max([1, *(last for learner in learners for last in learner.reads.values())])
-    fixed = fixed_peers(run.spec, recipe, params, recipe.trained, device)
+    fixed = fixed_peers(run, recipe, params, recipe.trained, device)
     nets = nets_of(learners, fixed, versions=most_versions)
     stages, costs = RunStages(run.spec, recipe), dict.fromkeys(recipe.trained, 0.0)
     for stage, first, last in stages.spans():

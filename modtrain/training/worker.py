@@ -82,7 +82,7 @@ class Worker:
         share_scales(recipe, self.learners)
         shutdown.check_start()
         self.peers = Peers(run, recipe, params, modules, device)
-        self.fixed = fixed_peers(run.spec, recipe, params, modules, device)
+        self.fixed = fixed_peers(run, recipe, params, modules, device)
         self.timer = PhaseTimer()
         self.progress = Progress(self.stages, self.learners, heartbeat, self.timer)
         self.publishing = Publishing(run, self.stages, self.learners, heartbeat, recipe.read_by_others(modules))
@@ -268,7 +268,7 @@ class Worker:
         if any(by_step):
             log.warning("No step has an intact full checkpoint of every module: starting from the beginning.")
         for learner in self.learners:
-            if weights := self.run.spec.init.get(learner.name):
+            if weights := self.run.weights_of(learner.name):
                 learner.initialise(weights)
         return 0
 

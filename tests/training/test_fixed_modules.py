@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -15,12 +19,14 @@ import torch
 from torch import nn
 
 import modtrain
+from modtrain.dashboard.page_data import Source
 from modtrain.errors import InputError
 from modtrain.recipes.base import Module, Reads
 from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_plan import RunPlan, find_target, plan_run
 from modtrain.scheduling.weights_reference import find_fixed_weights
+from modtrain.storage import filesystem
 from modtrain.training.step_costs import step_costs
 from tests.support import SUPPORT
 from tests.support.command import typed
@@ -92,6 +98,30 @@ def test_its_weights_may_be_the_average_of_a_module_of_another_run(plan: Plan) -
     found = find_fixed_weights(recipe, params)["features"]
     assert found.path.endswith("ema.safetensors")
     assert safetensors.torch.load(found.read())["weight"].shape == (4, 4)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_weights_of_another_run_stay_where_that_run_prunes_them_and_where_the_run_is_moved(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EXDEV, "another file system")))
+    (tmp_path / "wide.py").write_text(RECIPE.read_text().replace("nn.Linear(4, 2)", "nn.Linear(4, 4)"))
+    source = plan(name="source", recipe=str(tmp_path / "wide.py"), nodes=1).write()
+    finish(source)
+    reference, folder = f"{source.path}#generator@0", source.store("generator").folder(0)
+    weights = safetensors.torch.load_file(folder / "ema.safetensors")["weight"]
+    run = plan(reference, recipe=str(tmp_path / "wide.py"), nodes=1, init={"generator": f"{source.path}@0"}).write()
+    filesystem.retire_folder(folder)
+    finish(run)
+    begun = safetensors.torch.load_file(run.store("generator").folder(0) / "weights.safetensors")["weight"]
+    assert torch.equal(begun, weights)
+    shutil.rmtree(source.path)
+    moved = run.path.rename(tmp_path / "moved")
+    assert torch.equal(modtrain.load(moved).networks["features"].weight, weights)  # type: ignore[arg-type]
+    named = run.spec.fixed["features"]
+    assert f"features (fixed)  {reference}, sha256 {named.sha256[:12]}" in typed("status", moved).out
+    assert Source(tmp_path).run("moved")["run"]["fixed"] == {"features": named.model_dump()}
 
 
 def test_without_a_file_every_process_of_a_run_builds_the_same_one(plan: Plan) -> None:

@@ -35,7 +35,7 @@
       const stop = run.interruption ?? run.stop;
       M.fresh(
         facts,
-        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.early_stop, run.sweep, run.versions],
+        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.early_stop, run.sweep, run.fixed],
         () =>
           M.facts([
             ["recipe", M.name(run.recipe ?? "")],
@@ -43,6 +43,10 @@
             ["seed", String(run.seed ?? "")],
             ["device", run.device],
             ["placement", M.name((run.placement ?? []).map((group) => group.join(" + ")).join(" | "))],
+            ...Object.entries(run.fixed ?? {}).map(([name, { reference, sha256 }]) => [
+              M.name(`${name} (fixed)`),
+              M.name(`${reference}, sha256 ${sha256.slice(0, 12)}`),
+            ]),
             [
               "sweep",
               run.sweep === null || run.sweep === undefined

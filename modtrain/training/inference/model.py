@@ -212,7 +212,9 @@ def load(
     newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
     stage = run.spec.stage_at(max(0, newest - 1))
     with recipe_errors(run):
-        networks |= {name: build_fixed(run.spec, recipe, params, name) for name in recipe.fixed}
+        networks |= {
+            name: build_fixed(run.spec.seed, recipe, params, name, run.weights_of(name)) for name in recipe.fixed
+        }
         params = params_of(run.spec, recipe, stage)
         for name, module in recipe.modules.items():
             networks[name] = settled(networks[name].to(device), name, module, params, seed=run.spec.seed)

@@ -125,7 +125,8 @@ class _Check:
         self._learners.append(Learner(self._run, self._recipe, self._params, name, device="cpu", writer="check"))
 
     def _build_fixed(self, name: str) -> None:
-        net = build_fixed(self._spec, self._recipe, self._params, name)
+        weights = self._spec.fixed.get(name)
+        net = build_fixed(self._spec.seed, self._recipe, self._params, name, weights)
         self._fixed[name] = freeze(net, self._recipe.modules[name].frozen_mode)
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
