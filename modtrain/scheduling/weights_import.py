@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from modtrain.scheduling.config import Config
 from modtrain.scheduling.recipe_check import require_sound
 from modtrain.scheduling.run_plan import RunPlan, find_target, plan_run
 from modtrain.storage import filesystem
+from modtrain.storage.manifest import refused
 from modtrain.storage.run import Run
 
 MOST_NAMED = 5
@@ -35,16 +37,21 @@ class Import:
     def create(self, notify: Callable[[str], None]) -> Run:
         """Create the run with the weights as version 0 of its modules, ready to apply and to train.
 
-        InputError, and no run, where the recipe cannot be trained; `notify` of warnings.
+        InputError where the recipe cannot be trained, StorageError where storage fails; there is no run then. `notify`
+        of warnings.
         """
         plan = self.plan
         if plan.is_checked:
             plan = plan.measuring(require_sound(plan.run.spec, notify, metric=plan.target.config.metric).metrics)
-        run = plan.write()
         from modtrain.training.initial_versions import publish_initial_versions  # imports torch, as the recipe has done
 
-        publish_initial_versions(run)
-        return run
+        try:
+            with filesystem.assembled_folder(plan.target.path) as path:
+                publish_initial_versions(Run.create(path, plan.run.spec, trusted=plan.run.trusted))
+        except OSError as error:
+            why = filesystem.why_not_created(error)
+            raise refused(f"The run's folder {plan.target.path} cannot be created", error, why) from error
+        return Run.open(plan.target.path, trusted=plan.run.trusted)
 
 
 def plan_import(
@@ -62,7 +69,7 @@ def plan_import(
     values = with_settings(config.params, [f"{name}={value}" for name, value in params.items()])
     init = config.init | {module: str(path) for module, path in files.items()}
     target = find_target(config.model_copy(update={"params": values, "init": init}))
-    if target.resumes:
+    if os.path.lexists(target.path):
         raise InputError(f"{target.path} exists already; choose another --name.")
     return Import(plan=plan_run(target), files=files, params=params)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import grp
 import os
@@ -126,7 +127,7 @@ def _own_folder(path: Path, kind: str) -> Path:
 
 
 def _check_file_system(report: Report, path: Path) -> None:
-    kind, options = filesystem.file_system(path.resolve())
+    kind, options = file_system(path.resolve())
     says, advice = f"{kind}.", ""
     if kind in _IN_MEMORY:
         says = f"{kind} is in this node's memory: other nodes do not see it, and a restart empties it."
@@ -176,7 +177,7 @@ def _check_fsync(report: Report, own: Path) -> None:
     finally:
         os.close(descriptor)
     for file in files:
-        filesystem.drop_cache(file)
+        _drop_cache(file)
         if filesystem.read_file(file) != content:
             says = "A synced file was read back with other content."
             return report.note("fsync", says, "Do not train here.", fail=True)
@@ -268,7 +269,7 @@ def _content(size_mb: float) -> bytes:
 def _pull(store: CheckpointStore) -> tuple[int, float]:
     """The bytes of the newest version, and the milliseconds that reading and checking them took."""
     for version in store.versions():
-        filesystem.drop_cache(store.folder(version) / WEIGHTS)
+        _drop_cache(store.folder(version) / WEIGHTS)
     read: list[bytes] = []
     took_ms = _ms(lambda: read.extend(content for _, content in store.read_newest(WEIGHTS)))
     if not read:
@@ -280,3 +281,25 @@ def _ms(action: Callable[[], object]) -> float:
     started = time.monotonic()
     action()
     return (time.monotonic() - started) * 1000
+
+
+def file_system(path: Path) -> tuple[str, list[str]]:
+    """Type and mount options of the file system of a folder."""
+    best, answer = -1, ("unknown", [""])
+    with contextlib.suppress(OSError):
+        for line in filesystem.read_lines(Path("/proc/self/mountinfo")):
+            mount, _, details = line.partition(" - ")
+            point = Path(mount.split()[4].encode().decode("unicode_escape"))
+            if path.is_relative_to(point) and len(point.parts) >= best:
+                best, kind = len(point.parts), details.split()
+                answer = kind[0], kind[-1].split(",")
+    return answer
+
+
+def _drop_cache(path: Path) -> None:
+    """Ask the system to read this file from storage the next time, not from the node's cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)

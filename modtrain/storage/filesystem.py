@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -81,6 +81,25 @@ def publish_folder(
             raise FileExistsError(errno.EEXIST, "already published", str(parent / name)) from error
         raise
     sync_folder(parent)
+
+
+@contextlib.contextmanager
+def assembled_folder(path: Path) -> Iterator[Path]:
+    """A folder to create and to fill, which gets its name `path` by one rename at the end of the block.
+
+    If the block raises, nothing remains of it. Raises FileExistsError where the name is taken meanwhile, OSError.
+    """
+    temporary = _temporary(path.parent)
+    make_folder(temporary)
+    try:
+        yield temporary / path.name
+        os.rename(temporary / path.name, path)
+        sync_folder(path.parent)
+    except BaseException:
+        retire_folder(temporary / path.name)  # as in `publish_folder`
+        raise
+    finally:
+        remove_folder(temporary)
 
 
 def make_folder(path: Path) -> None:
@@ -260,28 +279,6 @@ def remove_temporaries(folder: Path) -> None:
         except OSError as error:
             if error.errno not in GONE:
                 log.warning("Could not remove %s: %s", path, message_of(error))
-
-
-def file_system(path: Path) -> tuple[str, list[str]]:
-    """Type and mount options of the file system of a folder."""
-    best, answer = -1, ("unknown", [""])
-    with contextlib.suppress(OSError):
-        for line in read_lines(Path("/proc/self/mountinfo")):
-            mount, _, details = line.partition(" - ")
-            point = Path(mount.split()[4].encode().decode("unicode_escape"))
-            if path.is_relative_to(point) and len(point.parts) >= best:
-                best, kind = len(point.parts), details.split()
-                answer = kind[0], kind[-1].split(",")
-    return answer
-
-
-def drop_cache(path: Path) -> None:
-    """Ask the system to read this file from storage the next time, not from the node's cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
 
 
 def wait_until(ready: Callable[[], T | None], *, timeout_s: float, longest_pause_s: float = 0.5) -> T | None:

@@ -56,7 +56,7 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel, sources: Ma
         if error.errno == errno.ENOENT and error.filename in map(str, sources.values()):
             raise InputError(f"{error.filename} is gone meanwhile; name another version.") from error
         why = filesystem.why_not_created(error)
-        raise _refused(f"The {kind}'s folder {path} cannot be created", error, why) from error
+        raise refused(f"The {kind}'s folder {path} cannot be created", error, why) from error
 
 
 def as_json(spec: BaseModel) -> bytes:
@@ -79,7 +79,7 @@ def read_manifest(path: Path, kind: str, file: str, form: type[Spec]) -> Spec:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(_missing(path, kind, file)) from None
     except OSError as error:
-        raise _refused(f"{path / file} cannot be read", error) from error
+        raise refused(f"{path / file} cannot be read", error) from error
     except ValidationError as error:
         first = error.errors()[0]
         says = first["msg"].removeprefix("Value error, ")
@@ -115,7 +115,7 @@ def holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def _refused(what: str, error: OSError, why: str | None = None) -> ModtrainError:
+def refused(what: str, error: OSError, why: str | None = None) -> ModtrainError:
     """StorageError for a failure of storage, InputError for an answer of it."""
     sentence = f"{what}: {why or error.strerror}."
     if filesystem.fault_of(error) is None:

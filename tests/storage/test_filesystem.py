@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from modtrain.storage import filesystem
+from modtrain.storage.doctor import file_system
 
 
 def test_a_folder_is_published_complete_and_leaves_no_other_name(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_wait_ends_with_the_answer_or_after_its_timeout() -> None:
 
 
 def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount() -> None:
-    assert filesystem.file_system(Path("/proc/self"))[0] == "proc"
+    assert file_system(Path("/proc/self"))[0] == "proc"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "socket"])

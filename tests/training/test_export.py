@@ -21,6 +21,7 @@ from modtrain.storage.run import Run
 from modtrain.training.initial_versions import publish_initial_versions
 from tests.support import SUPPORT
 from tests.support.command import Result, typed
+from tests.support.faults import Faults
 from tests.support.published_nets import published_discriminator, published_generator, published_unet
 from tests.support.runs import finish, make_run
 
@@ -108,6 +109,42 @@ def test_an_imported_run_is_applied_trained_and_exported_again(
     newest = run.store("generator_ab").latest()
     assert newest
     assert (newest.step, newest.final) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda call: call.startswith("rename") and "generator_ba/checkpoints" in call,
+        lambda call: call.startswith("open") and "discriminator_b" in call and call.endswith("state.pt"),
+        lambda call: call.startswith("rename") and call.endswith("/horses"),
+    ],
+    ids=["between two modules", "inside a version", "at the end"],
+)
+def test_an_import_that_storage_breaks_in_the_middle_leaves_nothing(
+    breaks: Callable[[str], bool],
+    files: Path,
+    importing: Callable[..., Result],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults = Faults(tmp_path / "runs", lambda number, call: breaks(call))
+    with monkeypatch.context() as patch:
+        faults.install(patch)
+        broken = importing(files)
+    assert faults.hits
+    assert (broken.code, broken.err.count("\n")) == (6, 1)
+    assert broken.err.endswith("runs/horses cannot be created: Input/output error. Try again when storage answers.\n")
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert importing(files).code == 0
+
+
+def test_an_import_changes_no_folder_that_is_there(
+    files: Path, importing: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "runs/horses").mkdir(parents=True)
+    (tmp_path / "runs/horses/notes.txt").write_text("mine")
+    assert "runs/horses exists already; choose another --name." in importing(files).err
+    assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["horses", "notes.txt"]
 
 
 def test_prefixes_and_running_statistics_of_old_files_are_left_out(
