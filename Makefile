@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Debian's packages are installed and the tests compiled while mypy runs.
 MAKEFLAGS += --jobs=3
 
-.PHONY: demo install check compiled-tests test test-all test-runtime system-packages clean
+.PHONY: demo install check compiled-tests test test-all test-runtime system-packages slow-packages clean
 
 demo: install
 	$(BIN)/modtrain launch --nodes 3
@@ -39,7 +39,7 @@ compiled-tests: $(VENV)/.installed-test
 test: check compiled-tests system-packages
 	$(PYTEST) -m "not slow"
 
-test-all: check compiled-tests system-packages
+test-all: check compiled-tests system-packages slow-packages
 	$(PYTEST)
 
 # A module that needs a package which only the tests install would fail at its first user.
@@ -63,6 +63,11 @@ system-packages:
 	command -v shellcheck >/dev/null || missing="$$missing shellcheck"; \
 	command -v chromium-headless-shell >/dev/null || missing="$$missing chromium-headless-shell fonts-dejavu"; \
 	[ -z "$$missing" ] || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+# The data set of a slow test, 31 MB. After the others, since apt locks.
+slow-packages: system-packages
+	@[ -d /usr/share/datasets/fashion-mnist ] || \
+		{ $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq dataset-fashion-mnist; }
 
 # Debian's python3 comes without venv.
 $(BIN)/python:

@@ -23,7 +23,7 @@ same command again. An exception of any other type is a bug, or comes from a rec
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -149,6 +149,12 @@ def message_of(error: BaseException) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 epoch`, `3 epochs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def shortened(names: Sequence[str], most: int) -> str:
+    """`a, b and 3 more` of names, of which at most so many are shown."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -6,16 +6,15 @@ files with equal names. Labels, such as persons, are the names of subfolders, or
 
 from __future__ import annotations
 
-import csv
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-from modtrain.data.folder_layout import FolderLayout, subfolders
-from modtrain.data.images import SUFFIXES, Paths
-from modtrain.errors import InputError, counted
+from modtrain.data.folder_labels import NAMED, labels_of, read_labels, without_suffix
+from modtrain.data.folder_layout import FolderLayout, subfolders, suggested
+from modtrain.data.images import Paths
+from modtrain.errors import InputError, counted, shortened
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,6 @@ LAYOUT = FolderLayout(
         "test": "to evaluate on; or val",
     },
 )
-LABELS = "labels.csv"
-NAMED = 100
-"""Number of files that an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +50,7 @@ def aligned_folders(dataroot: Path, held_out: HeldOut = "test") -> tuple[Split, 
     sides = ("",) if (dataroot / "train").is_dir() or not _has_sides(dataroot) else ("A/", "B/")
     if dataroot.name in ("A", "B", "train", "test", "val") and sides == ("",) and not (dataroot / "train").is_dir():
         raise InputError(f"{dataroot} is one part of a data set: give the folder above, {dataroot.absolute().parent}.")
-    labels = _labels(dataroot / LABELS)
+    labels = read_labels(dataroot)
     names = [held_out] if held_out == "val" else ["test", "val"]
     found = [name for name in names if any((dataroot / side / name).is_dir() for side in sides)]
     train = _split(dataroot, sides, "train", labels)
@@ -78,22 +74,17 @@ def _split(dataroot: Path, sides: tuple[str, ...], name: str, labels: dict[str, 
     if alone:
         _name_alone(dataroot, alone, len(places))
     pairs = tuple(tuple(one[place] for one in files) for place in places)
-    return Split(pairs=pairs, labels=_labels_of(dataroot, name, places, labels))
+    return Split(pairs=pairs, labels=labels_of(dataroot, name, places, labels))
 
 
 def _by_name(files: Paths, folder: Path) -> dict[str, Path]:
     """Files by their place below the folder, without suffix: partners may differ in that."""
     named = dict[str, Path]()
     for file in files:
-        other = named.setdefault(_stem(file.relative_to(folder).as_posix()), file)
+        other = named.setdefault(without_suffix(file.relative_to(folder).as_posix()), file)
         if other != file:
             raise InputError(f"{other} and {file} have the same name, so a partner would be one of two; rename one.")
     return named
-
-
-def _stem(place: str) -> str:
-    path = PurePosixPath(place)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else str(path)
 
 
 def _name_alone(dataroot: Path, alone: list[Path], pairs: int) -> None:
@@ -102,63 +93,14 @@ def _name_alone(dataroot: Path, alone: list[Path], pairs: int) -> None:
     has = "has" if len(alone) == 1 else "have"
     names = [file.relative_to(dataroot).as_posix() for file in alone]
     if len(alone) > 2 * pairs:
-        named = ", ".join(names[:NAMED] + [f"and {len(names) - NAMED} more"] * (len(names) > NAMED))
         raise InputError(
             f"{count} {has} no partner: the two files of a pair must have the same name in A and in B; "
-            f"rename or remove {named}."
+            f"rename or remove {shortened(names, NAMED)}."
         )
     log.warning("%s %s no partner with the same name, left out: %s.", count, has, ", ".join(names))
 
 
 def _suggestion(dataroot: Path, name: str) -> str:
-    folders = subfolders(dataroot)
-    if {"trainA", "trainB"} <= {folder.name for folder in folders}:
+    if {"trainA", "trainB"} <= {folder.name for folder in subfolders(dataroot)}:
         return " (trainA and trainB hold unpaired images, for the recipe cyclegan; pairs are in A/train and B/train)"
-    for folder in folders:
-        if folder.name.lower() == name and folder.name != name:
-            return f" (did you mean {folder.name}? rename it to {name})"
-    for folder in folders:
-        if (folder / "train").is_dir() and folder.name not in ("A", "B"):
-            return f" (did you mean --dataroot {folder}?)"
-    return ""
-
-
-# Labels
-
-
-def _labels_of(
-    dataroot: Path, name: str, places: Iterable[str], given: dict[str, str] | None
-) -> tuple[str, ...] | None:
-    """The label of each place: of `labels.csv`, else the name of its first subfolder. None where no place has one."""
-    if given is None:
-        found = {place: place.partition("/")[0] if "/" in place else None for place in places}
-    else:
-        prefixes = (f"{name}/", "", f"A/{name}/", f"B/{name}/")
-        found = {place: next((given[p + place] for p in prefixes if p + place in given), None) for place in places}
-    if not any(found.values()) and (given is None or name != "train"):
-        return None
-    if lacking := [place for place, label in found.items() if label is None]:
-        named = ", ".join([f"{name}/{place}" for place in lacking[:NAMED]] + ["..."] * (len(lacking) > NAMED))
-        where = "are in a folder named after theirs" if given is None else f"have theirs in {LABELS}"
-        raise InputError(
-            f"{counted(len(lacking), 'image')} of {dataroot} without a label, while others {where}: {named}."
-        )
-    return tuple(label for label in found.values() if label is not None)
-
-
-def _labels(path: Path) -> dict[str, str] | None:
-    """Labels by place, without suffix; None if there is no such file."""
-    if not path.is_file():
-        return None
-    labels = dict[str, str]()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
-            head = ",".join(rows.fieldnames or ())
-            raise InputError(f"{path} begins with {head!r}; its first line must be file,label.")
-        for row in rows:
-            place, label = _stem((row["file"] or "").strip()), (row["label"] or "").strip()
-            if not label or labels.setdefault(place, label) != label:
-                problem = f"a second label, {label!r}" if label else "no label"
-                raise InputError(f"{path}, line {rows.line_num}, gives {place} {problem}; each image has one.")
-    return labels
+    return suggested(dataroot, name)

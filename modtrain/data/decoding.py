@@ -40,6 +40,16 @@ def decode(
     return _resized(read_rgb(path, grey_range, notify), size)
 
 
+def decode_square(
+    path: Path, size: int, grey_range: tuple[float, float] | None = None, notify: Notify = lambda remark: None
+) -> Tensor:
+    """As `decode`, of the largest square in the middle of the image: its proportions stay. Raises InputError."""
+    picture = read_rgb(path, grey_range, notify)
+    side = min(picture.size)
+    left, top = ((length - side) / 2 for length in picture.size)
+    return _resized(picture, size, (left, top, left + side, top + side))
+
+
 def decode_pair(
     paths: tuple[Path, ...],
     size: int,
@@ -62,9 +72,10 @@ def decode_pair(
     return torch.cat([_resized(picture, size) for picture in pictures])
 
 
-def _resized(picture: Image.Image, size: int) -> Tensor:
-    resized = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+def _resized(picture: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> Tensor:
+    """A picture in RGB, or the part of it in `box`, as uint8 (3, size, size)."""
+    pixels = np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_rgb(path: Path, grey_range: tuple[float, float] | None = None, notify: Notify = log.warning) -> Image.Image:

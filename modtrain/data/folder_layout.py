@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modtrain.data.images import SUFFIXES, Paths, find
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, did_you_mean, shortened
 
 LISTED = 12
 """Number of entries of a folder that an error lists."""
@@ -58,7 +58,18 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
+def suggested(dataroot: Path, name: str) -> str:
+    """What was probably meant where there is no folder `name`; empty if nothing is like it."""
+    folders = subfolders(dataroot)
+    for folder in folders:
+        if folder.name.lower() == name and folder.name != name:
+            return f" (did you mean {folder.name}? rename it to {name})"
+    for folder in folders:
+        if (folder / "train").is_dir() and folder.name not in ("A", "B"):
+            return f" (did you mean --dataroot {folder}?)"
+    return ""
+
+
 def _listing(folder: Path) -> str:
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    more = [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
-    return ", ".join(names[:LISTED] + more) or "nothing"
+    return shortened(names, LISTED) or "nothing"

@@ -143,7 +143,9 @@ def load_sources(
 
 def in_memory(pictures: Pictures) -> Tensor:
     """The pictures as one tensor."""
-    return torch.stack([pictures[index] for index in range(len(pictures))])
+    return (
+        pictures if isinstance(pictures, Tensor) else torch.stack([pictures[index] for index in range(len(pictures))])
+    )
 
 
 def _refuse_many(broken: list[str], count: int) -> None:

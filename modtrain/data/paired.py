@@ -19,6 +19,7 @@ from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders, has_b
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
 from modtrain.data.decoding import decode_pair
+from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.cultivars import CULTIVARS
 from modtrain.data.fruits.thermal import thermal, thermal_candidates
 from modtrain.data.images import Pictures, TwoDomains, as_float, in_memory, load_sources
@@ -151,7 +152,7 @@ def _folders(
     dataroot: Path, load_size: int, crop_size: int, held_out: HeldOut, grey_range: tuple[float, float] | None
 ) -> Loaded:
     train, other = aligned_folders(dataroot, held_out)
-    numbers = _numbers(train.labels)
+    numbers = label_numbers(train.labels or ())
     if len(numbers) == 1:
         log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
     pairs = _load(train, numbers, load_size, grey_range)
@@ -164,14 +165,6 @@ def _folders(
 
     held_out_pairs = load(other) if other else None
     return pairs, held_out_pairs, len(numbers), {}, valid if held_out == "test" and has_both(dataroot) else None
-
-
-def _numbers(labels: tuple[str, ...] | None) -> dict[str, int]:
-    """Labels are counted from 0 in their order: of whole numbers, else of the alphabet."""
-    names = set(labels or ())
-    are_numbers = all(name.isdecimal() for name in names)
-    ordered = sorted(names, key=lambda name: (int(name) if are_numbers else 0, name))
-    return {name: number for number, name in enumerate(ordered)}
 
 
 def _load(split: Split, numbers: dict[str, int], size: int, grey_range: tuple[float, float] | None) -> LabelledPairs:

@@ -1,0 +1,38 @@
+"""The parameters of images with classes, which recipes that make images have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from modtrain.data.grey_range import GreyRange
+from modtrain.data.labelled import LabelledData, labelled
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LabelledParams:
+    """How images are read; the defaults are those of the built-in orchard. Derive a recipe's Params from it."""
+
+    batch_size: Annotated[int, Field(ge=1)] = Field(default=64, description="images in a batch")
+    load_size: int = Field(default=32, ge=16, description="images are resized to this edge, then cropped")
+    crop_size: int = Field(default=32, ge=16, description="edge of a random crop, and of the images that are made")
+    flip: bool = Field(default=True, description="mirror half of the training images left to right")
+    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
+
+
+def labelled_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:
+    """A folder with `train/<class>/*` and `test/<class>/*`, IDX files, or the built-in orchard; labels are needed."""
+    return _data(dataroot, params, needs_labels=True)
+
+
+def image_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:
+    """As `labelled_data`, or a folder of images without labels; where there are labels, batches have them."""
+    return _data(dataroot, params, needs_labels=False)
+
+
+def _data(dataroot: Path | None, p: LabelledParams, *, needs_labels: bool) -> LabelledData:
+    sizes = {"load_size": p.load_size, "crop_size": p.crop_size, "batch_size": p.batch_size}
+    return labelled(dataroot, **sizes, flip=p.flip, grey_range=p.grey_range, needs_labels=needs_labels)
