@@ -8,8 +8,11 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from modtrain.data.folder_labels import label_numbers
+from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.labelled import LabelledData, labelled
+from modtrain.data.labelled_folders import labelled_splits
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -31,6 +34,11 @@ def labelled_data(dataroot: Path | None, params: LabelledParams) -> LabelledData
 def image_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:
     """As `labelled_data`, or a folder of images without labels; where there are labels, batches have them."""
     return _data(dataroot, params, needs_labels=False)
+
+
+def class_names(dataroot: Path | None, params: LabelledParams) -> tuple[str, ...]:
+    """The classes of `labelled_data` in the order of their labels, without decoding an image."""
+    return CLASSES if dataroot is None else tuple(label_numbers(labelled_splits(dataroot)["train"].labels or ()))
 
 
 def _data(dataroot: Path | None, p: LabelledParams, *, needs_labels: bool) -> LabelledData:

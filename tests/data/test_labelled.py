@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.labelled import LabelledData, LabelledTest, labelled
-from modtrain.data.labelled_params import LabelledParams, image_data, labelled_data
+from modtrain.data.labelled_params import LabelledParams, class_names, image_data, labelled_data
 from modtrain.errors import InputError
 
 Change = Callable[[Path], Path]
@@ -57,7 +57,7 @@ def greens(images: Tensor) -> list[int]:
 
 def test_a_batch_holds_images_and_the_numbers_of_their_classes(dataroot: Path) -> None:
     data = make(dataroot)
-    assert data.classes == ("cat", "dog", "owl")
+    assert data.classes == class_names(dataroot, LabelledParams()) == ("cat", "dog", "owl")
     epoch = epoch_of(data)
     assert epoch.keys() == {"image", "label"}
     assert epoch["image"].shape == (12, 3, 8, 8)
@@ -282,7 +282,7 @@ def test_a_recipe_gets_the_orchard_without_a_dataroot(tmp_path: Path, monkeypatc
     monkeypatch.setattr("modtrain.data.fruits.orchard.EACH", {"train": 3, "test": 1})
     params = LabelledParams(load_size=18, crop_size=16, batch_size=6, flip=False)
     data = labelled_data(None, params)
-    assert data.classes == CLASSES
+    assert data.classes == class_names(None, params) == CLASSES
     assert "orchard 16x16: 24 images for training, 8 for testing, 8 classes (red-apple 3, " in data.description
     assert sorted(epoch_of(data)["label"].tolist()) == [number for number in range(8) for _ in range(3)]
     assert torch.equal(held_out(image_data(None, params)).pixels, held_out(data).pixels)
