@@ -84,6 +84,7 @@ class RunSummary:
         self._files = _Files()
         self._evaluations = JsonLines(run.evaluations_path, EvaluationSummary, EvaluationSummary.add)
         self._recent: RecentHistory | None = None
+        self._recent_at = float("-inf")
         self._of_curves: list[Alarm] = []
         self._is_judged = False
         self._stop: StopRequest | None = None
@@ -151,11 +152,11 @@ class RunSummary:
     def is_due(self) -> bool:
         """Whether it is time for a `check`."""
         if self._alive:
-            return bool(self._unchecked) or time.monotonic() - self.checked_at >= CURVES_S
+            return bool(self._unchecked) or time.monotonic() - self._recent_at >= CURVES_S
         return bool(self._unchecked) or not self._is_judged
 
     def check(self) -> bool:
-        """Check the newest versions, and read the ends of the curves; whether the row changed.
+        """Check the newest versions, and read the ends of the curves if it is time for that; whether the row changed.
 
         The curves of a run that has ended do not change: they are read once.
         """
@@ -163,8 +164,9 @@ class RunSummary:
         for module in sorted(self._unchecked):
             with contextlib.suppress(OSError):  # it is due again
                 self._check_newest(module)
-        if self._alive or not self._is_judged:
-            self._recent, self._is_judged = RecentHistory(self.run), not self._alive
+        is_time = self.checked_at - self._recent_at >= CURVES_S
+        if is_time if self._alive else not self._is_judged:
+            self._recent, self._is_judged, self._recent_at = RecentHistory(self.run), not self._alive, self.checked_at
         changed = self._build_row()
         if not self._alive:
             self._recent = None  # what it said stays

@@ -23,7 +23,7 @@ from modtrain.monitoring.summary import RunSummary
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.job_record import JobId, Record
 from modtrain.scheduling.launcher_lock import claim
-from modtrain.storage import filesystem
+from modtrain.storage import filesystem, history
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.checkpoint_store import CheckpointStore
 from modtrain.storage.liveness import launcher_path
@@ -147,6 +147,22 @@ def test_the_curves_of_a_live_run_raise_alarms_too(tmp_path: Path) -> None:
     (run.module_path("translator") / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     alarms = rows(Catalog(tmp_path))["run"]["alarms"]
     assert any("The loss of translator has not changed" in alarm["says"] for alarm in alarms)
+
+
+def test_the_curves_of_a_live_run_are_read_at_intervals_however_often_it_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(tmp_path / "run", live=True)
+    read, began, passed_s = list[str](), time.monotonic(), list[float]()
+    real = history.opened
+    monkeypatch.setattr(history, "opened", lambda path: (read.append(path.parent.name), real(path))[1])
+    monkeypatch.setattr(time, "monotonic", lambda: began + sum(passed_s))
+    catalog = Catalog(tmp_path)
+    for number in range(100, 112):
+        publish(run, number)
+        assert [module["version"] for module in rows(catalog)["run"]["modules"]] == [number] * 3
+        passed_s.append(1.0)
+    assert sorted(read) == sorted(2 * run.modules), "at once, and after 10 s"
 
 
 def test_a_stop_request_is_an_alarm_until_it_is_withdrawn(tmp_path: Path) -> None:
