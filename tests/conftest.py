@@ -29,7 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One fork server for the suite: the processes of pytest-xdist inherit it, but not the import path."""
+    """One fork server for the suite: the processes of pytest-xdist inherit it, but not the import path.
+
+    Threads that wait for others do not spin, in all processes, so that they leave the cores to other tests.
+    """
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read when torch is imported
     if hasattr(config, "workerinput"):
         use_python_path()
     elif not config.getoption("--no-fork"):

@@ -25,8 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *words: str) -> str:
     """The output of a Python process in `folder`."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    # A joint worker has a thread for each core; beside other tests, a thread that waits must not spin.
-    environment = os.environ | {"PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -28,8 +28,7 @@ def forked_commands() -> Iterator[None]:
     """Until the block ends, commands that import torch are forked from a process that has it.
 
     It changes PYTHONPATH and the import path of this process, since modtrain hands the latter on to its workers. The
-    first command waits until the server has imported everything. Threads of a fork that wait do not spin, so that they
-    leave the cores to other tests.
+    first command waits until the server has imported everything.
     """
     before = os.environ.get("PYTHONPATH")
     folder = Path(tempfile.mkdtemp(prefix="fork-", dir="/tmp"))  # short: the path of a socket has 107 bytes
@@ -38,7 +37,6 @@ def forked_commands() -> Iterator[None]:
         [sys.executable, str(HERE / "server.py"), str(folder / SOCKET)],
         stdin=subprocess.PIPE,
         start_new_session=True,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
     )
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     use_python_path()
