@@ -77,10 +77,11 @@ def image_splits(dataroot: Path) -> Splits:
     splits = _splits(dataroot)
     try:
         labelled = _labelled(dataroot, splits)
+        if len(set(labelled["train"].labels or ())) > 1:
+            return _of_known_classes(labelled)
     except InputError as error:
         log.warning("The labels are not used: %s", error)
-        return splits
-    return _of_known_classes(labelled) if len(set(labelled["train"].labels or ())) > 1 else splits
+    return {name: replace(split, labels=None) for name, split in splits.items()}
 
 
 def _splits(dataroot: Path) -> Splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -268,13 +268,19 @@ def test_test_images_of_unknown_classes_are_left_out(dataroot: Path, caplog: pyt
     assert "it also has ant, left out, and it lacks owl." in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "counts", "reason"),
+    [
+        (a_stray_image, "13 images for training, 6 for testing", "1 image of .* without a label"),
+        (other_classes, "12 images for training, 1 for testing", "test has other classes than"),
+    ],
+)
 def test_labels_that_cannot_be_used_are_left_out_where_none_are_needed(
-    dataroot: Path, caplog: pytest.LogCaptureFixture
+    dataroot: Path, change: Change, counts: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING)
-    data = make(a_stray_image(dataroot), needs_labels=False)
-    assert data.description.endswith("13 images for training, 6 for testing, no labels")
-    assert "The labels are not used: 1 image of" in caplog.text
+    data = make(change(dataroot), needs_labels=False)
+    assert data.description.endswith(f"{counts}, no labels")
+    assert re.search(f"The labels are not used: .*{reason}", caplog.text)
 
 
 def test_a_recipe_gets_the_orchard_without_a_dataroot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
