@@ -36,6 +36,11 @@ FLOOR = 0.05
 """Of the highest level that a loss has had: below, for a whole window, a discriminator has nothing left to learn."""
 RISE = 2.0
 """How many times its lowest level the opponent's loss has grown meanwhile; it alone makes a low loss a bad one."""
+CERTAIN = 0.05
+"""An adversarial loss below is that of an opponent that is always right: cross-entropy, least squares and hinge alike.
+
+With it the first lines tell where a curve began: they alone may be a spike that a healthy level is far below as well.
+"""
 FLAT = 1e-6
 """Relative spread of a window below which a loss does not change at all; noise of batches is far above."""
 SHOT = 10.0
@@ -188,12 +193,20 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
         if len(losses) < WINDOW + NEWEST:
             continue
         window = losses[-WINDOW:]
-        risen = next((peer for peer, other in curves.items() if peer != name and _has_risen(other)), None)
+        is_low, is_low_early = _is_at_floor(losses), _is_at_floor_early(losses)
+        risen = next(
+            (
+                peer
+                for peer, other in curves.items()
+                if peer != name and ((is_low and _has_risen(other)) or (is_low_early and _has_risen_early(other)))
+            ),
+            None,
+        )
         if max(window) - min(window) <= FLAT * abs(statistics.median(window)):
             says = f"The loss of {name} has not changed for {WINDOW} lines of its curve; it is {window[-1]:.3g}."
             do = "No gradient reaches it: check its loss and its schedule in the recipe, and its peers' losses."
             yield Alarm(name, "bad", says, do)
-        elif risen and _is_at_floor(losses):
+        elif risen:
             says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {risen} rises."
             do = (
                 f"{risen} learns little from an opponent that is always right: lower the learning rate of {name}, give "
@@ -210,6 +223,19 @@ def _is_at_floor(losses: Sequence[float]) -> bool:
     """Whether the whole window is at the floor; a loss that may be negative has no known floor."""
     highest = max(_levels(losses), default=0.0)
     return min(losses) >= 0 and max(losses[-WINDOW:]) <= FLOOR * highest
+
+
+def _is_at_floor_early(losses: Sequence[float]) -> bool:
+    """Whether the whole window is at the floor below the first lines, where no earlier window was higher."""
+    return min(losses) >= 0 and max(losses[-WINDOW:]) <= min(FLOOR * max(losses[:NEWEST]), CERTAIN)
+
+
+def _has_risen_early(losses: Sequence[float]) -> bool:
+    """Whether the loss has risen from its first lines, and is about as high as it ever was since."""
+    levels = _levels(losses)
+    if not levels or min(losses) < 0:
+        return False
+    return levels[-1] >= max(RISE * min(losses[:NEWEST]), 0.8 * max(levels))
 
 
 def _has_risen(losses: Sequence[float]) -> bool:

@@ -251,6 +251,9 @@ HEALTHY = [
     {"generator": [*noisy((100, 0.3)), 9.0, *noisy((5, 0.3))], "discriminator": noisy((106, 0.5))},  # a spike
     {"generator": noisy((100, 1.0), (300, 1e-3), (20, 0.05)), "discriminator": noisy((420, 0.5))},
     {"generator": [0.0] * 5, "discriminator": [1e9]},
+    {"generator": [0.4, 0.8, 1.2, *noisy((90, 1.8))], "discriminator": [20.0, 3.0, 0.7, *noisy((90, 0.5))]},  # a spike
+    {"generator": [0.7, 1.5, 2.0, *noisy((90, 2.5))], "discriminator": [1.4, 0.5, 0.2, *noisy((90, 0.12))]},  # strong
+    {"encoder": [0.9, 0.1, 0.02, *noisy((90, 0.01))], "discriminator": [0.5, 0.4, 0.5, *noisy((90, 0.5))]},
     {"generator": [math.exp(-s / 20) for s in range(400)], "discriminator": noisy((400, 0.5))},
 ]
 
@@ -266,6 +269,19 @@ def test_a_discriminator_that_has_won_is_an_alarm() -> None:
     assert (alarm.module, alarm.level) == ("discriminator", "warn")
     assert "while that of generator rises" in alarm.says
     assert "learning rate of discriminator" in alarm.do
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator"),
+    [
+        ([0.7, 2.0, 3.0, *noisy((90, 6.0))], [1.2, 0.2, 0.02, *noisy((90, 0.004))]),  # cross-entropy
+        ([0.4, 0.8, 0.95, *noisy((90, 1.0), spread=0.05)], [0.4, 0.05, 0.01, *noisy((90, 0.005))]),  # least squares
+        ([0.7, 0.8, *noisy((10, 0.9), (90, 7.0))], [1.2, 1.3, *noisy((10, 1.0), (90, 0.01))]),  # in its first window
+    ],
+)
+def test_a_discriminator_that_wins_at_once_is_an_alarm(generator: list[float], discriminator: list[float]) -> None:
+    curves = {"generator": generator, "discriminator": discriminator}
+    assert only(find_alarms(status_of(), Handwritten(curves))).says.startswith("discriminator has won")
 
 
 @pytest.mark.parametrize("value", [0.0, 0.693147])
