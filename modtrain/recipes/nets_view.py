@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modtrain.errors import InputError, one_of
@@ -56,16 +56,28 @@ class Nets:
 
         The modules in training get it with its graph if one of them is a network used inside `compute`; every other one
         gets it detached. So the fake made for the generator's loss serves the discriminator's loss, and the losses of
-        modules that are trained together get the very same tensor.
+        modules that are trained together get the very same tensor. InputError where `compute` has the gradient of a
+        network that was taken outside of it, which would be lost.
         """
         kept = self._kept.get((self._batch, key))
         if kept is None or (kept[2] != self._step_number and not kept[1].isdisjoint(self._together)):
             self._touched.append(set())
-            kept = self._kept[self._batch, key] = (compute(), frozenset(self._touched.pop()), self._step_number)
+            value, inside = compute(), frozenset(self._touched.pop())
+            if self._module and getattr(value, "grad_fn", None) and not self._trains_any(inside):
+                raise InputError(
+                    f"The loss of {self._module!r} uses a network in training outside of the function of "
+                    f"nets.once({key!r}, ...), whose result would be without its gradient; take it inside, as in "
+                    f"nets.once({key!r}, lambda: nets.{self._module}(x))."
+                )
+            kept = self._kept[self._batch, key] = value, inside, self._step_number
         value, inside, _ = kept
         for name in inside:  # a shared tensor uses these networks, so `reads` must have them: they may be apart
             self._versions_of(name)
         return value.detach() if inside.isdisjoint(self._together) else value
+
+    def _trains_any(self, names: Iterable[str]) -> bool:
+        """Whether a gradient reaches the weights of one of these networks."""
+        return any(weight.requires_grad for name in names for weight in self._versions[name][0].parameters())
 
     @property
     def memory(self) -> Any:

@@ -69,7 +69,7 @@ class Learner:
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
-        count = max(most_versions(run.spec, recipe, [reader]).get(name, 1) for reader in recipe.modules)
+        count = most_versions(run.spec, recipe, [other for other in recipe.modules if other != name]).get(name, 1)
         keep, ends = max(count, run.spec.max_staleness or 0) + 2, run.spec.stage_ends(name)
         self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends)
 

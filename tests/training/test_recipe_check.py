@@ -253,6 +253,14 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
             "The optimizer of generator failed in {mine}, Adam: TypeError: ",
         ),
         (
+            LOSS,
+            "net = nets.generator; fake = nets.once('fake', lambda: net(batch['real']))\n"
+            "    return {'loss': fake.square().mean() + net.bias.sum()}",
+            "The loss of 'generator' uses a network in training outside of the function of nets.once('fake', ...), "
+            "whose result would be without its gradient; take it inside, as in "
+            "nets.once('fake', lambda: nets.generator(x)).",
+        ),
+        (
             "lambda w, p: torch.optim.Adam(w, lr=p.lr)",
             "lambda w, p: print(len(w))",
             "`optimizer` of generator (mine.py, line 39) returned nothing; it must return a torch.optim.Optimizer.",

@@ -139,13 +139,14 @@ class _Check:
             if found := confirmed(partial(self._step, learner, nets, batch)):
                 yield from found
                 return
-        learner.require_grad(False)
         self.findings.warnings += steps.weak_gradient(learner)
 
     def _step(self, learner: Learner, nets: Nets, batch: Batch, samples: int | None) -> list[str]:
         part = f"the loss of {learner.name}"
         some = {name: first_samples(value, samples) for name, value in batch.items()}
-        return violations_in(self._spec.recipe, part, partial(steps.step, learner, nets, some))
+        found = violations_in(self._spec.recipe, part, partial(steps.step, learner, nets, some))
+        learner.require_grad(False)  # also where its loss raised an error: the others only let gradients pass
+        return found
 
     def _check_together(self, nets: Nets) -> Iterator[str]:
         """What is wrong with the losses of modules that are trained in one step."""
