@@ -5,6 +5,7 @@ There is no registry: the package has those that its folders hold. An error in a
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from modtrain.errors import InputError, ModtrainError, did_you_mean, did_you_mean_file, message_of, one_of
+from modtrain.errors import InputError, ModtrainError, did_you_mean, did_you_mean_file, message_of, one_of, ranges
 
 
 class ChangedFile(InputError):
@@ -154,9 +155,23 @@ def _definition(function: Any) -> tuple[str, int]:
 
 
 def _definition_in(function: Any, name: str) -> str:
-    """Where a plugin defines a function; the function's name where it is only named there: `optimizer=Adam`."""
+    """Where a plugin defines a function, or names it: `optimizer=Adam`."""
     file, line = _definition(function)
-    return f"{file}, line {line}" if file and _is_users(file, name) else f"{name}, {_name_of(function)}"
+    if file and _is_users(file, name):
+        return f"{file}, line {line}"
+    lines = _lines_naming(_name_of(function), name)
+    places = [f"line{'s' * (len(lines) > 1)} {ranges(lines)}"] if lines else []
+    return ", ".join([name, *places, _name_of(function)])
+
+
+def _lines_naming(function: str, name: str) -> list[int]:
+    """The lines of a user's file with an argument that is the name of a function or a class."""
+    try:
+        tree = ast.parse(Path(name).read_bytes() if is_file(name) else b"")
+    except (OSError, SyntaxError, ValueError):  # it has changed since
+        return []
+    values = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+    return sorted({v.lineno for v in values if function in (getattr(v, "id", None), getattr(v, "attr", None))})
 
 
 def _unwrapped(function: Any) -> Any:

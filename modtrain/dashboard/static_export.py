@@ -22,6 +22,7 @@ from modtrain.dashboard.urls import base_of, quoted, unquoted
 from modtrain.errors import InputError
 from modtrain.storage import filesystem
 from modtrain.storage.layout import EVALUATION
+from modtrain.storage.manifest import create_output
 
 MARK = "modtrain-export.json"
 MOST_CHECKPOINTS = 5
@@ -69,7 +70,7 @@ class _Export:
         self.files = set[str]()
         """Written so far, as addresses below the target."""
         self.pages = 0
-        self.target.mkdir(parents=True, exist_ok=True)
+        create_output(self.target, "--export")
 
     def subject(self, kind: str, address: str) -> None:
         """Write the page of a run or a sweep, and those of its trials or checkpoints; none if it was removed."""

@@ -59,6 +59,15 @@ def create_folder(path: Path, kind: str, file: str, spec: BaseModel, sources: Ma
         raise refused(f"The {kind}'s folder {path} cannot be created", error, why) from error
 
 
+def create_output(path: Path, option: str) -> None:
+    """Create the folder that an option such as `--out` names; InputError where it cannot be, StorageError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = filesystem.why_not_created(error)
+        raise refused(f"{option} {path} cannot be created", error, why) from error
+
+
 def as_json(spec: BaseModel) -> bytes:
     """The content of a manifest."""
     values = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)

@@ -15,6 +15,7 @@ from modtrain.recipes.formats import LATEST, format_named
 from modtrain.recipes.loading import recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import EMA
+from modtrain.storage.manifest import create_output
 from modtrain.storage.run import Run, as_run
 from modtrain.storage.trained_weights import trained_file
 from modtrain.training.inference.model import load, recipe_errors
@@ -55,7 +56,7 @@ def export(
     model = load(run, version=version, best=best, device="cpu")
     with recipe_errors(run):
         contents = {module: _packed(file.exported(model.networks[module])) for module, file in files.items()}
-    target.mkdir(parents=True, exist_ok=True)
+    create_output(target, "--out")
     for module, path in paths.items():
         filesystem.replace_file(path, contents[module])
     return [

@@ -190,6 +190,7 @@ def test_a_given_port_that_is_in_use_is_an_error(tmp_path: Path, terminal: Termi
         (("--prefix", "node"), "--prefix node"),
         (("--prefix", "/a/../b c"), "--prefix"),
         (("--token-file", "/no/such/file"), "cannot be read"),
+        (("--export", "/proc/x"), "--export /proc/x cannot be created: no files can be created in this place."),
     ],
     ids=str,
 )

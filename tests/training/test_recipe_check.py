@@ -250,7 +250,7 @@ def test_a_sound_recipe_has_no_violation_and_names_its_metrics(recipe: Callable[
         (
             "lambda w, p: torch.optim.Adam(w, lr=p.lr)",
             "torch.optim.Adam",
-            "The optimizer of generator failed in {mine}, Adam: TypeError: ",
+            "The optimizer of generator failed in {mine}, line 39, Adam: TypeError: ",
         ),
         (
             LOSS,

@@ -16,6 +16,7 @@ from modtrain.data.images import find
 from modtrain.errors import InputError
 from modtrain.metrics.sample_grid import sample_sheet, to_uint8
 from modtrain.storage import filesystem
+from modtrain.storage.manifest import create_output
 from modtrain.training.inference.model import TrainedModel
 
 FRAME_MS = 80
@@ -110,7 +111,7 @@ def _images(model: TrainedModel, noise: Tensor, labels: Tensor | None, seed: int
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_output(path.parent, "The folder")
     filesystem.replace_file(path, content)
 
 
