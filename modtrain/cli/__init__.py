@@ -23,6 +23,7 @@ from modtrain.cli import (
     launch,
     recipes,
     sample,
+    score,
     status,
     sweep,
     worker,
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launch, sweep, status, worker, evaluate, sample, export, recipes, check, dashboard, history):
+for module in (launch, sweep, status, worker, evaluate, sample, score, export, recipes, check, dashboard, history):
     module.add_to(app)
 
 

@@ -12,8 +12,11 @@ import typer
 from modtrain.cli.arguments import Command
 from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption, UseDeviceOption
 from modtrain.cli.output import echo
-from modtrain.cli.progress import show_progress
+from modtrain.cli.progress import Progress, show_progress
+from modtrain.cli.score import show_scores
 from modtrain.errors import counted
+
+SAMPLES = 10_000
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +27,13 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     run: RunArgument,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Compare samples with test images instead: fid_orchard, swd; repeatable."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=8, help=f"Number of samples for --metric.  [{SAMPLES}]")
+    ] = None,
     best: BestOption = False,
     device: UseDeviceOption = "auto",
     trust_recipe: TrustOption = False,
@@ -32,8 +42,11 @@ def evaluate(
     """Compute metrics and a sample grid of the newest checkpoints.
 
     Uses the newest full version of each module, or with --best the best one, its moving average where the recipe keeps
-    one, and held-out data. The metrics and the grid are also written to RUN/evaluation.
+    one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of --metric.
     """
+    if metric or samples is not None:
+        _score_samples(run, metric or [], samples or SAMPLES, best, device, trust_recipe, as_json)
+        return
     from modtrain.storage.run import Run
     from modtrain.training.evaluation import evaluate as evaluate_run
 
@@ -50,6 +63,19 @@ def evaluate(
     out.print(terminal.metrics_table(evaluation["metrics"]))
     if evaluation["grid"]:
         out.print(f"\nGrid: {terminal.short(Path(evaluation['grid']))}", soft_wrap=True)
+
+
+def _score_samples(
+    run: Path, metrics: list[str], count: int, best: bool, device: str, trust_recipe: bool, as_json: bool
+) -> None:
+    from modtrain.storage.run import Run
+    from modtrain.training.inference.model import load
+    from modtrain.training.inference.scoring import score_samples
+
+    model = load(Run.open(run, trusted=trust_recipe), best=best, device=device)
+    with Progress() as progress:
+        scored = score_samples(model, metrics, samples=count, progress=progress)
+    show_scores(scored, as_json=as_json)
 
 
 def apply(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sized
+from types import TracebackType
+from typing import Any
 
 from modtrain.cli.output import echo
 
@@ -11,22 +13,57 @@ PROGRESS_S = 5.0
 """Seconds between two lines of progress where standard error is no terminal."""
 
 
+class Progress:
+    """A bar on a terminal, elsewhere a line on standard error every few seconds: called with each step of the work."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        from modtrain.cli import terminal
+
+        out = terminal.console(stderr=True)
+        words, rate = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
+        columns = (words, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+        self._bar = Bar(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._task: Any = None
+        self._what: str | None = None
+        self._started_at = self._printed_at = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` results are there; `what` names them, and a new name begins anew."""
+        from modtrain.cli import terminal
+
+        now = time.monotonic()
+        if what != self._what:
+            self._begin(what, now)
+        rate = done / max(now - self._started_at, 1e-9)
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f}/s", visible=total > 1)
+        if (self._bar.disable or total == 1) and now - self._printed_at > PROGRESS_S:
+            self._printed_at = now
+            left = f"  {rate:.1f}/s  {terminal.clock((total - done) / rate)} left" if done else ""
+            echo(f"{what}{': ' * bool(what)}{done}/{total}{left}", err=True)
+
+    def _begin(self, what: str, now: float) -> None:
+        self._what, self._started_at = what, now
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=None, rate="")
+
+
 def show_progress(results: Iterable[object], total: int, broken: Sized = ()) -> int:
     """The number of results, with a bar on a terminal, elsewhere with a line on standard error every few seconds."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from modtrain.cli import terminal
-
-    out, done, started_at = terminal.console(stderr=True), 0, time.monotonic()
-    printed_at, is_lines = started_at, not out.is_terminal or total == 1
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=out, transient=True, disable=is_lines) as bar:
-        task = bar.add_task("", total=total, rate="")
+    done = 0
+    with Progress() as progress:
         for done, _ in enumerate(results, 1):
-            now, count = time.monotonic(), done + len(broken)
-            rate = count / max(now - started_at, 1e-9)
-            bar.update(task, completed=count, rate=f"{rate:.1f}/s")
-            if is_lines and now - printed_at > PROGRESS_S:
-                printed_at = now
-                echo(f"{count}/{total}  {rate:.1f}/s  {terminal.clock((total - count) / rate)} left", err=True)
+            progress("", done + len(broken), total)
     return done

@@ -1,0 +1,52 @@
+"""The scores of two folders of images, as `modtrain score` prints them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modtrain.metrics.features import Extractor, extractor
+from modtrain.metrics.image_folders import common_size, image_files, load_images
+from modtrain.metrics.scores import Progress, metric_name, requested_extractor, score
+
+EXTRACTOR = "orchard"
+
+
+def score_folders(
+    images: Path,
+    reference: Path,
+    *,
+    extractors: Sequence[str] | None = None,
+    metrics: Sequence[str] = (),
+    size: int | None = None,
+    device: str = "cpu",
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Compare the images of a folder with those of another one, which are real.
+
+    `extractors` are names as of `features.extractor`, by default those that `metrics` name, else `orchard`. All images
+    must be squares of one size, or are resized to `size`. Returns metrics by name and what they are of: path, count and
+    size of both sets, the resize of each extractor, and `reals`, the same metrics of real images. Raises InputError.
+    """
+    networks = extractors_of(metrics, extractors, device=device)
+    files = [image_files(folder) for folder in (images, reference)]
+    edge = size or common_size(files)
+    made, real = (
+        load_images(found, edge, functools.partial(progress, f"reading {folder}"))
+        for folder, found in zip((images, reference), files, strict=True)
+    )
+    scores = score(made, real, networks, metrics=[metric_name(each) for each in metrics], progress=progress)
+    return {
+        "images": {"path": str(images), "count": scores.images, "size": edge},
+        "reference": {"path": str(reference), "count": scores.reference, "size": edge},
+    } | scores.as_dict()
+
+
+def extractors_of(
+    metrics: Sequence[str], extractors: Sequence[str] | None = None, *, device: str = "cpu"
+) -> list[Extractor]:
+    """Those that are named, else those that metrics name, as in `fid_orchard`, else `orchard`. Raises InputError."""
+    named = dict.fromkeys(name for metric in metrics if (name := requested_extractor(metric)))
+    return [extractor(name, device=device) for name in extractors or named or ([] if metrics else [EXTRACTOR])]

@@ -1,0 +1,153 @@
+"""`score`: two folders of images in, metrics with their conditions out; wrong input is one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from modtrain.data.fruits.orchard import orchard
+from tests.support import SUPPORT, runs
+from tests.support.command import Terminal
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capsys, monkeypatch)
+
+
+def write(images: Tensor, folder: Path) -> Path:
+    """One PNG file for each image, in a subfolder for every second one."""
+    for number, image in enumerate(images):
+        path = folder / ("odd" * (number % 2)) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Fruits of three of the classes, and of all of them."""
+    folder, pictures = tmp_path_factory.mktemp("scored"), orchard(32, "test", each=6)
+    return write(pictures.images[:18], folder / "few classes"), write(
+        orchard(32, "train", each=6).images, folder / "all"
+    )
+
+
+def test_scores_name_their_extractor_and_say_what_they_are_of(folders: tuple[Path, Path], type_: Terminal) -> None:
+    result = type_("score", *folders, "--json")
+    assert result.code == 0, result.err
+    scored = json.loads(result.out)
+    assert [scored[role] for role in ("images", "reference")] == [
+        {"path": str(folder), "count": count, "size": 32} for folder, count in zip(folders, (18, 48), strict=True)
+    ]
+    assert scored["extractors"] == {"orchard": "32 x 32 pixels, bicubic with antialiasing"}
+    kinds = ("fid", "kid", "precision", "recall", "class_score", "coverage")
+    names = [*(f"{kind}_orchard" for kind in kinds), "swd", "swd_32", "swd_16", "ms_ssim"]
+    assert list(scored["metrics"]) == list(scored["reals"]) == names
+    assert scored["lower_is_better"] == ["fid_orchard", "kid_orchard", "swd", "swd_32", "swd_16", "ms_ssim"]
+    assert scored["metrics"]["coverage_orchard"] == 3
+    assert scored["reals"]["coverage_orchard"] == 8
+    assert scored["metrics"]["fid_orchard"] > scored["reals"]["fid_orchard"]
+    assert scored["metrics"]["recall_orchard"] < 0.6
+
+
+def test_scores_of_one_metric_are_a_table_with_the_value_of_reals_beside(
+    folders: tuple[Path, Path], type_: Terminal
+) -> None:
+    result = type_("score", *folders, "--metric", "coverage_orchard")
+    assert result.code == 0, result.err
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert lines == [
+        f"images: 18 of 32 px in {folders[0]}",
+        f"reference: 48 of 32 px in {folders[1]}",
+        "orchard: resized to 32 x 32 pixels, bicubic with antialiasing",
+        "",
+        "metric images reals better",
+        "coverage_orchard 3 8 higher",
+    ]
+
+
+def test_images_of_several_sizes_are_resized_on_request(
+    folders: tuple[Path, Path], tmp_path: Path, type_: Terminal
+) -> None:
+    with Image.open(folders[0] / "0.png") as image:
+        for number in range(8):
+            (tmp_path / "wide").mkdir(exist_ok=True)
+            image.resize((40, 30)).save(tmp_path / "wide" / f"{number}.png")
+    words = ("score", tmp_path / "wide", folders[1], "--metric", "swd")
+    result = type_(*words)
+    assert result.code == 2
+    assert result.err == (
+        "modtrain: The images are not squares of one size of at least 16 pixels: 32 x 32, 40 x 30. Give --size, as in "
+        "--size 30: of each image the square in its middle is then resized to that edge.\n"
+    )
+    scored = json.loads(type_(*words, "--size", "24", "--json").out)
+    assert scored["images"]["size"] == 24
+    assert list(scored["metrics"]) == ["swd", "swd_24"]
+    assert scored["extractors"] == {}, "no network is needed"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["none"], "none does not exist; give a folder of images."),
+        (["empty"], "empty holds no image (bmp jpeg jpg png tif tiff webp)."),
+        (["three"], "needs at least 8 images on both sides; there are 3 and, as the reference, 48."),
+        (["three", "--metric", "fid"], "There is no metric 'fid'; there are fid_orchard, "),
+        (["three", "--metric", "fid_orchad"], "There is no extractor 'orchad'; there are orchard"),
+        (["three", "--extractor", "vgg"], "There is no extractor 'vgg'; there are orchard"),
+        (["three", "--device", "tpu"], "device = 'tpu' is not allowed"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    type_: Terminal,
+    words: list[str],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    write(orchard(32, "test", each=6).images[:3], Path("three"))
+    result = type_("score", words[0], folders[1], *words[1:])
+    assert result.code == 2
+    assert says in result.err
+    assert result.err.startswith("modtrain: ")
+    assert result.err.count("\n") == 1
+
+
+@pytest.fixture
+def finished(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A finished run of a recipe of tests/support."""
+    run = runs.make_run(tmp_path / "run", SUPPORT / f"{request.param}.py", [["painter"]])
+    runs.finish(run)
+    return run.path
+
+
+@pytest.mark.parametrize("finished", ["colours_of_fruit"], indirect=True)
+def test_evaluate_compares_samples_with_the_test_images_of_the_recipe(finished: Path, type_: Terminal) -> None:
+    words = ("evaluate", finished, "--metric", "fid_orchard", "--metric", "swd", "--samples", "12", "--json")
+    before = (finished / "evaluation").exists()
+    result = type_(*words)
+    assert result.code == 0, result.err
+    scored = json.loads(result.out)
+    assert (scored["run"], scored["versions"]) == ("run", {"painter": 2})
+    assert scored["images"] == {"count": 12, "size": 32}
+    assert scored["reference"] == {"split": "test", "count": 16, "size": 32}
+    assert list(scored["metrics"]) == ["fid_orchard", "swd", "swd_32", "swd_16"]
+    assert list(scored["seconds"]) == ["features by orchard", "scores by orchard", "swd"]
+    assert json.loads(type_(*words).out)["metrics"] == scored["metrics"], "the same samples"
+    assert (finished / "evaluation").exists() == before
+    assert "reference: 16 of 32 px, split test\n" in type_(*words[:4], "--samples", "8").out
+
+
+@pytest.mark.parametrize("finished", ["colours"], indirect=True)
+def test_samples_of_a_recipe_without_real_images_cannot_be_evaluated(finished: Path, type_: Terminal) -> None:
+    result = type_("evaluate", finished, "--samples", "8")
+    assert result.code == 2
+    assert "has no real images to compare samples with: its `Data.test` must be that of `labelled`" in result.err
