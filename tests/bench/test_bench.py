@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from modtrain.bench.cyclegan import cyclegan
+from modtrain.bench.scores import scores
+from modtrain.data.fruits.orchard import orchard
+from modtrain.metrics.distribution import frechet_distance
+from modtrain.metrics.orchard import SIZE, OrchardJudge, trained_judge
 
 
 def bench(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,3 +76,33 @@ def test_the_measurements_need_no_package_of_the_tests(tmp_path: Path) -> None:
         "import modtrain.bench.__main__"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)
+
+
+def test_the_parts_of_a_comparison_of_samples_are_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    scores(samples=16, size=32, extractor="orchard")
+    lines = capsys.readouterr().out.splitlines()
+    parts = [
+        "features by orchard",
+        "scores by orchard",
+        "swd",
+        "ms_ssim",
+        "together, 16 images of 32 pixels on both sides",
+    ]
+    assert [re.sub(r"^ +\d+\.\d s  ", "", line) for line in lines] == parts
+
+
+@pytest.mark.slow
+def test_the_judge_is_trained_again_and_is_as_right_as_the_one_that_comes_with_modtrain(tmp_path: Path) -> None:
+    result = bench("judge", "--out", str(tmp_path / "judge.safetensors"))
+    assert result.returncode == 0, result.stderr
+    accuracy = re.search(r"^ *(\d+\.\d\d)%      of 1000 test pictures are right$", result.stdout, re.MULTILINE)
+    assert accuracy is not None, result.stdout
+    assert float(accuracy[1]) >= 99
+    again, judge = OrchardJudge(), trained_judge()[0].eval()
+    again.load_state_dict(safetensors.torch.load_file(tmp_path / "judge.safetensors"))
+    test, train = orchard(SIZE, "test").images, orchard(SIZE, "train", each=125).images
+    noisy = (test + 40 * torch.rand(test.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255).byte()
+    for network in (again.eval(), judge):
+        with torch.inference_mode():
+            features = [network(images)[0] for images in (test, train, noisy)]
+        assert 3 * frechet_distance(features[0], features[1]) < frechet_distance(features[2], features[1])
