@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from modtrain.bench.cyclegan import build_worker, cpu_s, endless
+from modtrain.bench.joint_step import build_worker, cpu_s, endless
 from modtrain.scheduling.config import Config
 
 

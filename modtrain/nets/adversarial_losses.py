@@ -1,4 +1,4 @@
-"""Adversarial losses on logits (LSGAN, vanilla, hinge) and the zero-centred gradient penalty.
+"""Adversarial losses on logits, what an alarm reads of them, and the zero-centred gradient penalty.
 
 Logits are discriminator outputs of any shape, without a sigmoid.
 """
@@ -15,28 +15,51 @@ from modtrain.errors import InputError
 from modtrain.nets.full_precision import is_full
 
 GanMode = Literal["lsgan", "vanilla", "hinge"]
+"""Losses in which a discriminator judges each sample by itself, and a bounded one at that."""
+AnyGanMode = Literal["vanilla", "hinge", "lsgan", "wasserstein", "relativistic"]
 
 
-def discriminator_loss(real: Tensor, fake: Tensor, gan_mode: GanMode) -> Tensor:
-    """Loss of the discriminator, a scalar. CycleGAN's factor 1/2 is included in all three.
+def discriminator_loss(real: Tensor, fake: Tensor, gan_mode: AnyGanMode) -> Tensor:
+    """Loss of the discriminator, a scalar. CycleGAN's factor 1/2 is included in all of them.
 
     `lsgan`: Mao et al. 2017, equation 9 (targets 1 and 0); `vanilla`: Goodfellow et al. 2014; `hinge`: Miyato et al.
-    2018, equation 16.
+    2018, equation 16; `wasserstein`: Arjovsky et al. 2017, equation 2, for a discriminator that something else bounds;
+    `relativistic`: Jolicoeur-Martineau 2018, the first loss of section 4, by pairs of a real and a fake sample.
     """
     if gan_mode == "lsgan":
         return ((real - 1).square().mean() + fake.square().mean()) / 2
     if gan_mode == "vanilla":
         return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
+    if gan_mode == "relativistic":
+        return F.softplus(fake - real).mean() / 2
+    if gan_mode == "wasserstein":
+        return (fake.mean() - real.mean()) / 2
     return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
 
 
-def generator_loss(fake: Tensor, gan_mode: GanMode) -> Tensor:
-    """Loss of the generator, a scalar, from the same papers; `vanilla` in its non-saturating form."""
+def generator_loss(fake: Tensor, gan_mode: AnyGanMode, *, real: Tensor | None = None) -> Tensor:
+    """Loss of the generator, a scalar, from the same papers; `vanilla` in its non-saturating form.
+
+    `real` are the logits of as many real samples, which only `relativistic` needs.
+    """
     if gan_mode == "lsgan":
         return (fake - 1).square().mean()
     if gan_mode == "vanilla":
         return F.softplus(-fake).mean()
+    if gan_mode == "relativistic":
+        assert real is not None
+        return F.softplus(real - fake).mean()
     return -fake.mean()
+
+
+def scores(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What tells in any of the losses how a discriminator does: the mean logits, and how often it is right.
+
+    `accuracy` is the share of pairs of a real and a fake sample (or patch) of which the real one has the higher logit:
+    1/2 is chance. It needs no threshold, as the losses differ in theirs.
+    """
+    real, fake = real.detach(), fake.detach()
+    return {"real_score": real.mean(), "fake_score": fake.mean(), "accuracy": (real > fake).float().mean()}
 
 
 def gradient_penalty(logits: Tensor, samples: Tensor) -> Tensor:

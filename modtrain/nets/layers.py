@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 Conv = Literal["dense", "separable"]
 Norm = Literal["instance", "none"]
@@ -98,18 +99,29 @@ def patchgan(
     gives an H' of 30.
     """
 
-    def conv(channels: int, outputs: int, stride: int, bias: bool = True) -> nn.Module:
-        layer = nn.Conv2d(channels, outputs, 4, stride=stride, padding=1, bias=bias)
-        return spectrally_normalised(layer) if spectral_norm else layer
-
     stack: list[nn.Module] = []
     for index, (channels, stride) in enumerate(layers):
-        stack.append(conv(inputs, channels, stride, bias=index == 0 or norm != "batch"))
+        has_bias = index == 0 or norm != "batch"
+        stack.append(nn.Conv2d(inputs, channels, 4, stride=stride, padding=1, bias=has_bias))
         if index > 0:
             stack.append(normalisation(norm, channels, affine=affine))
         stack.append(nn.LeakyReLU(0.2))
         inputs = channels
-    return nn.Sequential(*stack, conv(inputs, 1, 1))
+    net = nn.Sequential(*stack, nn.Conv2d(inputs, 1, 4, padding=1))
+    if spectral_norm:
+        spectrally_normalised(net)
+    return net
+
+
+def spectrally_normalised(net: nn.Module) -> nn.Module:
+    """`net` with the weight of each convolution divided by its largest singular value (Miyato et al. 2018); in place.
+
+    Initial weights have to be drawn before: the weight is computed anew at each access, so drawing into it is lost.
+    """
+    for layer in list(net.modules()):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            parametrizations.spectral_norm(layer)
+    return net
 
 
 def normal_initialised(net: nn.Module, std: float = 0.02) -> nn.Module:
@@ -119,6 +131,7 @@ def normal_initialised(net: nn.Module, std: float = 0.02) -> nn.Module:
     """
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            assert not is_parametrized(layer), "drawn into a computed weight, the initial weights are lost"
             nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from modtrain.bench.cyclegan import cyclegan
+from modtrain.bench.joint_step import cyclegan
 from modtrain.bench.scores import scores
 from modtrain.data.fruits.orchard import orchard
 from modtrain.metrics.distribution import frechet_distance

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
+from modtrain.nets.adversarial_losses import (
+    AnyGanMode,
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+    scores,
+)
 from modtrain.nets.layers import (
     Conv,
     Norm,
@@ -112,18 +118,34 @@ def softplus(x: float) -> float:
         ("lsgan", ((1 + 0.25) / 2 + (4 + 1) / 2) / 2),
         ("vanilla", ((softplus(-2) + softplus(-0.5)) / 2 + (softplus(-2) + softplus(1)) / 2) / 2),
         ("hinge", ((0 + 0.5) / 2 + (0 + 2) / 2) / 2),
+        ("wasserstein", (-0.5 - 1.25) / 2),
+        ("relativistic", (softplus(-4) + softplus(0.5)) / 2 / 2),
     ],
 )
-def test_the_discriminators_loss_is_that_of_the_papers(gan_mode: GanMode, expected: float) -> None:
+def test_the_discriminators_loss_is_that_of_the_papers(gan_mode: AnyGanMode, expected: float) -> None:
     assert float(discriminator_loss(REAL, FAKE, gan_mode)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
     ("gan_mode", "expected"),
-    [("lsgan", (9 + 0) / 2), ("vanilla", (softplus(2) + softplus(-1)) / 2), ("hinge", 0.5)],
+    [
+        ("lsgan", (9 + 0) / 2),
+        ("vanilla", (softplus(2) + softplus(-1)) / 2),
+        ("hinge", 0.5),
+        ("wasserstein", 0.5),
+        ("relativistic", (softplus(4) + softplus(-0.5)) / 2),
+    ],
 )
-def test_the_generators_loss_is_that_of_the_papers(gan_mode: GanMode, expected: float) -> None:
-    assert float(generator_loss(FAKE, gan_mode)) == pytest.approx(expected)
+def test_the_generators_loss_is_that_of_the_papers(gan_mode: AnyGanMode, expected: float) -> None:
+    assert float(generator_loss(FAKE, gan_mode, real=REAL)) == pytest.approx(expected)
+
+
+def test_the_scores_say_how_often_a_real_sample_is_ranked_above_a_fake_one() -> None:
+    assert {name: float(value) for name, value in scores(REAL, FAKE).items()} == {
+        "real_score": 1.25,
+        "fake_score": -0.5,
+        "accuracy": 0.5,
+    }
 
 
 def test_the_gradient_penalty_of_a_linear_discriminator_is_half_its_squared_norm() -> None:

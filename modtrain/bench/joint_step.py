@@ -1,4 +1,4 @@
-"""What a joint step of the recipe `cyclegan` costs against the same algorithm as a plain PyTorch loop."""
+"""What a joint step of a recipe costs against the same algorithm as a plain PyTorch loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -17,24 +17,46 @@ from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
 
 if TYPE_CHECKING:
+    from torch.nn import Module as Net
+
     from modtrain.data.base import Batch
     from modtrain.training.worker import Worker
 
 
-def cyclegan(
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both, one after the other.")] = 20,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each in a round.")] = 2,
-) -> None:
-    """Train jointly at the recipe's default size, on one thread: CPU time against a plain loop, by turns."""
-    import torch
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both, one after the other.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of each in a round.")]
 
+
+class PlainLoop(Protocol):
+    """An algorithm as a plain PyTorch loop."""
+
+    def step(self, batch: Batch, progress: float) -> None:
+        """Train all networks on a batch, at this progress of the run."""
+
+
+def cyclegan(rounds: Rounds = 20, steps: Steps = 2) -> None:
+    """Train CycleGAN jointly at its default size, on one thread: CPU time against a plain loop, by turns."""
     from modtrain.bench.plain_cyclegan import PlainCycleGan
+
+    compare("cyclegan", PlainCycleGan, rounds, steps)
+
+
+def dcgan(rounds: Rounds = 20, steps: Steps = 5) -> None:
+    """Train DCGAN jointly at its default size, on one thread: CPU time against a plain loop, by turns."""
+    from modtrain.bench.plain_dcgan import PlainDcgan
+
+    compare("dcgan", PlainDcgan, rounds, steps)
+
+
+def compare(recipe: str, build: Callable[[dict[str, Net], Any], PlainLoop], rounds: int, steps: int) -> None:
+    """Print the CPU time of a joint step and of a step of the plain loop that `build(networks, params)` returns."""
+    import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        worker = build_worker(Path(folder, "run"), Config(recipe="cyclegan", device="cpu"))
+        worker = build_worker(Path(folder, "run"), Config(recipe=recipe, device="cpu"))
         nets = {learner.name: copy.deepcopy(learner.net).requires_grad_(True) for learner in worker.learners}
-        plain = PlainCycleGan(nets, worker.learners[0].params)
+        plain = build(nets, worker.learners[0].params)
         batches = endless(worker)
         own_s, plain_s = list[float](), list[float]()
         for _ in range(rounds + 1):  # the first round is not measured

@@ -1,0 +1,51 @@
+"""DCGAN as a plain PyTorch loop, without modtrain's: what a joint step of the recipe is compared with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from modtrain.recipes.dcgan import Params, schedule
+
+
+class PlainDcgan:
+    """The published algorithm with one batch of fakes for both networks, and a moving average of the generator."""
+
+    def __init__(self, nets: Mapping[str, nn.Module], params: Params) -> None:
+        """`nets`: generator and discriminator under the names of the recipe's modules; they are trained in place."""
+        self.generator, self.discriminator, self.params = nets["generator"], nets["discriminator"], params
+        self.average, self.updates = copy.deepcopy(self.generator).requires_grad_(False), 0
+        p, q = params.generator, params.discriminator
+        self.optimizer_g = Adam(self.generator.parameters(), lr=p.lr, betas=(p.beta1, 0.999), fused=True)
+        self.optimizer_d = Adam(self.discriminator.parameters(), lr=q.lr, betas=(q.beta1, 0.999), fused=True)
+
+    def step(self, batch: Mapping[str, Tensor], progress: float) -> None:
+        """The generator, then the discriminator with the fakes of before."""
+        real, p = batch["image"], self.params
+        for optimizer, rate in ((self.optimizer_g, p.generator.lr), (self.optimizer_d, p.discriminator.lr)):
+            optimizer.param_groups[0]["lr"] = rate * schedule(progress, p)
+        fake = self.generator(torch.randn(len(real), p.noise_size))
+        self.discriminator.requires_grad_(False)
+        self.optimizer_g.zero_grad()
+        F.softplus(-self.discriminator(fake)).mean().backward()  # type: ignore[no-untyped-call]
+        self.optimizer_g.step()
+        self._average()
+        self.discriminator.requires_grad_(True)
+        self.optimizer_d.zero_grad()
+        on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
+        ((F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2).backward()  # type: ignore[no-untyped-call]
+        self.optimizer_d.step()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        self.updates += 1
+        decay = min(self.params.generator.ema, (1 + self.updates) / (10 + self.updates))
+        for value, current in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            value.lerp_(current, 1 - decay)
+        for buffer, own in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            buffer.copy_(own)

@@ -1,0 +1,97 @@
+"""The networks of DCGAN (Radford et al. 2016) for images of any power of two, as PyTorch's examples lay them out.
+
+Between noise and image the edge doubles from 4 pixels on, and the channels halve to `width` at half the edge: 512, 256,
+128, 64 for 64 pixels at width 64. Without dropout and spectral normalisation, names and shapes of the weights are those
+of `netG` and `netD` in the examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from modtrain.nets.layers import normal_initialised, spectrally_normalised
+
+Norm = Literal["batch", "none"]
+SMALLEST = 4
+"""Edge of the smallest feature maps."""
+
+
+class Generator(nn.Sequential):
+    """4x4 transposed convolutions with batch normalisation and ReLU, then tanh: (N, noise_size) to (N, 3, size, size).
+
+    `main.0` is the one from noise to 4 pixels, every other one has stride 2.
+    """
+
+    def __init__(self, noise_size: int, width: int, size: int, *, norm: Norm = "batch") -> None:
+        inputs, layers = noise_size, list[nn.Module]()
+        for level, outputs in enumerate(reversed(channels(width, size))):
+            stride, padding = (2, 1) if level else (1, 0)
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=norm == "none"))
+            layers += [nn.BatchNorm2d(outputs)] if norm == "batch" else []
+            layers.append(nn.ReLU())
+            inputs = outputs
+        super().__init__(*layers, nn.ConvTranspose2d(inputs, 3, 4, 2, 1, bias=False), nn.Tanh())
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Noise (N, noise_size) to images (N, 3, size, size) in [-1, 1]."""
+        return super().forward(noise[..., None, None])  # type: ignore[no-any-return,no-untyped-call]
+
+
+class Discriminator(nn.Sequential):
+    """4x4 convolutions of stride 2 with leaky ReLU, from `width` channels on doubling: (N, 3, size, size) to (N,).
+
+    Batch normalisation and dropout follow each but the first and the last one. The result is a logit.
+    """
+
+    def __init__(self, width: int, size: int, *, norm: Norm = "batch", dropout: float = 0.0) -> None:
+        inputs, layers = 3, list[nn.Module]()
+        for level, outputs in enumerate(channels(width, size)):
+            is_plain = level == 0 or norm == "none"
+            layers.append(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=norm == "none"))
+            layers += [] if is_plain else [nn.BatchNorm2d(outputs)]
+            layers.append(nn.LeakyReLU(0.2))
+            layers += [nn.Dropout(dropout)] if dropout and level else []
+            inputs = outputs
+        super().__init__(*layers, nn.Conv2d(inputs, 1, 4, 1, 0, bias=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, size, size) to logits (N,)."""
+        return super().forward(images).flatten()  # type: ignore[no-any-return,no-untyped-call]
+
+
+def channels(width: int, size: int) -> list[int]:
+    """Channels of the feature maps by level, from the largest maps, of half the edge of the image, to 4x4 pixels."""
+    return [width * 2**level for level in range(int(math.log2(size / SMALLEST)))]
+
+
+def initialised(net: nn.Module, *, spectral_norm: bool) -> nn.Module:
+    """`net` with the published initial weights, and then with each convolution spectrally normalised where asked for.
+
+    In this order: the weight of a normalised layer is computed anew at each access, so that drawing into it does
+    nothing.
+    """
+    normal_initialised(net)
+    return spectrally_normalised(net) if spectral_norm else net
+
+
+def standing_statistics(net: nn.Module, draw: Callable[[], Tensor], batches: int = 16) -> None:
+    """Set the statistics of batch normalisation to their means over some batches of inputs (Brock et al. 2019, B).
+
+    Those that were gathered in training are of other weights, and for a moving average of weights of none.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+    net.train()
+    with torch.no_grad():
+        for _ in range(batches if layers else 0):
+            net(draw())
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -1,0 +1,166 @@
+"""DCGAN: each loss trains its own module, jointly as in a plain loop, with every option; samples and exact resuming."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from modtrain.bench.plain_dcgan import PlainDcgan
+from modtrain.errors import InputError
+from modtrain.nets.adversarial_losses import AnyGanMode
+from modtrain.recipes.dcgan import Params, recipe
+from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.params import build_params
+from modtrain.storage.heartbeat import Heartbeat
+from modtrain.training.records import WorkerEvents
+from modtrain.training.shutdown import Shutdown
+from modtrain.training.worker import Worker
+from tests.support.runs import make_run
+
+SMALL: dict[str, Any] = {
+    "generator": {"width": 4},
+    "discriminator": {"width": 4},
+    "statistics": {"width": 4},
+    "noise_size": 6,
+    "load_size": 16,
+    "crop_size": 16,
+    "batch_size": 8,
+}
+JOINT = (tuple(recipe.modules),)
+
+
+def small(**changes: Any) -> Params:
+    merged = {
+        name: {**SMALL.get(name, {}), **value} if isinstance(value, dict) else value for name, value in changes.items()
+    }
+    params: Params = build_params(recipe.params, {**SMALL, **merged})
+    return params
+
+
+def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
+    """All networks live, as on one worker."""
+    torch.manual_seed(0)
+    networks = {name: module.build(params) for name, module in recipe.modules.items()}
+    edges = {name: recipe.reads([name], params) for name in networks}
+    nets = Nets({name: [net] * 5 for name, net in networks.items()}, edges)
+    nets.start_step(step=step, progress=0.0, stage="train", stage_progress=0.0)
+    return networks, nets
+
+
+def losses(params: Params, module: str, *, step: int = 0) -> tuple[dict[str, Tensor], dict[str, nn.Module]]:
+    """The losses of a module, whose gradient is computed as in a step, and all networks."""
+    networks, nets = nets_of(params, step)
+    for name, net in networks.items():
+        net.requires_grad_(name == module)
+    nets.enter(module)
+    loss = recipe.modules[module].loss
+    assert loss is not None
+    made = dict(loss(nets, {"image": torch.rand(8, 3, 16, 16) * 2 - 1}, params))
+    made["loss"].backward()
+    return made, networks
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"discriminator": {"gan_mode": mode, "lambda_r1": 0.5 * (mode == "wasserstein")}} for mode in get_args(AnyGanMode)
+] + [
+    {"spectral_norm": "both", "discriminator": {"dropout": 0.5, "gan_mode": "wasserstein"}},
+    {"spectral_norm": "discriminator", "discriminator": {"norm": "batch"}, "generator": {"norm": "none"}},
+    {"generator": {"lambda_information": 1.0}, "discriminator": {"gan_mode": "hinge"}},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("module", list(recipe.modules))
+def test_each_loss_trains_its_own_module_and_no_other(module: str, changes: dict[str, Any]) -> None:
+    made, networks = losses(small(**changes), module)
+    assert all(torch.isfinite(value) for value in made.values())
+    for name, net in networks.items():
+        trained = [weight.grad is not None and bool(weight.grad.any()) for weight in net.parameters()]
+        assert all(trained) if name == module else not any(trained), name
+
+
+def test_spectral_normalisation_replaces_batch_normalisation_in_the_discriminator_unless_both_are_asked_for() -> None:
+    def norms(**changes: Any) -> tuple[int, int]:
+        networks, _ = nets_of(small(**changes))
+        both = (networks["generator"], networks["discriminator"])
+        first, second = (sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()) for net in both)
+        return first, second
+
+    assert norms() == (2, 1)
+    assert norms(spectral_norm="discriminator") == norms(spectral_norm="both") == (2, 0)
+    assert norms(spectral_norm="both", discriminator={"norm": "batch"}) == (2, 1)
+
+
+def test_the_gradient_penalty_is_that_of_every_sixteenth_step() -> None:
+    params = small(discriminator={"lambda_r1": 0.25})
+    with_penalty, without = losses(params, "discriminator", step=32)[0], losses(params, "discriminator", step=33)[0]
+    assert "penalty" not in without
+    plain = with_penalty["loss"] - 0.25 * 16 * with_penalty["penalty"]
+    torch.testing.assert_close(plain, without["loss"])
+
+
+def test_the_information_moves_the_images_as_far_as_the_adversarial_loss_at_most() -> None:
+    def gradient(weight: float) -> Tensor:
+        _, networks = losses(small(generator={"lambda_information": weight}), "generator")
+        return torch.cat([each.grad.flatten() for each in networks["generator"].parameters() if each.grad is not None])
+
+    adversarial, large, larger = gradient(0.0), gradient(1e6), gradient(1e9)
+    torch.testing.assert_close(large, larger)
+    assert float((large - adversarial).norm()) > 0
+    small_one = gradient(1e-9)
+    torch.testing.assert_close(small_one, adversarial, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"crop_size": 24, "load_size": 24}, "crop_size = 24 is no power of two, such as 32, 64 or 128"),
+        (
+            {"discriminator": {"gan_mode": "wasserstein"}},
+            "wasserstein needs a bounded discriminator: set spectral_norm",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        small(**changes)
+
+
+def joint_worker(path: Path) -> Worker:
+    run = make_run(path, "dcgan", JOINT, params=SMALL, epochs=1, device="cpu")
+    return Worker(
+        run,
+        run.modules,
+        Heartbeat(map(run.heartbeat_path, run.modules)),
+        Shutdown(run),
+        WorkerEvents(run, run.modules),
+        device="cpu",
+    )
+
+
+def test_a_joint_step_is_that_of_the_plain_loop_and_the_statistics_network_rests(tmp_path: Path) -> None:
+    joint = joint_worker(tmp_path / "run")
+    nets = {learner.name: learner for learner in joint.learners}
+    plain_nets = {name: copy.deepcopy(learner.net).requires_grad_(True) for name, learner in nets.items()}
+    plain, drawn, before = PlainDcgan(plain_nets, joint.learners[0].params), torch.get_rng_state(), joint.position
+    epoch = joint.stage.batches.epoch(0, seed=0)
+    batches = [next(epoch) for _ in range(3)]
+    for batch in batches:
+        joint.train_on(batch)
+    torch.set_rng_state(drawn)
+    for batch in batches:
+        plain.step(batch, before.schedule_progress)
+    for name in ("generator", "discriminator", "statistics"):
+        for own, other in zip(
+            nets[name].net.state_dict().values(), plain_nets[name].state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(own, other, rtol=0, atol=0)
+    average = nets["generator"].average
+    assert average is not None
+    for own, other in zip(average.parameters(), plain.average.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
