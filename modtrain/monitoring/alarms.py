@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modtrain.errors import CONSEQUENCES, counted
+from modtrain.monitoring.adversarial import WINDOW, collapse, has_won
 from modtrain.monitoring.status import Status
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History, RecentHistory
@@ -30,8 +31,6 @@ QUIET_TIMES, QUIET_S = 5, 60.0
 """A version is overdue after so many times the usual interval, in which an evaluation may just have ended."""
 INTERVALS = 10
 """The newest intervals between two versions that say what is usual."""
-WINDOW = 30
-"""Lines of a curve that make a judgement, 20 steps each: a GAN's losses are noisy over less."""
 FLOOR = 0.05
 """Of the highest level that a loss has had: below, for a whole window, a discriminator has nothing left to learn."""
 RISE = 2.0
@@ -56,6 +55,10 @@ DO_BY_EXIT_CODE = {
     6: "Free some space or repair the folder (`modtrain doctor {path}`), then run `modtrain launch {path}`.",
     7: "See what its peer does; `modtrain launch {path}` restarts both.",
 }
+DO_WON = (
+    "{loser} learns little from an opponent that is always right: lower the learning rate of {name}, give it fewer "
+    "updates, or regularise it (spectral normalisation, a gradient penalty), in a new run."
+)
 DO_BY_REFUSAL = (
     "Where a job may not submit jobs, `--chain 10` submits them in advance, or the administrator of a PBS server sets "
     "`flatuid`."
@@ -77,7 +80,9 @@ def find_alarms(status: Status, history: History | RecentHistory | None = None) 
     alarms = [*_workers(status, history), *_modules(status)]
     if history is not None:
         curves = {name: history.losses(name) for name, module in status["modules"].items() if not module["rests"]}
-        alarms += [*_overdue(status, history), *_curves(curves)]
+        of_curves = list(_curves(curves))
+        others = curves.keys() - {alarm.module for alarm in of_curves}
+        alarms += [*_overdue(status, history), *of_curves, *_adversarial(status, history, others)]
     if status["stop"] and status["state"] in LIVE:
         says = f"A stop was requested ({status['stop']}): the workers publish and exit."
         alarms.append(Alarm(None, "warn", says, f"`modtrain launch {_path(status)}` resumes it."))
@@ -208,15 +213,28 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
             yield Alarm(name, "bad", says, do)
         elif risen:
             says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {risen} rises."
-            do = (
-                f"{risen} learns little from an opponent that is always right: lower the learning rate of {name}, give "
-                "it fewer updates, or regularise it (spectral normalisation, a gradient penalty), in a new run."
-            )
-            yield Alarm(name, "warn", says, do)
+            yield Alarm(name, "warn", says, DO_WON.format(name=name, loser=risen))
         elif _shoots_up(losses):
             says = f"The loss of {name} shoots up: {window[-1]:.3g}, after {statistics.median(losses[:-NEWEST]):.3g}."
             do = "Lower its learning rate, or set `clip_norm`, in a new run; older checkpoints are intact."
             yield Alarm(name, "warn", says, do)
+
+
+def _adversarial(status: Status, history: History | RecentHistory, modules: Iterable[str]) -> Iterator[Alarm]:
+    for name in sorted(modules):
+        scores = history.scores(name)
+        if has_won(scores):
+            says = (
+                f"{name} has won: it has told every real sample from every fake one for {WINDOW} lines of its curve, "
+                f"by {scores[-1].gap:.2g} now, and ever more clearly."
+            )
+            yield Alarm(name, "warn", says, DO_WON.format(name=name, loser="Its opponent"))
+    if collapsed := collapse(history.evaluations()):
+        do = (
+            f"Look at the samples of earlier versions: `modtrain sample {_path(status)} --best`. In a new run exchange "
+            "more often, regularise the discriminator, or lower the learning rates."
+        )
+        yield Alarm(None, "bad", f"The generator has collapsed: {collapsed}.", do)
 
 
 def _is_at_floor(losses: Sequence[float]) -> bool:

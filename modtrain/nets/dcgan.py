@@ -8,8 +8,9 @@ of `netG` and `netD` in the examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,3 +96,34 @@ def standing_statistics(net: nn.Module, draw: Callable[[], Tensor], batches: int
             net(draw())
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+def example_names(net: nn.Module) -> dict[str, str]:
+    """Names in the files of PyTorch's examples by those of our networks: `main.0.weight`."""
+    return {name: f"main.{name}" for name in net.state_dict()}
+
+
+def generator_params(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Parameters of the recipe that follow from the tensors of a `netG` file, nothing where it is another network."""
+    shapes = _shapes(tensors)
+    if not shapes:
+        return {}
+    return {"noise_size": shapes[0][0], **_sizes(shapes), "generator": {"width": shapes[-1][0]}}
+
+
+def discriminator_params(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The same of a `netD` file."""
+    shapes = _shapes(tensors)
+    return {**_sizes(shapes), "discriminator": {"width": shapes[0][0]}} if shapes else {}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> list[tuple[int, ...]]:
+    """Shapes of the weights of the convolutions, in their order."""
+    found = ((re.fullmatch(r"main\.(\d+)\.weight", name), value) for name, value in tensors.items())
+    numbered = {int(match[1]): tuple(value.shape) for match, value in found if match and value.dim() == 4}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _sizes(shapes: list[tuple[int, ...]]) -> dict[str, int]:
+    size = SMALLEST * 2 ** (len(shapes) - 1)
+    return {"load_size": size, "crop_size": size}

@@ -40,6 +40,7 @@ from modtrain.nets.layers import in_batches
 from modtrain.nets.mutual_information import StatisticsNetwork, information, statistics_loss, with_clipped
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.sampling import Sampling
 
@@ -223,6 +224,17 @@ def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
     return Evaluation(metrics={"variance": float(made.var(0).mean())}, grid=sample_sheet(made))
 
 
+examples_files = Format(
+    files={
+        "generator": WeightsFile(
+            name="netG_epoch_{epoch}.pth", weights=dcgan.example_names, params=dcgan.generator_params
+        ),
+        "discriminator": WeightsFile(
+            name="netD_epoch_{epoch}.pth", weights=dcgan.example_names, params=dcgan.discriminator_params
+        ),
+    }
+)
+
 recipe = Recipe(
     params=Params,
     data=image_data,
@@ -255,6 +267,7 @@ recipe = Recipe(
             reads=("generator",),
         ),
     },
+    formats={"pytorch-examples": examples_files},
     sample=Sampling(generate=generate, noise_size=lambda params: params.noise_size),
     evaluate=evaluate,
     epochs=48,

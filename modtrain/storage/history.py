@@ -9,10 +9,10 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from modtrain.storage.checkpoint import Checkpoint, follow_published, last_published
-from modtrain.storage.evaluations import VALID, EvaluationRecord, follow_evaluations
+from modtrain.storage.evaluations import VALID, EvaluationRecord, follow_evaluations, parse_evaluation
 from modtrain.storage.filesystem import opened
 from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
 
@@ -23,7 +23,18 @@ FIRST, LAST = 30, 300
 RECENT_VERSIONS = 50
 HEAD_BYTES, END_BYTES = 1 << 14, 1 << 16
 """How much of a curve is read for its first rows and, at first, for its last ones."""
-_JUDGED = {*POSITION, "loss", "goes_on_from"}
+SCORES = ("accuracy", "real_score", "fake_score")
+"""Scalars of a discriminator's curve that alarms judge beside its loss."""
+_JUDGED = {*POSITION, *SCORES, "loss", "goes_on_from"}
+
+
+class Score(NamedTuple):
+    """How a discriminator does, at one row of its curve."""
+
+    accuracy: float
+    """Share of pairs of a real and a fake sample of which the real one scores higher."""
+    gap: float
+    """By how much it does, on average."""
 
 
 class Stage(Protocol):
@@ -82,6 +93,11 @@ class History:
         curve = self.curve(module)
         return curve.losses(0, min(FIRST, len(curve) - LAST)) + curve.losses(len(curve) - LAST, len(curve))
 
+    def scores(self, module: str) -> list[Score]:
+        """The newest scores of a discriminator, none where its loss returns none."""
+        curve = self.curve(module)
+        return curve.scores(len(curve) - LAST, len(curve))
+
     def versions(self, module: str) -> Sequence[Checkpoint]:
         """Every version ever published, ascending."""
         return self._versions[module].content
@@ -139,12 +155,20 @@ class RecentHistory:
 
     def __init__(self, run: RunFiles) -> None:
         self._run = run
-        self._losses = {module: _recent_losses(run.metrics_path(module)) for module in run.modules}
+        self._curves = {module: _recent_curve(run.metrics_path(module)) for module in run.modules}
         self._versions: dict[str, Sequence[Checkpoint]] = {}
         """Read when one is asked for: only alarms of live workers need them."""
 
     def losses(self, module: str) -> list[float]:
-        return self._losses[module]
+        return self._curves[module][0]
+
+    def scores(self, module: str) -> list[Score]:
+        return self._curves[module][1]
+
+    def evaluations(self) -> list[EvaluationRecord]:
+        """The newest ones."""
+        _, lines = next(iter(tails(self._run.evaluations_path, END_BYTES)), (0, list[bytes]()))
+        return [record for line in json_objects(lines) if (record := parse_evaluation(line))]
 
     def versions(self, module: str) -> Sequence[Checkpoint]:
         if module not in self._versions:
@@ -152,8 +176,11 @@ class RecentHistory:
         return self._versions[module]
 
 
-def _recent_losses(path: Path) -> list[float]:
-    """As `History.losses`; rows of the end that a restart took back are made up for by reading further back."""
+def _recent_curve(path: Path) -> tuple[list[float], list[Score]]:
+    """As `History.losses` and `History.scores`.
+
+    Rows of the end that a restart took back are made up for by reading further back.
+    """
     end, head = Columns(), _columns(_head(path))
     for _, lines in tails(path, END_BYTES):
         end = _columns(lines)
@@ -161,7 +188,8 @@ def _recent_losses(path: Path) -> list[float]:
             break
     steps = end.position["step"][-LAST:]
     before = bisect.bisect_left(head.position["step"], steps[0]) if steps else len(head)
-    return head.losses(0, min(FIRST, before)) + end.losses(len(end) - LAST, len(end))
+    newest = len(end) - LAST, len(end)
+    return head.losses(0, min(FIRST, before)) + end.losses(*newest), end.scores(*newest)
 
 
 def _head(path: Path) -> list[bytes]:
@@ -219,9 +247,18 @@ class Columns:
 
     def losses(self, begin: int, end: int) -> list[float]:
         """The losses of the rows in this range, without those at which the learning rate was 0."""
-        loss, rate = self.scalars.get("loss", array("d")), self.position["lr"]
-        rows = range(max(0, begin), min(end, len(loss)))
-        return [loss[row] for row in rows if rate[row] != 0 and not math.isnan(loss[row])]
+        return [loss for (loss,) in self._values(("loss",), begin, end)]
+
+    def scores(self, begin: int, end: int) -> list[Score]:
+        """The scores of the rows in this range, without those at which the learning rate was 0."""
+        return [Score(accuracy, real - fake) for accuracy, real, fake in self._values(SCORES, begin, end)]
+
+    def _values(self, names: Sequence[str], begin: int, end: int) -> Iterator[tuple[float, ...]]:
+        columns, rate = [self.scalars.get(name, array("d")) for name in names], self.position["lr"]
+        for row in range(max(0, begin), min(end, *map(len, columns))):
+            values = tuple(column[row] for column in columns)
+            if rate[row] != 0 and not any(map(math.isnan, values)):
+                yield values
 
     def _all(self) -> list[array[float]]:
         return [*self.position.values(), *self.scalars.values(), *self.seconds.values()]

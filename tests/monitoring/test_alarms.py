@@ -19,18 +19,33 @@ from modtrain.scheduling.backends.slurm import SlurmBackend
 from modtrain.scheduling.profile import Profile
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import Checkpoint
-from modtrain.storage.history import History
+from modtrain.storage.evaluations import EvaluationRecord
+from modtrain.storage.history import History, Score
 from modtrain.storage.run_snapshot import read_snapshot
 from tests.support.runs import finish, make_run, start_worker
 
 
 class Handwritten:
-    """A history of curves and versions, by module."""
+    """A history of curves, versions and scores, by module, and of evaluations."""
 
     def __init__(
-        self, curves: dict[str, list[float]] | None = None, versions: dict[str, list[Checkpoint]] | None = None
+        self,
+        curves: dict[str, list[float]] | None = None,
+        versions: dict[str, list[Checkpoint]] | None = None,
+        scores: dict[str, list[Score]] | None = None,
+        evaluations: Sequence[dict[str, float]] = (),
     ) -> None:
-        self._curves, self._versions = curves or {}, versions or {}
+        self._curves, self._versions, self._scores = curves or {}, versions or {}, scores or {}
+        self._evaluations = evaluations
+
+    def scores(self, module: str) -> list[Score]:
+        return self._scores.get(module, [])
+
+    def evaluations(self) -> list[EvaluationRecord]:
+        return [
+            EvaluationRecord(versions={}, epochs={"generator": epoch}, metrics=metrics, grid=None, at=None)
+            for epoch, metrics in enumerate(self._evaluations)
+        ]
 
     def losses(self, module: str) -> list[float]:
         return self._curves.get(module, [])
@@ -282,6 +297,62 @@ def test_a_discriminator_that_has_won_is_an_alarm() -> None:
 def test_a_discriminator_that_wins_at_once_is_an_alarm(generator: list[float], discriminator: list[float]) -> None:
     curves = {"generator": generator, "discriminator": discriminator}
     assert only(find_alarms(status_of(), Handwritten(curves))).says.startswith("discriminator has won")
+
+
+def scored(*stretches: tuple[int, float, float]) -> dict[str, list[Score]]:
+    """So many lines of a discriminator with each accuracy and gap, and noise on the gap."""
+    return {
+        "discriminator": [
+            Score(accuracy, gap) for count, accuracy, level in stretches for gap in noisy((count, level), spread=0.1)
+        ]
+    }
+
+
+@pytest.mark.parametrize("level", [-1.0, 1.0])
+def test_a_discriminator_has_won_by_its_scores_where_its_loss_may_be_negative(level: float) -> None:
+    scores = scored((60, 0.8, level), (30, 0.99, 4.0), (60, 1.0, 20.0))
+    alarm = only(find_alarms(status_of(), Handwritten({"discriminator": noisy((150, -20.0))}, scores=scores)))
+    assert (alarm.module, alarm.level) == ("discriminator", "warn")
+    assert "has won: it has told every real sample from every fake one for 30 lines" in alarm.says
+    assert "learning rate of discriminator" in alarm.do
+
+
+@pytest.mark.parametrize(
+    "stretches",
+    [
+        [(30, 1.0, 3.4), (30, 1.0, 5.6), (90, 0.99, 4.2), (60, 1.0, 5.4)],  # dcgan on the orchard, which learnt well
+        [(60, 0.8, 2.0), (60, 1.0, 9.0), (30, 1.0, 5.0)],  # it was ahead, and the generator follows
+        [(100, 0.97, 1.0), (100, 0.98, 4.0)],
+        [(40, 1.0, 1.0), (40, 1.0, 4.0)],  # short
+    ],
+)
+def test_scores_that_may_be_healthy_are_no_alarm(stretches: list[tuple[int, float, float]]) -> None:
+    curves = {"discriminator": noisy((150, 0.2))}
+    assert find_alarms(status_of(), Handwritten(curves, scores=scored(*stretches))) == []
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "says"),
+    [
+        (
+            [{"feature_variance_orchard": value} for value in (0.6, 0.8, 0.04, 0.03)],
+            "the features of samples have 3% of the variance that those of real images have",
+        ),
+        (
+            [{"coverage_orchard": value} for value in (8, 8, 3, 2)],
+            "samples are of 2 classes, after 8",
+        ),
+        ([{"feature_variance_orchard": value} for value in (0.05, 0.4, 0.9, 1.1)], None),
+        ([{"feature_variance_orchard": value} for value in (0.5, 0.9, 0.05)], None),  # once
+        ([{"coverage_orchard": value} for value in (2, 3, 5, 8, 7, 8)], None),
+        ([{"psnr": 0.01}, {"psnr": 0.01}], None),
+    ],
+)
+def test_a_collapse_is_an_alarm_once_two_evaluations_show_it(
+    evaluations: list[dict[str, float]], says: str | None
+) -> None:
+    alarms = find_alarms(status_of(), Handwritten(evaluations=evaluations))
+    assert [alarm.says for alarm in alarms] == ([f"The generator has collapsed: {says}."] if says else [])
 
 
 @pytest.mark.parametrize("value", [0.0, 0.693147])

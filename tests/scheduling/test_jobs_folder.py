@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -38,7 +39,8 @@ STUDIES = {
     JOBS / "pix2pix-batch-sweep.yaml": [{"batch_size": 2**power} for power in range(9)],
     JOBS / "pix2pix-rate-sweep.yaml": [{"lr": 2e-4 * factor} for factor in (1, 2, 4)],
 }
-CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP} - set(STUDIES))
+DCGAN_STUDY = JOBS / "dcgan-study.yaml"
+CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP, DCGAN_STUDY} - set(STUDIES))
 SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.pbs")])
 PROFILES = sorted(CLUSTER.glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -127,6 +129,9 @@ def is_training(path: Path, *modules: str) -> bool:
 
 
 def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
+    if recipe == "dcgan":
+        widths = params["generator"]["width"], params["discriminator"]["width"]
+        return (params["crop_size"], *widths) in ((64, 64, 64), (128, 64, 128))
     if recipe == "pix2pix":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)
@@ -160,6 +165,7 @@ def test_the_command_in_the_first_lines_of_a_config_is_accepted(
 ) -> None:
     (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
     command = command.replace("~/data/apple2orange", str(dataroot)).replace("~/data/faces", str(faces))
+    command = command.replace("~/data/flowers", str(faces))
     verb, named, *options = command.split()[2:]
     assert ROOT / named == path
     in_process(verb, path, *options, "--root", tmp_path, "--dry-run")
@@ -195,6 +201,18 @@ def test_the_config_of_cyclegan_places_halves_and_trains_them_at_a_reduced_size(
     run = Run.create(tmp_path / "run", spec)
     finish(run)
     assert run.is_finished(run.modules)
+
+
+def test_the_study_of_dcgan_has_the_table_of_its_paper(tmp_path: Path) -> None:
+    (command,) = [line for line in DCGAN_STUDY.read_text().splitlines() if line.startswith("#     modtrain ")]
+    verb, named, *_ = shlex.split(command)[2:]
+    assert ROOT / named == DCGAN_STUDY
+    in_process(
+        verb, DCGAN_STUDY, "--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--name", "study", "--dry-run"
+    )
+    sweep = Sweep.open(tmp_path / "study")
+    trials = [tuple(sweep.values(trial).values()) for trial in range(sweep.spec.trials)]
+    assert sorted(trials) == sorted(itertools.product(("none", "both"), (32, 64), (0.0, 0.5)))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -75,6 +75,11 @@ def test_the_list_of_runs_judges_the_same_losses_as_the_page_of_one(run: Run) ->
         history.refresh()
         assert RecentHistory(run).losses("generator") == history.losses("generator"), (begin, end)
     assert len(history.losses("generator")) == FIRST + LAST
+    assert RecentHistory(run).scores("generator") == history.scores("generator") == []
+    scores = {"accuracy": 0.75, "real_score": 1.5, "fake_score": -0.5}
+    append(path, *(point(step, **scores) for step in range(2_000, 2_010)))
+    history.refresh()
+    assert RecentHistory(run).scores("generator") == history.scores("generator") == [(0.75, 2.0)] * 10
     for back, beyond in ((1_900, 1_950), (900, 1_300), (10, 12)):
         append(path, {"goes_on_from": back}, *(point(step, loss=7.0) for step in range(back + 1, beyond)))
         history.refresh()

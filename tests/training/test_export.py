@@ -261,6 +261,54 @@ def test_pix2pix_goes_to_the_projects_networks_and_back_with_equal_outputs(tmp_p
             assert torch.equal(ours, other)
 
 
+def examples_generator(noise: int, width: int) -> torch.nn.Module:
+    """`netG` of PyTorch's DCGAN example, for 16 pixels."""
+    main = torch.nn.Sequential(
+        torch.nn.ConvTranspose2d(noise, 2 * width, 4, 1, 0, bias=False),
+        torch.nn.BatchNorm2d(2 * width),
+        torch.nn.ReLU(True),
+        torch.nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False),
+        torch.nn.BatchNorm2d(width),
+        torch.nn.ReLU(True),
+        torch.nn.ConvTranspose2d(width, 3, 4, 2, 1, bias=False),
+        torch.nn.Tanh(),
+    )
+    return torch.nn.ModuleDict({"main": main})
+
+
+def examples_discriminator(width: int) -> torch.nn.Module:
+    """`netD` of the same, without its sigmoid."""
+    main = torch.nn.Sequential(
+        torch.nn.Conv2d(3, width, 4, 2, 1, bias=False),
+        torch.nn.LeakyReLU(0.2, inplace=True),
+        torch.nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+        torch.nn.BatchNorm2d(2 * width),
+        torch.nn.LeakyReLU(0.2, inplace=True),
+        torch.nn.Conv2d(2 * width, 1, 4, 1, 0, bias=False),
+    )
+    return torch.nn.ModuleDict({"main": main})
+
+
+def test_dcgan_begins_with_the_files_of_pytorchs_example_and_is_exported_with_equal_outputs(tmp_path: Path) -> None:
+    theirs = {"G": examples_generator(6, 3), "D": examples_discriminator(5)}
+    (tmp_path / "files").mkdir()
+    for letter, net in theirs.items():
+        torch.save(net.state_dict(), tmp_path / f"files/net{letter}_epoch_24.pth")
+    back = ("--recipe", "dcgan", "--root", tmp_path, "--name", "begun", "--no-check", "--epoch", 24)
+    shown = typed("import", tmp_path / "files", *back)
+    assert shown.code == 0, shown.err
+    for name in ("noise_size 6", "crop_size 16", "generator.width 3", "discriminator.width 5"):
+        assert name in " ".join(shown.out.split())
+    assert typed("export", tmp_path / "begun", "--out", tmp_path / "out").code == 0
+    model, noise = modtrain.load(tmp_path / "begun", device="cpu"), torch.randn(4, 6)
+    theirs["G"].load_state_dict(tensors_of(tmp_path / "out", "netG_epoch_latest.pth"), strict=True)
+    with torch.no_grad():
+        images = theirs["G"].eval()["main"](noise[..., None, None])  # type: ignore[index]
+        torch.testing.assert_close(model.networks["generator"](noise), images)
+        judged = theirs["D"].eval()["main"](images).flatten()  # type: ignore[index]
+        torch.testing.assert_close(model.networks["discriminator"](images), judged)
+
+
 RECIPE = f"""
 import dataclasses, sys
 sys.path.insert(0, {str(SUPPORT)!r})
