@@ -31,7 +31,9 @@ from modtrain.data.base import Batch
 from modtrain.data.labelled import LabelledTest
 from modtrain.data.labelled_folders import image_splits
 from modtrain.data.labelled_params import LabelledParams, image_data
-from modtrain.metrics.sample_grid import sample_sheet
+from modtrain.metrics.features import extractor
+from modtrain.metrics.sample_grid import sample_sheet, to_uint8
+from modtrain.metrics.scores import feature_scores
 from modtrain.nets import adversarial_losses, dcgan
 from modtrain.nets.adversarial_losses import AnyGanMode
 from modtrain.nets.dcgan import Norm
@@ -44,8 +46,8 @@ from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.sampling import Sampling
 
-SHEET = 64
-"""Samples of the sheet of an evaluation."""
+SAMPLES, SHEET = 1000, 64
+"""Samples of an evaluation, and those that its sheet shows."""
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -217,11 +219,19 @@ def generate(nets: Nets, known: Tensor, labels: Tensor | None, params: Params) -
 
 
 def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
-    """Metrics of samples; the grid is a sheet of samples from the same noise at each evaluation."""
-    made = in_batches(
-        nets.generator, torch.randn(SHEET, params.noise_size).to(test.pixels.device), 2 * params.batch_size
-    )
-    return Evaluation(metrics={"variance": float(made.var(0).mean())}, grid=sample_sheet(made))
+    """Samples against as many test images, by the judge of the built-in fruits; their sheet has always the same noise.
+
+    `feature_variance_orchard` is the total variance of the features as a share of that of the real images.
+    """
+    judge, device = extractor("orchard", device=str(test.pixels.device)), test.pixels.device
+    real = test.pixels[:: max(1, len(test.pixels) // SAMPLES)]
+    known = torch.randn(len(real), params.noise_size).to(device)
+    made = in_batches(nets.generator, known, 2 * params.batch_size)
+    of_made, of_real = judge.extract(to_uint8(made)), judge.extract_cached(real)
+    metrics = feature_scores(of_made, of_real, judge.name, ("fid", "class_score", "coverage"))
+    spread = [float(each.features.var(0).sum()) for each in (of_made, of_real)]
+    metrics["feature_variance_orchard"] = spread[0] / spread[1]
+    return Evaluation(metrics=metrics, grid=sample_sheet(made[:SHEET]))
 
 
 examples_files = Format(
@@ -270,6 +280,8 @@ recipe = Recipe(
     formats={"pytorch-examples": examples_files},
     sample=Sampling(generate=generate, noise_size=lambda params: params.noise_size),
     evaluate=evaluate,
+    primary_metric="fid_orchard",
+    lower_is_better=("fid_orchard",),
     epochs=48,
     exchange_every=5,
     max_staleness=0,

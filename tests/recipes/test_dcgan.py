@@ -1,4 +1,4 @@
-"""DCGAN: each loss trains its own module, jointly as in a plain loop, with every option; samples and exact resuming."""
+"""DCGAN: each loss trains its own module, jointly as in a plain loop, with every option; what is evaluated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from modtrain.bench.plain_dcgan import PlainDcgan
+from modtrain.data.fruits.orchard import orchard
+from modtrain.data.labelled import LabelledTest
 from modtrain.errors import InputError
 from modtrain.nets.adversarial_losses import AnyGanMode
 from modtrain.recipes.dcgan import Params, recipe
@@ -164,3 +166,21 @@ def test_a_joint_step_is_that_of_the_plain_loop_and_the_statistics_network_rests
     assert average is not None
     for own, other in zip(average.parameters(), plain.average.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=0, atol=0)
+
+
+def test_an_evaluation_compares_as_many_samples_as_test_images_and_shows_the_same_ones_each_time() -> None:
+    params = small()
+    networks, nets = nets_of(params)
+    nets.enter(None)
+    networks["generator"].eval()
+    test = LabelledTest(pixels=orchard(16, "test", each=4).images, labels=None, split="test")
+    assert recipe.evaluate is not None
+    with torch.no_grad():
+        torch.manual_seed(3)
+        first = recipe.evaluate(nets, test, params)
+        torch.manual_seed(3)
+        assert recipe.evaluate(nets, test, params).metrics == first.metrics
+    assert list(first.metrics) == ["fid_orchard", "class_score_orchard", "coverage_orchard", "feature_variance_orchard"]
+    assert first.metrics["feature_variance_orchard"] < 0.1, "an untrained generator makes images that are all alike"
+    assert first.grid is not None
+    assert first.grid.shape == (586, 586, 3)  # 6 x 6, of which 32 are samples
