@@ -12,6 +12,7 @@ import pytest
 
 from modtrain.storage.process_identity import process_started
 from tests.support.command import until
+from tests.support.fork_server.stand_in import FORK_OF, XDIST
 from tests.support.launches import pid_after
 from tests.support.runs import make_run, start_worker
 
@@ -33,6 +34,14 @@ def test_a_fork_prints_and_ends_as_an_ordinary_process_does(tmp_path: Path) -> N
     )
     assert "no-such-run" in alone.stderr
     assert (forked.returncode, forked.stdout, forked.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+
+
+def test_a_process_of_pytest_xdist_is_a_fork_that_has_torch_already(tmp_path: Path) -> None:
+    code = "import sys; print('torch' in sys.modules, sys.argv, __name__, open('/proc/self/comm').read()); sys.exit(3)"
+    process = [sys.executable, "-u", "-c", XDIST]
+    done = subprocess.run(process, input=f"{code!r}\n", capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith(f"True ['-c'] __main__ {FORK_OF}")
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_signals_reach_a_fork_and_its_exit_code_is_that_of_the_process(tmp_path: Path, tiny_recipe: Path) -> None:

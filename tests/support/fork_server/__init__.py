@@ -1,8 +1,9 @@
 """Fast `python -m modtrain worker` processes in tests: forked from a process that has imported torch already.
 
 Importing torch and the parts of it that an optimizer needs costs a worker 80 to 90 % of its CPU time in tests.
-While `forked_commands` is open, a `sitecustomize` module on PYTHONPATH has every new `python -m modtrain COMMAND` ask
-the server of this package for a fork. The product has no part in it. See `stand_in.py` for what stays the same.
+While `forked_commands` is open, a `sitecustomize` module on PYTHONPATH has every new `python -m modtrain COMMAND`, and
+each process of pytest-xdist, ask the server of this package for a fork. The product has no part in it. See
+`stand_in.py` for what stays the same.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 
 @contextlib.contextmanager
 def forked_commands() -> Iterator[None]:
-    """Until the block ends, commands that import torch are forked from a process that has it.
+    """Until the block ends, commands and processes of pytest-xdist that import torch are forked from one that has it.
 
     It changes PYTHONPATH and the import path of this process, since modtrain hands the latter on to its workers. The
     first command waits until the server has imported everything.

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from typing import Any, NoReturn
 
 from stand_in import FORK_OF, kind
@@ -177,12 +178,16 @@ def become_python(request: dict[str, Any]) -> None:
         torch.set_num_threads(int(threads))
 
 
-def run(module: str, words: list[str]) -> int:
-    """Run a module as `python -m` does; the exit code."""
-    sys.argv[1:] = words
-    sys.orig_argv[1:] = ["-m", module, *words]
+def run(option: str, what: str, *words: str) -> int:
+    """Run a module as `python -m` does, or code as `python -c` does; the exit code."""
+    sys.argv[:] = ["-c" if option == "-c" else sys.argv[0], *words]
+    sys.orig_argv[1:] = [option, what, *words]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if option == "-c":
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(what, vars(sys.modules["__main__"]))
+        else:
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
@@ -210,7 +215,7 @@ def main() -> None:
     if request is None:
         os._exit(0)  # what an imported package has to say at its end is of no interest
     become(request)
-    end(run(request["module"], request["words"]))
+    end(run(*request["command"]))
 
 
 if __name__ == "__main__":

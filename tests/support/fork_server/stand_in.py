@@ -1,5 +1,7 @@
 """Lets a new `python -m modtrain COMMAND ...` continue as a fork of a process that has imported torch.
 
+So does each process of pytest-xdist, which imports all tests.
+
 The process that was started stays and stands for its fork: it passes signals on, it ends with the fork's exit code or
 signal, and when it dies, also by SIGKILL, the kernel kills the fork. Arguments, working folder, environment, umask,
 limits, ignored signals and standard streams of the fork are those of this process. Different are the process id that
@@ -18,6 +20,8 @@ from typing import Any
 FORK_OF = "fork of "
 """The name of a fork's process begins with this; the process id of the one that stands for it follows."""
 MODULES = {"modtrain", "modtrain.training.recipe_check", "modtrain.training.step_costs"}
+XDIST = "import sys;exec(eval(sys.stdin.readline()))"
+"""The code of a process of pytest-xdist."""
 READ_AT_IMPORT = ("CUDA", "COVERAGE", "LD_", "MKL_", "OMP_", "PYTHON", "TORCH")
 """Variables that a library may have read while it was imported."""
 FREE = {
@@ -42,6 +46,16 @@ def kind() -> dict[str, Any]:
     }
 
 
+def command() -> list[str]:
+    """The option, module or code, and words of a command that may be forked; nothing for any other."""
+    if sys.orig_argv[1:] == ["-u", "-c", XDIST]:
+        return ["-c", XDIST]
+    # Descriptors beside the standard streams are not passed on; the memory of a dashboard is measured.
+    ordinary = {"--detach", "--ready-fd", "dashboard"}.intersection(sys.orig_argv)
+    is_known = sys.orig_argv[1:2] == ["-m"] and MODULES.intersection(sys.orig_argv[2:3])
+    return sys.orig_argv[1:] if is_known and not ordinary else []
+
+
 def continue_as_fork(server: str) -> None:
     """Stand for a fork until it ends, and end likewise; return where there is none."""
     import json
@@ -57,8 +71,7 @@ def continue_as_fork(server: str) -> None:
         "kind": kind(),
         "pid": os.getpid(),
         "path": [folder, *sys.path],
-        "module": sys.orig_argv[2],
-        "words": sys.orig_argv[3:],
+        "command": command(),
         "folder": folder,
         "environment": dict(os.environ),
         "streams": [[stream.encoding, stream.errors] for stream in (sys.stdin, sys.stdout, sys.stderr)],
@@ -114,11 +127,9 @@ def traced() -> bool:
         return "TracerPid:\t0\n" not in status.read()
 
 
-if sys.orig_argv[1:2] == ["-m"] and MODULES.intersection(sys.orig_argv[2:3]):
+if __name__ == "sitecustomize" and command():
     try:
-        # Descriptors beside the standard streams are not passed on; the memory of a dashboard is measured.
-        ordinary = {"--detach", "--ready-fd", "dashboard"}.intersection(sys.orig_argv)
-        usual = not ordinary and not any(os.isatty(stream) for stream in range(3)) and not traced()
+        usual = not any(os.isatty(stream) for stream in range(3)) and not traced()
     except OSError:
         usual = False
     if usual and None not in (sys.stdin, sys.stdout, sys.stderr):
