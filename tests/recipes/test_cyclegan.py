@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from modtrain.data.unpaired import UnpairedTest
@@ -18,32 +15,17 @@ from modtrain.nets.adversarial_losses import GanMode
 from modtrain.recipes import cyclegan
 from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.cyclegan import Params, recipe
-from modtrain.recipes.nets_view import Nets
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import TINY_IMAGES, Losses
+from tests.support.noise import numbered, save_noise
 from tests.support.runs import finish, make_run, start_worker
 
-SMALL: dict[str, Any] = {"generator": {"width": 2, "blocks": 1}, "discriminator": {"width": 2}}
+SMALL = SIZES["cyclegan"]
 HALVES = (("generator_ab", "discriminator_b"), ("generator_ba", "discriminator_a"))
 
 
-def params_of(values: dict[str, Any], **more: Any) -> Params:
-    return TypeAdapter(Params).validate_python(values | more)
-
-
-def built(params: Params) -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    return {name: module.build(params) for name, module in recipe.modules.items()}
-
-
-def nets_of(params: Params, live: dict[str, nn.Module]) -> Nets:
-    memories = {name: module.memory(params) for name, module in recipe.modules.items() if module.memory}
-    reads = {name: recipe.reads([name], params) for name in recipe.modules}
-    return Nets({name: [net] for name, net in live.items()}, reads, memories)
-
-
-def loss_of(module: str, nets: Nets, batch: dict[str, Tensor], params: Params) -> dict[str, float]:
-    nets.enter(module)
-    losses = recipe.modules[module].loss(nets, batch, params)
-    return {name: float(value.detach()) for name, value in {**losses, "loss": sum_of(terms_of(losses))}.items()}
+losses = Losses(recipe)
+params_of, built, nets_of, loss_of = losses.params_of, losses.built, losses.nets_of, losses.loss_of
 
 
 @pytest.fixture
@@ -109,7 +91,7 @@ def test_the_gradient_penalty_of_a_discriminator_is_that_on_real_images() -> Non
 def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(
     module: str, gan_mode: GanMode, batch: dict[str, Tensor]
 ) -> None:
-    params = params_of(SMALL, discriminator={"width": 2, "gan_mode": gan_mode})
+    params = params_of(SMALL, discriminator={"gan_mode": gan_mode})
     live = built(params)
     nets = nets_of(params, live)
     nets.enter(module)
@@ -213,12 +195,7 @@ def test_without_the_truth_there_is_what_can_be_known_and_without_test_images_wh
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four small images of each kind, as a user's folder has them."""
-    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for folder in ("trainA", "trainB"):
-        (root / folder).mkdir()
-        for index in range(4):
-            Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(root / folder / f"{index}.png")
-    return root
+    return save_noise(tmp_path_factory.mktemp("photographs"), *numbered(4, "trainA", "trainB"))
 
 
 @pytest.mark.parametrize("placement", [(tuple(recipe.modules),), HALVES], ids=["joint", "halves"])
@@ -226,8 +203,7 @@ def test_a_run_on_a_users_images_trains_every_module(
     placement: tuple[tuple[str, ...], ...], photographs: Path, tmp_path: Path
 ) -> None:
     settings = {"epochs": 1, "exchange_every": 1, "dataroot": photographs}
-    params = SMALL | {"load_size": 24, "crop_size": 24, "batch_size": 2}
-    run = make_run(tmp_path / "run", "cyclegan", placement, params=params, **settings)
+    run = make_run(tmp_path / "run", "cyclegan", placement, params=SMALL | TINY_IMAGES, **settings)
     own, *others = placement
     workers = [start_worker(run, ",".join(modules)) for modules in others]
     finish(run, *own)

@@ -6,12 +6,9 @@ import contextlib
 import copy
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from modtrain.bench.plain_cyclegan import PlainCycleGan
@@ -23,27 +20,21 @@ from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
 from modtrain.training.worker_process import work
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import TINY_IMAGES, merged
+from tests.support.noise import numbered, save_noise
 from tests.support.runs import finish, make_run, weights_of
 
-SMALL: dict[str, Any] = {
-    "generator": {"width": 2, "blocks": 1, "lambda_cycle_a": 7.0},
-    "discriminator": {"width": 2, "pool_size": 3},
-    "load_size": 28,
-    "crop_size": 24,
-    "batch_size": 2,
-}
+SMALL = merged(
+    SIZES["cyclegan"] | TINY_IMAGES, generator={"lambda_cycle_a": 7.0}, discriminator={"pool_size": 3}, load_size=28
+)
 JOINT = (tuple(recipe.modules),)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six small images of each kind, as a user's folder has them."""
-    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for folder in ("trainA", "trainB"):
-        (root / folder).mkdir()
-        for index in range(6):
-            Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(root / folder / f"{index}.png")
-    return root
+    return save_noise(tmp_path_factory.mktemp("photographs"), *numbered(6, "trainA", "trainB"), size=(28, 28))
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -21,6 +19,9 @@ from modtrain.recipes import latent_translation
 from modtrain.recipes.latent_translation import Params, deviation_loss, recipe
 from modtrain.recipes.nets_view import Nets
 from modtrain.training.worker_process import work
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import TINY_IMAGES, Losses
+from tests.support.noise import numbered, save_noise
 from tests.support.runs import finish, make_run, weights_of
 
 ARTICLE: dict[str, Any] = {
@@ -28,28 +29,9 @@ ARTICLE: dict[str, Any] = {
     "translator": {"blocks": 9, "conv": "dense"},
     "discriminator": {"width": 256},
 }
-SMALL: dict[str, Any] = {
-    "encoder_decoder": {"width": 4},
-    "translator": {"blocks": 1, "opponents": 2},
-    "discriminator": {"width": 4},
-}
-
-
-def params_of(values: dict[str, Any], **more: dict[str, Any]) -> Params:
-    merged = {key: values.get(key, {}) | more.get(key, {}) for key in values.keys() | more.keys()}
-    return TypeAdapter(Params).validate_python(merged)
-
-
-def built(params: Params) -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    return {name: module.build(params) for name, module in recipe.modules.items()}
-
-
-def nets_of(params: Params, live: dict[str, nn.Module], opponents: list[nn.Module] | None = None) -> Nets:
-    versions: dict[str, list[nn.Module]] = {name: [net] for name, net in live.items()}
-    if opponents:
-        versions["discriminator"] = opponents
-    return Nets(versions, {name: recipe.reads([name], params) for name in recipe.modules})
+SMALL = SIZES["latent-translation"]
+losses = Losses(recipe)
+params_of, built, nets_of = losses.params_of, losses.built, losses.nets_of
 
 
 def train_only(module: str, nets: Nets, live: dict[str, nn.Module]) -> None:
@@ -132,7 +114,7 @@ def test_the_adversarial_loss_is_the_mean_over_the_opponents(gan_mode: GanMode, 
     live, opponents = built(params), [built(params)["discriminator"], recipe.modules["discriminator"].build(params)]
 
     def adversarial(of: list[nn.Module]) -> float:
-        nets = nets_of(params, live, of)
+        nets = nets_of(params, live, discriminator=of)
         nets.enter("translator")
         return float(latent_translation.translator_loss(nets, batch, params)["adversarial"].detach())
 
@@ -177,7 +159,7 @@ def test_a_joint_run_that_leaves_after_each_batch_draws_the_same_filters_and_end
     tmp_path: Path, photographs: Path
 ) -> None:
     settings = {
-        "params": SMALL | {"load_size": 24, "crop_size": 24, "batch_size": 2},
+        "params": SMALL | TINY_IMAGES,
         "dataroot": photographs,
         "epochs": 3,
     }
@@ -240,11 +222,7 @@ def test_modules_start_and_finish_when_the_parameters_say() -> None:
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small images of each kind, one batch."""
-    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for path in (root / folder / f"{index}.png" for folder in ("trainA", "trainB") for index in range(2)):
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
-    return root
+    return save_noise(tmp_path_factory.mktemp("photographs"), *numbered(2, "trainA", "trainB"))
 
 
 class TestEvaluation:

@@ -6,13 +6,11 @@ import contextlib
 import itertools
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from modtrain.data.decoding import read_rgb
@@ -21,38 +19,19 @@ from modtrain.errors import InputError, Preempted
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.recogniser import Recogniser
 from modtrain.recipes import pix2pix
-from modtrain.recipes.nets_view import Nets
-from modtrain.recipes.pix2pix import Params, recipe
+from modtrain.recipes.pix2pix import recipe
 from modtrain.storage.run import Run
 from modtrain.training.inference.image_files import apply_to_files, result_paths
 from modtrain.training.inference.model import load
 from modtrain.training.worker_process import work
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import TINY_IMAGES, Losses
+from tests.support.noise import save_noise
 from tests.support.runs import finish, make_run, weights_of
 
-SMALL: dict[str, Any] = {
-    "generator": {"width": 2, "levels": 3},
-    "discriminator": {"width": 2},
-    "recogniser": {"width": 2, "classes": 3},
-}
-
-
-def params_of(values: dict[str, Any], **more: Any) -> Params:
-    return TypeAdapter(Params).validate_python(values | more)
-
-
-def built(params: Params) -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    return {name: module.build(params) for name, module in recipe.modules.items()}
-
-
-def nets_of(params: Params, live: dict[str, nn.Module]) -> Nets:
-    return Nets({name: [net] for name, net in live.items()}, {name: recipe.reads([name], params) for name in live})
-
-
-def loss_of(module: str, nets: Nets, batch: dict[str, Tensor], params: Params) -> dict[str, float]:
-    nets.enter(module)
-    losses = recipe.modules[module].loss(nets, batch, params)
-    return {name: float(value.detach()) for name, value in losses.items()}
+SMALL = SIZES["pix2pix"]
+losses = Losses(recipe)
+params_of, built, nets_of, loss_of = losses.params_of, losses.built, losses.nets_of, losses.loss_of
 
 
 @pytest.fixture
@@ -128,7 +107,7 @@ def test_a_loss_is_the_mean_over_the_images_so_that_replicas_can_average_their_p
 def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(
     module: str, gan_mode: GanMode, batch: dict[str, Tensor]
 ) -> None:
-    params = params_of(SMALL, discriminator={"width": 2, "gan_mode": gan_mode})
+    params = params_of(SMALL, discriminator={"gan_mode": gan_mode})
     live = built(params)
     nets = nets_of(params, live)
     nets.enter(module)
@@ -154,7 +133,7 @@ def test_what_is_made_moves_no_statistics_of_the_recogniser_and_is_judged_by_tho
 
 
 def test_without_a_recognition_loss_there_are_no_labels_and_the_recogniser_rests(batch: dict[str, Tensor]) -> None:
-    params = params_of(SMALL, generator=SMALL["generator"] | {"lambda_recognition": 0})
+    params = params_of(SMALL, generator={"lambda_recognition": 0})
     unlabelled = {"a": batch["a"], "b": batch["b"]}
     nets = nets_of(params, {name: net for name, net in built(params).items() if name != "recogniser"})
     assert "recognition" not in loss_of("generator", nets, unlabelled, params)
@@ -213,31 +192,28 @@ def test_an_edge_that_the_generator_cannot_halve_is_refused() -> None:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pairs of each of two persons, and two to evaluate on, as a user's folder has them."""
-    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
-    for place in ("train/eve/1", "train/eve/2", "train/adam/1", "train/adam/2", "test/eve/3", "test/adam/3"):
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (24, 48, 3), dtype=np.uint8)).save(root / f"{place}.png")
-    return root
+    names = [f"train/{who}/{number}.png" for who in ("eve", "adam") for number in (1, 2)]
+    return save_noise(tmp_path_factory.mktemp("faces"), *names, "test/eve/3.png", "test/adam/3.png", size=(48, 24))
 
 
 def test_more_persons_than_the_recogniser_has_and_persons_that_are_missing_are_refused(
     faces: Path, tmp_path: Path
 ) -> None:
-    few = params_of(SMALL, crop_size=24, load_size=24, recogniser={"classes": 1})
+    few = params_of(SMALL | TINY_IMAGES, recogniser={"classes": 1})
     with pytest.raises(InputError, match=r"have 2 labels: set recogniser\.classes=2\."):
         pix2pix.data(faces, few)
     for place in ("train/1", "test/2"):
         (tmp_path / place).parent.mkdir()
         Image.new("RGB", (48, 24)).save(tmp_path / f"{place}.png")
     with pytest.raises(InputError, match=r"have 0 labels: set generator\.lambda_recognition=0, or"):
-        pix2pix.data(tmp_path, params_of(SMALL, crop_size=24, load_size=24))
-    alone = SMALL["generator"] | {"lambda_recognition": 0}
-    assert pix2pix.data(tmp_path, params_of(SMALL, crop_size=24, load_size=24, generator=alone)).test.labels is None
+        pix2pix.data(tmp_path, params_of(SMALL | TINY_IMAGES))
+    alone = params_of(SMALL | TINY_IMAGES, generator={"lambda_recognition": 0})
+    assert pix2pix.data(tmp_path, alone).test.labels is None
 
 
 def run_on(faces: Path, path: Path) -> Run:
     """Two batches each of the recogniser, and of the two others, on one worker."""
-    params = SMALL | {"load_size": 26, "crop_size": 24, "batch_size": 2}
+    params = SMALL | TINY_IMAGES | {"load_size": 26}
     return make_run(path, "pix2pix", [list(recipe.modules)], params=params, epochs=2, dataroot=faces)
 
 

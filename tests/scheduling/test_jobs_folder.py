@@ -14,9 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import as_values, flatten, parameters
@@ -28,6 +26,7 @@ from modtrain.sweeps.sweep import Sweep
 from tests.support.command import typed
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs
+from tests.support.noise import numbered, save_noise
 from tests.support.runs import finish
 from tests.support.slurm import Slurm
 from tests.support.three import recipe_of_three
@@ -78,22 +77,15 @@ def in_process(*words: str | Path) -> None:
 @pytest.fixture(scope="session")
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of noise for training in each domain and one for testing, larger than the crop."""
-    root, rng = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
-    for folder, count in {"trainA": 2, "trainB": 2, "testA": 1, "testB": 1}.items():
-        (root / folder).mkdir()
-        for number in range(count):
-            Image.fromarray(rng.integers(256, size=(300, 320, 3), dtype=np.uint8)).save(root / folder / f"{number}.png")
-    return root
+    names = (*numbered(2, "trainA", "trainB"), *numbered(1, "testA", "testB"))
+    return save_noise(tmp_path_factory.mktemp("noise"), *names, size=(320, 300))
 
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four pairs of noise for training and one for testing, of two persons."""
-    root, rng = tmp_path_factory.mktemp("faces"), np.random.default_rng(0)
-    for name in ("train/eve/1", "train/eve/2", "train/adam/1", "train/adam/2", "val/eve/3", "test/adam/3"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(256, size=(24, 48, 3), dtype=np.uint8)).save(root / f"{name}.png")
-    return root
+    names = [f"train/{who}/{number}.png" for who in ("eve", "adam") for number in (1, 2)]
+    return save_noise(tmp_path_factory.mktemp("faces"), *names, "val/eve/3.png", "test/adam/3.png", size=(48, 24))
 
 
 @pytest.fixture

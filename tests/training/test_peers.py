@@ -28,36 +28,20 @@ from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
 from tests.support import SUPPORT
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import TINY_IMAGES, merged
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.three import recipe_of_three
 
 APART = [["generator"], ["discriminator"]]
 SMALL: dict[str, dict[str, Any]] = {
-    "cyclegan": {
-        "load_size": 24,
-        "crop_size": 24,
-        "batch_size": 2,
-        "generator": {"width": 2, "blocks": 1},
-        "discriminator": {"width": 2},
-    },
-    "latent-translation": {
-        "load_size": 24,
-        "crop_size": 24,
-        "batch_size": 2,
-        "encoder_decoder": {"width": 2},
-        "translator": {"blocks": 1, "starts_at": 0.0},
-        "discriminator": {"width": 4, "starts_at": 0.0},
-    },
-    "pix2pix": {
-        "load_size": 24,
-        "crop_size": 24,
-        "batch_size": 8,
-        "generator": {"width": 2, "levels": 3},
-        "discriminator": {"width": 2},
-        "recogniser": {"width": 2},
-    },
+    "cyclegan": SIZES["cyclegan"] | TINY_IMAGES,
+    "latent-translation": merged(
+        SIZES["latent-translation"] | TINY_IMAGES, translator={"starts_at": 0.0}, discriminator={"starts_at": 0.0}
+    ),
+    "pix2pix": merged(SIZES["pix2pix"] | TINY_IMAGES, batch_size=8, recogniser={"classes": 12}),
 }
-"""Parameters that make a recipe of the package small."""
+"""Parameters that make a recipe of the package small, with its built-in data."""
 
 
 def sha256(net: nn.Module) -> str:
