@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sized
 from types import TracebackType
@@ -27,8 +28,9 @@ class Progress:
         columns = (words, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         self._bar = Bar(*columns, console=out, transient=True, disable=not out.is_terminal)
         self._task: Any = None
+        self._lock = threading.Lock()
         self._what: str | None = None
-        self._started_at = self._printed_at = time.monotonic()
+        self._started_at = self._called_at = self._printed_at = time.monotonic()
 
     def __enter__(self) -> Progress:
         self._bar.__enter__()
@@ -40,21 +42,30 @@ class Progress:
         self._bar.__exit__(kind, error, traceback)
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` results are there; `what` names them, and a new name begins anew."""
+        """Show that `done` of `total` results are there; `what` names them, and a new name begins anew.
+
+        A `total` of 0 is work without steps. A single result has no bar.
+        """
+        with self._lock:  # images are decoded by several threads
+            self._show(what, done, total)
+
+    def _show(self, what: str, done: int, total: int) -> None:
         from modtrain.cli import terminal
 
         now = time.monotonic()
         if what != self._what:
-            self._begin(what, now)
+            self._begin(what)
+        self._called_at = now
         rate = done / max(now - self._started_at, 1e-9)
-        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.1f}/s", visible=total > 1)
+        shown = f"{rate:.1f}/s" if done else ""
+        self._bar.update(self._task, completed=done, total=total or None, rate=shown, visible=total != 1)
         if (self._bar.disable or total == 1) and now - self._printed_at > PROGRESS_S:
             self._printed_at = now
-            left = f"  {rate:.1f}/s  {terminal.clock((total - done) / rate)} left" if done else ""
-            echo(f"{what}{': ' * bool(what)}{done}/{total}{left}", err=True)
+            left = f"  {shown}  {terminal.clock((total - done) / rate)} left" if done else ""
+            echo(": ".join(part for part in (what, f"{done}/{total}{left}" * bool(total)) if part), err=True)
 
-    def _begin(self, what: str, now: float) -> None:
-        self._what, self._started_at = what, now
+    def _begin(self, what: str) -> None:
+        self._what, self._started_at = what, self._called_at  # when the work before it had ended
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=None, rate="")

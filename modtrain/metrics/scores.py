@@ -29,7 +29,7 @@ MOST_IN_PAIRS = 2000
 """Images whose MS-SSIM is measured, in pairs: its mean over 1,000 pairs is accurate to some 0.003."""
 
 Progress = Callable[[str, int, int], object]
-"""Takes what is done, how much of it, and of how much."""
+"""Takes what is done, how much of it, and of how much; 0 where it has no parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def score(
     found, reals, seconds = dict[str, float](), dict[str, float](), dict[str, float]()
 
     def measure(what: str, compare: Callable[[], tuple[dict[str, float], dict[str, float]]]) -> None:
-        progress(what, 0, 1)
+        progress(what, 0, 0)
         with _timed(what, seconds):
             values = compare()
         found.update(values[0])

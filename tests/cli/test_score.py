@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_scores_of_one_metric_are_a_table_with_the_value_of_reals_beside(
         "metric images reals better",
         "coverage_orchard 3 8 higher",
     ]
+
+
+def test_progress_says_what_is_done_how_fast_and_how_long_it_takes_yet(
+    folders: tuple[Path, Path], type_: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.cli.progress.PROGRESS_S", -1.0)
+    result = type_("score", *folders, "--metric", "coverage_orchard")
+    assert re.search(rf"^reading {folders[0]}: 9/18  [\d.]+/s  0:\d\d left$", result.err, re.MULTILINE)
+    assert re.search(r"^features by orchard: 18/18  [\d.]+/s  0:00 left$", result.err, re.MULTILINE)
 
 
 def test_images_of_several_sizes_are_resized_on_request(
