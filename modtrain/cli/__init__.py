@@ -6,12 +6,14 @@ commands that need them, so that `--help` is quick.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import traceback
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from modtrain.cli import (
     check,
@@ -74,7 +76,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = app(standalone_mode=False, prog_name="modtrain")
+        code = _commands()(standalone_mode=False, prog_name="modtrain")
         sys.stdout.flush()
     except BrokenPipeError:
         code = closed_pipe.EXIT_CODE
@@ -86,6 +88,12 @@ def main() -> None:
         code = getattr(error, "exit_code", unexpected_exit_code(error))
     closed_pipe.leave()  # else Python complains at its exit
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@functools.cache
+def _commands() -> Any:
+    """The commands as click has them: to build all of them takes longer than to run most."""
+    return get_command(app)
 
 
 @app.callback()
