@@ -28,6 +28,12 @@ FIRST = (
     "cli/test_sweep_command.py",
     "scheduling/test_local_slurm.py",
     "training/test_resume.py",
+    "scheduling/test_job_script.py",
+    "dashboard/test_hostile.py",
+    "cli/test_damaged_run.py",
+    "training/test_peers.py",
+    "training/test_early_stop.py",
+    "recipes/test_cyclegan_joint.py",
 )
 RANK = {name: rank for rank, name in enumerate(FIRST)}
 
