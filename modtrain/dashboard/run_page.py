@@ -95,6 +95,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
         ],
         "lanes": timeline.build_lanes(of_lanes),
         "staleness": timeline.staleness({name: lane.versions for name, lane in of_lanes.items()}, run.spec),
+        "stages": timeline.stages({name: lane.versions for name, lane in of_lanes.items()}, run.spec),
         "time": [seconds(worker, history) for worker in status["workers"]],
         "grids": evenly(of_grids, MOST_EVALUATIONS),
         "drawn": len(of_grids),

@@ -1,4 +1,4 @@
-"""The lanes of the run page: the versions, workers and waits of each module over time, and the staleness of peers."""
+"""The lanes of the run page: the versions, workers and waits of each module over time; its stages, and staleness."""
 
 from __future__ import annotations
 
@@ -170,6 +170,22 @@ def staleness(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> li
         {"module": module, "peer": peer, "bound": bounds[module], **_band(of_pair)}
         for (module, peer), of_pair in points.items()
     ]
+
+
+def stages(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[Values]:
+    """The stages of a run, each with the epoch, step and time at which it begins; the last two None before that.
+
+    Steps and times are those of the versions with which the stage before it ended, times by the worker's clock.
+    """
+    rows, epoch = list[Values](), 0
+    for stage in spec.stages:
+        # Inside an epoch a worker that exits publishes a full version as well, later than the first one.
+        full = [each for published in versions.values() for each in published if each.full and each.epoch == epoch]
+        step = min((each.step for each in full), default=None)
+        at = max((each.published_at for each in full if each.step == step), default=None)
+        rows.append({"name": stage.name, "epochs": stage.epochs, "epoch": epoch, "step": step, "at": at})
+        epoch += stage.epochs
+    return rows
 
 
 def _band(points: Sequence[tuple[int, float, int]]) -> Values:

@@ -725,8 +725,11 @@ def long_curves(count: int = 40) -> list[dict[str, Any]]:
     return [{**loss, "module": "generator"}, {"module": "evaluation", "name": "mean", "value": value, **place}]
 
 
-def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one: Served) -> None:
-    page = page_with(seen, one, "run/done", curves=long_curves())
+def test_an_evaluation_has_its_own_colour_a_long_curve_a_band_and_a_stage_a_line(seen: Tab, one: Served) -> None:
+    stages = [{"name": "<b>recognise", "epochs": 4, "epoch": 0, "step": 0, "at": 1e9}]
+    stages += [{"name": "translate", "epochs": 30, "epoch": 4, "step": 8, "at": 1e9 + 4}]
+    stages += [{"name": "refine", "epochs": 30, "epoch": 34, "step": None, "at": None}]
+    page = page_with(seen, one, "run/done", curves=long_curves(), stages=stages)
     chips = page.locator(".legend .chip .glyph")
     expect(chips).to_have_count(2)
     assert len(set(chips.evaluate_all("(all) => all.map((one) => getComputedStyle(one.firstChild).fill)"))) == 2
@@ -738,6 +741,11 @@ def test_an_evaluation_has_its_own_colour_and_a_long_curve_a_band(seen: Tab, one
     ticks = chart.locator(".ytick text")
     assert ticks.evaluate_all(OVERPRINTED) == 0
     assert all(0 < float(text) < 1 for text in ticks.all_text_contents()), "whole numbers, not digits between powers"
+    expect(chart.locator(".shape-label")).to_have_text(["<b>recognise", "translate"])
+    places = "(box) => box.layout.shapes.map((shape) => shape.x0)"
+    assert chart.evaluate(places) == [0, 8]
+    page.get_by_label("along").first.select_option("epoch")
+    eventually(lambda: chart.evaluate(places) == [0, 4] or None)
     seen.is_clean()
 
 

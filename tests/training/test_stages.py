@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from modtrain.cli.worker_lines import WorkerLines
+from modtrain.dashboard import timeline
+from modtrain.dashboard.page_data import Source
 from modtrain.data.base import Data
 from modtrain.errors import InputError, Preempted
 from modtrain.monitoring.status import build_status
@@ -274,6 +276,15 @@ def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, unin
     assert " recognise  " in table
     planned = typed("launch", "--recipe", staged, "--root", tmp_path, "--epochs", 9, "--nodes", 1, "--dry-run").out
     assert "recognise: 3 epochs, trains recogniser" in planned
+    stages = Source(uninterrupted.path.parent).run("run")["stages"]
+    assert [(stage["name"], stage["epochs"], stage["epoch"], stage["step"]) for stage in stages] == [
+        ("recognise", 2, 0, 0),
+        ("translate", 4, 2, 6),
+    ]
+    ends = uninterrupted.store("recogniser").latest()
+    assert ends
+    assert stages[1]["at"] == ends.published_at
+    assert [stage["step"] for stage in timeline.stages({}, run.spec)] == [None, None]
     longer = typed("launch", uninterrupted.path, "--epochs", 8, "--dry-run").out
     assert "Trains to epoch 8 instead of 6. They are of its last stage, translate." in " ".join(longer.split())
 

@@ -73,6 +73,20 @@
     return { ...(log ? logarithmic(low, high) : LINEAR), ...(level ? { range: [place - room, place + room] } : {}) };
   };
 
+  /** A thin vertical line with a text, at a place of the horizontal axis. */
+  const mark = ({ x, text }) => ({
+    type: "line",
+    xref: "x",
+    yref: "paper",
+    x0: x,
+    x1: x,
+    y0: 0,
+    y1: 1,
+    layer: "below",
+    line: { color: css("--muted"), width: 1 },
+    label: { text: M.plain(text), textposition: "end", textangle: -90, yanchor: "top", font: { size: 10 } },
+  });
+
   function layout(extra) {
     const line = css("--line");
     const axis = {
@@ -95,6 +109,7 @@
       uirevision: extra.revision,
       hoverlabel: { bgcolor: css("--surface"), bordercolor: line, font: { color: css("--text"), size: 12 } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--muted"), activecolor: css("--accent") },
+      shapes: (extra.marks ?? []).map(mark),
       hovermode: extra.hovermode ?? "x unified",
       xaxis: { ...axis, ...extra.xaxis, title: titled(extra.xaxis) },
       yaxis: { ...axis, ...extra.yaxis, title: titled(extra.yaxis) },
@@ -137,7 +152,7 @@
     else svg.removeAttribute("viewBox");
   }
 
-  /** A chart; `update(make)` where make() gives {traces, extra: {revision, xaxis, yaxis, hovermode}}, titles as plain text. */
+  /** A chart; `update(make)` where make() gives {traces, extra: {revision, xaxis, yaxis, hovermode, marks: [{x, text}]}}, texts plain. */
   M.chart = (label) => {
     const box = M.el("div", { class: "chart", role: "figure", "aria-label": label });
     seen.observe(box);

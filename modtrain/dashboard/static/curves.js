@@ -80,6 +80,12 @@
     return { ...axis, range: [ends[0] - room, ends[1] + room] };
   }
 
+  /** The beginnings of the stages of the run, along an axis. */
+  const marksOf = (stages, axis) =>
+    stages
+      .filter((stage) => stage[axis] !== null && stage.step !== null)
+      .map((stage) => ({ x: axis === "at" ? M.dates([stage.at])[0] : stage[axis], text: stage.name }));
+
   /** All curves with their common controls. */
   M.curves = () => {
     const view = { axis: "step", log: false, smoothing: 0.6, hidden: new Set() };
@@ -114,6 +120,7 @@
     const single = M.el("p", { class: "under", hidden: true });
     const node = M.el("div", {}, controls, nothing, charts, single);
     let curves = [];
+    let stages = [];
 
     function toggle(module) {
       if (!view.hidden.delete(module)) view.hidden.add(module);
@@ -151,7 +158,12 @@
           const own = many.filter((curve) => curve.name === name && !view.hidden.has(curve.module));
           figure.lastChild.update(() => ({
             traces: tracesOf(own, view),
-            extra: { revision: `${view.axis} ${view.log}`, xaxis: M.along(view.axis), yaxis: upright(own, view.log) },
+            extra: {
+              revision: `${view.axis} ${view.log}`,
+              xaxis: M.along(view.axis),
+              yaxis: upright(own, view.log),
+              marks: marksOf(stages, view.axis),
+            },
           }));
         },
       );
@@ -161,7 +173,7 @@
       M.say(single, `Evaluated once so far, so no curve yet: ${once.map((curve) => curve.name).join(", ")}.`);
     }
 
-    node.update = (next) => ((curves = next), draw());
+    node.update = (next, begun) => (([curves, stages] = [next, begun ?? []]), draw());
     return node;
   };
 })();

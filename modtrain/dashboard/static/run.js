@@ -108,7 +108,7 @@
       parts.lanes.update({ lanes: data.lanes, at: data.at ?? Date.now() / 1000, states, pages });
       parts.samples.update(data.grids, data.drawn, data.draws);
       parts.evaluation.update(data.evaluations);
-      parts.curves.update(data.curves);
+      parts.curves.update(data.curves, data.stages);
       parts.staleness.update(data.staleness);
       parts.time.update(data.time);
       parts.config.update(data.config);
