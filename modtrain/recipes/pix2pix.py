@@ -290,7 +290,7 @@ recipe = Recipe(
     evaluate=evaluate,
     formats={"pix2pix": authors_files},
     primary_metric="psnr",
-    epochs=20,
+    epochs=18,
     exchange_every=25,
     max_staleness=0,
 )
