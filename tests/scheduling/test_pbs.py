@@ -30,6 +30,7 @@ from tests.support.executable import executable
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.files import below
 from tests.support.launches import pid_after
+from tests.support.peaked import EARLY, check_ended_early, peaked_stages
 from tests.support.runs import finish, make_run, weights_of
 
 pytestmark = pytest.mark.timeout(900)  # jobs wait for jobs, and the cores may be busy
@@ -571,6 +572,18 @@ def test_a_sweep_is_an_array_with_a_limit_and_only_missing_trials_are_submitted_
     assert "submitted 1 of 4 trials (1 task)" in pro.sweep("grid", *vary).out
     assert "-J" not in (sweep / "jobs" / submissions(pbs, "array-")[-1]).read_text()
     until(lambda: counts(sweep) == {"finished": 4})
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_trial_may_finish_at_other_epochs_than_each_other_and_the_sweep(
+    pro: Site, tmp_path: Path
+) -> None:
+    where = ("--backend", "pbs", "--recipe", peaked_stages(tmp_path, TINY), "--root", pro.root, "--name", "early")
+    words = ("sweep", *where, "--nodes-per-trial", 3, "--vary", "seed=1", *EARLY)
+    assert "submitted 1 of 1 trial (3 tasks)" in typed(*words).out
+    until(lambda: counts(pro.root / "early") == {"finished": 1})
+    check_ended_early(Run.open(pro.root / "early" / "trial-0000"))
+    assert "submitted 0 of 1 trial" in typed(*words).out
 
 
 def test_bad_trials_are_pruned_in_a_sweep_of_plain_jobs(pro: Site) -> None:

@@ -19,6 +19,7 @@ from modtrain.storage import filesystem
 from modtrain.storage.run import Run
 from tests.conftest import TINY
 from tests.support.command import Result, ended, start, typed, until
+from tests.support.peaked import EARLY, check_ended_early, peaked_stages
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.slurm import Queued, Slurm
 
@@ -256,6 +257,18 @@ def test_a_task_waits_for_no_other_one_of_its_trial_that_was_cancelled(cluster: 
     cluster.slurm.run("scontrol", "release", sweep.tasks()[0])
     assert sweep.slurm.until_over(sweep.tasks()[0]).exit_code == 7
     assert "Waited 3 s for discriminator" in str(sweep.run(0).stop_request())
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_trial_may_finish_at_other_epochs_than_each_other_and_the_sweep(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    where = ("--backend", "slurm", "--recipe", peaked_stages(tmp_path, TINY), "--root", tmp_path, "--name", "early")
+    result = typed("sweep", *where, "--nodes-per-trial", 3, "--vary", "seed=1", *EARLY)
+    assert "submitted 1 of 1 trial (3 tasks)" in result.out, result
+    early = Swept(tmp_path / "early", cluster.slurm)
+    early.until("finished", timeout_s=300)
+    check_ended_early(early.run(0))
 
 
 def test_a_dry_run_of_a_thousand_trials_takes_seconds_and_submits_nothing(cluster: Cluster) -> None:

@@ -27,6 +27,9 @@ from modtrain.scheduling.backends.base import BackendOptions
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.profile import Profile
 from modtrain.storage import filesystem
+from modtrain.storage.best_version import best_versions
+from modtrain.storage.evaluations import read_evaluations
+from modtrain.storage.json_lines import read_json_lines
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
@@ -38,6 +41,7 @@ from modtrain.sweeps.trials import read_trials, state_of
 from tests.conftest import TINY
 from tests.support.command import Terminal, ended, start
 from tests.support.fork_server import stand_in_of
+from tests.support.peaked import RULE, check_ended_early, peaked_stages
 from tests.support.runs import finish, make_run, start_worker, weights_of
 
 JOINT = [["generator", "discriminator"]]
@@ -223,6 +227,36 @@ def test_a_sweep_is_made_and_run_from_python_in_a_few_lines_and_extended(tmp_pat
     more = by_number(Sweep.open(sweep.path))
     assert (more[0].values, more[1].values) == (data[0].values, Sweep.open(sweep.path).values(1))
     assert checkpoint_times(sweep, 0) == before
+
+
+def early(folder: Path) -> Sweep:
+    """A trial of three workers, of which one is finished with the first stage and the others are stopped early."""
+    values = {"nodes": 3, "epochs": 12, "max_staleness": 0, "early_stop": RULE, "params": {"batches": 1}}
+    config = Config(recipe=str(peaked_stages(folder, TINY)), **values)
+    return Sweep.create(folder / "early", new_sweep(config, {"seed": [1]}, metric="score"))
+
+
+def check_early(sweep: Sweep, trials: list[Trial]) -> None:
+    trial = run_of(sweep, 0)
+    check_ended_early(trial)
+    versions, _ = best_versions(trial, None)
+    best = next(each for each in read_evaluations(trial.evaluations_path) if each.versions == versions)
+    assert [(each.state, each.result) for each in trials] == [("finished", best.metrics["score"])]
+    assert [
+        [line["what"] for line in read_json_lines(trial.workers_path(module))].count("began")
+        for module in trial.modules
+    ] == [1, 1, 1]
+
+
+def test_the_workers_of_a_trial_may_finish_at_other_epochs_than_each_other_and_the_sweep(tmp_path: Path) -> None:
+    sweep = early(tmp_path)
+    check_early(sweep, run(sweep, "local", ONE_THREAD))
+
+
+@pytest.mark.slow
+def test_so_they_may_on_ray(raylets: Any, tmp_path: Path) -> None:
+    sweep = early(tmp_path)
+    check_early(sweep, run(sweep, "ray", BackendOptions(address=raylets.address, profile=Profile(cpus=1))))
 
 
 def test_on_ray_the_same_values_give_the_same_weights(raylets: Any, four: Sweep, tmp_path: Path) -> None:

@@ -26,39 +26,18 @@ from modtrain.training.evaluation import final_evaluation
 from modtrain.training.inference.model import load
 from modtrain.training.pins import Pins
 from tests.support.command import typed
+from tests.support.peaked import peaked_recipe
 from tests.support.runs import finish, make_run, start_worker, weights_of
 from tests.support.three import recipe_of_three
 
 JOINT = [["generator", "discriminator"]]
-CHANGES = {
-    "    return Evaluation(": """    score = 10 - abs(test - float(nets.discriminator.steps))
-    return Evaluation(metrics={"score": score, "mean": 1.0})
-    Evaluation(""",
-    "def optimizer(": """class Judge(nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
-        self.register_buffer("steps", torch.zeros(()))
-
-
-def optimizer(""",
-    "    on_real, on_fake = ": """    nets.discriminator.steps += 1
-    on_real, on_fake = """,
-    "nn.Sequential(nn.Linear(4, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))": "Judge()",
-    "description=": "test=20, valid=3, description=",
-}
 STOPS = {"params": {"batches": 1}, "epochs": 30, "early_stop": "score,window=3,patience=2"}
 
 
 @pytest.fixture(scope="module")
 def peaked(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     """The tiny recipe with a score that is highest after epoch 3 on validation data, after epoch 20 on test data."""
-    text = tiny_recipe.read_text()
-    for old, new in CHANGES.items():
-        assert old in text
-        text = text.replace(old, new, 1)
-    path = tmp_path_factory.mktemp("peaked") / "peaked.py"
-    path.write_text(text)
-    return path
+    return peaked_recipe(tmp_path_factory.mktemp("peaked") / "peaked.py", tiny_recipe)
 
 
 def ends(run: Run) -> dict[str, tuple[int, bool]]:
