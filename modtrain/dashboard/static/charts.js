@@ -84,7 +84,7 @@
     y1: 1,
     layer: "below",
     line: { color: css("--muted"), width: 1 },
-    label: { text: M.plain(text), textposition: "end", textangle: -90, yanchor: "top", font: { size: 10 } },
+    label: { text: M.plain(text), textposition: "end", textangle: -90, xanchor: "right", yanchor: "top", font: { size: 10 } },
   });
 
   function layout(extra) {
