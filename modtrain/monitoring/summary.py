@@ -198,14 +198,15 @@ class RunSummary:
         return ranking_value(self.run, metric, self._evaluations.content.newest, newest.get, is_over=is_over)
 
     def best(self) -> Row | None:
-        """The best value of the sweep's metric for a trial, else of the run's, or of the first one that is measured.
+        """The best value of the sweep's metric for a trial, else of the one by which the run is compared.
 
         A scalar of training (`module.scalar`) has only its newest value.
         """
         name, maximize = self._ranking
         newest = self._evaluations.content.newest
         if name is None:
-            name = self.run.spec.metric or (next(iter(newest.metrics), None) if newest else None)
+            measured = self._evaluations.content.measured
+            name = self.run.spec.compared_by(newest.metrics if newest else (), measured)
             maximize = name not in self.run.spec.lower_is_better
         if name is None:
             return None

@@ -391,7 +391,7 @@ def create_launch(
     if submits and plan.target.run is None:
         instance.check(plan.run.spec.device)
     if submits and plan.is_checked:
-        plan = plan.measuring(require_sound(plan.run.spec, notify, metric=plan.target.config.metric).metrics)
+        require_sound(plan.run.spec, notify, metric=plan.target.config.metric)
     return Launch(plan.write(), backend, options, backends={backend: instance})
 
 

@@ -67,7 +67,7 @@ def check_recipe(spec: RunSpec, *, metric: str | None = None, timeout_s: float |
     return CheckResult(**findings, seconds=time.monotonic() - started_at)
 
 
-def require_sound(spec: RunSpec, notify: Callable[[str], None], *, metric: str | None) -> CheckResult:
+def require_sound(spec: RunSpec, notify: Callable[[str], None], *, metric: str | None) -> None:
     """Check the recipe of a run that is about to be created; InputError with what is wrong, `notify` of warnings."""
     result = check_recipe(spec, metric=metric, timeout_s=LAUNCH_S)
     for warning in result.warnings:
@@ -75,7 +75,6 @@ def require_sound(spec: RunSpec, notify: Callable[[str], None], *, metric: str |
     if result.violations:
         skip = "Nothing was created. `modtrain check` repeats this check, `--no-check` leaves it out."
         raise InputError("\n".join([*result.violations, skip]))
-    return result
 
 
 def _unknown_metric(spec: RunSpec, name: str, metrics: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -95,13 +95,6 @@ class RunPlan:
     def is_checked(self) -> bool:
         """Whether the recipe is checked before anything is submitted."""
         return self.target.config.check and not self.target.resumes
-
-    def measuring(self, metrics: Collection[str] | None) -> RunPlan:
-        """The plan where the evaluation has these metrics: without that of the recipe if these data do not have it."""
-        spec = self.run.spec
-        if not metrics or spec.metric in metrics or self.target.config.metric is not None:
-            return self
-        return replace(self, run=replace(self.run, spec=spec.model_copy(update={"metric": None})))
 
     def write(self) -> Run:
         """Create the run, or write what the plan changes of an existing one."""

@@ -42,7 +42,7 @@ class Import:
         """
         plan = self.plan
         if plan.is_checked:
-            plan = plan.measuring(require_sound(plan.run.spec, notify, metric=plan.target.config.metric).metrics)
+            require_sound(plan.run.spec, notify, metric=plan.target.config.metric)
         from modtrain.training.initial_versions import publish_initial_versions  # imports torch, as the recipe has done
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 
 from modtrain.errors import InputError, did_you_mean
@@ -13,9 +14,9 @@ from modtrain.storage.run import Run
 def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
     """The versions of the best evaluation by module, and that evaluation in words for an error.
 
-    Without a `metric` those of the best epoch of early stopping, else by the metric of the run, or the first one of the
-    newest evaluation; less is better for those in the run's `lower_is_better`. InputError where there is no evaluation,
-    or none with the metric.
+    Without a `metric` those of the best epoch of early stopping, else by the metric by which the run is compared;
+    less is better for those in the run's `lower_is_better`. InputError where there is no evaluation, or none with the
+    metric.
     """
     if metric is None and (outcome := run.early_stop_outcome()) is not None and outcome.best is not None:
         return dict(outcome.best.versions), f" (of the best epoch, {outcome.best.epoch})"
@@ -23,13 +24,15 @@ def best_versions(run: Run, metric: str | None) -> tuple[dict[str, int], str]:
     if not records:
         raise InputError(f"{run.name} has no evaluation yet; run `modtrain evaluate {run.path}`, or load the newest.")
     metrics = list(records[-1].metrics)
-    metric = metric or run.spec.metric or next(iter(metrics), "")
-    measured = [(value, record) for record in records if (value := record.metrics.get(metric)) is not None]
+    names = {name for record in records for name in record.metrics}
+    by = metric or run.spec.compared_by(metrics, names) or ""
+    measured = [(value, record) for record in records if (value := record.metrics.get(by)) is not None]
     if not measured:
-        raise _not_measured(run, metric, metrics)
-    sign = -1 if metric in run.spec.lower_is_better else 1
+        command = f"modtrain launch {shlex.quote(str(run.path))} --metric NAME"
+        raise _not_measured(run, by, metrics, "" if metric else f" `{command}` compares its versions by another one.")
+    sign = -1 if by in run.spec.lower_is_better else 1
     value, best = max(measured, key=lambda pair: sign * pair[0])
-    return dict(best.versions), f" (of the best evaluation, {metric} = {value:g})"
+    return dict(best.versions), f" (of the best evaluation, {by} = {value:g})"
 
 
 def check_measured(run: Run, metric: str) -> None:
@@ -39,9 +42,9 @@ def check_measured(run: Run, metric: str) -> None:
         raise _not_measured(run, metric, list(records[-1].metrics))
 
 
-def _not_measured(run: Run, metric: str, metrics: Sequence[str]) -> InputError:
-    near = did_you_mean(metric, metrics)
-    return InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {', '.join(metrics)}.{near}")
+def _not_measured(run: Run, metric: str, metrics: Sequence[str], remedy: str = "") -> InputError:
+    known, near = ", ".join(metrics), did_you_mean(metric, metrics)
+    return InputError(f"No evaluation of {run.name} has a value of {metric!r}; metrics: {known}.{near}{remedy}")
 
 
 def result_versions(run: Run) -> dict[str, int]:

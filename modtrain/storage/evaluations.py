@@ -140,11 +140,14 @@ class EvaluationSummary:
         self.newest: EvaluationRecord | None = None
         self.ranges: dict[str, tuple[float, float]] = {}
         """Lowest and highest value of each metric over all evaluations."""
+        self.measured: set[str] = set()
+        """The names of all metrics, also of those that were never finite."""
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Take in a line of the file."""
         self.newest = (record := parse_evaluation(line)) or self.newest
         for name, value in record.metrics.items() if record else ():
+            self.measured.add(name)
             if value is not None:
                 low, high = self.ranges.get(name, (value, value))
                 self.ranges[name] = min(low, value), max(high, value)

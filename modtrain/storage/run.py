@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -132,7 +132,9 @@ class RunSpec(BaseModel):
     usual: dict[str, Any] | None = None
     """The recipe's defaults of `epochs`, `exchange_every` and `max_staleness`."""
     metric: str | None = None
-    """Metric of the evaluation by which versions and runs are compared; None for the first one."""
+    """Metric of the evaluation by which versions and runs are compared; None for the recipe's."""
+    primary_metric: str | None = None
+    """The recipe's, which counts where the data have it; else, and where it has none, the first one does."""
     lower_is_better: list[str] = Field(default_factory=list)
     """Metrics of the recipe's evaluation of which less is better."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -188,6 +190,15 @@ class RunSpec(BaseModel):
     def validated_from(self) -> int:
         """Epochs after which early stopping counts: it ends no stage but the last one."""
         return self.epochs - self.all_stages[-1].epochs
+
+    def compared_by(self, newest: Iterable[str], measured: Collection[str]) -> str | None:
+        """The metric by which versions and runs are compared; None where nothing was measured.
+
+        `newest` are the metrics of the newest evaluation, in their order, and `measured` those of all evaluations.
+        """
+        if self.metric is not None:
+            return self.metric
+        return self.primary_metric if self.primary_metric in measured else next(iter(newest), None)
 
     def is_last(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""

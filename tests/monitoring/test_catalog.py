@@ -100,6 +100,10 @@ def test_the_metric_of_a_run_is_the_best_value_of_its_own_or_of_the_first_one(tm
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}
     change_manifest(run, metric="psnr")
     assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "psnr", "value": 1.0}
+    change_manifest(run, metric=None, primary_metric="psnr")
+    assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "psnr", "value": 1.0}
+    change_manifest(run, primary_metric="fid")
+    assert rows(Catalog(tmp_path))["run"]["metric"] == {"name": "ssim", "value": 0.7}, "the recipe's was not measured"
     change_manifest(run, metric="fid")
     assert rows(Catalog(tmp_path))["run"]["metric"] is None, "it was not measured"
 

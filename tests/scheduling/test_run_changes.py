@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from modtrain.errors import InputError
+from modtrain.monitoring.catalog import Catalog
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_changes import describe
@@ -121,12 +123,30 @@ def test_the_metric_is_the_recipe_s_or_another_one_and_may_change_at_any_time(
         tiny_recipe.read_text().replace("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="mean",')
     )
     run = begin(recipe=str(recipe), nodes=1, epochs=1)
-    assert run.spec.metric == "mean"
+    assert (run.spec.metric, run.spec.primary_metric) == (None, "mean")
     finish(run)
-    assert begin(recipe=str(recipe)).spec.metric == "mean"
+    assert begin(recipe=str(recipe)).spec == run.spec
     assert begin(recipe=str(recipe), metric="fid").spec.metric == "fid"
     sweep = new_sweep(Config(recipe=str(recipe)), {"lr": "0.1..0.2"}, sampler="random", trials=1)
-    assert (sweep.metric, sweep.config["metric"]) == ("mean", "mean")
+    assert (sweep.metric, "metric" in sweep.config) == ("mean", False)
+
+
+def test_without_a_check_as_well_the_first_metric_counts_where_the_recipe_s_is_not_measured(
+    begin: Begin, tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = tmp_path / "measured.py"
+    recipe.write_text(
+        tiny_recipe.read_text().replace("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="likeness",')
+    )
+    run = begin(recipe=str(recipe), nodes=1, epochs=1)
+    finish(run)
+    first = typed("evaluate", run.path, "--json", "--device", "cpu")
+    best = typed("evaluate", run.path, "--best", "--json", "--device", "cpu")
+    assert (best.code, best.out) == (0, first.out), best.err
+    catalog = Catalog(tmp_path)
+    catalog.refresh()
+    (row,) = catalog.rows()["runs"]
+    assert row["metric"]["name"] == next(iter(json.loads(first.out)["metrics"]))
 
 
 def test_moved_data_is_recognised_by_its_names_and_sizes(begin: Begin, photographs: Path, tmp_path: Path) -> None:

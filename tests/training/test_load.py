@@ -218,6 +218,23 @@ def test_the_best_evaluation_is_that_of_the_run_s_metric_or_of_the_first_one(eva
     assert modtrain.load(by_error, best=True).versions == {"painter": 2, "critic": 2}
 
 
+@pytest.mark.parametrize(("primary", "version"), [("error", 2), ("likeness", 1)])
+def test_the_metric_of_the_recipe_counts_where_it_is_measured(evaluated: Run, primary: str, version: int) -> None:
+    spec = evaluated.spec.model_copy(update={"lower_is_better": ["error"], "primary_metric": primary})
+    by_recipe = Run(evaluated.path, spec)
+    assert modtrain.load(by_recipe, best=True).versions == dict.fromkeys(evaluated.modules, version)
+
+
+def test_a_metric_of_the_run_that_is_never_measured_is_an_error_that_names_the_way_out(evaluated: Run) -> None:
+    chosen = Run(evaluated.path, evaluated.spec.model_copy(update={"metric": "likeness"}))
+    way_out = (
+        rf"perfect, error\. `modtrain launch {evaluated.path} --metric NAME` compares its versions by another one\."
+    )
+    with pytest.raises(InputError, match=way_out):
+        modtrain.load(chosen, best=True)
+    plan_run(find_target(Config(root=str(evaluated.path.parent), name=evaluated.name, metric="error")))
+
+
 def test_less_is_better_where_the_run_says_so(evaluated: Run) -> None:
     lower = Run(evaluated.path, evaluated.spec.model_copy(update={"lower_is_better": ["error"]}))
     assert modtrain.load(lower, best="error").versions == {"painter": 2, "critic": 2}
