@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from modtrain.data.folder_labels import NAMED, labels_of, read_labels, without_suffix
+from modtrain.data.folder_labels import NAMED, labels_of, read_labels, warn_unlabelled, without_suffix
 from modtrain.data.folder_layout import FolderLayout, subfolders, suggested
 from modtrain.data.images import Paths
 from modtrain.errors import InputError, counted, shortened
@@ -43,8 +43,10 @@ class Split:
 def aligned_folders(dataroot: Path, held_out: HeldOut = "test") -> tuple[Split, Split | None]:
     """The pairs for training, and those of `test` or `val`; without a folder `test`, `val` stands for it.
 
-    A file without a partner is named in a warning and left out. Raises InputError where most of them have none, where
-    a pair has no label although others have one, or with the expected layout and the folder's content.
+    A file without a partner is named in a warning and left out. Others name images to evaluate on that have no labels
+    while those for training have, and rows of `labels.csv` without an image. Raises InputError where most files
+    have no partner, where a pair has no label although others have one, or with the expected layout and the folder's
+    content.
     """
     LAYOUT.check_dataroot(dataroot)
     sides = ("",) if (dataroot / "train").is_dir() or not _has_sides(dataroot) else ("A/", "B/")
@@ -54,7 +56,10 @@ def aligned_folders(dataroot: Path, held_out: HeldOut = "test") -> tuple[Split, 
     names = [held_out] if held_out == "val" else ["test", "val"]
     found = [name for name in names if any((dataroot / side / name).is_dir() for side in sides)]
     train = _split(dataroot, sides, "train", labels)
-    return train, _split(dataroot, sides, found[0], labels) if found else None
+    held = _split(dataroot, sides, found[0], labels) if found else None
+    if held and train.labels and not held.labels:
+        warn_unlabelled(dataroot / sides[0] / found[0], [files[0] for files in held.pairs])
+    return train, held
 
 
 def has_both(dataroot: Path) -> bool:
@@ -74,7 +79,8 @@ def _split(dataroot: Path, sides: tuple[str, ...], name: str, labels: dict[str, 
     if alone:
         _name_alone(dataroot, alone, len(places))
     pairs = tuple(tuple(one[place] for one in files) for place in places)
-    return Split(pairs=pairs, labels=labels_of(dataroot, name, places, labels))
+    first = [files[0] for files in pairs]
+    return Split(pairs=pairs, labels=labels_of(dataroot, dataroot / sides[0] / name, first, labels))
 
 
 def _by_name(files: Paths, folder: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from modtrain.data.decoding import decode_square
-from modtrain.data.folder_labels import label_numbers, labels_of, read_labels, without_suffix
+from modtrain.data.folder_labels import label_numbers, labels_of, read_labels, warn_unlabelled
 from modtrain.data.folder_layout import FolderLayout, subfolders, suggested
 from modtrain.data.idx import FILES, has_idx, idx_images, idx_labels, load_grey
 from modtrain.data.images import Paths, Pictures, find, load_sources
@@ -145,9 +145,7 @@ def _labelled(dataroot: Path, splits: Splits) -> Splits:
         return splits
     given, labelled = read_labels(dataroot), dict[str, LabelledSplit]()
     for name, split in splits.items():
-        places = [without_suffix(file.relative_to(split.folder).as_posix()) for file in split.sources]
-        labels = labels_of(dataroot, split.folder.relative_to(dataroot).as_posix(), places, given)
-        labelled[name] = replace(split, labels=labels)
+        labelled[name] = replace(split, labels=labels_of(dataroot, split.folder, split.sources, given))
     return labelled
 
 
@@ -158,6 +156,8 @@ def _of_known_classes(splits: Splits) -> Splits:
 
 def _known(split: LabelledSplit, train: LabelledSplit) -> LabelledSplit:
     known, found = set(train.labels or ()), set(split.labels or ())
+    if split.labels is None:
+        warn_unlabelled(split.folder, split.sources)
     if split.labels is None or known == found:
         return split
     added, lacking = (shortened(list(label_numbers(names)), NAMED) for names in (found - known, known - found))

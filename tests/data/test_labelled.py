@@ -159,13 +159,20 @@ def test_validation_images_stand_for_test_images_or_are_beside_them(dataroot: Pa
     assert (held_out(data).split, data.valid) == ("val", None)
 
 
-def test_labels_may_be_listed_in_a_file(tmp_path: Path) -> None:
+def test_labels_may_be_listed_in_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path / "train", 4)
     rows = [f"train/{number:03}.png,{10 - number}" for number in range(4)]
     (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
     data = make(tmp_path)
     assert data.classes == ("7", "8", "9", "10")
     assert held_out(data).labels is not None
+    assert not caplog.messages
+    fill(tmp_path / "test", 1)
+    assert held_out(make(tmp_path)).labels is None
+    assert caplog.messages == [
+        f"1 image in {tmp_path}/test without a label, while those for training have one, so metrics that need labels "
+        "are not measured: 000.png."
+    ]
 
 
 def test_images_of_one_class_with_two_suffixes_are_two_images(dataroot: Path) -> None:
@@ -237,7 +244,10 @@ def empty(root: Path) -> Path:
             one_too_deep,
             r"same label, images: each folder in it is a class; move cat, dog, owl up from .*/train/images\.",
         ),
-        (a_stray_image, r"1 image of .* without a label, while others are in a folder named after theirs: train/000"),
+        (
+            a_stray_image,
+            r"1 image of .* without a label, while others are in a folder named after theirs: train/000\.png\.",
+        ),
         (other_classes, r"test has other classes than .*train: it also has Cat, left out, and it lacks cat, dog, owl"),
         (capital, r"there is no folder train \(did you mean Train\? rename it to train\)"),
         (unpaired, r"no folder train \(trainA and trainB hold unpaired images, for the recipe cyclegan\)"),

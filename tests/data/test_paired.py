@@ -201,11 +201,14 @@ def folders(*names: str, given: str = "") -> Callable[[Path], Path]:
             r"6 files of 6 in .* have no partner: .*same name.*remove A/train/0_a\.png, A/train/1_a\.png, .*2_b",
         ),
         (twice, r"1\.jpg and .*1\.png have the same name"),
-        (mixed, r"1 image of .* without a label, while others are in a folder named after theirs: train/2\."),
+        (mixed, r"1 image of .* without a label, while others are in a folder named after theirs: train/2\.png\."),
         (labels("0.png,eve\n"), r"labels\.csv begins with '0\.png,eve'; its first line must be file,label\."),
         (labels("file,label\n0.png,eve\n1.png,\n"), r"labels\.csv, line 3, gives 1 no label"),
         (labels("file,label\n0.png,eve\n0.png,adam\n"), r"line 3, gives 0 a second label, 'adam'"),
-        (labels("file,label\n0.png,eve\n"), r"2 images of .* others have theirs in labels\.csv: train/1, train/2\."),
+        (
+            labels("file,label\n0.png,eve\n"),
+            r"2 images of .* others have theirs in labels\.csv: train/1\.png, train/2\.png\.",
+        ),
         (folders("Train"), r"no folder train \(did you mean Train\? rename it to train\)"),
         (folders("x/train"), r"no folder train \(did you mean --dataroot .*x\?\)"),
         (folders("trainA", "trainB"), r"hold unpaired images, for the recipe cyclegan; pairs are in A/train"),
@@ -227,6 +230,25 @@ def test_labels_that_are_numbers_keep_their_order(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     batch = epoch_of(paired(tmp_path, load_size=8, crop_size=8, batch_size=7))
     assert torch.equal(bytes_of(batch["a"])[:, 0, 0, 0].long(), batch["label"])
+
+
+def test_images_to_evaluate_on_without_labels_and_rows_without_an_image_are_named(
+    dataroot: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for person in ("adam", "cain"):
+        for folder in dataroot.rglob(f"test/{person}"):
+            folder.rename(folder.with_name(f"{person} 2"))
+    given = [f"train/{'eve' if number < 3 else 'adam'}/{name}.png,p1" for number, name in enumerate(NAMES)]
+    rows = ["file,label", *given, "val/nope.png,p1", "5.png,p2"]
+    (dataroot / "labels.csv").write_text("\n".join(rows))
+    test = aligned_folders(dataroot)[1]
+    assert (test.labels if test else ()) is None
+    strays, unlabelled = (message.replace(str(dataroot), "") for message in caplog.messages)
+    assert strays == "2 rows of /labels.csv without an image: val/nope.png, 5.png."
+    assert unlabelled.removeprefix("2 images in ").removeprefix("/A") == (
+        "/test without a label, while those for training have one, so metrics that need labels are not measured: "
+        "adam 2/100.png, cain 2/120.png."
+    )
 
 
 def test_one_label_for_all_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
