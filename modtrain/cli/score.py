@@ -16,6 +16,11 @@ from modtrain.cli.progress import Progress
 if TYPE_CHECKING:
     from rich.table import Table
 
+COLUMNS = (
+    "images: the images against the reference; reals: real images, one half of the reference against the other, or "
+    "all of it where no two sets are compared."
+)
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
@@ -30,7 +35,7 @@ def score(
         typer.Option(
             metavar="NAME",
             help="Network that makes the features: orchard, efficientnet-lite0 or inception:PATH; repeatable. "
-            "[orchard, or those of --metric]",
+            "orchard knows only the built-in fruits. [orchard, or those of --metric]",
         ),
     ] = None,
     metric: Annotated[
@@ -72,6 +77,8 @@ def show_scores(scored: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"{name}: resized to {resize}", soft_wrap=True, style="dim")
     out.print("")
     out.print(_scores_table(scored))
+    for line in ("", COLUMNS, *scored["notes"]):
+        out.print(terminal.Text(line, "dim" if line == COLUMNS else "yellow"), soft_wrap=True)
 
 
 def _scores_table(scored: dict[str, Any]) -> Table:

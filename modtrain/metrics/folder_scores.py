@@ -12,6 +12,11 @@ from modtrain.metrics.image_folders import common_size, image_files, load_images
 from modtrain.metrics.scores import Progress, metric_name, requested_extractor, score
 
 EXTRACTOR = "orchard"
+"""By default, since it needs neither a package nor a file more."""
+FRUITS_ONLY = (
+    "orchard knows only the built-in fruits; photographs are judged by efficientnet-lite0, as with "
+    "--metric fid_efficientnet-lite0."
+)
 
 
 def score_folders(
@@ -28,7 +33,8 @@ def score_folders(
 
     `extractors` are names as of `features.extractor`, by default those that `metrics` name, else `orchard`. All images
     must be squares of one size, or are resized to `size`. Returns metrics by name and what they are of: path, count and
-    size of both sets, the resize of each extractor, and `reals`, the same metrics of real images. Raises InputError.
+    size of both sets, the resize of each extractor, `reals`, the same metrics of real images, and `notes`, sentences on
+    what to beware of. Raises InputError.
     """
     networks = extractors_of(metrics, extractors, device=device)
     files = [image_files(folder) for folder in (images, reference)]
@@ -38,6 +44,8 @@ def score_folders(
         for folder, found in zip((images, reference), files, strict=True)
     )
     scores = score(made, real, networks, metrics=[metric_name(each) for each in metrics], progress=progress)
+    if EXTRACTOR in scores.extractors:
+        scores.notes.insert(0, FRUITS_ONLY)
     return {
         "images": {"path": str(images), "count": scores.images, "size": edge},
         "reference": {"path": str(reference), "count": scores.reference, "size": edge},

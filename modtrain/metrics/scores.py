@@ -25,6 +25,8 @@ FEATURE_SCORES = ("fid", "kid", "precision", "recall", "class_score", "coverage"
 PIXEL_SCORES = ("swd", "ms_ssim")
 LOWER_IS_BETTER = ("fid", "kid", "swd", "ms_ssim")
 LEAST_IMAGES = 8
+FEW_IMAGES = 2048
+"""Fewer images than these, or than twice the features, are too few for FID: its bias is no longer small."""
 MOST_IN_PAIRS = 2000
 """Images whose MS-SSIM is measured, in pairs: its mean over 1,000 pairs is accurate to some 0.003."""
 
@@ -47,6 +49,8 @@ class Scores:
     """How each network resizes images, by its name."""
     seconds: dict[str, float]
     """What took how long: features of both sets, and each kind of comparison."""
+    notes: list[str]
+    """What to beware of in these values, in sentences."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, without the numbers of images."""
@@ -56,6 +60,7 @@ class Scores:
             "reals": self.reals,
             "lower_is_better": [name for name in self.metrics if is_lower_better(name)],
             "seconds": {what: round(taken, 1) for what, taken in self.seconds.items()},
+            "notes": self.notes,
         }
 
 
@@ -78,7 +83,7 @@ def score(
             f"reference, {len(reference)}."
         )
     _check_names(metrics, extractors)
-    found, reals, seconds = dict[str, float](), dict[str, float](), dict[str, float]()
+    found, reals, seconds, notes = dict[str, float](), dict[str, float](), dict[str, float](), list[str]()
 
     def measure(what: str, compare: Callable[[], tuple[dict[str, float], dict[str, float]]]) -> None:
         progress(what, 0, 0)
@@ -93,6 +98,8 @@ def score(
             with _timed(f"features by {each.name}", seconds):
                 sets = _features(each, images, reference, progress)
             measure(f"scores by {each.name}", functools.partial(_feature_scores, *sets, each.name, wanted))
+            if "fid" in wanted:
+                notes += _too_few(each.name, *sets)
     for kind, compare in {"swd": _swd, "ms_ssim": _ms_ssim}.items():
         if not metrics or kind in metrics:
             measure(kind, functools.partial(compare, images, reference))
@@ -103,6 +110,7 @@ def score(
         reference=len(reference),
         extractors={each.name: each.resize for each in extractors},
         seconds=seconds,
+        notes=notes,
     )
 
 
@@ -155,6 +163,17 @@ def _features(
     real = extractor.extract_cached(reference, lambda done: progress(f"{what}, reference", done, len(reference)))
     made = extractor.extract(images, lambda done: progress(what, done, len(images)))
     return made, real
+
+
+def _too_few(name: str, made: Features, real: Features) -> list[str]:
+    """A sentence where FID by these features is of too few images."""
+    count, needed = min(len(made), len(real)), max(FEW_IMAGES, 2 * real.features.shape[1])
+    if count >= needed:
+        return []
+    return [
+        f"fid_{name} is of {count} images, fewer than {needed}: it reads too high, and compares only with one of "
+        f"as many images; kid_{name} has no such bias."
+    ]
 
 
 @contextlib.contextmanager

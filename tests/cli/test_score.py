@@ -14,6 +14,11 @@ from modtrain.data.fruits.orchard import orchard
 from tests.support import SUPPORT, runs
 from tests.support.command import Terminal
 
+FRUITS_ONLY = (
+    "orchard knows only the built-in fruits; photographs are judged by efficientnet-lite0, as with "
+    "--metric fid_efficientnet-lite0."
+)
+
 
 @pytest.fixture
 def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
@@ -54,6 +59,11 @@ def test_scores_name_their_extractor_and_say_what_they_are_of(folders: tuple[Pat
     assert scored["reals"]["coverage_orchard"] == 8
     assert scored["metrics"]["fid_orchard"] > scored["reals"]["fid_orchard"]
     assert scored["metrics"]["recall_orchard"] < 0.6
+    assert scored["notes"] == [
+        FRUITS_ONLY,
+        "fid_orchard is of 18 images, fewer than 2048: it reads too high, and compares only with one of as many "
+        "images; kid_orchard has no such bias.",
+    ]
 
 
 def test_scores_of_one_metric_are_a_table_with_the_value_of_reals_beside(
@@ -69,6 +79,10 @@ def test_scores_of_one_metric_are_a_table_with_the_value_of_reals_beside(
         "",
         "metric images reals better",
         "coverage_orchard 3 8 higher",
+        "",
+        "images: the images against the reference; reals: real images, one half of the reference against the other, or "
+        "all of it where no two sets are compared.",
+        FRUITS_ONLY,
     ]
 
 
@@ -99,6 +113,7 @@ def test_images_of_several_sizes_are_resized_on_request(
     assert scored["images"]["size"] == 24
     assert list(scored["metrics"]) == ["swd", "swd_24"]
     assert scored["extractors"] == {}, "no network is needed"
+    assert scored["notes"] == []
 
 
 @pytest.mark.parametrize(
@@ -151,6 +166,7 @@ def test_evaluate_compares_samples_with_the_test_images_of_the_recipe(finished: 
     assert scored["reference"] == {"split": "test", "count": 16, "size": 32}
     assert list(scored["metrics"]) == ["fid_orchard", "swd", "swd_32", "swd_16"]
     assert list(scored["seconds"]) == ["features by orchard", "scores by orchard", "swd"]
+    assert [note.partition(",")[0] for note in scored["notes"]] == ["fid_orchard is of 12 images"]
     assert json.loads(type_(*words).out)["metrics"] == scored["metrics"], "the same samples"
     assert (finished / "evaluation").exists() == before
     assert "reference: 16 of 32 px, split test\n" in type_(*words[:4], "--samples", "8").out

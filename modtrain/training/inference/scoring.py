@@ -9,7 +9,7 @@ import torch
 
 from modtrain.data.labelled import LabelledTest
 from modtrain.errors import InputError
-from modtrain.metrics.folder_scores import extractors_of
+from modtrain.metrics.folder_scores import EXTRACTOR, FRUITS_ONLY, extractors_of
 from modtrain.metrics.sample_grid import to_uint8
 from modtrain.metrics.scores import Progress, metric_name, score
 from modtrain.recipes.loading import data_of
@@ -44,6 +44,8 @@ def score_samples(
         progress("samples", sum(map(len, made)), samples)
     images = torch.cat(made)
     scores = score(images, test.pixels, networks, metrics=[metric_name(each) for each in metrics], progress=progress)
+    if model.run.spec.dataroot and EXTRACTOR in scores.extractors:
+        scores.notes.insert(0, FRUITS_ONLY)
     return {
         "run": model.run.name,
         "versions": model.versions,
