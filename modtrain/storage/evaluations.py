@@ -18,6 +18,8 @@ from modtrain.storage.process_identity import ProcessIdentity
 
 VALID = "valid"
 """Before the name of a metric, as in `valid.psnr`: it was measured on the validation data."""
+TEST = "test"
+"""What early stopping measures on where there is no validation data; the metric has its own name then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class EvaluationRecord:
     grid: str | None
     at: float | None
     """Unix time by the evaluator's clock."""
+    data: str = VALID
+    """What was measured for early stopping: `valid`, or `test`."""
 
     @property
     def epoch(self) -> int:
@@ -120,6 +124,7 @@ def parse_evaluation(line: Mapping[str, Any]) -> EvaluationRecord | None:
         metrics={name: number(value) for name, value in metrics.items()},
         grid=text(line.get("grid")),
         at=number(line.get("at")),
+        data=text(line.get("data")) or VALID,
     )
 
 

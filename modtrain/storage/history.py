@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from modtrain.storage.checkpoint import Checkpoint, follow_published, last_published
-from modtrain.storage.evaluations import VALID, EvaluationRecord, follow_evaluations, parse_evaluation
+from modtrain.storage.evaluations import TEST, VALID, EvaluationRecord, follow_evaluations, parse_evaluation
 from modtrain.storage.filesystem import opened
 from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
 
@@ -115,12 +115,20 @@ class History:
         return self._evaluations.content
 
     def evaluation_rows(self) -> Iterator[Line]:
-        """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics."""
-        yield from self._rows_of(self.evaluations())
+        """One row an evaluation: step and epoch of the oldest checkpoint evaluated, the time, the metrics.
+
+        What was measured on the test data for early stopping is among them, by epoch.
+        """
+        records, shared = self.evaluations(), [each for each in self._validations.content if each.data == TEST]
+        if shared:
+            evaluated = {tuple(sorted(each.versions.items())) for each in records}
+            more = [each for each in shared if tuple(sorted(each.versions.items())) not in evaluated]
+            records = sorted([*records, *more], key=lambda record: record.epoch)
+        yield from self._rows_of(records)
 
     def validation_rows(self) -> Iterator[Line]:
-        """One row an epoch that was measured for early stopping; its metrics are called `valid.psnr` and so on."""
-        for row in self._rows_of(self._validations.content):
+        """One row an epoch that was measured on validation data; its metrics are called `valid.psnr` and so on."""
+        for row in self._rows_of([each for each in self._validations.content if each.data == VALID]):
             yield {name if name in POSITION else f"{VALID}.{name}": value for name, value in row.items()}
 
     def _rows_of(self, records: Sequence[EvaluationRecord]) -> Iterator[Line]:

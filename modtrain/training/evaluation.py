@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from modtrain.storage.best_version import result_versions
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.early_stop import unmeasured
 from modtrain.storage.evaluations import (
+    TEST,
     VALID,
     EvaluationFailure,
     EvaluationRecord,
@@ -55,16 +57,16 @@ def evaluate(
     device: str = "auto",
     test: Any = NOT_LOADED,
     tracking: Tracking | None = None,
-    validates: bool = False,
+    validates: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest full checkpoints, and append the result to `evaluation/metrics.jsonl`.
 
     `version` selects others, by module, and `best` those of the best evaluation, as of `load`. `test` is the recipe's
-    `Data.test`, which is loaded where it is not given, as `tracking` is opened. `validates` records the result for
-    early stopping instead, without a picture. Returns run, recipe, versions and epochs by module, metrics by name (None
-    where not finite), and grid, the path of the picture or None. Random draws in a recipe's `evaluate` are seeded by
-    the run, so the same checkpoints give the same numbers; every random generator is left as it was. `run` may also be
-    the path of its folder.
+    `Data.test`, which is loaded where it is not given, as `tracking` is opened. `validates`, `valid` or `test`, says
+    what `test` is and records the result for early stopping instead, without a picture. Returns run, recipe, versions
+    and epochs by module, metrics by name (None where not finite), and grid, the path of the picture or None. Random
+    draws in a recipe's `evaluate` are seeded by the run, so the same checkpoints give the same numbers; every random
+    generator is left as it was. `run` may also be the path of its folder.
     """
     run = accept_recipe(as_run(run))
     recipe = recipe_of(run)
@@ -80,8 +82,8 @@ def evaluate(
         record_failure(run, error)
         raise
     write_failure(run.evaluation_failure_path, None)
-    if validates and run.spec.early_stop and run.spec.early_stop.metric not in result["metrics"]:
-        raise InputError(unmeasured(run.spec.early_stop.metric, result["metrics"]))
+    if validates:
+        _check_early_stop(run, result["metrics"])
     for name in recipe.lower_is_better:
         if name not in result["metrics"] and (near := did_you_mean(name, result["metrics"])):
             log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
@@ -102,6 +104,25 @@ def final_evaluation(run: Run, *, device: str = "auto") -> EvaluationRecord | No
         if record.versions == final:
             return record
     return parse_evaluation(evaluate(run, version=final if run.spec.early_stop else None, device=device))
+
+
+def share_evaluation(run: Run, versions: Mapping[str, int]) -> bool:
+    """Record the evaluation of these versions for early stopping as well, on the same data; False if there is none."""
+    records = reversed(read_evaluations(run.evaluations_path))
+    record = next((each for each in records if each.versions == versions), None)
+    if record is None:
+        return False
+    line = {"run": run.name, "recipe": run.spec.recipe, **asdict(record), "grid": None, "data": TEST}
+    filesystem.append_line(run.validations_path, json.dumps(line))
+    _check_early_stop(run, record.metrics)
+    return True
+
+
+def _check_early_stop(run: Run, metrics: Mapping[str, float | None]) -> None:
+    """InputError where early stopping is by a metric that was not measured."""
+    rule = run.spec.early_stop
+    if rule is not None and rule.metric not in metrics:
+        raise InputError(unmeasured(rule.metric, metrics))
 
 
 def tracking_of(run: Run) -> Tracking:
@@ -153,7 +174,7 @@ def _record(
     checkpoints: Mapping[str, Checkpoint],
     tracking: Tracking | None,
     *,
-    validates: bool,
+    validates: str | None,
 ) -> dict[str, Any]:
     metrics = {name: float(value) for name, value in evaluation.metrics.items()}
     newest = max(checkpoint.epoch for checkpoint in checkpoints.values())
@@ -173,10 +194,10 @@ def _record(
         path = run.evaluation_path / f"grid-{'-'.join(map(str, result['versions'].values()))}.png"
         filesystem.replace_file(path, png(Image.fromarray(evaluation.grid.contiguous().cpu().numpy())))
         result["grid"] = str(path)
-    line = {**result, "at": time.time()}
+    line = {**result, "at": time.time()} | ({"data": validates} if validates else {})
     filesystem.append_line(run.validations_path if validates else run.evaluations_path, json.dumps(line))
     step = min(each.step for name, each in checkpoints.items() if result["epochs"][name] == each.epoch)
-    names = {name: f"{VALID}.{name}" if validates else name for name in result["metrics"]}
+    names = {name: f"{VALID}.{name}" if validates == VALID else name for name in result["metrics"]}
     shown = {**line, "metrics": {names[name]: value for name, value in result["metrics"].items()}}
     with tracking_of(run) if tracking is None else contextlib.nullcontext(tracking) as open_tracking:
         open_tracking.evaluation(shown, step=step)

@@ -17,10 +17,10 @@ from modtrain.data.base import Data
 from modtrain.errors import ModtrainError, message_of
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import params_of
-from modtrain.storage.evaluations import claim_evaluation, read_evaluations
+from modtrain.storage.evaluations import TEST, VALID, claim_evaluation, read_evaluations
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
-from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, tracking_of
+from modtrain.training.evaluation import NothingToEvaluate, evaluate, record_failure, share_evaluation, tracking_of
 from modtrain.training.learner import Learner
 from modtrain.training.random_state import kept_random_state
 from modtrain.training.stages import RunStages
@@ -113,9 +113,12 @@ class EvaluationPoints:
                     self._data = self._stages.data_with(params_of(self._run.spec, self._recipe))
                 if validates and self._validation is None:
                     self._validation = self._data.held_out
-                test = self._validation if validates else self._data.test
+                part = TEST if self._validation is self._data.test else VALID
+                if validates and part == TEST and share_evaluation(self._run, versions):
+                    return
                 given: dict[str, Any] = {"version": versions, "device": self._device, "tracking": self._tracking}
-                evaluate(self._run, test=test, validates=validates, **given)
+                test = self._validation if validates else self._data.test
+                evaluate(self._run, test=test, validates=part if validates else None, **given)
         except NothingToEvaluate as error:
             self._every = 0
             log.info("Not evaluated: %s", error)

@@ -6,6 +6,7 @@ import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from modtrain.training import evaluation_points
 from modtrain.training.evaluation import final_evaluation
 from modtrain.training.inference.model import load
 from modtrain.training.pins import Pins
+from modtrain.training.recipe_check.check import check_recipe
 from tests.support.command import typed
 from tests.support.peaked import peaked_recipe
 from tests.support.runs import finish, make_run, start_worker, weights_of
@@ -202,6 +204,36 @@ def test_every_view_has_the_validations_and_what_they_decided(tmp_path: Path, pe
     assert (curves["score"], curves["valid.score"]) == ([-8.0, -6.0, -4.0], list(validated.values()))
     assert "Stopped early at epoch 6: " in typed("status", run.path).out
     assert page["time"][0]["evaluation"] >= 0
+
+
+def test_without_validation_data_an_epoch_is_measured_once_on_the_test_data_and_has_one_curve(
+    tmp_path: Path, peaked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, measured = tmp_path / "untested.py", list[dict[str, int]]()
+    recipe.write_text(peaked.read_text().replace("test=20, valid=3,", "test=3,"))
+    real = evaluation_points.evaluate
+
+    def counted(*arguments: Any, **more: Any) -> object:
+        measured.append(more["version"])
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(evaluation_points, "evaluate", counted)
+    run = make_run(tmp_path / "run", recipe, JOINT, **STOPS, evaluate_every=2)
+    finish(run)
+    scores = {epoch: 10.0 - abs(3 - epoch) for epoch in range(1, 7)}
+    assert len(measured) == len(scores), "epochs 2, 4 and 6 are evaluated and validated"
+    validations, evaluations = map(read_evaluations, (run.validations_path, run.evaluations_path))
+    assert {record.epoch: record.metrics["score"] for record in validations} == scores
+    assert [record.epoch for record in evaluations] == [2, 4, 6]
+    assert build_status(read_snapshot(run))["early_stop"]["stopped_at"] == 6
+    curves = {
+        curve["name"]: curve for curve in Source(tmp_path).run("run")["curves"] if curve["module"] == "evaluation"
+    }
+    assert curves.keys() == {"score", "mean"}
+    assert dict(zip(curves["score"]["epoch"], curves["score"]["value"], strict=True)) == scores
+    assert check_recipe(run.spec, lambda findings: None).warnings == [
+        "Early stopping measures on the test data: there is no validation data."
+    ]
 
 
 def test_a_rule_of_the_recipe_that_cannot_act_in_so_few_epochs_is_said_and_no_error(

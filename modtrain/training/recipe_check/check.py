@@ -114,6 +114,8 @@ class _Check:
     def _make_data(self) -> None:
         stages = RunStages(self._spec, self._recipe)
         data = stages.stages[-1].data
+        if self._spec.early_stop and data.valid is None and data.test is not None:
+            self.findings.warnings.append("Early stopping measures on the test data: there is no validation data.")
         self._test = data.held_out if self._spec.early_stop and data.test is None else data.test
         for stage, first, last in stages.spans():
             found = batches.first_and_last(stage.batches, self._spec.seed)
