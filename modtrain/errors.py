@@ -170,9 +170,13 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
-    """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close."""
-    near = difflib.get_close_matches(wrong, list(allowed), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """` Did you mean 'translator'?` with the closest name of `allowed`; empty where none is close.
+
+    The dashes before options do not count: they would make all options alike.
+    """
+    names = {name.lstrip("-"): name for name in allowed}
+    near = difflib.get_close_matches(wrong.lstrip("-"), names, n=1)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def did_you_mean_file(wrong: Path, beside: Iterable[str]) -> str:

@@ -130,7 +130,8 @@ def _sentence(error: Exception) -> str | None:
         return f"The operating system refused: {error.strerror or error}{where}."
     if not hasattr(error, "format_message"):
         return None
-    near = did_you_mean(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or [])
-    message = str(getattr(error, "message", "") if near else error.format_message())
+    possible = getattr(error, "possibilities", None) or []
+    near = did_you_mean(getattr(error, "option_name", ""), possible)
+    message = str(getattr(error, "message", "") if possible else error.format_message())
     path = getattr(getattr(error, "ctx", None), "command_path", "modtrain")
     return f"{message.rstrip('.?')}{'?' if message.endswith('?') else '.'}{near} See `{path} --help`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,9 @@ def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
             names, value = _ending_in(name.removeprefix("no_"), parameters), "false"
         if not names:
             known = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
-            spelled = {f"--{parameter.rpartition('.')[2].replace('_', '-')}" for parameter in parameters}
-            near = did_you_mean(option.replace("_", "-"), [*known, *sorted(spelled)])
+            short = [parameter.rpartition(".")[2] for parameter in parameters]
+            spelled = {f"--{re.sub('[._]', '-', parameter)}" for parameter in [*short, *parameters]}
+            near = did_you_mean(re.sub("[._]", "-", option), [*known, *sorted(spelled)])
             near = name_rates(name, parameters) or near
             raise InputError(
                 f"There is no option {option}, and the recipe has no parameter of that name.{near} "

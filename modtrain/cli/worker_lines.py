@@ -18,22 +18,24 @@ class WorkerLines:
     """Decides which workers have a line to print."""
 
     def __init__(self) -> None:
-        self._printed: dict[int, tuple[str, float, float]] = {}
-        """By worker the state and the time of its last line, and the pause before the next one."""
+        self._printed: dict[int, tuple[str, str, float, float]] = {}
+        """By worker its last line, the state and the time of it, and the pause before the next one."""
 
     def due(self, status: Status) -> Iterator[str]:
-        """A line for each worker whose state has changed, or that had none for some time."""
+        """A line for each worker whose state has changed, or that had none for some time and has something new."""
         now = time.monotonic()
         for number, worker in enumerate(status["workers"]):
-            state, at, pause_s = self._printed.get(number, ("", 0.0, LINES_S[0]))
+            last, state, at, pause_s = self._printed.get(number, ("", "", 0.0, LINES_S[0]))
             changed = worker["state"] != state and {worker["state"], state} != {"running", "waiting"}
             if not changed and (now - at < pause_s or worker["state"] not in LIVE):
                 continue
-            self._printed[number] = (worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
             modules = sorted(
                 (status["modules"][name] for name in worker["modules"]), key=lambda module: module["rests"]
             )
-            yield worker_line(status, worker, modules[0]["losses"].get("loss"))
+            line = worker_line(status, worker, modules[0]["losses"].get("loss"))
+            if line != last:
+                self._printed[number] = (line, worker["state"], now, min(pause_s * 1.3, LINES_S[1]))
+                yield line
 
 
 def worker_line(status: Status, worker: Mapping[str, Any], loss: float | None) -> str:

@@ -43,7 +43,8 @@ class FolderLayout:
         if files := find(folder):
             return files
         allowed = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise InputError(self.violation(dataroot, f"{name} holds no image ({allowed}), only {_listing(folder)}"))
+        others = f"holds no image ({allowed}), only {_listing(folder)}" if any(folder.iterdir()) else "is empty"
+        raise InputError(self.violation(dataroot, f"{name} {others}"))
 
     def violation(self, dataroot: Path, reason: str) -> str:
         """An error's text, with the layout as it should be and the folder's content."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from modtrain.data.crops import check_sizes
 from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.grey_range import GreyRange
@@ -24,6 +25,9 @@ class LabelledParams:
     crop_size: int = Field(default=32, ge=16, description="edge of a random crop, and of the images that are made")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
+
+    def __post_init__(self) -> None:
+        check_sizes(self.load_size, self.crop_size, self.batch_size)
 
 
 def labelled_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from modtrain.data.base import Data
+from modtrain.data.crops import check_sizes
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.unpaired import unpaired
 
@@ -22,6 +23,9 @@ class UnpairedParams:
     crop_size: int = Field(default=48, ge=24, multiple_of=4, description="edge of a random crop, a multiple of 4")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
+
+    def __post_init__(self) -> None:
+        check_sizes(self.load_size, self.crop_size, self.batch_size)
 
 
 def unpaired_data(dataroot: Path | None, params: UnpairedParams) -> Data:

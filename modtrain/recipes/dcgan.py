@@ -109,6 +109,7 @@ class Params(LabelledParams):
     statistics: StatisticsParams = StatisticsParams()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         p = self.discriminator
         if self.crop_size & (self.crop_size - 1):
             raise ValueError(f"crop_size = {self.crop_size} is no power of two, such as 32, 64 or 128")

@@ -132,10 +132,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def sentence(error: Any) -> str:
     """One error message from an item of pydantic's `ValidationError.errors()`."""
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and not error["loc"]:  # `__post_init__` names the values itself
+        return f"{message.rstrip('.')}."
     name = ".".join(str(part) for part in error["loc"]) or "The parameters"
     if error["type"] == "missing":
         return f"{name} has no default: give it, as in --set {name}=..."
-    message = error["msg"].removeprefix("Value error, ")
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 

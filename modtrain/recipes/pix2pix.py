@@ -29,6 +29,7 @@ from torch.optim import Adam
 
 from modtrain.data.aligned_folders import aligned_folders
 from modtrain.data.base import Batch, Data
+from modtrain.data.crops import check_sizes
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.paired import PairedTest, paired
 from modtrain.errors import InputError
@@ -108,30 +109,33 @@ class Params:
     discriminator: DiscriminatorParams = DiscriminatorParams()
     recogniser: RecogniserParams = RecogniserParams()
 
+    def __post_init__(self) -> None:
+        check_sizes(self.load_size, self.crop_size, self.batch_size)
+        levels, edge = self.generator.levels, 2**self.generator.levels
+        if self.crop_size % edge:
+            raise InputError(
+                f"crop_size = {self.crop_size} is no multiple of {edge}, which a generator of {levels} levels "
+                "needs; change crop_size or generator.levels."
+            )
+
 
 def data(dataroot: Path | None, params: Params) -> Data:
     """Pairs in the layouts of the pix2pix project, with the labels that the recogniser needs, or the thermal ones."""
-    p, edge = params, 2**params.generator.levels
-    if p.crop_size % edge:
-        raise InputError(
-            f"crop_size = {p.crop_size} is no multiple of {edge}, which a generator of {p.generator.levels} levels "
-            "needs; change crop_size or generator.levels."
-        )
     pairs = paired(
         dataroot,
-        load_size=p.load_size,
-        crop_size=p.crop_size,
-        batch_size=p.batch_size,
-        flip=p.flip,
-        direction=p.direction,
-        held_out=p.held_out,
-        grey_range=p.grey_range,
+        load_size=params.load_size,
+        crop_size=params.crop_size,
+        batch_size=params.batch_size,
+        flip=params.flip,
+        direction=params.direction,
+        held_out=params.held_out,
+        grey_range=params.grey_range,
     )
-    if p.generator.lambda_recognition and not 1 <= pairs.labels <= p.recogniser.classes:
+    if params.generator.lambda_recognition and not 1 <= pairs.labels <= params.recogniser.classes:
         without = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
         raise InputError(
-            f"The recogniser tells {p.recogniser.classes} persons apart, and the training images have {pairs.labels} "
-            f"labels: set {f'recogniser.classes={pairs.labels}' if pairs.labels else without}."
+            f"The recogniser tells {params.recogniser.classes} persons apart, and the training images have "
+            f"{pairs.labels} labels: set {f'recogniser.classes={pairs.labels}' if pairs.labels else without}."
         )
     return pairs
 

@@ -314,6 +314,15 @@ def empty(name: str) -> Callable[[Path], Path]:
     return apply
 
 
+def cleared(name: str) -> Callable[[Path], Path]:
+    def apply(root: Path) -> Path:
+        for path in (root / name).iterdir():
+            path.unlink()
+        return root
+
+    return apply
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -327,6 +336,7 @@ def empty(name: str) -> Callable[[Path], Path]:
         (lambda root: root.parent / "horse2zebr", r"does not exist\. Did you mean 'horse2zebra'\?"),
         (empty("trainB"), r"trainB holds no image \(bmp jpeg jpg png tif tiff webp\), only 000\.gif, 001\.gif"),
         (empty("testA"), r"testA holds no image"),
+        (cleared("trainB"), r"trainB is empty\. Expected"),
     ],
 )
 def test_a_wrong_layout_is_explained(dataroot: Path, spoil: Callable[[Path], Path], message: str) -> None:

@@ -121,7 +121,11 @@ def test_the_information_moves_the_images_as_far_as_the_adversarial_loss_at_most
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"crop_size": 24, "load_size": 24}, "crop_size = 24 is no power of two, such as 32, 64 or 128"),
+        ({"crop_size": 24, "load_size": 24}, "^crop_size = 24 is no power of two, such as 32, 64 or 128.$"),
+        (
+            {"crop_size": 64, "load_size": 32},
+            "^crop_size must be from 1 to load_size: got crop_size=64, load_size=32.$",
+        ),
         (
             {"discriminator": {"gan_mode": "wasserstein"}},
             "wasserstein needs a bounded discriminator: set spectral_norm",

@@ -319,6 +319,26 @@ def test_the_line_of_a_worker_has_epochs_and_steps_of_the_run_and_its_stage(
         assert list(WorkerLines().due(build_status(read_snapshot(run)))) == lines
 
 
+def test_a_worker_has_a_further_line_only_once_it_says_something_new(
+    tmp_path: Path, uninterrupted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modtrain.cli.worker_lines.LINES_S", (0.0, 0.0))
+    run = Run.open(shutil.copytree(uninterrupted.path, tmp_path / "run"))
+    run = run.replace_spec(run.spec.model_copy(update={"placement": TOGETHER}))
+    shutil.rmtree(run.path / "modules")
+    run.make_module_folders(run.modules)
+    lines = WorkerLines()
+    with Heartbeat(map(run.heartbeat_path, run.modules)) as heartbeat:
+
+        def printed(**report: Any) -> list[str]:
+            heartbeat.report(now=True, **report)
+            return [line.split(None, 1)[1] for line in lines.due(build_status(read_snapshot(run)))]
+
+        assert (printed(), printed()) == (["starting"], [])
+        steps = [printed(state="running", epoch=1, step=step, steps=14) for step in (4, 4, 5)]
+    assert [[line.rpartition(", ")[2] for line in found] for found in steps] == [["step 4/14"], [], ["step 5/14"]]
+
+
 def test_more_epochs_of_a_finished_run_belong_to_its_last_stage(tmp_path: Path, uninterrupted: Run) -> None:
     shutil.copytree(uninterrupted.path, tmp_path / "run")
     config = Config(name="run", root=str(tmp_path), epochs=7, hold_schedule=True)
