@@ -48,7 +48,7 @@ def score(
     device: UseDeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the images of two folders, at any depth: FID, KID, precision, recall, SWD and others.
+    """Compare two folders of images: FID, SWD and others.
 
     Beside each value is that of real images: of one half of the reference against the other.
     """

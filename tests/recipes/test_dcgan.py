@@ -22,17 +22,10 @@ from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
+from tests.support.losses import SMALL as SIZES
 from tests.support.runs import make_run
 
-SMALL: dict[str, Any] = {
-    "generator": {"width": 4},
-    "discriminator": {"width": 4},
-    "statistics": {"width": 4},
-    "noise_size": 6,
-    "load_size": 16,
-    "crop_size": 16,
-    "batch_size": 8,
-}
+SMALL = SIZES["dcgan"]
 JOINT = (tuple(recipe.modules),)
 
 

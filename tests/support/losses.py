@@ -15,6 +15,15 @@ from modtrain.recipes.nets_view import Nets
 
 SMALL: dict[str, dict[str, Any]] = {
     "cyclegan": {"generator": {"width": 2, "blocks": 1}, "discriminator": {"width": 2}},
+    "dcgan": {
+        "generator": {"width": 4},
+        "discriminator": {"width": 4},
+        "statistics": {"width": 4},
+        "noise_size": 6,
+        "load_size": 16,
+        "crop_size": 16,
+        "batch_size": 8,
+    },
     "latent-translation": {
         "encoder_decoder": {"width": 4},
         "translator": {"blocks": 1, "opponents": 2},

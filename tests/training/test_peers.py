@@ -36,6 +36,7 @@ from tests.support.three import recipe_of_three
 APART = [["generator"], ["discriminator"]]
 SMALL: dict[str, dict[str, Any]] = {
     "cyclegan": SIZES["cyclegan"] | TINY_IMAGES,
+    "dcgan": merged(SIZES["dcgan"], generator={"lambda_information": 1.0}),
     "latent-translation": merged(
         SIZES["latent-translation"] | TINY_IMAGES, translator={"starts_at": 0.0}, discriminator={"starts_at": 0.0}
     ),
