@@ -463,6 +463,21 @@ def test_data_without_a_test_set_and_data_that_is_drawn_anew_are_warnings(recipe
     assert untested == "The data has no test points."
 
 
+def test_a_worker_whose_modules_rest_throughout_is_a_warning(recipe: Callable[..., Path]) -> None:
+    optimizer = "lambda w, p: torch.optim.SGD(w, lr=p.lr)"
+    rests = f'"critic": Module(build=build, loss=loss, optimizer={optimizer}, schedule=lambda progress, params: 0.0),'
+    spec = spec_of(recipe("modules={", "modules={" + rests))
+    apart, together = (
+        check_recipe(spec.model_copy(update={"placement": placement}), lambda findings: None)
+        for placement in ([["critic"], ["generator"]], [["critic", "generator"]])
+    )
+    assert apart.violations == together.violations == together.warnings == []
+    (warning,) = apart.warnings
+    assert warning == (
+        "With these parameters critic is never trained, so that a worker has nothing to do: --nodes 1 is enough."
+    )
+
+
 def test_a_check_that_takes_too_long_or_dies_says_where_and_does_not_stop_a_launch(
     recipe: Callable[..., Path],
 ) -> None:
