@@ -71,7 +71,7 @@ def read_failure(path: Path) -> EvaluationFailure | None:
 
 
 def claim_evaluation(folder: Path, epoch: int, worker: str) -> bool:
-    """Whether this process is to evaluate an epoch; at most one of all workers is told so. OSError.
+    """Claim an epoch for this process to evaluate: True in at most one of all workers. Raises OSError.
 
     `folder` is the run's `evaluation/`. A claim appears by one rename, and holds while its process may be running. One
     of the same `worker` is of an earlier process of it, which resumes at the epoch that it was evaluating: so the claim

@@ -169,7 +169,7 @@ def test_with_the_truth_there_is_every_metric_and_a_grid_of_input_translation_an
     identity = ["identity_accuracy", "identity_accuracy_real"]
     judged = ["identity_accuracy_judge", "identity_accuracy_judge_copy"]
     assert list(result.metrics) == [*named, *identity, *judged]
-    assert result.metrics["identity_accuracy_judge_copy"] == 0.5  # the third is of nobody who is known
+    assert result.metrics["identity_accuracy_judge_copy"] == 0.5  # the third has no label
     assert result.grid is not None
     first, last = (result.grid[row * 98 :: 4, 2 - 3 * 98 :: 4].permute(2, 0, 1)[:, :24, :24] for row in (0, 2))
     assert (first == pairs.pixels_a[0]).all()

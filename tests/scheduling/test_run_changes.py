@@ -115,13 +115,17 @@ def test_a_run_with_live_workers_is_not_changed(begin: Begin) -> None:
     assert Run.open(run.path).spec.epochs == 200
 
 
+def with_primary_metric(name: str, recipe: Path, folder: Path) -> Path:
+    """A copy of a recipe that names its primary metric."""
+    copy = folder / "measured.py"
+    copy.write_text(recipe.read_text().replace("evaluate=evaluate,", f'evaluate=evaluate, primary_metric="{name}",'))
+    return copy
+
+
 def test_the_metric_is_the_recipe_s_or_another_one_and_may_change_at_any_time(
     begin: Begin, tmp_path: Path, tiny_recipe: Path
 ) -> None:
-    recipe = tmp_path / "measured.py"
-    recipe.write_text(
-        tiny_recipe.read_text().replace("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="mean",')
-    )
+    recipe = with_primary_metric("mean", tiny_recipe, tmp_path)
     run = begin(recipe=str(recipe), nodes=1, epochs=1)
     assert (run.spec.metric, run.spec.primary_metric) == (None, "mean")
     finish(run)
@@ -134,10 +138,7 @@ def test_the_metric_is_the_recipe_s_or_another_one_and_may_change_at_any_time(
 def test_without_a_check_as_well_the_first_metric_counts_where_the_recipe_s_is_not_measured(
     begin: Begin, tmp_path: Path, tiny_recipe: Path
 ) -> None:
-    recipe = tmp_path / "measured.py"
-    recipe.write_text(
-        tiny_recipe.read_text().replace("evaluate=evaluate,", 'evaluate=evaluate, primary_metric="likeness",')
-    )
+    recipe = with_primary_metric("likeness", tiny_recipe, tmp_path)
     run = begin(recipe=str(recipe), nodes=1, epochs=1)
     finish(run)
     first = typed("evaluate", run.path, "--json", "--device", "cpu")
