@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.command import Terminal
 from tests.support.fake_pbs import Cluster, FakePbs, fake_pbs
 from tests.support.fork_server import forked_commands, use_python_path
 from tests.support.order import group, rank
@@ -87,6 +88,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if skipped and session.config.getoption("--fail-on-skip"):
         reporter.write_line(f"{len(skipped)} tests were skipped that should have run", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Types commands in this process."""
+    return Terminal(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")

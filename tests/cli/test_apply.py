@@ -21,11 +21,6 @@ from tests.support.runs import make_run
 PAINTING = SUPPORT / "painting.py"
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = make_run(tmp_path_factory.mktemp("runs") / "painted", PAINTING, [["painter", "critic"]])

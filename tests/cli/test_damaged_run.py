@@ -20,11 +20,6 @@ from tests.support.runs import finish, make_run
 COMMANDS = ("status", "worker", "stop", "history", "log", "cancel", "evaluate")
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
     run = make_run(tmp_path_factory.mktemp("finished") / "run", tiny_recipe, [["generator", "discriminator"]], epochs=1)

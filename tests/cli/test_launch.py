@@ -33,11 +33,6 @@ CHECKING = "Checking the recipe; --no-check leaves this out."
 LONG = ("--epochs", 500, "--pause-s", 0.05)
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("the runs")

@@ -24,11 +24,6 @@ EVIL = "e\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e[green]"
 FORBIDDEN = "\x1b\x07\x9b\r\u202e"
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run:
     return trained(tmp_path_factory.mktemp("output"), "sound", tiny_recipe, epochs=1)

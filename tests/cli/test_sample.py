@@ -19,11 +19,6 @@ from tests.support.command import Terminal
 COLOURS = SUPPORT / "colours.py"
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run with versions 0, 1 and 2."""

@@ -20,11 +20,6 @@ FRUITS_ONLY = (
 )
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 def write(images: Tensor, folder: Path) -> Path:
     """One PNG file for each image, in a subfolder for every second one."""
     for number, image in enumerate(images):

@@ -37,11 +37,6 @@ LRS = ("--vary", "lr=0.005,0.01")
 
 
 @pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
-@pytest.fixture
 def sweep(type_: Terminal, tmp_path: Path) -> Any:
     """The command, on the tiny recipe, in a folder of its own."""
 

@@ -23,11 +23,6 @@ from tests.support.serving import served
 
 
 @pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
-@pytest.fixture
 def run(tmp_path: Path, tiny_recipe: Path) -> Run:
     made = make_run(tmp_path / "runs" / "apples", tiny_recipe, [["generator", "discriminator"]], epochs=1)
     finish(made)

@@ -36,11 +36,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Run
 
 
 @pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
-@pytest.fixture
 def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make a file another user's: only root can do that for real."""
 

@@ -27,11 +27,6 @@ SITE_LINES = ("\nsource ~/venv/bin/activate\n", "  /shared/venv/bin/python\n", '
 """Lines of a script for the options `prologue`, `python` and `epilogue` in the comments."""
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 def switched_on(path: Path, to: Path) -> Path:
     """The profile with all options switched on."""
     to.write_text(re.sub(r"^# (?=\w+:|  - )", "", path.read_text(), flags=re.MULTILINE))

@@ -48,11 +48,6 @@ JOINT = [["generator", "discriminator"]]
 ONE_THREAD = BackendOptions(profile=Profile(cpus=1))
 
 
-@pytest.fixture
-def type_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    return Terminal(capsys, monkeypatch)
-
-
 def made(path: Path, varied: dict[str, Any], *, recipe: Path = TINY, epochs: int = 3, **decided: Any) -> Sweep:
     return Sweep.create(path, new_sweep(Config(recipe=str(recipe), nodes=1, epochs=epochs), varied, **decided))
 
