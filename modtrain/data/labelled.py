@@ -43,6 +43,8 @@ class LabelledTest:
     """int64 (M,); None without labels."""
     split: str
     """Where they are from: "test", "val", or "train" where there are no others."""
+    classes: tuple[str, ...] = ()
+    """Names, in the order of the labels; empty without labels."""
 
     @property
     def images(self) -> Tensor:
@@ -114,7 +116,7 @@ def _orchard(load_size: int, crop_size: int) -> Loaded:
     train, test = orchard(load_size, "train"), orchard(crop_size, "test")
     return (
         (train.images, train.labels.numpy()),
-        LabelledTest(pixels=test.images, labels=test.labels, split="test"),
+        LabelledTest(pixels=test.images, labels=test.labels, split="test", classes=CLASSES),
         None,
         CLASSES,
     )
@@ -145,7 +147,7 @@ def _test(
         split = split.only(range(0, len(split.sources), -(-len(split.sources) // MOST_TESTED)))
     pictures, labels = _load(split, numbers, size, grey_range)
     known = None if labels is None else torch.from_numpy(labels)
-    return LabelledTest(pixels=in_memory(pictures), labels=known, split=name)
+    return LabelledTest(pixels=in_memory(pictures), labels=known, split=name, classes=tuple(numbers))
 
 
 def _counts(train: Labelled, test: LabelledTest, classes: Sequence[str]) -> str:

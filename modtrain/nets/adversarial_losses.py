@@ -5,6 +5,7 @@ Logits are discriminator outputs of any shape, without a sigmoid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modtrain.errors import InputError
-from modtrain.nets.full_precision import is_full
+from modtrain.nets.full_precision import as_full, full_precision, is_full
 
 GanMode = Literal["lsgan", "vanilla", "hinge"]
 """Losses in which a discriminator judges each sample by itself, and a bounded one at that."""
@@ -60,6 +61,34 @@ def scores(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """
     real, fake = real.detach(), fake.detach()
     return {"real_score": real.mean(), "fake_score": fake.mean(), "accuracy": (real > fake).float().mean()}
+
+
+def judged(
+    judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    real: Tensor,
+    fake: Tensor,
+    gan_mode: AnyGanMode,
+    *,
+    lambda_r1: float = 0.0,
+) -> dict[str, Tensor]:
+    """What a discriminator minimises, as `loss`, with its scores.
+
+    `judge(real, fake)` returns the logits of both. With `lambda_r1`, the weight of R1, all is computed in full
+    precision, and `penalty` is R1 without it.
+    """
+    real = real.detach().requires_grad_(lambda_r1 > 0)
+    with full_precision(lambda_r1 > 0):
+        on_real, on_fake = judge(real, as_full(fake) if lambda_r1 else fake)
+        losses = {"loss": discriminator_loss(on_real, on_fake, gan_mode)}
+        if lambda_r1:
+            losses["penalty"] = gradient_penalty(on_real, real)
+            losses["loss"] = losses["loss"] + lambda_r1 * losses["penalty"]
+    return losses | scores(on_real, on_fake)
+
+
+def lazy(weight: float, every: int, step: int) -> float:
+    """Weight of a penalty at a step, of which one in `every` has it, `every` times as heavy (Karras et al. 2020, B)."""
+    return 0.0 if step % every else weight * every
 
 
 def gradient_penalty(logits: Tensor, samples: Tensor) -> Tensor:

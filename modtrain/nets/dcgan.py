@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from modtrain.nets.layers import normal_initialised, spectrally_normalised
@@ -78,24 +77,6 @@ def initialised(net: nn.Module, *, spectral_norm: bool) -> nn.Module:
     """
     normal_initialised(net)
     return spectrally_normalised(net) if spectral_norm else net
-
-
-def standing_statistics(net: nn.Module, draw: Callable[[], Tensor], batches: int = 16) -> None:
-    """Set the statistics of batch normalisation to their means over some batches of inputs (Brock et al. 2019, B).
-
-    Those that were gathered in training are of other weights, and for a moving average of weights of none.
-    """
-    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the mean over all batches
-    net.train()
-    with torch.no_grad():
-        for _ in range(batches if layers else 0):
-            net(draw())
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
 
 
 def example_names(net: nn.Module) -> dict[str, str]:

@@ -6,7 +6,7 @@ Feature maps are (N, C, H, W). The letters are those of Johnson et al. 2016 and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import torch
@@ -113,14 +113,20 @@ def patchgan(
     return net
 
 
-def spectrally_normalised(net: nn.Module) -> nn.Module:
-    """`net` with the weight of each convolution divided by its largest singular value (Miyato et al. 2018); in place.
+def spectrally_normalised(
+    net: nn.Module,
+    layers: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.ConvTranspose2d),
+    *,
+    excepting: Collection[nn.Module | None] = (),
+    eps: float = 1e-12,
+) -> nn.Module:
+    """`net` with the weight of these layers divided by its largest singular value; in place (Miyato et al. 2018).
 
     Initial weights have to be drawn before: the weight is computed anew at each access, so drawing into it is lost.
     """
     for layer in list(net.modules()):
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            parametrizations.spectral_norm(layer)
+        if isinstance(layer, layers) and layer not in excepting:
+            parametrizations.spectral_norm(layer, eps=eps)
     return net
 
 

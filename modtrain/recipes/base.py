@@ -110,6 +110,11 @@ class Module:
     """
     ema: float | Callable[[Params], float] | None = None
     """Decay in [0, 1) of a moving average of the weights, for evaluation and inference; 0 or None: none."""
+    ema_from: int | Callable[[Params], int] = 0
+    """Updates of the module after which it begins to average, at once with the whole decay; before, it is the weights.
+
+    With 0 it averages from the first one on, at first with a lower decay.
+    """
     clip_norm: float | Callable[[Params], float | None] | None = None
     """Largest 2-norm of the module's whole gradient, which is scaled down to it before a step; None: no bound."""
     clip_value: float | Callable[[Params], float | None] | None = None
@@ -141,7 +146,7 @@ class Module:
             _check_callable(name, getattr(self, name), "a module", optional=is_optional)
         for name in ("schedule", "settle", "memory", "weights"):
             _check_callable(name, getattr(self, name), "a module", optional=True)
-        for name in ("updates", "accumulate", "ema", "clip_norm", "clip_value"):
+        for name in ("updates", "accumulate", "ema", "ema_from", "clip_norm", "clip_value"):
             _check_option(name, getattr(self, name))
         if self.clip_norm is not None and self.clip_value is not None:
             raise InputError("A module has both clip_norm and clip_value; give one of them.")
@@ -305,12 +310,16 @@ _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or (isinstance(value, int | float) and 0 <= value < 1),
         "a decay in [0, 1), None, or a function of the parameters",
     ),
+    "ema_from": (lambda value: _is_count(value, 0), "a number of updates, at least 0, or a function of the parameters"),
     "clip_norm": (_is_bound, _BOUND),
     "clip_value": (_is_bound, _BOUND),
     "infer_mode": (lambda value: value in _MODES, "'eval', 'train', or a function of the parameters"),
 }
 """What is allowed for an option of a recipe or a module."""
-_MAY_BE_FUNCTIONS = ("updates", "accumulate", "last", "ema", "clip_norm", "clip_value", "infer_mode", "noise_size")
+_MAY_BE_FUNCTIONS = (
+    *("updates", "accumulate", "last", "ema", "ema_from"),
+    *("clip_norm", "clip_value", "infer_mode", "noise_size"),
+)
 """Options that may be functions of the parameters."""
 
 

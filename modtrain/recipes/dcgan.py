@@ -18,40 +18,39 @@ no term that anchors this game, so old opponents matter more than in image trans
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from modtrain.data.base import Batch
 from modtrain.data.labelled import LabelledTest
 from modtrain.data.labelled_folders import image_splits
 from modtrain.data.labelled_params import LabelledParams, image_data
-from modtrain.metrics.features import extractor
-from modtrain.metrics.sample_grid import sample_sheet, to_uint8
-from modtrain.metrics.scores import feature_scores
+from modtrain.metrics.judged_samples import judged_samples, real_images
+from modtrain.metrics.sample_grid import sample_sheet
 from modtrain.nets import adversarial_losses, dcgan
 from modtrain.nets.adversarial_losses import AnyGanMode
 from modtrain.nets.dcgan import Norm
 from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.layers import in_batches
 from modtrain.nets.mutual_information import StatisticsNetwork, information, statistics_loss, with_clipped
+from modtrain.nets.standing_statistics import standing_statistics
+from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
-from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
+from modtrain.recipes.fields import OPTIONS, Count, Decay, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.sampling import Sampling
 
-SAMPLES, SHEET = 1000, 64
-"""Samples of an evaluation, and those that its sheet shows."""
+SHEET = 64
+"""Samples that the sheet of an evaluation shows."""
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class GeneratorParams:
+class GeneratorParams(AdamParams):
     """The generator and how it is trained."""
 
     width: Count = Field(default=32, description="channels of its largest feature maps (64: the paper's size)")
@@ -61,12 +60,10 @@ class GeneratorParams:
         default=0.0, description="weight of the mutual information of image and noise (MINE); 0: no statistics network"
     )
     ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and sampled; 0: none")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiscriminatorParams:
+class DiscriminatorParams(AdamParams):
     """The discriminator and how it is trained."""
 
     width: Count = Field(default=32, description="channels of its first layer (64: the paper's size)")
@@ -80,17 +77,13 @@ class DiscriminatorParams:
     gan_mode: AnyGanMode = Field(default="vanilla", description="the adversarial loss, for both sides")
     lambda_r1: Weight = Field(default=0.0, description="weight of the gradient penalty on real images")
     r1_every: Count = Field(default=16, description="steps between two penalties, each of which counts as so many")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class StatisticsParams:
+class StatisticsParams(AdamParams):
     """The statistics network of MINE."""
 
     width: Count = Field(default=16, description="channels of its first layer")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -167,17 +160,10 @@ def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor
 def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
     """Images of the data are real, made ones are fake; every `r1_every` steps with R1 (Mescheder et al. 2018)."""
     p, judge, made = params.discriminator, nets.discriminator, fake(nets, batch, params).detach()
-    if not p.lambda_r1 or nets.step % p.r1_every:
-        on_real, on_fake = judge(batch["image"]), judge(made)
-        loss = adversarial_losses.discriminator_loss(on_real, on_fake, p.gan_mode)
-        return {"loss": loss} | adversarial_losses.scores(on_real, on_fake)
-    real = batch["image"].detach().requires_grad_()
-    with full_precision():
-        on_real, on_fake = judge(real), judge(as_full(made))
-        loss = adversarial_losses.discriminator_loss(on_real, on_fake, p.gan_mode)
-        penalty = adversarial_losses.gradient_penalty(on_real, real)
-    total = loss + p.lambda_r1 * p.r1_every * penalty
-    return {"loss": total, "penalty": penalty} | adversarial_losses.scores(on_real, on_fake)
+    weight = adversarial_losses.lazy(p.lambda_r1, p.r1_every, nets.step)
+    return adversarial_losses.judged(
+        lambda *both: (judge(both[0]), judge(both[1])), batch["image"], made, p.gan_mode, lambda_r1=weight
+    )
 
 
 def statistics_of(nets: Nets, made: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,11 +179,6 @@ def statistics_network_loss(nets: Nets, batch: Batch, params: Params) -> dict[st
     return {"loss": loss, "information": information(joint, independent)}
 
 
-def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams | StatisticsParams) -> Adam:
-    """Adam as in DCGAN, section 4."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999), fused=True)
-
-
 def schedule(progress: float, params: Params) -> float:
     """Factor on the learning rates: 1, from `decay_from` on linearly to 0 at the end."""
     return linear_decay(progress, decay_from=params.decay_from)
@@ -211,7 +192,7 @@ def statistics_schedule(progress: float, params: Params) -> float:
 def settle(net: nn.Module, params: Params) -> None:
     """Statistics of batch normalisation that belong to the weights of the average."""
     device = next(net.parameters()).device
-    dcgan.standing_statistics(net, lambda: torch.randn(params.batch_size, params.noise_size).to(device))
+    standing_statistics(net, lambda: (torch.randn(params.batch_size, params.noise_size).to(device),))
 
 
 def generate(nets: Nets, known: Tensor, labels: Tensor | None, params: Params) -> Tensor:
@@ -220,19 +201,11 @@ def generate(nets: Nets, known: Tensor, labels: Tensor | None, params: Params) -
 
 
 def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
-    """Samples against as many test images, by the judge of the built-in fruits; their sheet has always the same noise.
-
-    `feature_variance_orchard` is the total variance of the features as a share of that of the real images.
-    """
-    judge, device = extractor("orchard", device=str(test.pixels.device)), test.pixels.device
-    real = test.pixels[:: max(1, len(test.pixels) // SAMPLES)]
-    known = torch.randn(len(real), params.noise_size).to(device)
+    """Samples against as many test images, by the judge of the built-in fruits; the sheet has always the same noise."""
+    real = real_images(test)
+    known = torch.randn(len(real), params.noise_size).to(real.device)
     made = in_batches(nets.generator, known, 2 * params.batch_size)
-    of_made, of_real = judge.extract(to_uint8(made)), judge.extract_cached(real)
-    metrics = feature_scores(of_made, of_real, judge.name, ("fid", "class_score", "coverage"))
-    spread = [float(each.features.var(0).sum()) for each in (of_made, of_real)]
-    metrics["feature_variance_orchard"] = spread[0] / spread[1]
-    return Evaluation(metrics=metrics, grid=sample_sheet(made[:SHEET]))
+    return Evaluation(metrics=judged_samples(made, real)[0], grid=sample_sheet(made[:SHEET]))
 
 
 examples_files = Format(

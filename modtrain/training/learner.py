@@ -84,6 +84,7 @@ class Learner:
         self.accumulate = resolve(self.module.accumulate, params, "accumulate", self.name)
         self.reads = self._recipe.reads([self.name], params)
         self.decay = resolve(self.module.ema, params, "ema", self.name) or 0.0
+        self.averages_from = resolve(self.module.ema_from, params, "ema_from", self.name)
         if self.decay and self.average is None:
             self.average = copy.deepcopy(self.net).requires_grad_(False)
         self.clip_norm = resolve(self.module.clip_norm, params, "clip_norm", self.name)
@@ -186,7 +187,7 @@ class Learner:
         if self.average is None:
             return
         self.averaged += 1
-        decay = min(self.decay, (1 + self.averaged) / (10 + self.averaged))
+        decay = self._decay_now()
         for value, current in zip(self.average.parameters(), self.net.parameters(), strict=True):
             if value.is_floating_point():
                 value.lerp_(current, 1 - decay)
@@ -195,6 +196,11 @@ class Learner:
         # Statistics and the vectors of a power iteration belong to the weights that they were computed with.
         for buffer, own in zip(self.average.buffers(), self.net.buffers(), strict=True):
             buffer.copy_(own)
+
+    def _decay_now(self) -> float:
+        if self.averages_from:
+            return self.decay if self.averaged > self.averages_from else 0.0
+        return min(self.decay, (1 + self.averaged) / (10 + self.averaged))
 
     def publish(self, *, epoch: int, step: int, full: bool, final: bool) -> None:
         """Publish the weights, and with `full` all that resuming needs. Raises Diverged, FencedOut, OSError."""

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from modtrain.nets.dcgan import Discriminator, Generator, initialised, standing_statistics
+from modtrain.nets.dcgan import Discriminator, Generator, initialised
+from modtrain.nets.standing_statistics import standing_statistics
 
 
 def widths(net: nn.Module) -> list[int]:
@@ -79,7 +80,7 @@ def test_standing_statistics_are_those_of_the_weights_as_they_are() -> None:
     net = Generator(8, 4, 16)
     net.requires_grad_(False).eval()
     stale = net(torch.randn(256, 8))
-    standing_statistics(net, lambda: torch.randn(64, 8))
+    standing_statistics(net, lambda: (torch.randn(64, 8),))
     made, wanted = net.eval()(torch.randn(256, 8)), net.train()(torch.randn(256, 8))
     assert abs(float(made.std() / wanted.std()) - 1) < 0.05 < abs(float(stale.std() / wanted.std()) - 1)
     assert all(layer.momentum == 0.1 for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))

@@ -14,6 +14,7 @@ from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.nets_view import Nets
 
 SMALL: dict[str, dict[str, Any]] = {
+    "biggan": {"generator": {"width": 1, "shared_size": 4}, "discriminator": {"width": 1}, "batch_size": 8},
     "cyclegan": {"generator": {"width": 2, "blocks": 1}, "discriminator": {"width": 2}},
     "dcgan": {
         "generator": {"width": 4},

@@ -35,6 +35,7 @@ from tests.support.three import recipe_of_three
 
 APART = [["generator"], ["discriminator"]]
 SMALL: dict[str, dict[str, Any]] = {
+    "biggan": SIZES["biggan"],
     "cyclegan": SIZES["cyclegan"] | TINY_IMAGES,
     "dcgan": merged(SIZES["dcgan"], generator={"lambda_information": 1.0}),
     "latent-translation": merged(
@@ -95,8 +96,9 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
             while not worker.learners[0].trains:  # an earlier stage trains others
                 worker.position = worker.timeline.at_epoch(worker.position.epoch + 1)
                 worker._enter_stage()
-            for batch in itertools.islice(worker.stage.batches.epoch(0, seed=0), 3):
-                worker.train_on(batch)
+            with contextlib.closing(worker._draws(0)) as steps:
+                for batches in itertools.islice(steps, 3):
+                    worker.train_on(*batches)
             for peer, nets in worker.peers.nets().items():
                 if recipe.modules[peer].frozen_mode == "train":  # the statistics of the copy, which is never published
                     for name, statistic in nets[0].named_buffers():

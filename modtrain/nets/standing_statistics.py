@@ -1,0 +1,27 @@
+"""Statistics of batch normalisation for a trained generator, computed for the weights that it is used with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def standing_statistics(net: nn.Module, draw: Callable[[], tuple[Tensor, ...]], batches: int = 16) -> None:
+    """Set the statistics of batch normalisation to their means over some batches of inputs (Brock et al. 2019, B).
+
+    Those that were gathered in training are of other weights, and for a moving average of weights of none. Its vectors
+    of spectral normalisation, which are of other weights as well, make as many power iterations.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over all batches
+    net.train()
+    with torch.no_grad():
+        for _ in range(batches if layers else 0):
+            net(*draw())
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
