@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from modtrain.storage.filesystem import fault_of
 from modtrain.storage.folder_listing import data_files
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 MAX_BROKEN, FEW_BROKEN = 0.01, 3
@@ -122,23 +124,39 @@ def load_sources(
     none is left, or if more than three and more than 1 % are broken. `grey_range` as of `read_rgb`.
     """
     keep = len(sources) * channels * size**2 <= memory_bytes
-    good, broken, remarks = list[int](), list[str](), list[str]()
+    good = list[int]()
     pictures = torch.empty((len(sources) * keep, channels, size, size), dtype=torch.uint8)
+    for number, picture in decoded(sources, read, size, grey_range=grey_range):
+        if keep:
+            pictures[len(good)] = picture
+        good.append(number)
+    if keep:
+        return pictures[: len(good)], good
+    return Files([sources[number] for number in good], size, grey_range, read), good
+
+
+def decoded(
+    sources: Sequence[Any],
+    read: Callable[[Any, int, tuple[float, float] | None, Notify], T],
+    size: int,
+    *,
+    grey_range: tuple[float, float] | None = None,
+) -> Iterator[tuple[int, T]]:
+    """The number of each source that can be decoded, and what `read` makes of it, one after the other.
+
+    The others are left out by the rule of `load_sources`, which raises InputError at the end.
+    """
+    broken, remarks = list[str](), list[str]()
     for number, result in enumerate(_read_all(sources, read, size, grey_range, remarks.append)):
         if isinstance(result, InputError):
             log.warning("Skipped an image: %s", result)
             broken.append(str(result))
-            continue
-        if keep:
-            pictures[len(good)] = result
-        good.append(number)
+        else:
+            yield number, result
     if remarks:
         others = f" The same holds for {counted(len(remarks) - 1, 'other file')}." if len(remarks) > 1 else ""
         log.warning("%s%s", min(remarks), others)
     _refuse_many(broken, len(sources))
-    if keep:
-        return pictures[: len(good)], good
-    return Files([sources[number] for number in good], size, grey_range, read), good
 
 
 def in_memory(pictures: Pictures) -> Tensor:
@@ -159,9 +177,13 @@ def _refuse_many(broken: list[str], count: int) -> None:
 
 
 def _read_all(
-    sources: Sequence[Any], read: Decode, size: int, grey_range: tuple[float, float] | None, notify: Notify
-) -> Iterator[Tensor | InputError]:
-    def one(source: Any) -> Tensor | InputError:
+    sources: Sequence[Any],
+    read: Callable[[Any, int, tuple[float, float] | None, Notify], T],
+    size: int,
+    grey_range: tuple[float, float] | None,
+    notify: Notify,
+) -> Iterator[T | InputError]:
+    def one(source: Any) -> T | InputError:
         try:
             return read(source, size, grey_range, notify)
         except InputError as error:

@@ -28,7 +28,7 @@ def build_fixed(seed: int, recipe: Recipe, params: Any, name: str, weights: Init
         seed_all(derived_seed(seed, name))
         net = build_network(name, module, params)
     if weights:
-        initialise([net], name, weights, recipe.formats.values())
+        initialise([net], name, weights, recipe.formats.values(), is_part=True)
     elif fixed_reference(name, module, params) is not None:
         raise InputError(f"The run names no weights of {name}; restore the recipe as it was when the run was created.")
     return net

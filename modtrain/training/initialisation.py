@@ -18,13 +18,23 @@ from modtrain.training import serialization
 from modtrain.training.random_state import kept_random_state
 
 
-def initialise(nets: Iterable[nn.Module], module: str, weights: InitialWeights, formats: Iterable[Format]) -> None:
+def initialise(
+    nets: Iterable[nn.Module],
+    module: str,
+    weights: InitialWeights,
+    formats: Iterable[Format],
+    *,
+    is_part: bool = False,
+) -> None:
     """Copy the weights of a file, which has the names of the networks or those of a format, into networks of a module.
 
-    InputError where the file is gone, another one, or does not fit the networks; StorageError where it is unreadable.
+    `is_part`: a network may be a part of that of the file, such as its first layers. InputError where the file is gone,
+    another one, or does not fit the networks; StorageError where it is unreadable.
     """
     tensors = serialization.read_tensors(Path(weights.path), weights.read())
     for net in nets:
+        if is_part:
+            tensors = {name: value for name, value in tensors.items() if name in net.state_dict()} or tensors
         net.load_state_dict(_state(net, module, tensors, formats, weights.path))
 
 
@@ -49,4 +59,5 @@ def check_initial_weights(spec: RunSpec, recipe: Recipe) -> None:
     for module, weights in (spec.init | spec.fixed).items():
         with kept_random_state():
             net = build_network(module, recipe.modules[module], params)
-        initialise([net], module, weights, recipe.formats.values())
+        is_fixed = recipe.modules[module].is_fixed
+        initialise([net], module, weights, recipe.formats.values(), is_part=is_fixed)

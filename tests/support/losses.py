@@ -35,6 +35,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "discriminator": {"width": 2},
         "recogniser": {"width": 2, "classes": 3},
     },
+    "srgan": {
+        "generator": {"width": 2, "blocks": 1},
+        "discriminator": {"width": 2},
+        "crop_size": 16,
+        "crops": 8,
+        "batch_size": 4,
+        "built_in": "photographs",
+    },
 }
 """By recipe, parameters that make its networks small."""
 TINY_IMAGES = {"load_size": 24, "crop_size": 24, "batch_size": 2}

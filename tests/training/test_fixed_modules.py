@@ -38,9 +38,9 @@ Plan = Callable[..., RunPlan]
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A file for the features: twos."""
+    """A file for the features: twos, and the weights of a later layer, which the module leaves out."""
     path = tmp_path / "features.pth"
-    torch.save({"weight": torch.full((2, 4), 2.0), "bias": torch.zeros(2)}, path)
+    torch.save({"weight": torch.full((2, 4), 2.0), "bias": torch.zeros(2), "later.weight": torch.ones(9, 2)}, path)
     return path
 
 

@@ -48,6 +48,15 @@ def photographs() -> tuple[Image.Image, ...]:
     return tuple(_read(folder / name) for name in PHOTOGRAPHS)
 
 
+def colour_photographs(*, testing: bool) -> list[Image.Image]:
+    """The training or the testing part of each photograph that is in colour, in its own size."""
+    pictures = [picture for name, picture in zip(PHOTOGRAPHS, photographs(), strict=True) if name not in TINTS]
+    spans = (_part(picture.width, testing) for picture in pictures)
+    return [
+        picture.crop((first, 0, last, picture.height)) for picture, (first, last) in zip(pictures, spans, strict=True)
+    ]
+
+
 def draw_crops(count: int, *, rng: np.random.Generator, testing: bool) -> list[Crop]:
     """Random crops from the photographs' training or testing part."""
     which = rng.integers(len(PHOTOGRAPHS), size=count)
@@ -81,8 +90,13 @@ def _read(path: Path) -> Image.Image:
 def _crop(index: int, place: NDArray[np.float64], testing: bool) -> Crop:
     """`place` holds four uniform numbers: side, left, top, mirrored."""
     width, height = photographs()[index].size
-    line = round(width * TRAIN_SHARE)
-    first, last = (line, width) if testing else (0, line)
+    first, last = _part(width, testing)
     side = round(MIN_CROP + (min(last - first, height) - MIN_CROP) * place[0])
     left = first + round((last - first - side) * place[1])
     return Crop(index, left, round((height - side) * place[2]), side, bool(place[3] < 0.5))
+
+
+def _part(width: int, testing: bool) -> tuple[int, int]:
+    """The first column of a part of a photograph, and the one after its last."""
+    line = round(width * TRAIN_SHARE)
+    return (line, width) if testing else (0, line)

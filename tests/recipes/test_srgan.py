@@ -1,0 +1,217 @@
+"""SRGAN: what each loss is and trains, the stages, evaluation beside bicubic interpolation, and small runs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from modtrain.data.super_resolution import SuperResolutionTest
+from modtrain.errors import InputError, Preempted
+from modtrain.recipes import srgan
+from modtrain.recipes.srgan import recipe
+from modtrain.storage.run import Run
+from modtrain.training.inference.model import load
+from modtrain.training.worker_process import work
+from tests.support.losses import SMALL as SIZES
+from tests.support.losses import Losses
+from tests.support.runs import finish, make_run, weights_of
+
+SMALL = SIZES["srgan"]
+losses = Losses(recipe)
+params_of, built, nets_of, loss_of = losses.params_of, losses.built, losses.nets_of, losses.loss_of
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {"lr": torch.rand(2, 3, 4, 4) * 2 - 1, "hr": torch.rand(2, 3, 16, 16) * 2 - 1}
+
+
+class Constant(nn.Module):
+    """Makes large images of one value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.value.expand(len(images), 3, 16, 16)
+
+
+class Brightness(nn.Module):
+    """As a discriminator, and times 2 as features."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factor * images.mean((1, 2, 3))
+
+
+def test_the_losses_have_the_values_of_the_papers_equations() -> None:
+    """The generator makes 0.5, the truth is -0.25."""
+    params = params_of(SMALL, generator={"lambda_pixel": 3, "lambda_content": 0.7, "lambda_adversarial": 0.1})
+    nets = nets_of(params, {"generator": Constant(0.5), "discriminator": Brightness(), "features": Brightness(2.0)})
+    constant = {"lr": torch.zeros(2, 3, 4, 4), "hr": torch.full((2, 3, 16, 16), -0.25)}
+    made = loss_of("generator", nets, constant, params)
+    assert made["pixel"] == pytest.approx(0.75**2)
+    assert made["content"] == pytest.approx(1.5**2)
+    assert made["adversarial"] == pytest.approx(math.log(1 + math.exp(-0.5)))
+    weighted = 3 * made["pixel"] + 0.7 * made["content"] + 0.1 * made["adversarial"]
+    assert made["loss"] == pytest.approx(weighted)
+    judged = loss_of("discriminator", nets, constant, params)
+    assert judged["loss"] == pytest.approx((math.log(1 + math.exp(0.25)) + math.log(1 + math.exp(0.5))) / 2)
+    assert (judged["real_score"], judged["fake_score"], judged["accuracy"]) == (-0.25, 0.5, 0.0)
+
+
+STAGES = {"mse": srgan.pixels_alone, "gan": srgan.with_rate_of_gan}
+
+
+@pytest.mark.parametrize(("module", "stage"), [("generator", "mse"), ("generator", "gan"), ("discriminator", "gan")])
+def test_a_loss_has_gradients_for_its_own_module_and_for_no_other(
+    module: str, stage: str, batch: dict[str, Tensor]
+) -> None:
+    params = STAGES[stage](params_of(SMALL, generator={"norm": "batch", "skip": "none"}))
+    live = built(params)
+    nets = nets_of(params, live)
+    nets.enter(module)
+    for name, net in live.items():
+        net.requires_grad_(name == module)
+    loss = recipe.modules[module].loss
+    assert loss is not None
+    loss(nets, batch, params)["loss"].backward()
+    for name, net in live.items():
+        trained = [weight.grad is not None and bool(weight.grad.any()) for weight in net.parameters()]
+        assert all(trained) if name == module else not any(trained)
+
+
+def test_the_distance_of_the_features_alone_moves_the_generator(batch: dict[str, Tensor]) -> None:
+    """A widely used implementation trains without its gradient."""
+    params = params_of(SMALL, generator={"lambda_adversarial": 0, "skip": "none"})
+    live = built(params)
+    live["features"].requires_grad_(False)
+    nets = nets_of(params, live)
+    nets.enter("generator")
+    made = srgan.generator_loss(nets, batch, params)
+    assert list(made) == ["loss", "content"]
+    made["loss"].backward()
+    assert all(bool(weight.grad.any()) for weight in live["generator"].parameters() if weight.grad is not None)
+    assert float(sum(weight.grad.norm() for weight in live["generator"].parameters())) > 1e-3  # type: ignore[misc]
+
+
+def test_the_pixels_alone_count_in_the_first_stage_and_the_discriminator_rests() -> None:
+    def planned(**more: Any) -> list[tuple[str, Any, list[str]]]:
+        params = params_of(SMALL, **more)
+        weights = ("lambda_pixel", "lambda_content", "lambda_adversarial", "lr")
+        return [
+            (each.name, each.trains, [getattr(each.params(params).generator, name) for name in weights])
+            for each in srgan.stages(params)
+        ]
+
+    rates = {"generator": {"lr": 0.5, "gan_lr": 0.25}}
+    mse, gan = [1.0, 0.0, 0.0, 0.5], [0.0, 1.0, 1e-3, 0.25]
+    assert planned(**rates) == [("mse", ("generator",), mse), ("gan", None, gan)]
+    assert planned(pretraining=0, **rates) == [("gan", None, gan)]
+    assert planned(pretraining=1, **rates) == [("mse", None, mse)]
+    alone, without = params_of(SMALL, pretraining=1), params_of(SMALL, generator={"lambda_adversarial": 0})
+    assert [srgan.discriminator_schedule(0.9, each) for each in (alone, without)] == [0, 0]
+
+
+def test_the_rates_fall_in_the_last_part_of_each_stage() -> None:
+    params = params_of(SMALL, pretraining=0.6, decay_from=0.5)
+    mse, gan = (stage(params) for stage in STAGES.values())
+    assert [round(srgan.generator_schedule(at, mse), 3) for at in (0, 0.3, 0.45, 0.6, 0.61)] == [1, 1, 0.5, 0.02, 0.02]
+    at_gan = [round(srgan.generator_schedule(at, gan), 3) for at in (0.6, 0.8, 0.9, 0.999)]
+    assert at_gan == [1, 1, 0.5, 0.02]
+    assert srgan.discriminator_schedule(0.9, gan) == pytest.approx(0.5)
+    constant = params_of(SMALL, decay_from=1.0)
+    assert srgan.generator_schedule(0.65, srgan.pixels_alone(constant)) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"scale": 5}, "scale = 5 is not allowed; it is 3, or a power of two from 2 on"),
+        ({"scale": 3, "crop_size": 64}, "crop_size = 64 is no multiple of 16 and of the scale"),
+        ({"crop_size": 40}, "crop_size = 40 is no multiple of 16 and of the scale"),
+        (
+            {"features": "vgg19"},
+            "There is no feature network 'vgg19'; there are orchard, efficientnet-lite0, vgg19:PATH.",
+        ),
+        ({"features": "orchrad"}, "Did you mean 'orchard'?"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises((InputError, ValueError), match="(?s).*" + sentence.replace(".", r"\.").replace("?", r"\?")):
+        params_of(SMALL, **values)
+
+
+def some_images() -> SuperResolutionTest:
+    torch.manual_seed(2)
+    sizes = [(24, 32), (40, 20)]
+    pixels = tuple(torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8) for size in sizes)
+    return SuperResolutionTest(pixels=pixels, small=tuple(image[..., ::4, ::4] for image in pixels))
+
+
+def test_every_metric_is_beside_that_of_bicubic_interpolation_and_equals_it_before_training() -> None:
+    params = params_of(SMALL)
+    nets = nets_of(params, built(params))
+    nets.enter(None)
+    result = srgan.evaluate(nets, some_images(), params)
+    own = ["psnr", "ssim", "psnr_y", "ssim_y", "perceptual_orchard", "swd"]
+    assert list(result.metrics) == [name for each in own for name in (each, f"bicubic_{each}")]
+    assert all(result.metrics[name] == result.metrics[f"bicubic_{name}"] for name in own)
+    assert result.grid is not None
+    assert result.grid.shape[0] == 4 * (5 * 20 + 2) - 2, (
+        "four rows of the middle of each image, which is 20 pixels high"
+    )
+    with pytest.raises(InputError, match="add test or val"):
+        srgan.evaluate(nets, None, params)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_in(tmp_path_factory.mktemp("trained") / "run")
+    finish(run, *recipe.trained)
+    return run
+
+
+def run_in(path: Path) -> Run:
+    """Two batches in each stage, on one worker."""
+    return make_run(path, "srgan", [recipe.trained], params=SMALL | {"pretraining": 0.5, "tile": 16}, epochs=2)
+
+
+def test_the_discriminator_begins_when_the_first_stage_is_over(trained: Run) -> None:
+    steps = {name: [each.step for each in trained.store(name).history()] for name in recipe.trained}
+    assert steps == {"generator": [0, 2, 4], "discriminator": [0, 4]}
+
+
+def test_a_run_whose_worker_ends_after_each_batch_is_bit_identical(trained: Run, tmp_path: Path) -> None:
+    run, steps = run_in(tmp_path / "run"), []
+    while not run.is_finished(run.modules):
+        with contextlib.suppress(Preempted):
+            work(run, run.modules, threads=1, leave_after_s=0.01)
+        steps.append(run.read_report("generator").step)
+    assert steps == [1, 2, 3, 4]
+    assert weights_of(run) == weights_of(trained)
+
+
+def test_an_image_of_any_size_is_enlarged_in_tiles_of_which_nothing_is_seen(trained: Run, tmp_path: Path) -> None:
+    model = load(trained)
+    images = torch.rand(1, 3, 50, 33) * 2 - 1
+    made = model.apply(images)
+    assert isinstance(made, Tensor)
+    with torch.no_grad():
+        torch.testing.assert_close(made, model.networks["generator"](images).clamp(-1, 1), rtol=0, atol=1e-5)
+    Image.new("RGB", (7, 5), (90, 90, 90)).save(tmp_path / "small.png")
+    enlarged = model.apply(tmp_path / "small.png")
+    assert isinstance(enlarged, Image.Image)
+    assert enlarged.size == (28, 20)
