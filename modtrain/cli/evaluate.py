@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOptio
 from modtrain.cli.output import echo
 from modtrain.cli.progress import Progress, show_progress
 from modtrain.cli.score import show_scores
-from modtrain.errors import counted
+from modtrain.errors import InputError, counted
 
 SAMPLES = 10_000
 
@@ -34,6 +34,19 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=8, help=f"Number of samples for --metric.  [{SAMPLES}]")
     ] = None,
+    truncation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T,...",
+            help="Truncate the noise of the samples; of several values, as in 0.3,0.5,1,none, the curve is measured.",
+        ),
+    ] = None,
+    truncate: Annotated[
+        str, typer.Option(metavar="HOW", help="resample: draw values beyond T again; scale: multiply all by T.")
+    ] = "resample",
+    reference: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="Compare samples with images of: test or train.  [test]")
+    ] = None,
     best: BestOption = False,
     device: UseDeviceOption = "auto",
     trust_recipe: TrustOption = False,
@@ -42,10 +55,13 @@ def evaluate(
     """Compute metrics and a sample grid of the newest checkpoints.
 
     Uses the newest full version of each module, or with --best the best one, its moving average where the recipe keeps
-    one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of --metric.
+    one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of samples:
+    --metric, --samples, --truncation or --reference compares samples with real images.
     """
-    if metric or samples is not None:
-        _score_samples(run, metric or [], samples or SAMPLES, best, device, trust_recipe, as_json)
+    if metric or samples is not None or truncation is not None or reference is not None:
+        noise = {"truncations": _truncations(truncation), "truncate": truncate}
+        compared = {"samples": samples or SAMPLES, "reference": reference or "test", **noise}
+        _score_samples(run, metric or [], compared, best, device, trust_recipe, as_json)
         return
     from modtrain.storage.run import Run
     from modtrain.training.evaluation import evaluate as evaluate_run
@@ -65,8 +81,28 @@ def evaluate(
         out.print(f"\nGrid: {terminal.short(Path(evaluation['grid']))}", soft_wrap=True)
 
 
+def _truncations(values: str | None) -> list[float | None]:
+    """Those of `0.3,0.5,none`; none is noise as it was drawn. InputError for anything else."""
+    found: list[float | None] = []
+    for value in (values or "none").split(","):
+        try:
+            found.append(None if value.strip() == "none" else float(value))
+        except ValueError:
+            raise InputError(
+                f"--truncation {values}: {value.strip() or 'an empty value'} is no number; give thresholds above 0, "
+                "as in 0.3,0.5,1, or none."
+            ) from None
+    return found
+
+
 def _score_samples(
-    run: Path, metrics: list[str], count: int, best: bool, device: str, trust_recipe: bool, as_json: bool
+    run: Path,
+    metrics: list[str],
+    compared: dict[str, Any],
+    best: bool,
+    device: str,
+    trust_recipe: bool,
+    as_json: bool,
 ) -> None:
     from modtrain.storage.run import Run
     from modtrain.training.inference.model import load
@@ -74,7 +110,7 @@ def _score_samples(
 
     model = load(Run.open(run, trusted=trust_recipe), best=best, device=device)
     with Progress() as progress:
-        scored = score_samples(model, metrics, samples=count, progress=progress)
+        scored = score_samples(model, metrics, **compared, progress=progress)
     show_scores(scored, as_json=as_json)
 
 

@@ -16,10 +16,7 @@ from modtrain.cli.progress import Progress
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = (
-    "images: the images against the reference; reals: real images, one half of the reference against the other, or "
-    "all of it where no two sets are compared."
-)
+REALS = "reals: real images, one half of the reference against the other, or all of it where no two sets are compared."
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,22 +74,31 @@ def show_scores(scored: dict[str, Any], *, as_json: bool) -> None:
         out.print(f"{name}: resized to {resize}", soft_wrap=True, style="dim")
     out.print("")
     out.print(_scores_table(scored))
-    for line in ("", COLUMNS, *scored["notes"]):
-        out.print(terminal.Text(line, "dim" if line == COLUMNS else "yellow"), soft_wrap=True)
+    made = "images: the images" if "metrics" in scored else "at T: samples of noise truncated at T, or none,"
+    columns = f"{made} against the reference; {REALS}"
+    for line in ("", columns, *scored["notes"]):
+        out.print(terminal.Text(line, "dim" if line == columns else "yellow"), soft_wrap=True)
 
 
 def _scores_table(scored: dict[str, Any]) -> Table:
-    """One row for each metric: its value, that of real images, and which is better."""
+    """One row for each metric: its value, or one for each truncation, that of real images, and which is better."""
     from modtrain.cli import terminal
 
+    columns = {"images": scored["metrics"]} if "metrics" in scored else _curve(scored["curve"])
     table = terminal.table(
         "metric",
-        terminal.Column("images", justify="right"),
-        terminal.Column("reals", justify="right"),
+        *(terminal.Column(title, justify="right") for title in (*columns, "reals")),
         terminal.Column("better", style="dim"),
     )
-    for name, value in scored["metrics"].items():
-        real = scored["reals"].get(name)
+    for name in next(iter(columns.values())):
+        values = [metrics.get(name) for metrics in (*columns.values(), scored["reals"])]
         better = "lower" if name in scored["lower_is_better"] else "higher"
-        table.add_row(name, f"{value:.4g}", "" if real is None else f"{real:.4g}", better)
+        table.add_row(name, *("" if value is None else f"{value:.4g}" for value in values), better)
     return table
+
+
+def _curve(points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """The metrics at each truncation, by the title of their column."""
+    return {
+        "none" if point["truncation"] is None else f"at {point['truncation']:g}": point["metrics"] for point in points
+    }

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,8 +25,8 @@ from modtrain.errors import counted, shortened
 Labels = NDArray[np.int64]
 Labelled = tuple[Pictures, Labels | None]
 LoadTest = Callable[[], "LabelledTest"]
-Loaded = tuple[Labelled, "LabelledTest", LoadTest | None, tuple[str, ...]]
-"""Training pictures, test images, how to load those for validation, and the names of the classes."""
+Loaded = tuple[Labelled, "LabelledTest", LoadTest | None, LoadTest, tuple[str, ...]]
+"""Training pictures, test images, how to load those for validation and for training so, and the classes' names."""
 
 MOST_TESTED = 10_000
 """Test images at most; of more, every n-th one is taken."""
@@ -42,7 +43,7 @@ class LabelledTest:
     labels: Tensor | None
     """int64 (M,); None without labels."""
     split: str
-    """Where they are from: "test", "val", or "train" where there are no others."""
+    """Where they are from: "test", "val" or "train"."""
     classes: tuple[str, ...] = ()
     """Names, in the order of the labels; empty without labels."""
 
@@ -58,6 +59,8 @@ class LabelledData(Data):
 
     classes: tuple[str, ...]
     """Names, in the order of the labels; empty without labels."""
+    train_images: LoadTest
+    """Loads the training images, neither cropped nor mirrored, in the form of `test`."""
 
 
 def labelled(
@@ -78,10 +81,10 @@ def labelled(
     """
     check_sizes(load_size, crop_size, batch_size)
     if dataroot is None:
-        train, test, valid, classes = _orchard(load_size, crop_size)
+        train, test, valid, train_images, classes = _orchard(load_size, crop_size)
     else:
         splits = labelled_splits(dataroot) if needs_labels else image_splits(dataroot)
-        train, test, valid, classes = _folders(splits, load_size, crop_size, grey_range)
+        train, test, valid, train_images, classes = _folders(splits, load_size, crop_size, grey_range)
     name = "orchard" if dataroot is None else str(dataroot)
     return LabelledData(
         train=labelled_batches(*train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip),
@@ -89,6 +92,7 @@ def labelled(
         valid=valid,
         description=f"{name} {crop_size}x{crop_size}: {_counts(train, test, classes)}",
         classes=classes,
+        train_images=train_images,
     )
 
 
@@ -113,13 +117,13 @@ def labelled_batches(
 
 
 def _orchard(load_size: int, crop_size: int) -> Loaded:
-    train, test = orchard(load_size, "train"), orchard(crop_size, "test")
-    return (
-        (train.images, train.labels.numpy()),
-        LabelledTest(pixels=test.images, labels=test.labels, split="test", classes=CLASSES),
-        None,
-        CLASSES,
-    )
+    train, test = orchard(load_size, "train"), functools.partial(_fruits, crop_size)
+    return (train.images, train.labels.numpy()), test("test"), None, functools.partial(test, "train"), CLASSES
+
+
+def _fruits(size: int, split: Literal["train", "test"]) -> LabelledTest:
+    fruits = orchard(size, split)
+    return LabelledTest(pixels=fruits.images, labels=fruits.labels, split=split, classes=CLASSES)
 
 
 def _folders(splits: Splits, load_size: int, crop_size: int, grey_range: tuple[float, float] | None) -> Loaded:
@@ -127,7 +131,8 @@ def _folders(splits: Splits, load_size: int, crop_size: int, grey_range: tuple[f
     test = functools.partial(_test, splits, numbers, crop_size, grey_range)
     valid = functools.partial(test, "val") if {"test", "val"} <= splits.keys() else None
     held_out = next(name for name in ("test", "val", "train") if name in splits)
-    return _load(splits["train"], numbers, load_size, grey_range), test(held_out), valid, tuple(numbers)
+    train = _load(splits["train"], numbers, load_size, grey_range)
+    return train, test(held_out), valid, functools.partial(test, "train"), tuple(numbers)
 
 
 def _load(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from modtrain.data.cache import cached
+from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.images import Pictures
 from modtrain.errors import InputError, did_you_mean
 from modtrain.metrics import efficientnet, inception, orchard
@@ -39,6 +40,8 @@ class Extractor:
     digest: str
     """What the features depend on beside the images: the weights."""
     images_at_once: int
+    classes: tuple[str, ...] = ()
+    """The names of the classes of its logits, where images of known classes are judged by them."""
     device: str = "cpu"
 
     def extract(self, images: Pictures, progress: Progress = lambda done: None) -> Features:
@@ -104,7 +107,14 @@ def content_digest(images: Pictures) -> str:
 
 def _orchard(_: str) -> Extractor:
     network, digest = orchard.trained_judge()
-    return Extractor(name="orchard", network=network, resize=orchard.RESIZE, digest=digest, images_at_once=250)
+    return Extractor(
+        name="orchard",
+        network=network,
+        resize=orchard.RESIZE,
+        digest=digest,
+        images_at_once=250,
+        classes=CLASSES,
+    )
 
 
 def _efficientnet(_: str) -> Extractor:

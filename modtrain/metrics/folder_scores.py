@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from modtrain.metrics.class_conditional import Classes
 from modtrain.metrics.features import Extractor, extractor
-from modtrain.metrics.image_folders import common_size, image_files, load_images
+from modtrain.metrics.image_folders import common_classes, common_size, image_files, load_images
 from modtrain.metrics.scores import Progress, metric_name, requested_extractor, score
 
 EXTRACTOR = "orchard"
@@ -32,18 +33,22 @@ def score_folders(
     """Compare the images of a folder with those of another one, which are real.
 
     `extractors` are names as of `features.extractor`, by default those that `metrics` name, else `orchard`. All images
-    must be squares of one size, or are resized to `size`. Returns metrics by name and what they are of: path, count and
-    size of both sets, the resize of each extractor, `reals`, the same metrics of real images, and `notes`, sentences on
-    what to beware of. Raises InputError.
+    must be squares of one size, or are resized to `size`. Where both folders have the same subfolders, with all images
+    in them, these are their classes. Returns metrics by name and what they are of: path, count and size of both sets,
+    the resize of each extractor, `reals`, the same metrics of real images, and `notes`, sentences on what to beware of.
+    Raises InputError.
     """
     networks = extractors_of(metrics, extractors, device=device)
-    files = [image_files(folder) for folder in (images, reference)]
-    edge = size or common_size(files)
-    made, real = (
-        load_images(found, edge, functools.partial(progress, f"reading {folder}"))
-        for folder, found in zip((images, reference), files, strict=True)
+    folders = (images, reference)
+    files = [image_files(folder) for folder in folders]
+    edge, names = size or common_size(files), common_classes(folders, files)
+    (made, of_made), (real, of_real) = (
+        load_images(folder, found, edge, functools.partial(progress, f"reading {folder}"), classes=names)
+        for folder, found in zip(folders, files, strict=True)
     )
-    scores = score(made, real, networks, metrics=[metric_name(each) for each in metrics], progress=progress)
+    classes = Classes(names=names, images=of_made, reference=of_real) if names else None
+    wanted = [metric_name(each) for each in metrics]
+    scores = score(made, real, networks, metrics=wanted, classes=classes, progress=progress)
     if EXTRACTOR in scores.extractors:
         scores.notes.insert(0, FRUITS_ONLY)
     return {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -45,10 +46,25 @@ def common_size(sets: Iterable[Paths]) -> int:
     )
 
 
-def load_images(files: Paths, size: int, progress: Callable[[int, int], object]) -> Pictures:
-    """The square in the middle of each image, resized (bicubic) if it has another size. Raises InputError.
+def common_classes(folders: Sequence[Path], sets: Sequence[Paths]) -> tuple[str, ...]:
+    """The names of the subfolders where all folders have the same, at least two, with all images in them; else none."""
+    first, *others = ({_subfolder(folder, file) for file in files} for folder, files in zip(folders, sets, strict=True))
+    is_labelled = len(first) > 1 and "" not in first and all(each == first for each in others)
+    return tuple(sorted(first)) if is_labelled else ()
 
-    Those that cannot be read are left out by the rule of `load_sources`.
+
+def _subfolder(folder: Path, file: Path) -> str:
+    *above, _ = file.relative_to(folder).parts
+    return above[0] if above else ""
+
+
+def load_images(
+    folder: Path, files: Paths, size: int, progress: Callable[[int, int], object], *, classes: Sequence[str] = ()
+) -> tuple[Pictures, Tensor]:
+    """The square in the middle of each image, resized (bicubic) if it has another size, and the numbers of its class.
+
+    The class, int64 (N,), is that of `classes` which names the subfolder, else -1. Images that cannot be read are left
+    out by the rule of `load_sources`. Raises InputError.
     """
     done = itertools.count(1)
 
@@ -58,8 +74,10 @@ def load_images(files: Paths, size: int, progress: Callable[[int, int], object])
         finally:
             progress(next(done), len(files))
 
-    pictures, _ = load_sources(files, read, size)
-    return replace(pictures, read=decode_square) if isinstance(pictures, Files) else pictures
+    pictures, kept = load_sources(files, read, size)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = torch.tensor([numbers.get(_subfolder(folder, files[each]), -1) for each in kept])
+    return replace(pictures, read=decode_square) if isinstance(pictures, Files) else pictures, labels
 
 
 def _size(file: Path) -> tuple[int, int] | None:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modtrain.data.images import MEMORY_BYTES, Pictures
-from modtrain.errors import InputError, did_you_mean, one_of
+from modtrain.errors import InputError, did_you_mean, one_of, shortened
+from modtrain.metrics.class_conditional import (
+    LEAST_OF_CLASS,
+    Classes,
+    halves_by_class,
+    intra_class_frechet_distance,
+)
 from modtrain.metrics.distribution import class_score, frechet_distance, kernel_distance, precision_and_recall
 from modtrain.metrics.features import Extractor, Features
-from modtrain.metrics.identification import coverage
+from modtrain.metrics.identification import accuracy, coverage
 from modtrain.metrics.ms_ssim import ms_ssim_of_pairs
 from modtrain.metrics.sliced_wasserstein import MOST_IMAGES, sliced_wasserstein_distances
 
 FEATURE_SCORES = ("fid", "kid", "precision", "recall", "class_score", "coverage")
 """Followed by the name of an extractor, as in `fid_orchard`."""
+INTRA_FID, LABEL_ACCURACY = CLASS_SCORES = ("intra_fid", "label_accuracy")
+"""The same, of images of known classes."""
 PIXEL_SCORES = ("swd", "ms_ssim")
-LOWER_IS_BETTER = ("fid", "kid", "swd", "ms_ssim")
+LOWER_IS_BETTER = ("fid", "kid", "intra_fid", "swd", "ms_ssim")
 LEAST_IMAGES = 8
+CLASSES_NAMED = 4
+"""Number of classes that a message names."""
 FEW_IMAGES = 2048
 """Fewer images than these, or than twice the features, are too few for FID: its bias is no longer small."""
 MOST_IN_PAIRS = 2000
@@ -32,6 +41,8 @@ MOST_IN_PAIRS = 2000
 
 Progress = Callable[[str, int, int], object]
 """Takes what is done, how much of it, and of how much; 0 where it has no parts."""
+Measure = Callable[..., dict[str, float]]
+"""Metrics by name of two sets; a second one, of the same arguments, makes those of real images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,39 +81,47 @@ def score(
     extractors: Sequence[Extractor],
     *,
     metrics: Collection[str] = (),
+    classes: Classes | None = None,
+    with_reals: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Scores:
     """Compare a set of images with real ones of the same size, uint8 (3, size, size) of at least 16 pixels.
 
-    Both sets have at least 8 images. `metrics` are names such as `fid_orchard` or `swd`; all that there are without it.
-    Features of the reference are kept in the cache of the node. Raises InputError.
+    Both sets have at least 8 images. `metrics` are names such as `fid_orchard` or `swd`; all that there are without it,
+    with `classes` also those by class. Features of the reference are kept in the cache of the node. `with_reals` is
+    False where the same metrics of real images are known. Raises InputError.
     """
     if min(len(images), len(reference)) < LEAST_IMAGES:
         raise InputError(
             f"A comparison needs at least {LEAST_IMAGES} images on both sides; there are {len(images)} and, as the "
             f"reference, {len(reference)}."
         )
-    _check_names(metrics, extractors)
+    kinds = {each.name: (*FEATURE_SCORES, *_class_scores(each, classes)) for each in extractors}
+    _check_names(metrics, kinds, classes)
     found, reals, seconds, notes = dict[str, float](), dict[str, float](), dict[str, float](), list[str]()
 
-    def measure(what: str, compare: Callable[[], tuple[dict[str, float], dict[str, float]]]) -> None:
+    def measure(what: str, compare: Measure, compare_reals: Measure, *given: Any) -> None:
         progress(what, 0, 0)
         with _timed(what, seconds):
-            values = compare()
-        found.update(values[0])
-        reals.update(values[1])
+            found.update(compare(*given))
+            reals.update(compare_reals(*given) if with_reals else {})
 
     for each in extractors:
-        wanted = [kind for kind in FEATURE_SCORES if not metrics or f"{kind}_{each.name}" in metrics]
+        wanted = [kind for kind in kinds[each.name] if not metrics or f"{kind}_{each.name}" in metrics]
+        of_sets = [kind for kind in wanted if kind in FEATURE_SCORES]
         if wanted:
             with _timed(f"features by {each.name}", seconds):
                 sets = _features(each, images, reference, progress)
-            measure(f"scores by {each.name}", functools.partial(_feature_scores, *sets, each.name, wanted))
+            measure(f"scores by {each.name}", feature_scores, _of_real_features, *sets, each.name, of_sets)
             if "fid" in wanted:
-                notes += _too_few(each.name, *sets)
-    for kind, compare in {"swd": _swd, "ms_ssim": _ms_ssim}.items():
+                notes += _too_few(f"fid_{each.name}", f"kid_{each.name}", min(map(len, sets)), sets[1])
+        if classes and (by_class := [kind for kind in wanted if kind in CLASS_SCORES]):
+            measure(f"classes by {each.name}", _by_class, _reals_by_class, *sets, classes, each, by_class)
+            if INTRA_FID in by_class:
+                notes += _too_few(f"intra_fid_{each.name}", None, classes.smallest[1], sets[1])
+    for kind, compare in {"swd": (_swd, _real_swd), "ms_ssim": (_ms_ssim, _real_ms_ssim)}.items():
         if not metrics or kind in metrics:
-            measure(kind, functools.partial(compare, images, reference))
+            measure(kind, *compare, images, reference)
     return Scores(
         metrics=found,
         reals=reals,
@@ -136,10 +155,11 @@ def requested_extractor(metric: str) -> str | None:
     """The extractor of `fid_orchard`, or of `fid_inception:PATH`; None of a metric of pixels. Raises InputError."""
     if metric in PIXEL_SCORES:
         return None
-    for kind in FEATURE_SCORES:
+    kinds = (*FEATURE_SCORES, *CLASS_SCORES)
+    for kind in kinds:
         if metric.startswith(f"{kind}_"):
             return metric.removeprefix(f"{kind}_")
-    known = [*(f"{kind}_orchard" for kind in FEATURE_SCORES), *PIXEL_SCORES]
+    known = [*(f"{kind}_orchard" for kind in kinds), *PIXEL_SCORES]
     raise InputError(
         f"There is no metric {metric!r}; there are {', '.join(known)}, and the same with another extractor, such as "
         f"fid_efficientnet-lite0.{did_you_mean(metric, known)}"
@@ -165,14 +185,16 @@ def _features(
     return made, real
 
 
-def _too_few(name: str, made: Features, real: Features) -> list[str]:
-    """A sentence where FID by these features is of too few images."""
-    count, needed = min(len(made), len(real)), max(FEW_IMAGES, 2 * real.features.shape[1])
+def _too_few(metric: str, unbiased: str | None, count: int, real: Features) -> list[str]:
+    """A sentence where a Fréchet distance by these features is of too few images."""
+    needed = max(FEW_IMAGES, 2 * real.features.shape[1])
     if count >= needed:
         return []
+    what = f"{count} images" if unbiased else f"{count} images of a class"
+    other = f"; {unbiased} has no such bias" if unbiased else ""
     return [
-        f"fid_{name} is of {count} images, fewer than {needed}: it reads too high, and compares only with one of "
-        f"as many images; kid_{name} has no such bias."
+        f"{metric} is of {what}, fewer than {needed}: it reads too high, and compares only with one of as many "
+        f"images{other}."
     ]
 
 
@@ -183,20 +205,43 @@ def _timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[what] = time.monotonic() - started_at
 
 
-def _feature_scores(
-    made: Features, real: Features, name: str, wanted: Sequence[str]
-) -> tuple[dict[str, float], dict[str, float]]:
+def _of_real_features(made: Features, real: Features, name: str, wanted: Sequence[str]) -> dict[str, float]:
     first, second = (real.part(half) for half in _halves(len(real)))
     whole = [kind for kind in ("class_score", "coverage") if kind in wanted]
-    reals = feature_scores(first, second, name, wanted) | feature_scores(real, real, name, whole)
-    return feature_scores(made, real, name, wanted), reals
+    return feature_scores(first, second, name, wanted) | feature_scores(real, real, name, whole)
 
 
-def _swd(images: Pictures, reference: Pictures) -> tuple[dict[str, float], dict[str, float]]:
+def _by_class(
+    made: Features, real: Features, classes: Classes, extractor: Extractor, wanted: Sequence[str]
+) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    if INTRA_FID in wanted:
+        sets = made.features, classes.images, real.features, classes.reference
+        scores[INTRA_FID] = intra_class_frechet_distance(*sets)
+    if LABEL_ACCURACY in wanted:
+        scores[LABEL_ACCURACY] = float(accuracy(made.logits, classes.columns(extractor.classes)))
+    return {f"{kind}_{extractor.name}": value for kind, value in scores.items()}
+
+
+def _reals_by_class(
+    made: Features, real: Features, classes: Classes, extractor: Extractor, wanted: Sequence[str]
+) -> dict[str, float]:
+    labels, (first, second) = classes.reference, halves_by_class(classes.reference)
+    halves = replace(classes, images=labels[first], reference=labels[second])
+    whole, judged = replace(classes, images=labels), [kind for kind in wanted if kind == LABEL_ACCURACY]
+    return _by_class(real.part(first), real.part(second), halves, extractor, wanted) | _by_class(
+        real, real, whole, extractor, judged
+    )
+
+
+def _swd(images: Pictures, reference: Pictures) -> dict[str, float]:
     count = min(len(images), len(reference), MOST_IMAGES)
-    halves = [_some(reference, half[:count]) for half in _halves(len(reference))]
-    made, real = (_some(each, _order(len(each))[:count]) for each in (images, reference))
-    return _by_level(made, real), _by_level(*halves)
+    return _by_level(*(_some(each, _order(len(each))[:count]) for each in (images, reference)))
+
+
+def _real_swd(images: Pictures, reference: Pictures) -> dict[str, float]:
+    count = min(len(images), len(reference), MOST_IMAGES)
+    return _by_level(*(_some(reference, half[:count]) for half in _halves(len(reference))))
 
 
 def _by_level(images: Tensor, reference: Tensor) -> dict[str, float]:
@@ -204,10 +249,12 @@ def _by_level(images: Tensor, reference: Tensor) -> dict[str, float]:
     return {"swd": sum(levels.values()) / len(levels)} | {f"swd_{edge}": value for edge, value in levels.items()}
 
 
-def _ms_ssim(images: Pictures, reference: Pictures) -> tuple[dict[str, float], dict[str, float]]:
-    sets = [_some(each, _order(len(each))[:MOST_IN_PAIRS]) for each in (images, reference)]
-    made, real = ({"ms_ssim": ms_ssim_of_pairs(each)} for each in sets)
-    return made, real
+def _ms_ssim(images: Pictures, reference: Pictures) -> dict[str, float]:
+    return {"ms_ssim": ms_ssim_of_pairs(_some(images, _order(len(images))[:MOST_IN_PAIRS]))}
+
+
+def _real_ms_ssim(images: Pictures, reference: Pictures) -> dict[str, float]:
+    return _ms_ssim(reference, reference)
 
 
 def _order(count: int) -> Tensor:
@@ -228,8 +275,31 @@ def _some(images: Pictures, chosen: Tensor) -> Tensor:
     return torch.stack([images[index] for index in fitting.tolist()])
 
 
-def _check_names(metrics: Collection[str], extractors: Sequence[Extractor]) -> None:
-    known = [*(f"{kind}_{each.name}" for each in extractors for kind in FEATURE_SCORES), *PIXEL_SCORES]
+def _class_scores(extractor: Extractor, classes: Classes | None) -> tuple[str, ...]:
+    """The scores by class that there are: an accuracy only by a network that knows the classes."""
+    if classes is None or classes.smallest[1] < LEAST_OF_CLASS:
+        return ()
+    return CLASS_SCORES if set(classes.names) <= set(extractor.classes) else (INTRA_FID,)
+
+
+def _check_names(metrics: Collection[str], kinds: Mapping[str, Sequence[str]], classes: Classes | None) -> None:
+    known = [*(f"{kind}_{name}" for name, each in kinds.items() for kind in each), *PIXEL_SCORES]
     for metric in metrics:
-        if metric not in known:
-            raise InputError(f"There is no metric {metric!r}; it is {one_of(known)}.{did_you_mean(metric, known)}")
+        if metric in known:
+            continue
+        if metric.startswith(CLASS_SCORES):
+            raise InputError(f"{metric} cannot be measured: {_missing_classes(metric, classes)}.")
+        raise InputError(f"There is no metric {metric!r}; it is {one_of(known)}.{did_you_mean(metric, known)}")
+
+
+def _missing_classes(metric: str, classes: Classes | None) -> str:
+    if classes is None:
+        return (
+            "the images of both sets must have classes, as those of a recipe with classes have, or folders with the "
+            "same subfolders, one for each class"
+        )
+    name, count = classes.smallest
+    if count < LEAST_OF_CLASS:
+        return f"it needs at least {LEAST_OF_CLASS} images of each class on both sides, and of {name} there are {count}"
+    extractor = metric.partition(f"{LABEL_ACCURACY}_")[2]
+    return f"{extractor} does not know the classes {shortened(list(classes.names), CLASSES_NAMED)}"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from modtrain.data.fruits.orchard import orchard
+from modtrain.data.fruits.orchard import CLASSES, orchard
 from tests.support import SUPPORT, runs
 from tests.support.command import Terminal
 
@@ -111,6 +111,24 @@ def test_images_of_several_sizes_are_resized_on_request(
     assert scored["notes"] == []
 
 
+def test_folders_of_classes_are_compared_class_by_class(tmp_path: Path, type_: Terminal) -> None:
+    for split in ("test", "train"):
+        fruits = orchard(32, split, each=8)
+        for name, images in zip(CLASSES, fruits.images.split(8), strict=True):
+            write(images, tmp_path / split / name)
+    folders = (tmp_path / "test", tmp_path / "train")
+    by_class = ["intra_fid_orchard", "label_accuracy_orchard"]
+    scored = json.loads(type_("score", *folders, "--json").out)
+    assert [name for name in scored["metrics"] if name in by_class] == by_class
+    assert scored["metrics"]["label_accuracy_orchard"] > 0.95
+    (tmp_path / "test" / "pear").rename(tmp_path / "test" / "Birne")
+    assert not set(by_class) & json.loads(type_("score", *folders, "--json").out)["metrics"].keys()
+    assert type_("score", *folders, "--metric", by_class[0]).err == (
+        "modtrain: intra_fid_orchard cannot be measured: the images of both sets must have classes, as those of a "
+        "recipe with classes have, or folders with the same subfolders, one for each class.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -165,6 +183,44 @@ def test_evaluate_compares_samples_with_the_test_images_of_the_recipe(finished: 
     assert json.loads(type_(*words).out)["metrics"] == scored["metrics"], "the same samples"
     assert (finished / "evaluation").exists() == before
     assert "reference: 16 of 32 px, split test\n" in type_(*words[:4], "--samples", "8").out
+
+
+@pytest.mark.parametrize("finished", ["fruit_copies"], indirect=True)
+def test_a_truncation_curve_has_each_metric_at_each_threshold(finished: Path, type_: Terminal) -> None:
+    names = ("precision_orchard", "recall_orchard", "intra_fid_orchard", "label_accuracy_orchard")
+    chosen = [word for name in names for word in ("--metric", name)]
+    words = ("evaluate", finished, *chosen, "--samples", 128, "--truncation", "0.2,none")
+    result = type_(*words, "--reference", "train", "--json")
+    assert result.code == 0, result.err
+    scored = json.loads(result.out)
+    assert scored["reference"] == {"split": "train", "count": 128, "size": 32}
+    assert "metrics" not in scored
+    assert [point["truncation"] for point in scored["curve"]] == [0.2, None]
+    near, far = (point["metrics"] for point in scored["curve"])
+    assert list(near) == list(far) == list(scored["reals"]) == list(names)
+    assert scored["lower_is_better"] == ["intra_fid_orchard"]
+    assert near["precision_orchard"] > 0.9 > far["precision_orchard"], "fidelity falls"
+    assert near["recall_orchard"] < far["recall_orchard"], "variety rises"
+    assert near["label_accuracy_orchard"] > 0.9 > far["label_accuracy_orchard"]
+    table = type_(*words).out
+    assert "metric at 0.2 none reals better\n" in re.sub(" +", " ", table)
+    assert "reference: 128 of 32 px, split test\n" in table
+    assert "at T: samples of noise truncated at T, or none, against the reference; reals: " in table
+
+
+@pytest.mark.parametrize("finished", ["fruit_copies"], indirect=True)
+def test_one_truncation_is_no_curve_and_a_wrong_one_is_named(finished: Path, type_: Terminal) -> None:
+    words = ("evaluate", finished, "--metric", "coverage_orchard", "--samples", 16)
+    scored = json.loads(type_(*words, "--truncation", "0.5", "--truncate", "scale", "--json").out)
+    assert (scored["truncation"], scored["truncate"]) == (0.5, "scale")
+    assert list(scored["metrics"]) == ["coverage_orchard"]
+    for option, value, says in (
+        ("--truncation", "0.3,", "--truncation 0.3,: an empty value is no number; give thresholds above 0, as in "),
+        ("--truncation", "0.3,0", "truncation = 0.0 is not allowed; give a number above 0, such as 0.5."),
+        ("--reference", "all", "reference = 'all' is not allowed; use one of test, train."),
+    ):
+        result = type_(*words, option, value)
+        assert (result.code, says in result.err, result.err.count("\n")) == (2, True, 1), result.err
 
 
 @pytest.mark.parametrize("finished", ["colours"], indirect=True)
