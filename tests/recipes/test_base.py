@@ -149,6 +149,10 @@ class Grouped:
             "accumulate = True is not allowed; it is a whole number, at least 1, or a function of the parameters.",
         ),
         (
+            lambda: module(ema_from=-1),
+            "ema_from = -1 is not allowed; it is a number of updates, at least 0, or a function of the parameters.",
+        ),
+        (
             lambda: module(ema=1.5),
             "ema = 1.5 is not allowed; it is a decay in [0, 1), None, or a function of the parameters.",
         ),

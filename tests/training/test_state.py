@@ -105,6 +105,24 @@ def test_the_average_of_a_layer_with_spectral_normalisation_has_a_spectral_norm_
     assert float(torch.linalg.matrix_norm(average.weight, 2)) == pytest.approx(1, abs=0.05)
 
 
+def test_an_average_that_begins_at_a_step_is_the_weights_before_and_has_the_whole_decay_after(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    recipe = changed(tmp_path / "late.py", tiny_recipe, ("ema=", "ema_from=lambda params: 2, ema="))
+    run = make_run(tmp_path / "run", recipe, TOGETHER)
+    spec = recipe_of(run)
+    learner = Learner(run, spec, params_of(run.spec, spec), "generator", device="cpu", writer="w")
+    assert learner.average is not None
+    own, averaged = (next(net.parameters()) for net in (learner.net, learner.average))
+    before = []
+    for value in (1.0, 2.0, 3.0):
+        nn.init.constant_(own, value)
+        before.append(float(averaged.flatten()[0]))
+        learner.update_average()
+    assert before[1:] == [1.0, 2.0]
+    assert float(averaged.flatten()[0]) == pytest.approx(2 * learner.decay + 3 * (1 - learner.decay))
+
+
 def test_generators_are_left_as_they_were() -> None:
     def draw() -> tuple[float, float, float]:
         return float(torch.rand(())), float(np.random.rand()), random.random()
