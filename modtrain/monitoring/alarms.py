@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modtrain.errors import CONSEQUENCES, counted
-from modtrain.monitoring.adversarial import WINDOW, collapse, has_won
+from modtrain.monitoring.adversarial import NEWEST, WINDOW, beaten_opponent, collapse, has_won
 from modtrain.monitoring.status import Status
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.history import History, RecentHistory
@@ -31,21 +31,10 @@ QUIET_TIMES, QUIET_S = 5, 60.0
 """A version is overdue after so many times the usual interval, in which an evaluation may just have ended."""
 INTERVALS = 10
 """The newest intervals between two versions that say what is usual."""
-FLOOR = 0.05
-"""Of the highest level that a loss has had: below, for a whole window, a discriminator has nothing left to learn."""
-RISE = 2.0
-"""How many times its lowest level the opponent's loss has grown meanwhile; it alone makes a low loss a bad one."""
-CERTAIN = 0.05
-"""An adversarial loss below is that of an opponent that is always right: cross-entropy, least squares and hinge alike.
-
-With it the first lines tell where a curve began: they alone may be a spike that a healthy level is far below as well.
-"""
 FLAT = 1e-6
 """Relative spread of a window below which a loss does not change at all; noise of batches is far above."""
 SHOT = 10.0
 """How many times the window before the newest lines must be, to be no spike of a few batches."""
-NEWEST = 3
-"""Lines that a spike does not fill, and that tell where a curve begins: 60 steps."""
 
 DO_BY_EXIT_CODE = {
     None: "{jobs} has the output of its job; `modtrain launch {path}` resumes the run.",  # it never reported
@@ -198,22 +187,13 @@ def _curves(curves: Mapping[str, Sequence[float]]) -> Iterator[Alarm]:
         if len(losses) < WINDOW + NEWEST:
             continue
         window = losses[-WINDOW:]
-        is_low, is_low_early = _is_at_floor(losses), _is_at_floor_early(losses)
-        risen = next(
-            (
-                peer
-                for peer, other in curves.items()
-                if peer != name and ((is_low and _has_risen(other)) or (is_low_early and _has_risen_early(other)))
-            ),
-            None,
-        )
         if max(window) - min(window) <= FLAT * abs(statistics.median(window)):
             says = f"The loss of {name} has not changed for {WINDOW} lines of its curve; it is {window[-1]:.3g}."
             do = "No gradient reaches it: check its loss and its schedule in the recipe, and its peers' losses."
             yield Alarm(name, "bad", says, do)
-        elif risen:
-            says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {risen} rises."
-            yield Alarm(name, "warn", says, DO_WON.format(name=name, loser=risen))
+        elif loser := beaten_opponent(name, curves):
+            says = f"{name} has won: its loss is at {statistics.median(window):.2g}, while that of {loser} rises."
+            yield Alarm(name, "warn", says, DO_WON.format(name=name, loser=loser))
         elif _shoots_up(losses):
             says = f"The loss of {name} shoots up: {window[-1]:.3g}, after {statistics.median(losses[:-NEWEST]):.3g}."
             do = "Lower its learning rate, or set `clip_norm`, in a new run; older checkpoints are intact."
@@ -235,41 +215,6 @@ def _adversarial(status: Status, history: History | RecentHistory, modules: Iter
             "more often, regularise the discriminator, or lower the learning rates."
         )
         yield Alarm(None, "bad", f"The generator has collapsed: {collapsed}.", do)
-
-
-def _is_at_floor(losses: Sequence[float]) -> bool:
-    """Whether the whole window is at the floor; a loss that may be negative has no known floor."""
-    highest = max(_levels(losses), default=0.0)
-    return min(losses) >= 0 and max(losses[-WINDOW:]) <= FLOOR * highest
-
-
-def _is_at_floor_early(losses: Sequence[float]) -> bool:
-    """Whether the whole window is at the floor below the first lines, where no earlier window was higher."""
-    return min(losses) >= 0 and max(losses[-WINDOW:]) <= min(FLOOR * max(losses[:NEWEST]), CERTAIN)
-
-
-def _has_risen_early(losses: Sequence[float]) -> bool:
-    """Whether the loss has risen from its first lines, and is about as high as it ever was since."""
-    levels = _levels(losses)
-    if not levels or min(losses) < 0:
-        return False
-    return levels[-1] >= max(RISE * min(losses[:NEWEST]), 0.8 * max(levels))
-
-
-def _has_risen(losses: Sequence[float]) -> bool:
-    """Whether the loss has risen from its lowest level, and is about as high as it ever was since."""
-    if min(losses, default=-1.0) < 0:
-        return False
-    levels = [statistics.median(losses[:NEWEST]), *_levels(losses)]  # it may have lost within its first window
-    lowest = min(range(len(levels)), key=lambda place: levels[place])
-    now = levels[-1]
-    return lowest < len(levels) - 1 and now >= RISE * levels[lowest] and now >= 0.8 * max(levels[lowest:])
-
-
-def _levels(losses: Sequence[float]) -> list[float]:
-    """The medians of consecutive windows, the last window at the end."""
-    ends = range(len(losses), WINDOW - 1, -WINDOW)
-    return [statistics.median(losses[end - WINDOW : end]) for end in reversed(ends)]
 
 
 def _shoots_up(losses: Sequence[float]) -> bool:

@@ -74,16 +74,21 @@ def judged(
     """What a discriminator minimises, as `loss`, with its scores.
 
     `judge(real, fake)` returns the logits of both. With `lambda_r1`, the weight of R1, all is computed in full
-    precision, and `penalty` is R1 without it.
+    precision, and the loss is the sum of `adversarial` and the weighted `penalty`.
     """
     real = real.detach().requires_grad_(lambda_r1 > 0)
     with full_precision(lambda_r1 > 0):
         on_real, on_fake = judge(real, as_full(fake) if lambda_r1 else fake)
         losses = {"loss": discriminator_loss(on_real, on_fake, gan_mode)}
         if lambda_r1:
-            losses["penalty"] = gradient_penalty(on_real, real)
-            losses["loss"] = losses["loss"] + lambda_r1 * losses["penalty"]
+            adversarial, penalty = losses["loss"], gradient_penalty(on_real, real)
+            losses = {"loss": adversarial + lambda_r1 * penalty, "adversarial": adversarial, "penalty": penalty}
     return losses | scores(on_real, on_fake)
+
+
+def separately(judge: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """A discriminator that judges real samples first and fakes then, for `judged`."""
+    return lambda real, fake: (judge(real), judge(fake))
 
 
 def lazy(weight: float, every: int, step: int) -> float:

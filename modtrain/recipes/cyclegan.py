@@ -34,8 +34,7 @@ from modtrain.metrics.full_reference import psnr
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.metrics.translation import translation_metrics
 from modtrain.nets import adversarial_losses, cyclegan_project
-from modtrain.nets.adversarial_losses import GanMode
-from modtrain.nets.full_precision import as_full, full_precision
+from modtrain.nets.adversarial_losses import GanMode, judged, separately
 from modtrain.nets.image_pool import ImagePool
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.resnet_generator import ResnetGenerator
@@ -155,16 +154,9 @@ def discriminator_loss(
 
     With `lambda_r1` also R1 (Mescheder et al. 2018), which is not in the paper: it keeps a discriminator smooth.
     """
-    judge, p = getattr(nets, f"discriminator_{target}"), params.discriminator
+    judge, p = separately(getattr(nets, f"discriminator_{target}")), params.discriminator
     made = nets.memory.query(fake(nets, batch, source, target))
-    if not p.lambda_r1:
-        return {"loss": adversarial_losses.discriminator_loss(judge(batch[target]), judge(made), p.gan_mode)}
-    real = batch[target].detach().requires_grad_()
-    with full_precision():
-        on_real = judge(real)
-        adversarial = adversarial_losses.discriminator_loss(on_real, judge(as_full(made)), p.gan_mode)
-        penalty = adversarial_losses.gradient_penalty(on_real, real)
-    return {"loss": adversarial + p.lambda_r1 * penalty, "adversarial": adversarial, "penalty": penalty}
+    return judged(judge, batch[target], made, p.gan_mode, lambda_r1=p.lambda_r1)
 
 
 def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams) -> Adam:

@@ -32,7 +32,7 @@ from modtrain.data.labelled_params import LabelledParams, image_data
 from modtrain.metrics.judged_samples import judged_samples, real_images
 from modtrain.metrics.sample_grid import sample_sheet
 from modtrain.nets import adversarial_losses, dcgan
-from modtrain.nets.adversarial_losses import AnyGanMode
+from modtrain.nets.adversarial_losses import AnyGanMode, separately
 from modtrain.nets.dcgan import Norm
 from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.layers import in_batches
@@ -159,11 +159,9 @@ def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor
 
 def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
     """Images of the data are real, made ones are fake; every `r1_every` steps with R1 (Mescheder et al. 2018)."""
-    p, judge, made = params.discriminator, nets.discriminator, fake(nets, batch, params).detach()
+    p, judge, made = params.discriminator, separately(nets.discriminator), fake(nets, batch, params).detach()
     weight = adversarial_losses.lazy(p.lambda_r1, p.r1_every, nets.step)
-    return adversarial_losses.judged(
-        lambda *both: (judge(both[0]), judge(both[1])), batch["image"], made, p.gan_mode, lambda_r1=weight
-    )
+    return adversarial_losses.judged(judge, batch["image"], made, p.gan_mode, lambda_r1=weight)
 
 
 def statistics_of(nets: Nets, made: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ from modtrain.errors import InputError
 from modtrain.metrics.full_reference import psnr
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.metrics.translation import translation_metrics
-from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty
+from modtrain.nets.adversarial_losses import GanMode, discriminator_loss, generator_loss, gradient_penalty, scores
 from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.layers import (
     Conv,
@@ -214,7 +214,8 @@ def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) ->
         penalised = [(on, at) for on, at in ((on_real, real), (on_fake, fake)) if at.requires_grad]
         # In units of the encodings' variance, so that the weight means the same however the encoder scales its output.
         penalty = sum((gradient_penalty(on, at) for on, at in penalised), torch.zeros(())) * real.detach().var()
-    return {"loss": adversarial + p.lambda_penalty * penalty, "adversarial": adversarial, "penalty": penalty}
+    losses = {"loss": adversarial + p.lambda_penalty * penalty, "adversarial": adversarial, "penalty": penalty}
+    return losses | scores(on_real, on_fake)
 
 
 Trained = EncoderDecoderParams | TranslatorParams | DiscriminatorParams

@@ -37,7 +37,7 @@ from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.metrics.identification import accuracy, nearest_candidate
 from modtrain.metrics.sample_grid import sample_grid
 from modtrain.nets import adversarial_losses, cyclegan_project
-from modtrain.nets.adversarial_losses import GanMode
+from modtrain.nets.adversarial_losses import GanMode, judged, separately
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.recogniser import Recogniser
 from modtrain.nets.unet import UnetGenerator
@@ -179,8 +179,7 @@ def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor
 def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
     """True pairs are real; the given image with the one that was made of it is fake."""
     real, made = (cat([batch["a"], image], 1) for image in (batch["b"], fake(nets, batch)))
-    judge, gan_mode = nets.discriminator, params.discriminator.gan_mode
-    return {"loss": adversarial_losses.discriminator_loss(judge(real), judge(made), gan_mode)}
+    return judged(separately(nets.discriminator), real, made, params.discriminator.gan_mode)
 
 
 def recogniser_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:

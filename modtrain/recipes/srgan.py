@@ -178,10 +178,8 @@ def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor
 
 def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
     """Large images of the data are real, enlarged ones are fake."""
-    judge, made = nets.discriminator, fake(nets, batch).detach()
-    on_real, on_fake = judge(batch["hr"]), judge(made)
-    loss = adversarial_losses.discriminator_loss(on_real, on_fake, params.discriminator.gan_mode)
-    return {"loss": loss} | adversarial_losses.scores(on_real, on_fake)
+    judge, made = adversarial_losses.separately(nets.discriminator), fake(nets, batch).detach()
+    return adversarial_losses.judged(judge, batch["hr"], made, params.discriminator.gan_mode)
 
 
 def generator_schedule(progress: float, params: Params) -> float:

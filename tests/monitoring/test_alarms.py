@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from modtrain.errors import Diverged
-from modtrain.monitoring.alarms import WINDOW, Alarm, find_alarms
+from modtrain.monitoring.adversarial import WINDOW
+from modtrain.monitoring.alarms import Alarm, find_alarms
 from modtrain.monitoring.status import build_status
 from modtrain.scheduling.backends.base import BackendOptions, Job
 from modtrain.scheduling.backends.slurm import SlurmBackend

@@ -20,6 +20,7 @@ from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.history import SCORES
 from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import Change, Run
 from modtrain.training import serialization
@@ -108,6 +109,9 @@ def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> Non
                 assert not any(weight.requires_grad or weight.grad is not None for weight in nets[0].parameters())
             own = worker.learners[0]
             assert sha256(own.net) != initial[own.name], f"{own.name} did not learn"
+            own.metrics.check()
+            if own.name.startswith("discriminator"):
+                assert set(SCORES) <= own.metrics.means.keys(), f"no alarm can read the scores of {own.name}"
 
 
 def test_in_lockstep_every_version_was_trained_against_peers_of_the_epoch_before(
