@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modtrain.nets.layers import spectrally_normalised
+from modtrain.nets.layers import channels_last, spectrally_normalised
 from modtrain.nets.orthogonal import orthogonal_initialised
 
 SMALLEST = 4
@@ -212,4 +212,4 @@ def initialised(net: Generator | Discriminator) -> nn.Module:
     """
     orthogonal_initialised(net)
     layers = (nn.Conv2d, nn.Linear, nn.Embedding)
-    return spectrally_normalised(net, layers, excepting=[getattr(net, "shared", None)], eps=SPECTRAL_EPS)
+    return channels_last(spectrally_normalised(net, layers, excepting=[getattr(net, "shared", None)], eps=SPECTRAL_EPS))

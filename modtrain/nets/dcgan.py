@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from modtrain.nets.layers import normal_initialised, spectrally_normalised
+from modtrain.nets.layers import channels_last, normal_initialised, spectrally_normalised
 
 Norm = Literal["batch", "none"]
 SMALLEST = 4
@@ -76,7 +76,7 @@ def initialised(net: nn.Module, *, spectral_norm: bool) -> nn.Module:
     nothing.
     """
     normal_initialised(net)
-    return spectrally_normalised(net) if spectral_norm else net
+    return channels_last(spectrally_normalised(net) if spectral_norm else net)
 
 
 def example_names(net: nn.Module) -> dict[str, str]:
