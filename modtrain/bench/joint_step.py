@@ -6,9 +6,9 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modtrain.training.worker import Worker
 
 
+T = TypeVar("T")
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both, one after the other.")]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of each in a round.")]
 
@@ -30,8 +31,8 @@ Steps = Annotated[int, typer.Option(min=1, help="Steps of each in a round.")]
 class PlainLoop(Protocol):
     """An algorithm as a plain PyTorch loop."""
 
-    def step(self, batch: Batch, progress: float) -> None:
-        """Train all networks on a batch, at this progress of the run."""
+    def step(self, batches: Sequence[Batch], progress: float) -> None:
+        """Train all networks on the batches of a step, at this progress of the run."""
 
 
 def cyclegan(rounds: Rounds = 20, steps: Steps = 2) -> None:
@@ -48,6 +49,13 @@ def dcgan(rounds: Rounds = 20, steps: Steps = 5) -> None:
     compare("dcgan", PlainDcgan, rounds, steps)
 
 
+def biggan(rounds: Rounds = 20, steps: Steps = 2) -> None:
+    """Train BigGAN jointly at its default size, on one thread: CPU time against a plain loop, by turns."""
+    from modtrain.bench.plain_biggan import PlainBiggan
+
+    compare("biggan", PlainBiggan, rounds, steps)
+
+
 def compare(recipe: str, build: Callable[[dict[str, Net], Any], PlainLoop], rounds: int, steps: int) -> None:
     """Print the CPU time of a joint step and of a step of the plain loop that `build(networks, params)` returns."""
     import torch
@@ -60,9 +68,9 @@ def compare(recipe: str, build: Callable[[dict[str, Net], Any], PlainLoop], roun
         batches = endless(worker)
         own_s, plain_s = list[float](), list[float]()
         for _ in range(rounds + 1):  # the first round is not measured
-            some = [next(batches) for _ in range(steps)]
-            own_s.append(cpu_s(worker.train_on, some))
-            plain_s.append(cpu_s(lambda batch: plain.step(batch, worker.position.schedule_progress), some))
+            some = [[next(batches) for _ in range(worker.stage.draws)] for _ in range(steps)]
+            own_s.append(cpu_s(lambda drawn: worker.train_on(*drawn), some))
+            plain_s.append(cpu_s(lambda drawn: plain.step(drawn, worker.position.schedule_progress), some))
     typer.echo(f"{statistics.median(plain_s[1:]) / steps * 1e3:8.1f} ms of CPU  a step of the plain loop")
     typer.echo(f"{statistics.median(own_s[1:]) / steps * 1e3:8.1f} ms of CPU  a joint step of modtrain")
     ratios = [own / other for own, other in zip(own_s[1:], plain_s[1:], strict=True)]
@@ -90,9 +98,9 @@ def endless(worker: Worker) -> Iterator[Batch]:
         epoch += 1
 
 
-def cpu_s(step: Callable[[Batch], None], batches: list[Batch]) -> float:
-    """Seconds of CPU that a step takes on these batches."""
+def cpu_s(step: Callable[[T], None], drawn: list[T]) -> float:
+    """Seconds of CPU that a step takes on each of these, a batch or several."""
     begun = time.thread_time()
-    for batch in batches:
-        step(batch)
+    for each in drawn:
+        step(each)
     return time.thread_time() - begun

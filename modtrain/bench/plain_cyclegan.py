@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,9 +28,9 @@ class PlainCycleGan:
         )
         self.pool_b, self.pool_a = (ImagePool(params.discriminator.pool_size) for _ in range(2))
 
-    def step(self, batch: Mapping[str, Tensor], progress: float) -> None:
+    def step(self, batches: Sequence[Mapping[str, Tensor]], progress: float) -> None:
         """Both generators together, then each discriminator with the fakes of before."""
-        a, b, p = batch["a"], batch["b"], self.params
+        a, b, p = batches[0]["a"], batches[0]["b"], self.params
         for optimizer, rate in ((self.optimizer_g, p.generator.lr), (self.optimizer_d, p.discriminator.lr)):
             optimizer.param_groups[0]["lr"] = rate * schedule(progress, p)
         fake_b = self.g_ab(a)

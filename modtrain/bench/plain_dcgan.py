@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ class PlainDcgan:
         self.optimizer_g = Adam(self.generator.parameters(), lr=p.lr, betas=(p.beta1, 0.999), fused=True)
         self.optimizer_d = Adam(self.discriminator.parameters(), lr=q.lr, betas=(q.beta1, 0.999), fused=True)
 
-    def step(self, batch: Mapping[str, Tensor], progress: float) -> None:
+    def step(self, batches: Sequence[Mapping[str, Tensor]], progress: float) -> None:
         """The generator, then the discriminator with the fakes of before."""
-        real, p = batch["image"], self.params
+        real, p = batches[0]["image"], self.params
         for optimizer, rate in ((self.optimizer_g, p.generator.lr), (self.optimizer_d, p.discriminator.lr)):
             optimizer.param_groups[0]["lr"] = rate * schedule(progress, p)
         fake = self.generator(torch.randn(len(real), p.noise_size))
@@ -34,18 +34,20 @@ class PlainDcgan:
         self.optimizer_g.zero_grad()
         F.softplus(-self.discriminator(fake)).mean().backward()  # type: ignore[no-untyped-call]
         self.optimizer_g.step()
-        self._average()
+        self.updates += 1
+        move_average(self.average, self.generator, self.updates, p.generator.ema)
         self.discriminator.requires_grad_(True)
         self.optimizer_d.zero_grad()
         on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
         ((F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2).backward()  # type: ignore[no-untyped-call]
         self.optimizer_d.step()
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        self.updates += 1
-        decay = min(self.params.generator.ema, (1 + self.updates) / (10 + self.updates))
-        for value, current in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            value.lerp_(current, 1 - decay)
-        for buffer, own in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            buffer.copy_(own)
+
+@torch.no_grad()
+def move_average(average: nn.Module, net: nn.Module, updates: int, decay: float) -> None:
+    """Move an average towards the weights after so many updates, with modtrain's lower decay at first."""
+    decay = min(decay, (1 + updates) / (10 + updates))
+    for value, current in zip(average.parameters(), net.parameters(), strict=True):
+        value.lerp_(current, 1 - decay)
+    for buffer, own in zip(average.buffers(), net.buffers(), strict=True):
+        buffer.copy_(own)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from modtrain.bench.plain_biggan import PlainBiggan
 from modtrain.data.fruits.orchard import CLASSES, orchard
 from modtrain.data.labelled import LabelledTest
-from modtrain.errors import InputError
+from modtrain.errors import InputError, Preempted
 from modtrain.nets import adversarial_losses
 from modtrain.recipes.biggan import Params, fake, recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.storage.heartbeat import Heartbeat
+from modtrain.storage.run import Run
+from modtrain.training.records import WorkerEvents
+from modtrain.training.shutdown import Shutdown
+from modtrain.training.worker import Worker
+from modtrain.training.worker_process import work
 from tests.support.losses import SMALL as SIZES
 from tests.support.losses import Losses
+from tests.support.noise import save_noise
+from tests.support.runs import finish, make_run, train_apart, weights_of
 
 SMALL, LOSSES = SIZES["biggan"], Losses(recipe)
+JOINT, APART = [["generator", "discriminator"]], [["generator"], ["discriminator"]]
 
 
 def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
@@ -140,3 +153,60 @@ def test_the_generator_s_loss_has_the_regularisation_times_its_weight() -> None:
 
 def test_a_lazy_penalty_has_its_weight_on_average() -> None:
     assert sum(adversarial_losses.lazy(0.3, 4, step) for step in range(100)) / 100 == pytest.approx(0.3)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen images of noise for training, of two classes: four batches of four, or two steps, an epoch."""
+    names = [f"train/{kind}/{number}.png" for kind in ("pear", "plum") for number in range(8)]
+    return save_noise(tmp_path_factory.mktemp("noise"), *names, "test/pear/9.png", "test/plum/9.png", size=(32, 32))
+
+
+def run_on(pictures: Path, path: Path, placement: list[list[str]], **params: Any) -> Run:
+    params = SMALL | {"classes": 2, "batch_size": 4} | params
+    return make_run(path, "biggan", placement, params=params, epochs=2, dataroot=pictures, device="cpu")
+
+
+def test_a_joint_step_is_that_of_the_plain_loop_with_two_batches(pictures: Path, tmp_path: Path) -> None:
+    run = run_on(pictures, tmp_path / "run", JOINT)
+    heartbeat = Heartbeat(map(run.heartbeat_path, run.modules))
+    joint = Worker(run, run.modules, heartbeat, Shutdown(run), WorkerEvents(run, run.modules), device="cpu")
+    nets = {learner.name: learner for learner in joint.learners}
+    plain_nets = {name: copy.deepcopy(learner.net).requires_grad_(True) for name, learner in nets.items()}
+    plain, drawn = PlainBiggan(plain_nets, joint.learners[0].params), torch.get_rng_state()
+    with contextlib.closing(joint._draws(0)) as steps:
+        of_steps = list(steps)
+    assert [len(batches) for batches in of_steps] == [2, 2]
+    for batches in of_steps:
+        joint.train_on(*batches)
+    torch.set_rng_state(drawn)
+    for batches in of_steps:
+        plain.step(batches, 0.0)
+    average = nets["generator"].average
+    assert average is not None
+    pairs = [(learner.net, plain_nets[name]) for name, learner in nets.items()]
+    for net, other in [*pairs, (average, plain.average)]:
+        for own, same in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+            torch.testing.assert_close(own, same, rtol=0, atol=0)
+
+
+def test_a_run_that_is_left_after_steps_ends_bit_identical(pictures: Path, tmp_path: Path) -> None:
+    options = {"discriminator": SMALL["discriminator"] | {"lambda_r1": 0.1, "r1_every": 2}}
+    whole, left = (run_on(pictures, tmp_path / name, JOINT, **options) for name in ("whole", "left"))
+    finish(whole)
+    for _ in range(2):
+        with contextlib.suppress(Preempted):
+            work(left, left.modules, threads=1, leave_after_s=0.001)
+    finish(left)
+    assert weights_of(left) == weights_of(whole)
+
+
+def test_two_workers_train_both_networks_each_against_the_other_of_the_epoch_before(
+    pictures: Path, tmp_path: Path
+) -> None:
+    run = run_on(pictures, tmp_path / "run", APART)
+    train_apart(run)
+    for module, peer in (("generator", "discriminator"), ("discriminator", "generator")):
+        versions = [checkpoint for checkpoint in run.store(module).history() if checkpoint.step]
+        assert [checkpoint.peers[peer]["epoch"] for checkpoint in versions] == [0, 1]
+        assert len({checkpoint.files["weights.safetensors"]["sha256"] for checkpoint in versions}) == 2

@@ -58,7 +58,7 @@ def test_a_joint_step_calls_each_network_as_often_as_the_plain_loop_and_ends_wit
     torch.set_rng_state(drawn)
     plain_calls = counted(plain_nets)
     for batch, position in zip(batches, positions, strict=True):
-        plain.step(batch, position.schedule_progress)
+        plain.step([batch], position.schedule_progress)
     steps = len(batches)
     assert steps == 6
     assert calls == plain_calls == dict.fromkeys(nets, 3 * steps)

@@ -153,7 +153,7 @@ def test_a_joint_step_is_that_of_the_plain_loop_and_the_statistics_network_rests
         joint.train_on(batch)
     torch.set_rng_state(drawn)
     for batch in batches:
-        plain.step(batch, before.schedule_progress)
+        plain.step([batch], before.schedule_progress)
     for name in ("generator", "discriminator", "statistics"):
         for own, other in zip(
             nets[name].net.state_dict().values(), plain_nets[name].state_dict().values(), strict=True

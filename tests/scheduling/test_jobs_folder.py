@@ -121,6 +121,9 @@ def is_training(path: Path, *modules: str) -> bool:
 
 
 def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
+    if recipe == "biggan":
+        sizes = params["crop_size"], params["generator"]["width"], params["discriminator"]["width"]
+        return (*sizes, params["noise_size"], params["attention"]) in ((128, 64, 64, 120, 64), (32, 96, 48, 80, 16))
     if recipe == "dcgan":
         widths = params["generator"]["width"], params["discriminator"]["width"]
         return (params["crop_size"], *widths) in ((64, 64, 64), (128, 64, 128))
@@ -157,7 +160,7 @@ def test_the_command_in_the_first_lines_of_a_config_is_accepted(
 ) -> None:
     (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
     command = command.replace("~/data/apple2orange", str(dataroot)).replace("~/data/faces", str(faces))
-    command = command.replace("~/data/flowers", str(faces))
+    command = command.replace("~/data/flowers", str(faces)).replace("~/data/cifar10", str(faces))
     verb, named, *options = command.split()[2:]
     assert ROOT / named == path
     in_process(verb, path, *options, "--root", tmp_path, "--dry-run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,26 @@ def start_worker(run: Run, modules: str) -> subprocess.Popen[str]:
 def finish(run: Run, *modules: str) -> None:
     """`modtrain worker` in this process: it returns when the modules are finished, else it raises."""
     work(run, modules or run.modules, threads=1)
+
+
+def train_apart(run: Run) -> None:
+    """Run every worker of the run at once, as threads of this process."""
+    errors: list[BaseException] = []
+
+    def one(modules: list[str]) -> None:
+        try:
+            finish(run, *modules)
+        except BaseException as error:
+            errors.append(error)
+            run.request_stop("another worker failed")
+
+    threads = [threading.Thread(target=one, args=(modules,)) for modules in run.spec.placement]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def weights_of(run: Run) -> dict[str, str]:

@@ -22,7 +22,7 @@ from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.history import SCORES
 from modtrain.storage.publisher import Publisher
-from modtrain.storage.run import Change, Run
+from modtrain.storage.run import Change
 from modtrain.training import serialization
 from modtrain.training.peers import Peers
 from modtrain.training.records import WorkerEvents
@@ -31,7 +31,7 @@ from modtrain.training.worker import Worker
 from tests.support import SUPPORT
 from tests.support.losses import SMALL as SIZES
 from tests.support.losses import TINY_IMAGES, merged
-from tests.support.runs import finish, make_run, weights_of
+from tests.support.runs import finish, make_run, train_apart, weights_of
 from tests.support.three import recipe_of_three
 
 APART = [["generator"], ["discriminator"]]
@@ -50,26 +50,6 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def sha256(net: nn.Module) -> str:
     return hashlib.sha256(serialization.pack_weights(net)).hexdigest()
-
-
-def train_apart(run: Run) -> None:
-    """Run every worker of the run at once, as threads of this process."""
-    errors: list[BaseException] = []
-
-    def one(modules: list[str]) -> None:
-        try:
-            finish(run, *modules)
-        except BaseException as error:
-            errors.append(error)
-            run.request_stop("another worker failed")
-
-    threads = [threading.Thread(target=one, args=(modules,)) for modules in run.spec.placement]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("name", plugins.built_in("recipe"))
