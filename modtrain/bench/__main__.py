@@ -6,7 +6,7 @@ import typer
 
 from modtrain.bench.catalog import catalog
 from modtrain.bench.dashboard import dashboard
-from modtrain.bench.joint_step import biggan, cyclegan, dcgan
+from modtrain.bench.joint_step import biggan, cyclegan, dcgan, srgan
 from modtrain.bench.judge import judge
 from modtrain.bench.precision import precision
 from modtrain.bench.queue import queue
@@ -15,7 +15,7 @@ from modtrain.bench.scores import scores
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
 )
-for command in (queue, catalog, dashboard, biggan, cyclegan, dcgan, precision, judge, scores):
+for command in (queue, catalog, dashboard, biggan, cyclegan, dcgan, srgan, precision, judge, scores):
     app.command()(command)
 
 if __name__ == "__main__":

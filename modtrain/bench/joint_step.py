@@ -6,7 +6,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
@@ -56,13 +56,26 @@ def biggan(rounds: Rounds = 20, steps: Steps = 2) -> None:
     compare("biggan", PlainBiggan, rounds, steps)
 
 
-def compare(recipe: str, build: Callable[[dict[str, Net], Any], PlainLoop], rounds: int, steps: int) -> None:
+def srgan(rounds: Rounds = 20, steps: Steps = 3) -> None:
+    """Train SRGAN jointly in its second stage, on one thread: CPU time against a plain loop, by turns."""
+    from modtrain.bench.plain_srgan import PlainSrgan
+
+    compare("srgan", PlainSrgan, rounds, steps, {"pretraining": 0.0, "built_in": "photographs"})
+
+
+def compare(
+    recipe: str,
+    build: Callable[[dict[str, Net], Any], PlainLoop],
+    rounds: int,
+    steps: int,
+    params: Mapping[str, Any] | None = None,
+) -> None:
     """Print the CPU time of a joint step and of a step of the plain loop that `build(networks, params)` returns."""
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
-        worker = build_worker(Path(folder, "run"), Config(recipe=recipe, device="cpu"))
+        worker = build_worker(Path(folder, "run"), Config(recipe=recipe, params=dict(params or {}), device="cpu"))
         nets = {learner.name: copy.deepcopy(learner.net).requires_grad_(True) for learner in worker.learners}
         plain = build(nets, worker.learners[0].params)
         batches = endless(worker)

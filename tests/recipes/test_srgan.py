@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from modtrain.bench.joint_step import build_worker
+from modtrain.bench.plain_srgan import PlainSrgan
 from modtrain.data.super_resolution import SuperResolutionTest
 from modtrain.errors import InputError, Preempted
 from modtrain.recipes import srgan
 from modtrain.recipes.srgan import recipe
+from modtrain.scheduling.config import Config
 from modtrain.storage.run import Run
 from modtrain.training.inference.model import load
 from modtrain.training.worker_process import work
@@ -175,6 +180,23 @@ def test_every_metric_is_beside_that_of_bicubic_interpolation_and_equals_it_befo
     )
     with pytest.raises(InputError, match="add test or val"):
         srgan.evaluate(nets, None, params)
+
+
+def test_a_joint_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
+    config = Config(recipe="srgan", params=SMALL | {"pretraining": 0.0}, device="cpu")
+    worker = build_worker(tmp_path / "run", config)
+    nets = {learner.name: learner.net for learner in worker.learners}
+    plain_nets = {name: copy.deepcopy(net).requires_grad_(True) for name, net in nets.items()}
+    plain = PlainSrgan(plain_nets, worker.learners[0].params)
+    for batch in itertools.islice(worker.stage.batches.epoch(0, seed=0), 2):
+        worker.train_on(batch)
+        plain.step([batch], worker.position.schedule_progress)
+    for name, net in nets.items():
+        for own, other in zip(net.state_dict().values(), plain_nets[name].state_dict().values(), strict=True):
+            assert torch.equal(own, other)
+    average = worker.learners[0].average
+    assert average is not None
+    assert all(map(torch.equal, average.parameters(), plain.average.parameters()))
 
 
 @pytest.fixture(scope="module")

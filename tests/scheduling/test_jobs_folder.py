@@ -130,6 +130,9 @@ def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
     if recipe == "pix2pix":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)
+    if recipe == "srgan":
+        sizes = params["crop_size"], params["generator"]["width"], params["generator"]["blocks"]
+        return (*sizes, params["discriminator"]["width"]) == (96, 64, 16, 64)
     if recipe == "cyclegan":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["blocks"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 9, 64)
@@ -161,6 +164,7 @@ def test_the_command_in_the_first_lines_of_a_config_is_accepted(
     (command,) = [line for line in path.read_text().splitlines() if line.startswith("#     modtrain ")]
     command = command.replace("~/data/apple2orange", str(dataroot)).replace("~/data/faces", str(faces))
     command = command.replace("~/data/flowers", str(faces)).replace("~/data/cifar10", str(faces))
+    command = command.replace("~/data/div2k", str(faces))
     verb, named, *options = command.split()[2:]
     assert ROOT / named == path
     in_process(verb, path, *options, "--root", tmp_path, "--dry-run")
