@@ -32,7 +32,9 @@ without which a low loss is no bad one, or the gap of the scores, which a genera
 VARIANCE, COVERAGE = "feature_variance", "coverage"
 """What the names of the metrics begin with that tell of a collapse."""
 LOW = 0.1
-"""Variance of the features of samples, as a share of that of real images, that is no variety any more."""
+"""Variance of the features of samples, as a share of that of real images, that is no variety."""
+SOON = 10
+"""Evaluations, by default all of a run, after which samples have variety: a generator begins with none."""
 FEW = 0.5
 """Share of the classes that were covered before, below which samples have lost them."""
 
@@ -108,8 +110,8 @@ def collapse(evaluations: Iterable[EvaluationRecord]) -> str | None:
         newest, before = values[-2:], max(values[:-2], default=0.0)
         if len(newest) < 2:
             continue
-        if name.startswith(VARIANCE) and max(newest) < LOW:
+        if name.startswith(VARIANCE) and max(newest) < LOW and (before >= LOW or len(values) >= SOON):
             return f"the features of samples have {newest[-1]:.0%} of the variance that those of real images have"
         if name.startswith(COVERAGE) and max(newest) < FEW * before:
-            return f"samples are of {newest[-1]:g} classes, after {before:g}"
+            return f"samples are of {newest[-1]:g} class{'es' * (newest[-1] != 1)}, after {before:g}"
     return None

@@ -343,7 +343,12 @@ def test_scores_that_may_be_healthy_are_no_alarm(stretches: list[tuple[int, floa
             [{"coverage_orchard": value} for value in (8, 8, 3, 2)],
             "samples are of 2 classes, after 8",
         ),
+        (
+            [{"feature_variance_orchard": 0.02}] * 10,
+            "the features of samples have 2% of the variance that those of real images have",
+        ),
         ([{"feature_variance_orchard": value} for value in (0.05, 0.4, 0.9, 1.1)], None),
+        ([{"feature_variance_orchard": value} for value in (0.01, 0.01, 0.02)], None),  # dcgan, which has just begun
         ([{"feature_variance_orchard": value} for value in (0.5, 0.9, 0.05)], None),  # once
         ([{"coverage_orchard": value} for value in (2, 3, 5, 8, 7, 8)], None),
         ([{"psnr": 0.01}, {"psnr": 0.01}], None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 
 from modtrain.bench.plain_dcgan import PlainDcgan
 from modtrain.data.fruits.orchard import orchard
+from modtrain.data.images import as_float
 from modtrain.data.labelled import LabelledTest
 from modtrain.errors import InputError
+from modtrain.monitoring.adversarial import collapse
 from modtrain.nets.adversarial_losses import AnyGanMode
 from modtrain.recipes.dcgan import Params, recipe
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import build_params
+from modtrain.storage.evaluations import EvaluationRecord
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
@@ -163,6 +167,29 @@ def test_a_joint_step_is_that_of_the_plain_loop_and_the_statistics_network_rests
     assert average is not None
     for own, other in zip(average.parameters(), plain.average.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=0, atol=0)
+
+
+def test_a_generator_that_makes_one_image_only_is_seen_to_have_collapsed() -> None:
+    params, fruits = small(noise_size=1, batch_size=16), orchard(32, "test", each=4)
+    test, varied = LabelledTest(pixels=fruits.images, labels=None, split="test"), as_float(fruits.images)
+
+    def measured(images: Tensor) -> EvaluationRecord:
+        generator = nn.Module()
+        generator.forward = lambda noise: images[torch.arange(len(noise)) % len(images)]  # type: ignore[method-assign]
+        nets = Nets({"generator": [generator]}, {})
+        nets.enter(None)
+        assert recipe.evaluate is not None
+        metrics = dict(recipe.evaluate(nets, test, params).metrics)
+        return EvaluationRecord(versions={}, epochs={"generator": next(epochs)}, metrics=metrics, grid=None, at=None)
+
+    epochs = itertools.count()
+    healthy, collapsed = ([measured(images) for _ in range(2)] for images in (varied, varied[:1]))
+    assert collapse([*healthy, collapsed[0]]) is None, "once"
+    assert collapse([*healthy, *collapsed]) == "samples are of 1 class, after 8"
+    for record in collapsed:
+        del record.metrics["coverage_orchard"]
+    says = "the features of samples have 0% of the variance that those of real images have"
+    assert collapse([*healthy, *collapsed]) == says
 
 
 def test_an_evaluation_compares_as_many_samples_as_test_images_and_shows_the_same_ones_each_time() -> None:
