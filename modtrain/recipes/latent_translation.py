@@ -126,6 +126,12 @@ class Params(UnpairedParams):
     translator: TranslatorParams = TranslatorParams()
     discriminator: DiscriminatorParams = DiscriminatorParams()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        patch, edge = self.translator.swd_patch_size, self.crop_size // 4
+        if patch > edge:
+            raise InputError(f"translator.swd_patch_size = {patch} is too large; use at most crop_size / 4 = {edge}.")
+
 
 class EncoderDecoder(nn.Module):
     """`c7s1-w, d2w, d4w | u2w, uw, c7s1-3`: images (N, 3, H, W) in [-1, 1] to encodings (N, 4w, H/4, W/4) and back.

@@ -583,6 +583,10 @@ def test_plotly_is_loaded_when_a_chart_comes_near_or_the_page_is_printed(seen: T
     assert len(scripts) == 2
     expect(charts.first.locator(".note")).to_have_count(0)
     assert charts.evaluate_all(PLACES) == places
+    page.reload()
+    shown = "() => (dispatchEvent(new Event('beforeprint')), document.querySelector('.chart').textContent)"
+    assert page.evaluate(shown) == "This chart had not been loaded; print the page again."
+    expect(charts.first.locator(".note")).to_have_count(0)
 
 
 PLACES = """(boxes) => boxes.map((box) => box.getBoundingClientRect()).map((box) => [box.top + scrollY, box.height])"""

@@ -123,6 +123,13 @@ def test_the_adversarial_loss_is_the_mean_over_the_opponents(gan_mode: GanMode, 
     assert adversarial(opponents) == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
+def test_patches_of_the_statistics_that_are_larger_than_the_encodings_are_refused() -> None:
+    assert params_of(SMALL, crop_size=24, load_size=24, translator={"swd_patch_size": 6})
+    says = r"translator\.swd_patch_size = 7 is too large; use at most crop_size / 4 = 6\."
+    with pytest.raises(InputError, match=says):
+        params_of(SMALL, crop_size=24, load_size=24, translator={"swd_patch_size": 7})
+
+
 def test_one_worker_encodes_and_translates_a_batch_once(batch: dict[str, Tensor]) -> None:
     params = params_of(SMALL)
     live = built(params)

@@ -202,6 +202,12 @@
     event.preventDefault();
     load().then(() => window.print());
   });
+  /* The browser's menu does not wait: the paper says what to do, and the charts are there the next time. */
+  addEventListener("beforeprint", () => {
+    if (window.Plotly || !boxes().length) return;
+    load();
+    note("This chart had not been loaded; print the page again.");
+  });
   document.addEventListener("modtrain-theme", () => {
     for (const box of boxes()) if (box.make) box.update(box.make);
   });
