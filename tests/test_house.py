@@ -199,7 +199,8 @@ def test_the_test_files_that_start_first_exist() -> None:
 def test_only_the_training_step_calls_backward() -> None:
     """And the plain loops with which it is compared."""
     callers = {path.name for path in FILES if ".backward(" in path.read_text()}
-    assert callers == {"train_step.py", "plain_biggan.py", "plain_cyclegan.py", "plain_dcgan.py", "plain_srgan.py"}
+    loops = {f"plain_{name}.py" for name in ("biggan", "cyclegan", "dcgan", "progressive_gan", "srgan")}
+    assert callers == {"train_step.py", *loops}
 
 
 def test_the_command_line_prints_only_through_output_and_the_console() -> None:

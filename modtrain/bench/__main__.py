@@ -5,17 +5,33 @@ from __future__ import annotations
 import typer
 
 from modtrain.bench.catalog import catalog
+from modtrain.bench.convolutions import convolutions
 from modtrain.bench.dashboard import dashboard
-from modtrain.bench.joint_step import biggan, cyclegan, dcgan, srgan
+from modtrain.bench.joint_step import biggan, cyclegan, dcgan, progressive_gan, srgan
 from modtrain.bench.judge import judge
 from modtrain.bench.precision import precision
 from modtrain.bench.queue import queue
+from modtrain.bench.resize import resize
 from modtrain.bench.scores import scores
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
 )
-for command in (queue, catalog, dashboard, biggan, cyclegan, dcgan, srgan, precision, judge, scores):
+for command in (
+    queue,
+    catalog,
+    dashboard,
+    biggan,
+    cyclegan,
+    dcgan,
+    progressive_gan,
+    srgan,
+    convolutions,
+    precision,
+    resize,
+    judge,
+    scores,
+):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds of both, one after the other.")]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of each in a round.")]
+Size = Annotated[int, typer.Option(min=4, help="Edge of the images.")]
 
 
 class PlainLoop(Protocol):
@@ -56,6 +57,13 @@ def biggan(rounds: Rounds = 20, steps: Steps = 2) -> None:
     compare("biggan", PlainBiggan, rounds, steps)
 
 
+def progressive_gan(rounds: Rounds = 20, steps: Steps = 2, size: Size = 32) -> None:
+    """Train Progressive GAN jointly at its default widths, on one thread: CPU time against a plain loop, by turns."""
+    from modtrain.bench.plain_progressive_gan import PlainProgressiveGan
+
+    compare("progressive-gan", PlainProgressiveGan, rounds, steps, {"size": size})
+
+
 def srgan(rounds: Rounds = 20, steps: Steps = 3) -> None:
     """Train SRGAN jointly in its second stage, on one thread: CPU time against a plain loop, by turns."""
     from modtrain.bench.plain_srgan import PlainSrgan
@@ -70,14 +78,17 @@ def compare(
     steps: int,
     params: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the CPU time of a joint step and of a step of the plain loop that `build(networks, params)` returns."""
+    """Print the CPU time of a joint step and of a step of the plain loop that `build(networks, params)` returns.
+
+    They are of the first stage of a run with these parameters.
+    """
     import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
         worker = build_worker(Path(folder, "run"), Config(recipe=recipe, params=dict(params or {}), device="cpu"))
         nets = {learner.name: copy.deepcopy(learner.net).requires_grad_(True) for learner in worker.learners}
-        plain = build(nets, worker.learners[0].params)
+        plain = build(nets, worker.stage.params)
         batches = endless(worker)
         own_s, plain_s = list[float](), list[float]()
         for _ in range(rounds + 1):  # the first round is not measured

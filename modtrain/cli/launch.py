@@ -39,6 +39,8 @@ def launch(
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
     epochs: options.EpochsOption = None,
+    until_stage: options.UntilStageOption = None,
+    from_stage: options.FromStageOption = None,
     hold_schedule: options.HoldScheduleOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,

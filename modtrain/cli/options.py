@@ -27,6 +27,14 @@ SettingsOption = Annotated[
     option(SUBJECT, "Set a parameter, such as translator.lr=1e-4; repeatable.", "--set", metavar="NAME=VALUE"),
 ]
 EpochsOption = Annotated[Count, option(TRAINING, "Passes over the data. [the recipe's]", metavar="N")]
+UntilStageOption = Annotated[
+    Text,
+    option(TRAINING, "End the run after this stage for now; a later command goes on. [the last one]", metavar="STAGE"),
+]
+FromStageOption = Annotated[
+    Text,
+    option(TRAINING, "Begin after a stage of another run, with its weights. RUN: its last one.", metavar="RUN@STAGE"),
+]
 HoldScheduleOption = Annotated[
     bool | None,
     option(TRAINING, "With more --epochs of an existing run: keep schedules where they ended.", "--hold-schedule"),

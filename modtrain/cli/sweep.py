@@ -24,6 +24,10 @@ TRIES = "Which trials"
 FIRST = 3
 """Trials whose values a dry run shows."""
 
+RankOption = Annotated[
+    Text, option(TRIES, "Metric to rank by: of the evaluation, or MODULE.SCALAR of training.", metavar="NAME")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
@@ -45,9 +49,7 @@ def sweep(
     space: Annotated[Path | None, option(TRIES, "The same as a YAML file.", metavar="FILE")] = None,
     sampler: Annotated[Text, option(TRIES, "grid, random, sobol or tpe. [grid]", metavar="NAME")] = None,
     trials: Annotated[Count, option(TRIES, "How many. [all points of a grid]", metavar="N")] = None,
-    metric: Annotated[
-        Text, option(TRIES, "Metric to rank by: of the evaluation, or MODULE.SCALAR of training.", metavar="NAME")
-    ] = None,
+    metric: RankOption = None,
     minimize: Annotated[bool, option(TRIES, "A smaller metric is better. [as the recipe says]", "--minimize")] = False,
     prune: Annotated[Text, option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
     evaluate_every: Annotated[Count, option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")] = None,
@@ -55,6 +57,8 @@ def sweep(
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
     epochs: options.EpochsOption = None,
+    until_stage: options.UntilStageOption = None,
+    from_stage: options.FromStageOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
     early_stop: options.EarlyStopOption = None,

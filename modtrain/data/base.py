@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,8 @@ class Data:
     """
     description: str = ""
     """One line for the log: name, sizes, counts."""
+    at: Callable[[Any], Data] | None = None
+    """`at(params)` returns the data of another stage's Params, of what was read already; None: `data` reads it anew."""
 
     @property
     def held_out(self) -> Any:

@@ -19,7 +19,7 @@ MAX_THREADS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class CroppedPictures:
-    """A pile of random crops: float32 (3, crop_size, crop_size) in [-1, 1], under a name for each three channels."""
+    """A pile of random crops: float32 (3, size, size) in [-1, 1], under a name for each three channels."""
 
     names: tuple[str, ...]
     pictures: Pictures
@@ -28,6 +28,8 @@ class CroppedPictures:
     load_size: int
     crop_size: int
     flip: bool
+    shrink: int = 1
+    """Pixels whose mean, in both directions, is a pixel of the sample: its edge is crop_size / shrink."""
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -41,6 +43,9 @@ class CroppedPictures:
         top, left, is_mirrored = draw.tolist()
         pixels: NDArray[np.uint8] = self.pictures[index].numpy()
         crop = pixels[:, top : top + self.crop_size, left : left + self.crop_size].astype(np.float32)
+        if (factor := self.shrink) > 1:
+            size = self.crop_size // factor
+            crop = crop.reshape(len(crop), size, factor, size, factor).mean((2, 4))
         crop /= 127.5
         crop -= 1
         shown = crop[:, :, ::-1] if is_mirrored else crop

@@ -10,6 +10,7 @@ import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,25 +30,37 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NEEDED_CHUNKS = (b"tRNS", b"eXIf")
 """Chunks of a PNG that matter, beside the critical ones."""
 
+Resize = Literal["bicubic", "bilinear", "lanczos", "hamming", "nearest", "box"]
+"""Pillow's filters; all but `nearest` average what becomes one pixel."""
 Notify = Callable[[str], None]
 """Takes a remark on a file that was decoded."""
 
 
 def decode(
-    path: Path, size: int, grey_range: tuple[float, float] | None = None, notify: Notify = lambda remark: None
+    path: Path,
+    size: int,
+    grey_range: tuple[float, float] | None = None,
+    notify: Notify = lambda remark: None,
+    *,
+    resize: Resize = "bicubic",
 ) -> Tensor:
-    """Read one image as RGB, resized to size x size (bicubic): uint8 of shape (3, size, size). Raises InputError."""
-    return _resized(read_rgb(path, grey_range, notify), size)
+    """Read one image as RGB, resized to size x size: uint8 of shape (3, size, size). Raises InputError."""
+    return resized(read_rgb(path, grey_range, notify), size, resize)
 
 
 def decode_square(
-    path: Path, size: int, grey_range: tuple[float, float] | None = None, notify: Notify = lambda remark: None
+    path: Path,
+    size: int,
+    grey_range: tuple[float, float] | None = None,
+    notify: Notify = lambda remark: None,
+    *,
+    resize: Resize = "bicubic",
 ) -> Tensor:
     """As `decode`, of the largest square in the middle of the image: its proportions stay. Raises InputError."""
     picture = read_rgb(path, grey_range, notify)
     side = min(picture.size)
     left, top = ((length - side) / 2 for length in picture.size)
-    return _resized(picture, size, (left, top, left + side, top + side))
+    return resized(picture, size, resize, (left, top, left + side, top + side))
 
 
 def decode_pair(
@@ -55,6 +68,8 @@ def decode_pair(
     size: int,
     grey_range: tuple[float, float] | None = None,
     notify: Notify = lambda remark: None,
+    *,
+    resize: Resize = "bicubic",
 ) -> Tensor:
     """A pair as uint8 (6, size, size), A in the first three channels: of two files, or of the two halves of one.
 
@@ -69,12 +84,17 @@ def decode_pair(
             )
         boxes = ((0, 0, width // 2, height), (width // 2, 0, width, height))
         pictures = [pictures[0].crop(box) for box in boxes]
-    return torch.cat([_resized(picture, size) for picture in pictures])
+    return torch.cat([resized(picture, size, resize) for picture in pictures])
 
 
-def _resized(picture: Image.Image, size: int, box: tuple[float, float, float, float] | None = None) -> Tensor:
-    """A picture in RGB, or the part of it in `box`, as uint8 (3, size, size)."""
-    pixels = np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+def resized(
+    picture: Image.Image,
+    size: int,
+    resize: Resize = "bicubic",
+    box: tuple[float, float, float, float] | None = None,
+) -> Tensor:
+    """A picture in RGB, or the part of it in `box`, as uint8 (3, size, size), by one of Pillow's filters."""
+    pixels = np.array(picture.resize((size, size), Image.Resampling[resize.upper()], box=box))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

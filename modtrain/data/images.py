@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from modtrain.data.decoding import Notify, decode
+from modtrain.data.decoding import Notify, Resize, decode
 from modtrain.errors import InputError, counted
 from modtrain.storage.filesystem import fault_of
 from modtrain.storage.folder_listing import data_files
@@ -103,10 +104,17 @@ def as_float(pixels: Tensor) -> Tensor:
 
 
 def load(
-    paths: Paths, size: int, *, grey_range: tuple[float, float] | None = None, memory_bytes: int = MEMORY_BYTES
+    paths: Paths,
+    size: int,
+    *,
+    grey_range: tuple[float, float] | None = None,
+    resize: Resize = "bicubic",
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Pictures:
     """All images that can be decoded, in memory if they fit, by the rule of `load_sources`."""
-    return load_sources(paths, decode, size, grey_range=grey_range, memory_bytes=memory_bytes)[0]
+    return load_sources(paths, partial(decode, resize=resize), size, grey_range=grey_range, memory_bytes=memory_bytes)[
+        0
+    ]
 
 
 def load_sources(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
+from modtrain.data.decoding import Resize
 from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.orchard import CLASSES, orchard
 from modtrain.data.images import Pictures, as_float, in_memory
@@ -57,10 +58,20 @@ class LabelledTest:
 class LabelledData(Data):
     """What `labelled` returns."""
 
+    train: ReadAheadBatches
     classes: tuple[str, ...]
     """Names, in the order of the labels; empty without labels."""
     train_images: LoadTest
     """Loads the training images, neither cropped nor mirrored, in the form of `test`."""
+
+    def at_size(self, size: int, batch_size: int) -> LabelledData:
+        """The same images, of which those for training are shrunk to this edge: means of the pixels of a crop.
+
+        `size` divides the edge of the crops. Test images stay as they are.
+        """
+        piles = [pile for pile in self.train.piles if isinstance(pile, CroppedPictures)]
+        small = tuple(replace(pile, shrink=pile.crop_size // size) for pile in piles)
+        return replace(self, train=replace(self.train, piles=small, batch_size=batch_size))
 
 
 def labelled(
@@ -71,19 +82,24 @@ def labelled(
     batch_size: int,
     flip: bool = True,
     grey_range: tuple[float, float] | None = None,
+    resize: Resize = "bicubic",
     needs_labels: bool = True,
 ) -> LabelledData:
     """Training batches and a `LabelledTest`, of the images in `dataroot` or, without one, of `orchard`.
 
     Of each training image the square in its middle is resized to `load_size` and cropped at random to `crop_size`; test
     images are resized to `crop_size`. Without labels, which is an error with `needs_labels`, a batch has no `label`.
-    Without test images the training images stand for them. `grey_range` as of `read_rgb`. Raises InputError.
+    Without test images the training images stand for them. `grey_range` as of `read_rgb`; `resize` is the filter.
+    Raises InputError.
     """
     check_sizes(load_size, crop_size, batch_size)
     if dataroot is None:
         train, test, valid, train_images, classes = _orchard(load_size, crop_size)
     else:
-        splits = labelled_splits(dataroot) if needs_labels else image_splits(dataroot)
+        found = labelled_splits(dataroot) if needs_labels else image_splits(dataroot)
+        splits = {
+            name: replace(split, load=functools.partial(split.load, resize=resize)) for name, split in found.items()
+        }
         train, test, valid, train_images, classes = _folders(splits, load_size, crop_size, grey_range)
     name = "orchard" if dataroot is None else str(dataroot)
     return LabelledData(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modtrain.data.decoding import decode_square
+from modtrain.data.decoding import Resize, decode_square
 from modtrain.data.folder_labels import label_numbers, labels_of, read_labels, warn_unlabelled
 from modtrain.data.folder_layout import FolderLayout, subfolders, suggested
 from modtrain.data.idx import FILES, has_idx, idx_images, idx_labels, load_grey
@@ -32,8 +33,8 @@ LAYOUT = FolderLayout(
 )
 
 
-Load = Callable[[Sequence[Any], int, tuple[float, float] | None], tuple[Pictures, list[int]]]
-"""Makes pictures of a size of all sources that can be read, whose numbers it returns as well."""
+Load = Callable[..., tuple[Pictures, list[int]]]
+"""Makes pictures of a size of all sources that can be read, whose numbers it returns as well, as `_load_files`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +116,15 @@ def _idx(dataroot: Path, name: str) -> LabelledSplit | None:
 
 
 def _load_files(
-    sources: Sequence[Path], size: int, grey_range: tuple[float, float] | None
+    sources: Sequence[Path], size: int, grey_range: tuple[float, float] | None, *, resize: Resize = "bicubic"
 ) -> tuple[Pictures, list[int]]:
-    return load_sources(sources, decode_square, size, grey_range=grey_range)
+    return load_sources(sources, partial(decode_square, resize=resize), size, grey_range=grey_range)
 
 
-def _load_grey(sources: Sequence[Any], size: int, grey_range: object) -> tuple[Pictures, list[int]]:
+def _load_grey(
+    sources: Sequence[Any], size: int, grey_range: object, *, resize: object = None
+) -> tuple[Pictures, list[int]]:
+    """They are always resized bicubically."""
     return load_grey(np.stack(sources), size), list(range(len(sources)))
 
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from modtrain.data.crops import check_sizes
+from modtrain.data.decoding import Resize
 from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.grey_range import GreyRange
@@ -24,6 +25,7 @@ class LabelledParams:
     load_size: int = Field(default=32, ge=16, description="images are resized to this edge, then cropped")
     crop_size: int = Field(default=32, ge=16, description="edge of a random crop, and of the images that are made")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
+    resize: Resize = Field(default="bicubic", description="filter with which images are resized")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
 
     def __post_init__(self) -> None:
@@ -46,5 +48,13 @@ def class_names(dataroot: Path | None, params: LabelledParams) -> tuple[str, ...
 
 
 def _data(dataroot: Path | None, p: LabelledParams, *, needs_labels: bool) -> LabelledData:
-    sizes = {"load_size": p.load_size, "crop_size": p.crop_size, "batch_size": p.batch_size}
-    return labelled(dataroot, **sizes, flip=p.flip, grey_range=p.grey_range, needs_labels=needs_labels)
+    return labelled(
+        dataroot,
+        load_size=p.load_size,
+        crop_size=p.crop_size,
+        batch_size=p.batch_size,
+        flip=p.flip,
+        grey_range=p.grey_range,
+        resize=p.resize,
+        needs_labels=needs_labels,
+    )

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from modtrain.data.aligned_folders import HeldOut, Split, aligned_folders, has_both
 from modtrain.data.base import Data
 from modtrain.data.crops import CroppedPictures, check_sizes, cropped_batches
-from modtrain.data.decoding import decode_pair
+from modtrain.data.decoding import Resize, decode_pair
 from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.cultivars import CULTIVARS
 from modtrain.data.fruits.thermal import thermal, thermal_candidates
@@ -81,13 +81,14 @@ def paired(
     direction: Direction = "AtoB",
     held_out: HeldOut = "test",
     grey_range: tuple[float, float] | None = None,
+    resize: Resize = "bicubic",
 ) -> PairedData:
     """Training batches and a `PairedTest`, of the folders `aligned_folders` finds or, without `dataroot`, of `thermal`.
 
     `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
     resized to `load_size` and cropped at random to `crop_size`; test images are resized to `crop_size`. They are those
     of `held_out`; without any `test` is None. Where these are of `test`, those of `val` are for validation.
-    `grey_range` as of `read_rgb`. Raises InputError.
+    `grey_range` as of `read_rgb`; `resize` is the filter. Raises InputError.
     """
     check_sizes(load_size, crop_size, batch_size)
     if direction not in get_args(Direction):
@@ -95,7 +96,9 @@ def paired(
     if dataroot is None:
         train, other, labels, truth, valid = _thermal(load_size, crop_size, held_out, direction)
     else:
-        train, other, labels, truth, valid = _folders(dataroot, load_size, crop_size, held_out, grey_range)
+        train, other, labels, truth, valid = _folders(
+            dataroot, held_out, functools.partial(_load, grey_range=grey_range, resize=resize), load_size, crop_size
+        )
     batches = paired_batches(
         *train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
     )
@@ -149,14 +152,14 @@ def _thermal_split(size: int, split: HeldOut, direction: Direction) -> tuple[Lab
 
 
 def _folders(
-    dataroot: Path, load_size: int, crop_size: int, held_out: HeldOut, grey_range: tuple[float, float] | None
+    dataroot: Path, held_out: HeldOut, read: Callable[..., LabelledPairs], load_size: int, crop_size: int
 ) -> Loaded:
     train, other = aligned_folders(dataroot, held_out)
     numbers = label_numbers(train.labels or ())
     if len(numbers) == 1:
         log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
-    pairs = _load(train, numbers, load_size, grey_range)
-    load = functools.partial(_load, numbers=numbers, size=crop_size, grey_range=grey_range)
+    pairs = read(train, numbers, load_size)
+    load = functools.partial(read, numbers=numbers, size=crop_size)
 
     def valid() -> tuple[LabelledPairs, Truth]:
         split = aligned_folders(dataroot, "val")[1]
@@ -167,8 +170,11 @@ def _folders(
     return pairs, held_out_pairs, len(numbers), {}, valid if held_out == "test" and has_both(dataroot) else None
 
 
-def _load(split: Split, numbers: dict[str, int], size: int, grey_range: tuple[float, float] | None) -> LabelledPairs:
-    pairs, kept = load_sources(split.pairs, decode_pair, size, channels=6, grey_range=grey_range)
+def _load(
+    split: Split, numbers: dict[str, int], size: int, *, grey_range: tuple[float, float] | None, resize: Resize
+) -> LabelledPairs:
+    read = functools.partial(decode_pair, resize=resize)
+    pairs, kept = load_sources(split.pairs, read, size, channels=6, grey_range=grey_range)
     if split.labels is None or not numbers:
         return pairs, None
     return pairs, np.array([numbers.get(split.labels[number], UNKNOWN) for number in kept], np.int64)

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from modtrain.data.base import Data
 from modtrain.data.crops import check_sizes
+from modtrain.data.decoding import Resize
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.unpaired import unpaired
 
@@ -22,6 +23,7 @@ class UnpairedParams:
     load_size: int = Field(default=48, ge=24, description="images are resized to this edge, then cropped")
     crop_size: int = Field(default=48, ge=24, multiple_of=4, description="edge of a random crop, a multiple of 4")
     flip: bool = Field(default=True, description="mirror half of the training images left to right")
+    resize: Resize = Field(default="bicubic", description="filter with which images are resized")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
 
     def __post_init__(self) -> None:
@@ -30,5 +32,12 @@ class UnpairedParams:
 
 def unpaired_data(dataroot: Path | None, params: UnpairedParams) -> Data:
     """A folder with `trainA trainB testA testB`, or the built-in apples and oranges."""
-    sizes = {"load_size": params.load_size, "crop_size": params.crop_size}
-    return unpaired(dataroot, **sizes, batch_size=params.batch_size, flip=params.flip, grey_range=params.grey_range)
+    return unpaired(
+        dataroot,
+        load_size=params.load_size,
+        crop_size=params.crop_size,
+        batch_size=params.batch_size,
+        flip=params.flip,
+        grey_range=params.grey_range,
+        resize=params.resize,
+    )

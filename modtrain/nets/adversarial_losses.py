@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, what an alarm reads of them, and the zero-centred gradient penalty.
+"""Adversarial losses on logits, what an alarm reads of them, and the gradient penalties R1 and WGAN-GP.
 
 Logits are discriminator outputs of any shape, without a sigmoid.
 """
@@ -113,3 +113,17 @@ def gradient_penalty(logits: Tensor, samples: Tensor) -> Tensor:
         )
     (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
     return gradient.square().sum() / (2 * logits.numel())
+
+
+def interpolated_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """WGAN-GP's penalty (Gulrajani et al. 2017, algorithm 1, without lambda), a scalar whose graph reaches the weights.
+
+    The mean squared difference from 1 of the norm of the critic's gradient, at one random point between each real
+    sample and a fake one. They are float32, and what is not in `full_precision` is too coarse. The points are drawn
+    from torch's default generator on the CPU.
+    """
+    share = torch.rand(len(real), *(1 for _ in real.shape[1:])).to(real.device)
+    between = torch.lerp(real.detach(), fake.detach(), share).requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    return (norms - 1).square().mean()

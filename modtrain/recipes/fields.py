@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 OPTIONS = ConfigDict(extra="forbid")
 Count = Annotated[int, Field(ge=1)]
@@ -12,6 +12,22 @@ Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _parted(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
+
+
+def _above_zero(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(value <= 0 for value in values):
+        raise ValueError("give numbers above 0, such as 32,32,16")
+    return values
+
+
+Counts = Annotated[tuple[int, ...], BeforeValidator(_parted), AfterValidator(_above_zero)]
+"""Numbers of things; in text `32,32,16`."""
+Positives = Annotated[tuple[float, ...], BeforeValidator(_parted), AfterValidator(_above_zero)]
+"""Numbers above 0; in text `1,1.5,2`."""
 
 
 def linear_decay(progress: float, *, decay_from: float, finished_at: float = 1.0) -> float:

@@ -86,8 +86,10 @@ def params_of(spec: RunSpec, recipe: Recipe, stage: StageSpec | None = None) -> 
     return build_params(recipe.params, with_values(spec.params, stage.params if stage else {}))
 
 
-def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
+def data_of(spec: RunSpec, recipe: Recipe, params: Any, *, read: Data | None = None) -> Data:
     """The data of a run; InputError where the recipe does not return such data, or it has no complete batch.
+
+    `read` is the data of other parameters of the run, of which it may be made.
 
     What a recipe draws for it from the generators of torch, NumPy and Python follows from the run's seed: every worker
     and every evaluation has the same data. That of torch is seeded, the others are left as they were.
@@ -101,7 +103,11 @@ def data_of(spec: RunSpec, recipe: Recipe, params: Any) -> Data:
     random.seed(spec.seed)
     try:
         with plugins.calling("`data` of the recipe", recipe.data):
-            data = check_data(recipe.data(Path(spec.dataroot) if spec.dataroot else None, params), recipe.data)
+            if read is not None and read.at is not None:
+                made = read.at(params)
+            else:
+                made = recipe.data(Path(spec.dataroot) if spec.dataroot else None, params)
+            data = check_data(made, recipe.data)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModtrainError) or fault_of(error) is not None:  # storage may answer the next time
             raise

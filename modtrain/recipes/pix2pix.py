@@ -30,6 +30,7 @@ from torch.optim import Adam
 from modtrain.data.aligned_folders import aligned_folders
 from modtrain.data.base import Batch, Data
 from modtrain.data.crops import check_sizes
+from modtrain.data.decoding import Resize
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.paired import PairedTest, paired
 from modtrain.errors import InputError
@@ -101,6 +102,7 @@ class Params:
     flip: bool = Field(default=False, description="mirror half of the training pairs left to right")
     direction: Literal["AtoB", "BtoA"] = Field(default="AtoB", description="which image is given, which is wanted")
     held_out: Literal["test", "val"] = Field(default="test", description="folder of the pairs to evaluate on")
+    resize: Resize = Field(default="bicubic", description="filter with which images are resized")
     grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
     decay_from: Share = Field(
         default=0.5, description="share of the run after which the learning rates fall linearly to 0"
@@ -130,6 +132,7 @@ def data(dataroot: Path | None, params: Params) -> Data:
         direction=params.direction,
         held_out=params.held_out,
         grey_range=params.grey_range,
+        resize=params.resize,
     )
     if params.generator.lambda_recognition and not 1 <= pairs.labels <= params.recogniser.classes:
         without = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"

@@ -6,7 +6,7 @@ As in progressive growing, where each resolution is a stage, or in pix2pix, whos
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
@@ -14,8 +14,11 @@ from typing import Any
 
 from modtrain.errors import InputError, counted, did_you_mean, one_of
 from modtrain.plugins import calling, place_of
-from modtrain.recipes.params import as_values, build_params, flatten
+from modtrain.recipes.params import as_values, build_params, flatten, parameters, with_values
 from modtrain.storage.run import StageSpec
+
+STAGES = "stages"
+"""First part of the name of a parameter of a stage, as in `--set stages.fade.lr=1e-4`."""
 
 
 def _unchanged(params: Any) -> Any:
@@ -65,11 +68,38 @@ class Stage:
             )
 
 
+Settings = Mapping[str, Mapping[str, Any]]
+"""Parameters by dotted name, by the name of the stage that has them instead of its own."""
+
+
+def split_settings(params: type[Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], Settings]:
+    """The parameters of a run, and those that `stages.NAME.parameter` sets in one of its stages.
+
+    InputError where `stages` holds something else. A recipe may have a parameter of that name, which it is then.
+    """
+    own = {name: value for name, value in values.items() if name != STAGES}
+    if STAGES not in values or any(parameter.name.partition(".")[0] == STAGES for parameter in parameters(params)):
+        return dict(values), {}
+    given: Any = values[STAGES]
+    if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
+        raise InputError(
+            f"stages = {given!r} is not allowed: it has parameters by the name of a stage, as in stages.fade.lr=1e-4."
+        )
+    return own, {str(name): flatten(each) for name, each in given.items()}
+
+
 def plan_stages(
-    function: Callable[[Any], Sequence[Stage]] | None, params: Any, modules: Collection[str], epochs: int
+    function: Callable[[Any], Sequence[Stage]] | None,
+    params: Any,
+    modules: Collection[str],
+    epochs: int,
+    settings: Settings | None = None,
 ) -> list[StageSpec]:
     """The stages of a run of `epochs` epochs, as `run.json` has them; InputError where they cannot be trained."""
+    settings = settings or {}
     if function is None:
+        if settings:
+            raise InputError(f"stages.{next(iter(settings))} is set, but the recipe has no stages; leave it out.")
         return []
     with calling("`stages` of the recipe", function):
         stages: Any = function(params)
@@ -77,8 +107,14 @@ def plan_stages(
     if not isinstance(stages, list | tuple) or not stages or not all(isinstance(stage, Stage) for stage in stages):
         raise InputError(f"{where} returned {stages!r}; it must return a list of Stage(name, epochs).")
     _check_names(where, stages, modules)
+    names = [stage.name for stage in stages]
+    if unknown := next((name for name in settings if name not in names), None):
+        raise InputError(f"There is no stage {unknown!r}; name {one_of(names)}.{did_you_mean(unknown, names)}")
     counts = split_epochs([stage.epochs for stage in stages], epochs)
-    return [_plan(where, stage, params, modules, count) for stage, count in zip(stages, counts, strict=True)]
+    return [
+        _plan(where, stage, params, modules, count, settings.get(stage.name, {}))
+        for stage, count in zip(stages, counts, strict=True)
+    ]
 
 
 def split_epochs(proportions: Sequence[float], epochs: int) -> list[int]:
@@ -116,7 +152,9 @@ def _check_names(where: str, stages: Sequence[Stage], modules: Collection[str]) 
             raise InputError(f"No stage trains {name}; add it to the `trains` of one of {', '.join(names)}.")
 
 
-def _plan(where: str, stage: Stage, params: Any, modules: Collection[str], epochs: int) -> StageSpec:
+def _plan(
+    where: str, stage: Stage, params: Any, modules: Collection[str], epochs: int, settings: Mapping[str, Any]
+) -> StageSpec:
     with calling(f"`params` of the stage {stage.name!r}", stage.params):
         own = stage.params(params)
     if type(own) is not type(params):
@@ -124,8 +162,8 @@ def _plan(where: str, stage: Stage, params: Any, modules: Collection[str], epoch
             f"`params` of the stage {stage.name!r} ({place_of(stage.params)}) returned {own!r}; it must return the "
             f"{type(params).__name__} of this stage, as in lambda params: dataclasses.replace(params, lr=1e-4)."
         )
-    base, values = flatten(as_values(params)), as_values(own)
-    build_params(type(params), values)
+    base = flatten(as_values(params))
+    values = as_values(build_params(type(params), with_values(as_values(own), settings)))
     return StageSpec(
         name=stage.name,
         epochs=epochs,

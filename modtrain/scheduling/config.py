@@ -28,8 +28,9 @@ from modtrain.errors import InputError, counted, did_you_mean
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
 from modtrain.recipes.params import REQUIRED, as_values, build_params, flatten, parameters, sentence, with_settings
-from modtrain.recipes.stages import plan_stages
+from modtrain.recipes.stages import plan_stages, split_settings
 from modtrain.scheduling.placement import Placement
+from modtrain.scheduling.stage_range import choose_stages
 from modtrain.scheduling.weights_reference import find_fixed_weights, find_initial_weights
 from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
@@ -58,6 +59,10 @@ class Config(BaseModel):
     profile: str | None = None
     job: dict[str, Any] = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1)
+    until_stage: str | None = None
+    """The stage after which the run ends for now; of an existing run one of those that were left out."""
+    from_stage: str | None = None
+    """`RUN@STAGE`: the stage of another run after which this one begins; RUN is at the last one that it completed."""
     hold_schedule: bool = False
     """For more epochs of an existing run: schedules keep the value of their last step instead of covering them too."""
     exchange_every: int | None = Field(default=None, ge=1)
@@ -186,16 +191,21 @@ def read_config(path: Path | None, options: Mapping[str, Any], settings: Iterabl
 
 def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dict[str, Any] | None = None) -> RunSpec:
     """The `run.json` of a new run, with every default filled in, so that later defaults do not change the run."""
-    built, epochs = build_params(recipe.params, config.params), config.epochs or recipe.epochs
-    params = as_values(built)
+    own, of_stages = split_settings(recipe.params, config.params)
+    built, epochs = build_params(recipe.params, own), config.epochs or recipe.epochs
+    params, init = as_values(built), find_initial_weights(config.init, recipe)
+    stages = plan_stages(recipe.stages, built, recipe.trained, epochs, of_stages)
+    chosen = choose_stages(stages, after=config.from_stage, until=config.until_stage)
     spec = RunSpec(
         recipe=recipe_name(config.recipe),
         recipe_sha256=recipe_sha256(recipe_name(config.recipe)),
         params=params,
         dataroot=resolved_path(config.dataroot) if config.dataroot else None,
         placement=placement,
-        epochs=epochs,
-        stages=plan_stages(recipe.stages, built, recipe.trained, epochs),
+        epochs=sum(stage.epochs for stage in chosen.stages) or epochs,
+        stages=chosen.stages,
+        later_stages=chosen.later,
+        from_stage=chosen.start,
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
         evaluate_every=_evaluate_every(config, recipe),
@@ -205,7 +215,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         seed=config.seed,
         device=config.device,
         precision=config.precision,
-        init=find_initial_weights(config.init, recipe),
+        init=chosen.weights | init,
         fixed=find_fixed_weights(recipe, built),
         trial=trial,
         track=[recipe_name(name) for name in config.track],
@@ -287,6 +297,9 @@ def _read(path: Path) -> dict[str, Any]:
         values["init"] = {
             name: str((path.parent / Path(str(each)).expanduser()).resolve()) for name, each in init.items()
         }
+    if isinstance(start := values.get("from_stage", values.get("from-stage")), str):
+        values["from_stage"] = str((path.parent / Path(start).expanduser()).resolve())
+        values.pop("from-stage", None)
     return values
 
 

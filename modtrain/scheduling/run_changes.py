@@ -15,8 +15,9 @@ from typing import Any
 from modtrain.errors import InputError, ModtrainError, counted
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.loading import recipe_name, recipe_sha256
-from modtrain.recipes.params import as_values, build_params, flatten
-from modtrain.scheduling import placement
+from modtrain.recipes.params import as_values, build_params, flatten, with_values
+from modtrain.recipes.stages import STAGES, split_settings
+from modtrain.scheduling import placement, stage_range
 from modtrain.scheduling.config import NO_EARLY_STOP, Config, resolved_path, staleness_of
 from modtrain.scheduling.job_record import active_modules
 from modtrain.scheduling.weights_reference import resolved
@@ -49,7 +50,10 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
         check_measured(run, str(allowed["metric"]))
     if allowed.keys() - {"metric"}:
         _check_idle(run)
-    if "epochs" in allowed:
+    if "until_stage" in allowed:
+        _check_not_early(run)
+        allowed |= stage_range.continued(spec, allowed.pop("until_stage"))
+    elif "epochs" in allowed:
         _check_not_early(run)
         allowed["schedule_epochs"] = (spec.schedule_epochs or spec.epochs) if config.hold_schedule else None
         allowed["stages"] = _prolonged(spec.stages, by=allowed["epochs"] - spec.epochs)
@@ -57,7 +61,7 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
     changes = [
         Change(name=name, before=before[name], after=new, at=time.time())
         for name, new in allowed.items()
-        if before[name] != new and name != "stages"
+        if before[name] != new and name not in ("stages", "later_stages")
     ]
     changed = replace(run, spec=spec.model_copy(update={**allowed, "changes": [*spec.changes, *changes]}))
     _check_dataroot(changed)
@@ -85,6 +89,8 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
             sentences.append(f"Takes its {_NOUNS[change.name]} from {change.after}, the same as in {change.before}.")
         elif change.name != "epochs":
             continue
+        elif before.later_stages:
+            sentences.append(f"Goes on until the end of its stage {after.stages[-1].name}, epoch {change.after}.")
         elif after.schedule_epochs is None:
             sentences.append(
                 f"Trains to epoch {change.after} instead of {change.before}.{last} Schedules cover all {change.after} "
@@ -114,18 +120,31 @@ def _other_settings(config: Config, recipe: Recipe, spec: RunSpec) -> dict[str, 
             given[name] = resolve(given[name])
     if "init" in given:
         given["init"] = {module: resolved(reference) for module, reference in config.init.items()}
+    if "from_stage" in given:
+        given["from_stage"] = stage_range.resolved(given["from_stage"])
     init = {module: weights.reference for module, weights in spec.init.items()}
-    current = spec.model_dump() | {"init": init, "max_staleness": staleness_of(spec)}
+    current = spec.model_dump() | {"init": init, "max_staleness": staleness_of(spec), "epochs": spec.planned_epochs}
+    current["until_stage"] = spec.all_stages[-1].name
+    current["from_stage"] = spec.from_stage and spec.from_stage.reference
     current["early_stop"] = current["early_stop"] or NO_EARLY_STOP
     other = {name: (current[name], new) for name, new in given.items() if new is not None and current[name] != new}
-    values, old = flatten(as_values(build_params(recipe.params, config.params))), flatten(spec.params)
-    changed = [name for name in flatten(config.params) if name in values and old.get(name) != values[name]]
-    other |= {name: (old.get(name), values[name]) for name in changed}
+    own, of_stages = split_settings(recipe.params, config.params)
+    other |= _other_params(own, spec.params, recipe)
+    for stage in [*spec.all_stages, *spec.later_stages]:
+        current_params, given_params = with_values(spec.params, stage.params), of_stages.get(stage.name, {})
+        changed = _other_params(with_values({}, given_params), current_params, recipe)
+        other |= {f"{STAGES}.{stage.name}.{name}": values for name, values in changed.items()}
     if config.place and (placed := placement.parse(config.place, recipe.trained)) != spec.placement:
         other["place"] = (placement.format_placement(spec.placement), placement.format_placement(placed))
     elif config.nodes and config.nodes != len(spec.placement):
         other["nodes"] = (len(spec.placement), config.nodes)
     return other
+
+
+def _other_params(given: Mapping[str, Any], old: Mapping[str, Any], recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """By dotted name the old and the new value of the given parameters that differ."""
+    before, values = flatten(old), flatten(as_values(build_params(recipe.params, with_values(old, flatten(given)))))
+    return {name: (before.get(name), values[name]) for name in values if before.get(name) != values[name]}
 
 
 def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -136,8 +155,10 @@ def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
     """Whether a setting can be changed after training has begun without making what was trained another thing."""
     if name in ("metric", "evaluate_every"):
         return True
+    if name == "until_stage":
+        return new in [stage.name for stage in spec.later_stages]
     if name == "epochs":
-        return bool(new > spec.epochs)
+        return bool(new > spec.planned_epochs) and not spec.later_stages and spec.from_stage is None
     if name == "dataroot":
         return spec.data_sha256 is not None and Path(new).is_dir() and listing_sha256(Path(new)) == spec.data_sha256
     return name == "recipe" and spec.recipe_sha256 is not None and recipe_sha256(new) == spec.recipe_sha256

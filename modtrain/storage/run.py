@@ -82,6 +82,17 @@ class StageSpec(BaseModel):
     """Whether the optimizers begin anew, without what they remember of the stage before."""
 
 
+class StageStart(BaseModel):
+    """Where a run begins that goes on from a stage of another run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: FileName
+    """As `RUN@STAGE`."""
+    epochs: Count
+    """Those of the stages before, which this run leaves out."""
+
+
 class RunSpec(BaseModel):
     """The content of `run.json`: everything that decides what this run trains.
 
@@ -103,6 +114,10 @@ class RunSpec(BaseModel):
     epochs: Count
     stages: list[StageSpec] = Field(default_factory=list)
     """In order; empty where all modules are trained in every epoch. Their epochs are those of the run."""
+    later_stages: list[StageSpec] = Field(default_factory=list)
+    """Planned stages after which the run may go on later. Schedules cover them as well."""
+    from_stage: StageStart | None = None
+    """The stage of another run after which this one begins."""
     schedule_epochs: Count | None = None
     """Epochs that schedules cover, where those are fewer than `epochs`."""
     exchange_every: Count | None = None
@@ -155,6 +170,12 @@ class RunSpec(BaseModel):
         modules = [module for worker in self.placement for module in worker]
         return self.stages or [StageSpec(name="train", epochs=self.epochs, trains=modules)]
 
+    @property
+    def planned_epochs(self) -> int:
+        """The epochs of all stages that were planned, with those before the run and those that may follow."""
+        before = self.from_stage.epochs if self.from_stage else 0
+        return before + self.epochs + sum(stage.epochs for stage in self.later_stages)
+
     def stage_at(self, epoch: int) -> StageSpec:
         """The stage of an epoch, counted from 0; the last one from the end of the run on."""
         stages = list(self.all_stages)
@@ -204,7 +225,8 @@ class RunSpec(BaseModel):
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""
         if checkpoint is None or not checkpoint.final:
             return False
-        return checkpoint.epoch not in [change.before for change in self.changes if change.name == "epochs"]
+        end, ends = self.end_epoch([checkpoint.module]), [c.before for c in self.changes if c.name == "epochs"]
+        return not any(checkpoint.epoch <= before < end for before in ends)
 
 
 def as_run(run: Run | str | Path) -> Run:

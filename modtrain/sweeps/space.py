@@ -20,6 +20,7 @@ import yaml
 
 from modtrain.errors import InputError, did_you_mean
 from modtrain.recipes.params import name_rates
+from modtrain.recipes.stages import STAGES
 from modtrain.storage.strict_yaml import read_mapping, read_yaml
 
 FIELDS = ("seed", "epochs", "exchange_every", "max_staleness", "precision")
@@ -209,7 +210,7 @@ def resolve(names: Iterable[str], parameters: Sequence[str]) -> dict[str, tuple[
     """
     resolved: dict[str, tuple[str, ...]] = {}
     for name in names:
-        own = () if name in FIELDS else tuple(p for p in parameters if name in (p, p.rpartition(".")[2]))
+        own = () if name in FIELDS else _meant(name, parameters)
         if name not in FIELDS and not own:
             raise _unknown(name, parameters)
         for other, others in resolved.items():
@@ -218,6 +219,14 @@ def resolve(names: Iterable[str], parameters: Sequence[str]) -> dict[str, tuple[
                 raise InputError(f"{parameter} is varied twice, by {both}; leave one of them out.")
         resolved[name] = own
     return resolved
+
+
+def _meant(name: str, parameters: Sequence[str]) -> tuple[str, ...]:
+    """The parameters of a name; those of a stage, `stages.fade.lr`, have its prefix."""
+    parts = name.split(".", 2)
+    prefix, last = (f"{parts[0]}.{parts[1]}.", parts[2]) if parts[0] == STAGES and len(parts) == 3 else ("", name)
+    own = tuple(prefix + p for p in parameters if last in (p, p.rpartition(".")[2]))
+    return own or tuple(p for p in parameters if p == name)
 
 
 def corners(space: Space) -> Iterator[dict[str, Any]]:

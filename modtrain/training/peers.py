@@ -161,8 +161,10 @@ class Peers:
         if peer.unfit:
             version, why = max(peer.unfit.items())
             reached = f"its version {version} does not fit the recipe: {why.rstrip('.')}"
+        stage = f" of the stage {self._run.spec.stage_at(needed - 1).name}" if self._run.spec.stages and needed else ""
         return (
-            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}; {reached} ({worker}). "
+            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}{stage}; {reached} "
+            f"({worker}). "
             f'See {self._run.log_path(name)}, or run "modtrain launch {self._run.path}" to restart it.'
         )
 

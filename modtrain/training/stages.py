@@ -46,13 +46,13 @@ class RunStages:
     """The stages of a run in order, and its timeline.
 
     The data of every stage is made at once, since the timeline needs its number of batches; stages with equal
-    parameters share it.
+    parameters share it, and others what was read, where `Data.at` says how.
     """
 
     def __init__(self, spec: RunSpec, recipe: Recipe) -> None:
         self._spec, self._recipe = spec, recipe
         self.stages: list[RunStage] = []
-        for stage in spec.all_stages:
+        for stage in [*spec.all_stages, *spec.later_stages]:
             params = params_of(spec, recipe, stage)
             self.stages.append(
                 RunStage(
@@ -65,11 +65,13 @@ class RunStages:
                 )
             )
         self.timeline = Timeline.of(spec, [stage.steps_per_epoch for stage in self.stages])
+        del self.stages[len(spec.all_stages) :]
 
     def data_with(self, params: Any) -> Data:
-        """The data of these parameters; that of a stage which has the same ones."""
+        """The data of these parameters: that of a stage which has the same ones, or made from what a stage has read."""
         same = next((stage.data for stage in self.stages if stage.params == params), None)
-        return same or data_of(self._spec, self._recipe, params)
+        read = self.stages[0].data if self.stages else None
+        return same or data_of(self._spec, self._recipe, params, read=read)
 
     def at(self, epoch: int) -> RunStage:
         """The stage of an epoch; the last one from the end of the run on."""

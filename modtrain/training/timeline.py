@@ -67,15 +67,26 @@ class Timeline:
     """Steps between two exchange points, counted from the beginning of the run; None exchanges at epoch ends only."""
     schedule_epochs: int | None = None
     """Epochs that the schedules cover; after them the value of their last step holds. None covers the whole run."""
+    later_steps: int = 0
+    """Steps of the stages after which the run may go on later, which schedules cover as well."""
 
     @classmethod
     def of(cls, spec: RunSpec, steps_per_epoch: Sequence[int]) -> Timeline:
-        """The timeline of a run whose training data has so many steps in an epoch of each of its stages."""
+        """The timeline of a run whose training data has so many steps in an epoch of each of its stages.
+
+        Those of the stages after which it may go on later follow.
+        """
         stretches = tuple(
             Stretch(stage=stage.name, epochs=stage.epochs, steps_per_epoch=steps)
-            for stage, steps in zip(spec.all_stages, steps_per_epoch, strict=True)
+            for stage, steps in zip([*spec.all_stages, *spec.later_stages], steps_per_epoch, strict=True)
         )
-        return cls(stretches=stretches, exchange_every=spec.exchange_every, schedule_epochs=spec.schedule_epochs)
+        count = len(spec.all_stages)
+        return cls(
+            stretches=stretches[:count],
+            exchange_every=spec.exchange_every,
+            schedule_epochs=spec.schedule_epochs,
+            later_steps=sum(stretch.steps for stretch in stretches[count:]),
+        )
 
     @property
     def epochs(self) -> int:
@@ -121,7 +132,9 @@ class Timeline:
     @functools.cached_property
     def _schedule_steps(self) -> int:
         """Steps of the epochs that the schedules cover."""
-        steps, left = 0, self.epochs if self.schedule_epochs is None else self.schedule_epochs
+        if self.schedule_epochs is None:
+            return self.steps + self.later_steps
+        steps, left = 0, self.schedule_epochs
         for stretch in self.stretches:
             epochs = min(stretch.epochs, left)
             steps, left = steps + epochs * stretch.steps_per_epoch, left - epochs
@@ -129,7 +142,7 @@ class Timeline:
 
     def _schedule_progress(self, step: int) -> float:
         steps = self._schedule_steps
-        return step / steps if steps == self.steps else min(step, steps - 1) / steps
+        return step / steps if steps >= self.steps else min(step, steps - 1) / steps
 
     def _stage_progress(self, step: int, first_epoch: int, stretch: Stretch) -> float:
         """After `step` steps of a stretch, held after the epochs that the schedules cover."""

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
+from modtrain.bench.convolutions import convolutions
 from modtrain.bench.joint_step import cyclegan
+from modtrain.bench.resize import resize
 from modtrain.bench.scores import scores
 from modtrain.data.fruits.orchard import orchard
 from modtrain.metrics.distribution import frechet_distance
@@ -67,6 +70,27 @@ def test_a_joint_step_is_compared_with_a_plain_loop(capsys: pytest.CaptureFixtur
     torch.set_num_threads(threads)
     plain, own, ratio = (float(line.split()[0]) for line in capsys.readouterr().out.splitlines())
     assert ratio == pytest.approx(own / plain, rel=0.01)
+
+
+def test_both_kinds_of_convolution_are_measured_by_size_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    convolutions(size=8, base=64, most=16, batch=4, steps=1, out=tmp_path / "figure.png")
+    torch.set_num_threads(threads)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["4", "8"]
+    assert all(float(row[4]) > float(row[5]) > 0 for row in rows), "fewer multiply-accumulates"
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert len(figure.getcolors(100_000)) > 3
+
+
+def test_each_filter_is_measured_and_a_smooth_one_loses_least(capsys: pytest.CaptureFixture[str]) -> None:
+    resize(size=16, source=64, rounds=1)
+    rows = {row[0]: float(row[2]) for row in map(str.split, capsys.readouterr().out.splitlines()[2:])}
+    assert set(rows) == {"bicubic", "bilinear", "lanczos", "hamming", "nearest", "box"}
+    assert min(rows, key=rows.__getitem__) == "lanczos"
+    assert max(rows, key=rows.__getitem__) == "nearest"
 
 
 def test_the_measurements_need_no_package_of_the_tests(tmp_path: Path) -> None:

@@ -302,3 +302,22 @@ def test_a_recipe_gets_the_orchard_without_a_dataroot(tmp_path: Path, monkeypatc
     assert "orchard 16x16: 24 images for training, 8 for testing, 8 classes (red-apple 3, " in data.description
     assert sorted(epoch_of(data)["label"].tolist()) == [number for number in range(8) for _ in range(3)]
     assert torch.equal(held_out(image_data(None, params)).pixels, held_out(data).pixels)
+
+
+def test_images_are_resized_with_the_filter_of_resize_and_shrunk_to_the_size_of_a_stage(tmp_path: Path) -> None:
+    """Of columns that are black and white in turn `nearest` takes one, and every other filter their mean."""
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, ::2] = 255
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    found = {}
+    for name in ("nearest", "box"):
+        data = image_data(tmp_path, LabelledParams(load_size=16, crop_size=16, batch_size=1, resize=name))
+        assert np.array_equal(held_out(data).pixels[0].permute(1, 2, 0).numpy(), pixels)
+        small = labelled(tmp_path, load_size=8, crop_size=8, batch_size=1, resize=name, needs_labels=False)
+        found[name] = set(held_out(small).pixels.flatten().tolist())
+    assert found["nearest"] in ({0}, {255})
+    assert found["box"] == {128}
+    assert data.at_size(4, 1).train.batch_size == 1
+    mean = next(data.at_size(4, 1).train.epoch(0, seed=0))["image"]
+    assert mean.shape == (1, 3, 4, 4)
+    assert mean.abs().max() < 1e-6

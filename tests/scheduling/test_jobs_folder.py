@@ -127,6 +127,8 @@ def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
     if recipe == "dcgan":
         widths = params["generator"]["width"], params["discriminator"]["width"]
         return (params["crop_size"], *widths) in ((64, 64, 64), (128, 64, 128))
+    if recipe == "progressive-gan":
+        return (params["base"], params["most"], params["noise_size"]) == (8192, 512, 512)
     if recipe == "pix2pix":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)

@@ -35,6 +35,14 @@ SMALL: dict[str, dict[str, Any]] = {
         "discriminator": {"width": 2},
         "recogniser": {"width": 2, "classes": 3},
     },
+    "progressive-gan": {
+        "noise_size": 6,
+        "base": 16,
+        "most": 6,
+        "load_size": 16,
+        "crop_size": 16,
+        "batch_size": 8,
+    },
     "srgan": {
         "generator": {"width": 2, "blocks": 1},
         "discriminator": {"width": 2},

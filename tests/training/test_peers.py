@@ -43,6 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
         SIZES["latent-translation"] | TINY_IMAGES, translator={"starts_at": 0.0}, discriminator={"starts_at": 0.0}
     ),
     "pix2pix": merged(SIZES["pix2pix"] | TINY_IMAGES, batch_size=8, recogniser={"classes": 12}),
+    "progressive-gan": SIZES["progressive-gan"],
     "srgan": SIZES["srgan"] | {"crops": 16},
 }
 """Parameters that make a recipe of the package small, with its built-in data."""
@@ -55,7 +56,7 @@ def sha256(net: nn.Module) -> str:
 @pytest.mark.parametrize("name", plugins.built_in("recipe"))
 def test_a_worker_changes_only_its_own_weights(tmp_path: Path, name: str) -> None:
     recipe = plugins.load("recipe", name)
-    run = make_run(tmp_path / "run", name, [[module] for module in recipe.trained], params=SMALL[name], epochs=2)
+    run = make_run(tmp_path / "run", name, [[module] for module in recipe.trained], params=SMALL[name], epochs=5)
     with Shutdown(run) as shutdown:
         workers = [
             Worker(

@@ -1,0 +1,199 @@
+"""A run ends after one of its stages and goes on later, or begins after a stage of an older run."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from modtrain.errors import InputError, PeerTimeout
+from modtrain.recipes.loading import load_recipe
+from modtrain.recipes.params import parameters
+from modtrain.scheduling.config import Config
+from modtrain.scheduling.run_plan import RunPlan, find_target, plan_run
+from modtrain.storage import filesystem
+from modtrain.storage.checkpoint import WEIGHTS
+from modtrain.storage.run import Run
+from modtrain.sweeps import space
+from tests.support.command import typed
+from tests.support.runs import finish, make_run, weights_of
+from tests.support.staged import staged_recipe
+
+TOGETHER = [["recogniser", "generator", "discriminator"]]
+SMALL: dict[str, Any] = {"params": {"batches": 2}, "epochs": 6}
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    return staged_recipe(tmp_path_factory.mktemp("recipe") / "staged.py", tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def first_stage(tmp_path_factory: pytest.TempPathFactory, staged: Path) -> Run:
+    """A run of the first stage alone."""
+    run = make_run(tmp_path_factory.mktemp("first") / "run", staged, TOGETHER, until_stage="recognise", **SMALL)
+    finish(run)
+    return run
+
+
+def planned(run: Run, **values: Any) -> RunPlan:
+    """The plan of the command with which the run was made, with other settings."""
+    names = {"name": run.name, "root": str(run.path.parent), "recipe": run.spec.recipe}
+    return plan_run(find_target(Config(**names, **{**SMALL, **values})))
+
+
+def published(run: Run, module: str) -> list[tuple[int, bool]]:
+    return [(each.epoch, each.final) for each in run.store(module).history()]
+
+
+def test_a_run_ends_after_a_stage_and_goes_on_later_bit_identical(
+    tmp_path: Path, staged: Path, first_stage: Run
+) -> None:
+    complete = make_run(tmp_path / "complete", staged, TOGETHER, **SMALL)
+    finish(complete)
+    assert first_stage.is_finished(first_stage.modules)
+    assert [stage.name for stage in first_stage.spec.later_stages] == ["translate"]
+    assert (first_stage.spec.epochs, first_stage.spec.planned_epochs) == (2, 6)
+    run = Run.open(shutil.copytree(first_stage.path, tmp_path / "run"))
+    plan = planned(run, until_stage="translate")
+    assert plan.notes == ["Goes on until the end of its stage translate, epoch 6."]
+    run = plan.write()
+    assert [run.is_finished([module]) for module in run.modules] == [True, False, False]
+    finish(run)
+    assert weights_of(run) == weights_of(complete), "schedules cover the later stages from the beginning"
+    assert published(run, "recogniser") == published(complete, "recogniser")
+    assert [epoch for epoch, final in published(run, "generator") if final] == [0, 6]
+
+
+def test_the_command_that_made_a_run_until_a_stage_resumes_it(first_stage: Run) -> None:
+    for values in ({"until_stage": "recognise"}, {}):
+        plan = planned(first_stage, **values)
+        assert (plan.notes, plan.run.spec) == ([], first_stage.spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"until_stage": "translat"}, "until_stage is 'recognise', not 'translat'"),
+        ({"epochs": 7}, "epochs is 6, not 7"),
+    ],
+)
+def test_a_run_goes_on_until_its_planned_stages_only(first_stage: Run, values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        planned(first_stage, **values)
+
+
+def test_a_run_begins_after_a_stage_of_another_one_with_its_weights(
+    tmp_path: Path, staged: Path, first_stage: Run
+) -> None:
+    made = typed("launch", "--recipe", staged, "--root", tmp_path, "--from-stage", first_stage.path, "--dry-run").out
+    assert "recognise: " not in made
+    run = make_run(tmp_path / "run", staged, TOGETHER, from_stage=str(first_stage.path), seed=5, **SMALL)
+    assert [(stage.name, stage.epochs) for stage in run.spec.stages] == [("translate", 4)]
+    assert run.spec.from_stage is not None
+    assert (run.spec.from_stage.epochs, run.spec.planned_epochs) == (2, 6)
+    finish(run)
+    assert published(run, "recogniser") == [(0, True)]
+    begun, ended = run.store("recogniser"), first_stage.store("recogniser")
+    first, last = (safetensors.torch.load(store.read(store.newest()[0], WEIGHTS)) for store in (begun, ended))
+    assert all(torch.equal(first[name], last[name]) for name in last)
+    named = dataclasses.replace(run, spec=run.spec)
+    plan = planned(named, from_stage=str(first_stage.path), seed=5)
+    assert plan.notes == [], "the same command resumes it"
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("@translate", "run has not completed the stage translate; see `modtrain status"),
+        ("@translat", "there is no such stage; there are recognise, translate. Did you mean 'translate'"),
+        ("@a@b", "give a run and one of its stages, as RUN@STAGE"),
+    ],
+)
+def test_a_stage_that_another_run_has_not_completed_is_refused(
+    tmp_path: Path, staged: Path, first_stage: Run, reference: str, says: str
+) -> None:
+    path = shutil.copytree(first_stage.path, tmp_path / "older")
+    run = planned(Run.open(path), until_stage="translate").write()  # it may go on, but has not
+    with pytest.raises(InputError, match=says.replace("run has", "older has")):
+        make_run(tmp_path / "run", staged, TOGETHER, from_stage=f"{run.path}{reference}", **SMALL)
+
+
+def test_a_worker_that_enters_a_stage_waits_for_all_others_and_says_for_which_stage(
+    tmp_path: Path, staged: Path
+) -> None:
+    apart = [["recogniser"], ["generator", "discriminator"]]
+    run = make_run(tmp_path / "run", staged, apart, peer_timeout_s=0.05, max_staleness="none", **SMALL)
+    with pytest.raises(PeerTimeout, match="for recogniser to publish epoch 0"):
+        finish(run, "generator", "discriminator")
+    work_until_first_epoch(run)
+    with pytest.raises(PeerTimeout, match="to publish epoch 2 of the stage recognise; it is at 1"):
+        finish(run, "generator", "discriminator")
+
+
+def work_until_first_epoch(run: Run) -> None:
+    """The recogniser's first epoch, as if its worker had been killed then."""
+    finish(run, "recogniser")
+    for checkpoint in run.store("recogniser").newest(where=lambda each: each.epoch > 1):
+        filesystem.retire_folder(run.store("recogniser").folder(checkpoint.version))
+
+
+def test_stages_are_named_only_where_the_recipe_has_them(tmp_path: Path, staged: Path, tiny_recipe: Path) -> None:
+    with pytest.raises(InputError, match="--until-stage fade: the recipe has no stages; leave it out"):
+        make_run(tmp_path / "run", tiny_recipe, [["generator", "discriminator"]], until_stage="fade")
+    with pytest.raises(InputError, match="--until-stage fade: there is no such stage; there are recognise, translate"):
+        make_run(tmp_path / "run", staged, TOGETHER, until_stage="fade", **SMALL)
+
+
+def test_a_parameter_of_one_stage_is_set_by_its_name_and_the_same_command_resumes_the_run(
+    tmp_path: Path, staged: Path
+) -> None:
+    of_stages = {"params": {"batches": 2, "stages": {"translate": {"lr": 0.5}, "recognise": {"batches": 1}}}}
+    run = make_run(tmp_path / "run", staged, TOGETHER, **{**SMALL, **of_stages})
+    assert {stage.name: stage.params for stage in run.spec.stages} == {
+        "recognise": {"lr": 0.1, "batches": 1},
+        "translate": {"lr": 0.5},
+    }
+    assert "stages" not in run.spec.params
+    finish(run)
+    assert published(run, "recogniser")[-1] == (2, True)
+    rates = {row["lr"] for row in run.history() if row["module"] == "generator"}
+    assert rates == {0.5}, "the loss of the tiny generator has no schedule"
+    assert planned(run, **of_stages).notes == []
+    with pytest.raises(InputError, match=r"stages\.translate\.lr is 0\.5, not 0\.25"):
+        planned(run, params={"batches": 2, "stages": {"translate": {"lr": 0.25}}})
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [
+        ({"translat": {"lr": 0.5}}, "There is no stage 'translat'; name one of recognise, translate. Did you mean"),
+        ({"translate": {"l": 0.5}}, "There is no parameter 'l'"),
+        ({"translate": 3}, "it has parameters by the name of a stage, as in stages.fade.lr=1e-4"),
+    ],
+)
+def test_a_parameter_of_a_stage_that_does_not_exist_is_refused(
+    tmp_path: Path, staged: Path, stages: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        make_run(tmp_path / "run", staged, TOGETHER, params={"stages": stages}, epochs=6)
+
+
+def test_a_sweep_varies_a_parameter_of_a_stage(tmp_path: Path, staged: Path) -> None:
+    names = [parameter.name for parameter in parameters(load_recipe(str(staged)).params)]
+    assert space.resolve(["stages.translate.lr", "lr"], names) == {
+        "stages.translate.lr": ("stages.translate.lr",),
+        "lr": ("lr",),
+    }
+    with pytest.raises(InputError, match=r"There is no parameter 'stages\.translate\.x' to vary"):
+        space.resolve(["stages.translate.x"], names)
+    planned_sweep = typed(
+        "sweep", "--recipe", staged, "--root", tmp_path, "--name", "s", "--epochs", 6, "--no-check",
+        "--vary", "stages.translate.lr=0.1,0.2", "--dry-run",
+    ).out  # fmt: skip
+    assert "stages.translate.lr" in planned_sweep
