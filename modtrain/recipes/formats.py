@@ -1,6 +1,7 @@
 """Formats: the files in which another project keeps the networks of a recipe, to export and import trained modules.
 
-A file is a bare state dict that `torch.save` has written; it is read with `weights_only`, which runs no code.
+A file is a state dict that `torch.save` has written, bare or under a name. It is read with `weights_only`, so no
+code runs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class WeightsFile:
     """`weights(net)` returns the name in the file of each parameter and buffer of the network, by its own name."""
     params: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda tensors: {}
     """`params(tensors)` returns the parameters that follow from the tensors of a file, such as its width, nested."""
+    key: str = ""
+    """The name under which the state dict stands in a file that is written; empty: it is the whole file."""
     upgrade: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     """`upgrade(tensors)` returns the tensors of a file that an older version wrote as a newer one would have."""
 

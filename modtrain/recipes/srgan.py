@@ -35,13 +35,14 @@ from modtrain.data.super_resolution import BuiltIn, SuperResolutionTest, super_r
 from modtrain.errors import InputError
 from modtrain.metrics.feature_maps import check_name, feature_network, weights_file
 from modtrain.metrics.super_resolution import SuperResolutionScores
-from modtrain.nets import adversarial_losses
+from modtrain.nets import adversarial_losses, srgan_pytorch
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.srresnet import STRIDES, Discriminator, Norm, Skip, SrResNet, shuffle_factors
 from modtrain.nets.tiles import in_tiles
 from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.stages import Stage
 
@@ -223,6 +224,18 @@ def evaluate(nets: Nets, test: SuperResolutionTest | None, params: Params) -> Ev
     return Evaluation(metrics=scores.metrics(), grid=scores.grid())
 
 
+srgan_pytorch_files = Format(
+    files={
+        "generator": WeightsFile(
+            name="g_{epoch}.pth.tar",
+            weights=srgan_pytorch.names,
+            params=srgan_pytorch.params,
+            key="state_dict",
+            upgrade=srgan_pytorch.without_prefix,
+        )
+    }
+)
+
 recipe = Recipe(
     params=Params,
     data=data,
@@ -254,6 +267,7 @@ recipe = Recipe(
     },
     apply=apply,
     evaluate=evaluate,
+    formats={"srgan-pytorch": srgan_pytorch_files},
     primary_metric="psnr",
     lower_is_better=("swd",),
     epochs=12,

@@ -90,7 +90,7 @@ def _files(folder: Path, files: Mapping[str, WeightsFile], epoch: str, *, partia
             f"{folder} has no {missing}; with --partial the modules without a file begin with random weights."
         )
     if not there:
-        others = [name for name in filesystem.names(folder) if name.endswith(".pth")]
+        others = [name for name in filesystem.names(folder) if name.endswith((".pth", ".pth.tar"))]
         more = " and more" if len(others) > MOST_NAMED else ""
         raise InputError(f"{folder} has no {missing}; it has {', '.join(others[:MOST_NAMED]) or 'no .pth file'}{more}.")
     return there

@@ -20,7 +20,7 @@ from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import Run
 from modtrain.storage.trained_weights import newest_trained, trained_at
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar")
 _REFERENCE = re.compile(r"(?P<run>.+?)(#(?P<module>[^#@/]+))?(@(?P<version>[^#@/]*))?")
 
 
@@ -57,7 +57,7 @@ def resolved(reference: str) -> str:
 
 def _find(what: str, module: str, reference: str) -> InitialWeights:
     file = Path(reference).expanduser()
-    if file.suffix in SUFFIXES:
+    if file.name.endswith(SUFFIXES):
         path, sha256 = file, _checksum(what, file)
     else:
         path, sha256 = _of_version(what, module, reference)

@@ -55,7 +55,7 @@ def export(
         raise InputError(f"{there[0]} exists already; give another --out folder, or replace it with --force.")
     model = load(run, version=version, best=best, device="cpu")
     with recipe_errors(run):
-        contents = {module: _packed(file.exported(model.networks[module])) for module, file in files.items()}
+        contents = {module: _packed(file.exported(model.networks[module]), file.key) for module, file in files.items()}
     create_output(target, "--out")
     for module, path in paths.items():
         filesystem.replace_file(path, contents[module])
@@ -70,8 +70,9 @@ def export(
     ]
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    """A state dict as `torch.save` writes it, each tensor with memory of its own."""
+def _packed(tensors: Mapping[str, Tensor], key: str) -> bytes:
+    """A state dict, under a key if there is one, as `torch.save` writes it, each tensor with memory of its own."""
     content = io.BytesIO()
-    torch.save({name: value.detach().clone() for name, value in tensors.items()}, content)
+    state = {name: value.detach().clone() for name, value in tensors.items()}
+    torch.save({key: state} if key else state, content)
     return content.getvalue()

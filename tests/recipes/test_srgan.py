@@ -21,11 +21,15 @@ from modtrain.errors import InputError, Preempted
 from modtrain.recipes import srgan
 from modtrain.recipes.srgan import recipe
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.weights_reference import find_initial_weights
 from modtrain.storage.run import Run
 from modtrain.training.inference.model import load
+from modtrain.training.initialisation import initialise
 from modtrain.training.worker_process import work
+from tests.support.command import typed
 from tests.support.losses import SMALL as SIZES
 from tests.support.losses import Losses
+from tests.support.published_nets import PublishedSrResNet
 from tests.support.runs import finish, make_run, weights_of
 
 SMALL = SIZES["srgan"]
@@ -237,3 +241,37 @@ def test_an_image_of_any_size_is_enlarged_in_tiles_of_which_nothing_is_seen(trai
     enlarged = model.apply(tmp_path / "small.png")
     assert isinstance(enlarged, Image.Image)
     assert enlarged.size == (28, 20)
+
+
+def published_file(folder: Path) -> PublishedSrResNet:
+    """A network as the other project saves it when it was compiled, with what stands beside its weights."""
+    torch.manual_seed(4)
+    net = PublishedSrResNet(6, 3, 2)
+    net(torch.rand(4, 3, 8, 8))  # moves the statistics
+    state = {f"_orig_mod.{name}": value for name, value in net.state_dict().items()}
+    torch.save(
+        {"epoch": 3, "best_psnr": 21.5, "state_dict": state, "optimizer": {"state": {}}}, folder / "g_last.pth.tar"
+    )
+    return net.eval()
+
+
+def test_a_generator_goes_to_and_from_the_files_of_another_project_with_equal_outputs(tmp_path: Path) -> None:
+    theirs, images = published_file(tmp_path), torch.rand(1, 3, 9, 7)
+    words = ("--recipe", "srgan", "--epoch", "last", "--name", "run", "--root", tmp_path, "--built-in", "photographs")
+    imported = typed("import", tmp_path, *words, "--crop-size", 16, "--crops", 4, "--batch-size", 4, "--no-check")
+    assert imported.code == 0, imported.out + imported.err
+    model = load(tmp_path / "run")
+    assert (model.params.scale, model.params.generator.blocks, model.params.generator.norm) == (4, 3, "batch")
+    with torch.no_grad():
+        made, expected = model.apply(images * 2 - 1), theirs(images) * 2 - 1
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-5)
+    assert typed("export", tmp_path / "run", "--out", tmp_path / "out").code == 0
+    state = torch.load(tmp_path / "out/g_latest.pth.tar", weights_only=True)["state_dict"]
+    again = PublishedSrResNet(6, 3, 2)
+    again.load_state_dict(state)
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in again.state_dict().items())
+    params = params_of(SMALL, scale=4, generator={"width": 6, "blocks": 3, "norm": "batch", "skip": "none"})
+    begun = find_initial_weights({"generator": str(tmp_path / "g_last.pth.tar")}, recipe)["generator"]
+    net = srgan.build_generator(params)
+    initialise([net], "generator", begun, recipe.formats.values())
+    assert torch.equal(net.state_dict()["out.weight"], theirs.conv3.weight)

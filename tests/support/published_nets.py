@@ -1,4 +1,7 @@
-"""The networks of the CycleGAN and pix2pix project, written out by hand from their published layers and key names."""
+"""The networks of other projects, written out by hand from their published layers and key names.
+
+They are those of the CycleGAN and pix2pix project and, at the end, of SRGAN-PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -75,3 +78,37 @@ def published_unet(width: int, levels: int) -> nn.Module:
     for outside in (4 * width, 2 * width, width):
         level = PublishedLevel(outside, 2 * outside, level)
     return nn.ModuleDict({"model": PublishedLevel(3, width, level, outermost=True)})
+
+
+class PublishedSrResNet(nn.Module):
+    """The layers of `g_last.pth.tar` of SRGAN-PyTorch: `conv1`, `trunk`, `conv2`, `upsampling`, `conv3`; in [0, 1]."""
+
+    def __init__(self, width: int, blocks: int, shuffles: int) -> None:
+        super().__init__()
+
+        def convolution() -> list[nn.Module]:
+            return [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
+
+        def within(name: str, *layers: nn.Module) -> nn.Module:
+            return nn.ModuleDict({name: nn.Sequential(*layers)})
+
+        self.conv1 = nn.Sequential(nn.Conv2d(3, width, 9, padding=4), nn.PReLU())
+        self.trunk = nn.Sequential(
+            *(within("rcb", *convolution(), nn.PReLU(), *convolution()) for _ in range(blocks)),
+        )
+        self.conv2 = nn.Sequential(*convolution())
+        up = [
+            within("upsample_block", nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.PReLU())
+            for _ in range(shuffles)
+        ]
+        self.upsampling = nn.Sequential(*up)
+        self.conv3 = nn.Conv2d(width, 3, 9, padding=4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = maps = self.conv1(images)
+        for block in self.trunk:
+            maps = maps + block["rcb"](maps)
+        maps = first + self.conv2(maps)
+        for block in self.upsampling:
+            maps = block["upsample_block"](maps)
+        return self.conv3(maps).clamp(0, 1)  # type: ignore[no-any-return]

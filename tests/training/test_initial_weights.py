@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_created(begin: Begin, t
         f"generator={trained.path}#painter": "source has no module 'painter'",
         f"generator={trained.path}@999": r"Version 999 of generator does not exist. Available: 0, 1\.",
         f"generator={trained.path}@newest": "--init generator: version 'newest' is not allowed; give a number or best",
-        f"generator={trained.path / 'run.json'}": r"give a file \(.safetensors, .pth, .pt\), or a module of",
+        f"generator={trained.path / 'run.json'}": r"give a file \(.safetensors, .pth, .pt, .pth.tar\), or a module of",
         f"={trained.path}": "give MODULE=REF",
         f"generator={tmp_path / 'none.pth'}": "there is no file",
         f"generator={tmp_path / 'pickled.pt'}": "pickled.pt holds torch.nn.modules.linear.Linear, which is not loaded, "
