@@ -12,6 +12,7 @@ import typer
 from modtrain.cli import options
 from modtrain.cli.arguments import RecipeCommand, recipe_settings
 from modtrain.cli.output import echo
+from modtrain.cli.progress import Progress
 from modtrain.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _check(ctx: typer.Context, recipe: str, values: dict[str, str | None], setti
         config = config.with_settings([*recipe_settings(ctx, names), *settings])
         if config.dataroot:
             check_dataroot(Path(config.dataroot).expanduser(), loaded)
-        return check_recipe(new_spec(config, loaded, [loaded.trained]), metric=config.metric)
+        spec = new_spec(config, loaded, [loaded.trained])
+        with Progress() as progress:
+            return check_recipe(spec, metric=config.metric, progress=lambda part: progress(f"checking {part}", 0, 0))
     except InputError as error:
         return CheckResult(violations=[str(error)], warnings=[], metrics=None, seconds=0.0)
 

@@ -5,12 +5,15 @@ It can be ended where it takes too long, gives its memory back, and leaves the r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,24 +39,20 @@ class CheckResult:
     seconds: float
 
 
-def check_recipe(spec: RunSpec, *, metric: str | None = None, timeout_s: float | None = None) -> CheckResult:
+def check_recipe(
+    spec: RunSpec,
+    *,
+    metric: str | None = None,
+    timeout_s: float | None = None,
+    progress: Callable[[str], object] = lambda part: None,
+) -> CheckResult:
     """Check the recipe of a run with its data and parameters, on the CPU. Nothing is created.
 
     `metric` is one that must be measured: the recipe's own is not with all data. Where the check does not come to its
-    end, a warning says so.
+    end, a warning says so. `progress` is called with each part that is checked, such as "the loss of generator".
     """
-    command = [sys.executable, "-m", "modtrain.training.recipe_check"]
-    pipe, started_at = subprocess.PIPE, time.monotonic()
-    environment = os.environ | python_path()
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment) as process:
-        try:
-            output, errors = process.communicate(as_json(spec), timeout_s)
-            problem = errors.decode(errors="replace").strip().rpartition("\n")[2] or f"exit code {process.returncode}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            problem = f"it took longer than {timeout_s:g} s"
-    findings = _last_line(output.decode(errors="replace"))
+    started_at = time.monotonic()
+    findings, problem = _findings(spec, timeout_s, progress)
     unfinished = findings.pop("part", "the recipe")
     if unfinished:
         findings["warnings"].append(f"The recipe was not checked to its end: {problem}, at {unfinished}.")
@@ -85,8 +84,47 @@ def _unknown_metric(spec: RunSpec, name: str, metrics: list[str]) -> list[str]:
     return [f"The evaluation measures no {name!r}; it has {known}.{did_you_mean(name, metrics)}"]
 
 
-def _last_line(output: str) -> dict[str, Any]:
-    """The findings that were written last, in a line that is complete."""
-    lines = [line for line in output.splitlines(keepends=True) if line.endswith("\n")]
-    nothing: dict[str, Any] = {"part": "the recipe", "violations": [], "warnings": [], "metrics": None}
-    return dict(json.loads(lines[-1])) if lines else nothing
+def _findings(spec: RunSpec, timeout_s: float | None, progress: Callable[[str], object]) -> tuple[dict[str, Any], str]:
+    """The findings that were written last, in a line that is complete, and why there are no more."""
+    command = [sys.executable, "-m", "modtrain.training.recipe_check"]
+    pipe, environment = subprocess.PIPE, os.environ | python_path()
+    findings: dict[str, Any] = {"part": "the recipe", "violations": [], "warnings": [], "metrics": None}
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment) as process,
+        _ended_after(process, timeout_s) as is_late,
+    ):
+        assert process.stdin
+        assert process.stdout
+        with contextlib.suppress(BrokenPipeError):  # it ends at once: its error says why
+            process.stdin.write(as_json(spec))
+            process.stdin.close()
+        for line in process.stdout:
+            if line.endswith(b"\n"):
+                findings = json.loads(line)
+                if findings["part"]:
+                    progress(findings["part"])
+        if process.wait() and is_late.is_set():
+            return findings, f"it took longer than {timeout_s:g} s"
+        errors.seek(0)
+        problem = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+    return findings, problem or f"exit code {process.returncode}"
+
+
+@contextlib.contextmanager
+def _ended_after(process: subprocess.Popen[bytes], timeout_s: float | None) -> Iterator[threading.Event]:
+    """Kill a process after so many seconds, which sets the event."""
+    is_late = threading.Event()
+
+    def end() -> None:
+        is_late.set()
+        process.kill()
+
+    timer = None if timeout_s is None else threading.Timer(timeout_s, end)
+    if timer:
+        timer.start()
+    try:
+        yield is_late
+    finally:
+        if timer:
+            timer.cancel()

@@ -495,8 +495,10 @@ def test_modtrain_check_says_what_is_wrong_and_exits_with_2(
     recipe: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modtrain = Terminal(capsys, monkeypatch)
+    monkeypatch.setattr("modtrain.cli.progress.PROGRESS_S", 0.0)
     sound = modtrain("check", recipe())
     assert (sound.code, sound.out.splitlines()[-1]) == (0, "Metrics: spread")
+    assert "checking the loss of generator\n" in sound.err
     path = recipe(LOSS, "return None")
     sentence = (
         "The loss of generator (mine.py, line 22) returned nothing; it must return a mapping such as {'loss': tensor}."
