@@ -45,7 +45,7 @@ from modtrain.metrics.scores import feature_scores
 from modtrain.metrics.sliced_wasserstein import sliced_wasserstein_distances
 from modtrain.nets import adversarial_losses, progressive
 from modtrain.nets.full_precision import as_full, full_precision
-from modtrain.nets.layers import Conv, in_batches
+from modtrain.nets.layers import Conv, channels_last, in_batches
 from modtrain.nets.progressive import Growth, level_of, widths
 from modtrain.recipes.base import Evaluation, Module, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Counts, Decay, Positive, Positives, Weight
@@ -152,6 +152,16 @@ def data(dataroot: Path | None, params: Params) -> LabelledData:
     return replace(at(params), at=at)
 
 
+def build_generator(params: Params) -> nn.Module:
+    """Noise (N, noise_size) to images (N, 3, size, size), of any size up to `crop_size`."""
+    return channels_last(progressive.Generator(params.noise_size, params.channels, params.convolution))
+
+
+def build_discriminator(params: Params) -> nn.Module:
+    """Images (N, 3, size, size) of such a size to scores (N,)."""
+    return channels_last(progressive.Discriminator(params.channels, params.convolution))
+
+
 def growth(nets: Nets, params: Params) -> Growth:
     """How far both networks have grown at a step: alpha is the completed share of a fade."""
     return Growth(level_of(params.size), nets.stage_progress if params.fading else 1.0)
@@ -256,14 +266,14 @@ recipe = Recipe(
     stages=stages,
     modules={
         "generator": Module(
-            build=lambda params: progressive.Generator(params.noise_size, params.channels, params.convolution),
+            build=build_generator,
             loss=generator_loss,
             optimizer=lambda parameters, params: adam(parameters, params.generator),
             reads=("discriminator",),
             ema=lambda params: params.generator.ema,
         ),
         "discriminator": Module(
-            build=lambda params: progressive.Discriminator(params.channels, params.convolution),
+            build=build_discriminator,
             loss=discriminator_loss,
             optimizer=lambda parameters, params: adam(parameters, params.discriminator),
             reads=("generator",),

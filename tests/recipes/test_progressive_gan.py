@@ -121,6 +121,14 @@ def test_r1_is_that_of_every_sixteenth_step_and_wgan_gp_of_every_one() -> None:
     )
 
 
+@pytest.mark.parametrize("penalty", ["wgan-gp", "r1"])
+def test_a_penalty_is_computed_in_full_precision_where_the_run_is_not(penalty: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        made, _ = losses(small(size=8, fading=True, discriminator={"penalty": penalty}), "discriminator")
+    assert made["penalty"].dtype == made["real_score"].dtype == torch.float32
+    assert torch.isfinite(made["loss"])
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
