@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from torch import Tensor
 from modtrain.data import cache
 from modtrain.data.fruits import backgrounds
 from modtrain.data.fruits.dataset import Fruits, fruits
+from modtrain.data.fruits.orchard import orchard
+from modtrain.data.fruits.thermal import thermal
 from modtrain.data.unpaired import UnpairedTest, unpaired
 from modtrain.errors import InputError
 
@@ -112,6 +115,22 @@ def test_a_thousand_pictures_take_a_few_seconds() -> None:
     begin = time.perf_counter()
     fruits(48, train=500, test=0)
     assert time.perf_counter() - begin < 20  # 1.2 s on one idle core
+
+
+@pytest.mark.parametrize(("build", "name", "split"), [(orchard, "images", "train"), (thermal, "pairs", "val")])
+def test_pictures_of_classes_follow_from_their_arguments(
+    own_cache: Path, build: Callable[..., Any], name: str, split: str
+) -> None:
+    first = build(16, "test", each=2)
+    for file in own_cache.iterdir():
+        file.unlink()
+    assert torch.equal(getattr(first, name), getattr(build(16, "test", each=2), name))
+    for other in (build(16, split, each=2), build(16, "test", each=2, seed=1)):
+        assert torch.equal(first.labels, other.labels)
+        assert not torch.equal(getattr(first, name), getattr(other, name))
+    for size, each in ((8, 1), (16, -1)):
+        with pytest.raises(InputError, match="size of at least 16"):
+            build(size, "test", each=each)
 
 
 @pytest.mark.parametrize("wrong", [{"size": 8}, {"size": 48, "train": -1}, {"size": 48, "seed": -1}])

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modtrain.data.fruits.orchard import CLASSES, Orchard, orchard
-from modtrain.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -68,19 +67,3 @@ def test_each_class_is_told_from_the_others_by_its_fruit(pictures: Orchard) -> N
     right = (known.labels[nearest] == pictures.labels).float().view(len(CLASSES), -1).mean(1)
     assert right.min() > 0.85  # chance is 0.125; pixels are compared, nothing is learnt
     assert right.mean() > 0.97
-
-
-def test_the_same_arguments_give_the_same_pictures_and_splits_and_seeds_others(tmp_path: Path) -> None:
-    first = orchard(16, "test", each=2)
-    for file in (tmp_path / "modtrain").iterdir():
-        file.unlink()
-    assert torch.equal(first.images, orchard(16, "test", each=2).images)
-    for other in (orchard(16, "train", each=2), orchard(16, "test", each=2, seed=1)):
-        assert torch.equal(first.labels, other.labels)
-        assert not torch.equal(first.images, other.images)
-
-
-def test_impossible_numbers_are_an_input_error() -> None:
-    for size, each in ((8, 1), (16, -1)):
-        with pytest.raises(InputError, match="size of at least 16"):
-            orchard(size, "test", each=each)

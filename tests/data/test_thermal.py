@@ -10,7 +10,6 @@ from torch import Tensor
 
 from modtrain.data.fruits.thermal import Thermal, thermal, thermal_candidates
 from modtrain.data.paired import PairedTest, paired
-from modtrain.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -86,22 +85,6 @@ def test_a_recipe_gets_thermal_pairs_without_a_dataroot(monkeypatch: pytest.Monk
     for images in (batch["b"], data.test.b):  # the other direction: grey is wanted
         assert torch.equal(images[:, 0], images[:, 2])
     assert not torch.equal(paired(None, load_size=18, crop_size=16, batch_size=4, held_out="val").test.b, data.test.a)
-
-
-def test_the_same_arguments_give_the_same_pairs_and_splits_and_seeds_others(tmp_path: Path) -> None:
-    first = thermal(16, "test", each=2)
-    for file in (tmp_path / "modtrain").iterdir():
-        file.unlink()
-    assert torch.equal(first.pairs, thermal(16, "test", each=2).pairs)
-    for other in (thermal(16, "val", each=2), thermal(16, "test", each=2, seed=1)):
-        assert torch.equal(first.labels, other.labels)
-        assert not torch.equal(first.pairs, other.pairs)
-
-
-def test_impossible_numbers_are_an_input_error() -> None:
-    for size, each in ((8, 1), (16, -1)):
-        with pytest.raises(InputError, match="size of at least 16"):
-            thermal(size, "test", each=each)
 
 
 def test_the_mask_is_the_fruit_and_a_scene_with_each_cultivar_differs_only_there() -> None:
