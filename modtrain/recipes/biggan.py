@@ -20,6 +20,7 @@ Not in the papers: several discriminator versions as opponents, and lazy R1, sin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +38,7 @@ from modtrain.errors import InputError
 from modtrain.metrics.identification import accuracy
 from modtrain.metrics.judged_samples import judged_samples, real_images
 from modtrain.metrics.sample_grid import sample_grid
-from modtrain.nets import adversarial_losses, biggan
+from modtrain.nets import adversarial_losses, biggan, biggan_files
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.full_precision import full_precision
 from modtrain.nets.layers import in_batches
@@ -46,12 +47,14 @@ from modtrain.nets.standing_statistics import standing_statistics
 from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.sampling import Sampling
 
 ROWS, COLUMNS = 12, 8
 """Classes and noises that the sheet of an evaluation shows, at most."""
 ADAM_EPS = 1e-6
+"""As in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -231,10 +234,29 @@ def sampled(nets: Nets, noise: Tensor, labels: Tensor, params: Params) -> Tensor
     return in_batches(lambda part: nets.generator(noise[part], labels[part]), parts, 2 * params.batch_size)
 
 
-def optimizer(parameters: Any, p: AdamParams) -> torch.optim.Optimizer:
-    """Adam as in the authors' code."""
-    return adam(parameters, p, eps=ADAM_EPS)
+def files_of(names: Mapping[str, str], **functions: Any) -> Format:
+    """The files of another project, by module: how its tensors are named there, and become ours and theirs again."""
+    return Format(files={module: WeightsFile(name=name, **functions) for module, name in names.items()})
 
+
+authors_files = files_of(
+    {"generator": "G_ema.pth", "discriminator": "D.pth"},
+    weights=biggan_files.authors_names,
+    params=biggan_files.authors_params,
+    upgrade=biggan_files.from_authors,
+    finish=biggan_files.to_authors,
+)
+studio_files = files_of(
+    {
+        "generator": "model=G_ema-best-weights-step={epoch}.pth",
+        "discriminator": "model=D-best-weights-step={epoch}.pth",
+    },
+    key="state_dict",
+    weights=biggan_files.studio_names,
+    params=biggan_files.studio_params,
+    upgrade=biggan_files.from_studio,
+    finish=biggan_files.to_studio,
+)
 
 recipe = Recipe(
     params=Params,
@@ -245,7 +267,7 @@ recipe = Recipe(
         "generator": Module(
             build=build_generator,
             loss=generator_loss,
-            optimizer=lambda parameters, params: optimizer(parameters, params.generator),
+            optimizer=lambda parameters, params: adam(parameters, params.generator, eps=ADAM_EPS),
             schedule=schedule,
             reads=(Reads("discriminator", last=lambda params: params.generator.opponents),),
             accumulate=lambda params: params.accumulate,
@@ -257,13 +279,14 @@ recipe = Recipe(
         "discriminator": Module(
             build=build_discriminator,
             loss=discriminator_loss,
-            optimizer=lambda parameters, params: optimizer(parameters, params.discriminator),
+            optimizer=lambda parameters, params: adam(parameters, params.discriminator, eps=ADAM_EPS),
             schedule=schedule,
             reads=("generator",),
             updates=lambda params: params.discriminator.updates,
             accumulate=lambda params: params.accumulate,
         ),
     },
+    formats={"authors": authors_files, "studiogan": studio_files},
     sample=Sampling(generate=generate, noise_size=lambda params: params.noise_size, classes=class_names),
     evaluate=evaluate,
     primary_metric="fid_orchard",

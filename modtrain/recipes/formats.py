@@ -33,16 +33,25 @@ class WeightsFile:
     key: str = ""
     """The name under which the state dict stands in a file that is written; empty: it is the whole file."""
     upgrade: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
-    """`upgrade(tensors)` returns the tensors of a file that an older version wrote as a newer one would have."""
+    """`upgrade(tensors)` returns the tensors of a file as the network has them, by the names of the file.
+
+    Such as what an older version wrote as a newer one would have written it.
+    """
+    finish: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    """`finish(tensors)` returns tensors as the network has them, by the names of the file, as the file has them."""
 
     def at(self, epoch: str) -> str:
         """The name of the file at an epoch."""
         return self.name.replace("{epoch}", epoch)
 
-    def exported(self, net: Net) -> dict[str, Tensor]:
+    def named(self, net: Net) -> dict[str, Tensor]:
         """The state of a network, by the names of the file."""
         names = self.weights(net)
         return {names[name]: value for name, value in net.state_dict().items()}
+
+    def exported(self, net: Net) -> Mapping[str, Tensor]:
+        """The tensors of a file with the state of a network."""
+        return self.finish(self.named(net))
 
     def imported(self, net: Net, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a file, which fit the network, by the names of the network."""

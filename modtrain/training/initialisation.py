@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modtrain.errors import InputError
 from modtrain.recipes.base import Recipe
 from modtrain.recipes.contract import build_network
-from modtrain.recipes.formats import Format
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.loading import params_of
 from modtrain.storage.initial_weights import InitialWeights
 from modtrain.storage.run import RunSpec
@@ -42,11 +42,13 @@ def _state(
     net: nn.Module, module: str, tensors: Mapping[str, Tensor], formats: Iterable[Format], path: str
 ) -> Mapping[str, Tensor]:
     """The tensors of a file by the names of a network; InputError where they do not fit it."""
-    expected, files = net.state_dict(), [each.files[module] for each in formats if module in each.files]
-    file = next((each for each in files if each.exported(net).keys() & tensors.keys()), None)
-    if file is None and files and not expected.keys() & tensors.keys():
-        file = files[0]
-    expected = file.exported(net) if file else expected
+
+    def expected_of(file: WeightsFile | None) -> Mapping[str, Tensor]:
+        return file.named(net) if file else net.state_dict()
+
+    files = [each.files[module] for each in formats if module in each.files]
+    file = max([*files, None], key=lambda each: len(expected_of(each).keys() & tensors.keys()))
+    expected = expected_of(file)
     used = file.upgrade(tensors) if file else tensors
     if problems := serialization.misfits(expected, used):
         raise InputError(f"{path} does not fit {module}: {problems}.")
