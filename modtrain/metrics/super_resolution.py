@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modtrain.metrics.feature_maps import perceptual_distances
+from modtrain.metrics.feature_maps import NETWORKS, perceptual_distances
 from modtrain.metrics.full_reference import Channel, psnr, ssim
 from modtrain.metrics.sample_grid import sample_grid, to_uint8
 from modtrain.metrics.sliced_wasserstein import SMALLEST_LEVEL, sliced_wasserstein_distances
@@ -22,6 +22,11 @@ CHANNELS: dict[str, Channel] = {"": "rgb", "_y": "y"}
 """By what follows the name of a metric."""
 BICUBIC = "bicubic"
 """What precedes the name of a metric of bicubic interpolation."""
+LOWER_IS_BETTER = tuple(
+    name
+    for metric in ("swd", *(f"perceptual_{network}" for network in NETWORKS))
+    for name in (metric, f"{BICUBIC}_{metric}")
+)
 
 
 class SuperResolutionScores:

@@ -34,7 +34,7 @@ from modtrain.data.images import as_float
 from modtrain.data.super_resolution import BuiltIn, SuperResolutionTest, super_resolution
 from modtrain.errors import InputError
 from modtrain.metrics.feature_maps import check_name, feature_network, weights_file
-from modtrain.metrics.super_resolution import SuperResolutionScores
+from modtrain.metrics.super_resolution import LOWER_IS_BETTER, SuperResolutionScores
 from modtrain.nets import adversarial_losses, srgan_pytorch
 from modtrain.nets.adversarial_losses import GanMode
 from modtrain.nets.srresnet import STRIDES, Discriminator, Norm, Skip, SrResNet, shuffle_factors
@@ -269,7 +269,7 @@ recipe = Recipe(
     evaluate=evaluate,
     formats={"srgan-pytorch": srgan_pytorch_files},
     primary_metric="psnr",
-    lower_is_better=("swd",),
+    lower_is_better=LOWER_IS_BETTER,
     epochs=12,
     max_staleness=0,
 )

@@ -84,8 +84,9 @@ def evaluate(
     write_failure(run.evaluation_failure_path, None)
     if validates:
         _check_early_stop(run, result["metrics"])
+    unnamed = set(result["metrics"]) - set(recipe.lower_is_better)  # one that is named is not another one misspelt
     for name in recipe.lower_is_better:
-        if name not in result["metrics"] and (near := did_you_mean(name, result["metrics"])):
+        if name not in result["metrics"] and (near := did_you_mean(name, unnamed)):
             log.warning("lower_is_better of the recipe names %r, which `evaluate` does not measure.%s", name, near)
     return result
 

@@ -23,6 +23,7 @@ from modtrain.recipes.srgan import recipe
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.weights_reference import find_initial_weights
 from modtrain.storage.run import Run
+from modtrain.training.evaluation import evaluate
 from modtrain.training.inference.model import load
 from modtrain.training.initialisation import initialise
 from modtrain.training.worker_process import work
@@ -30,7 +31,7 @@ from tests.support.command import typed
 from tests.support.losses import SMALL as SIZES
 from tests.support.losses import Losses
 from tests.support.published_nets import PublishedSrResNet
-from tests.support.runs import finish, make_run, weights_of
+from tests.support.runs import finish, make_run, train_apart, weights_of
 
 SMALL = SIZES["srgan"]
 losses = Losses(recipe)
@@ -218,6 +219,24 @@ def run_in(path: Path) -> Run:
 def test_the_discriminator_begins_when_the_first_stage_is_over(trained: Run) -> None:
     steps = {name: [each.step for each in trained.store(name).history()] for name in recipe.trained}
     assert steps == {"generator": [0, 2, 4], "discriminator": [0, 4]}
+
+
+def test_two_workers_exchange_at_the_ends_of_epochs_and_the_second_one_begins_with_the_second_stage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    apart = [[name] for name in recipe.trained]
+    run = make_run(tmp_path / "run", "srgan", apart, params=SMALL | {"pretraining": 0.5}, epochs=4)
+    assert run.spec.exchange_every is None
+    train_apart(run)
+    published = {name: [(each.step, each.epoch) for each in run.store(name).history()] for name in recipe.trained}
+    assert published == {
+        "generator": [(0, 0), (2, 1), (4, 2), (6, 3), (8, 4)],
+        "discriminator": [(0, 0), (6, 3), (8, 4)],
+    }
+    trained = (each for each in run.store("discriminator").history() if each.step)
+    assert [each.peers["generator"]["epoch"] for each in trained] == [2, 3]
+    evaluate(run)
+    assert "lower_is_better" not in caplog.text, "the distances by other networks are no misspelt names of this one's"
 
 
 def test_a_run_whose_worker_ends_after_each_batch_is_bit_identical(trained: Run, tmp_path: Path) -> None:
