@@ -17,7 +17,6 @@ normalisation has the statistics of one image, as in their training with batches
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,7 +24,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from modtrain.data.aligned_folders import aligned_folders
 from modtrain.data.base import Batch, Data
@@ -42,6 +40,7 @@ from modtrain.nets.adversarial_losses import GanMode, judged, separately
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.recogniser import Recogniser
 from modtrain.nets.unet import UnetGenerator
+from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
@@ -52,7 +51,7 @@ DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class GeneratorParams:
+class GeneratorParams(AdamParams):
     """The generator and how it is trained."""
 
     width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
@@ -66,21 +65,19 @@ class GeneratorParams:
     )
     opponents: Count = Field(default=3, description="newest discriminator versions whose verdicts are averaged")
     lr: Positive = Field(default=2e-3, description="learning rate of Adam (the paper's: 2e-4)")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiscriminatorParams:
+class DiscriminatorParams(AdamParams):
     """The discriminator and how it is trained."""
 
     width: Count = Field(default=8, description="channels of the first layer (64: the paper's size)")
     gan_mode: GanMode = Field(default="vanilla", description="lsgan, vanilla or hinge, for both sides")
     lr: Positive = Field(default=1e-4, description="learning rate of Adam (the paper's: 2e-4)")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class RecogniserParams:
+class RecogniserParams(AdamParams):
     """The recogniser and how it is trained."""
 
     width: Count = Field(default=32, description="channels of the first of four layers, doubled by each")
@@ -189,11 +186,6 @@ def recogniser_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tenso
     """Sparse categorical cross-entropy on the true images."""
     logits = nets.recogniser(batch["b"])
     return {"loss": F.cross_entropy(logits, batch["label"]), "accuracy": accuracy(logits, batch["label"])}
-
-
-def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams | RecogniserParams) -> Adam:
-    """Adam as in pix2pix, section 3.4; fused, which saves a fifth of a step on a CPU."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999), fused=True)
 
 
 def schedule(progress: float, params: Params) -> float:
