@@ -72,7 +72,7 @@ class DiscriminatorParams:
     """How the discriminator is trained."""
 
     penalty: Literal["wgan-gp", "r1"] = Field(
-        default="wgan-gp", description="what bounds it: WGAN-GP as published, or R1 with the non-saturating loss"
+        default="r1", description="what bounds it: R1 with the non-saturating loss, or WGAN-GP as published"
     )
     lambda_gp: Weight = Field(default=10.0, description="weight of WGAN-GP's penalty")
     drift: Weight = Field(default=1e-3, description="weight of the squared score of real images, with WGAN-GP")
@@ -283,7 +283,7 @@ recipe = Recipe(
     evaluate=evaluate,
     primary_metric="swd",
     lower_is_better=("swd", "fid_orchard", "stage_fid_orchard", "ms_ssim"),
-    epochs=14,
+    epochs=42,
     exchange_every=10,
     max_staleness=0,
 )
