@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from modtrain.bench.plain_dcgan import move_average
+from modtrain.bench.plain_dcgan import move_average, r1
 from modtrain.recipes.biggan import Params, schedule
 
 
@@ -49,9 +49,15 @@ class PlainBiggan:
 
     def _judge(self, batch: Mapping[str, Tensor], fake: Tensor, labels: Tensor) -> None:
         self.optimizer_d.zero_grad()
-        both, of_both = torch.cat([batch["image"], fake]), torch.cat([batch["label"], labels])
+        p = self.params.discriminator
+        is_penalised = not (self.updates - 1) % p.r1_every
+        real = batch["image"].detach().requires_grad_(is_penalised)
+        both, of_both = torch.cat([real, fake]), torch.cat([batch["label"], labels])
         on_real, on_fake = self.discriminator(both, of_both).chunk(2)
-        ((F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()) / 2).backward()  # type: ignore[no-untyped-call]
+        loss = (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()) / 2
+        if is_penalised:
+            loss = loss + p.lambda_r1 * p.r1_every * r1(on_real, real)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer_d.step()
 
     def _drawn(self) -> tuple[Tensor, Tensor]:

@@ -38,9 +38,20 @@ class PlainDcgan:
         move_average(self.average, self.generator, self.updates, p.generator.ema)
         self.discriminator.requires_grad_(True)
         self.optimizer_d.zero_grad()
+        is_penalised = not (self.updates - 1) % p.discriminator.r1_every
+        real = real.detach().requires_grad_(is_penalised)
         on_real, on_fake = self.discriminator(real), self.discriminator(fake.detach())
-        ((F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2).backward()  # type: ignore[no-untyped-call]
+        loss = (F.softplus(-on_real).mean() + F.softplus(on_fake).mean()) / 2
+        if is_penalised:
+            loss = loss + p.discriminator.lambda_r1 * p.discriminator.r1_every * r1(on_real, real)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer_d.step()
+
+
+def r1(logits: Tensor, real: Tensor) -> Tensor:
+    """Half the mean squared norm of the gradient of the logits at the images."""
+    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean() / 2
 
 
 @torch.no_grad()

@@ -43,7 +43,12 @@ ExchangeOption = Annotated[
     Count, option(TRAINING, "Steps between exchange points inside an epoch. [the recipe's]", metavar="N")
 ]
 StalenessOption = Annotated[
-    Text, option(TRAINING, "Epochs that a peer may be behind; 0 is lockstep. [the recipe's]", metavar="N|none")
+    Text,
+    option(
+        TRAINING,
+        "Epochs that a peer may be behind; exchange: none, nor at exchange points. [the recipe's]",
+        metavar="N|exchange|none",
+    ),
 ]
 EvaluateEveryOption = Annotated[
     Count, option(TRAINING, "Epochs between evaluations; 0 is only at the end. [a tenth of all]", metavar="N")

@@ -203,11 +203,12 @@ def _peers(module: Mapping[str, Any], worker: Mapping[str, Any]) -> list[Text]:
     return texts + waits
 
 
-def exchange_facts(exchange_every: int | None, max_staleness: int | None) -> dict[str, str]:
+def exchange_facts(exchange_every: int | None, max_staleness: int | str | None) -> dict[str, str]:
     """When workers exchange versions, and how old those of peers may be."""
+    most = "one exchange" if max_staleness == "exchange" else counted(int(max_staleness or 0), "epoch")
     return {
         "exchange": f"every {counted(exchange_every, 'step')}" if exchange_every else "after every epoch",
-        "staleness": "unbounded" if max_staleness is None else f"at most {counted(max_staleness, 'epoch')}",
+        "staleness": "unbounded" if max_staleness is None else f"at most {most}",
     }
 
 

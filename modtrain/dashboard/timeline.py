@@ -165,7 +165,7 @@ def staleness(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> li
                     is_newest = used["epoch"] >= spec.trained_epochs(peer, checkpoint.epoch) < checkpoint.epoch
                     point = checkpoint.step, checkpoint.published_at, 0 if is_newest else checkpoint.step - step
                     points.setdefault((module, peer), []).append(point)
-    bounds = {module: _bound(published, spec.max_staleness) for module, published in versions.items()}
+    bounds = {module: _bound(published, spec) for module, published in versions.items()}
     return [
         {"module": module, "peer": peer, "bound": bounds[module], **_band(of_pair)}
         for (module, peer), of_pair in points.items()
@@ -198,13 +198,15 @@ def _band(points: Sequence[tuple[int, float, int]]) -> Values:
     return {**position, "behind": median.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
-def _bound(published: Sequence[Checkpoint], max_staleness: int | None) -> int | None:
-    """Steps of the epochs that a peer may be behind, and of the one that is trained meanwhile."""
-    if max_staleness is None:
+def _bound(published: Sequence[Checkpoint], spec: RunSpec) -> int | None:
+    """Steps of the epochs that a peer may be behind, and of the one that is trained meanwhile, or between exchanges."""
+    if spec.epochs_behind is None:
         return None
+    if spec.max_staleness == "exchange" and spec.exchange_every:
+        return spec.exchange_every
     ends = [(each.epoch, each.step) for each in published if each.full]
     lengths = [(b[1] - a[1]) // (b[0] - a[0]) for a, b in itertools.pairwise(ends) if b[0] > a[0]]
-    return max(lengths) * (max_staleness + 1) if lengths else None
+    return max(lengths) * (spec.epochs_behind + 1) if lengths else None
 
 
 def without_retrained(versions: Sequence[Checkpoint]) -> list[Checkpoint]:

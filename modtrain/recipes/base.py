@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from modtrain.data.base import Batch, Data
 from modtrain.errors import InputError, did_you_mean
@@ -207,8 +207,11 @@ class Recipe:
     """Default number of epochs of a run."""
     exchange_every: int | None = None
     """Default number of steps between exchanges inside an epoch; None exchanges at the ends of epochs only."""
-    max_staleness: int | None = 0
-    """Default bound, in epochs, on how far a peer may be behind; 0 is lockstep, None never waits."""
+    max_staleness: int | Literal["exchange"] | None = 0
+    """Default bound, in epochs, on how far a peer may be behind; 0 is lockstep by epochs, None never waits.
+
+    "exchange" is lockstep by exchange points, those inside an epoch as well.
+    """
 
     def __post_init__(self) -> None:
         check_graph(self.modules)
@@ -300,7 +303,10 @@ _BOUND = "a number above 0, None, or a function of the parameters"
 _OPTIONS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_count, "a whole number, at least 1"),
     "exchange_every": (lambda value: value is None or _is_count(value), "a number of steps, at least 1, or None"),
-    "max_staleness": (lambda value: value is None or _is_count(value, 0), "a number of epochs, at least 0, or None"),
+    "max_staleness": (
+        lambda value: value is None or value == "exchange" or _is_count(value, 0),
+        "a number of epochs, at least 0, 'exchange', or None",
+    ),
     **dict.fromkeys(
         ("updates", "accumulate", "noise_size"),
         (_is_count, "a whole number, at least 1, or a function of the parameters"),

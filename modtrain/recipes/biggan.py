@@ -64,16 +64,16 @@ class GeneratorParams(AdamParams):
     width: Count = Field(default=8, description="its unit of channels, ch (the papers' sizes: 64 and 96)")
     shared_size: Count = Field(default=32, description="numbers of the embedding of a class (the paper's: 128)")
     norm_eps: Positive = Field(default=1e-5, description="epsilon of its batch normalisation")
-    opponents: Count = Field(default=3, description="newest discriminator versions whose verdicts are averaged")
+    opponents: Count = Field(default=1, description="newest discriminator versions whose verdicts are averaged")
     lambda_orthogonal: Weight = Field(
         default=0.0, description="weight of orthogonal regularisation (the paper's: 1e-4)"
     )
     orthogonal_form: OrthogonalForm = Field(
         default="reference", description="paper: columns of the weights, as printed; reference: rows, as in the code"
     )
-    ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and sampled; 0: none")
+    ema: Decay = Field(default=0.995, description="decay of the moving average that is evaluated and sampled; 0: none")
     ema_from: Annotated[int, Field(ge=0)] = Field(default=0, description="steps after which it begins to average")
-    lr: Positive = Field(default=2e-4, description="learning rate of Adam (the papers': 5e-5 or 1e-4)")
+    lr: Positive = Field(default=5e-4, description="learning rate of Adam (the papers': 5e-5 or 1e-4)")
     beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
@@ -84,9 +84,9 @@ class DiscriminatorParams(AdamParams):
     width: Count = Field(default=8, description="its unit of channels, ch (the papers' sizes: 64 and 96)")
     gan_mode: GanMode = Field(default="hinge", description="the adversarial loss, for both sides")
     updates: Count = Field(default=2, description="its steps for each of the generator's, on batches of their own")
-    lambda_r1: Weight = Field(default=0.0, description="weight of the gradient penalty on real images")
+    lambda_r1: Weight = Field(default=0.1, description="weight of the gradient penalty on real images")
     r1_every: Count = Field(default=16, description="steps between two penalties, each of which counts as so many")
-    lr: Positive = Field(default=4e-4, description="learning rate of Adam (the papers': 2e-4 or 4e-4)")
+    lr: Positive = Field(default=5e-4, description="learning rate of Adam (the papers': 2e-4 or 4e-4)")
     beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
@@ -291,7 +291,7 @@ recipe = Recipe(
     evaluate=evaluate,
     primary_metric="fid_orchard",
     lower_is_better=("fid_orchard",),
-    epochs=32,
-    exchange_every=5,
-    max_staleness=0,
+    epochs=16,
+    exchange_every=2,
+    max_staleness="exchange",
 )

@@ -40,7 +40,7 @@ from modtrain.nets.mutual_information import StatisticsNetwork, information, sta
 from modtrain.nets.standing_statistics import standing_statistics
 from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
-from modtrain.recipes.fields import OPTIONS, Count, Decay, Share, Weight, linear_decay
+from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.sampling import Sampling
@@ -55,11 +55,12 @@ class GeneratorParams(AdamParams):
 
     width: Count = Field(default=32, description="channels of its largest feature maps (64: the paper's size)")
     norm: Norm = Field(default="batch", description="normalisation of its layers")
-    opponents: Count = Field(default=5, description="newest discriminator versions whose verdicts are averaged")
+    opponents: Count = Field(default=1, description="newest discriminator versions whose verdicts are averaged")
     lambda_information: Weight = Field(
         default=0.0, description="weight of the mutual information of image and noise (MINE); 0: no statistics network"
     )
-    ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and sampled; 0: none")
+    ema: Decay = Field(default=0.995, description="decay of the moving average that is evaluated and sampled; 0: none")
+    lr: Positive = Field(default=1e-3, description="learning rate of Adam (the paper's: 2e-4)")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -71,12 +72,13 @@ class DiscriminatorParams(AdamParams):
         default="auto", description="normalisation of its layers; auto: batch, or none beside spectral normalisation"
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0,
+        default=0.25,
         description="share that is dropped after each middle layer (0.5: the second paper's for 128 pixels)",
     )
     gan_mode: AnyGanMode = Field(default="vanilla", description="the adversarial loss, for both sides")
-    lambda_r1: Weight = Field(default=0.0, description="weight of the gradient penalty on real images")
+    lambda_r1: Weight = Field(default=0.2, description="weight of the gradient penalty on real images")
     r1_every: Count = Field(default=16, description="steps between two penalties, each of which counts as so many")
+    lr: Positive = Field(default=5e-4, description="learning rate of Adam (the paper's: 2e-4)")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -254,7 +256,7 @@ recipe = Recipe(
     evaluate=evaluate,
     primary_metric="fid_orchard",
     lower_is_better=("fid_orchard",),
-    epochs=48,
-    exchange_every=5,
-    max_staleness=0,
+    epochs=26,
+    exchange_every=2,
+    max_staleness="exchange",
 )

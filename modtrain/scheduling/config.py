@@ -41,6 +41,8 @@ from modtrain.training.trackers import base as tracking
 NO_EARLY_STOP = "none"
 NO_BOUND = "none"
 """As `max_staleness`: a peer may be any number of epochs behind."""
+EXCHANGE = "exchange"
+"""As `max_staleness`: no epoch, and workers wait for each other at exchange points inside an epoch as well."""
 
 
 class Config(BaseModel):
@@ -66,7 +68,7 @@ class Config(BaseModel):
     hold_schedule: bool = False
     """For more epochs of an existing run: schedules keep the value of their last step instead of covering them too."""
     exchange_every: int | None = Field(default=None, ge=1)
-    max_staleness: int | Literal["none"] | None = None
+    max_staleness: int | Literal["exchange", "none"] | None = None
     """Epochs that a peer may be behind; "none" is no bound, None the recipe's default."""
     evaluate_every: int | None = Field(default=None, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 is none, None a tenth of its epochs."""
@@ -164,14 +166,15 @@ class Config(BaseModel):
     def _check_bound(cls, value: Any) -> int | str | None:
         if value is None:
             return None
-        if value == NO_BOUND:
-            return NO_BOUND
+        if value in (NO_BOUND, EXCHANGE):
+            return str(value)
         if type(value) is int or (isinstance(value, str) and value.isdecimal()):
             bound = int(value)
             if 0 <= bound < 2**53:
                 return bound
         raise InputError(
-            f"max_staleness = {value!r} is not allowed; give a number of epochs, at least 0, or none for no bound."
+            f"max_staleness = {value!r} is not allowed; give a number of epochs, at least 0, exchange for a wait "
+            "at every exchange point, or none for no bound."
         )
 
     def with_settings(self, settings: Iterable[str]) -> Config:
@@ -250,10 +253,10 @@ def staleness_of(spec: RunSpec) -> int | str:
     return NO_BOUND if spec.max_staleness is None else spec.max_staleness
 
 
-def _bound(config: Config, recipe: Recipe) -> int | None:
-    if isinstance(config.max_staleness, str):
-        return None
-    return recipe.max_staleness if config.max_staleness is None else config.max_staleness
+def _bound(config: Config, recipe: Recipe) -> int | Literal["exchange"] | None:
+    if config.max_staleness is None:
+        return recipe.max_staleness
+    return None if config.max_staleness == "none" else config.max_staleness
 
 
 def _early_stop(config: Config, recipe: Recipe) -> EarlyStop | None:

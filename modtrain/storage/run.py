@@ -122,8 +122,8 @@ class RunSpec(BaseModel):
     """Epochs that schedules cover, where those are fewer than `epochs`."""
     exchange_every: Count | None = None
     """Steps between two exchange points inside an epoch."""
-    max_staleness: int | None = Field(default=None, ge=0, lt=2**53)
-    """Epochs."""
+    max_staleness: Annotated[int, Field(ge=0, lt=2**53)] | Literal["exchange"] | None = None
+    """Epochs; "exchange": none, and workers wait for each other at exchange points inside an epoch as well."""
     evaluate_every: int = Field(default=0, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 evaluates it at its end alone."""
     early_stop: EarlyStop | None = None
@@ -220,6 +220,11 @@ class RunSpec(BaseModel):
         if self.metric is not None:
             return self.metric
         return self.primary_metric if self.primary_metric in measured else next(iter(newest), None)
+
+    @property
+    def epochs_behind(self) -> int | None:
+        """Epochs that a peer may be behind at the beginning of an epoch; None: any number."""
+        return 0 if self.max_staleness == "exchange" else self.max_staleness
 
     def is_last(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""

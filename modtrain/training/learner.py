@@ -70,7 +70,7 @@ class Learner:
         self.store = run.store(name)
         # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
         count = most_versions(run.spec, recipe, [other for other in recipe.modules if other != name]).get(name, 1)
-        keep, ends = max(count, run.spec.max_staleness or 0) + 2, run.spec.stage_ends(name)
+        keep, ends = max(count, run.spec.epochs_behind or 0) + 2, run.spec.stage_ends(name)
         self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends)
 
     def _set_params(self, params: Any) -> None:

@@ -107,6 +107,7 @@ class Peers:
         *,
         at_least: int,
         stage_epochs: int = 0,
+        step: int = 0,
         poll: Callable[[str], None],
         waited: Callable[[str, float], None],
     ) -> None:
@@ -114,6 +115,7 @@ class Peers:
 
         Of a peer that rests in the last ones of these, the epoch that trained it last is enough. The `stage_epochs` of
         earlier stages every module of another worker must have completed, since all workers enter a stage together.
+        Where `step` is given, inside an epoch, those that the epoch trains must have reached it as well.
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
         `waited(peer, seconds)` is called when a wait is over. PeerTimeout where a peer neither completes an epoch nor
         evaluates one for the run's `peer_timeout_s`.
@@ -124,36 +126,42 @@ class Peers:
         for name, (peer, epochs) in needed.items():
             peer.load_newer(self._run.store(name))
             trained = self._run.spec.trained_epochs(name, epochs)
-            if not self._is_enough(peer, trained):
+            own_step = step if self._run.spec.trained_epochs(name, epochs + 1) > epochs else 0
+            if not self._is_enough(peer, trained, own_step):
                 began_at = time.monotonic()
                 try:
-                    self._wait_for(name, peer, trained, poll)
+                    self._wait_for(name, peer, trained, own_step, poll)
                 finally:
                     waited(name, time.monotonic() - began_at)
         self._stage_epochs = max(self._stage_epochs, stage_epochs)
 
-    def _is_enough(self, peer: _Peer | _Unread, epoch: int) -> bool:
-        """Whether a peer has completed so many epochs, or is finished: no newer version will come."""
-        return peer.newest is not None and (peer.newest.epoch >= epoch or self._run.spec.is_last(peer.newest))
+    def _is_enough(self, peer: _Peer | _Unread, epoch: int, step: int) -> bool:
+        """Whether a peer has reached an epoch and a step, or is finished: no newer version will come."""
+        newest = peer.newest
+        has_arrived = newest is not None and newest.epoch >= epoch and newest.step >= step
+        return has_arrived or self._run.spec.is_last(newest)
 
-    def _wait_for(self, name: str, peer: _Peer | _Unread, at_least: int, poll: Callable[[str], None]) -> None:
+    def _wait_for(
+        self, name: str, peer: _Peer | _Unread, at_least: int, step: int, poll: Callable[[str], None]
+    ) -> None:
         liveness, evaluates = Liveness(), False
 
-        def arrived(epoch: int) -> bool | None:
+        def arrived(epoch: int, step: int) -> bool | None:
             nonlocal evaluates
             poll(name)
             peer.load_newer(self._run.store(name))
             evaluates = evaluates or liveness.is_evaluating(self._run, name)
-            return True if self._is_enough(peer, epoch) else None
+            return True if self._is_enough(peer, epoch, step) else None
 
-        for epoch in range(peer.newest.epoch + 1 if peer.newest else 0, at_least + 1):
-            evaluates, has_arrived = False, functools.partial(arrived, epoch)
+        epochs = range(peer.newest.epoch + 1 if peer.newest else 0, at_least + 1)
+        for epoch, own_step in [*((epoch, 0) for epoch in epochs), *([(at_least, step)] if step else [])]:
+            evaluates, has_arrived = False, functools.partial(arrived, epoch, own_step)
             while filesystem.wait_until(has_arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
                 if not evaluates:
-                    raise PeerTimeout(self._timeout_message(name, peer, epoch))
+                    raise PeerTimeout(self._timeout_message(name, peer, epoch, own_step))
                 evaluates = False  # it has the whole time to complete an epoch once more
 
-    def _timeout_message(self, name: str, peer: _Peer | _Unread, needed: int) -> str:
+    def _timeout_message(self, name: str, peer: _Peer | _Unread, needed: int, step: int) -> str:
         report = self._run.read_report(name)
         process = report.process
         worker = f"{process.host}, process {process.pid}, {report.state}" if report else "never started"
@@ -161,9 +169,10 @@ class Peers:
         if peer.unfit:
             version, why = max(peer.unfit.items())
             reached = f"its version {version} does not fit the recipe: {why.rstrip('.')}"
+        goal = f"step {step}" if step else f"epoch {needed}"
         stage = f" of the stage {self._run.spec.stage_at(needed - 1).name}" if self._run.spec.stages and needed else ""
         return (
-            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish epoch {needed}{stage}; {reached} "
+            f"Waited {self._run.spec.peer_timeout_s:g} s for {name} to publish {goal}{stage}; {reached} "
             f"({worker}). "
             f'See {self._run.log_path(name)}, or run "modtrain launch {self._run.path}" to restart it.'
         )

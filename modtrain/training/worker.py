@@ -185,7 +185,7 @@ class Worker:
         self.progress.after_step(self.position)
         if self.timeline.is_exchange_point(self.position.step):
             self._publish(full=False)
-            self._refresh_peers(wait=False)
+            self._refresh_peers(wait=self.run.spec.max_staleness == "exchange")
         if not self.position.is_epoch_boundary:
             self._retry_publish_if_due()
             self._exit_if_requested()
@@ -193,14 +193,19 @@ class Worker:
     def _refresh_peers(self, *, wait: bool) -> None:
         """Load newer peers; with `wait` until none of them is further behind than the run's staleness bound.
 
-        The bound does not reach back across the beginning of a stage, which all workers enter together.
+        Inside an epoch that is until all have reached its exchange point. The bound does not reach back across the
+        beginning of a stage, which all workers enter together.
         """
-        epoch, bound = self.position.epoch, self.run.spec.max_staleness
+        epoch, bound = self.position.epoch, self.run.spec.epochs_behind
         first = self.position.stage_epochs.start if wait else 0
         oldest_epoch = max(first, epoch - bound) if wait and bound is not None else first
         with self.timer.during("exchange"):
             self.peers.refresh(
-                at_least=oldest_epoch, stage_epochs=first, poll=self._while_waiting, waited=self._record_wait
+                at_least=oldest_epoch,
+                stage_epochs=first,
+                step=self.position.step if wait and not self.position.is_epoch_boundary else 0,
+                poll=self._while_waiting,
+                waited=self._record_wait,
             )
         self.nets = self._build_nets()
         for learner in self.learners:

@@ -138,7 +138,7 @@ class Grouped:
         (lambda: recipe(epochs=0), "epochs = 0 is not allowed; it is a whole number, at least 1."),
         (
             lambda: recipe(max_staleness=-1),
-            "max_staleness = -1 is not allowed; it is a number of epochs, at least 0, or None.",
+            "max_staleness = -1 is not allowed; it is a number of epochs, at least 0, 'exchange', or None.",
         ),
         (
             lambda: module(updates=0),

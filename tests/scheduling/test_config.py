@@ -58,7 +58,7 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
         ("epochs: '3'", "epochs = '3' is not allowed"),
         ("peer_timeout_s: .inf", "peer_timeout_s = inf is not allowed"),
         ("peer_timeout_s: .nan", "peer_timeout_s = nan is not allowed"),
-        ("max_staleness: -1", "max_staleness = -1 is not allowed; give a number of epochs, at least 0, or none"),
+        ("max_staleness: -1", "max_staleness = -1 is not allowed; give a number of epochs, at least 0, exchange for"),
         ("max_staleness: never", "max_staleness = 'never' is not allowed; give a number of epochs"),
         ("max_staleness: true", "max_staleness = True is not allowed; give a number of epochs"),
         ("name: [a]", "name = ['a'] is not allowed"),
@@ -113,11 +113,11 @@ def test_the_bound_of_staleness_is_the_recipe_s_or_lockstep_unless_there_is_to_b
     silent = load_recipe(str(tmp_path / "silent.py"))
     apart = [[name] for name in recipe.modules]
 
-    def bound(recipe: Recipe, text: str) -> int | None:
+    def bound(recipe: Recipe, text: str) -> int | str | None:
         return new_spec(read_config(None, {"max_staleness": text or None}), recipe, apart).max_staleness
 
     assert (bound(recipe, ""), bound(silent, "")) == (None, 0)
-    assert (bound(silent, "none"), bound(silent, "3")) == (None, 3)
+    assert (bound(silent, "none"), bound(silent, "3"), bound(silent, "exchange")) == (None, 3, "exchange")
     spec = new_spec(Config(max_staleness="none"), silent, apart)
     assert differences(Config(max_staleness="none"), silent, spec) == []
     assert differences(Config(max_staleness=2), silent, spec) == ["max_staleness is 'none', not 2"]

@@ -15,6 +15,7 @@ import pytest
 from torch import nn
 
 from modtrain import plugins
+from modtrain.dashboard import timeline
 from modtrain.errors import InputError, PeerTimeout
 from modtrain.recipes.loading import params_of, recipe_of
 from modtrain.storage import filesystem
@@ -121,6 +122,31 @@ def test_exchange_points_inside_an_epoch_publish_weights_and_pull_the_peers(tmp_
     used = [checkpoint.peers["discriminator"]["versions"][0] for checkpoint in history[1:]]
     assert used == sorted(used)
     assert used[3] > used[0], "newer peers are pulled within an epoch"
+
+
+def test_in_lockstep_by_exchange_a_fast_worker_waits_inside_an_epoch_for_a_slow_one(tmp_path: Path) -> None:
+    source = (SUPPORT / "tiny.py").read_text()
+    recipe = tmp_path / "slow_generator.py"
+    recipe.write_text(source.replace("    loss = nets.average", "    time.sleep(0.03)\n    loss = nets.average"))
+    run = make_run(tmp_path / "run", recipe, APART, exchange_every=3, max_staleness="exchange", epochs=2)
+    train_apart(run)
+    versions = run.store("discriminator").history()[1:]
+    assert [each.step for each in versions] == [3, 6, 9, 10, 12, 15, 18, 20]
+    behind = [each.step - each.peers["generator"]["step"] for each in versions]
+    assert behind == [3, 3, 3, 1, 2, 3, 3, 2], "the generator of the exchange point before"
+    (pair, _) = timeline.staleness({name: run.store(name).history() for name in run.modules}, run.spec)
+    assert pair["bound"] == 3
+
+
+def test_a_wait_at_an_exchange_point_ends_with_the_step_that_the_peer_did_not_reach(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    values = {"exchange_every": 4, "max_staleness": "exchange", "epochs": 2, "peer_timeout_s": 0.3}
+    run = make_run(tmp_path / "run", tiny_recipe, APART, **values)
+    with pytest.raises(PeerTimeout, match="for generator to publish epoch 0; it has published nothing"):
+        finish(run, "discriminator")  # its version 0 is published
+    with pytest.raises(PeerTimeout, match="for discriminator to publish step 4; it is at 0"):
+        finish(run, "generator")
 
 
 def test_an_edge_that_asks_for_the_last_versions_gets_them_newest_first(tmp_path: Path, tiny_recipe: Path) -> None:
