@@ -36,9 +36,11 @@ class PlainSrgan:
         fake, real = self.generator(batch["lr"]), batch["hr"]
         self.discriminator.requires_grad_(False)
         self.optimizer_g.zero_grad()
+        pixel = F.mse_loss(fake, real)
         content = F.mse_loss(self.features(fake), self.features(real))
         adversarial = F.softplus(-self.discriminator(fake)).mean()
-        loss = torch.stack([p.lambda_content * content, p.lambda_adversarial * adversarial]).sum()
+        weighted = ((p.lambda_pixel, pixel), (p.lambda_content, content), (p.lambda_adversarial, adversarial))
+        loss = torch.stack([weight * term for weight, term in weighted]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer_g.step()
         self.updates += 1

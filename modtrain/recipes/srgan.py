@@ -12,7 +12,8 @@ paper and their functions:
 
 That network is VGG19 in the paper, which no package has; here it is one of `metrics/feature_maps.py`. Not in the paper,
 and options: a generator without batch normalisation (`generator.norm`), one that adds to bicubic interpolation
-(`generator.skip`), the distance of the pixels also in the stage `gan`, a moving average of the generator.
+(`generator.skip`), the distance of the pixels also in the stage `gan`, a moving average of the generator. The small
+defaults use them all.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ class GeneratorParams(AdamParams):
     norm: Norm = Field(default="none", description="normalisation of its layers (batch: the paper's)")
     skip: Skip = Field(default="bicubic", description="what its result is added to (none: the paper's)")
     pixel_loss: Literal["l1", "l2"] = Field(default="l2", description="distance of the pixels (l2: the paper's)")
-    lambda_pixel: Weight = Field(default=0.0, description="weight of that distance in the stage gan (the paper's: 0)")
+    lambda_pixel: Weight = Field(default=1.0, description="weight of that distance in the stage gan (the paper's: 0)")
     lambda_content: Weight = Field(default=1.0, description="weight of the distance of the features")
-    lambda_adversarial: Weight = Field(default=1e-3, description="weight of the adversarial loss")
+    lambda_adversarial: Weight = Field(default=3e-4, description="weight of the adversarial loss (the paper's: 1e-3)")
     opponents: Count = Field(default=1, description="newest discriminator versions whose verdicts are averaged")
     ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and applied; 0: none")
     lr: Positive = Field(default=1e-3, description="learning rate of Adam in the stage mse (the paper's: 1e-4)")
@@ -268,7 +269,7 @@ recipe = Recipe(
     apply=apply,
     evaluate=evaluate,
     formats={"srgan-pytorch": srgan_pytorch_files},
-    primary_metric="psnr",
+    primary_metric="swd",
     lower_is_better=LOWER_IS_BETTER,
     epochs=12,
     max_staleness=0,
