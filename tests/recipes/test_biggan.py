@@ -112,11 +112,6 @@ def test_what_cannot_be_trained_is_refused(changes: dict[str, Any], sentence: st
         LOSSES.params_of(SMALL, **changes)
 
 
-def test_the_number_of_classes_is_that_of_the_data() -> None:
-    with pytest.raises(InputError, match=r"^classes = 3, but the data has 8: set classes=8\.$"):
-        recipe.data(None, LOSSES.params_of(SMALL, classes=3))
-
-
 def test_an_evaluation_has_the_share_of_samples_that_show_their_class_and_a_row_for_each() -> None:
     params = LOSSES.params_of(SMALL)
     networks, nets = nets_of(params)
@@ -160,6 +155,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen images of noise for training, of two classes: four batches of four, or two steps, an epoch."""
     names = [f"train/{kind}/{number}.png" for kind in ("pear", "plum") for number in range(8)]
     return save_noise(tmp_path_factory.mktemp("noise"), *names, "test/pear/9.png", "test/plum/9.png", size=(32, 32))
+
+
+def test_the_number_of_classes_is_that_of_the_data(pictures: Path) -> None:
+    with pytest.raises(InputError, match=r"^classes = 8, but the data has 2: set classes=2\.$"):
+        recipe.data(pictures, LOSSES.params_of(SMALL))
 
 
 def run_on(pictures: Path, path: Path, placement: list[list[str]], **params: Any) -> Run:
