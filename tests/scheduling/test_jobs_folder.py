@@ -38,8 +38,8 @@ STUDIES = {
     JOBS / "pix2pix-batch-sweep.yaml": [{"batch_size": 2**power} for power in range(9)],
     JOBS / "pix2pix-rate-sweep.yaml": [{"lr": 2e-4 * factor} for factor in (1, 2, 4)],
 }
-DCGAN_STUDY = JOBS / "dcgan-study.yaml"
-CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP, DCGAN_STUDY} - set(STUDIES))
+DCGAN_STUDY, OLD_OPPONENTS = JOBS / "dcgan-study.yaml", JOBS / "old-opponents.yaml"
+CONFIGS = sorted(set(JOBS.glob("*.yaml")) - {SWEEP, DCGAN_STUDY, OLD_OPPONENTS} - set(STUDIES))
 SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.pbs")])
 PROFILES = sorted(CLUSTER.glob("*.yaml"))
 by_name = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
@@ -214,6 +214,16 @@ def test_the_study_of_dcgan_has_the_table_of_its_paper(tmp_path: Path) -> None:
     sweep = Sweep.open(tmp_path / "study")
     trials = [tuple(sweep.values(trial).values()) for trial in range(sweep.spec.trials)]
     assert sorted(trials) == sorted(itertools.product(("none", "both"), (32, 64), (0.0, 0.5)))
+
+
+@pytest.mark.parametrize("recipe", ["dcgan", "biggan"])
+def test_the_study_of_old_opponents_is_one_of_both_recipes_that_have_no_anchor(recipe: str, tmp_path: Path) -> None:
+    where = ("--profile", CLUSTER / "slurm.yaml", "--root", tmp_path, "--name", "study", "--dry-run")
+    in_process("sweep", OLD_OPPONENTS, "--recipe", recipe, *where)
+    sweep = Sweep.open(tmp_path / "study")
+    values = [sweep.values(trial) for trial in range(sweep.spec.trials)]
+    assert values == [{"exchange_every": n, "seed": seed} for n in (1, 5, 10, 25, 62) for seed in (0, 1, 2)]
+    assert (sweep.spec.config["recipe"], sweep.spec.config["max_staleness"]) == (recipe, "exchange")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
