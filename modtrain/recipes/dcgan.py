@@ -257,6 +257,6 @@ recipe = Recipe(
     primary_metric="fid_orchard",
     lower_is_better=("fid_orchard",),
     epochs=26,
-    exchange_every=2,
+    exchange_every=1,
     max_staleness="exchange",
 )
