@@ -15,9 +15,10 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
+from modtrain.data.decoding import Resize
 from modtrain.errors import InputError, message_of
 
 UNSIGNED_BYTE = 8
@@ -54,20 +55,20 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise InputError(f"{path} cannot be read as an IDX file: {why}.") from error
 
 
-def load_grey(images: NDArray[np.uint8], size: int) -> Tensor:
-    """Images (N, height, width) as RGB, uint8 (N, 3, size, size): in a black square, resized by bicubic interpolation.
+def load_grey(images: NDArray[np.uint8], size: int, *, resize: Resize = "bicubic") -> Tensor:
+    """Images (N, height, width) as RGB, uint8 (N, 3, size, size): in a black square, resized with Pillow.
 
     The side of the square is a power of two, so that 28 x 28 pixels are not resampled at a size of 32.
     """
     shape = images.shape[1:]
     side = 2 ** math.ceil(math.log2(max(shape)))
     top, left = ((side - length) // 2 for length in shape)
-    square = np.zeros((len(images), 1, side, side), np.uint8)
-    square[:, 0, top : top + shape[0], left : left + shape[1]] = images
-    pixels = torch.from_numpy(square)
+    square = np.zeros((len(images), side, side), np.uint8)
+    square[:, top : top + shape[0], left : left + shape[1]] = images
     if side != size:
-        pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return pixels.expand(-1, 3, -1, -1)
+        edges, resample = (size, size), Image.Resampling[resize.upper()]
+        square = np.stack([np.asarray(Image.fromarray(image).resize(edges, resample)) for image in square])
+    return torch.from_numpy(square)[:, None].expand(-1, 3, -1, -1)
 
 
 def _find(dataroot: Path, stem: str, dimensions: int) -> Path | None:

@@ -122,10 +122,9 @@ def _load_files(
 
 
 def _load_grey(
-    sources: Sequence[Any], size: int, grey_range: object, *, resize: object = None
+    sources: Sequence[Any], size: int, grey_range: object, *, resize: Resize = "bicubic"
 ) -> tuple[Pictures, list[int]]:
-    """They are always resized bicubically."""
-    return load_grey(np.stack(sources), size), list(range(len(sources)))
+    return load_grey(np.stack(sources), size, resize=resize), list(range(len(sources)))
 
 
 def _refuse_others(dataroot: Path, held_out: Collection[str]) -> None:

@@ -66,6 +66,17 @@ def test_images_are_resized_from_a_square_with_a_black_margin(size: int) -> None
     assert columns[0] == columns[-1] == 0
 
 
+def test_images_are_resized_with_the_filter_of_resize(tmp_path: Path) -> None:
+    """Of columns that are black and white in turn `nearest` takes one, and `box` their mean."""
+    columns = np.zeros((1, 32, 32), np.uint8)
+    columns[..., ::2] = 255
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(columns))
+    sizes = {"load_size": 16, "crop_size": 16, "batch_size": 1}
+    found = {name: labelled(tmp_path, **sizes, resize=name, needs_labels=False).test for name in ("nearest", "box")}
+    assert found["nearest"].pixels.unique().tolist() in ([0], [255])
+    assert found["box"].pixels.unique().tolist() == [128]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
