@@ -23,7 +23,7 @@ from modtrain.metrics.distribution import class_score, frechet_distance, kernel_
 from modtrain.metrics.features import Extractor, Features
 from modtrain.metrics.identification import accuracy, coverage
 from modtrain.metrics.ms_ssim import ms_ssim_of_pairs
-from modtrain.metrics.sliced_wasserstein import MOST_IMAGES, sliced_wasserstein_distances
+from modtrain.metrics.sliced_wasserstein import MOST_IMAGES, sliced_wasserstein_scores
 
 FEATURE_SCORES = ("fid", "kid", "precision", "recall", "class_score", "coverage")
 """Followed by the name of an extractor, as in `fid_orchard`."""
@@ -236,17 +236,12 @@ def _reals_by_class(
 
 def _swd(images: Pictures, reference: Pictures) -> dict[str, float]:
     count = min(len(images), len(reference), MOST_IMAGES)
-    return _by_level(*(_some(each, _order(len(each))[:count]) for each in (images, reference)))
+    return sliced_wasserstein_scores(*(_some(each, _order(len(each))[:count]) for each in (images, reference)))
 
 
 def _real_swd(images: Pictures, reference: Pictures) -> dict[str, float]:
     count = min(len(images), len(reference), MOST_IMAGES)
-    return _by_level(*(_some(reference, half[:count]) for half in _halves(len(reference))))
-
-
-def _by_level(images: Tensor, reference: Tensor) -> dict[str, float]:
-    levels = sliced_wasserstein_distances(images, reference)
-    return {"swd": sum(levels.values()) / len(levels)} | {f"swd_{edge}": value for edge, value in levels.items()}
+    return sliced_wasserstein_scores(*(_some(reference, half[:count]) for half in _halves(len(reference))))
 
 
 def _ms_ssim(images: Pictures, reference: Pictures) -> dict[str, float]:

@@ -46,6 +46,12 @@ def sliced_wasserstein_distances(images: Tensor, reference: Tensor) -> dict[int,
     return distances
 
 
+def sliced_wasserstein_scores(images: Tensor, reference: Tensor) -> dict[str, float]:
+    """As metrics: `swd`, the mean over the levels, and each of them, such as `swd_32`."""
+    levels = sliced_wasserstein_distances(images, reference)
+    return {"swd": sum(levels.values()) / len(levels)} | {f"swd_{edge}": value for edge, value in levels.items()}
+
+
 def level_count(images: Tensor) -> int:
     """Levels of the pyramid: edges are halved while they are even, to 16 pixels or more."""
     edges, levels = images.shape[-2:], 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from modtrain.metrics.feature_maps import NETWORKS, perceptual_distances
 from modtrain.metrics.full_reference import Channel, psnr, ssim
 from modtrain.metrics.sample_grid import sample_grid, to_uint8
-from modtrain.metrics.sliced_wasserstein import SMALLEST_LEVEL, sliced_wasserstein_distances
+from modtrain.metrics.sliced_wasserstein import SMALLEST_LEVEL, sliced_wasserstein_scores
 from modtrain.nets.srresnet import bicubic
 
 PART, MOST_PARTS = 64, 1024
@@ -73,8 +73,7 @@ class SuperResolutionScores:
         for prefix in ("", BICUBIC):
             means[_named(prefix, f"perceptual_{self.name}")] = self._perceptual(parts[prefix], parts["truth"])
             if self._part >= SMALLEST_LEVEL:
-                levels = sliced_wasserstein_distances(parts[prefix], parts["truth"])
-                means[_named(prefix, "swd")] = sum(levels.values()) / len(levels)
+                means[_named(prefix, "swd")] = sliced_wasserstein_scores(parts[prefix], parts["truth"])["swd"]
         own = [name for name in means if not name.startswith(BICUBIC)]
         return {name: means[name] for each in own for name in (each, _named(BICUBIC, each))}
 

@@ -20,6 +20,6 @@ class AdamParams:
     beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
-def adam(parameters: Iterable[nn.Parameter], p: AdamParams, *, eps: float = 1e-8) -> Adam:
-    """Adam with the second decay rate that all these papers have; fused, which saves a fifth of a step on a CPU."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999), eps=eps, fused=True)
+def adam(parameters: Iterable[nn.Parameter], p: AdamParams, *, beta2: float = 0.999, eps: float = 1e-8) -> Adam:
+    """Adam with the rates of a module; fused, which saves a fifth of a step on a CPU."""
+    return Adam(parameters, lr=p.lr, betas=(p.beta1, beta2), eps=eps, fused=True)

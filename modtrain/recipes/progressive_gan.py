@@ -18,8 +18,8 @@ few steps (Karras et al. 2020, appendix B) and so makes a cheaper discriminator.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -29,7 +29,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from modtrain.data.base import Batch
 from modtrain.data.cache import cached
@@ -39,14 +38,17 @@ from modtrain.data.labelled_folders import image_splits
 from modtrain.data.labelled_params import LabelledParams, image_data
 from modtrain.metrics.distribution import frechet_distance
 from modtrain.metrics.features import content_digest, extractor
+from modtrain.metrics.judged_samples import real_images
 from modtrain.metrics.ms_ssim import ms_ssim_of_pairs
 from modtrain.metrics.sample_grid import sample_sheet, to_uint8
 from modtrain.metrics.scores import feature_scores
-from modtrain.metrics.sliced_wasserstein import sliced_wasserstein_distances
+from modtrain.metrics.sliced_wasserstein import sliced_wasserstein_scores
 from modtrain.nets import adversarial_losses, progressive
+from modtrain.nets.adversarial_losses import separately
 from modtrain.nets.full_precision import as_full, full_precision
 from modtrain.nets.layers import Conv, channels_last, in_batches
 from modtrain.nets.progressive import Growth, level_of, widths
+from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Counts, Decay, Positive, Positives, Weight
 from modtrain.recipes.nets_view import Nets
@@ -55,20 +57,25 @@ from modtrain.recipes.stages import Stage
 
 T = TypeVar("T")
 
-SAMPLES, SHEET = 1000, 64
-"""Samples of an evaluation, and those that its sheet shows."""
+SHEET = 64
+"""Samples that the sheet of an evaluation shows."""
+BETA2 = 0.99
+"""Adam's second decay rate (appendix A.1)."""
+READ = tuple(field for field in fields(LabelledParams) if field.name != "batch_size")
+"""Parameters on which it depends what is read."""
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class GeneratorParams:
+class GeneratorParams(AdamParams):
     """How the generator is trained."""
 
     ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and sampled; 0: none")
     lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiscriminatorParams:
+class DiscriminatorParams(AdamParams):
     """How the discriminator is trained."""
 
     penalty: Literal["wgan-gp", "r1"] = Field(
@@ -79,6 +86,7 @@ class DiscriminatorParams:
     lambda_r1: Weight = Field(default=1.0, description="weight of R1")
     r1_every: Count = Field(default=16, description="steps between two R1 penalties, each of which counts as so many")
     lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -147,7 +155,8 @@ def data(dataroot: Path | None, params: Params) -> LabelledData:
     read = image_data(dataroot, params)
 
     def at(p: Params) -> LabelledData:
-        return read.at_size(p.size, p.batch_size)
+        is_read = all(getattr(p, field.name) == getattr(params, field.name) for field in READ)
+        return (read if is_read else image_data(dataroot, p)).at_size(p.size, p.batch_size)
 
     return replace(at(params), at=at)
 
@@ -195,28 +204,16 @@ def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Te
     """Images of the data are real, made ones are fake, with WGAN-GP or every `r1_every` steps with R1."""
     p, grown, made = params.discriminator, growth(nets, params), fake(nets, batch, params).detach()
     real = progressive.faded(batch["image"], grown)
-    is_wasserstein = p.penalty == "wgan-gp"
-    if not is_wasserstein and (not p.lambda_r1 or nets.step % p.r1_every):
-        on_real, on_fake = (nets.discriminator(images, grown) for images in (real, made))
-        loss = adversarial_losses.discriminator_loss(on_real, on_fake, "vanilla")
-        return {"loss": loss} | adversarial_losses.scores(on_real, on_fake)
+    judge = partial(nets.discriminator, growth=grown)
+    if p.penalty == "r1":
+        weight = adversarial_losses.lazy(p.lambda_r1, p.r1_every, nets.step)
+        return adversarial_losses.judged(separately(judge), real, made, gan_mode(params), lambda_r1=weight)
     with full_precision():
-        real, made = real.detach().requires_grad_(not is_wasserstein), as_full(made)
-        on_real, on_fake = (nets.discriminator(images, grown) for images in (real, made))
-        if is_wasserstein:
-            loss = on_fake.mean() - on_real.mean() + p.drift * on_real.square().mean()
-            penalty = adversarial_losses.interpolated_penalty(partial(nets.discriminator, growth=grown), real, made)
-            loss = loss + p.lambda_gp * penalty
-        else:
-            loss = adversarial_losses.discriminator_loss(on_real, on_fake, "vanilla")
-            penalty = adversarial_losses.gradient_penalty(on_real, real)
-            loss = loss + p.lambda_r1 * p.r1_every * penalty
-    return {"loss": loss, "penalty": penalty} | adversarial_losses.scores(on_real, on_fake)
-
-
-def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams) -> Adam:
-    """Adam as in appendix A.1."""
-    return Adam(parameters, lr=p.lr, betas=(0.0, 0.99), fused=True)
+        made = as_full(made)
+        on_real, on_fake = judge(real), judge(made)
+        loss = on_fake.mean() - on_real.mean() + p.drift * on_real.square().mean()
+        penalty = adversarial_losses.interpolated_penalty(judge, real, made)
+    return {"loss": loss + p.lambda_gp * penalty, "penalty": penalty} | adversarial_losses.scores(on_real, on_fake)
 
 
 def generate(nets: Nets, noise: Tensor, labels: Tensor | None, params: Params) -> Tensor:
@@ -226,9 +223,7 @@ def generate(nets: Nets, noise: Tensor, labels: Tensor | None, params: Params) -
 
 def pixel_scores(images: Tensor, real: Tensor) -> dict[str, float]:
     """SWD of images from real ones, its levels, and MS-SSIM of pairs of the images."""
-    levels = sliced_wasserstein_distances(images, real)
-    scores = {"swd": sum(levels.values()) / len(levels)} | {f"swd_{edge}": value for edge, value in levels.items()}
-    return scores | {"ms_ssim": ms_ssim_of_pairs(images)}
+    return sliced_wasserstein_scores(images, real) | {"ms_ssim": ms_ssim_of_pairs(images)}
 
 
 def as_tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
@@ -244,7 +239,7 @@ def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
     half of the images, and `swd_reals` that of the other half of the test images.
     """
     judge, device = extractor("orchard", device=str(test.pixels.device)), test.pixels.device
-    real = test.pixels[:: max(1, len(test.pixels) // SAMPLES)]
+    real = real_images(test)
     made = in_batches(nets.generator, torch.randn(len(real), params.noise_size).to(device), 2 * params.batch_size)
     factor = real.shape[-1] // made.shape[-1]
     small, own = to_uint8(made), to_uint8(F.avg_pool2d(as_float(real), factor))
@@ -268,14 +263,14 @@ recipe = Recipe(
         "generator": Module(
             build=build_generator,
             loss=generator_loss,
-            optimizer=lambda parameters, params: adam(parameters, params.generator),
+            optimizer=lambda parameters, params: adam(parameters, params.generator, beta2=BETA2),
             reads=("discriminator",),
             ema=lambda params: params.generator.ema,
         ),
         "discriminator": Module(
             build=build_discriminator,
             loss=discriminator_loss,
-            optimizer=lambda parameters, params: adam(parameters, params.discriminator),
+            optimizer=lambda parameters, params: adam(parameters, params.discriminator, beta2=BETA2),
             reads=("generator",),
         ),
     },

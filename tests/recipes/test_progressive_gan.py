@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_the_images_of_all_stages_are_means_of_the_same_ones_which_are_read_once
     torch.testing.assert_close(first["8"]["image"], shrunk(first["16"]["image"]))
     smallest = next(read.train.epoch(0, seed=0))["image"]
     torch.testing.assert_close(smallest, shrunk(first["8"]["image"]))
+
+
+def test_the_images_of_a_stage_are_read_anew_where_its_parameters_say_so() -> None:
+    params = small(crop_size=16, load_size=16, flip=False, batch_size=8)
+    read = data(None, params)
+    assert read.at is not None
+    larger = replace(params, load_size=20)
+    assert torch.equal(
+        next(read.at(larger).train.epoch(0, seed=0))["image"], next(data(None, larger).train.epoch(0, seed=0))["image"]
+    )
 
 
 WGAN_GP: dict[str, Any] = {"discriminator": {"penalty": "wgan-gp"}}
