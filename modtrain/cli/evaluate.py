@@ -10,7 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption, UseDeviceOption
+from modtrain.cli.options import (
+    BestOption,
+    JsonOption,
+    RunArgument,
+    TruncateOption,
+    TrustOption,
+    UseDeviceOption,
+    truncate_method,
+)
 from modtrain.cli.output import echo
 from modtrain.cli.progress import Progress, show_progress
 from modtrain.cli.score import show_scores
@@ -41,9 +49,7 @@ def evaluate(
             help="Truncate the noise of the samples; of several values, as in 0.3,0.5,1,none, the curve is measured.",
         ),
     ] = None,
-    truncate: Annotated[
-        str, typer.Option(metavar="HOW", help="resample: draw values beyond T again; scale: multiply all by T.")
-    ] = "resample",
+    truncate: TruncateOption = None,
     reference: Annotated[
         str | None, typer.Option(metavar="SPLIT", help="Compare samples with images of: test or train.  [test]")
     ] = None,
@@ -58,8 +64,9 @@ def evaluate(
     one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of samples:
     --metric, --samples, --truncation or --reference compares samples with real images.
     """
+    method = truncate_method(truncate, truncation)
     if metric or samples is not None or truncation is not None or reference is not None:
-        noise = {"truncations": _truncations(truncation), "truncate": truncate}
+        noise = {"truncations": _truncations(truncation), "truncate": method}
         compared = {"samples": samples or SAMPLES, "reference": reference or "test", **noise}
         _score_samples(run, metric or [], compared, best, device, trust_recipe, as_json)
         return

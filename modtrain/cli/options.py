@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from modtrain.errors import InputError
+
 Text = str | None
 Count = int | None
 SUBJECT, TRAINING, EXECUTION, MODE = "Recipe and data", "Training", "Execution", "Mode"
@@ -119,6 +121,10 @@ RunOrSweepArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder 
 BestOption = Annotated[
     bool, typer.Option("--best", help="Use the versions of the best evaluation, or of early stopping.")
 ]
+TruncateOption = Annotated[
+    Text,
+    typer.Option(metavar="HOW", help="resample: draw values beyond T again; scale: multiply all by T.  [resample]"),
+]
 VersionOption = Annotated[Count, typer.Option(metavar="N", help="Version of each module.  [the newest]")]
 ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of PyTorch.")]
 LeaveAfterOption = Annotated[
@@ -138,3 +144,12 @@ TrustOption = Annotated[
     option(MODE, "Run recipe and tracker files that were edited since, or may be another user's.", "--trust-recipe"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def truncate_method(given: str | None, truncation: object) -> str:
+    """How noise is truncated. InputError where a method is given and no truncation, which would change nothing."""
+    if given is not None and truncation is None:
+        raise InputError(
+            f"--truncate {given} says how noise is truncated, but not how far; add --truncation, as in 0.5."
+        )
+    return given or "resample"

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modtrain.cli.arguments import Command
-from modtrain.cli.options import BestOption, JsonOption, RunArgument, TrustOption, UseDeviceOption, VersionOption
+from modtrain.cli.options import (
+    BestOption,
+    JsonOption,
+    RunArgument,
+    TruncateOption,
+    TrustOption,
+    UseDeviceOption,
+    VersionOption,
+    truncate_method,
+)
 from modtrain.cli.output import echo
 from modtrain.cli.progress import show_progress
 from modtrain.errors import InputError, counted
@@ -19,8 +28,8 @@ from modtrain.errors import InputError, counted
 if TYPE_CHECKING:
     from modtrain.training.inference.model import TrainedModel
 
-SAMPLES, POINTS = 64, 8
-"""How many samples are made where -n is not given, and how many points a walk has."""
+SAMPLES, POINTS, STEPS = 64, 8, 12
+"""How many samples are made where -n is not given, how many points a walk has, and images from one to the next."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,15 +52,15 @@ def sample(
     truncation: Annotated[
         float | None, typer.Option(metavar="T", help="Truncate the noise: better images, less variety.  [none]")
     ] = None,
-    truncate: Annotated[
-        str, typer.Option(metavar="HOW", help="resample: draw values beyond T again; scale: multiply all by T.")
-    ] = "resample",
+    truncate: TruncateOption = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the noise.")] = 0,
     grid: Annotated[bool, typer.Option("--grid", help="Write one picture of all samples, grid.png.")] = False,
     walk: Annotated[
         bool, typer.Option("--walk", help="Walk from sample to sample: walk.gif, or with --grid the picture walk.png.")
     ] = False,
-    steps: Annotated[int, typer.Option(metavar="N", min=2, help="Images of a walk from one sample to the next.")] = 12,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Images of a walk from one sample to the next.  [12]")
+    ] = None,
     version: VersionOption = None,
     best: BestOption = False,
     device: UseDeviceOption = "auto",
@@ -68,13 +77,17 @@ def sample(
     from modtrain.storage.run import Run
     from modtrain.training.inference.model import load
 
+    if steps is not None and not walk:
+        raise InputError(f"--steps {steps} is for a walk; add --walk.")
+    noise = {"truncation": truncation, "truncate": truncate_method(truncate, truncation), "seed": seed}
     opened = Run.open(run, trusted=trust_recipe)
     model = load(opened, version=version, best=best, device=device)
     target = out if out is not None else opened.path / "evaluation" / "samples"
     started_at = time.monotonic()
-    noise = {"truncation": truncation, "truncate": truncate, "seed": seed}
     made = _Samples(model, target, count or (POINTS if walk else SAMPLES), class_name, noise)
-    images, total, files = made.walk(steps, is_picture=grid) if walk else made.sheet() if grid else made.files()
+    images, total, files = (
+        made.walk(steps or STEPS, is_picture=grid) if walk else made.sheet() if grid else made.files()
+    )
     show_progress(images, total)
     if as_json:
         facts = {"run": opened.name, "versions": model.versions, "class": class_name, **noise, "count": total}

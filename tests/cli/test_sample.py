@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import modtrain
 from modtrain.errors import InputError
 from modtrain.storage.run import Run
+from modtrain.training.inference.image_files import sample_paths
 from tests.support import SUPPORT, runs
 from tests.support.command import Terminal
 
@@ -109,7 +111,9 @@ def test_json_names_the_versions_and_the_files(run: Run, type_: Terminal) -> Non
     [
         (["--class", "paer"], "There is no class 'paer'; there are apple, pear, plum. Did you mean 'pear'?"),
         (["--truncation", "0"], "truncation = 0.0 is not allowed; give a number above 0, such as 0.5."),
-        (["--truncate", "cut"], "truncate = 'cut' is not allowed; use resample or scale."),
+        (["--truncation", "0.5", "--truncate", "cut"], "truncate = 'cut' is not allowed; use resample or scale."),
+        (["--truncate", "scale"], "--truncate scale says how noise is truncated, but not how far; add --truncation,"),
+        (["--steps", "24"], "--steps 24 is for a walk; add --walk."),
         (["--walk", "-n", "1"], "-n 1 has no way to walk; give at least 2 samples to walk between."),
         (["--version", "9"], "Version 9 of painter does not exist. Available: 0, 1, 2."),
         (["--out", str(COLOURS)], "is a file, but must be a folder."),
@@ -137,3 +141,11 @@ def test_python_samples_as_the_command_does_and_leaves_the_random_generators(run
     assert not torch.equal(samples, modtrain.load(run, version=0, device="cpu").sample(4, class_name="plum", seed=1))
     with pytest.raises(InputError, match=r"count = 0 is not allowed; give a number of samples, at least 1\."):
         model.sample(0)
+
+
+def test_the_folders_of_the_classes_are_listed_once(run: Run, tmp_path: Path) -> None:
+    listed, model = [], modtrain.load(run, device="cpu")
+    recipe = replace(model.recipe, sample=replace(model.sampling, classes=lambda *_: listed.append(1) or ("a", "b")))
+    model = replace(model, recipe=recipe)
+    assert sample_paths(model, tmp_path, model.labels(2), 2) == [tmp_path / "a/00000.png", tmp_path / "b/00001.png"]
+    assert listed == [1]

@@ -217,6 +217,7 @@ def test_one_truncation_is_no_curve_and_a_wrong_one_is_named(finished: Path, typ
     for option, value, says in (
         ("--truncation", "0.3,", "--truncation 0.3,: an empty value is no number; give thresholds above 0, as in "),
         ("--truncation", "0.3,0", "truncation = 0.0 is not allowed; give a number above 0, such as 0.5."),
+        ("--truncate", "scale", "--truncate scale says how noise is truncated, but not how far; add --truncation, "),
         ("--reference", "all", "reference = 'all' is not allowed; use one of test, train."),
     ):
         result = type_(*words, option, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ class TrainedModel:
             )
         return self.recipe.sample
 
-    @property
+    @cached_property  # a recipe lists the folders of the data for it, and says what is odd there
     def classes(self) -> tuple[str, ...]:
         """The names of the classes by label, empty where there are none."""
         function = self.sampling.classes
