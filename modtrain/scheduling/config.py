@@ -198,7 +198,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
     built, epochs = build_params(recipe.params, own), config.epochs or recipe.epochs
     params, init = as_values(built), find_initial_weights(config.init, recipe)
     stages = plan_stages(recipe.stages, built, recipe.trained, epochs, of_stages)
-    chosen = choose_stages(stages, after=config.from_stage, until=config.until_stage)
+    chosen = choose_stages(stages, recipe.trained, after=config.from_stage, until=config.until_stage)
     spec = RunSpec(
         recipe=recipe_name(config.recipe),
         recipe_sha256=recipe_sha256(recipe_name(config.recipe)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,19 @@ class StageRange:
     """Those with which modules begin after the `start`."""
 
 
-def choose_stages(stages: Stages, *, after: str | None, until: str | None) -> StageRange:
-    """The stages after one of an older run, `RUN@STAGE`, up to one of this name; InputError as of the parts of it."""
+def choose_stages(stages: Stages, modules: Collection[str], *, after: str | None, until: str | None) -> StageRange:
+    """The stages after one of an older run, `RUN@STAGE`, up to one of this name.
+
+    InputError as of the parts of it, and where the older run trains a module that is none of `modules`.
+    """
     start, weights = None, dict[str, InitialWeights]()
     if after is not None:
         stages, start, weights = split_from(stages, after)
+        if other := [name for name in weights if name not in modules]:
+            raise InputError(
+                f"--from-stage {after}: that run trains {', '.join(other)}, but the recipe has {', '.join(modules)}; "
+                "give a run with the same modules."
+            )
     stages, later = split_until(stages, until)
     return StageRange(stages=stages, later=later, start=start, weights=weights)
 

@@ -124,6 +124,15 @@ def test_a_stage_that_another_run_has_not_completed_is_refused(
         make_run(tmp_path / "run", staged, TOGETHER, from_stage=f"{run.path}{reference}", **SMALL)
 
 
+def test_a_run_of_other_modules_has_no_weights_to_begin_with(tmp_path: Path, staged: Path, first_stage: Run) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(staged.read_text().replace("recogniser", "classifier"))
+    says = "that run trains recogniser, but the recipe has classifier, generator, discriminator; give a run with"
+    modules = [["classifier", "generator", "discriminator"]]
+    with pytest.raises(InputError, match=says):
+        make_run(tmp_path / "run", other, modules, from_stage=f"{first_stage.path}@recognise", **SMALL)
+
+
 def test_a_worker_that_enters_a_stage_waits_for_all_others_and_says_for_which_stage(
     tmp_path: Path, staged: Path
 ) -> None:
