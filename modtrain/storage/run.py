@@ -230,8 +230,8 @@ class RunSpec(BaseModel):
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""
         if checkpoint is None or not checkpoint.final:
             return False
-        end, ends = self.end_epoch([checkpoint.module]), [c.before for c in self.changes if c.name == "epochs"]
-        return not any(checkpoint.epoch <= before < end for before in ends)
+        end, before = self.end_epoch([checkpoint.module]), [c.before for c in self.changes if c.name == "epochs"]
+        return not any(isinstance(epochs, int) and checkpoint.epoch <= epochs < end for epochs in before)
 
 
 def as_run(run: Run | str | Path) -> Run:
