@@ -95,7 +95,10 @@ def generator_params(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def discriminator_params(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The same of a `netD` file."""
     shapes = _shapes(tensors)
-    return {**_sizes(shapes), "discriminator": {"width": shapes[0][0]}} if shapes else {}
+    if not shapes:
+        return {}
+    is_plain = "main.3.running_mean" in tensors and "main.5.weight" in tensors  # dropout would be main.5
+    return {**_sizes(shapes), "discriminator": {"width": shapes[0][0]} | ({"dropout": 0.0} if is_plain else {})}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> list[tuple[int, ...]]:

@@ -74,7 +74,7 @@ def test_a_stage_may_read_more_versions_of_a_peer(tmp_path: Path, tiny_recipe: P
 
 
 def test_the_worker_of_a_finished_module_exits_and_is_not_started_again(tmp_path: Path, tiny_recipe: Path) -> None:
-    values = {"batches": 2, "pause_s": 0.05}
+    values = {"batches": 2, "pause_s": 0.15}
     recipe = staged_recipe(tmp_path / "staged.py", tiny_recipe)
     run = make_run(tmp_path / "run", recipe, APART, params=values, epochs=12, max_staleness=0)
     recogniser, *others = [start_worker(run, module) for (module,) in APART]
