@@ -40,7 +40,7 @@ FEW = 0.5
 
 
 def beaten_opponent(name: str, curves: Mapping[str, Sequence[float]]) -> str | None:
-    """Whose loss has risen while that of `name` is at its floor, by the losses of all modules; None of nobody's.
+    """The module whose loss has risen while that of `name` is at its floor, by the losses of all; None: there is none.
 
     A curve whose first window is at the floor is compared with its first lines.
     """

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -39,10 +39,8 @@ from modtrain.storage.strict_yaml import read_mapping
 from modtrain.training.trackers import base as tracking
 
 NO_EARLY_STOP = "none"
-NO_BOUND = "none"
+NO_BOUND: Final = "none"
 """As `max_staleness`: a peer may be any number of epochs behind."""
-EXCHANGE = "exchange"
-"""As `max_staleness`: no epoch, and workers wait for each other at exchange points inside an epoch as well."""
 
 
 class Config(BaseModel):
@@ -166,7 +164,7 @@ class Config(BaseModel):
     def _check_bound(cls, value: Any) -> int | str | None:
         if value is None:
             return None
-        if value in (NO_BOUND, EXCHANGE):
+        if value in (NO_BOUND, "exchange"):
             return str(value)
         if type(value) is int or (isinstance(value, str) and value.isdecimal()):
             bound = int(value)
@@ -256,7 +254,7 @@ def staleness_of(spec: RunSpec) -> int | str:
 def _bound(config: Config, recipe: Recipe) -> int | Literal["exchange"] | None:
     if config.max_staleness is None:
         return recipe.max_staleness
-    return None if config.max_staleness == "none" else config.max_staleness
+    return None if config.max_staleness == NO_BOUND else config.max_staleness
 
 
 def _early_stop(config: Config, recipe: Recipe) -> EarlyStop | None:

@@ -48,13 +48,8 @@ def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
 def losses(params: Params, module: str, *, step: int = 0) -> tuple[dict[str, Tensor], dict[str, nn.Module]]:
     """The losses of a module, whose gradient is computed as in a step, and all networks."""
     networks, nets = nets_of(params, step)
-    for name, net in networks.items():
-        net.requires_grad_(name == module)
-    nets.enter(module)
     batch = {"image": torch.rand(8, 3, 32, 32) * 2 - 1, "label": torch.arange(8)}
-    made = dict(recipe.modules[module].loss(nets, batch, params))  # type: ignore[misc]
-    made["loss"].backward()
-    return made, networks
+    return LOSSES.gradients_of(module, networks, nets, batch, params), networks
 
 
 VARIANTS: list[dict[str, Any]] = [

@@ -27,9 +27,10 @@ from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
 from tests.support.losses import SMALL as SIZES
+from tests.support.losses import Losses
 from tests.support.runs import make_run
 
-SMALL = SIZES["dcgan"]
+SMALL, LOSSES = SIZES["dcgan"], Losses(recipe)
 JOINT = (tuple(recipe.modules),)
 
 
@@ -43,10 +44,8 @@ def small(**changes: Any) -> Params:
 
 def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
     """All networks live, as on one worker."""
-    torch.manual_seed(0)
-    networks = {name: module.build(params) for name, module in recipe.modules.items()}
-    edges = {name: recipe.reads([name], params) for name in networks}
-    nets = Nets({name: [net] * 5 for name, net in networks.items()}, edges)
+    networks = LOSSES.built(params)
+    nets = LOSSES.nets_of(params, networks, **{name: [net] * 5 for name, net in networks.items()})
     nets.start_step(step=step, progress=0.0, stage="train", stage_progress=0.0)
     return networks, nets
 
@@ -54,14 +53,8 @@ def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
 def losses(params: Params, module: str, *, step: int = 0) -> tuple[dict[str, Tensor], dict[str, nn.Module]]:
     """The losses of a module, whose gradient is computed as in a step, and all networks."""
     networks, nets = nets_of(params, step)
-    for name, net in networks.items():
-        net.requires_grad_(name == module)
-    nets.enter(module)
-    loss = recipe.modules[module].loss
-    assert loss is not None
-    made = dict(loss(nets, {"image": torch.rand(8, 3, 16, 16) * 2 - 1}, params))
-    made["loss"].backward()
-    return made, networks
+    batch = {"image": torch.rand(8, 3, 16, 16) * 2 - 1}
+    return LOSSES.gradients_of(module, networks, nets, batch, params), networks
 
 
 VARIANTS: list[dict[str, Any]] = [

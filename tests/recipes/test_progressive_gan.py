@@ -28,9 +28,10 @@ from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
 from tests.support.losses import SMALL as SIZES
+from tests.support.losses import Losses
 from tests.support.runs import finish, make_run, weights_of
 
-SMALL = SIZES["progressive-gan"]
+SMALL, LOSSES = SIZES["progressive-gan"], Losses(recipe)
 JOINT = (("generator", "discriminator"),)
 
 
@@ -41,9 +42,8 @@ def small(**changes: Any) -> Params:
 
 def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
     """Both networks live, as on one worker, at a quarter of the stage."""
-    torch.manual_seed(0)
-    networks = {name: module.build(params) for name, module in recipe.modules.items()}
-    nets = Nets({name: [net] for name, net in networks.items()}, {n: recipe.reads([n], params) for n in networks})
+    networks = LOSSES.built(params)
+    nets = LOSSES.nets_of(params, networks)
     nets.start_step(step=step, progress=0.0, stage="8-fade", stage_progress=0.25)
     return networks, nets
 
@@ -51,14 +51,8 @@ def nets_of(params: Params, step: int = 0) -> tuple[dict[str, nn.Module], Nets]:
 def losses(params: Params, module: str, *, step: int = 0) -> tuple[dict[str, Tensor], dict[str, nn.Module]]:
     """The losses of a module, whose gradient is computed as in a step, and both networks."""
     networks, nets = nets_of(params, step)
-    for name, net in networks.items():
-        net.requires_grad_(name == module)
-    nets.enter(module)
-    loss = recipe.modules[module].loss
-    assert loss is not None
-    made = dict(loss(nets, {"image": torch.rand(8, 3, params.size, params.size) * 2 - 1}, params))
-    made["loss"].backward()
-    return made, networks
+    batch = {"image": torch.rand(8, 3, params.size, params.size) * 2 - 1}
+    return LOSSES.gradients_of(module, networks, nets, batch, params), networks
 
 
 def test_each_size_but_the_first_one_is_faded_in_before_it_stands_alone() -> None:

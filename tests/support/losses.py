@@ -82,6 +82,17 @@ class Losses:
         reads = {name: self.recipe.reads([name], params) for name in live}
         return Nets({name: [net] for name, net in live.items()} | versions, reads, memories)
 
+    def gradients_of(
+        self, module: str, networks: dict[str, nn.Module], nets: Nets, batch: dict[str, Tensor], params: Any
+    ) -> dict[str, Tensor]:
+        """The losses of a module, whose gradient is computed as in a step of `networks`, which `nets` has live."""
+        for name, net in networks.items():
+            net.requires_grad_(name == module)
+        nets.enter(module)
+        made = dict(self.recipe.modules[module].loss(nets, batch, params))
+        made["loss"].backward()
+        return made
+
     def loss_of(self, module: str, nets: Nets, batch: dict[str, Tensor], params: Any) -> dict[str, float]:
         """The values that the loss of a module reports, and the sum of its terms as `loss`."""
         nets.enter(module)
