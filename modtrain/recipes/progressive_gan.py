@@ -38,7 +38,7 @@ from modtrain.data.labelled_folders import image_splits
 from modtrain.data.labelled_params import LabelledParams, image_data
 from modtrain.metrics.distribution import frechet_distance
 from modtrain.metrics.features import content_digest, extractor
-from modtrain.metrics.judged_samples import real_images
+from modtrain.metrics.judged_samples import feature_variance, real_images
 from modtrain.metrics.ms_ssim import ms_ssim_of_pairs
 from modtrain.metrics.sample_grid import sample_sheet, to_uint8
 from modtrain.metrics.scores import feature_scores
@@ -235,8 +235,8 @@ def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
     """Samples against as many test images; their sheet has always the same noise.
 
     Smaller samples are enlarged to the size of the test images, as in the published code, so that the values of all
-    stages compare; `stage_fid_orchard` is of the stage's own size. `swd` is the mean over the levels of the pyramid, of
-    half of the images, and `swd_reals` that of the other half of the test images.
+    stages compare; `stage_fid_orchard` and `feature_variance_orchard` are of the stage's own size. `swd` is the mean
+    over the levels of the pyramid, of half of the images, and `swd_reals` that of the other half of the test images.
     """
     judge, device = extractor("orchard", device=str(test.pixels.device)), test.pixels.device
     real = real_images(test)
@@ -247,8 +247,9 @@ def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
     of_made, of_small = judge.extract(large), judge.extract(small)
     wanted = ("fid", "class_score", "coverage")
     metrics = feature_scores(of_made, judge.extract_cached(real), judge.name, wanted)
-    stage_fid = frechet_distance(of_small.features, judge.extract_cached(own).features)
-    metrics |= {f"stage_fid_{judge.name}": stage_fid} | pixel_scores(large[::2], real[::2])
+    of_own = judge.extract_cached(own)
+    metrics[f"stage_fid_{judge.name}"] = frechet_distance(of_small.features, of_own.features)
+    metrics |= feature_variance(of_small, of_own, judge.name) | pixel_scores(large[::2], real[::2])
     floor = cached(f"pixel-scores-{content_digest(real)[:32]}", lambda: as_tensors(pixel_scores(real[1::2], real[::2])))
     metrics |= {f"{name}_reals": float(value) for name, value in floor.items()}
     return Evaluation(metrics=metrics, grid=sample_sheet(made[:SHEET]))
@@ -280,5 +281,5 @@ recipe = Recipe(
     lower_is_better=("swd", "fid_orchard", "stage_fid_orchard", "ms_ssim"),
     epochs=42,
     exchange_every=10,
-    max_staleness=0,
+    max_staleness="exchange",
 )

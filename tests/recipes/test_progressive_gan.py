@@ -212,7 +212,7 @@ def test_an_evaluation_compares_enlarged_samples_with_test_images_beside_those_w
         first = recipe.evaluate(nets, test, params)
         torch.manual_seed(3)
         assert recipe.evaluate(nets, test, params).metrics == first.metrics
-    names = ["fid_orchard", "class_score_orchard", "coverage_orchard", "stage_fid_orchard"]
+    names = ["fid_orchard", "class_score_orchard", "coverage_orchard", "stage_fid_orchard", "feature_variance_orchard"]
     names += ["swd", "swd_16", "ms_ssim", "swd_reals", "swd_16_reals", "ms_ssim_reals"]
     assert sorted(first.metrics) == sorted(names)
     assert first.metrics["swd"] > first.metrics["swd_reals"] > 0
