@@ -58,7 +58,8 @@ def test_a_mistyped_name_gets_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / "mixed.py").touch()
     assert error_of(str(tmp_path / "nix.py")) == (
         f"There is no file {tmp_path}/nix.py; as a recipe give a Python file, or one of biggan, "
-        "cyclegan, dcgan, latent-translation, pix2pix, progressive-gan, srgan."
+        "cyclegan, dcgan, latent-translation, pix2pix, progressive-gan, "
+        "progressive-srgan, srgan."
     )
     assert "Did you mean 'latent-translation'?" in error_of(str(tmp_path / "latent_translation.py"))
     assert "Did you mean" not in error_of(str(tmp_path / "translation.py"))
@@ -66,7 +67,7 @@ def test_a_mistyped_name_gets_a_suggestion(tmp_path: Path) -> None:
     for name in ("no.such.module", ".", "..mine", "mine.t-t"):
         assert error_of(name) == (
             f"There is no recipe {name!r}; give one of biggan, cyclegan, dcgan, latent-translation, pix2pix, "
-            "progressive-gan, srgan, or a file (./my_recipe.py), or a module (package.module)."
+            "progressive-gan, progressive-srgan, srgan, or a file (./my_recipe.py), or a module (package.module)."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,10 +36,19 @@ class Data:
 
     For early stopping, which calls the function when it needs them; None: it uses `test`.
     """
+    train_of: Callable[[Collection[str]], Batches] | None = None
+    """`train_of(modules)` returns `train` with only what the losses of these modules use, for the worker that has them.
+
+    Its epochs have as many batches; None: a worker gets all of each batch.
+    """
     description: str = ""
     """One line for the log: name, sizes, counts."""
     at: Callable[[Any], Data] | None = None
     """`at(params)` returns the data of another stage's Params, of what was read already; None: `data` reads it anew."""
+
+    def batches_of(self, modules: Collection[str]) -> Batches:
+        """The training data of a worker with these modules."""
+        return self.train_of(modules) if self.train_of else self.train
 
     @property
     def held_out(self) -> Any:

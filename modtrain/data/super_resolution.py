@@ -9,7 +9,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,12 @@ class LargeFiles:
         return np.asarray(read_rgb(self.files[index], self.grey_range, lambda remark: None))
 
 
-Large = Sequence[Pixels] | LargeFiles
+class Large(Protocol):
+    """Large images, held in memory or decoded at every access."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Pixels: ...
 
 
 @dataclass(frozen=True, kw_only=True)

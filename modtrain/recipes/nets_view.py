@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,25 @@ class Nets:
         self._batch = 0
         self._kept: dict[tuple[int, str], tuple[Tensor, frozenset[str], int]] = {}
         self._touched: list[set[str]] = []
+        self._names: Mapping[str, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return self._versions_of(name)[0]
+        return self._versions_of(self._names.get(name, name))[0]
+
+    def renamed(self, names: Mapping[str, str]) -> Nets:
+        """The same networks for the loss of a part of the recipe, which calls some of them by other names.
+
+        `names`: what each of these is called in the recipe. The keys of its `once` are its own.
+        """
+        view = copy.copy(self)
+        view._names = names
+        return view
 
     def average(self, name: str, loss: Callable[[Any], Tensor]) -> Tensor:
         """Mean of `loss(net)`, a tensor, over the versions of a peer that `reads` asks for; one if it is live."""
-        versions = self._versions_of(name)
+        versions = self._versions_of(self._names.get(name, name))
         return sum((loss(net) for net in versions[1:]), start=loss(versions[0])) / len(versions)
 
     def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -59,6 +70,7 @@ class Nets:
         modules that are trained together get the very same tensor. InputError where `compute` has the gradient of a
         network that was taken outside of it, which would be lost.
         """
+        key = "/".join([*self._names.values(), key])
         kept = self._kept.get((self._batch, key))
         if kept is None or (kept[2] != self._step_number and not kept[1].isdisjoint(self._together)):
             self._touched.append(set())

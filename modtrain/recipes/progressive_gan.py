@@ -231,28 +231,49 @@ def as_tensors(values: Mapping[str, float]) -> dict[str, Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 
 
-def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
-    """Samples against as many test images; their sheet has always the same noise.
+def samples(nets: Nets, count: int, params: Params, device: torch.device) -> Tensor:
+    """So many images that the generator makes, of random noise."""
+    return in_batches(nets.generator, torch.randn(count, params.noise_size).to(device), 2 * params.batch_size)
 
-    Smaller samples are enlarged to the size of the test images, as in the published code, so that the values of all
-    stages compare; `stage_fid_orchard` and `feature_variance_orchard` are of the stage's own size. `swd` is the mean
-    over the levels of the pyramid, of half of the images, and `swd_reals` that of the other half of the test images.
+
+def enlarged(images: Tensor, edge: int) -> Tensor:
+    """Images (N, 3, H, W) with each pixel repeated, so that their edges have this length."""
+    factor = edge // images.shape[-1]
+    return images.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+
+
+def compared(images: Tensor, real: Tensor) -> dict[str, float]:
+    """Scores of images against as many real ones of their size, all uint8.
+
+    Those of pixels are of half of the images; followed by `_reals`, they are of the other half of the real ones.
     """
-    judge, device = extractor("orchard", device=str(test.pixels.device)), test.pixels.device
-    real = real_images(test)
-    made = in_batches(nets.generator, torch.randn(len(real), params.noise_size).to(device), 2 * params.batch_size)
-    factor = real.shape[-1] // made.shape[-1]
-    small, own = to_uint8(made), to_uint8(F.avg_pool2d(as_float(real), factor))
-    large = small.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    of_made, of_small = judge.extract(large), judge.extract(small)
+    judge = extractor("orchard", device=str(real.device))
     wanted = ("fid", "class_score", "coverage")
-    metrics = feature_scores(of_made, judge.extract_cached(real), judge.name, wanted)
-    of_own = judge.extract_cached(own)
-    metrics[f"stage_fid_{judge.name}"] = frechet_distance(of_small.features, of_own.features)
-    metrics |= feature_variance(of_small, of_own, judge.name) | pixel_scores(large[::2], real[::2])
+    metrics = feature_scores(judge.extract(images), judge.extract_cached(real), judge.name, wanted)
+    metrics |= pixel_scores(images[::2], real[::2])
     floor = cached(f"pixel-scores-{content_digest(real)[:32]}", lambda: as_tensors(pixel_scores(real[1::2], real[::2])))
-    metrics |= {f"{name}_reals": float(value) for name, value in floor.items()}
-    return Evaluation(metrics=metrics, grid=sample_sheet(made[:SHEET]))
+    return metrics | {f"{name}_reals": float(value) for name, value in floor.items()}
+
+
+def evaluate(nets: Nets, test: LabelledTest, params: Params) -> Evaluation:
+    """Samples against as many test images; their sheet has always the same noise."""
+    real = real_images(test)
+    made = samples(nets, len(real), params, real.device)
+    return Evaluation(metrics=sample_metrics(made, real), grid=sample_sheet(made[:SHEET]))
+
+
+def sample_metrics(made: Tensor, real: Tensor) -> dict[str, float]:
+    """Scores of samples in [-1, 1] against as many real images, uint8.
+
+    Smaller samples are enlarged to the size of the real images, as in the published code, so that the values of all
+    stages compare; `stage_fid_orchard` and `feature_variance_orchard` are of the stage's own size. `swd` is the mean
+    over the levels of the pyramid.
+    """
+    judge, small = extractor("orchard", device=str(real.device)), to_uint8(made)
+    own = to_uint8(F.avg_pool2d(as_float(real), real.shape[-1] // made.shape[-1]))
+    of_made, of_own = judge.extract(small), judge.extract_cached(own)
+    metrics = compared(enlarged(small, real.shape[-1]), real) | feature_variance(of_made, of_own, judge.name)
+    return metrics | {f"stage_fid_{judge.name}": frechet_distance(of_made.features, of_own.features)}
 
 
 recipe = Recipe(

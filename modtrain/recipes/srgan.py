@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -81,16 +81,12 @@ class DiscriminatorParams(AdamParams):
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class Params:
-    """All parameters. The defaults are those of the built-in data."""
+class UpscalingParams:
+    """The networks, their stages, and the crops that they are trained on, whatever images these are of."""
 
     batch_size: Count = Field(default=16, description="crops in a batch")
     scale: int = Field(default=4, description="factor on the edges of an image: 3, or a power of two")
     crop_size: Count = Field(default=48, description="edge of a random crop of a large image, a multiple of 16")
-    crops: Count = Field(default=4000, description="crops in an epoch; the images take turns")
-    flip: bool = Field(default=True, description="mirror half of the crops left to right")
-    built_in: BuiltIn = Field(default="orchard", description="images without --dataroot: orchard or photographs")
-    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
     features: str = Field(
         default="orchard", description="network whose features count: orchard, efficientnet-lite0, vgg19:PATH"
     )
@@ -111,6 +107,19 @@ class Params:
             raise ValueError(f"crop_size = {self.crop_size} is no multiple of {1 << STRIDES} and of the scale")
 
 
+P = TypeVar("P", bound=UpscalingParams)
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Params(UpscalingParams):
+    """All parameters. The defaults are those of the built-in data."""
+
+    crops: Count = Field(default=4000, description="crops in an epoch; the images take turns")
+    flip: bool = Field(default=True, description="mirror half of the crops left to right")
+    built_in: BuiltIn = Field(default="orchard", description="images without --dataroot: orchard or photographs")
+    grey_range: GreyRange | None = Field(default=None, description="black and white of 16-bit grey, such as 0,4095")
+
+
 def data(dataroot: Path | None, params: Params) -> Data:
     """Crops of large images in folders `train` and `test`, or of the built-in ones, with their small versions."""
     return super_resolution(
@@ -125,18 +134,18 @@ def data(dataroot: Path | None, params: Params) -> Data:
     )
 
 
-def build_generator(params: Params) -> nn.Module:
+def build_generator(params: UpscalingParams) -> nn.Module:
     """Images (N, 3, H, W) in [-1, 1] to (N, 3, scale x H, scale x W)."""
     p = params.generator
     return SrResNet(p.width, p.blocks, params.scale, norm=p.norm, skip=p.skip)
 
 
-def build_discriminator(params: Params) -> nn.Module:
+def build_discriminator(params: UpscalingParams) -> nn.Module:
     """Images (N, 3, crop_size, crop_size) to logits (N,)."""
     return Discriminator(params.discriminator.width, params.crop_size)
 
 
-def stages(params: Params) -> list[Stage]:
+def stages(params: UpscalingParams) -> list[Stage]:
     """First the pixels alone count, and the discriminator rests; then the features and the discriminator."""
     share = params.pretraining
     if share == 1:
@@ -145,14 +154,14 @@ def stages(params: Params) -> list[Stage]:
     return [Stage("mse", share, params=pixels_alone, trains=("generator",)), gan] if share else [gan]
 
 
-def pixels_alone(params: Params) -> Params:
+def pixels_alone(params: P) -> P:
     """The parameters of the stage mse."""
     return replace(
         params, generator=replace(params.generator, lambda_pixel=1.0, lambda_content=0.0, lambda_adversarial=0.0)
     )
 
 
-def with_rate_of_gan(params: Params) -> Params:
+def with_rate_of_gan(params: P) -> P:
     """The parameters of the stage gan."""
     return replace(params, generator=replace(params.generator, lr=params.generator.gan_lr))
 
@@ -162,7 +171,7 @@ def fake(nets: Nets, batch: Batch) -> Tensor:
     return nets.once("fake", lambda: nets.generator(batch["lr"]))
 
 
-def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+def generator_loss(nets: Nets, batch: Batch, params: UpscalingParams) -> dict[str, Tensor]:
     """Equation 3, or in the stage mse equation 4: a sum of the distances that have a weight."""
     p, made = params.generator, fake(nets, batch)
     terms: dict[str, tuple[float, Tensor]] = {}
@@ -178,13 +187,13 @@ def generator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor
     return {"loss": loss} | {name: term for name, (_, term) in terms.items()}
 
 
-def discriminator_loss(nets: Nets, batch: Batch, params: Params) -> dict[str, Tensor]:
+def discriminator_loss(nets: Nets, batch: Batch, params: UpscalingParams) -> dict[str, Tensor]:
     """Large images of the data are real, enlarged ones are fake."""
     judge, made = adversarial_losses.separately(nets.discriminator), fake(nets, batch).detach()
     return adversarial_losses.judged(judge, batch["hr"], made, params.discriminator.gan_mode)
 
 
-def generator_schedule(progress: float, params: Params) -> float:
+def generator_schedule(progress: float, params: UpscalingParams) -> float:
     """Factor on the learning rate: 1, which falls linearly in the last part of each stage."""
     p, share = params.generator, params.pretraining
     if p.lambda_content or p.lambda_adversarial:
@@ -192,26 +201,26 @@ def generator_schedule(progress: float, params: Params) -> float:
     return max(linear_decay(progress, decay_from=share * params.decay_from, finished_at=share), LEAST_RATE)
 
 
-def gan_schedule(progress: float, params: Params) -> float:
+def gan_schedule(progress: float, params: UpscalingParams) -> float:
     """The same in the stage gan."""
     share = params.pretraining
     falling = linear_decay(progress, decay_from=share + (1 - share) * params.decay_from)
     return max(falling, LEAST_RATE)
 
 
-def discriminator_schedule(progress: float, params: Params) -> float:
+def discriminator_schedule(progress: float, params: UpscalingParams) -> float:
     """That of the stage gan; 0, so that the discriminator rests, where nothing reads it."""
     is_read = params.pretraining < 1 and params.generator.lambda_adversarial
     return gan_schedule(progress, params) if is_read else 0.0
 
 
-def apply(nets: Nets, images: Tensor, params: Params) -> Tensor:
+def apply(nets: Nets, images: Tensor, params: UpscalingParams) -> Tensor:
     """Enlarge images (N, 3, H, W) in [-1, 1] of any size, in parts that leave no seams."""
     net = nets.generator
     return in_tiles(net, images, tile=params.tile, reach=net.reach, scale=params.scale).clamp(-1, 1)
 
 
-def evaluate(nets: Nets, test: SuperResolutionTest | None, params: Params) -> Evaluation:
+def evaluate(nets: Nets, test: SuperResolutionTest | None, params: UpscalingParams) -> Evaluation:
     """PSNR in dB and SSIM, of all colours and of the luma alone, without a border of `scale` pixels; means over images.
 
     The distance of the features, and the SWD, are of parts of the images. Everything beside bicubic interpolation.

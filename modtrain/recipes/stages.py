@@ -41,8 +41,8 @@ class Stage:
     """
     trains: Sequence[str] | None = None
     """The modules that are trained; the others rest. None trains all of them."""
-    fresh_optimizers: bool = False
-    """Whether optimizers begin anew, instead of keeping moments and step counts of the stage before."""
+    fresh_optimizers: bool | Sequence[str] = False
+    """Whether optimizers begin anew, or of which modules; others keep moments and step counts of the stage before."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -55,17 +55,21 @@ class Stage:
             )
         if not callable(self.params):
             raise InputError(f"`params` of the stage {self.name!r} is {self.params!r}, but must be a function.")
-        names: Any = self.trains
-        is_list = isinstance(names, list | tuple | set | frozenset) and all(isinstance(name, str) for name in names)
-        if names is not None and not (is_list and names):
+        names, fresh = self.trains, self.fresh_optimizers
+        if names is not None and not (_are_names(names) and names):
             raise InputError(
                 f"trains of the stage {self.name!r} is {names!r}; name the modules that it trains, as in "
                 "trains=('recogniser',), or leave it out to train all."
             )
-        if not isinstance(self.fresh_optimizers, bool):
+        if not isinstance(fresh, bool) and not _are_names(fresh):
             raise InputError(
-                f"fresh_optimizers of the stage {self.name!r} is {self.fresh_optimizers!r}; it is True or False."
+                f"fresh_optimizers of the stage {self.name!r} is {fresh!r}; it is True or False, or names modules, as "
+                "in fresh_optimizers=('generator',)."
             )
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, list | tuple | set | frozenset) and all(isinstance(name, str) for name in names)
 
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -141,11 +145,12 @@ def _check_names(where: str, stages: Sequence[Stage], modules: Collection[str]) 
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{where} has two stages called {twice!r}; give each a name of its own.")
     for stage in stages:
-        for name in stage.trains or ():
-            if name not in modules:
+        fresh = () if isinstance(stage.fresh_optimizers, bool) else stage.fresh_optimizers
+        for verb, named in (("trains", stage.trains or ()), ("has a fresh optimizer of", fresh)):
+            if unknown := next((name for name in named if name not in modules), None):
                 raise InputError(
-                    f"The stage {stage.name!r} trains {name!r}, which is no module; name {one_of(modules)}."
-                    f"{did_you_mean(name, modules)}"
+                    f"The stage {stage.name!r} {verb} {unknown!r}, which is no module; name {one_of(modules)}."
+                    f"{did_you_mean(unknown, modules)}"
                 )
     for name in modules:
         if not any(stage.trains is None or name in stage.trains for stage in stages):
@@ -164,10 +169,11 @@ def _plan(
         )
     base = flatten(as_values(params))
     values = as_values(build_params(type(params), with_values(as_values(own), settings)))
+    fresh = stage.fresh_optimizers
     return StageSpec(
         name=stage.name,
         epochs=epochs,
         trains=[name for name in modules if stage.trains is None or name in stage.trains],
         params={name: value for name, value in flatten(values).items() if name not in base or base[name] != value},
-        fresh_optimizers=stage.fresh_optimizers,
+        fresh_optimizers=fresh if isinstance(fresh, bool) else [name for name in modules if name in fresh],
     )

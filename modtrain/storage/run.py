@@ -78,8 +78,8 @@ class StageSpec(BaseModel):
     """The modules that are trained; the others rest."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The parameters that differ from those of the run, by dotted name."""
-    fresh_optimizers: bool = False
-    """Whether the optimizers begin anew, without what they remember of the stage before."""
+    fresh_optimizers: bool | list[Module] = False
+    """Whether the optimizers begin anew, without what they remember of the stage before; or those of which modules."""
 
 
 class StageStart(BaseModel):

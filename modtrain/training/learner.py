@@ -99,10 +99,11 @@ class Learner:
         if not self.trains:
             self.resting = True
             return
-        if stage is not self._stage and (stage.params != self.params or stage.fresh_optimizers):
+        is_fresh = self.name in stage.fresh_optimizers
+        if stage is not self._stage and (stage.params != self.params or is_fresh):
             before = self.optimizer
             self._set_params(stage.params)
-            if not stage.fresh_optimizers and type(self.optimizer) is type(before):
+            if not is_fresh and type(self.optimizer) is type(before):
                 self.optimizer.state.update(before.state)
         self._stage = stage
 

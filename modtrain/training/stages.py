@@ -20,7 +20,8 @@ class RunStage:
 
     name: str
     trains: frozenset[str]
-    fresh_optimizers: bool
+    fresh_optimizers: frozenset[str]
+    """The modules whose optimizers begin anew."""
     params: Any
     """The parameters of the stage."""
     data: Data
@@ -53,12 +54,12 @@ class RunStages:
         self._spec, self._recipe = spec, recipe
         self.stages: list[RunStage] = []
         for stage in [*spec.all_stages, *spec.later_stages]:
-            params = params_of(spec, recipe, stage)
+            params, fresh = params_of(spec, recipe, stage), stage.fresh_optimizers
             self.stages.append(
                 RunStage(
                     name=stage.name,
                     trains=frozenset(stage.trains),
-                    fresh_optimizers=stage.fresh_optimizers,
+                    fresh_optimizers=frozenset((stage.trains if fresh else ()) if isinstance(fresh, bool) else fresh),
                     params=params,
                     data=self.data_with(params),
                     draws=_draws(recipe, params, stage.trains),

@@ -150,7 +150,8 @@ class Worker:
         if not self.steps:
             self.position = self.timeline.at_epoch(epoch + 1)
             return
-        train, draws, drawn = self.stage.batches, self.stage.draws, list[Batch]()
+        train = self.stage.data.batches_of([learner.name for learner in self.learners])
+        draws, drawn = self.stage.draws, list[Batch]()
         first = self.position.epoch_step * draws
         number = first - 1
         for number, batch in enumerate(train.epoch(epoch, seed=self.run.spec.seed, start=first), first):

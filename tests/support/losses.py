@@ -43,6 +43,22 @@ SMALL: dict[str, dict[str, Any]] = {
         "crop_size": 16,
         "batch_size": 8,
     },
+    "progressive-srgan": {
+        "noise_size": 6,
+        "base": 16,
+        "most": 6,
+        "load_size": 16,
+        "crop_size": 16,
+        "batch_size": 8,
+        "enlarged": 16,
+        "upscaling": {
+            "generator": {"width": 2, "blocks": 1},
+            "discriminator": {"width": 2},
+            "crop_size": 16,
+            "batch_size": 4,
+            "scale": 2,
+        },
+    },
     "srgan": {
         "generator": {"width": 2, "blocks": 1},
         "discriminator": {"width": 2},

@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     ),
     "pix2pix": merged(SIZES["pix2pix"] | TINY_IMAGES, batch_size=8, recogniser={"classes": 12}),
     "progressive-gan": SIZES["progressive-gan"],
+    "progressive-srgan": SIZES["progressive-srgan"],
     "srgan": SIZES["srgan"] | {"crops": 16},
 }
 """Parameters that make a recipe of the package small, with its built-in data."""

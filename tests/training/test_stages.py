@@ -242,7 +242,7 @@ def test_an_optimizer_takes_the_rates_of_a_stage_and_keeps_its_moments_unless_it
         stage = RunStage(
             name="s",
             trains=frozenset("a"),
-            fresh_optimizers=is_fresh,
+            fresh_optimizers=frozenset("a" if is_fresh else ""),
             params=params,
             data=recipe.data(None, params),
             draws=1,
