@@ -44,6 +44,7 @@ def launch(
     hold_schedule: options.HoldScheduleOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
+    keep: options.KeepOption = None,
     evaluate_every: options.EvaluateEveryOption = None,
     early_stop: options.EarlyStopOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
@@ -54,9 +55,7 @@ def launch(
     track: options.TrackOption = None,
     init: options.InitOption = None,
     metric: options.MetricOption = None,
-    nodes: Annotated[
-        Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [by the recipe]", metavar="N")
-    ] = None,
+    nodes: options.NodesOption = None,
     place: options.PlaceOption = None,
     backend: options.BackendOption = None,
     profile: options.ProfileOption = None,

@@ -49,6 +49,7 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         **({"stages": "\n".join(map(_stage, spec.stages))} if spec.stages else {}),
         **({"later": ", ".join(stage.name for stage in spec.later_stages)} if spec.later_stages else {}),
         **terminal.exchange_facts(spec.exchange_every, spec.max_staleness),
+        **({"kept": f"the newest {spec.keep} versions of each module"} if spec.keep else {}),
         "evaluation": f"every {counted(spec.evaluate_every, 'epoch')}" if spec.evaluate_every else "at the end",
         **({"early stop": early_stop_text(spec.early_stop)} if spec.early_stop else {}),
         "seed": spec.seed,

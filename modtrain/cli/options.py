@@ -52,6 +52,12 @@ StalenessOption = Annotated[
         metavar="N|exchange|none",
     ),
 ]
+KeepOption = Annotated[
+    Count,
+    option(
+        TRAINING, "Versions of each module that stay on disk. [what peers need, and the last minute's]", metavar="N"
+    ),
+]
 EvaluateEveryOption = Annotated[
     Count, option(TRAINING, "Epochs between evaluations; 0 is only at the end. [a tenth of all]", metavar="N")
 ]
@@ -98,6 +104,9 @@ InitOption = Annotated[
         "--init",
         metavar="MODULE=REF",
     ),
+]
+NodesOption = Annotated[
+    Count, option(EXECUTION, "Number of workers; 1 trains all modules jointly. [by the recipe]", metavar="N")
 ]
 PlaceOption = Annotated[
     Text, option(EXECUTION, "Explicit placement: 'translator | encoder_decoder,discriminator'.", metavar="MODULES")

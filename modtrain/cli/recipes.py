@@ -1,11 +1,10 @@
-"""`recipes` and `doctor`: the recipes with their parameters, and a check of shared storage."""
+"""`recipes`: the recipes with their parameters."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,16 +19,14 @@ if TYPE_CHECKING:
 
     from modtrain.recipes.base import Reads, Recipe
     from modtrain.recipes.params import Parameter
-    from modtrain.storage.doctor import Report
 
 
 LIVE, COPY = "<--", "<.."
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
-    for command in (recipes, doctor):
-        app.command(cls=Command)(command)
+    """Register the command."""
+    app.command(cls=Command)(recipes)
 
 
 def recipes(
@@ -179,48 +176,3 @@ def _parameters(params: list[dict[str, Any]]) -> Table:
         meaning = f"{parameter['meaning']}  ".lstrip(" "), (parameter["type"], "dim")
         table.add_row(("  " if folder else "") + last, default, terminal.Text.assemble(*meaning))
     return table
-
-
-def doctor(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder on the shared storage.")],
-    size_mb: Annotated[
-        float, typer.Option(metavar="MB", min=0.001, help="Size of the checkpoints that are published.")
-    ] = 40,
-    peer: Annotated[
-        bool, typer.Option("--peer", help="Run the checks together with another node that runs the same command.")
-    ] = False,
-    peer_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest wait for that node.")] = 60,
-    as_json: JsonOption = False,
-) -> None:
-    """Check the shared storage below a folder.
-
-    Checks every requirement and measures how long an exchange of checkpoints takes. The exit code is 1 where a
-    requirement is not met.
-    """
-    from modtrain.storage.doctor import examine
-
-    report = examine(path, size_mb=size_mb, peer=peer, peer_timeout_s=peer_timeout)
-    if as_json:
-        echo(json.dumps(report.as_dict(), indent=2))
-    else:
-        _show_report(report)
-    raise typer.Exit(1 if report.failed else 0)
-
-
-def _show_report(report: Report) -> None:
-    from modtrain.cli import terminal
-
-    out = terminal.console()
-    out.print(f"{report.path}\n", style="bold", soft_wrap=True)
-    table = terminal.table(header=False)
-    styles = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-    for check in report.checks:
-        says = check.says, (f"\n{check.advice}" if check.advice else "", "yellow")
-        verdict = terminal.Text(check.verdict, styles[check.verdict])
-        table.add_row(verdict, check.name, terminal.Text.assemble(*says))
-    out.print(table, "")
-    for cost in report.costs:
-        size, speed = f"{cost.size_mb:g} MB", f"{cost.mb_per_s:.0f} MB/s"
-        out.print(f"{cost.name} of {size}: {cost.median_ms:.0f} ms ({speed})")
-    result = "Do not train here: a requirement is not met." if report.failed else "All requirements are met."
-    out.print(terminal.Text(f"\n{result}", "bold red" if report.failed else "bold green"))

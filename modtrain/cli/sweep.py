@@ -61,6 +61,7 @@ def sweep(
     from_stage: options.FromStageOption = None,
     exchange_every: options.ExchangeOption = None,
     max_staleness: options.StalenessOption = None,
+    keep: options.KeepOption = None,
     early_stop: options.EarlyStopOption = None,
     peer_timeout_s: options.PeerTimeoutOption = None,
     storage_timeout_s: options.StorageTimeoutOption = None,
@@ -95,6 +96,11 @@ def sweep(
         "prune": prune, "evaluate_every": evaluate_every, "nodes": nodes, "max_running": max_running,
     }  # fmt: skip
     plan = _plan(ctx, target, section, settings=settings or [], vary=vary or [], space_file=space, trusted=trust_recipe)
+    _start(plan, retry_failed=retry_failed, dry_run=dry_run, wait=wait)
+
+
+def _start(plan: SweepPlan, *, retry_failed: bool, dry_run: bool, wait: bool) -> None:
+    """Run or submit the trials, or show which ones."""
     if wait and not plan.uses_arrays:
         raise InputError("--wait is for arrays of slurm or pbs; any other sweep is followed to its end without it.")
     if dry_run:

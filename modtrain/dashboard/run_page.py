@@ -35,8 +35,8 @@ MOST_EVALUATIONS = 1_000
 DIGITS = {"step": 0, "epoch": 4, "at": 1}
 """Decimal places of the positions of points."""
 _SETTINGS = (
-    "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "evaluate_every", "seed", "device", "precision",
-    "peer_timeout_s", "placement",
+    "recipe", "dataroot", "epochs", "exchange_every", "max_staleness", "keep", "evaluate_every", "seed", "device",
+    "precision", "peer_timeout_s", "placement",
 )  # fmt: skip
 _COMMON_DEFAULTS = ("seed", "device", "precision", "peer_timeout_s", "storage_timeout_s")
 """Settings whose default is the same for every recipe."""

@@ -202,7 +202,7 @@ def _bound(published: Sequence[Checkpoint], spec: RunSpec) -> int | None:
     """Steps of the epochs that a peer may be behind, and of the one that is trained meanwhile, or between exchanges."""
     if spec.epochs_behind is None:
         return None
-    if spec.max_staleness == "exchange" and spec.exchange_every:
+    if spec.waits_at_exchanges and spec.exchange_every:
         return spec.exchange_every
     ends = [(each.epoch, each.step) for each in published if each.full]
     lengths = [(b[1] - a[1]) // (b[0] - a[0]) for a, b in itertools.pairwise(ends) if b[0] > a[0]]

@@ -36,6 +36,7 @@ from modtrain.storage.early_stop import EarlyStop
 from modtrain.storage.filesystem import STORAGE_TIMEOUT_S
 from modtrain.storage.run import DEVICE, Precision, RunSpec
 from modtrain.storage.strict_yaml import read_mapping
+from modtrain.training.stages import check_keep
 from modtrain.training.trackers import base as tracking
 
 NO_EARLY_STOP = "none"
@@ -68,6 +69,8 @@ class Config(BaseModel):
     exchange_every: int | None = Field(default=None, ge=1)
     max_staleness: int | Literal["exchange", "none"] | None = None
     """Epochs that a peer may be behind; "none" is no bound, None the recipe's default."""
+    keep: int | None = Field(default=None, ge=1, lt=2**53)
+    """Versions of each module that stay on disk; None: as many as its peers need, and those of the last minute."""
     evaluate_every: int | None = Field(default=None, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 is none, None a tenth of its epochs."""
     early_stop: EarlyStop | Literal["none"] | None = None
@@ -209,6 +212,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         from_stage=chosen.start,
         exchange_every=config.exchange_every or recipe.exchange_every,
         max_staleness=_bound(config, recipe),
+        keep=config.keep,
         evaluate_every=_evaluate_every(config, recipe),
         early_stop=_early_stop(config, recipe),
         peer_timeout_s=config.peer_timeout_s,
@@ -228,6 +232,7 @@ def new_spec(config: Config, recipe: Recipe, placement: Placement, *, trial: dic
         versions=_versions(),
         created_at=time.time(),
     )
+    check_keep(spec, recipe)
     if isinstance(config.early_stop, EarlyStop) and (problem := never_early(spec)):
         raise InputError(problem)
     return spec

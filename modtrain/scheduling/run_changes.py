@@ -1,5 +1,5 @@
-"""What a command may change in an existing run: its epochs, its metric, how often it is evaluated, where its data or
-its recipe lies now, and an edited recipe that it trusts.
+"""What a command may change in an existing run: its epochs, its metric, how often it is evaluated, how many versions it
+keeps, where its data or its recipe lies now, and an edited recipe that it trusts.
 
 Everything else decides what was trained already, and a command that has it otherwise is refused.
 """
@@ -24,6 +24,7 @@ from modtrain.scheduling.weights_reference import resolved
 from modtrain.storage.best_version import check_measured
 from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.run import Change, Run, RunSpec, StageSpec
+from modtrain.training.stages import check_keep
 
 _EXECUTION = {"name", "root", "nodes", "place", "backend", "address", "profile", "job", "check"}
 _NOT_COMPARED = _EXECUTION | {"sweep", "params", "hold_schedule"}
@@ -65,6 +66,7 @@ def changed_spec(config: Config, recipe: Recipe, run: Run) -> RunSpec:
     ]
     changed = replace(run, spec=spec.model_copy(update={**allowed, "changes": [*spec.changes, *changes]}))
     _check_dataroot(changed)
+    check_keep(changed.spec, recipe)
     return changed.spec
 
 
@@ -83,6 +85,8 @@ def describe(before: RunSpec, after: RunSpec) -> list[str]:
         elif change.name == "evaluate_every":
             times = f"every {counted(change.after, 'epoch')}" if change.after else "at its end alone"
             sentences.append(f"Is evaluated {times}.")
+        elif change.name == "keep":
+            sentences.append(f"Keeps the newest {change.after} versions of each module.")
         elif change.name == "recipe_sha256":
             sentences.append(f"Takes the recipe {after.recipe} as it is now: it has changed since the run was created.")
         elif change.name in _NOUNS:
@@ -153,7 +157,7 @@ def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:
     """Whether a setting can be changed after training has begun without making what was trained another thing."""
-    if name in ("metric", "evaluate_every"):
+    if name in ("metric", "evaluate_every", "keep"):
         return True
     if name == "until_stage":
         return new in [stage.name for stage in spec.later_stages]

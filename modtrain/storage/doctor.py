@@ -61,6 +61,8 @@ class Report:
     path: str
     checks: list[Check] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
+    run: dict[str, Any] | None = None
+    """The bytes that a run takes, where one was named."""
 
     @property
     def failed(self) -> bool:
@@ -141,8 +143,8 @@ def _check_file_system(report: Report, path: Path) -> None:
 
 
 def _check_room(report: Report, path: Path, size_mb: float) -> None:
-    room = os.statvfs(path)
-    free_mb, files = room.f_bavail * room.f_frsize / 1e6, room.f_favail
+    room, free_mb = os.statvfs(path), free_bytes(path) / 1e6
+    files = room.f_favail
     says = f"{free_mb / 1000:.1f} GB are free (a quota may allow less: `quota -s`)."
     advice = f"A module keeps several versions of {size_mb:g} MB: make room." if free_mb < 50 * size_mb else ""
     report.note("space", says, advice, fail=free_mb < 3 * size_mb)
@@ -150,6 +152,12 @@ def _check_room(report: Report, path: Path, size_mb: float) -> None:
         return report.note("inodes", "This file system does not count files.")
     advice = "Every version is a folder of a few files: remove old runs, or ask for more." if files < 10_000 else ""
     return report.note("inodes", f"{files:,} more files can be created.", advice, fail=files < 100)
+
+
+def free_bytes(path: Path) -> int:
+    """The bytes that can be written below a folder; a quota may allow less."""
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize
 
 
 def _check_rename(report: Report, own: Path) -> None:

@@ -8,9 +8,9 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from modtrain.errors import InputError, ModtrainError, StorageError, did_you_mean, message_of
 from modtrain.storage import filesystem
@@ -26,6 +26,29 @@ MOST_NAMED = 5
 """Folders named in an error where another one was asked for."""
 MOST_JSON_BYTES = 1 << 28
 """`jobs.json` of a sweep names each of its tasks."""
+
+Module = Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$", max_length=200)]
+"""A module's name is the name of a folder, and cannot lead elsewhere."""
+
+
+def _check_distinct(placement: list[list[str]]) -> list[list[str]]:
+    modules = [module for worker in placement for module in worker]
+    if twice := next((module for module in modules if modules.count(module) > 1), None):
+        raise ValueError(f"the module {twice!r} is placed twice")
+    return placement
+
+
+Placement = Annotated[
+    list[Annotated[list[Module], Field(min_length=1)]],
+    Field(min_length=1, max_length=1000),
+    AfterValidator(_check_distinct),
+]
+"""The modules of each worker."""
+
+Count = Annotated[int, Field(gt=0, lt=2**53)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Time = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
+"""Unix time that has a date."""
 
 
 def check_name(name: str) -> None:

@@ -18,6 +18,9 @@ from modtrain.storage.manifest import read_json
 
 log = logging.getLogger(__name__)
 
+GRACE_S = 60.0
+"""How long a superseded version stays by default: an NFS client may list what was there so long ago."""
+
 
 class Publisher:
     """The one writer of a module. A second writer loses the race for a version number and gets FencedOut."""
@@ -29,7 +32,7 @@ class Publisher:
         *,
         keep: int = 3,
         keep_epochs: Collection[int] = (),
-        grace_s: float = 60.0,
+        grace_s: float = GRACE_S,
     ) -> None:
         """Take the module over: remove what a killed writer left, and write the lines that it could not.
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from modtrain.errors import InputError, RunMoved, did_you_mean
 from modtrain.storage import filesystem, layout, manifest
@@ -19,6 +19,7 @@ from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.heartbeat import WorkerReport, read_report
 from modtrain.storage.history import History
 from modtrain.storage.initial_weights import FileName, InitialWeights
+from modtrain.storage.manifest import Count, Module, Placement, Seconds, Time
 from modtrain.storage.stop_request import (
     StopKind,
     StopRequest,
@@ -26,29 +27,6 @@ from modtrain.storage.stop_request import (
     read_stop_request,
     write_stop_request,
 )
-
-Module = Annotated[str, Field(pattern=r"^[^/\x00.][^/\x00]*$", max_length=200)]
-"""A module's name is the name of a folder, and cannot lead elsewhere."""
-
-
-def _check_distinct(placement: list[list[str]]) -> list[list[str]]:
-    modules = [module for worker in placement for module in worker]
-    if twice := next((module for module in modules if modules.count(module) > 1), None):
-        raise ValueError(f"the module {twice!r} is placed twice")
-    return placement
-
-
-Placement = Annotated[
-    list[Annotated[list[Module], Field(min_length=1)]],
-    Field(min_length=1, max_length=1000),
-    AfterValidator(_check_distinct),
-]
-"""The modules of each worker."""
-
-Count = Annotated[int, Field(gt=0, lt=2**53)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Time = Annotated[float, Field(ge=-1e11, le=1e11, allow_inf_nan=False)]
-"""Unix time that has a date."""
 
 DEVICE = r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
 """The devices that a run may be trained on, as a regular expression."""
@@ -124,6 +102,8 @@ class RunSpec(BaseModel):
     """Steps between two exchange points inside an epoch."""
     max_staleness: Annotated[int, Field(ge=0, lt=2**53)] | Literal["exchange"] | None = None
     """Epochs; "exchange": none, and workers wait for each other at exchange points inside an epoch as well."""
+    keep: Count | None = None
+    """Versions of each module that stay on disk; None: as many as its peers need, and those of the last minute."""
     evaluate_every: int = Field(default=0, ge=0, lt=2**53)
     """Epochs between two evaluations while the run trains; 0 evaluates it at its end alone."""
     early_stop: EarlyStop | None = None
@@ -224,7 +204,12 @@ class RunSpec(BaseModel):
     @property
     def epochs_behind(self) -> int | None:
         """Epochs that a peer may be behind at the beginning of an epoch; None: any number."""
-        return 0 if self.max_staleness == "exchange" else self.max_staleness
+        return 0 if isinstance(self.max_staleness, str) else self.max_staleness
+
+    @property
+    def waits_at_exchanges(self) -> bool:
+        """Whether workers wait for each other at exchange points inside an epoch as well."""
+        return self.max_staleness == "exchange"
 
     def is_last(self, checkpoint: Checkpoint | None) -> bool:
         """Whether a version is the last one of its module, and not the end of a training that was prolonged."""

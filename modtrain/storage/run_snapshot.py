@@ -17,9 +17,9 @@ from modtrain.storage.heartbeat import WorkerReport, with_exit
 from modtrain.storage.json_lines import integer
 from modtrain.storage.layout import JOBS, JOBS_FILE, JOURNAL_SUFFIX
 from modtrain.storage.liveness import SHORT_PATIENCE_S, Liveness, read_launcher
-from modtrain.storage.manifest import read_json
+from modtrain.storage.manifest import Placement, read_json
 from modtrain.storage.process_identity import ProcessIdentity
-from modtrain.storage.run import Placement, Run
+from modtrain.storage.run import Run
 from modtrain.storage.stop_request import StopRequest
 
 JobPhase = Literal["pending", "running", "ended", "unknown"]

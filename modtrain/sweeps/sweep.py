@@ -28,8 +28,8 @@ from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
 from modtrain.storage.liveness import Liveness
-from modtrain.storage.manifest import as_json, create_folder, read_json, read_manifest
-from modtrain.storage.run import Count, Placement, Run, RunSpec, Time
+from modtrain.storage.manifest import Count, Placement, Time, as_json, create_folder, read_json, read_manifest
+from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
 from modtrain.storage.run_state import RunState
 from modtrain.storage.stop_request import StopRequest, read_stop_request, write_stop_request

@@ -21,14 +21,14 @@ from modtrain.recipes.base import Recipe, resolve
 from modtrain.recipes.contract import CLIPPED, SKIPPED, build_memory, build_network, build_optimizer
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
-from modtrain.storage.publisher import Publisher
+from modtrain.storage.publisher import GRACE_S, Publisher
 from modtrain.storage.run import DEVICE, Run
 from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
 from modtrain.training.precision import autocast, loss_scale
 from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
-from modtrain.training.stages import RunStage, most_versions
+from modtrain.training.stages import RunStage, needed_versions
 
 SCHEDULE_POINTS = 100
 """Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
@@ -68,10 +68,9 @@ class Learner:
         self._stage: RunStage | None = None
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
-        # A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
-        count = most_versions(run.spec, recipe, [other for other in recipe.modules if other != name]).get(name, 1)
-        keep, ends = max(count, run.spec.epochs_behind or 0) + 2, run.spec.stage_ends(name)
-        self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends)
+        keep, ends = run.spec.keep or needed_versions(run.spec, recipe, name), run.spec.stage_ends(name)
+        grace_s = GRACE_S if run.spec.keep is None else 0.0
+        self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends, grace_s=grace_s)
 
     def _set_params(self, params: Any) -> None:
         """Take the options and the optimizer that these parameters give."""
@@ -211,16 +210,25 @@ class Learner:
                     f"The weight {name!r} of {self.name} is NaN or Inf at step {step}; it was not published. "
                     "Lower the learning rate (--set), or look at metrics.jsonl."
                 )
+        self.publisher.publish(
+            self.packed(step, full=full),
+            epoch=epoch,
+            step=step,
+            metrics=self.metrics.means,
+            peers=self.lineage,
+            final=final,
+        )
+        if full:
+            self.published_step = step
+
+    def packed(self, step: int, *, full: bool) -> dict[str, bytes]:
+        """The files of a version, as of `publish`; InputError where the state could not be read back."""
         files = {WEIGHTS: serialization.pack_weights(self.net)}
         if full:
             files[STATE] = self._packed_state(step)
             if self.average is not None:
                 files[EMA] = serialization.pack_weights(self.average)
-        self.publisher.publish(
-            files, epoch=epoch, step=step, metrics=self.metrics.means, peers=self.lineage, final=final
-        )
-        if full:
-            self.published_step = step
+        return files
 
     def _packed_state(self, step: int) -> bytes:
         """The content of `state.pt`; InputError where it could not be read back.

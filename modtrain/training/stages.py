@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modtrain.data.base import Batches, Data
-from modtrain.errors import InputError
+from modtrain.errors import InputError, counted
 from modtrain.recipes.base import Module, Recipe, resolve
 from modtrain.recipes.loading import data_of, params_of
 from modtrain.storage.run import RunSpec
@@ -111,6 +111,35 @@ def most_versions(spec: RunSpec, recipe: Recipe, modules: Iterable[str]) -> dict
         for peer, last in recipe.reads(readers, params_of(spec, recipe, stage)).items():
             most[peer] = max(last, most.get(peer, 1))
     return most
+
+
+def needed_versions(spec: RunSpec, recipe: Recipe, module: str) -> int:
+    """How many versions of a module stay on disk at least, as of `check_keep`.
+
+    A peer may ask for any version that an edge reads or staleness allows; two more give it time to read.
+    """
+    read = most_versions(spec, recipe, [other for other in recipe.modules if other != module]).get(module, 1)
+    return max(read, spec.epochs_behind or 0) + 2
+
+
+def check_keep(spec: RunSpec, recipe: Recipe) -> None:
+    """InputError where the run keeps fewer versions of a module than its peers need."""
+    edges = [
+        (last, reader, peer)
+        for reader in recipe.trained
+        for peer, last in most_versions(spec, recipe, [reader]).items()
+        if peer in recipe.trained
+    ]
+    if spec.keep is None or not edges:
+        return
+    last, reader, peer = max(edges, key=lambda edge: edge[0])
+    need = f"{reader} reads the newest {counted(last, 'version') if last > 1 else 'version'} of {peer}"
+    if last < (behind := spec.epochs_behind or 0):
+        last, need = behind, f"max_staleness lets {peer} be {counted(behind, 'epoch')} behind {reader}"
+    if spec.keep < last + 2:
+        raise InputError(
+            f"keep = {spec.keep} is not allowed: {need}, and two more give it time to read; give at least {last + 2}."
+        )
 
 
 def _draws(recipe: Recipe, params: Any, modules: Iterable[str]) -> int:

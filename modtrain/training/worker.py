@@ -186,7 +186,7 @@ class Worker:
         self.progress.after_step(self.position)
         if self.timeline.is_exchange_point(self.position.step):
             self._publish(full=False)
-            self._refresh_peers(wait=self.run.spec.max_staleness == "exchange")
+            self._refresh_peers(wait=self.run.spec.waits_at_exchanges)
         if not self.position.is_epoch_boundary:
             self._retry_publish_if_due()
             self._exit_if_requested()
