@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from modtrain.cli import closed_pipe
 from modtrain.errors import InputError, did_you_mean
-from modtrain.recipes.params import name_rates
+from modtrain.recipes.params import name_rates, parameters_meant
 
 ALIASES = {"--n-epochs": "--epochs", "--peer-timeout-s": "--peer-timeout", "--storage-timeout-s": "--storage-timeout"}
 NUMBERS = ("cpus", "memory_gb", "gpus")
@@ -149,14 +149,14 @@ def job_options(ctx: typer.Context) -> dict[str, Any]:
 def recipe_settings(ctx: typer.Context, parameters: Sequence[str]) -> list[str]:
     """The undeclared options as `--set` takes them; InputError where the recipe has no such parameter.
 
-    An option means the parameter of that name, or all that end in it: `--lr` sets every learning rate.
+    An option means what `parameters_meant` says: `--lr` sets every learning rate.
     """
     settings = []
     for option, value in ctx.meta[UNDECLARED]:
         name = option.lstrip("-").replace("-", "_")
-        names = _ending_in(name, parameters)
+        names = parameters_meant(name, parameters)
         if not names and value == "true" and name.startswith("no_"):
-            names, value = _ending_in(name.removeprefix("no_"), parameters), "false"
+            names, value = parameters_meant(name.removeprefix("no_"), parameters), "false"
         if not names:
             known = [name for param in ctx.command.params for name in names_of(param) if name.startswith("--")]
             short = [parameter.rpartition(".")[2] for parameter in parameters]
@@ -192,8 +192,3 @@ def file_or_folder(
         if given[name] not in (None, value):
             raise InputError(f"--{name} {given[name]} contradicts the {kind} {target}; leave one of them out.")
     return None, {**given, **options}
-
-
-def _ending_in(name: str, parameters: Sequence[str]) -> list[str]:
-    """The parameter of a name, whose dots may be typed as underscores or dashes, or all that end in it."""
-    return [known for known in parameters if name in (known, known.replace(".", "_"), known.rpartition(".")[2])]

@@ -141,6 +141,16 @@ def sentence(error: Any) -> str:
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 
+def parameters_meant(name: str, parameters: Iterable[str]) -> tuple[str, ...]:
+    """The parameter of that name, whose dots may be underscores, or where there is none all that have it as last part.
+
+    So `lr` is every learning rate, but `batch_size` that of the run where a group has one as well.
+    """
+    known = tuple(parameters)
+    exact = tuple(each for each in known if name in (each, each.replace(".", "_")))
+    return exact or tuple(each for each in known if name == each.rpartition(".")[2])
+
+
 def name_rates(name: str, parameters: Iterable[str]) -> str:
     """` Its learning rates are generator_lr, ...` where `name` is `lr` and those of the recipe have longer names."""
     rates = [parameter for parameter in parameters if parameter.endswith("_lr")] if name == "lr" else []

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from modtrain.errors import InputError, did_you_mean
-from modtrain.recipes.params import name_rates
+from modtrain.recipes.params import name_rates, parameters_meant
 from modtrain.recipes.stages import STAGES
 from modtrain.storage.strict_yaml import read_mapping, read_yaml
 
@@ -225,7 +225,7 @@ def _meant(name: str, parameters: Sequence[str]) -> tuple[str, ...]:
     """The parameters of a name; those of a stage, `stages.fade.lr`, have its prefix."""
     parts = name.split(".", 2)
     prefix, last = (f"{parts[0]}.{parts[1]}.", parts[2]) if parts[0] == STAGES and len(parts) == 3 else ("", name)
-    own = tuple(prefix + p for p in parameters if last in (p, p.rpartition(".")[2]))
+    own = tuple(prefix + parameter for parameter in parameters_meant(last, parameters))
     return own or tuple(p for p in parameters if p == name)
 
 

@@ -26,6 +26,7 @@ from modtrain.training.inference.model import load
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
+from tests.support.command import typed
 from tests.support.losses import SMALL as SIZES
 from tests.support.losses import merged
 from tests.support.runs import finish, make_run, train_apart, weights_of
@@ -239,3 +240,22 @@ def test_the_modules_of_a_part_keep_the_keys_of_once_apart() -> None:
     other = view.once("fake", lambda: torch.ones(1))
     assert (float(one), float(other)) == (0.0, 1.0)
     assert srgan.recipe.modules["generator"].reads != recipe.modules["upscaler"].reads
+
+
+def test_an_option_of_the_command_line_is_the_growing_parts_where_both_have_one(tmp_path: Path) -> None:
+    words = ("--batch-size", 9, "--upscaling-batch-size", 7, "--lr", 0.5, "--generator-lr", 0.25, "--width", 3)
+    where = ("--dry-run", "--no-check", "--root", tmp_path)
+    result = typed("launch", "--recipe", "progressive-srgan", *words, *where)
+    assert result.code == 0, result.err
+    shown = {line.split()[0]: line.split()[1] for line in result.out.splitlines() if "(default" in line}
+    assert shown == {
+        "batch_size": "9",
+        "upscaling.batch_size": "7",
+        "generator.lr": "0.25",
+        "discriminator.lr": "0.5",
+        "upscaling.generator.lr": "0.5",
+        "upscaling.discriminator.lr": "0.5",
+        "upscaling.generator.width": "3",
+        "upscaling.discriminator.width": "3",
+    }
+    assert all(module in result.out for module in recipe.trained)

@@ -222,6 +222,7 @@ def test_a_name_means_a_parameter_or_all_of_that_last_part_or_a_field_of_the_run
         "norm": ("discriminator.norm",),
     }
     assert resolve(["lr"], PARAMETERS) == {"lr": ("translator.lr", "discriminator.lr")}
+    assert resolve(["size"], ["size", "part.size"]) == {"size": ("size",)}
 
 
 @pytest.mark.parametrize(
