@@ -12,6 +12,7 @@ from modtrain.cli import options
 from modtrain.cli.arguments import Command, RecipeCommand, recipe_settings
 from modtrain.cli.options import CHECKING, Count, Text, option
 from modtrain.cli.output import echo, print_note
+from modtrain.errors import InputError
 
 if TYPE_CHECKING:
     from modtrain.scheduling.weights_import import Import
@@ -55,7 +56,9 @@ def export(
 
 def import_files(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the files.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR | RUN...", help="Folder of the files, or runs of the recipe's parts.")
+    ],
     recipe: Annotated[str, option(options.SUBJECT, "Name, file or module of the recipe.", metavar="NAME")],
     format: Annotated[
         Text, option(FILES, "Format of the files. [the recipe's only one]", "--format", metavar="NAME")
@@ -75,15 +78,17 @@ def import_files(
     ] = None,
     check: options.CheckOption = None,
 ) -> None:
-    """Create a run from the files of another project.
+    """Create a run from the files of another project, or from the trained modules of runs.
 
     The networks become version 0 of the run, which can be evaluated and applied at once; `modtrain launch` trains them
     further. Widths and blocks are those of the files. Only tensors are read: no code in a file is run.
+    A recipe whose parts are others, as progressive-srgan, takes a run of each, RUN or RUN@VERSION, with its parameters.
     Every parameter of the recipe (`modtrain recipes`) is an option as well, such as --batch-size 1.
     """
     from modtrain.recipes.loading import load_recipe
     from modtrain.recipes.params import parameters
     from modtrain.scheduling.config import read_config
+    from modtrain.scheduling.joined_runs import is_run, plan_joined
     from modtrain.scheduling.weights_import import plan_import
 
     names = [parameter.name for parameter in parameters(load_recipe(recipe).params)]
@@ -91,7 +96,14 @@ def import_files(
     config = read_config(
         None, {name: ctx.params[name] for name in fields}, [*recipe_settings(ctx, names), *(settings or [])]
     )
-    planned = plan_import(folder, config, format=format, epoch=epoch, partial=partial)
+    if is_run(str(folders[0])):
+        planned = plan_joined([str(folder) for folder in folders], config)
+    elif len(folders) == 1:
+        planned = plan_import(folders[0], config, format=format, epoch=epoch, partial=partial)
+    else:
+        raise InputError(
+            f"There is no run in {folders[0]}; give the runs of the recipe's parts, or one folder of files."
+        )
     if planned.plan.is_checked:
         print_note(CHECKING)
     _print_created(planned.create(print_note), planned)
@@ -102,11 +114,12 @@ def _print_created(run: Run, planned: Import) -> None:
 
     out = terminal.console()
     out.print(terminal.Text.assemble((run.name, "bold"), "  ", ("created", "dim"), "\n"))
-    sources = {name: planned.files.get(name, "random weights") for name in run.modules}
+    sources = {name: planned.sources.get(name, "random weights") for name in run.modules}
     params = ", ".join(f"{name} {value}" for name, value in planned.params.items())
-    facts = {"folder": run.path, **sources, "from the files": params, "data": run.spec.dataroot or "built in"}
+    facts = {"folder": run.path, **sources, "from these": params, "data": run.spec.dataroot or "built in"}
     out.print(terminal.facts(facts))
     path = shlex.quote(terminal.short(run.path))
     out.print()
-    for command in (f"apply {path} IMAGE", f"evaluate {path}", f"launch {path}"):
+    samples = [f"sample {path}"] if planned.plan.target.recipe.sample else []
+    for command in (*samples, f"apply {path} IMAGE", f"evaluate {path}", f"launch {path}"):
         echo(f"  modtrain {command}")

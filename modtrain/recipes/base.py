@@ -19,6 +19,7 @@ from modtrain.recipes.formats import Format, check_formats
 from modtrain.recipes.groups import check_placement, check_together
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.params import check_params_class
+from modtrain.recipes.part import Part, check_parts
 from modtrain.recipes.sampling import Sampling
 from modtrain.recipes.stages import Stage
 from modtrain.storage.early_stop import EarlyStop
@@ -197,6 +198,8 @@ class Recipe:
     """`evaluate(nets, test, params)` returns an Evaluation; `test` is `Data.test` on the device, `nets` as above."""
     formats: Mapping[str, Format] = field(default_factory=dict)
     """Files of other projects by the name of their format, for `modtrain export` and `modtrain import`."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Recipes by their names whose runs are put together to a run of this one by `modtrain import RUN RUN`."""
     lower_is_better: tuple[str, ...] = ()
     """The metrics of `evaluate` of which a lower value is better; of all others a higher one is."""
     primary_metric: str | None = None
@@ -219,6 +222,7 @@ class Recipe:
         check_placement(self.placement, self.trained)
         check_params_class(self.params)
         check_formats(self.formats, self.trained)
+        check_parts(self.parts, self.modules)
         for name in ("data", "stages", "check_dataroot", "apply", "evaluate"):
             _check_callable(name, getattr(self, name), "a recipe", optional=name != "data")
         for name in ("epochs", "exchange_every", "max_staleness"):

@@ -50,13 +50,15 @@ from modtrain.recipes import progressive_gan, srgan
 from modtrain.recipes.base import Evaluation, Recipe
 from modtrain.recipes.fields import OPTIONS
 from modtrain.recipes.nets_view import Nets
-from modtrain.recipes.parts import modules_of
+from modtrain.recipes.part import Part
+from modtrain.recipes.part_modules import modules_of
 from modtrain.recipes.sampling import Sampling
 from modtrain.recipes.stages import Stage
 
 GROWING = tuple(progressive_gan.recipe.modules)
 UPSCALING = {"generator": "upscaler", "discriminator": "upscaler_discriminator"}
-"""What modules of `srgan` are called here."""
+PARTS = {"progressive-gan": Part(), "srgan": Part(names=UPSCALING, group="upscaling")}
+"""What the modules and the parameters of both recipes are called here."""
 UPSCALED, REALS = "upscaled", "reals"
 """What precedes the name of a metric of enlarged samples, and what follows one of real images."""
 AT_ONCE, SHOWN, MOST_RESTORED = 16, 8, 64
@@ -243,8 +245,9 @@ recipe = Recipe(
     stages=stages,
     modules={
         **progressive_gan.recipe.modules,
-        **modules_of(srgan.recipe, UPSCALING, lambda params: params.upscaling),
+        **modules_of(srgan.recipe, PARTS["srgan"]),
     },
+    parts=PARTS,
     apply=upscale,
     sample=Sampling(generate=generate, noise_size=lambda params: params.noise_size),
     evaluate=evaluate,

@@ -29,10 +29,10 @@ class Import:
     """A run that is to be created from files."""
 
     plan: RunPlan
-    files: Mapping[str, Path]
-    """By module."""
+    sources: Mapping[str, str]
+    """By module the file, or the version of a run as `--init` takes it."""
     params: Mapping[str, Any]
-    """The parameters that follow from the files, by dotted name."""
+    """The parameters that follow from these, by dotted name."""
 
     def create(self, notify: Callable[[str], None]) -> Run:
         """Create the run with the weights as version 0 of its modules, ready to apply and to train.
@@ -67,11 +67,18 @@ def plan_import(
     files = _files(folder, named, epoch, partial=partial)
     params = _params({path: named[module] for module, path in files.items()}, flatten(config.params))
     values = with_settings(config.params, [f"{name}={value}" for name, value in params.items()])
-    init = config.init | {module: str(path) for module, path in files.items()}
-    target = find_target(config.model_copy(update={"params": values, "init": init}))
+    return planned(config, values, {module: str(path) for module, path in files.items()}, params)
+
+
+def planned(config: Config, values: Mapping[str, Any], sources: Mapping[str, str], params: Mapping[str, Any]) -> Import:
+    """The run of a config with these parameters and initial weights; `params` are those that follow from the weights.
+
+    InputError where it exists.
+    """
+    target = find_target(config.model_copy(update={"params": values, "init": {**config.init, **sources}}))
     if os.path.lexists(target.path):
         raise InputError(f"{target.path} exists already; choose another --name.")
-    return Import(plan=plan_run(target), files=files, params=params)
+    return Import(plan=plan_run(target), sources=sources, params=params)
 
 
 def _files(folder: Path, files: Mapping[str, WeightsFile], epoch: str, *, partial: bool) -> dict[str, Path]:

@@ -242,6 +242,70 @@ def test_the_modules_of_a_part_keep_the_keys_of_once_apart() -> None:
     assert srgan.recipe.modules["generator"].reads != recipe.modules["upscaler"].reads
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, noise: Path) -> dict[str, Run]:
+    """A finished run of each of the two recipes, with sizes that are not the defaults."""
+    folder = tmp_path_factory.mktemp("parts")
+    alone = {name: value for name, value in SMALL.items() if name not in ("upscaling", "enlarged")}
+    values = {"progressive-gan": (alone, 5), "srgan": (SMALL["upscaling"] | {"crops": 8}, 2)}
+    runs = {}
+    for name, (params, epochs) in values.items():
+        where: dict[str, Any] = {"device": "cpu", "dataroot": noise, "params": params, "epochs": epochs}
+        runs[name] = make_run(folder / name, name, [PAIRS[0]], **where)
+        finish(runs[name])
+    return runs
+
+
+def test_two_finished_runs_are_put_together_by_hand(tmp_path: Path, parts: dict[str, Run]) -> None:
+    """With the parameters of both; samples are what the second run makes of the first one's."""
+    words = ("--recipe", "progressive-srgan", "--root", tmp_path, "--name", "both", "--enlarged", 8, "--no-check")
+    made = typed("import", *(run.path for run in parts.values()), *words)
+    assert made.code == 0, made.err
+    assert f"{parts['srgan'].path}#discriminator" in "".join(made.out.split())
+    assert f"modtrain sample {tmp_path / 'both'}" in made.out
+    both = load(tmp_path / "both")
+    assert (both.params.base, both.params.noise_size, both.params.enlarged) == (16, 6, 8)
+    assert (both.params.upscaling.scale, both.params.upscaling.generator.width) == (4, 2)
+    by_hand = load(parts["srgan"]).apply(as_float(to_uint8(load(parts["progressive-gan"]).sample(3, seed=4))))
+    assert torch.equal(both.sample(3, seed=4), by_hand)
+    assert evaluate(tmp_path / "both")["metrics"]["upscaled_swd"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("GROWN GROWN", "generator is in GROWN#generator and in GROWN#generator; give one run of progressive-gan."),
+        (
+            "BOTH",
+            "is a run of progressive-srgan, and progressive-srgan is put together from progressive-gan and srgan.",
+        ),
+        ("GROWN nowhere", "There is no run in nowhere"),
+        ("nowhere GROWN", "There is no run in nowhere; give the runs of the recipe's parts, or one folder of files."),
+        ("GROWN@7000 SHARP", "7000"),
+        ("GROWN SHARP --noise-size 7", "does not fit generator"),
+    ],
+)
+def test_runs_that_cannot_be_put_together_are_refused(
+    tmp_path: Path, parts: dict[str, Run], finished: Run, words: str, sentence: str
+) -> None:
+    runs = {"GROWN": parts["progressive-gan"].path, "SHARP": parts["srgan"].path, "BOTH": finished.path}
+    for name, path in runs.items():
+        words, sentence = words.replace(name, str(path)), sentence.replace(name, str(path))
+    made = typed("import", *words.split(), "--recipe", "progressive-srgan", "--root", tmp_path, "--no-check")
+    assert made.code == 2
+    assert sentence in " ".join(made.err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_different_data_need_a_data_set(tmp_path: Path, parts: dict[str, Run], finished: Run) -> None:
+    sharp = make_run(tmp_path / "sharp", "srgan", [PAIRS[0]], params=SMALL["upscaling"], device="cpu", epochs=2)
+    words = ("--recipe", "progressive-srgan", "--root", tmp_path, "--no-check")
+    made = typed("import", parts["progressive-gan"].path, sharp.path, *words)
+    assert made.code == 2
+    assert "The runs were trained on different data" in made.err
+    assert "on built-in data; give --dataroot." in " ".join(made.err.split())
+
+
 def test_an_option_of_the_command_line_is_the_growing_parts_where_both_have_one(tmp_path: Path) -> None:
     words = ("--batch-size", 9, "--upscaling-batch-size", 7, "--lr", 0.5, "--generator-lr", 0.25, "--width", 3)
     where = ("--dry-run", "--no-check", "--root", tmp_path)
