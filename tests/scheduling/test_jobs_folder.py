@@ -26,6 +26,7 @@ from modtrain.sweeps.sweep import Sweep
 from tests.support.command import typed
 from tests.support.executable import executable
 from tests.support.fake_pbs import FakePbs
+from tests.support.losses import SMALL
 from tests.support.noise import numbered, save_noise
 from tests.support.runs import finish
 from tests.support.slurm import Slurm
@@ -129,6 +130,9 @@ def at_full_size(recipe: str, params: dict[str, Any]) -> bool:
         return (params["crop_size"], *widths) in ((64, 64, 64), (128, 64, 128))
     if recipe == "progressive-gan":
         return (params["base"], params["most"], params["noise_size"]) == (8192, 512, 512)
+    if recipe == "progressive-srgan":
+        own = at_full_size("progressive-gan", params) and at_full_size("srgan", params["upscaling"])
+        return own and (params["crop_size"], params["upscaling"]["scale"]) == (64, 4)
     if recipe == "pix2pix":
         sizes = params["crop_size"], params["generator"]["width"], params["generator"]["levels"]
         return (*sizes, params["discriminator"]["width"]) == (256, 64, 8, 64)
@@ -202,6 +206,72 @@ def test_the_config_of_cyclegan_places_halves_and_trains_them_at_a_reduced_size(
     run = Run.create(tmp_path / "run", spec)
     finish(run)
     assert run.is_finished(run.modules)
+
+
+@pytest.mark.parametrize("path", [CLUSTER / "slurm.yaml", CLUSTER / "pbspro.yaml"], ids=lambda path: path.stem)
+def test_the_pipeline_is_a_job_for_each_of_its_modules(path: Path, faces: Path, tmp_path: Path) -> None:
+    where = ("--dataroot", faces, "--profile", path, "--root", tmp_path, "--name", "pipeline", "--dry-run")
+    in_process("launch", JOBS / "progressive-srgan-256.yaml", "--no-check", *where)
+    scripts = [script.read_text() for script in (tmp_path / "pipeline" / "jobs").glob("*.sh")]
+    modules = ["discriminator", "generator", "upscaler", "upscaler_discriminator"]
+    assert sorted(re.findall(r"--modules\s+(\w+)", "".join(scripts))) == modules
+
+
+@pytest.fixture
+def chain(installed: Path, tmp_path: Path) -> dict[str, Path]:
+    """The variables of the scripts of the chain, for small runs."""
+    recipes = {"GROWN": "progressive-gan", "SHARP": "srgan"}
+    for variable, recipe in recipes.items():
+        params = SMALL[recipe] | {"batch_size": 4, "crop_size": 16}
+        params.pop("built_in", None)
+        config = {"recipe": recipe, "params": params, "device": "cpu", "check": False, "evaluate_every": 0}
+        (tmp_path / f"{variable}.yaml").write_text(json.dumps(config | {"epochs": 5}))
+    save_noise(tmp_path / "data", *numbered(4, "train", "test"), size=(64, 64))
+    (tmp_path / "my runs").mkdir()
+    paths = {"RUNS": tmp_path / "my runs", "MODTRAIN": installed, "DATAROOT": tmp_path / "data"}
+    return paths | {variable: tmp_path / f"{variable}.yaml" for variable in recipes}
+
+
+def is_sampled(path: Path) -> bool:
+    return len(list((path / "both/evaluation/samples").glob("*.png"))) == 64 and any(
+        path.glob("both/evaluation/*.json*")
+    )
+
+
+@pytest.mark.slow
+def test_the_chain_of_the_pipeline_ends_with_samples_on_slurm(
+    slurm: Slurm, chain: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in chain.items():
+        monkeypatch.setenv(name, str(value))
+
+    def submitted(part: str, *options: str) -> str:
+        monkeypatch.setenv("PART", part)
+        return slurm.run("sbatch", "--parsable", *options, JOBS / "progressive-srgan-chain.sbatch")
+
+    parts = submitted("grown"), submitted("sharp")
+    last = submitted("both", f"--dependency=afterok:{':'.join(parts)}")
+    for job in (*parts, last):
+        assert slurm.until_over(job, timeout_s=120).exit_code == 0
+    assert is_sampled(chain["RUNS"])
+
+
+@pytest.mark.slow
+def test_the_chain_of_the_pipeline_ends_with_samples_on_pbs_pro(pbs_pro: FakePbs, chain: dict[str, Path]) -> None:
+    variables = ",".join(f"{name}={value}" for name, value in chain.items())
+
+    def submitted(part: str, *options: str) -> str:
+        script = str(JOBS / "progressive-srgan-chain.pbs")
+        job = pbs_pro.run("qsub", "-v", f"PART={part},{variables}", *options, script)
+        assert job.returncode == 0, job.stderr
+        return job.stdout.strip()
+
+    parts = submitted("grown"), submitted("sharp")
+    last = submitted("both", "-W", f"depend=afterok:{':'.join(parts)}")
+    pbs_pro.wait(last, "F", timeout_s=300)
+    assert [pbs_pro.shown(job)["Exit_status"] for job in (*parts, last)] == ["0", "0", "0"]
+    assert is_sampled(chain["RUNS"])
 
 
 def test_the_study_of_dcgan_has_the_table_of_its_paper(tmp_path: Path) -> None:
