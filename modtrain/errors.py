@@ -147,8 +147,9 @@ def message_of(error: BaseException) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 epoch`, `3 epochs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 epoch`, `3 epochs`, `3 batches`."""
+    ending = "es" if noun.endswith(("tch", "s", "x")) else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"
 
 
 def shortened(names: Sequence[str], most: int) -> str:

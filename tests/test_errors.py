@@ -24,6 +24,11 @@ def test_an_exit_code_gives_its_exception() -> None:
     ]  # fmt: skip
 
 
+def test_a_count_has_the_plural_of_its_noun() -> None:
+    texts = [errors.counted(number, noun) for noun in ("epoch", "batch", "image") for number in (1, 2)]
+    assert texts == ["1 epoch", "2 epochs", "1 batch", "2 batches", "1 image", "2 images"]
+
+
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [

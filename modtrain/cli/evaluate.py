@@ -18,11 +18,12 @@ from modtrain.cli.options import (
     TrustOption,
     UseDeviceOption,
     truncate_method,
+    truncations,
 )
 from modtrain.cli.output import echo
 from modtrain.cli.progress import Progress, show_progress
 from modtrain.cli.score import show_scores
-from modtrain.errors import InputError, counted
+from modtrain.errors import counted
 
 SAMPLES = 10_000
 
@@ -64,16 +65,18 @@ def evaluate(
     one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of samples:
     --metric, --samples, --truncation or --reference compares samples with real images.
     """
-    method = truncate_method(truncate, truncation)
+    thresholds = truncations(truncation)
+    method = truncate_method(truncate, thresholds)
     if metric or samples is not None or truncation is not None or reference is not None:
-        noise = {"truncations": _truncations(truncation), "truncate": method}
+        noise = {"truncations": thresholds, "truncate": method}
         compared = {"samples": samples or SAMPLES, "reference": reference or "test", **noise}
         _score_samples(run, metric or [], compared, best, device, trust_recipe, as_json)
         return
     from modtrain.storage.run import Run
     from modtrain.training.evaluation import evaluate as evaluate_run
 
-    evaluation = evaluate_run(Run.open(run, trusted=trust_recipe), best=best, device=device)
+    opened = Run.open(run, trusted=trust_recipe)
+    evaluation = evaluate_run(opened, best=best, device=device)
     if as_json:
         echo(json.dumps(evaluation, indent=2))
         return
@@ -84,22 +87,10 @@ def evaluate(
     head = terminal.Text.assemble((evaluation["run"], "bold"), "  ", (versions, "dim"), "\n")
     out.print(head, soft_wrap=not out.is_terminal)
     out.print(terminal.metrics_table(evaluation["metrics"]))
+    if note := terminal.judge_note(evaluation["metrics"], opened.spec):
+        out.print(terminal.Text(f"\n{note}", "yellow"), soft_wrap=True)
     if evaluation["grid"]:
         out.print(f"\nGrid: {terminal.short(Path(evaluation['grid']))}", soft_wrap=True)
-
-
-def _truncations(values: str | None) -> list[float | None]:
-    """Those of `0.3,0.5,none`; none is noise as it was drawn. InputError for anything else."""
-    found: list[float | None] = []
-    for value in (values or "none").split(","):
-        try:
-            found.append(None if value.strip() == "none" else float(value))
-        except ValueError:
-            raise InputError(
-                f"--truncation {values}: {value.strip() or 'an empty value'} is no number; give thresholds above 0, "
-                "as in 0.3,0.5,1, or none."
-            ) from None
-    return found
 
 
 def _score_samples(

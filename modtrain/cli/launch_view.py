@@ -113,6 +113,8 @@ class LaunchView:
             self.out.print(f"Finished in {self._took()}. The recipe has no `evaluate`: no metrics.")
             return
         self.out.print(terminal.metrics_table(evaluation.metrics))
+        if note := terminal.judge_note(evaluation.metrics, self.run.spec):
+            self.out.print(Text(f"\n{note}", "yellow"), soft_wrap=True)
         grid = {"grid": terminal.short(Path(evaluation.grid))} if evaluation.grid else {}
         self.out.print()
         facts = {**grid, "run": terminal.short(self.run.path), "took": self._took()}

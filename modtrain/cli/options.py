@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,9 +156,23 @@ TrustOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def truncate_method(given: str | None, truncation: object) -> str:
-    """How noise is truncated. InputError where a method is given and no truncation, which would change nothing."""
-    if given is not None and truncation is None:
+def truncations(values: str | None) -> list[float | None]:
+    """Those of `0.3,0.5,none`; none is noise as it was drawn. InputError for anything else."""
+    found: list[float | None] = []
+    for value in (values or "none").split(","):
+        try:
+            found.append(None if value.strip() == "none" else float(value))
+        except ValueError:
+            raise InputError(
+                f"--truncation {values}: {value.strip() or 'an empty value'} is no number; give thresholds above 0, "
+                "as in 0.3,0.5,1, or none."
+            ) from None
+    return found
+
+
+def truncate_method(given: str | None, thresholds: Sequence[float | None]) -> str:
+    """How noise is truncated. InputError where a method is given and no threshold, which would change nothing."""
+    if given is not None and all(threshold is None for threshold in thresholds):
         raise InputError(
             f"--truncate {given} says how noise is truncated, but not how far; add --truncation, as in 0.5."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,9 @@ def add_to(app: typer.Typer) -> None:
 
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Name, file or module of one recipe.")] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Measure what a step costs each worker, on this machine.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the recipes with their parameters and defaults."""
@@ -39,6 +43,9 @@ def recipes(
 
     names = [name] if name else plugins.known("recipe")
     descriptions = {each: _describe(each, load_recipe(each)) for each in names}
+    if costs:
+        for each, description in descriptions.items():
+            description["costs"] = _costs(each, load_recipe(each))
     if as_json:
         echo(json.dumps({"recipes": descriptions}, indent=2))
         return
@@ -76,6 +83,14 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "formats": list(recipe.formats),
         "params": [_plain(parameter) for parameter in parameters(recipe.params)],
     }
+
+
+def _costs(name: str, recipe: Recipe) -> dict[str, float]:
+    """Seconds of a step of each module, as a worker of its own needs, with the recipe's defaults."""
+    from modtrain.scheduling.config import Config, new_spec
+    from modtrain.scheduling.run_plan import measured_costs
+
+    return measured_costs(new_spec(Config(recipe=name), recipe, [recipe.trained]))
 
 
 def _defaults(recipe: Recipe) -> Any:
@@ -122,6 +137,8 @@ def _print(name: str, recipe: dict[str, Any]) -> None:
     out.print()
     out.print(_diagram(recipe))
     out.print(terminal.Text(f"{LIVE} live, in the same worker   {COPY} a published copy\n", "dim"))
+    if costs := recipe.get("costs"):
+        out.print(_cost_table(recipe["placement"], costs), "")
     facts = {"placement": format_placement(recipe["placement"])}
     if recipe["together"]:
         facts["together"] = format_placement(recipe["together"])
@@ -152,6 +169,17 @@ def _diagram(recipe: dict[str, Any]) -> Table:
             ]
             for row, edge in enumerate(edges or [""]):
                 table.add_row(*((label, module) if row == 0 else ("", "")), edge)
+    return table
+
+
+def _cost_table(placement: Sequence[Sequence[str]], costs: Mapping[str, float]) -> Table:
+    """What a step of each module costs, and the share of each worker in the costs of all."""
+    from modtrain.cli import terminal
+
+    table = terminal.table("worker", terminal.Column("share", justify="right"), "modules, milliseconds of a step")
+    for number, group in enumerate(placement, 1):
+        share = sum(costs[module] for module in group) / sum(costs.values())
+        table.add_row(str(number), f"{share:.0%}", ", ".join(f"{module} {costs[module] * 1e3:.1f}" for module in group))
     return table
 
 

@@ -20,6 +20,7 @@ from modtrain.cli.options import (
     UseDeviceOption,
     VersionOption,
     truncate_method,
+    truncations,
 )
 from modtrain.cli.output import echo
 from modtrain.cli.progress import show_progress
@@ -50,7 +51,7 @@ def sample(
         str | None, typer.Option("--class", metavar="NAME", help="Class of all samples.  [each class in turn]")
     ] = None,
     truncation: Annotated[
-        float | None, typer.Option(metavar="T", help="Truncate the noise: better images, less variety.  [none]")
+        str | None, typer.Option(metavar="T", help="Truncate the noise: better images, less variety.  [none]")
     ] = None,
     truncate: TruncateOption = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the noise.")] = 0,
@@ -79,7 +80,10 @@ def sample(
 
     if steps is not None and not walk:
         raise InputError(f"--steps {steps} is for a walk; add --walk.")
-    noise = {"truncation": truncation, "truncate": truncate_method(truncate, truncation), "seed": seed}
+    threshold, *more = thresholds = truncations(truncation)
+    if more:
+        raise InputError(f"--truncation {truncation}: the noise of samples is truncated at one threshold; give one.")
+    noise = {"truncation": threshold, "truncate": truncate_method(truncate, thresholds), "seed": seed}
     opened = Run.open(run, trusted=trust_recipe)
     model = load(opened, version=version, best=best, device=device)
     target = out if out is not None else opened.path / "evaluation" / "samples"

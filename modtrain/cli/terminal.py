@@ -7,11 +7,11 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
@@ -23,6 +23,9 @@ from modtrain.cli import closed_pipe
 from modtrain.cli.output import KEPT
 from modtrain.errors import counted
 from modtrain.errors import plain as plain
+
+if TYPE_CHECKING:
+    from modtrain.storage.run import RunSpec
 
 WIDE, NARROW = 100, 60
 """Widths in columns: from the first one peers have a column of their own, below the second one numbers are omitted."""
@@ -168,6 +171,15 @@ def state_text(state: str) -> Text:
 def metrics_table(metrics: Mapping[str, float | None]) -> Table:
     """One row per metric."""
     return facts({name: "not finite" if value is None else f"{value:.4g}" for name, value in metrics.items()})
+
+
+def judge_note(metrics: Iterable[str], spec: RunSpec) -> str:
+    """What metrics by the judge of the built-in fruits say of other images; empty for these, and for other metrics."""
+    if spec.dataroot is None or not any("orchard" in name.split("_") for name in metrics):
+        return ""
+    from modtrain.metrics.folder_scores import FRUITS_ONLY
+
+    return FRUITS_ONLY
 
 
 def facts(values: Mapping[str, object]) -> Table:

@@ -84,19 +84,22 @@ def labelled(
     grey_range: tuple[float, float] | None = None,
     resize: Resize = "bicubic",
     needs_labels: bool = True,
+    check_classes: Callable[[int], object] = bool,
 ) -> LabelledData:
     """Training batches and a `LabelledTest`, of the images in `dataroot` or, without one, of `orchard`.
 
     Of each training image the square in its middle is resized to `load_size` and cropped at random to `crop_size`; test
     images are resized to `crop_size`. Without labels, which is an error with `needs_labels`, a batch has no `label`.
     Without test images the training images stand for them. `grey_range` as of `read_rgb`; `resize` is the filter.
-    Raises InputError.
+    `check_classes` is called with the number of classes before an image is decoded. Raises InputError, also its own.
     """
     check_sizes(load_size, crop_size, batch_size)
     if dataroot is None:
+        check_classes(len(CLASSES))
         train, test, valid, train_images, classes = _orchard(load_size, crop_size)
     else:
         found = labelled_splits(dataroot) if needs_labels else image_splits(dataroot)
+        check_classes(len(label_numbers(found["train"].labels or ())))
         splits = {
             name: replace(split, load=functools.partial(split.load, resize=resize)) for name, split in found.items()
         }

@@ -16,7 +16,7 @@ from modtrain.data.folder_labels import label_numbers, labels_of, read_labels, w
 from modtrain.data.folder_layout import FolderLayout, subfolders, suggested
 from modtrain.data.idx import FILES, has_idx, idx_images, idx_labels, load_grey
 from modtrain.data.images import Paths, Pictures, find, load_sources
-from modtrain.errors import InputError, shortened
+from modtrain.errors import InputError, counted, shortened
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def _idx(dataroot: Path, name: str) -> LabelledSplit | None:
         return None
     if labels is not None and len(labels) != len(images):
         raise InputError(
-            f"The IDX files in {dataroot} have {len(images)} images and {len(labels)} labels for {name}; "
-            "take both from the same data set."
+            f"The IDX files in {dataroot} have {counted(len(images), 'image')} and {counted(len(labels), 'label')} "
+            f"for {name}; take both from the same data set."
         )
     return LabelledSplit(folder=dataroot, sources=list(images), load=_load_grey, labels=labels)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -32,9 +33,14 @@ class LabelledParams:
         check_sizes(self.load_size, self.crop_size, self.batch_size)
 
 
-def labelled_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:
-    """A folder with `train/<class>/*` and `test/<class>/*`, IDX files, or the built-in orchard; labels are needed."""
-    return _data(dataroot, params, needs_labels=True)
+def labelled_data(
+    dataroot: Path | None, params: LabelledParams, *, check_classes: Callable[[int], object] = bool
+) -> LabelledData:
+    """A folder with `train/<class>/*` and `test/<class>/*`, IDX files, or the built-in orchard; labels are needed.
+
+    `check_classes` as of `labelled`.
+    """
+    return _data(dataroot, params, needs_labels=True, check_classes=check_classes)
 
 
 def image_data(dataroot: Path | None, params: LabelledParams) -> LabelledData:
@@ -47,7 +53,7 @@ def class_names(dataroot: Path | None, params: LabelledParams) -> tuple[str, ...
     return CLASSES if dataroot is None else tuple(label_numbers(labelled_splits(dataroot)["train"].labels or ()))
 
 
-def _data(dataroot: Path | None, p: LabelledParams, *, needs_labels: bool) -> LabelledData:
+def _data(dataroot: Path | None, p: LabelledParams, **options: Any) -> LabelledData:
     return labelled(
         dataroot,
         load_size=p.load_size,
@@ -56,5 +62,5 @@ def _data(dataroot: Path | None, p: LabelledParams, *, needs_labels: bool) -> La
         flip=p.flip,
         grey_range=p.grey_range,
         resize=p.resize,
-        needs_labels=needs_labels,
+        **options,
     )

@@ -82,22 +82,30 @@ def paired(
     held_out: HeldOut = "test",
     grey_range: tuple[float, float] | None = None,
     resize: Resize = "bicubic",
+    check_labels: Callable[[int], object] = bool,
 ) -> PairedData:
     """Training batches and a `PairedTest`, of the folders `aligned_folders` finds or, without `dataroot`, of `thermal`.
 
     `a` is the image that is given, `b` the one that is wanted: with "BtoA" the data set's A is `b`. Training images are
     resized to `load_size` and cropped at random to `crop_size`; test images are resized to `crop_size`. They are those
     of `held_out`; without any `test` is None. Where these are of `test`, those of `val` are for validation.
-    `grey_range` as of `read_rgb`; `resize` is the filter. Raises InputError.
+    `grey_range` as of `read_rgb`; `resize` is the filter. `check_labels` is called with the number of labels before an
+    image is decoded. Raises InputError, also its own.
     """
     check_sizes(load_size, crop_size, batch_size)
     if direction not in get_args(Direction):
         raise InputError(f"direction must be AtoB or BtoA: got {direction!r}.")
     if dataroot is None:
+        check_labels(len(CULTIVARS))
         train, other, labels, truth, valid = _thermal(load_size, crop_size, held_out, direction)
     else:
         train, other, labels, truth, valid = _folders(
-            dataroot, held_out, functools.partial(_load, grey_range=grey_range, resize=resize), load_size, crop_size
+            dataroot,
+            held_out,
+            functools.partial(_load, grey_range=grey_range, resize=resize),
+            load_size,
+            crop_size,
+            check_labels,
         )
     batches = paired_batches(
         *train, load_size=load_size, crop_size=crop_size, batch_size=batch_size, flip=flip, direction=direction
@@ -152,10 +160,16 @@ def _thermal_split(size: int, split: HeldOut, direction: Direction) -> tuple[Lab
 
 
 def _folders(
-    dataroot: Path, held_out: HeldOut, read: Callable[..., LabelledPairs], load_size: int, crop_size: int
+    dataroot: Path,
+    held_out: HeldOut,
+    read: Callable[..., LabelledPairs],
+    load_size: int,
+    crop_size: int,
+    check_labels: Callable[[int], object],
 ) -> Loaded:
     train, other = aligned_folders(dataroot, held_out)
     numbers = label_numbers(train.labels or ())
+    check_labels(len(numbers))
     if len(numbers) == 1:
         log.warning("All training images of %s have the same label, %s.", dataroot, *numbers)
     pairs = read(train, numbers, load_size)

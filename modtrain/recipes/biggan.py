@@ -126,12 +126,12 @@ class Params(LabelledParams):
 
 def data(dataroot: Path | None, params: Params) -> LabelledData:
     """Images with labels, in folders or IDX files, or the built-in orchard."""
-    images = labelled_data(dataroot, params)
-    if len(images.classes) != params.classes:
-        raise InputError(
-            f"classes = {params.classes}, but the data has {len(images.classes)}: set classes={len(images.classes)}."
-        )
-    return images
+
+    def check_classes(count: int) -> None:
+        if count != params.classes:
+            raise InputError(f"classes = {params.classes}, but the data has {count}: set classes={count}.")
+
+    return labelled_data(dataroot, params, check_classes=check_classes)
 
 
 def build_generator(params: Params) -> nn.Module:

@@ -31,7 +31,7 @@ from modtrain.data.crops import check_sizes
 from modtrain.data.decoding import Resize
 from modtrain.data.grey_range import GreyRange
 from modtrain.data.paired import PairedTest, paired
-from modtrain.errors import InputError
+from modtrain.errors import InputError, counted
 from modtrain.metrics.full_reference import psnr, ssim
 from modtrain.metrics.identification import accuracy, nearest_candidate
 from modtrain.metrics.sample_grid import sample_grid
@@ -120,7 +120,16 @@ class Params:
 
 def data(dataroot: Path | None, params: Params) -> Data:
     """Pairs in the layouts of the pix2pix project, with the labels that the recogniser needs, or the thermal ones."""
-    pairs = paired(
+
+    def check_labels(count: int) -> None:
+        if params.generator.lambda_recognition and not 1 <= count <= params.recogniser.classes:
+            without = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
+            raise InputError(
+                f"The recogniser tells {counted(params.recogniser.classes, 'person')} apart, and the training images "
+                f"have {counted(count, 'label')}: set {f'recogniser.classes={count}' if count else without}."
+            )
+
+    return paired(
         dataroot,
         load_size=params.load_size,
         crop_size=params.crop_size,
@@ -130,14 +139,8 @@ def data(dataroot: Path | None, params: Params) -> Data:
         held_out=params.held_out,
         grey_range=params.grey_range,
         resize=params.resize,
+        check_labels=check_labels,
     )
-    if params.generator.lambda_recognition and not 1 <= pairs.labels <= params.recogniser.classes:
-        without = "generator.lambda_recognition=0, or give labels by subfolders of train or by labels.csv"
-        raise InputError(
-            f"The recogniser tells {params.recogniser.classes} persons apart, and the training images have "
-            f"{pairs.labels} labels: set {f'recogniser.classes={pairs.labels}' if pairs.labels else without}."
-        )
-    return pairs
 
 
 def build_generator(params: Params) -> nn.Module:

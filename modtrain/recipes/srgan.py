@@ -150,6 +150,11 @@ def stages(params: UpscalingParams) -> list[Stage]:
     share = params.pretraining
     if share == 1:
         return [Stage("mse", 1, params=pixels_alone)]
+    if not (params.generator.lambda_content or params.generator.lambda_adversarial):
+        raise InputError(
+            "generator.lambda_content = 0 and generator.lambda_adversarial = 0 are not allowed together: the pixels "
+            "alone would count in the stage gan as well. Set one of them above 0, or pretraining to 1."
+        )
     gan = Stage("gan", 1 - share, params=with_rate_of_gan, fresh_optimizers=True)
     return [Stage("mse", share, params=pixels_alone, trains=("generator",)), gan] if share else [gan]
 

@@ -245,9 +245,9 @@ def never_early(spec: RunSpec) -> str | None:
         return None
     before = f" after the {counted(spec.validated_from, 'epoch')} of earlier stages" if spec.validated_from else ""
     return (
-        f"A run of {counted(spec.epochs, 'epoch')} cannot stop early: that takes a window of {rule.window} epochs and "
-        f"a patience of {rule.patience}{before}. Train for more epochs, or shorten them, as in "
-        f"--early-stop {rule.metric},window=5,patience=5."
+        f"A run of {counted(spec.epochs, 'epoch')} cannot stop early: that takes a window of "
+        f"{counted(rule.window, 'epoch')} and a patience of {rule.patience}{before}. Train for more epochs, or "
+        f"shorten them, as in --early-stop {rule.metric},window=5,patience=5."
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from modtrain.errors import InputError, did_you_mean
+from modtrain.errors import InputError, counted, did_you_mean
 from modtrain.recipes.params import name_rates, parameters_meant
 from modtrain.recipes.stages import STAGES
 from modtrain.storage.strict_yaml import read_mapping, read_yaml
@@ -276,7 +276,7 @@ def point(space: Space, sampler: str, *, seed: int, index: int) -> dict[str, Any
 def _grid_point(space: Space, index: int) -> dict[str, Any]:
     total, rest, values = size(space), index, {}
     if not 0 <= index < total:
-        raise InputError(f"The grid has {total} points, numbered from 0; there is no point {index}.")
+        raise InputError(f"The grid has {counted(total, 'point')}, numbered from 0; there is no point {index}.")
     for name, dimension in reversed(list(space.items())):
         points = dimension.points or ()
         rest, own = divmod(rest, len(points))

@@ -38,8 +38,9 @@ class RunStage:
         if steps := len(self.batches) // self.draws:
             return steps
         raise InputError(
-            f"The training data ({self.data.description}) has {len(self.batches)} batches an epoch, but a step draws "
-            f"{self.draws}, the most that a module needs (updates times accumulate). Lower these, or the batch size."
+            f"The training data ({self.data.description}) has {counted(len(self.batches), 'batch')} an epoch, but a "
+            f"step draws {self.draws}, the most that a module needs (updates times accumulate). Lower these, or the "
+            "batch size."
         )
 
 

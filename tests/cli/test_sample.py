@@ -106,12 +106,27 @@ def test_json_names_the_versions_and_the_files(run: Run, type_: Terminal) -> Non
     assert Path(newest["files"][0]).is_file()
 
 
+def test_truncation_none_is_the_default(run: Run, type_: Terminal) -> None:
+    words = ("sample", run.path, "-n", 1, "--json")
+    result = type_(*words, "--truncation", "none")
+    assert (result.code, result.out) == (0, type_(*words).out)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--class", "paer"], "There is no class 'paer'; there are apple, pear, plum. Did you mean 'pear'?"),
         (["--truncation", "0"], "truncation = 0.0 is not allowed; give a number above 0, such as 0.5."),
         (["--truncation", "0.5", "--truncate", "cut"], "truncate = 'cut' is not allowed; use resample or scale."),
+        (
+            ["--truncation", "0.3,1"],
+            "--truncation 0.3,1: the noise of samples is truncated at one threshold; give one.",
+        ),
+        (["--truncation", "none", "--truncate", "scale"], "--truncate scale says how noise is truncated, but not how"),
+        (
+            ["--truncation", "few"],
+            "--truncation few: few is no number; give thresholds above 0, as in 0.3,0.5,1, or none",
+        ),
         (["--truncate", "scale"], "--truncate scale says how noise is truncated, but not how far; add --truncation,"),
         (["--steps", "24"], "--steps 24 is for a walk; add --walk."),
         (["--walk", "-n", "1"], "-n 1 has no way to walk; give at least 2 samples to walk between."),

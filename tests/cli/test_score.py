@@ -224,6 +224,18 @@ def test_one_truncation_is_no_curve_and_a_wrong_one_is_named(finished: Path, typ
         assert (result.code, says in result.err, result.err.count("\n")) == (2, True, 1), result.err
 
 
+@pytest.mark.parametrize(("dataroot", "times"), [(None, 0), (".", 1)])
+def test_the_judge_of_fruits_is_said_to_know_no_other_images_where_a_run_is_evaluated_and_where_it_ends(
+    tmp_path: Path, type_: Terminal, dataroot: str | None, times: int
+) -> None:
+    recipe = tmp_path / "judged.py"
+    recipe.write_text((SUPPORT / "tiny.py").read_text().replace('metrics={"mean"', 'metrics={"fid_orchard"'))
+    run = runs.make_run(tmp_path / "run", recipe, [["generator", "discriminator"]], epochs=1, dataroot=dataroot)
+    runs.finish(run)
+    assert type_("evaluate", run.path).out.count(FRUITS_ONLY) == times
+    assert type_("launch", run.path, "--backend", "local").out.count(FRUITS_ONLY) == times
+
+
 @pytest.mark.parametrize("finished", ["colours"], indirect=True)
 def test_samples_of_a_recipe_without_real_images_cannot_be_evaluated(finished: Path, type_: Terminal) -> None:
     result = type_("evaluate", finished, "--samples", "8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,13 @@ def test_a_recipe_is_shown_with_its_paper_and_a_diagram_of_what_reads_what(type_
         "<-- live, in the same worker   <.. a published copy",
         "",
     ]
+
+
+def test_the_cost_of_each_worker_of_a_recipe_is_measured(type_: Terminal) -> None:
+    shown = type_("recipes", PAINTING, "--costs").out
+    shares = [int(share) for share in re.findall(r"(\d+)%", shown)]
+    assert (len(shares), sum(shares)) == (2, 100)
+    assert "worker  share  modules, milliseconds of a step" in shown
 
 
 def test_the_doctor_answers_for_people_and_programs(type_: Terminal, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from modtrain.errors import InputError, Preempted
 from modtrain.nets import adversarial_losses
 from modtrain.recipes.biggan import Params, fake, recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.scheduling.config import Config, new_spec
 from modtrain.storage.heartbeat import Heartbeat
 from modtrain.storage.run import Run
+from modtrain.training.recipe_check.check import check_recipe
 from modtrain.training.records import WorkerEvents
 from modtrain.training.shutdown import Shutdown
 from modtrain.training.worker import Worker
@@ -155,6 +157,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_number_of_classes_is_that_of_the_data(pictures: Path) -> None:
     with pytest.raises(InputError, match=r"^classes = 8, but the data has 2: set classes=2\.$"):
         recipe.data(pictures, LOSSES.params_of(SMALL))
+
+
+def test_a_wrong_number_of_classes_is_found_before_an_image_is_decoded_or_a_network_built(tmp_path: Path) -> None:
+    for name in ("train/pear/0.png", "train/plum/0.png", "test/pear/1.png", "test/plum/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    spec, parts = new_spec(Config(recipe="biggan", dataroot=str(tmp_path)), recipe, JOINT), list[str]()
+    found = check_recipe(spec, lambda findings: parts.append(findings.part))
+    assert found.violations == ["classes = 8, but the data has 2: set classes=2."]
+    assert parts == ["`data`", ""]
 
 
 def run_on(pictures: Path, path: Path, placement: list[list[str]], **params: Any) -> Run:

@@ -202,6 +202,12 @@ def test_more_persons_than_the_recogniser_has_and_persons_that_are_missing_are_r
     few = params_of(SMALL | TINY_IMAGES, recogniser={"classes": 1})
     with pytest.raises(InputError, match=r"have 2 labels: set recogniser\.classes=2\."):
         pix2pix.data(faces, few)
+    (unread := tmp_path / "unread/train/eve").mkdir(parents=True)
+    (unread / "1.png").write_bytes(b"no image")
+    (tmp_path / "unread/train/adam").mkdir()
+    (tmp_path / "unread/train/adam/1.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="have 2 labels"):  # before an image is decoded
+        pix2pix.data(tmp_path / "unread", few)
     for place in ("train/1", "test/2"):
         (tmp_path / place).parent.mkdir()
         Image.new("RGB", (48, 24)).save(tmp_path / f"{place}.png")

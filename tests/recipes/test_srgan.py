@@ -164,6 +164,13 @@ def test_what_cannot_be_trained_is_refused(values: dict[str, Any], sentence: str
         params_of(SMALL, **values)
 
 
+def test_a_second_stage_in_which_the_pixels_alone_would_count_is_refused() -> None:
+    pixels = {"lambda_content": 0, "lambda_adversarial": 0}
+    with pytest.raises(InputError, match=r"the pixels alone would count in the stage gan as well.*pretraining to 1\."):
+        srgan.stages(params_of(SMALL, generator=pixels))
+    assert [stage.name for stage in srgan.stages(params_of(SMALL, generator=pixels, pretraining=1))] == ["mse"]
+
+
 def some_images() -> SuperResolutionTest:
     torch.manual_seed(2)
     sizes = [(24, 32), (40, 20)]

@@ -71,8 +71,12 @@ class _Check:
         """The modules that no stage trains."""
 
     def run(self) -> None:
-        """Run all parts; those that need what could not be made are left out."""
-        self._check("`data`", self._make_data)
+        """Run all parts; those that need what could not be made are left out.
+
+        Networks are built once the data is right, since that alone shows wrong sizes, and large ones take long.
+        """
+        if self._check("`data`", self._make_data):
+            return
         for name in self._recipe.trained:
             self._check(f"the network or optimizer of {name}", partial(self._build, name))
         for name in self._recipe.fixed:
