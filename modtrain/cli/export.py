@@ -78,7 +78,7 @@ def import_files(
     ] = None,
     check: options.CheckOption = None,
 ) -> None:
-    """Create a run from the files of another project, or from the trained modules of runs.
+    """Create a run from files of another project, or from runs.
 
     The networks become version 0 of the run, which can be evaluated and applied at once; `modtrain launch` trains them
     further. Widths and blocks are those of the files. Only tensors are read: no code in a file is run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,15 @@ import pytest
 import modtrain
 from modtrain import errors, plugins
 from modtrain.cli import app
+from modtrain.cli.terminal import exchange_facts
 from modtrain.data.base import Data
-from modtrain.recipes.base import Evaluation, Module, Recipe
+from modtrain.recipes.base import Evaluation, Module, Recipe, resolve
+from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.nets_view import Nets
+from modtrain.recipes.params import build_params
 from modtrain.recipes.stages import Stage
 from modtrain.scheduling.config import Config
+from modtrain.scheduling.placement import format_placement
 from modtrain.storage import layout
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.run_state import DESCRIPTIONS
@@ -54,6 +59,36 @@ def test_every_recipe_is_named() -> None:
     for recipe in plugins.built_in("recipe"):
         assert f"`{recipe}`" in README.read_text()
         assert f"`{recipe}`" in RECIPES.read_text()
+
+
+def recipe_rows() -> dict[str, dict[str, str]]:
+    """By recipe the cells of the table of all recipes, by column."""
+    _, _, section = RECIPES.read_text().partition("\n## All recipes\n")
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines() if line[:1] == "|"]
+    columns = rows[0]
+    return {row[0].partition("](")[0].strip("[`"): dict(zip(columns, row, strict=True)) for row in rows[2:]}
+
+
+def test_the_table_of_all_recipes_has_a_row_for_each() -> None:
+    assert list(recipe_rows()) == sorted(plugins.built_in("recipe"))
+
+
+@pytest.mark.parametrize("name", plugins.built_in("recipe"))
+def test_the_table_of_all_recipes_is_true(name: str) -> None:
+    recipe, row = load_recipe(name), recipe_rows()[name]
+    params = build_params(recipe.params, {})
+    modules = []
+    for module, options in recipe.modules.items():
+        edges = [(edge.peer, resolve(edge.last, params, "last", module)) for edge in options.edges()]
+        read = ", ".join(f"`{peer}`" + (f" x{last}" if last > 1 else "") for peer, last in edges)
+        modules.append(f"`{module}`" + (" never trained" if options.is_fixed else f" < {read}" if read else ""))
+    assert row["modules < what they read"] == "; ".join(modules)
+    placed = recipe.placement or [(module,) for module in recipe.trained]
+    assert row["workers"] == f"`{format_placement(placed)}`".replace("|", "\\|")
+    facts = exchange_facts(recipe.exchange_every, recipe.max_staleness)
+    assert row["age of peers"].startswith(f"{facts['exchange']}, {facts['staleness']}: ")
+    shares = [int(share) for share in re.findall(r"(\d+) %", row["share of each worker"])]
+    assert (len(shares), sum(shares)) == (len(placed), 100)
 
 
 @pytest.mark.parametrize("described", [Recipe, Stage, Module, Data, Evaluation], ids=lambda kind: kind.__name__)
