@@ -46,10 +46,6 @@ class Data:
     at: Callable[[Any], Data] | None = None
     """`at(params)` returns the data of another stage's Params, of what was read already; None: `data` reads it anew."""
 
-    def batches_of(self, modules: Collection[str]) -> Batches:
-        """The training data of a worker with these modules."""
-        return self.train_of(modules) if self.train_of else self.train
-
     @property
     def held_out(self) -> Any:
         """What early stopping measures on: `valid`, loaded where it is a function, else `test`."""

@@ -28,10 +28,9 @@ class Part:
         """The parameters of the part, of those of the whole."""
         return attrgetter(self.group)(params) if self.group else params
 
-    def values_in_whole(self, values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-        """Parameters of a run of the part by their dotted names in the whole, those of them that it has (`known`)."""
-        prefix = f"{self.group}." if self.group else ""
-        return {f"{prefix}{name}": value for name, value in flatten(values).items() if f"{prefix}{name}" in known}
+    def values_of_whole(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters of the part, nested, by their dotted names in the whole."""
+        return flatten(values, f"{self.group}." if self.group else "")
 
 
 def check_parts(parts: Any, modules: Collection[str]) -> None:

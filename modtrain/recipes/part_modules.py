@@ -1,4 +1,4 @@
-"""The modules of a recipe that is a part of a larger one, as modules of that one."""
+"""The modules and formats of a recipe that is a part of a larger one, as those of that one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from modtrain.data.base import Batch
 from modtrain.recipes.base import Module, Reads, Recipe
+from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.part import Part
 
@@ -16,6 +17,18 @@ from modtrain.recipes.part import Part
 def modules_of(recipe: Recipe, part: Part) -> dict[str, Module]:
     """The modules of a recipe by their names in the larger one, trained as in a run of their own recipe."""
     return {part.name_of(name): _in_whole(module, part) for name, module in recipe.modules.items()}
+
+
+def formats_of(recipe: Recipe, part: Part) -> dict[str, Format]:
+    """The formats of a recipe, for its modules in the larger one."""
+    return {
+        name: Format(files={part.name_of(module): _of_whole(file, part) for module, file in format.files.items()})
+        for name, format in recipe.formats.items()
+    }
+
+
+def _of_whole(file: WeightsFile, part: Part) -> WeightsFile:
+    return replace(file, params=lambda tensors: part.values_of_whole(file.params(tensors)))
 
 
 def _in_whole(module: Module, part: Part) -> Module:

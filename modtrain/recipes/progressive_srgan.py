@@ -51,7 +51,7 @@ from modtrain.recipes.base import Evaluation, Recipe
 from modtrain.recipes.fields import OPTIONS
 from modtrain.recipes.nets_view import Nets
 from modtrain.recipes.part import Part
-from modtrain.recipes.part_modules import modules_of
+from modtrain.recipes.part_modules import formats_of, modules_of
 from modtrain.recipes.sampling import Sampling
 from modtrain.recipes.stages import Stage
 
@@ -248,6 +248,7 @@ recipe = Recipe(
         **modules_of(srgan.recipe, PARTS["srgan"]),
     },
     parts=PARTS,
+    formats=formats_of(srgan.recipe, PARTS["srgan"]),
     apply=upscale,
     sample=Sampling(generate=generate, noise_size=lambda params: params.noise_size),
     evaluate=evaluate,

@@ -37,7 +37,8 @@ def plan_joined(references: Sequence[str], config: Config) -> Import:
                 f"{twice} is in {sources[twice]} and in {names[twice]}; give one run of {run.spec.recipe}."
             )
         sources |= names
-        found |= part.values_in_whole(run.spec.params, defaults)
+        values = part.values_of_whole(run.spec.params)
+        found |= {name: value for name, value in values.items() if name in defaults}
         dataroots[reference] = run.spec.dataroot
     for name in flatten(config.params):
         found.pop(name, None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from modtrain.data.base import Batches, Data
 from modtrain.errors import InputError, counted
+from modtrain.plugins import place_of
 from modtrain.recipes.base import Module, Recipe, resolve
 from modtrain.recipes.loading import data_of, params_of
 from modtrain.storage.run import RunSpec
@@ -31,6 +32,18 @@ class RunStage:
     @property
     def batches(self) -> Batches:
         return self.data.train
+
+    def batches_of(self, modules: Collection[str]) -> Batches:
+        """What a worker with these modules draws; InputError where that has another number of batches."""
+        if self.data.train_of is None:
+            return self.batches
+        batches = self.data.train_of(modules)
+        if len(batches) != len(self.batches):
+            raise InputError(
+                f"Data.train_of ({place_of(self.data.train_of)}) returned {len(batches)} batches an epoch for "
+                f"{', '.join(modules)}, but Data.train has {len(self.batches)}; make both the same."
+            )
+        return batches
 
     @property
     def steps_per_epoch(self) -> int:

@@ -150,7 +150,7 @@ class Worker:
         if not self.steps:
             self.position = self.timeline.at_epoch(epoch + 1)
             return
-        train = self.stage.data.batches_of([learner.name for learner in self.learners])
+        train = self.stage.batches_of([learner.name for learner in self.learners])
         draws, drawn = self.stage.draws, list[Batch]()
         first = self.position.epoch_step * draws
         number = first - 1

@@ -75,16 +75,15 @@ def test_no_pair_reads_the_other_one() -> None:
 
 
 def test_a_pair_trains_to_the_end_of_the_run_while_the_other_one_is_not_there(tmp_path: Path, noise: Path) -> None:
-    params = SMALL
+    params = SMALL | {"size": 8}
     apart = [[module] for pair in PAIRS for module in pair]
-    run = make_run(tmp_path / "run", "progressive-srgan", apart, device="cpu", params=params, epochs=5, dataroot=noise)
+    run = make_run(tmp_path / "run", "progressive-srgan", apart, device="cpu", params=params, epochs=3, dataroot=noise)
     for pair in reversed(PAIRS):
         half = Run(run.path, run.spec.model_copy(update={"placement": [[module] for module in pair]}))
         assert not any(run.is_finished([module]) for module in pair)
         train_apart(half)
         assert all(run.is_finished([module]) for module in pair)
         assert not run.is_finished(PAIRS[0]) or pair == PAIRS[0]
-    assert not any((run.path / "events").glob("*wait*"))
 
 
 @pytest.mark.parametrize(
@@ -120,8 +119,9 @@ def test_a_worker_draws_what_its_modules_use_and_loads_large_images_for_these_al
 
     monkeypatch.setattr("modtrain.recipes.progressive_srgan.large_images", load)
     read = data(noise, params)
+    assert read.train_of is not None
     for modules in (PAIRS[0], ("upscaler",), ("generator", "upscaler")):
-        drawn[modules] = next(read.batches_of(modules).epoch(0, seed=3))
+        drawn[modules] = next(read.train_of(modules).epoch(0, seed=3))
         assert loaded == ["tested"] + ["train"] * (modules != PAIRS[0]), "once"
     growing, crops, both = drawn.values()
     assert (set(growing), set(crops), set(both)) == ({"image"}, {"lr", "hr"}, {"image", "lr", "hr"})
@@ -131,8 +131,9 @@ def test_a_worker_draws_what_its_modules_use_and_loads_large_images_for_these_al
     assert torch.equal(of_growing["image"], growing["image"])
     assert (crops["hr"].shape, crops["lr"].shape) == ((4, 3, 16, 16), (4, 3, 4, 4))
     assert read.at is not None
-    stage = stages(params)[0].params(params)
-    assert [len(read.at(stage).batches_of([module])) for module in recipe.trained] == [4] * 4
+    of_stage = read.at(stages(params)[0].params(params)).train_of
+    assert of_stage is not None
+    assert [len(of_stage([module])) for module in recipe.trained] == [4] * 4
 
 
 def test_a_step_of_each_pair_is_that_of_its_own_recipe(tmp_path: Path, noise: Path) -> None:
@@ -295,6 +296,19 @@ def test_runs_that_cannot_be_put_together_are_refused(
     assert made.code == 2
     assert sentence in " ".join(made.err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_an_upscaler_comes_from_a_file_of_another_project(tmp_path: Path, noise: Path) -> None:
+    params = srgan.UpscalingParams(generator=srgan.GeneratorParams(width=6, blocks=3, norm="batch", skip="none"))
+    net, file = srgan.build_generator(params), srgan.srgan_pytorch_files.files["generator"]
+    torch.save({"state_dict": dict(file.exported(net))}, tmp_path / "g_best.pth.tar")
+    words = ("--recipe", "progressive-srgan", "--root", tmp_path, "--name", "run", "--dataroot", noise, "--no-check")
+    small_sizes = ("--load-size", 16, "--crop-size", 16, "--base", 16, "--most", 6)
+    made = typed("import", tmp_path, "--epoch", "best", *words, *small_sizes)
+    assert made.code == 0, made.err
+    model = load(tmp_path / "run")
+    assert model.params.upscaling.generator.blocks == 3
+    assert torch.equal(model.networks["upscaler"].state_dict()["out.weight"], net.state_dict()["out.weight"])
 
 
 def test_runs_of_different_data_need_a_data_set(tmp_path: Path, parts: dict[str, Run], finished: Run) -> None:

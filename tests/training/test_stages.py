@@ -107,7 +107,8 @@ def stage(*, name: str = "one", epochs: Any = 1, **values: Any) -> Stage:
         ({"params": 3}, "must be a function"),
         ({"trains": "a"}, "name the modules"),
         ({"trains": ()}, "leave it out to train all"),
-        ({"fresh_optimizers": 1}, "True or False"),
+        ({"fresh_optimizers": 1}, "True or False, or names modules"),
+        ({"fresh_optimizers": "a"}, "True or False, or names modules"),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused_where_it_is_made(values: dict[str, Any], says: str) -> None:
@@ -122,6 +123,7 @@ def test_a_stage_that_cannot_be_is_refused_where_it_is_made(values: dict[str, An
         ([stage(), 3], "must return a list of Stage"),
         ([stage(), stage()], "two stages called 'one'"),
         ([stage(trains=("aa",))], "trains 'aa', which is no module; name one of a, b. Did you mean 'a'"),
+        ([stage(fresh_optimizers=("c",))], "has a fresh optimizer of 'c', which is no module; name one of a, b."),
         ([stage(trains=("a",))], "No stage trains b; add it to the `trains` of one of one"),
         ([stage(params=lambda params: None)], "returned None; it must return the Params of this stage"),
         ([stage(params=lambda params: replace(params, lr=float("nan")))], "lr = nan is not allowed"),
@@ -253,6 +255,28 @@ def test_an_optimizer_takes_the_rates_of_a_stage_and_keeps_its_moments_unless_it
         learner.optimizer.step()
         moves.append(before - float(weight.detach()))
     assert moves == pytest.approx([0.5, 0.25 * 1.5, 0.25])
+
+
+def test_a_worker_s_own_batches_are_as_many_as_those_of_all_modules() -> None:
+    class Two:
+        def __len__(self) -> int:
+            return 2
+
+        def epoch(self, epoch: int, *, seed: int, start: int = 0) -> Any: ...
+
+    class Three(Two):
+        def __len__(self) -> int:
+            return 3
+
+    def of(data: Data) -> RunStage:
+        return RunStage(name="s", trains=frozenset(), fresh_optimizers=frozenset(), params=None, data=data, draws=1)
+
+    two, three = Two(), Three()
+    assert of(Data(train=two)).batches_of(["a"]) is two
+    other = Two()
+    assert of(Data(train=two, train_of=lambda modules: other)).batches_of(["a"]) is other
+    with pytest.raises(InputError, match=r"returned 3 batches an epoch for a, b, but Data.train has 2; make both the"):
+        of(Data(train=two, train_of=lambda modules: three)).batches_of(["a", "b"])
 
 
 def test_every_view_of_a_run_shows_its_stages(tmp_path: Path, staged: Path, uninterrupted: Run) -> None:
