@@ -15,7 +15,7 @@ trained on real images, made small by bicubic downsampling; samples differ from 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import accumulate
@@ -197,17 +197,20 @@ def evaluate(nets: Nets, test: TwoSizesTest, params: Params) -> Evaluation:
     made = progressive_gan.samples(nets, len(real), params, real.device)
     metrics = progressive_gan.sample_metrics(made, real) | _class_score(real)
     small = as_float(to_uint8(_some(made, len(large))))
-    enlarged = {
-        UPSCALED: in_batches(lambda images: upscale(nets, images, params), small, AT_ONCE),
-        BICUBIC: bicubic(small, params.upscaling.scale),
-    }
-    for kind, images in enlarged.items():
-        scores = progressive_gan.compared(progressive_gan.enlarged(to_uint8(images), large.shape[-1]), large)
+    ways = {UPSCALED: partial(upscale, nets, params=params), BICUBIC: partial(bicubic, scale=params.upscaling.scale)}
+    rows = {"samples": to_uint8(small)}
+    for kind, enlarge in ways.items():
+        rows[kind] = _in_8_bits(enlarge, small)
+        scores = progressive_gan.compared(progressive_gan.enlarged(rows[kind], large.shape[-1]), large)
         own = {name: value for name, value in scores.items() if kind == UPSCALED or not name.endswith(REALS)}
         metrics |= {f"{kind}_{name}": value for name, value in own.items()}
     metrics |= {f"{UPSCALED}_{name}": value for name, value in _class_score(large).items()}
-    rows = {"samples": small, **enlarged, "real": as_float(large)}
-    return Evaluation(metrics=metrics | _restored(nets, test, params), grid=_grid(rows))
+    return Evaluation(metrics=metrics | _restored(nets, test, params), grid=_grid({**rows, "real": large}))
+
+
+def _in_8_bits(enlarge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Enlarged images as uint8, made a few at a time."""
+    return in_batches(lambda part: to_uint8(enlarge(part)), images, AT_ONCE)
 
 
 def _some(images: Tensor, count: int) -> Tensor:
@@ -231,9 +234,10 @@ def _restored(nets: Nets, test: TwoSizesTest, params: Params) -> dict[str, float
 
 
 def _grid(rows: Mapping[str, Tensor]) -> Tensor:
-    """Some images of each row, all in the size of the largest ones."""
+    """Some images of each row, uint8, all in the size of the largest ones."""
     edge = max(images.shape[-1] for images in rows.values())
-    return sample_grid({name: progressive_gan.enlarged(_some(images, SHOWN), edge) for name, images in rows.items()})
+    shown = {name: progressive_gan.enlarged(_some(images, SHOWN), edge) for name, images in rows.items()}
+    return sample_grid({name: as_float(images) for name, images in shown.items()})
 
 
 LOWER_IS_BETTER = progressive_gan.recipe.lower_is_better

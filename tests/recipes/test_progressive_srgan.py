@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,8 @@ def test_an_evaluation_has_table_2_with_bicubic_and_reals_beside(finished: Run, 
     assert recipe.primary_metric == "upscaled_swd"
     with Image.open(result["grid"]) as grid:
         assert grid.height > 4 * 64
+    scored = typed("evaluate", tmp_path / "run", "--metric", "swd", "--samples", 8, "--json")
+    assert json.loads(scored.out)["images"] == {"count": 8, "size": 64}, "large samples with large images"
 
 
 @pytest.mark.parametrize(
