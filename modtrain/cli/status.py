@@ -189,8 +189,8 @@ class RunView:
         stage = f", stage {current['stage']}" if current["stage"] and current["state"] != "finished" else ""
         about = terminal.Text(terminal.plain(f"{current['recipe']}, {workers}{stage}{again}"), "dim")
         parts: list[Any] = [head, about, "", terminal.modules_table(current, width=width)]
-        if current["interruption"]:
-            parts += ["", terminal.Text(current["interruption"])]
+        if says := current["interruption"] or current["continuation"]:
+            parts += ["", terminal.Text(says)]
         for name, weights in current["fixed"].items():  # not a table, which would fold a long path
             says = f"{weights['reference']}, sha256 {weights['sha256'][:12]}"
             parts += ["", terminal.Text.assemble((f"{name} (fixed)  ", "dim"), says)]
@@ -208,7 +208,8 @@ class RunView:
 
         for line in self._lines.due(current):
             echo(terminal.plain(line))
-        if (says := current["interruption"]) and self._printed.is_new("interruption", says):
+        says = current["interruption"] or current["continuation"]
+        if says and self._printed.is_new("interruption", says):
             echo(terminal.plain(says))
         for alarm in current["alarms"]:
             if self._printed.is_new(f"alarm {alarm['module']} {alarm['level']} {alarm['do']}", True):

@@ -24,7 +24,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
     """The status of a snapshot.
 
     `progress` is in [0, 1]; `left_s` is the estimated time left in seconds, None where it is not known.
-    `interruption` says why a run stands still, and how it is resumed.
+    `interruption` says why a run stands still, and how it is resumed; `continuation`, how a finished one may go on.
     """
     run, states = snapshot.run, worker_states(snapshot)
     workers = [_worker(snapshot, number, state) for number, state in enumerate(states)]
@@ -50,6 +50,7 @@ def build_status(snapshot: RunSnapshot) -> Status:
         "stop_kind": snapshot.stop.kind if snapshot.stop else None,
         "stop_sender": snapshot.stop.sender if snapshot.stop else None,
         "interruption": _interruption(snapshot, state),
+        "continuation": _continuation(run) if state == "finished" else None,
         "launcher": snapshot.launcher,
         "workers": workers,
         "modules": modules,
@@ -103,6 +104,15 @@ def _interruption(snapshot: RunSnapshot, state: RunState) -> str | None:
     return f"{about}; `modtrain launch {shlex.quote(str(snapshot.run.path))}` resumes it."
 
 
+def _continuation(run: Run) -> str | None:
+    """The stages with which a run may go on that was to end after one of them, and the command."""
+    later, outcome = [stage.name for stage in run.spec.later_stages], early_stop_status(run)
+    if not later or (outcome and outcome["stopped_at"] is not None):
+        return None
+    command = f"modtrain launch {shlex.quote(str(run.path))} --until-stage {shlex.quote(later[-1])}"
+    return f"ended after its stage {run.spec.stages[-1].name}; `{command}` goes on with {', '.join(later)}."
+
+
 def _worker(snapshot: RunSnapshot, number: int, state: RunState) -> dict[str, Any]:
     modules = snapshot.run.spec.placement[number]
     report, job = snapshot.modules[modules[0]].report, snapshot.jobs.get(number)
@@ -140,6 +150,8 @@ def _module(snapshot: RunSnapshot, module: str, of_worker: RunState) -> dict[str
     epoch, step = (newest.epoch, newest.step) if newest and is_last else _position(own)
     epochs, rests = spec.end_epoch([module]), module not in spec.stage_at(epoch).trains
     state: RunState = "finished" if is_last else "resting" if rests and of_worker == "running" else of_worker
+    if is_last and newest and not newest.metrics:  # no step has trained it
+        state = "resting"
     done = step / report.steps if report.steps else epoch / epochs
     at = newest.published_at if newest else None
     return {

@@ -6,6 +6,7 @@ A worker and the evaluation call these, and `training/recipe_check` before a run
 from __future__ import annotations
 
 import inspect
+import math
 import numbers
 import os
 import sys
@@ -28,6 +29,8 @@ CLIPPED = "clipped"
 """Field of a line of a training curve: the share of steps whose gradient was clipped, of a module that clips it."""
 SKIPPED = "skipped"
 """Field of a line of a training curve: the share of steps that float16 has skipped."""
+SCHEDULE_POINTS = 100
+"""Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
 RESERVED = frozenset({"step", "epoch", "lr", "at", "seconds", CLIPPED, SKIPPED})
 """Fields of a line of a training curve besides the losses; no loss may have one of these names."""
 
@@ -108,6 +111,30 @@ def build_optimizer(name: str, module: Module, weights: list[Parameter], params:
             f"`optimizer` of {name} ({where}) returned {describe(optimizer)}; it must return a torch.optim.Optimizer."
         )
     return optimizer
+
+
+def schedule_factor(name: str, module: Module, progress: float, params: Any) -> float:
+    """The factor on a module's learning rates, 1 without a schedule; InputError where that returns no finite number."""
+    schedule = module.schedule
+    if schedule is None:
+        return 1.0
+    with calling(f"the schedule of {name}", schedule):
+        value = schedule(progress, params)
+    try:  # a NumPy number, or a tensor, is one
+        if math.isfinite(factor := float(value)) and factor >= 0:
+            return factor
+    except (TypeError, ValueError):
+        pass
+    raise InputError(
+        f"The schedule of {name} ({place_of(schedule)}) returned {value!r} at progress {progress:g}; it must "
+        "return a number from 0 on, the factor on the learning rates."
+    )
+
+
+def is_trained_after(progress: float, name: str, module: Module, params: Any) -> bool:
+    """Whether a schedule is not 0 somewhere between `progress` and the end of a run, looked up at SCHEDULE_POINTS."""
+    points = (point / SCHEDULE_POINTS for point in range(SCHEDULE_POINTS))
+    return any(schedule_factor(name, module, point, params) != 0 for point in points if point > progress)
 
 
 def build_memory(name: str, module: Module, params: Any) -> Memory | None:

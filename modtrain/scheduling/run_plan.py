@@ -32,6 +32,7 @@ from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.manifest import as_json, check_name
 from modtrain.storage.run import Run, RunSpec
+from modtrain.training.stages import idle_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +122,9 @@ def plan_run(target: Target, settings: Iterable[str] = ()) -> RunPlan:
     run = Run(target.path.resolve(), spec, target.trusted)
     if not run.trusted:
         check_files(run.path / RUN_FILE, spec.recipe, spec.track)  # before the workers do
-    problem = never_early(spec)
-    return RunPlan(target=target, run=run, costs=costs, notes=[problem] if problem else [])
+    with plugins.user_code_errors("recipe", spec.recipe):
+        notes = never_early(spec), idle_workers(spec, target.recipe)
+    return RunPlan(target=target, run=run, costs=costs, notes=[note for note in notes if note])
 
 
 def new_name(config: Config) -> str:

@@ -16,12 +16,20 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from modtrain.errors import CorruptCheckpoint, Diverged, InputError, counted
-from modtrain.plugins import calling, place_of
+from modtrain.plugins import calling
 from modtrain.recipes.base import Recipe, resolve
-from modtrain.recipes.contract import CLIPPED, SKIPPED, build_memory, build_network, build_optimizer
+from modtrain.recipes.contract import (
+    CLIPPED,
+    SKIPPED,
+    build_memory,
+    build_network,
+    build_optimizer,
+    is_trained_after,
+    schedule_factor,
+)
 from modtrain.storage.checkpoint import EMA, STATE, WEIGHTS, Checkpoint
 from modtrain.storage.initial_weights import InitialWeights
-from modtrain.storage.publisher import GRACE_S, Publisher
+from modtrain.storage.publisher import Publisher
 from modtrain.storage.run import DEVICE, Run
 from modtrain.training import serialization
 from modtrain.training.initialisation import initialise
@@ -29,9 +37,6 @@ from modtrain.training.precision import autocast, loss_scale
 from modtrain.training.random_state import random_state, seed_all, set_random_state
 from modtrain.training.records import MetricsWriter
 from modtrain.training.stages import RunStage, needed_versions
-
-SCHEDULE_POINTS = 100
-"""Points of a run, evenly spread, at which a schedule is evaluated to find out whether a module trains later."""
 
 
 class Learner:
@@ -69,8 +74,8 @@ class Learner:
         self.metrics = MetricsWriter(name, run.metrics_path(name))
         self.store = run.store(name)
         keep, ends = run.spec.keep or needed_versions(run.spec, recipe, name), run.spec.stage_ends(name)
-        grace_s = GRACE_S if run.spec.keep is None else 0.0
-        self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends, grace_s=grace_s)
+        others = {} if run.spec.keep is None else {"grace_s": 0.0}
+        self.publisher = Publisher(self.store, writer, keep=keep, keep_epochs=ends, **others)
 
     def _set_params(self, params: Any) -> None:
         """Take the options and the optimizer that these parameters give."""
@@ -117,28 +122,11 @@ class Learner:
 
     def set_progress(self, progress: float) -> bool:
         """Set the learning rates for `progress` in [0, 1); False where the schedule is 0 and the module rests."""
-        factor = self._factor(progress)
+        factor = schedule_factor(self.name, self.module, progress, self.params)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.resting = factor == 0
         return not self.resting
-
-    def _factor(self, progress: float) -> float:
-        """What the schedule returns, also as a NumPy number or a tensor; InputError where it is no finite number."""
-        schedule = self.module.schedule
-        if schedule is None:
-            return 1.0
-        with calling(f"the schedule of {self.name}", schedule):
-            value = schedule(progress, self.params)
-        try:
-            if math.isfinite(factor := float(value)) and factor >= 0:
-                return factor
-        except (TypeError, ValueError):
-            pass
-        raise InputError(
-            f"The schedule of {self.name} ({place_of(schedule)}) returned {value!r} at progress {progress:g}; it must "
-            "return a number from 0 on, the factor on the learning rates."
-        )
 
     @property
     def is_trained(self) -> bool:
@@ -146,9 +134,8 @@ class Learner:
         return self.trains and self.trains_after(-1)
 
     def trains_after(self, progress: float) -> bool:
-        """Whether the schedule is not 0 somewhere between `progress` and the end, looked up at SCHEDULE_POINTS."""
-        later = (point / SCHEDULE_POINTS for point in range(SCHEDULE_POINTS) if point / SCHEDULE_POINTS > progress)
-        return self.module.schedule is None or any(self._factor(point) != 0 for point in later)
+        """As `is_trained_after`."""
+        return is_trained_after(progress, self.name, self.module, self.params)
 
     @property
     def lr(self) -> float:

@@ -153,8 +153,11 @@ class Peers:
             evaluates = evaluates or liveness.is_evaluating(self._run, name)
             return True if self._is_enough(peer, epoch, step) else None
 
-        epochs = range(peer.newest.epoch + 1 if peer.newest else 0, at_least + 1)
-        for epoch, own_step in [*((epoch, 0) for epoch in epochs), *([(at_least, step)] if step else [])]:
+        reached = peer.newest.epoch if peer.newest else -1
+        goals = [(epoch, 0) for epoch in range(reached + 1, at_least + 1)]  # each epoch has a deadline of its own
+        if step:
+            goals.append((at_least, step))
+        for epoch, own_step in goals:
             evaluates, has_arrived = False, functools.partial(arrived, epoch, own_step)
             while filesystem.wait_until(has_arrived, timeout_s=self._run.spec.peer_timeout_s) is None:
                 if not evaluates:

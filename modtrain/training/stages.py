@@ -10,6 +10,7 @@ from modtrain.data.base import Batches, Data
 from modtrain.errors import InputError, counted
 from modtrain.plugins import place_of
 from modtrain.recipes.base import Module, Recipe, resolve
+from modtrain.recipes.contract import is_trained_after
 from modtrain.recipes.loading import data_of, params_of
 from modtrain.storage.run import RunSpec
 from modtrain.training.timeline import Position, Timeline
@@ -125,6 +126,30 @@ def most_versions(spec: RunSpec, recipe: Recipe, modules: Iterable[str]) -> dict
         for peer, last in recipe.reads(readers, params_of(spec, recipe, stage)).items():
             most[peer] = max(last, most.get(peer, 1))
     return most
+
+
+def idle_workers(spec: RunSpec, recipe: Recipe) -> str | None:
+    """That workers have modules which neither a stage nor a schedule ever trains, in a sentence; None where none has.
+
+    InputError as of the schedules.
+    """
+    stages = [(stage, params_of(spec, recipe, stage)) for stage in [*spec.all_stages, *spec.later_stages]]
+    trained = {
+        name
+        for stage, params in stages
+        for name in stage.trains
+        if is_trained_after(-1, name, recipe.modules[name], params)
+    }
+    idle = [worker for worker in spec.placement if trained.isdisjoint(worker)]
+    if not idle or len(idle) == len(spec.placement):
+        return None
+    names, has = [name for worker in idle for name in worker], "a worker has"
+    if len(idle) > 1:
+        has = f"{len(idle)} workers have"
+    return (
+        f"With these parameters {' and '.join(names)} {'is' if len(names) == 1 else 'are'} never trained, so that "
+        f"{has} nothing to do: --nodes {len(spec.placement) - len(idle)} is enough."
+    )
 
 
 def needed_versions(spec: RunSpec, recipe: Recipe, module: str) -> int:

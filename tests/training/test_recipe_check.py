@@ -14,6 +14,7 @@ from modtrain.recipes.loading import load_recipe
 from modtrain.scheduling.config import Config, new_spec
 from modtrain.scheduling.recipe_check import check_recipe as check_in_process
 from modtrain.scheduling.recipe_check import require_sound
+from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage.best_version import best_versions
 from modtrain.storage.evaluations import read_evaluations
 from modtrain.storage.run import Run, RunSpec
@@ -463,19 +464,20 @@ def test_data_without_a_test_set_and_data_that_is_drawn_anew_are_warnings(recipe
     assert untested == "The data has no test points."
 
 
-def test_a_worker_whose_modules_rest_throughout_is_a_warning(recipe: Callable[..., Path]) -> None:
+def test_a_worker_whose_modules_rest_throughout_is_said_with_and_without_the_check(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
     optimizer = "lambda w, p: torch.optim.SGD(w, lr=p.lr)"
     rests = f'"critic": Module(build=build, loss=loss, optimizer={optimizer}, schedule=lambda progress, params: 0.0),'
-    spec = spec_of(recipe("modules={", "modules={" + rests))
+    path = recipe("modules={", "modules={" + rests)
     apart, together = (
-        check_recipe(spec.model_copy(update={"placement": placement}), lambda findings: None)
-        for placement in ([["critic"], ["generator"]], [["critic", "generator"]])
+        plan_run(find_target(Config(recipe=str(path), root=str(tmp_path / "runs"), nodes=nodes, check=False))).notes
+        for nodes in (2, 1)
     )
-    assert apart.violations == together.violations == together.warnings == []
-    (warning,) = apart.warnings
-    assert warning == (
+    assert together == []
+    assert apart == [
         "With these parameters critic is never trained, so that a worker has nothing to do: --nodes 1 is enough."
-    )
+    ]
 
 
 def test_a_check_that_takes_too_long_or_dies_says_where_and_does_not_stop_a_launch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import safetensors.torch
 import torch
 
 from modtrain.errors import InputError, PeerTimeout
+from modtrain.monitoring.status import build_status
 from modtrain.recipes.loading import load_recipe
 from modtrain.recipes.params import parameters
 from modtrain.scheduling.config import Config
@@ -19,8 +21,9 @@ from modtrain.scheduling.run_plan import RunPlan, find_target, plan_run
 from modtrain.storage import filesystem
 from modtrain.storage.checkpoint import WEIGHTS
 from modtrain.storage.run import Run
+from modtrain.storage.run_snapshot import read_snapshot
 from modtrain.sweeps import space
-from tests.support.command import typed
+from tests.support.command import Terminal, typed
 from tests.support.runs import finish, make_run, weights_of
 from tests.support.staged import staged_recipe
 
@@ -68,6 +71,31 @@ def test_a_run_ends_after_a_stage_and_goes_on_later_bit_identical(
     assert weights_of(run) == weights_of(complete), "schedules cover the later stages from the beginning"
     assert published(run, "recogniser") == published(complete, "recogniser")
     assert [epoch for epoch, final in published(run, "generator") if final] == [0, 6]
+
+
+def test_status_says_that_a_run_which_ended_after_a_stage_may_go_on_and_which_modules_it_has_not_trained(
+    first_stage: Run, type_: Terminal
+) -> None:
+    status = json.loads(type_("status", first_stage.path, "--json").out)
+    command = f"`modtrain launch {first_stage.path} --until-stage translate` goes on with translate."
+    assert (status["state"], status["interruption"]) == ("finished", None)
+    assert status["continuation"] == f"ended after its stage recognise; {command}"
+    assert status["continuation"] in " ".join(type_("status", first_stage.path).out.split())
+    states = {name: module["state"] for name, module in status["modules"].items()}
+    assert states == {"recogniser": "finished", "generator": "resting", "discriminator": "resting"}
+
+
+def test_a_module_that_its_schedule_never_trains_is_not_shown_as_finished(tmp_path: Path, tiny_recipe: Path) -> None:
+    recipe = tmp_path / "rests.py"
+    recipe.write_text(tiny_recipe.read_text().replace("1 - progress / 2", "0.0"))
+    run = make_run(tmp_path / "run", recipe, [["generator", "discriminator"]], epochs=1)
+    finish(run)
+    status = build_status(read_snapshot(run))
+    assert (status["state"], status["progress"], status["continuation"]) == ("finished", 1.0, None)
+    assert {name: module["state"] for name, module in status["modules"].items()} == {
+        "generator": "finished",
+        "discriminator": "resting",
+    }
 
 
 def test_the_command_that_made_a_run_until_a_stage_resumes_it(first_stage: Run) -> None:

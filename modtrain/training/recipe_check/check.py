@@ -67,8 +67,6 @@ class _Check:
         self._batches: list[tuple[RunStage, Position, Batch]] = []
         """The first and the last batch of each stage."""
         self._test: Any = None
-        self._idle = set[str]()
-        """The modules that no stage trains."""
 
     def run(self) -> None:
         """Run all parts; those that need what could not be made are left out.
@@ -89,7 +87,6 @@ class _Check:
             if self._check(f"the schedule of {learner.name}", partial(steps.schedule, learner)):
                 continue  # it would fail again
             self._check(f"the loss of {learner.name}", partial(self._train, learner, nets))
-        self._warn_of_idle_workers()
         if not self.findings.violations:
             self._check("`together`", partial(self._check_together, nets))
         if not self.findings.violations:
@@ -140,26 +137,15 @@ class _Check:
 
     def _train(self, learner: Learner, nets: Nets) -> Iterator[str]:
         """A step on each batch, the first and the last one of each stage: they may have other shapes."""
-        self._idle.add(learner.name)
         for stage, position, batch in self._batches:
             learner.enter(stage)
             if not learner.is_trained:  # its loss is never computed
                 continue
-            self._idle.discard(learner.name)
             start_step(nets, position)
             if found := confirmed(partial(self._step, learner, nets, batch)):
                 yield from found
                 return
         self.findings.warnings += steps.weak_gradient(learner)
-
-    def _warn_of_idle_workers(self) -> None:
-        workers = self._spec.placement
-        idle = [modules for modules in workers if self._idle.issuperset(modules)]
-        for modules in idle if len(idle) < len(workers) else []:
-            self.findings.warnings.append(
-                f"With these parameters {', '.join(modules)} is never trained, so that a worker has nothing to do: "
-                f"--nodes {len(workers) - len(idle)} is enough."
-            )
 
     def _step(self, learner: Learner, nets: Nets, batch: Batch, samples: int | None) -> list[str]:
         part = f"the loss of {learner.name}"
