@@ -275,6 +275,14 @@ class Recipe:
         steps = dict.fromkeys(groups.get(name, (name,)) for name in inside)
         return [tuple(name for name in inside if name in step) for step in steps]
 
+    def connected(self, modules: Iterable[str]) -> set[str]:
+        """These modules, and the trained ones that read them or are read by them, directly or through others."""
+        trained, found = set(self.trained), set(modules)
+        links = [{name, *(edge.peer for edge in self.modules[name].edges())} & trained for name in trained]
+        while more := [link for link in links if link & found and not link <= found]:
+            found = found.union(*more)
+        return found
+
     def read_by_others(self, modules: Iterable[str]) -> set[str]:
         """Those of `modules` that the loss of a module outside of them reads."""
         inside = set(modules)

@@ -81,9 +81,9 @@ class Peers:
         self._run = run
         peers = most_versions(run.spec, recipe, modules)
         peers = {name: last for name, last in peers.items() if name in recipe.trained}
-        self._unread = {name: _Unread() for name in run.modules if name not in peers and name not in modules}
+        self._unread = {name: _Unread() for name in recipe.connected(modules) if name not in {*peers, *modules}}
         self._stage_epochs = 0
-        """Epochs of the stages that every module of another worker has completed."""
+        """Epochs of the stages that every connected module of another worker has completed."""
         self._peers = {name: _Peer(count, functools.partial(build, name)) for name, count in peers.items()}
 
     def nets(self) -> dict[str, list[nn.Module]]:
@@ -114,7 +114,7 @@ class Peers:
         """Load newer versions, and wait until every peer has completed `at_least` epochs or is finished.
 
         Of a peer that rests in the last ones of these, the epoch that trained it last is enough. The `stage_epochs` of
-        earlier stages every module of another worker must have completed, since all workers enter a stage together.
+        earlier stages every module that is connected by reads must have completed, since these enter a stage together.
         Where `step` is given, inside an epoch, those that the epoch trains must have reached it as well.
         `poll(peer)` is called repeatedly while waiting for a peer; an exception that it raises ends the wait.
         `waited(peer, seconds)` is called when a wait is over. PeerTimeout where a peer neither completes an epoch nor

@@ -69,8 +69,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, noise: Path) -> Run:
 
 def test_no_pair_reads_the_other_one() -> None:
     for pair in PAIRS:
-        peers = recipe.reads(pair, small()).keys()
-        assert peers <= {"features"}
+        assert recipe.reads(pair, small()).keys() <= {"features"}
+        assert recipe.connected(pair[:1]) == set(pair), "whom a worker waits for at a new stage"
     assert recipe.trained == [*PAIRS[0], *PAIRS[1]]
     assert recipe.placement == ()
 
@@ -80,11 +80,9 @@ def test_a_pair_trains_to_the_end_of_the_run_while_the_other_one_is_not_there(tm
     apart = [[module] for pair in PAIRS for module in pair]
     run = make_run(tmp_path / "run", "progressive-srgan", apart, device="cpu", params=params, epochs=3, dataroot=noise)
     for pair in reversed(PAIRS):
-        half = Run(run.path, run.spec.model_copy(update={"placement": [[module] for module in pair]}))
-        assert not any(run.is_finished([module]) for module in pair)
-        train_apart(half)
-        assert all(run.is_finished([module]) for module in pair)
-        assert not run.is_finished(PAIRS[0]) or pair == PAIRS[0]
+        assert not any(run.store(module).versions() for module in PAIRS[0]), "the other one has not begun"
+        train_apart(run, *([module] for module in pair))
+        assert run.is_finished(pair)
 
 
 @pytest.mark.parametrize(

@@ -32,18 +32,18 @@ def finish(run: Run, *modules: str) -> None:
     work(run, modules or run.modules, threads=1)
 
 
-def train_apart(run: Run) -> None:
-    """Run every worker of the run at once, as threads of this process."""
+def train_apart(run: Run, *workers: Sequence[str]) -> None:
+    """Run every worker of the run, or these, at once, as threads of this process."""
     errors: list[BaseException] = []
 
-    def one(modules: list[str]) -> None:
+    def one(modules: Sequence[str]) -> None:
         try:
             finish(run, *modules)
         except BaseException as error:
             errors.append(error)
             run.request_stop("another worker failed")
 
-    threads = [threading.Thread(target=one, args=(modules,)) for modules in run.spec.placement]
+    threads = [threading.Thread(target=one, args=(modules,)) for modules in workers or run.spec.placement]
     for thread in threads:
         thread.start()
     for thread in threads:
