@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from modtrain.errors import BackendSilent, InputError
+from modtrain.errors import BackendSilent, InputError, ModtrainError
+from modtrain.scheduling.backends import ray as ray_backend
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, Resources
-from modtrain.scheduling.backends.ray import RayBackend
+from modtrain.scheduling.backends.ray import RayBackend, cluster
 from modtrain.scheduling.backends.ray.placement_groups import bundle_for, share
 from modtrain.storage.process_identity import process_started
 from modtrain.storage.run import Run
@@ -158,7 +162,7 @@ LAUNCHER = """
 import sys, time
 from pathlib import Path
 from modtrain.scheduling.backends.base import BackendOptions, Job
-from modtrain.scheduling.backends.ray import RayBackend
+from modtrain.scheduling.backends.ray import RayBackend, cluster
 address, name, log = sys.argv[1:]
 command = (sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)")
 RayBackend(BackendOptions(address=address)).submit([Job(name=name, command=command, log=Path(log))])
@@ -196,7 +200,7 @@ def test_a_cluster_that_does_not_answer_is_an_error_until_it_answers_again(
 INSTANCE = """
 import sys
 from modtrain.scheduling.backends.base import BackendOptions
-from modtrain.scheduling.backends.ray import RayBackend
+from modtrain.scheduling.backends.ray import RayBackend, cluster
 print(RayBackend(BackendOptions()).cores(1))
 """
 
@@ -288,3 +292,30 @@ def test_a_launch_in_the_background_follows_the_run_on_a_cluster_to_its_end(
     assert len({node_of(pid_after(run, module, steps=1)) for module in run.modules}) == 2
     until(lambda: is_final(run) and not process_started(launcher))
     assert [run.read_report(module).state for module in run.modules] == ["finished", "finished"]
+
+
+def test_a_node_that_does_not_start_in_time_on_a_busy_machine_is_one_sentence_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+    import ray._private.node
+
+    busy = (
+        "within {} s, which it gives itself: other programs keep the machine busy. Launch again when it has less to do"
+    )
+    [own_words] = re.findall(
+        r'"(The current node timed out during startup)\. This', inspect.getsource(ray._private.node)
+    )
+
+    def fail(**options: Any) -> None:
+        raise Exception(f"{own_words}. This could happen because the GCS has become overloaded.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "init", fail)
+        with pytest.raises(ModtrainError, match=busy.format(30)):
+            cluster._start_instance()
+        shutil.rmtree(cluster._FOLDERS.pop())
+    monkeypatch.setattr(ray_backend, "JOIN_S", 0.0)
+    monkeypatch.setattr(ray_backend, "CLOSE_S", 0.0)
+    with pytest.raises(ModtrainError, match=busy.format(0)):
+        ray_backend.Driver(None)

@@ -22,6 +22,7 @@ from typing import Any
 
 from modtrain.errors import BackendSilent, ClusterLost, InputError, ModtrainError
 from modtrain.scheduling.backends.base import BackendOptions, Job, JobState, check_device, python_path
+from modtrain.scheduling.backends.ray.cluster import too_slow
 from modtrain.scheduling.profile import check_supported
 
 JOIN_S = 90.0
@@ -64,6 +65,8 @@ class Driver:
             self.close()
             if not isinstance(error, BackendSilent):
                 raise
+            if address is None:
+                raise ModtrainError(too_slow(JOIN_S)) from None
             raise InputError(
                 f"{self._cluster_name()} did not accept this process within {JOIN_S:.0f} s. Is it a Ray cluster?"
             ) from None

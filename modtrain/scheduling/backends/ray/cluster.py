@@ -17,6 +17,9 @@ from modtrain.errors import InputError, ModtrainError
 
 NAMESPACE = "modtrain"
 CONNECT_S = 10.0
+RAY_START_S = 30.0
+"""How long Ray lets its node start, which nothing can change; then it raises an error that contains TIMED_OUT."""
+TIMED_OUT = "timed out during startup"
 OBJECT_STORE_BYTES = 80 * 2**20
 """Slightly more than Ray's minimum: nothing is stored there."""
 MAX_TEMPORARY_BYTES = 19
@@ -114,7 +117,17 @@ def _start_instance() -> None:
             # Start no idle processes, and kill no worker because other programs fill the machine's memory.
             _system_config={"prestart_worker_first_driver": False, "memory_monitor_refresh_ms": 0},
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # one that has no class of its own says that it took too long
+        if TIMED_OUT in str(error):
+            raise ModtrainError(too_slow(RAY_START_S)) from error
         raise ModtrainError(
-            f"Ray cannot be started on this machine: {error}. --backend local works without it."
+            f"Ray cannot be started on this machine: {str(error).rstrip('.')}. --backend local works without it."
         ) from error
+
+
+def too_slow(seconds: float) -> str:
+    """That Ray has not started here within its time, and what to do."""
+    return (
+        f"Ray did not start on this machine within {seconds:g} s: other programs keep it busy. Launch again when it has "
+        "less to do, or with --backend local, which works without Ray."
+    )
