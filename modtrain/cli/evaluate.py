@@ -20,10 +20,10 @@ from modtrain.cli.options import (
     truncate_method,
     truncations,
 )
-from modtrain.cli.output import echo
+from modtrain.cli.output import echo, print_note
 from modtrain.cli.progress import Progress, show_progress
 from modtrain.cli.score import show_scores
-from modtrain.errors import counted
+from modtrain.errors import counted, message_of
 
 SAMPLES = 10_000
 
@@ -62,8 +62,8 @@ def evaluate(
     """Compute metrics and a sample grid of the newest checkpoints.
 
     Uses the newest full version of each module, or with --best the best one, its moving average where the recipe keeps
-    one, and held-out data. The metrics and the grid are also written to RUN/evaluation, but not those of samples:
-    --metric, --samples, --truncation or --reference compares samples with real images.
+    one, and held-out data. --metric, --samples, --truncation or --reference compares samples with real images instead.
+    What is measured is also written to RUN/evaluation.
     """
     thresholds = truncations(truncation)
     method = truncate_method(truncate, thresholds)
@@ -104,12 +104,16 @@ def _score_samples(
 ) -> None:
     from modtrain.storage.run import Run
     from modtrain.training.inference.model import load
-    from modtrain.training.inference.scoring import score_samples
+    from modtrain.training.inference.scoring import record_scores, score_samples
 
     model = load(Run.open(run, trusted=trust_recipe), best=best, device=device)
     with Progress() as progress:
         scored = score_samples(model, metrics, **compared, progress=progress)
     show_scores(scored, as_json=as_json)
+    try:
+        record_scores(model, scored)
+    except OSError as error:  # the run of another user can be measured
+        print_note(f"Not recorded in {model.run.path}: {message_of(error)}.")
 
 
 def apply(

@@ -138,6 +138,11 @@ def follow_evaluations(path: Path) -> JsonLines[list[EvaluationRecord]]:
     return JsonLines(path, list[EvaluationRecord], _add)
 
 
+def follow_scores(path: Path) -> JsonLines[list[EvaluationRecord]]:
+    """The scores of samples in a file that grows; what was measured again replaces the record before."""
+    return JsonLines(path, list[EvaluationRecord], _add_scores)
+
+
 class EvaluationSummary:
     """The newest evaluation and the range of each metric, without keeping all of them."""
 
@@ -172,4 +177,11 @@ def _add(records: list[EvaluationRecord], line: Mapping[str, Any]) -> None:
     if record := parse_evaluation(line):
         if records and (records[-1].versions, records[-1].grid) == (record.versions, record.grid):
             records.pop()
+        records.append(record)
+
+
+def _add_scores(records: list[EvaluationRecord], line: Mapping[str, Any]) -> None:
+    if record := parse_evaluation(line):
+        of = record.versions, record.metrics.keys()
+        records[:] = [each for each in records if (each.versions, each.metrics.keys()) != of]
         records.append(record)

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from modtrain.storage.checkpoint import Checkpoint, follow_published, last_published
-from modtrain.storage.evaluations import TEST, VALID, EvaluationRecord, follow_evaluations, parse_evaluation
+from modtrain.storage.evaluations import (
+    TEST,
+    VALID,
+    EvaluationRecord,
+    follow_evaluations,
+    follow_scores,
+    parse_evaluation,
+)
 from modtrain.storage.filesystem import opened
 from modtrain.storage.json_lines import JsonLines, Line, json_objects, number, tails
 
@@ -66,6 +73,8 @@ class RunFiles(Protocol):
     def evaluations_path(self) -> Path: ...
     @property
     def validations_path(self) -> Path: ...
+    @property
+    def scores_path(self) -> Path: ...
 
 
 class History:
@@ -78,11 +87,12 @@ class History:
         self._events = {module: JsonLines(run.workers_path(module), list[Line], _add_event) for module in run.modules}
         self._evaluations = follow_evaluations(run.evaluations_path)
         self._validations = follow_evaluations(run.validations_path)
+        self._scores = follow_scores(run.scores_path)
 
     def refresh(self) -> bool:
         """Read what is new; whether there was anything."""
         files: list[JsonLines[Any]] = [*self._curves.values(), *self._versions.values(), *self._events.values()]
-        return True in [file.refresh() for file in (*files, self._evaluations, self._validations)]
+        return True in [file.refresh() for file in (*files, self._evaluations, self._validations, self._scores)]
 
     def curve(self, module: str) -> Columns:
         """The rows of `metrics.jsonl`, steps ascending, without those that a restart trained again."""
@@ -131,6 +141,10 @@ class History:
         for row in self._rows_of([each for each in self._validations.content if each.data == VALID]):
             yield {name if name in POSITION else f"{VALID}.{name}": value for name, value in row.items()}
 
+    def score_rows(self) -> Iterator[Line]:
+        """One row for each time that samples were scored; the metrics are called `fid_orchard:10000:test` and so on."""
+        yield from self._rows_of(self._scores.content)
+
     def _rows_of(self, records: Sequence[EvaluationRecord]) -> Iterator[Line]:
         versions = {module: {v.version: v for v in self.versions(module)} for module in self._run.modules}
         for record in records:
@@ -149,7 +163,7 @@ class History:
         """
         for module in self._run.modules:
             yield from ({"module": module, **self._stage(row), **row} for row in self.curve(module).rows())
-        measured = itertools.chain(self.evaluation_rows(), self.validation_rows())
+        measured = itertools.chain(self.evaluation_rows(), self.validation_rows(), self.score_rows())
         yield from ({"module": "evaluation", "lr": None, **self._stage(row), **row} for row in measured)
 
     def _stage(self, row: Line) -> dict[str, str]:

@@ -335,6 +335,10 @@ class Run:
         return self.evaluation_path / layout.VALIDATION_FILE
 
     @property
+    def scores_path(self) -> Path:
+        return self.evaluation_path / layout.SCORES_FILE
+
+    @property
     def jobs_path(self) -> Path:
         return self.path / layout.JOBS
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from modtrain.data.fruits.orchard import CLASSES, orchard
+from modtrain.storage.run import Run
 from tests.support import SUPPORT, runs
 from tests.support.command import Terminal
 
@@ -170,7 +171,6 @@ def finished(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.mark.parametrize("finished", ["colours_of_fruit"], indirect=True)
 def test_evaluate_compares_samples_with_the_test_images_of_the_recipe(finished: Path, type_: Terminal) -> None:
     words = ("evaluate", finished, "--metric", "fid_orchard", "--metric", "swd", "--samples", "12", "--json")
-    before = (finished / "evaluation").exists()
     result = type_(*words)
     assert result.code == 0, result.err
     scored = json.loads(result.out)
@@ -181,7 +181,11 @@ def test_evaluate_compares_samples_with_the_test_images_of_the_recipe(finished: 
     assert list(scored["seconds"]) == ["features by orchard", "scores by orchard", "swd"]
     assert [note.partition(",")[0] for note in scored["notes"]] == ["fid_orchard is of 12 images"]
     assert json.loads(type_(*words).out)["metrics"] == scored["metrics"], "the same samples"
-    assert (finished / "evaluation").exists() == before
+    measured = [row for row in Run.open(finished).history() if row["module"] == "evaluation"]
+    assert [{name: row[name] for name in ("step", "epoch")} for row in measured] == [{"step": 2, "epoch": 2}]
+    assert measured[0]["fid_orchard:12:test"] == scored["metrics"]["fid_orchard"]
+    assert "fid_orchard" not in measured[0], "what an evaluation measures has this name"
+    assert "fid_orchard:12:test" in type_("history", finished).out
     assert "reference: 16 of 32 px, split test\n" in type_(*words[:4], "--samples", "8").out
 
 
@@ -214,6 +218,7 @@ def test_one_truncation_is_no_curve_and_a_wrong_one_is_named(finished: Path, typ
     scored = json.loads(type_(*words, "--truncation", "0.5", "--truncate", "scale", "--json").out)
     assert (scored["truncation"], scored["truncate"]) == (0.5, "scale")
     assert list(scored["metrics"]) == ["coverage_orchard"]
+    assert "coverage_orchard:16:test:scale0.5" in Run.open(finished).history()[-1]
     for option, value, says in (
         ("--truncation", "0.3,", "--truncation 0.3,: an empty value is no number; give thresholds above 0, as in "),
         ("--truncation", "0.3,0", "truncation = 0.0 is not allowed; give a number above 0, such as 0.5."),

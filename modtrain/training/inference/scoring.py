@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -16,6 +18,7 @@ from modtrain.metrics.sample_grid import to_uint8
 from modtrain.metrics.scores import Progress, Scores, metric_name, score
 from modtrain.nets.noise import Truncate
 from modtrain.recipes.loading import data_of
+from modtrain.storage import filesystem
 from modtrain.training.inference.model import TrainedModel
 from modtrain.training.random_state import kept_random_state
 
@@ -61,6 +64,24 @@ def score_samples(
         "truncate": truncate,
     }
     return facts | _document(truncations, measured)
+
+
+def record_scores(model: TrainedModel, scored: Mapping[str, Any]) -> None:
+    """Append what `score_samples` has returned to `evaluation/scores.jsonl`. Raises OSError.
+
+    The names of the metrics carry the number of samples, the split and the truncation, as in `fid_orchard:10000:test`
+    or `fid_orchard:10000:test:0.5`: by other numbers of them they do not compare, nor with those of an evaluation.
+    """
+    points = scored.get("curve") or [{"truncation": scored["truncation"], "metrics": scored["metrics"]}]
+    of, metrics = f":{scored['images']['count']}:{scored['reference']['split']}", dict[str, float | None]()
+    for point in points:
+        how = "" if scored["truncate"] == "resample" else scored["truncate"]
+        at = "" if point["truncation"] is None else f":{how}{point['truncation']:g}"
+        metrics |= {name + of + at: value for name, value in point["metrics"].items()}
+    epochs = {name: checkpoint.epoch for name, checkpoint in model.checkpoints.items()}
+    line = {**scored, "metrics": metrics, "epochs": epochs, "grid": None, "at": time.time()}
+    model.run.evaluation_path.mkdir(exist_ok=True)
+    filesystem.append_line(model.run.scores_path, json.dumps(line))
 
 
 def _document(truncations: Sequence[float | None], measured: Sequence[Scores]) -> dict[str, Any]:

@@ -128,6 +128,6 @@ def _start_instance() -> None:
 def too_slow(seconds: float) -> str:
     """That Ray has not started here within its time, and what to do."""
     return (
-        f"Ray did not start on this machine within {seconds:g} s: other programs keep it busy. Launch again when it has "
-        "less to do, or with --backend local, which works without Ray."
+        f"Ray did not start on this machine within {seconds:g} s: other programs keep it busy. Launch again when it "
+        "has less to do, or with --backend local, which works without Ray."
     )
