@@ -299,6 +299,19 @@ def test_runs_that_cannot_be_put_together_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_new_run_begins_with_the_generators_of_both_runs(tmp_path: Path, parts: dict[str, Run]) -> None:
+    references = {"generator": f"{parts['progressive-gan'].path}", "upscaler": f"{parts['srgan'].path}#generator"}
+    init = [word for module, reference in references.items() for word in ("--init", f"{module}={reference}")]
+    where = ("--recipe", "progressive-srgan", "--root", tmp_path, "--no-check", "--dry-run")
+    refused = typed("launch", *init, *where)
+    assert refused.code == 2
+    assert "does not fit generator: " in refused.err
+    sizes = ("--noise-size", 6, "--base", 16, "--most", 6, "--load-size", 16, "--crop-size", 16)
+    upscaling = ("--upscaling-crop-size", 16, "--upscaling-generator-width", 2, "--upscaling-generator-blocks", 1)
+    begun = typed("launch", *init, *where, *sizes, *upscaling)
+    assert begun.code == 0, begun.err
+
+
 def test_an_upscaler_comes_from_a_file_of_another_project(tmp_path: Path, noise: Path) -> None:
     params = srgan.UpscalingParams(generator=srgan.GeneratorParams(width=6, blocks=3, norm="batch", skip="none"))
     net, file = srgan.build_generator(params), srgan.srgan_pytorch_files.files["generator"]
