@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from modtrain.errors import InputError, counted, did_you_mean
-from modtrain.storage.evaluations import EvaluationRecord
+from modtrain.storage.evaluations import TEST, EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Outcome:
     """By the value of a single epoch. The best mean comes later, by up to a window."""
     stopped_at: int | None = None
     """The epoch at which the run is to end; what is measured later does not count."""
+    on_test: bool = False
+    """Whether the test data were measured, since there is no validation data."""
 
 
 def outcome_of(rule: EarlyStop, records: Iterable[EvaluationRecord], *, lower_is_better: bool) -> Outcome:
@@ -91,10 +93,12 @@ def outcome_of(rule: EarlyStop, records: Iterable[EvaluationRecord], *, lower_is
     window, seen, since = deque[float](maxlen=rule.window), set[int](), 0
     best: Best | None = None
     single: Best | None = None
+    on_test = False
     for record in records:
         if record.epoch in seen or rule.metric not in record.metrics:
             continue
         seen.add(record.epoch)
+        on_test = record.data == TEST
         value = record.metrics[rule.metric]
         window.append(math.nan if value is None else value)
         if value is not None and (single is None or sign * value > sign * single.value):
@@ -105,8 +109,8 @@ def outcome_of(rule: EarlyStop, records: Iterable[EvaluationRecord], *, lower_is
         elif best is not None:
             since += 1
         if since == rule.patience:
-            return Outcome(best, single, record.epoch)
-    return Outcome(best, single)
+            return Outcome(best, single, record.epoch, on_test)
+    return Outcome(best, single, on_test=on_test)
 
 
 def describe(rule: EarlyStop, outcome: Outcome) -> str:
@@ -115,9 +119,10 @@ def describe(rule: EarlyStop, outcome: Outcome) -> str:
     if outcome.best is None or outcome.best_single is None:
         return f"No mean of {rule.metric} {over} has been measured yet."
     best, single = outcome.best, outcome.best_single
+    measured = " All of it is of the test data: there is no validation data." if outcome.on_test else ""
     text = (
         f"Best at epoch {best.epoch}, by the mean of {rule.metric} {over} ({best.value:.5g}); the best single epoch is "
-        f"{single.epoch} ({single.value:.5g})."
+        f"{single.epoch} ({single.value:.5g}).{measured}"
     )
     if outcome.stopped_at is None:
         return text

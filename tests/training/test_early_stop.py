@@ -225,7 +225,9 @@ def test_without_validation_data_an_epoch_is_measured_once_on_the_test_data_and_
     validations, evaluations = map(read_evaluations, (run.validations_path, run.evaluations_path))
     assert {record.epoch: record.metrics["score"] for record in validations} == scores
     assert [record.epoch for record in evaluations] == [2, 4, 6]
-    assert build_status(read_snapshot(run))["early_stop"]["stopped_at"] == 6
+    stopped = build_status(read_snapshot(run))["early_stop"]
+    assert (stopped["stopped_at"], stopped["on_test"]) == (6, True)
+    assert stopped["says"].endswith("All of it is of the test data: there is no validation data.")
     curves = {
         curve["name"]: curve for curve in Source(tmp_path).run("run")["curves"] if curve["module"] == "evaluation"
     }
