@@ -260,7 +260,7 @@ recipe = Recipe(
     lower_is_better=tuple(
         dict.fromkeys(
             [*LOWER_IS_BETTER, *srgan.recipe.lower_is_better]
-            + [f"{kind}_{name}" for kind in (UPSCALED, BICUBIC) for name in LOWER_IS_BETTER]
+            + [f"{kind}_{name}" for kind in (UPSCALED, BICUBIC) for name in LOWER_IS_BETTER if "stage" not in name]
         )
     ),
     epochs=progressive_gan.recipe.epochs,

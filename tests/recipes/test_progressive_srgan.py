@@ -189,7 +189,9 @@ def test_samples_are_large_and_are_what_apply_makes_of_small_ones(finished: Run)
     assert model.apply(torch.zeros(3, 5, 9)).shape == (3, 20, 36)
 
 
-def test_an_evaluation_has_table_2_with_bicubic_and_reals_beside(finished: Run, tmp_path: Path) -> None:
+def test_an_evaluation_has_table_2_with_bicubic_and_reals_beside(
+    finished: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     result = evaluate(Run.open(shutil.copytree(finished.path, tmp_path / "run")))
     metrics = result["metrics"]
     table = [f"{kind}{name}" for kind in ("", "upscaled_") for name in ("swd", "ms_ssim", "class_score_orchard")]
@@ -197,6 +199,7 @@ def test_an_evaluation_has_table_2_with_bicubic_and_reals_beside(finished: Run, 
     assert {"bicubic_swd", "bicubic_ms_ssim", "bicubic_class_score_orchard", "psnr", "bicubic_psnr"} <= set(metrics)
     assert {"swd_16", "upscaled_swd_64", "upscaled_swd_16", "bicubic_swd_64", "stage_fid_orchard"} <= set(metrics)
     assert not any(name.startswith("bicubic") and name.endswith("reals") for name in metrics)
+    assert "lower_is_better" not in caplog.text, "each of its names is measured"
     lower = set(recipe.lower_is_better)
     assert {"swd", "upscaled_swd", "bicubic_swd", "perceptual_orchard", "upscaled_fid_orchard"} <= lower
     assert recipe.primary_metric == "upscaled_swd"
