@@ -75,6 +75,12 @@ def in_process(*words: str | Path) -> None:
     assert result.code == 0, result.out + result.err
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_run_that_exchanges_large_networks_inside_epochs_does_not_keep_those_of_a_minute(path: Path) -> None:
+    config = read_config(path, {})
+    assert (config.keep is None) == (config.exchange_every is None)
+
+
 @pytest.fixture(scope="session")
 def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of noise for training in each domain and one for testing, larger than the crop."""
