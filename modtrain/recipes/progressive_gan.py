@@ -69,7 +69,7 @@ READ = tuple(field for field in fields(LabelledParams) if field.name != "batch_s
 class GeneratorParams(AdamParams):
     """How the generator is trained."""
 
-    ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and sampled; 0: none")
+    ema: Decay = Field(default=0.998, description="decay of the moving average that is evaluated and sampled; 0: none")
     lr: Positive = Field(default=1e-3, description="learning rate of Adam")
     beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
@@ -100,7 +100,9 @@ class Params(LabelledParams):
         default=(), description="images in a batch by size, from 4 pixels on; the last one holds for larger images"
     )
     rates: Positives = Field(default=(), description="factors on the learning rates by size, as batch_sizes")
-    lengths: Positives = Field(default=(), description="lengths of the stages by size, in proportion, as batch_sizes")
+    lengths: Positives = Field(
+        default=(2, 1), description="lengths of the stages by size, in proportion, as batch_sizes"
+    )
     noise_size: Count = Field(default=64, description="numbers of noise for each image (512: the paper's)")
     base: Count = Field(default=256, description="twice the channels at 4 pixels, which each size halves (8192)")
     most: Count = Field(default=64, description="channels at most (512)")
@@ -300,7 +302,7 @@ recipe = Recipe(
     evaluate=evaluate,
     primary_metric="swd",
     lower_is_better=("swd", "fid_orchard", "stage_fid_orchard", "ms_ssim"),
-    epochs=42,
+    epochs=64,
     exchange_every=10,
     max_staleness="exchange",
 )

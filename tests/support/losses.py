@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "load_size": 16,
         "crop_size": 16,
         "batch_size": 8,
+        "lengths": [1],
     },
     "progressive-srgan": {
         "noise_size": 6,
@@ -50,6 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "load_size": 16,
         "crop_size": 16,
         "batch_size": 8,
+        "lengths": [1],
         "enlarged": 16,
         "upscaling": {
             "generator": {"width": 2, "blocks": 1},
