@@ -34,7 +34,7 @@ VARIANCE, COVERAGE = "feature_variance", "coverage"
 LOW = 0.1
 """Variance of the features of samples, as a share of that of real images, that is no variety."""
 SOON = 10
-"""Evaluations, by default all of a run, after which samples have variety: a generator begins with none."""
+"""Evaluations, by default all of a run, or epochs of a finished one: a generator begins without variety."""
 FEW = 0.5
 """Share of the classes that were covered before, below which samples have lost them."""
 
@@ -101,17 +101,25 @@ def _has_risen_early(losses: Sequence[float]) -> bool:
     return _stays_high(levels[-1], lowest=min(losses[:NEWEST]), highest=max(levels))
 
 
-def collapse(evaluations: Iterable[EvaluationRecord]) -> str | None:
-    """What is collapsed, in words, by the two newest epochs that were evaluated; None where nothing is."""
+def collapse(evaluations: Iterable[EvaluationRecord], *, is_finished: bool = False) -> str | None:
+    """What is collapsed, in words, by the two newest epochs that were evaluated; None where nothing is.
+
+    A finished run of some length, such as a trial that is evaluated once, may be judged by its end alone.
+    """
     by_epoch = {record.epoch: record.metrics for record in evaluations}
-    records = [by_epoch[epoch] for epoch in sorted(by_epoch)]
-    for name in records[-1] if len(records) > 1 else ():
-        values = [value for record in records if (value := record.get(name)) is not None]
+    epochs = sorted(by_epoch)
+    has_ended = is_finished and epochs[-1:] >= [SOON]
+    for name in by_epoch[epochs[-1]] if epochs else ():
+        values = [value for epoch in epochs if (value := by_epoch[epoch].get(name)) is not None]
         newest, before = values[-2:], max(values[:-2], default=0.0)
-        if len(newest) < 2:
-            continue
-        if name.startswith(VARIANCE) and max(newest) < LOW and (before >= LOW or len(values) >= SOON):
+        had_time = before >= LOW or len(values) >= SOON or has_ended
+        if name.startswith(VARIANCE) and had_time and _are_below(LOW, newest, 1 if has_ended else 2):
             return f"the features of samples have {newest[-1]:.0%} of the variance that those of real images have"
-        if name.startswith(COVERAGE) and max(newest) < FEW * before:
+        if name.startswith(COVERAGE) and _are_below(FEW * before, newest, 2):
             return f"samples are of {newest[-1]:g} class{'es' * (newest[-1] != 1)}, after {before:g}"
     return None
+
+
+def _are_below(limit: float, values: Sequence[float], count: int) -> bool:
+    """Whether the newest `count` values exist and are all below a limit."""
+    return len(values) >= count and max(values[-count:]) < limit

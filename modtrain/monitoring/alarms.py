@@ -209,7 +209,7 @@ def _adversarial(status: Status, history: History | RecentHistory, modules: Iter
                 f"by {scores[-1].gap:.2g} now, and ever more clearly."
             )
             yield Alarm(name, "warn", says, DO_WON.format(name=name, loser="Its opponent"))
-    if collapsed := collapse(history.evaluations()):
+    if collapsed := collapse(history.evaluations(), is_finished=status["state"] == "finished"):
         do = (
             f"Look at the samples of earlier versions: `modtrain sample {_path(status)} --best`. In a new run exchange "
             "more often, regularise the discriminator, or lower the learning rates."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -183,6 +184,11 @@ def test_a_generator_that_makes_one_image_only_is_seen_to_have_collapsed() -> No
         del record.metrics["coverage_orchard"]
     says = "the features of samples have 0% of the variance that those of real images have"
     assert collapse([*healthy, *collapsed]) == says
+    alone = [replace(collapsed[0], epochs={"generator": 13})]
+    assert collapse(alone) is None, "it may have just begun"
+    assert collapse(alone, is_finished=True) == says
+    assert collapse(collapsed[:1], is_finished=True) is None, "a short run may have learned nothing yet"
+    assert collapse(healthy, is_finished=True) is None
 
 
 def test_an_evaluation_compares_as_many_samples_as_test_images_and_shows_the_same_ones_each_time() -> None:
