@@ -32,7 +32,7 @@ from modtrain.storage.folder_listing import listing_sha256
 from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.manifest import as_json, check_name
 from modtrain.storage.run import Run, RunSpec
-from modtrain.training.stages import idle_workers
+from modtrain.training.stages import check_keep, idle_workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,9 @@ def draft(config: Config, recipe: Recipe) -> tuple[RunSpec, dict[str, float]]:
         from modtrain.training.initialisation import check_initial_weights  # imports torch, as the recipe has done
 
         check_initial_weights(spec, recipe)
-    return spec.model_copy(update={"placement": placed}), costs
+    spec = spec.model_copy(update={"placement": placed})
+    check_keep(spec, recipe)
+    return spec, costs
 
 
 def check_dataroot(path: Path, recipe: Recipe) -> None:

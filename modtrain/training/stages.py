@@ -162,12 +162,13 @@ def needed_versions(spec: RunSpec, recipe: Recipe, module: str) -> int:
 
 
 def check_keep(spec: RunSpec, recipe: Recipe) -> None:
-    """InputError where the run keeps fewer versions of a module than its peers need."""
+    """InputError where the run keeps fewer versions of a module than the modules of other workers need."""
     edges = [
         (last, reader, peer)
-        for reader in recipe.trained
+        for worker in spec.placement
+        for reader in worker
         for peer, last in most_versions(spec, recipe, [reader]).items()
-        if peer in recipe.trained
+        if peer in recipe.trained and peer not in worker
     ]
     if spec.keep is None or not edges:
         return

@@ -19,7 +19,7 @@ from modtrain.training.disk_use import disk_use
 from tests.conftest import TINY
 from tests.support.command import Terminal
 from tests.support.losses import SMALL
-from tests.support.runs import finish, make_run, train_apart
+from tests.support.runs import make_run, train_apart
 
 APART = [["generator"], ["discriminator"]]
 TOGETHER = [["generator", "discriminator"]]
@@ -90,8 +90,12 @@ def test_fewer_versions_than_peers_need_are_refused_and_the_reader_is_named(
     plan(tmp_path, **settings | {"keep": settings["keep"] + 1})
 
 
+def test_modules_of_one_worker_need_no_versions_of_each_other(tmp_path: Path) -> None:
+    assert plan(tmp_path, keep=1, nodes=1, params={"opponents": 3}).run.spec.keep == 1
+
+
 def test_a_run_that_exists_keeps_fewer_versions_from_its_next_start_on(tmp_path: Path) -> None:
-    finish(plan(tmp_path, epochs=1, nodes=1).write())
+    train_apart(plan(tmp_path, epochs=1, max_staleness=0).write())
     changed = plan(tmp_path, keep=3)
     assert changed.notes == ["Keeps the newest 3 versions of each module."]
     assert changed.write().spec.keep == 3
