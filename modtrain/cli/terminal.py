@@ -191,7 +191,7 @@ def facts(values: Mapping[str, object]) -> Table:
 
 
 def _numbers(module: Mapping[str, Any], worker: Mapping[str, Any], wide: bool) -> dict[str, str]:
-    live = module["state"] in ("running", "waiting", "resting")
+    live = {module["state"], worker["state"]} <= {"running", "waiting", "resting"}
     steps = f"/{module['steps']}" if wide and module["steps"] else ""
     return {
         "version": "" if module["version"] is None else f"v{module['version']}",

@@ -77,6 +77,7 @@ def run_page(view: RunView, liveness: Liveness, history: History, row: Values, s
                     "left_s",
                     "stop",
                     "interruption",
+                    "continuation",
                     "early_stop",
                     "fixed",
                 )

@@ -160,7 +160,7 @@ def _modules(status: Status) -> Iterator[Alarm]:
         for peer, used in module["peers"].items():
             state, behind = status["modules"].get(peer, {}).get("state"), used["behind_epochs"]
             is_over = module["state"] not in LIVE
-            is_last = state == "finished" and used["epoch"] == status["modules"][peer]["epoch"]
+            is_last = state in ("finished", "resting") and used["epoch"] == status["modules"][peer]["epoch"]
             if (is_over or state in LIVE) and behind >= OLD_EPOCHS and not is_last:
                 verb = "trained last" if is_over else "trains"  # what was trained against old peers stays said
                 says = f"{name} is at epoch {module['epoch']} and {verb} against {peer} of epoch {used['epoch']:g}."

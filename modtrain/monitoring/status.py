@@ -167,7 +167,7 @@ def _module(snapshot: RunSnapshot, module: str, of_worker: RunState) -> dict[str
         "peers": _peers(snapshot, newest),
         "metrics": newest.metrics if newest else {},
         "losses": dict(report.losses.get(module, {})),
-        "age_s": _age_s(own) if state in LIVE else None,
+        "age_s": _age_s(own) if state in LIVE and not is_last else None,
         "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at is not None else None,
         "damaged": list(own.damaged),
     }

@@ -80,6 +80,7 @@ def agreed(root: Path, name: str, terminal: Terminal) -> dict[str, Any]:
             assert of_row[key] == of_page[key] == of_status[key], key
         assert lane["versions"][-1]["version"] == of_page["version"]
     assert page["run"]["interruption"] == status["interruption"]
+    assert page["run"]["continuation"] == status["continuation"]
     assert page["run"]["epoch"] == min(module["epoch"] for module in page["modules"])
     assert [worker["state"] for worker in page["workers"]] == [worker["state"] for worker in status["workers"]]
     assert {status["state"], *(module["state"] for module in page["modules"])} <= DESCRIPTIONS.keys()

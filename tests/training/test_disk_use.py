@@ -60,6 +60,12 @@ def test_a_run_takes_the_bytes_that_were_said_and_at_most_a_third_less(
     assert 2 / 3 * said.most_bytes <= sum(peaks.values()) <= said.most_bytes
 
 
+def test_what_the_memory_of_a_loss_will_hold_is_said_to_come_on_top(tmp_path: Path, type_: Terminal) -> None:
+    small = ("--generator.width", 2, "--generator.blocks", 1, "--discriminator.width", 2)
+    shown = type_("doctor", tmp_path, "--size-mb", 0.01, "--recipe", "cyclegan", *small).out
+    assert "memory of discriminator_b and discriminator_a holds comes on top" in " ".join(shown.split())
+
+
 def test_with_keep_versions_go_as_soon_as_there_are_newer_ones_and_without_they_stay_for_a_minute(
     tmp_path: Path,
 ) -> None:

@@ -92,9 +92,9 @@ def test_a_module_that_its_schedule_never_trains_is_not_shown_as_finished(tmp_pa
     finish(run)
     status = build_status(read_snapshot(run))
     assert (status["state"], status["progress"], status["continuation"]) == ("finished", 1.0, None)
-    assert {name: module["state"] for name, module in status["modules"].items()} == {
-        "generator": "finished",
-        "discriminator": "resting",
+    assert {name: (module["state"], module["age_s"]) for name, module in status["modules"].items()} == {
+        "generator": ("finished", None),
+        "discriminator": ("resting", None),
     }
 
 

@@ -35,7 +35,10 @@
       const stop = run.interruption ?? run.stop;
       M.fresh(
         facts,
-        [run.recipe, run.seed, run.device, run.placement, run.created_at, stop, run.early_stop, run.sweep, run.fixed],
+        [
+          ...[run.recipe, run.seed, run.device, run.placement, run.created_at],
+          ...[stop, run.continuation, run.early_stop, run.sweep, run.fixed],
+        ],
         () =>
           M.facts([
             ["recipe", M.name(run.recipe ?? "")],
@@ -54,6 +57,7 @@
                 : M.el("a", { href: M.links.sweep(run.sweep) }, M.name(M.called(run.sweep))),
             ],
             [run.interruption ? "stopped" : "stop request", stop ? M.name(stop) : null],
+            ["may go on", run.continuation ? M.name(run.continuation) : null],
             ["early stopping", run.early_stop ? M.name(run.early_stop.says) : null],
             [
               "software",
