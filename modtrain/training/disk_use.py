@@ -1,7 +1,7 @@
 """Disk use: the most bytes that the versions of a run take on disk at a time, by what is kept and what is published.
 
-The sizes are those of files after a step of the optimizer. On top come what the memory of a loss holds later, curves,
-pictures and logs.
+The sizes are those of files after a step of the optimizer. On top come what the memory of a loss holds later, a
+kilobyte of `meta.json` for each version, curves, pictures and logs.
 """
 
 from __future__ import annotations
@@ -135,4 +135,5 @@ def _most_versions(
     read = [most_versions(spec, recipe, group).get(module, 0) for group in others]
     opponents = (1 + best) * (max(read, default=0) if spec.epochs_behind == 0 else sum(read))
     exchanged = keep - keep // (most + 1) + opponents if most else 0
-    return min(spec.epochs + 1, full + (0 if most else opponents)), exchanged
+    published = 1 + sum(stage.epochs for stage in spec.all_stages if module in stage.trains)
+    return min(published, full + (0 if most else opponents)), exchanged
