@@ -179,7 +179,7 @@ def _refuse_many(broken: list[str], count: int) -> None:
     if len(broken) > allowed:
         named = "\n  ".join(broken[:NAMED] + [f"and {len(broken) - NAMED} more"] * (len(broken) > NAMED))
         raise InputError(
-            f"{len(broken)} of {counted(count, 'image')} cannot be read, more than the {allowed} that are left out; "
+            f"{len(broken)} of {count} images cannot be read, more than the {allowed} that are left out; "
             f"repair or remove them:\n  {named}"
         )
 
