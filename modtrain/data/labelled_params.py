@@ -14,8 +14,12 @@ from modtrain.data.decoding import Resize
 from modtrain.data.folder_labels import label_numbers
 from modtrain.data.fruits.orchard import CLASSES
 from modtrain.data.grey_range import GreyRange
-from modtrain.data.labelled import LabelledData, labelled
+from modtrain.data.labelled import LabelledData, LabelledTest, labelled
 from modtrain.data.labelled_folders import labelled_splits
+from modtrain.errors import InputError, counted
+
+LEAST_TESTED = 4
+"""Test images: two halves of them are compared with each other, by distances of sets of at least two."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -54,7 +58,7 @@ def class_names(dataroot: Path | None, params: LabelledParams) -> tuple[str, ...
 
 
 def _data(dataroot: Path | None, p: LabelledParams, **options: Any) -> LabelledData:
-    return labelled(
+    data = labelled(
         dataroot,
         load_size=p.load_size,
         crop_size=p.crop_size,
@@ -64,3 +68,9 @@ def _data(dataroot: Path | None, p: LabelledParams, **options: Any) -> LabelledD
         resize=p.resize,
         **options,
     )
+    if isinstance(data.test, LabelledTest) and len(data.test.pixels) < LEAST_TESTED:
+        raise InputError(
+            f"{data.test.split} has {counted(len(data.test.pixels), 'image')}; samples are compared with at least "
+            f"{LEAST_TESTED}. Add images{'' if data.test.split == 'train' else ', or leave the folder out'}."
+        )
+    return data

@@ -308,7 +308,8 @@ def test_images_are_resized_with_the_filter_of_resize_and_shrunk_to_the_size_of_
     """Of columns that are black and white in turn `nearest` takes one, and every other filter their mean."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:, ::2] = 255
-    Image.fromarray(pixels).save(tmp_path / "1.png")
+    for number in range(4):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
     found = {}
     for name in ("nearest", "box"):
         data = image_data(tmp_path, LabelledParams(load_size=16, crop_size=16, batch_size=1, resize=name))
@@ -321,3 +322,13 @@ def test_images_are_resized_with_the_filter_of_resize_and_shrunk_to_the_size_of_
     mean = next(data.at_size(4, 1).train.epoch(0, seed=0))["image"]
     assert mean.shape == (1, 3, 4, 4)
     assert mean.abs().max() < 1e-6
+
+
+def test_too_few_images_to_compare_samples_with_are_an_error_before_training(dataroot: Path) -> None:
+    shutil.rmtree(dataroot / "test")
+    fill(dataroot / "test" / "cat", 3)
+    says = "test has 3 images; samples are compared with at least 4. Add images, or leave the folder out."
+    with pytest.raises(InputError, match=re.escape(says)):
+        image_data(dataroot, LabelledParams(load_size=16, crop_size=16, batch_size=4))
+    shutil.rmtree(dataroot / "test")
+    assert len(held_out(image_data(dataroot, LabelledParams(load_size=16, crop_size=16, batch_size=4))).pixels) == 12

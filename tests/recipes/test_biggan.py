@@ -150,8 +150,9 @@ def test_a_lazy_penalty_has_its_weight_on_average() -> None:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen images of noise for training, of two classes: four batches of four, or two steps, an epoch."""
-    names = [f"train/{kind}/{number}.png" for kind in ("pear", "plum") for number in range(8)]
-    return save_noise(tmp_path_factory.mktemp("noise"), *names, "test/pear/9.png", "test/plum/9.png", size=(32, 32))
+    splits = (("train", 8), ("test", 2))
+    names = [f"{name}/{kind}/{i}.png" for name, count in splits for kind in ("pear", "plum") for i in range(count)]
+    return save_noise(tmp_path_factory.mktemp("noise"), *names, size=(32, 32))
 
 
 def test_the_number_of_classes_is_that_of_the_data(pictures: Path) -> None:
