@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from modtrain.data.images import SUFFIXES, Paths, find
+from modtrain.data.images import KINDS, Paths, find
 from modtrain.errors import InputError, did_you_mean, shortened
 
 LISTED = 12
@@ -42,8 +42,7 @@ class FolderLayout:
             raise InputError(self.violation(dataroot, f"there is no folder {name}{suggestion}"))
         if files := find(folder):
             return files
-        allowed = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        others = f"holds no image ({allowed}), only {_listing(folder)}" if any(folder.iterdir()) else "is empty"
+        others = f"holds no image ({KINDS} are read), only {_listing(folder)}" if any(folder.iterdir()) else "is empty"
         raise InputError(self.violation(dataroot, f"{name} {others}"))
 
     def violation(self, dataroot: Path, reason: str) -> str:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+KINDS = " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+"""The same in a sentence."""
 MAX_BROKEN, FEW_BROKEN = 0.01, 3
 """Share of the images of a folder that may be broken, and their number where that share is less: in a small folder."""
 NAMED = 10

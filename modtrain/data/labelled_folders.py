@@ -27,8 +27,16 @@ LAYOUT = FolderLayout(
     kind="a labelled data set",
     needed="train",
     branches={
-        "train/<class>": "images of each class, to train on",
+        "train/<class>": "images of each class, to train on; or <class> without train",
         "test/<class>": "to evaluate on; or val/<class>",
+    },
+)
+UNLABELLED = FolderLayout(
+    kind="a folder of images",
+    needed="images",
+    branches={
+        "train": "images to train on, in folders of their classes or not; or these without train",
+        "test": "to evaluate on; or val",
     },
 )
 
@@ -59,7 +67,7 @@ Splits = Mapping[str, LabelledSplit]
 
 def labelled_splits(dataroot: Path) -> Splits:
     """The images of each split with their labels, of at least two classes. Raises InputError for another layout."""
-    splits = _labelled(dataroot, _splits(dataroot))
+    splits = _labelled(dataroot, _splits(dataroot, LAYOUT))
     labels = splits["train"].labels
     if labels is None and has_idx(dataroot):
         raise InputError(f"{dataroot} has no {FILES['train'][1]}-idx1-ubyte, the labels of its images.")
@@ -75,7 +83,7 @@ def labelled_splits(dataroot: Path) -> Splits:
 
 def image_splits(dataroot: Path) -> Splits:
     """The images of each split, with their labels if there are at least two classes. Raises InputError."""
-    splits = _splits(dataroot)
+    splits = _splits(dataroot, UNLABELLED)
     try:
         labelled = _labelled(dataroot, splits)
         if len(set(labelled["train"].labels or ())) > 1:
@@ -85,18 +93,18 @@ def image_splits(dataroot: Path) -> Splits:
     return {name: replace(split, labels=None) for name, split in splits.items()}
 
 
-def _splits(dataroot: Path) -> Splits:
+def _splits(dataroot: Path, layout: FolderLayout) -> Splits:
     """The images; only those of IDX files have their labels."""
-    LAYOUT.check_dataroot(dataroot)
+    layout.check_dataroot(dataroot)
     if has_idx(dataroot):
         return {name: split for name in FILES if (split := _idx(dataroot, name))}
     found = {name: dataroot / name for name in ("train", *HELD_OUT) if (dataroot / name).is_dir()}
     if "train" in found:
-        return {name: _folder(folder, LAYOUT.images(dataroot, name)) for name, folder in found.items()}
-    _refuse_others(dataroot, found)
+        return {name: _folder(folder, layout.images(dataroot, name)) for name, folder in found.items()}
+    _refuse_others(dataroot, found, layout)
     if files := find(dataroot):
         return {"train": _folder(dataroot, files)}
-    raise InputError(LAYOUT.violation(dataroot, "there is neither a folder train nor an image"))
+    raise InputError(layout.violation(dataroot, "there is neither a folder train nor an image"))
 
 
 def _folder(folder: Path, files: Paths) -> LabelledSplit:
@@ -127,7 +135,7 @@ def _load_grey(
     return load_grey(np.stack(sources), size, resize=resize), list(range(len(sources)))
 
 
-def _refuse_others(dataroot: Path, held_out: Collection[str]) -> None:
+def _refuse_others(dataroot: Path, held_out: Collection[str], layout: FolderLayout) -> None:
     """Without a folder `train` all images are for training, unless the folder is one of another kind."""
     names = {folder.name for folder in subfolders(dataroot)}
     reason = suggested(dataroot, "train")
@@ -136,7 +144,7 @@ def _refuse_others(dataroot: Path, held_out: Collection[str]) -> None:
     elif {"A", "B"} <= names:
         reason = " (A and B hold pairs, for the recipe pix2pix)"
     if reason or held_out:
-        raise InputError(LAYOUT.violation(dataroot, f"there is no folder train{reason}"))
+        raise InputError(layout.violation(dataroot, f"there is no folder train{reason}"))
     above = dataroot.absolute().parent
     if dataroot.name in ("train", *HELD_OUT) and all((above / name).is_dir() for name in ("train", dataroot.name)):
         raise InputError(f"{dataroot} is one part of a data set: give the folder above, {above}.")
@@ -176,7 +184,7 @@ def _one_class(train: LabelledSplit, label: str) -> str:
     """Most often the folders of the classes are one level too deep."""
     inner = _nested(train).get(label)
     remedy = f"move {shortened(sorted(inner), NAMED)} up from {train.folder / label}" if inner else "give two at least"
-    return f"All images in {train.folder} have the same label, {label}: each folder in it is a class; {remedy}."
+    return f"All images in {train.folder} have the same label, {label!r}: each folder in it is a class; {remedy}."
 
 
 def _nested(train: LabelledSplit) -> dict[str, set[str]]:

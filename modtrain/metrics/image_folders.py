@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from modtrain.data.decoding import FORMATS, Notify, decode_square
-from modtrain.data.images import SUFFIXES, Files, Paths, Pictures, find, load_sources
+from modtrain.data.images import KINDS, Files, Paths, Pictures, find, load_sources
 from modtrain.errors import InputError
 
 SMALLEST = 16
@@ -28,7 +28,7 @@ def image_files(folder: Path) -> Paths:
         )
     if files := find(folder):
         return files
-    raise InputError(f"{folder} holds no image ({' '.join(sorted(suffix[1:] for suffix in SUFFIXES))}).")
+    raise InputError(f"{folder} holds no image ({KINDS} are read).")
 
 
 def common_size(sets: Iterable[Paths]) -> int:

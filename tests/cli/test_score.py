@@ -134,7 +134,7 @@ def test_folders_of_classes_are_compared_class_by_class(tmp_path: Path, type_: T
     ("words", "says"),
     [
         (["none"], "none does not exist; give a folder of images."),
-        (["empty"], "empty holds no image (bmp jpeg jpg png tif tiff webp)."),
+        (["empty"], "empty holds no image (bmp jpeg jpg png tif tiff webp are read)."),
         (["three"], "needs at least 8 images on both sides; there are 3 and, as the reference, 48."),
         (["three", "--metric", "fid"], "There is no metric 'fid'; there are fid_orchard, "),
         (["three", "--metric", "fid_orchad"], "There is no extractor 'orchad'; there are orchard"),

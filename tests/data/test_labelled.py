@@ -238,11 +238,11 @@ def empty(root: Path) -> Path:
         (without_labels, r"is not a labelled data set: its images are not in folders of their classes\. Expected:\n"),
         (
             one_class,
-            r"All images in .*/train have the same label, dog: each folder in it is a class; give two at least",
+            r"All images in .*/train have the same label, 'dog': each folder in it is a class; give two at least",
         ),
         (
             one_too_deep,
-            r"same label, images: each folder in it is a class; move cat, dog, owl up from .*/train/images\.",
+            r"same label, 'images': each folder in it is a class; move cat, dog, owl up from .*/train/images\.",
         ),
         (
             a_stray_image,
@@ -261,6 +261,14 @@ def empty(root: Path) -> Path:
 def test_a_wrong_layout_is_explained(dataroot: Path, change: Change, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(change(dataroot))
+
+
+def test_a_folder_without_images_is_told_what_a_recipe_without_classes_takes(tmp_path: Path) -> None:
+    says = (
+        r"is not a folder of images: there is neither a folder train nor an image\. Expected:\n.*or these without train"
+    )
+    with pytest.raises(InputError, match=f"(?s){says}"):
+        image_data(empty(tmp_path), LabelledParams(load_size=16, crop_size=16, batch_size=4))
 
 
 def test_folders_in_a_class_are_named(dataroot: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -334,7 +334,10 @@ def cleared(name: str) -> Callable[[Path], Path]:
         (lambda root: root / "trainA", r"one domain of a data set: give the folder above, .*horse2zebra\."),
         (lambda root: root / "trainA" / "000.png", r"000\.png is a file, but must be a folder"),
         (lambda root: root.parent / "horse2zebr", r"does not exist\. Did you mean 'horse2zebra'\?"),
-        (empty("trainB"), r"trainB holds no image \(bmp jpeg jpg png tif tiff webp\), only 000\.gif, 001\.gif"),
+        (
+            empty("trainB"),
+            r"trainB holds no image \(bmp jpeg jpg png tif tiff webp are read\), only 000\.gif, 001\.gif",
+        ),
         (empty("testA"), r"testA holds no image"),
         (cleared("trainB"), r"trainB is empty\. Expected"),
     ],
