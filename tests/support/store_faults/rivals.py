@@ -21,6 +21,9 @@ from modtrain.storage.publisher import Publisher
 from tests.support.store_faults import tracer
 from tests.support.store_faults.checks import PUBLISHED, files, problems, publish
 
+TURN = 5
+"""Versions that a writer publishes in a race before it takes over again."""
+
 
 def pause(path: Path, stride: int) -> Iterator[dict[str, Any]]:
     """An old writer is held before every `stride`-th call while its successor publishes five versions and prunes."""
@@ -117,14 +120,18 @@ class _Halfway(dict[str, bytes]):
 
 
 def race(path: Path, writer: str, seconds: float, rivals: int = 1) -> Iterator[dict[str, Any]]:
-    """Publish as fast as possible once all rivals are ready; whenever fenced out, take over again."""
+    """Publish as fast as possible once all rivals are ready; whenever fenced out, take over again.
+
+    After some versions a writer takes over from itself, as slow as the others, of which one might never win otherwise.
+    """
     (path.parent / f"ready-{writer}").touch()
     filesystem.wait_until(lambda: len(list(path.parent.glob("ready-*"))) >= rivals or None, timeout_s=60)
     store, deadline = CheckpointStore(path), time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             publisher = Publisher(store, writer, keep=3, grace_s=0)
-            while time.monotonic() < deadline:
+            end = publisher.last + TURN
+            while publisher.last < end and time.monotonic() < deadline:
                 checkpoint = publisher.publish(files(publisher.last + 1), epoch=0, step=publisher.last + 1)
                 yield {"published": checkpoint.version, "writer": writer, "seal": checkpoint.seal().decode()}
         except FencedOut as error:
