@@ -13,6 +13,17 @@ from modtrain.recipes.base import Recipe
 from modtrain.recipes.contract import sum_of, terms_of
 from modtrain.recipes.nets_view import Nets
 
+GROWING: dict[str, Any] = {
+    "noise_size": 6,
+    "base": 16,
+    "most": 6,
+    "load_size": 16,
+    "crop_size": 16,
+    "batch_size": 8,
+    "lengths": [1],
+}
+"""The sizes of progressive-gan, which progressive-srgan has as well."""
+
 SMALL: dict[str, dict[str, Any]] = {
     "biggan": {"generator": {"width": 1, "shared_size": 4}, "discriminator": {"width": 1}, "batch_size": 8},
     "cyclegan": {"generator": {"width": 2, "blocks": 1}, "discriminator": {"width": 2}},
@@ -35,23 +46,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "discriminator": {"width": 2},
         "recogniser": {"width": 2, "classes": 3},
     },
-    "progressive-gan": {
-        "noise_size": 6,
-        "base": 16,
-        "most": 6,
-        "load_size": 16,
-        "crop_size": 16,
-        "batch_size": 8,
-        "lengths": [1],
-    },
+    "progressive-gan": GROWING,
     "progressive-srgan": {
-        "noise_size": 6,
-        "base": 16,
-        "most": 6,
-        "load_size": 16,
-        "crop_size": 16,
-        "batch_size": 8,
-        "lengths": [1],
+        **GROWING,
         "enlarged": 16,
         "upscaling": {
             "generator": {"width": 2, "blocks": 1},
