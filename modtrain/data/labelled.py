@@ -166,9 +166,7 @@ def _load(
 def _test(
     splits: Splits, numbers: Mapping[str, int], size: int, grey_range: tuple[float, float] | None, name: str
 ) -> LabelledTest:
-    split = splits[name]
-    if len(split.sources) > MOST_TESTED:
-        split = split.only(range(0, len(split.sources), -(-len(split.sources) // MOST_TESTED)))
+    split = splits[name].at_most(MOST_TESTED)
     pictures, labels = _load(split, numbers, size, grey_range)
     known = None if labels is None else torch.from_numpy(labels)
     return LabelledTest(pixels=in_memory(pictures), labels=known, split=name, classes=tuple(numbers))

@@ -60,6 +60,11 @@ class LabelledSplit:
         labels = None if self.labels is None else tuple(self.labels[number] for number in numbers)
         return replace(self, sources=[self.sources[number] for number in numbers], labels=labels)
 
+    def at_most(self, count: int) -> LabelledSplit:
+        """All images, or of more than `count` every n-th one."""
+        step = -(-len(self.sources) // count)
+        return self.only(range(0, len(self.sources), step)) if step > 1 else self
+
 
 Splits = Mapping[str, LabelledSplit]
 """`train`, and of `test` and `val` those that are there."""

@@ -119,7 +119,7 @@ def large_images(
         return pictures[:: -(-len(pictures) // most)] if most else pictures
     images = image_splits(dataroot)[split]
     if most:
-        images = images.only(range(0, len(images.sources), -(-len(images.sources) // most)))
+        images = images.at_most(most)
     _refuse_smaller([source for source in images.sources if isinstance(source, Path)], size)
     return images.load(images.sources, size, grey_range, resize=resize)[0]
 
