@@ -142,8 +142,8 @@ def _refuse_smaller(files: list[Path], size: int) -> None:
     smaller = [file for file in files if _edge(file) < size]
     if smaller:
         raise InputError(
-            f"{counted(len(smaller), 'image')} of {len(files)} are smaller than {size} x {size} pixels, such as "
-            f"{smaller[0]}; give large images, or a smaller load_size."
+            f"Images are smaller than {size} x {size} pixels: {len(smaller)} of {len(files)}, such as {smaller[0]}; "
+            "give large images, or a smaller load_size."
         )
 
 

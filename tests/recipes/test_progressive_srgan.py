@@ -229,7 +229,7 @@ def test_a_single_size_has_no_place_for_a_change_of_stage() -> None:
 
 
 def test_images_that_are_no_large_ones_are_refused(noise: Path) -> None:
-    sentence = r"^8 images of 8 are smaller than 96 x 96 pixels, such as .*0.png; give large images, or a smaller"
+    sentence = r"^Images are smaller than 96 x 96 pixels: 8 of 8, such as .*0.png; give large images, or a smaller"
     with pytest.raises(InputError, match=sentence):
         data(noise, small(load_size=24))
 

@@ -140,6 +140,14 @@ def cluster(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     return Cluster(slurm, tmp_path_factory.mktemp("the runs"))
 
 
+@pytest.fixture(autouse=True)
+def logs(cluster: Cluster) -> Iterator[None]:
+    """The ends of all logs of jobs, which pytest shows with a failure."""
+    yield
+    for path in sorted(cluster.root.glob("*/jobs/*.[jl]o*")):  # journals and logs
+        print(path, path.read_text(errors="replace")[-2000:], sep="\n")
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
     """The weights of a joint run without interruptions."""
