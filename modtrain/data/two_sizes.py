@@ -25,7 +25,7 @@ from modtrain.data.labelled import LabelledTest
 from modtrain.data.labelled_folders import image_splits
 from modtrain.data.read_ahead import ReadAheadBatches
 from modtrain.data.super_resolution import LargeCrops, Pixels
-from modtrain.errors import InputError, counted
+from modtrain.errors import InputError
 
 ORCHARD_EACH = 125
 """Large pictures of each class of the built-in orchard."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -145,7 +146,7 @@ def logs(cluster: Cluster) -> Iterator[None]:
     """The ends of all logs of jobs, which pytest shows with a failure."""
     yield
     for path in sorted(cluster.root.glob("*/jobs/*.[jl]o*")):  # journals and logs
-        print(path, path.read_text(errors="replace")[-2000:], sep="\n")
+        logging.warning("%s:\n%s", path, path.read_text(errors="replace")[-2000:])
 
 
 @pytest.fixture(scope="module")
