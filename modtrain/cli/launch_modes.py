@@ -70,7 +70,9 @@ def show_plan(plan: RunPlan, backend: str) -> None:
 
 
 def _stage(stage: StageSpec) -> str:
-    return f"{stage.name}: {counted(stage.epochs, 'epoch')}, trains {', '.join(stage.trains)}"
+    of_its_own = ", ".join(f"{name} {_as_text(value)}" for name, value in stage.params.items())
+    trained = f"{stage.name}: {counted(stage.epochs, 'epoch')}, trains {', '.join(stage.trains)}"
+    return f"{trained}; {of_its_own}" if of_its_own else trained
 
 
 def early_stop_text(rule: EarlyStop) -> str:

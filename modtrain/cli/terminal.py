@@ -175,11 +175,12 @@ def metrics_table(metrics: Mapping[str, float | None]) -> Table:
 
 def judge_note(metrics: Iterable[str], spec: RunSpec) -> str:
     """What metrics by the judge of the built-in fruits say of other images; empty for these, and for other metrics."""
-    if spec.dataroot is None or not any("orchard" in name.split("_") for name in metrics):
+    judged = [name.split("_") for name in metrics if "orchard" in name.split("_")]
+    if spec.dataroot is None or not judged:
         return ""
-    from modtrain.metrics.folder_scores import FRUITS_ONLY
+    from modtrain.metrics.folder_scores import FRUITS_ONLY, OTHER_FEATURES
 
-    return FRUITS_ONLY
+    return OTHER_FEATURES if all("perceptual" in words for words in judged) else FRUITS_ONLY
 
 
 def facts(values: Mapping[str, object]) -> Table:

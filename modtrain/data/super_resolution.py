@@ -164,7 +164,7 @@ def _load_large(
 ) -> Large:
     """All images that can be decoded and hold a crop, in memory if they fit."""
     good, images, size = list[Path](), list[Pixels](), 0
-    for number, pixels in decoded(paths, _read_large, crop_size, grey_range=grey_range):
+    for number, pixels in decoded(paths, _read_source, crop_size, grey_range=grey_range):
         good.append(paths[number])
         size += pixels.nbytes
         images.append(pixels)
@@ -173,12 +173,20 @@ def _load_large(
     return images if size <= memory_bytes else LargeFiles(good, grey_range)
 
 
-def _read_large(path: Path, least: int, grey_range: tuple[float, float] | None, notify: Notify) -> Pixels:
+def _read_source(path: Path, crop_size: int, grey_range: tuple[float, float] | None, notify: Notify) -> Pixels:
     """An image in its own size. Raises InputError where it holds no crop of that edge."""
-    pixels: Pixels = np.asarray(read_rgb(path, grey_range, notify))
+    pixels = _read(path, grey_range, notify)
     height, width = pixels.shape[:2]
-    if min(height, width) < least:
-        raise InputError(f"{path} has {width} x {height} pixels, and holds no crop of {least} x {least}.")
+    if min(height, width) < crop_size:
+        raise InputError(
+            f"{path} has {width} x {height} pixels, and holds no crop of {crop_size} x {crop_size}: take larger "
+            "images, or a smaller crop_size."
+        )
+    return pixels
+
+
+def _read(path: Path, grey_range: tuple[float, float] | None, notify: Notify) -> Pixels:
+    pixels: Pixels = np.asarray(read_rgb(path, grey_range, notify))
     return pixels
 
 
@@ -186,11 +194,13 @@ def _read_pair(
     paths: tuple[Path, Path | None], scale: int, grey_range: tuple[float, float] | None, notify: Notify
 ) -> tuple[Pixels, Pixels | None]:
     """An image and the small one of it, where there is one. Raises InputError where these are not of the same scene."""
-    large = _read_large(paths[0], scale, grey_range, notify)
+    large = _read(paths[0], grey_range, notify)
+    (height, width), expected = large.shape[:2], tuple(edge // scale for edge in large.shape[:2])
+    if not min(expected):
+        raise InputError(f"{paths[0]} has {width} x {height} pixels, too few to be made small by the scale {scale}.")
     if paths[1] is None:
         return large, None
-    small = _read_large(paths[1], 1, grey_range, notify)
-    (height, width), expected = large.shape[:2], tuple(edge // scale for edge in large.shape[:2])
+    small = _read(paths[1], grey_range, notify)
     if small.shape[:2] != expected:
         raise InputError(
             f"{paths[1]} has {small.shape[1]} x {small.shape[0]} pixels, but must have {expected[1]} x {expected[0]}: "

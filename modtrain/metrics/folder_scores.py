@@ -18,6 +18,10 @@ FRUITS_ONLY = (
     "orchard knows only the built-in fruits; photographs are judged by efficientnet-lite0, as with "
     "--metric fid_efficientnet-lite0."
 )
+OTHER_FEATURES = (
+    "orchard knows only the built-in fruits; for photographs train a new run with --features efficientnet-lite0."
+)
+"""Instead, of a distance of the features by which a run was trained."""
 
 
 def score_folders(

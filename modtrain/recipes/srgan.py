@@ -18,6 +18,7 @@ defaults use them all.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -67,7 +68,7 @@ class GeneratorParams(AdamParams):
     opponents: Count = Field(default=1, description="newest discriminator versions whose verdicts are averaged")
     ema: Decay = Field(default=0.99, description="decay of the moving average that is evaluated and applied; 0: none")
     lr: Positive = Field(default=1e-3, description="learning rate of Adam in the stage mse (the paper's: 1e-4)")
-    gan_lr: Positive = Field(default=2e-4, description="the same in the stage gan (the paper's: 1e-4, then 1e-5)")
+    gan_lr: Positive = Field(default=2e-4, description="lr in the stage gan (the paper's: 1e-4, then 1e-5)")
     beta1: Decay = Field(default=0.9, description="Adam's first decay rate")
 
 
@@ -104,7 +105,8 @@ class UpscalingParams:
         shuffle_factors(self.scale)
         check_name(self.features)
         if self.crop_size % (1 << STRIDES) or self.crop_size % self.scale:
-            raise ValueError(f"crop_size = {self.crop_size} is no multiple of {1 << STRIDES} and of the scale")
+            least = math.lcm(1 << STRIDES, self.scale)
+            raise ValueError(f"crop_size = {self.crop_size} is no multiple of {least}, such as {least} or {2 * least}")
 
 
 P = TypeVar("P", bound=UpscalingParams)

@@ -152,7 +152,7 @@ def _other_params(given: Mapping[str, Any], old: Mapping[str, Any], recipe: Reci
 
 
 def _phrases(other: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    return [f"{name} is {old!r}, not {new!r}" for name, (old, new) in other.items()]
+    return [f"{name} is {'not set' if old is None else repr(old)}, not {new!r}" for name, (old, new) in other.items()]
 
 
 def _is_allowed(name: str, new: Any, spec: RunSpec) -> bool:

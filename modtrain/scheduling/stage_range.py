@@ -49,7 +49,7 @@ def split_until(stages: Stages, until: str | None) -> tuple[Stages, Stages]:
     """The stages up to one of this name, and those after it; InputError where there is none."""
     if until is None:
         return stages, []
-    count = _number("--until-stage", until, stages) + 1
+    count = _number(f"--until-stage {until}", until, stages) + 1
     return stages[:count], stages[count:]
 
 
@@ -64,7 +64,13 @@ def split_from(stages: Stages, reference: str) -> tuple[Stages, StageStart, dict
         raise InputError(f"--from-stage {reference} is not allowed; give a run and one of its stages, as RUN@STAGE.")
     run = Run.open(Path(match["run"]).expanduser())
     name, ends = _completed(run, match["stage"])
-    count = _number("--from-stage", name, stages) + 1
+    names = [stage.name for stage in stages]
+    if names and name not in names:
+        raise InputError(
+            f"--from-stage {reference}: that run has completed the stage {name}, but the recipe has "
+            f"{', '.join(names)}; give a run with the same stages."
+        )
+    count = _number(f"--from-stage {reference}", name, stages) + 1
     if count == len(stages):
         raise InputError(f"--from-stage {reference}: {name} is the last stage; no stage is left to train.")
     start = StageStart(reference=resolved(reference), epochs=sum(stage.epochs for stage in stages[:count]))
@@ -84,27 +90,29 @@ def continued(spec: RunSpec, until: str) -> dict[str, object]:
     return {"epochs": epochs, "stages": [*spec.stages, *further], "later_stages": later}
 
 
-def _number(option: str, name: str, stages: Sequence[StageSpec]) -> int:
+def _number(given: str, name: str, stages: Sequence[StageSpec]) -> int:
     names = [stage.name for stage in stages]
     if not names:
-        raise InputError(f"{option} {name}: the recipe has no stages; leave it out.")
+        raise InputError(f"{given}: the recipe has no stages; leave it out.")
     if name not in names:
-        raise InputError(
-            f"{option} {name}: there is no such stage; there are {', '.join(names)}.{did_you_mean(name, names)}"
-        )
+        raise InputError(f"{given}: there is no such stage; there are {', '.join(names)}.{did_you_mean(name, names)}")
     return names.index(name)
 
 
 def _completed(run: Run, name: str | None) -> tuple[str, list[Checkpoint]]:
     """A stage that a run has completed, by default the last one, and the versions of its modules at its end."""
-    last = len(run.spec.stages) if name is None else _number(f"--from-stage {run.path}@", name, run.spec.stages) + 1
+    given, stages = f"--from-stage {run.path}" + (f"@{name}" if name else ""), run.spec.stages
+    every = [*stages, *run.spec.later_stages]
+    if not every:
+        raise InputError(f"{given}: that run has no stages; give one with those of the recipe.")
+    last = len(stages) if name is None else _number(given, name, every) + 1
     first = 1 if name is None else last
-    for count in range(last, first - 1, -1):
-        epochs = sum(stage.epochs for stage in run.spec.stages[:count])
+    for count in range(min(last, len(stages)), first - 1, -1):
+        epochs = sum(stage.epochs for stage in stages[:count])
         ends = [_end(run, module, epochs) for module in run.modules]
         complete = [each for each in ends if each is not None]
         if len(complete) == len(ends):
-            return run.spec.stages[count - 1].name, complete
+            return stages[count - 1].name, complete
     what = f"the stage {name}" if name else "a stage"
     raise InputError(f"{run.name} has not completed {what}; see `modtrain status {run.path}`.")
 

@@ -123,7 +123,7 @@ def test_inputs_are_never_overwritten(run: Run, images: Path, type_: Terminal) -
 
 def test_two_images_of_one_name_are_refused(run: Run, images: Path, tmp_path: Path, type_: Terminal) -> None:
     (images / "a.png").write_bytes((images / "a.jpg").read_bytes())
-    assert "would both become" in type_("apply", run.path, images, "--out", tmp_path / "out").err
+    assert "; rename one of them." in type_("apply", run.path, images, "--out", tmp_path / "out").err
 
 
 @pytest.mark.parametrize("source", ["nothing.png", "empty"])

@@ -229,16 +229,20 @@ def test_one_truncation_is_no_curve_and_a_wrong_one_is_named(finished: Path, typ
         assert (result.code, says in result.err, result.err.count("\n")) == (2, True, 1), result.err
 
 
-@pytest.mark.parametrize(("dataroot", "times"), [(None, 0), (".", 1)])
+@pytest.mark.parametrize(
+    ("dataroot", "metric", "judged", "trained"),
+    [(None, "fid", 0, 0), (".", "fid", 1, 0), (".", "bicubic_perceptual", 0, 1)],
+)
 def test_the_judge_of_fruits_is_said_to_know_no_other_images_where_a_run_is_evaluated_and_where_it_ends(
-    tmp_path: Path, type_: Terminal, dataroot: str | None, times: int
+    tmp_path: Path, type_: Terminal, dataroot: str | None, metric: str, judged: int, trained: int
 ) -> None:
     recipe = tmp_path / "judged.py"
-    recipe.write_text((SUPPORT / "tiny.py").read_text().replace('metrics={"mean"', 'metrics={"fid_orchard"'))
+    recipe.write_text((SUPPORT / "tiny.py").read_text().replace('metrics={"mean"', f'metrics={{"{metric}_orchard"'))
     run = runs.make_run(tmp_path / "run", recipe, [["generator", "discriminator"]], epochs=1, dataroot=dataroot)
     runs.finish(run)
-    assert type_("evaluate", run.path).out.count(FRUITS_ONLY) == times
-    assert type_("launch", run.path, "--backend", "local").out.count(FRUITS_ONLY) == times
+    for words in (["evaluate", run.path], ["launch", run.path, "--backend", "local"]):
+        out = type_(*words).out
+        assert (out.count(FRUITS_ONLY), out.count("train a new run with --features efficientnet")) == (judged, trained)
 
 
 @pytest.mark.parametrize("finished", ["colours"], indirect=True)

@@ -150,8 +150,8 @@ def test_the_rates_fall_in_the_last_part_of_each_stage() -> None:
     ("values", "sentence"),
     [
         ({"scale": 5}, "scale = 5 is not allowed; it is 3, or a power of two from 2 on"),
-        ({"scale": 3, "crop_size": 64}, "crop_size = 64 is no multiple of 16 and of the scale"),
-        ({"crop_size": 40}, "crop_size = 40 is no multiple of 16 and of the scale"),
+        ({"scale": 3, "crop_size": 64}, "crop_size = 64 is no multiple of 48, such as 48 or 96"),
+        ({"crop_size": 40}, "crop_size = 40 is no multiple of 16, such as 16 or 32"),
         (
             {"features": "vgg19"},
             "There is no feature network 'vgg19'; there are orchard, efficientnet-lite0, vgg19:PATH.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 import modtrain
 from modtrain.errors import InputError
+from modtrain.recipes.sampling import Sampling
 from modtrain.scheduling.config import Config
 from modtrain.scheduling.run_plan import find_target, plan_run
 from modtrain.storage import filesystem
@@ -120,6 +122,11 @@ def test_a_recipe_without_apply_still_gives_its_networks(tmp_path: Path, tiny_re
         with pytest.raises(InputError, match="has no `apply`; add one"):
             model.apply(images)
     assert "has no `apply`; add one" in typed("apply", run.path, "missing.jpg").err
+    model = dataclasses.replace(
+        model, recipe=dataclasses.replace(model.recipe, sample=Sampling(generate=max, noise_size=4))
+    )
+    with pytest.raises(InputError, match="has no `apply`: it makes images from noise; use `sample`"):
+        model.check_applicable()
 
 
 SETTLE = """

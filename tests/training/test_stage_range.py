@@ -109,6 +109,7 @@ def test_the_command_that_made_a_run_until_a_stage_resumes_it(first_stage: Run) 
     [
         ({"until_stage": "translat"}, "until_stage is 'recognise', not 'translat'"),
         ({"epochs": 7}, "epochs is 6, not 7"),
+        ({"from_stage": "other@recognise"}, "from_stage is not set, not '/.*other@recognise'"),
     ],
 )
 def test_a_run_goes_on_until_its_planned_stages_only(first_stage: Run, values: dict[str, Any], says: str) -> None:
@@ -139,7 +140,10 @@ def test_a_run_begins_after_a_stage_of_another_one_with_its_weights(
     ("reference", "says"),
     [
         ("@translate", "run has not completed the stage translate; see `modtrain status"),
-        ("@translat", "there is no such stage; there are recognise, translate. Did you mean 'translate'"),
+        (
+            "@translat",
+            "older@translat: there is no such stage; there are recognise, translate. Did you mean 'translate'",
+        ),
         ("@a@b", "give a run and one of its stages, as RUN@STAGE"),
     ],
 )
@@ -159,6 +163,24 @@ def test_a_run_of_other_modules_has_no_weights_to_begin_with(tmp_path: Path, sta
     modules = [["classifier", "generator", "discriminator"]]
     with pytest.raises(InputError, match=says):
         make_run(tmp_path / "run", other, modules, from_stage=f"{first_stage.path}@recognise", **SMALL)
+
+
+def test_a_run_of_other_stages_or_none_is_refused_by_their_names(
+    tmp_path: Path, staged: Path, first_stage: Run, tiny_recipe: Path
+) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(staged.read_text().replace("recognise", "learn").replace("learnr", "recogniser"))
+    says = "has completed the stage recognise, but the recipe has learn, translate; give a run with the same stages"
+    with pytest.raises(InputError, match=says):
+        make_run(tmp_path / "run", other, TOGETHER, from_stage=str(first_stage.path), **SMALL)
+    without = make_run(tmp_path / "without", tiny_recipe, [["generator", "discriminator"]], **SMALL)
+    with pytest.raises(InputError, match="that run has no stages; give one with those of the recipe"):
+        make_run(tmp_path / "run", staged, TOGETHER, from_stage=str(without.path), **SMALL)
+
+
+def test_a_stage_that_is_left_for_later_is_not_completed(tmp_path: Path, staged: Path, first_stage: Run) -> None:
+    with pytest.raises(InputError, match="run has not completed the stage translate; see"):
+        make_run(tmp_path / "run", staged, TOGETHER, from_stage=f"{first_stage.path}@translate", **SMALL)
 
 
 def test_a_worker_that_enters_a_stage_waits_for_all_others_and_says_for_which_stage(
@@ -197,6 +219,8 @@ def test_a_parameter_of_one_stage_is_set_by_its_name_and_the_same_command_resume
         "translate": {"lr": 0.5},
     }
     assert "stages" not in run.spec.params
+    words = ("launch", "--recipe", staged, "--root", tmp_path, "--set", "stages.translate.lr=0.5", "--dry-run")
+    assert "translate: 2 epochs, trains generator, discriminator; lr 0.5" in typed(*words).out
     finish(run)
     assert published(run, "recogniser")[-1] == (2, True)
     rates = {row["lr"] for row in run.history() if row["module"] == "generator"}

@@ -60,7 +60,7 @@ def result_paths(sources: list[Path], target: Path) -> dict[Path, Path]:
         if path.resolve() in inputs:
             raise InputError(f"{path} is an input and would be overwritten; give another --out folder.")
         if path in taken:
-            raise InputError(f"{taken[path]} and {file} would both become {path}; apply to them one after the other.")
+            raise InputError(f"{taken[path]} and {file} would both become {path}; rename one of them.")
         taken[path] = file
     return results
 

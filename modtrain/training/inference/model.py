@@ -94,9 +94,10 @@ class TrainedModel:
     def check_applicable(self) -> None:
         """InputError where the recipe has no `apply`, whatever the images are."""
         if self.recipe.apply is None:
-            raise InputError(
-                f"The recipe {self.run.spec.recipe} has no `apply`; add one to use the trained modules on images."
+            use = (
+                ": it makes images from noise; use `sample`" if self.recipe.sample else "; add one to use it on images"
             )
+            raise InputError(f"The recipe {self.run.spec.recipe} has no `apply`{use}.")
 
     def sample(
         self,
