@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from modtrain.nets.image_pool import ImagePool
+from modtrain.recipes.adam import adam
 from modtrain.recipes.cyclegan import Params, schedule
 
 
@@ -22,10 +22,8 @@ class PlainCycleGan:
         self.params = params
         generators = [*self.g_ab.parameters(), *self.g_ba.parameters()]
         self.discriminators = [*self.d_b.parameters(), *self.d_a.parameters()]
-        self.optimizer_g = Adam(generators, lr=params.generator.lr, betas=(params.generator.beta1, 0.999))
-        self.optimizer_d = Adam(
-            self.discriminators, lr=params.discriminator.lr, betas=(params.discriminator.beta1, 0.999)
-        )
+        self.optimizer_g = adam(generators, params.generator)
+        self.optimizer_d = adam(self.discriminators, params.discriminator)
         self.pool_b, self.pool_a = (ImagePool(params.discriminator.pool_size) for _ in range(2))
 
     def step(self, batches: Sequence[Mapping[str, Tensor]], progress: float) -> None:

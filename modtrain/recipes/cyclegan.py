@@ -15,7 +15,7 @@ on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -23,7 +23,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from modtrain.data.base import Batch
 from modtrain.data.unpaired import UnpairedTest
@@ -38,8 +37,9 @@ from modtrain.nets.adversarial_losses import GanMode, judged, separately
 from modtrain.nets.image_pool import ImagePool
 from modtrain.nets.layers import in_batches, normal_initialised, pad_to_multiple, patchgan
 from modtrain.nets.resnet_generator import ResnetGenerator
+from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
-from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
+from modtrain.recipes.fields import OPTIONS, Count, Positive, Share, Weight, linear_decay
 from modtrain.recipes.formats import Format, WeightsFile
 from modtrain.recipes.nets_view import Nets
 
@@ -47,7 +47,7 @@ Domain = Literal["a", "b"]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class GeneratorParams:
+class GeneratorParams(AdamParams):
     """Both generators and how they are trained."""
 
     width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
@@ -57,11 +57,10 @@ class GeneratorParams:
     lambda_identity: Weight = Field(default=0.5, description="weight of the identity loss, in units of the cycle's")
     opponents: Count = Field(default=4, description="newest discriminator versions whose verdicts are averaged")
     lr: Positive = Field(default=8e-4, description="learning rate of Adam (2e-4: the paper's, for many more steps)")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiscriminatorParams:
+class DiscriminatorParams(AdamParams):
     """Both discriminators and how they are trained."""
 
     width: Count = Field(default=16, description="channels of the first layer (64: the paper's size)")
@@ -73,7 +72,6 @@ class DiscriminatorParams:
         default=0.0, description="weight of the gradient penalty on real images (the paper: none)"
     )
     lr: Positive = Field(default=8e-4, description="learning rate of Adam (2e-4: the paper's, for many more steps)")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -157,11 +155,6 @@ def discriminator_loss(
     judge, p = separately(getattr(nets, f"discriminator_{target}")), params.discriminator
     made = nets.memory.query(fake(nets, batch, source, target))
     return judged(judge, batch[target], made, p.gan_mode, lambda_r1=p.lambda_r1)
-
-
-def adam(parameters: Iterable[nn.Parameter], p: GeneratorParams | DiscriminatorParams) -> Adam:
-    """Adam as in the paper, section 7.1."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999))
 
 
 def schedule(progress: float, params: Params) -> float:

@@ -25,7 +25,6 @@ As in the article, workers exchange at the ends of epochs: eight opponents then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -33,7 +32,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from modtrain.data.base import Batch
 from modtrain.data.unpaired import UnpairedTest
@@ -58,6 +56,7 @@ from modtrain.nets.layers import (
     up,
 )
 from modtrain.nets.sliced_wasserstein import sliced_wasserstein
+from modtrain.recipes.adam import AdamParams, adam
 from modtrain.recipes.base import Evaluation, Module, Reads, Recipe
 from modtrain.recipes.fields import OPTIONS, Count, Decay, Positive, Share, Weight, linear_decay
 from modtrain.recipes.nets_view import Nets
@@ -67,27 +66,25 @@ Penalty = Literal["none", "r1", "r1+r2"]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class EncoderDecoderParams:
+class EncoderDecoderParams(AdamParams):
     """The encoder-decoder and how it is trained."""
 
     width: Count = Field(default=16, description="channels of the first layer; the encoding has 4 times as many (64)")
     norm: Norm = Field(default="instance", description="normalisation of its layers: instance or none")
     lr: Positive = Field(default=2e-3, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
     starts_at: Share = Field(default=0.0, description="share of the run before its first step")
     decay_from: Share = Field(default=0.2, description="share of the run after which lr falls linearly")
     finished_at: Share = Field(default=0.6, description="share of the run at which lr is 0: the drift ends")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class TranslatorParams:
+class TranslatorParams(AdamParams):
     """The translator and how it is trained."""
 
     blocks: Count = Field(default=3, description="residual blocks (the article's size: 9, or 6)")
     conv: Conv = Field(default="dense", description="dense, or (depthwise-)separable convolutions")
     norm: Norm = Field(default="instance", description="normalisation in the blocks: instance or none")
     lr: Positive = Field(default=5e-4, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
     lambda_deviation_a: Weight = Field(default=0.7, description="weight of the deviation of A: keeps the background")
     lambda_deviation_b: Weight = Field(default=1.0, description="weight of the deviation of B: B stays B")
     deviation: Deviation = Field(default="l1", description="norm of the deviation loss: l1 or l2")
@@ -102,7 +99,7 @@ class TranslatorParams:
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class DiscriminatorParams:
+class DiscriminatorParams(AdamParams):
     """The discriminator of encodings and how it is trained."""
 
     width: Count = Field(default=64, description="channels of its first layer (256: the article's size)")
@@ -112,7 +109,6 @@ class DiscriminatorParams:
     penalty: Penalty = Field(default="r1+r2", description="on its gradient: none, r1 (at real) or r1+r2 (fake, too)")
     lambda_penalty: Weight = Field(default=12.0, description="of the penalty, in units of the encodings' variance")
     lr: Positive = Field(default=5e-4, description="learning rate of Adam")
-    beta1: Decay = Field(default=0.5, description="Adam's first decay rate")
     starts_at: Share = Field(default=0.05, description="share of the run before its first step: a head start")
     decay_from: Share = Field(default=0.4, description="share of the run after which lr falls linearly")
     finished_at: Share = Field(default=1.0, description="share of the run at which lr is 0")
@@ -225,11 +221,6 @@ def discriminator_loss_on_encodings(nets: Nets, batch: Batch, params: Params) ->
 
 
 Trained = EncoderDecoderParams | TranslatorParams | DiscriminatorParams
-
-
-def adam(parameters: Iterable[nn.Parameter], p: Trained) -> Adam:
-    """Adam with CycleGAN's second decay rate, and a learning rate for each module."""
-    return Adam(parameters, lr=p.lr, betas=(p.beta1, 0.999))
 
 
 def schedule(progress: float, p: Trained) -> float:
