@@ -70,7 +70,7 @@ class GeneratorParams(AdamParams):
     """How the generator is trained."""
 
     ema: Decay = Field(default=0.998, description="decay of the moving average that is evaluated and sampled; 0: none")
-    lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    lr: Positive = Field(default=7e-4, description="learning rate of Adam (1e-3: the paper's)")
     beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
@@ -83,9 +83,9 @@ class DiscriminatorParams(AdamParams):
     )
     lambda_gp: Weight = Field(default=10.0, description="weight of WGAN-GP's penalty")
     drift: Weight = Field(default=1e-3, description="weight of the squared score of real images, with WGAN-GP")
-    lambda_r1: Weight = Field(default=1.0, description="weight of R1")
+    lambda_r1: Weight = Field(default=3.0, description="weight of R1")
     r1_every: Count = Field(default=16, description="steps between two R1 penalties, each of which counts as so many")
-    lr: Positive = Field(default=1e-3, description="learning rate of Adam")
+    lr: Positive = Field(default=7e-4, description="learning rate of Adam (1e-3: the paper's)")
     beta1: Decay = Field(default=0.0, description="Adam's first decay rate")
 
 
@@ -93,7 +93,7 @@ class DiscriminatorParams(AdamParams):
 class Params(LabelledParams):
     """All parameters. The defaults are those of the built-in data; `crop_size` is the size that images grow to."""
 
-    batch_size: Count = Field(default=32, description="images in a batch where batch_sizes names none")
+    batch_size: Count = Field(default=16, description="images in a batch where batch_sizes names none")
     size: Count = Field(default=4, description="edge of the images of the first stage; each further size doubles it")
     fading: bool = Field(default=False, description="whether the level of `size` is faded in; each stage sets it")
     batch_sizes: Counts = Field(

@@ -56,7 +56,8 @@ def losses(params: Params, module: str, *, step: int = 0) -> tuple[dict[str, Ten
 
 
 def test_each_size_but_the_first_one_is_faded_in_before_it_stands_alone() -> None:
-    params = small(crop_size=32, load_size=32, batch_sizes=[64, 32, 16], rates="1,1.5", lengths=[1, 2])
+    sizes = {"batch_sizes": [64, 32, 16], "rates": "1,1.5", "lengths": [1, 2]}
+    params = small(crop_size=32, load_size=32, generator={"lr": 1e-3}, **sizes)
     found = {stage.name: (stage.epochs, stage.params(params)) for stage in stages(params)}
     assert list(found) == ["4", "8-fade", "8", "16-fade", "16", "32-fade", "32"]
     assert [epochs for epochs, _ in found.values()] == [1, 2, 2, 2, 2, 2, 2]
