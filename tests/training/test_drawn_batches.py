@@ -170,3 +170,11 @@ def test_the_costs_of_a_step_are_those_of_all_its_updates(
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     assert set(step_costs(run, recipe_of(run))) == {"one", "several"}
     assert len(calls) == 4 * (1 + 4), "of four steps each"
+
+
+def test_what_is_due_at_few_steps_is_not_taken_for_the_cost_of_all(tmp_path: Path) -> None:
+    recipe = tmp_path / "lazy.py"
+    lazy = '    __import__("time").sleep(0.0 if nets.step % 16 else 0.5)\n    row = nets.once('
+    recipe.write_text(TEXT.replace("    row = nets.once(", lazy))
+    run = make_run(tmp_path / "run", recipe, TOGETHER)
+    assert max(step_costs(run, recipe_of(run)).values()) < 0.5

@@ -392,7 +392,7 @@ def test_a_run_is_evaluated_in_all_of_its_stages(tmp_path: Path, staged: Path) -
 def test_the_cost_of_a_module_is_that_of_the_stages_that_train_it(
     tmp_path: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modtrain.training.step_costs._median_s", lambda learner, nets, batches: learner.params.lr)
+    monkeypatch.setattr("modtrain.training.step_costs._step_s", lambda learner, *_: learner.params.lr)
     run = make_run(tmp_path / "run", staged, TOGETHER, params={"batches": 2}, epochs=6)
     costs = step_costs(run, load_recipe(str(staged)))
     assert costs == pytest.approx(
