@@ -64,7 +64,9 @@ def import_files(
         Text, option(FILES, "Format of the files. [the recipe's only one]", "--format", metavar="NAME")
     ] = None,
     epoch: Annotated[str, option(FILES, "Epoch in the names of the files. [latest]", metavar="N")] = "latest",
-    partial: Annotated[bool, option(FILES, "Begin modules without a file with random weights.", "--partial")] = False,
+    partial: Annotated[
+        bool, option(FILES, "Begin modules without a file or run with random weights.", "--partial")
+    ] = False,
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,
     epochs: options.EpochsOption = None,
@@ -97,7 +99,7 @@ def import_files(
         None, {name: ctx.params[name] for name in fields}, [*recipe_settings(ctx, names), *(settings or [])]
     )
     if is_run(str(folders[0])):
-        planned = plan_joined([str(folder) for folder in folders], config)
+        planned = plan_joined([str(folder) for folder in folders], config, partial=partial)
     elif len(folders) == 1:
         planned = plan_import(folders[0], config, format=format, epoch=epoch, partial=partial)
     else:

@@ -40,6 +40,9 @@ class WeightsFile:
     finish: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     """`finish(tensors)` returns tensors as the network has them, by the names of the file, as the file has them."""
 
+    check: Callable[[Net], None] = lambda net: None
+    """`check(net)` raises InputError where a network is not that of the file, though the tensors might fit."""
+
     def at(self, epoch: str) -> str:
         """The name of the file at an epoch."""
         return self.name.replace("{epoch}", epoch)
@@ -51,10 +54,12 @@ class WeightsFile:
 
     def exported(self, net: Net) -> Mapping[str, Tensor]:
         """The tensors of a file with the state of a network."""
+        self.check(net)
         return self.finish(self.named(net))
 
     def imported(self, net: Net, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a file, which fit the network, by the names of the network."""
+        self.check(net)
         return {name: tensors[theirs] for name, theirs in self.weights(net).items()}
 
 

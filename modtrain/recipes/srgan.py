@@ -249,6 +249,7 @@ srgan_pytorch_files = Format(
             params=srgan_pytorch.params,
             key="state_dict",
             upgrade=srgan_pytorch.without_prefix,
+            check=srgan_pytorch.check,
         )
     }
 )

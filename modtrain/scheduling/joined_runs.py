@@ -16,11 +16,12 @@ from modtrain.storage.layout import RUN_FILE
 from modtrain.storage.run import Run
 
 
-def plan_joined(references: Sequence[str], config: Config) -> Import:
+def plan_joined(references: Sequence[str], config: Config, *, partial: bool = False) -> Import:
     """The run of a config with the trained modules of runs of the recipe's parts, and with their parameters.
 
     A reference is the folder of a run for its newest versions, or `RUN@12` or `RUN@best`. What the config sets comes
-    before the parameters of the runs; without `dataroot` it is theirs. InputError where a run is of no part, or where
+    before the parameters of the runs; without `dataroot` it is theirs. `partial`: the modules of a part without a run
+    begin with random weights. InputError where a run is of no part, where a part has none and not `partial`, or where
     the run exists.
     """
     recipe = load_recipe(config.recipe)
@@ -40,10 +41,21 @@ def plan_joined(references: Sequence[str], config: Config) -> Import:
         values = part.values_of_whole(run.spec.params)
         found |= {name: value for name, value in values.items() if name in defaults}
         dataroots[reference] = run.spec.dataroot
+    if not partial:
+        _check_complete(recipe, sources)
     for name in flatten(config.params):
         found.pop(name, None)
     params = {name: value for name, value in found.items() if value != _plain(defaults[name])}
     return planned(_with_data_of(dataroots, config), with_values(config.params, params), sources, params)
+
+
+def _check_complete(recipe: Recipe, sources: Mapping[str, str]) -> None:
+    lacking = [name for name, module in recipe.modules.items() if not module.is_fixed and name not in sources]
+    if lacking:
+        raise InputError(
+            f"No run has {', '.join(lacking)}; give a run of each of {' and '.join(recipe.parts)}, or with --partial "
+            "begin those modules with random weights."
+        )
 
 
 def _plain(default: Any) -> Any:

@@ -284,6 +284,10 @@ def test_two_finished_runs_are_put_together_by_hand(tmp_path: Path, parts: dict[
             "BOTH",
             "is a run of progressive-srgan, and progressive-srgan is put together from progressive-gan and srgan.",
         ),
+        (
+            "GROWN",
+            "No run has upscaler, upscaler_discriminator; give a run of each of progressive-gan and srgan, or with",
+        ),
         ("GROWN nowhere", "There is no run in nowhere"),
         ("nowhere GROWN", "There is no run in nowhere; give the runs of the recipe's parts, or one folder of files."),
         ("GROWN@7000 SHARP", "7000"),

@@ -301,3 +301,24 @@ def test_a_generator_goes_to_and_from_the_files_of_another_project_with_equal_ou
     net = srgan.build_generator(params)
     initialise([net], "generator", begun, recipe.formats.values())
     assert torch.equal(net.state_dict()["out.weight"], theirs.conv3.weight)
+
+
+def test_a_generator_that_computes_something_else_is_not_exchanged_with_the_other_project(
+    trained: Run, tmp_path: Path
+) -> None:
+    exported = typed("export", trained.path, "--out", tmp_path / "out")
+    assert exported.code == 2
+    assert "of SRGAN-PyTorch has norm = batch and skip = none, but this one has norm = none and skip = " in exported.err
+    assert not (tmp_path / "out").exists()
+    published_file(tmp_path)
+    begun = find_initial_weights({"generator": str(tmp_path / "g_last.pth.tar")}, recipe)["generator"]
+    net = srgan.build_generator(params_of(SMALL, generator={"width": 6, "blocks": 3, "norm": "batch"}))
+    with pytest.raises(InputError, match="this one has norm = batch and skip = bicubic; take a run with"):
+        initialise([net], "generator", begun, recipe.formats.values())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 8])
+def test_the_scale_of_a_file_is_that_of_its_shuffles(scale: int) -> None:
+    params = params_of(SMALL, scale=scale, crop_size=48, generator={"width": 2, "norm": "batch", "skip": "none"})
+    file = srgan.srgan_pytorch_files.files["generator"]
+    assert file.params(file.exported(srgan.build_generator(params)))["scale"] == scale
