@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from modtrain.storage.manifest import create_output
+
 KINDS = {"dense": "#c0392b", "separable": "#2c5fa8"}
 """With the colours of the paper's figure."""
 HEIGHT, WIDTH, MARGIN = 360, 640, 60
@@ -25,11 +27,13 @@ def convolutions(
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 32,
     penalty: Annotated[str, typer.Option(help="wgan-gp or r1, which is that of a lazy step.")] = "wgan-gp",
     steps: Annotated[int, typer.Option(min=1, help="Steps of which the median is taken.")] = 5,
-    out: Annotated[Path | None, typer.Option(help="File of a figure (PNG).")] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="File of a figure (PNG).")] = None,
 ) -> None:
     """Train Progressive GAN jointly at each size, on one thread: CPU time and multiply-accumulates of both kinds."""
     import torch
 
+    if out is not None:
+        create_output(out.parent, "The folder of --out,")
     torch.set_num_threads(1)
     sizes = [4 << level for level in range(size.bit_length() - 2)]
     edge = max(16, size)

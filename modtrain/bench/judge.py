@@ -11,7 +11,9 @@ import typer
 
 
 def judge(
-    out: Annotated[Path | None, typer.Option(help="Write the weights to this safetensors file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Write the weights to this safetensors file.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training pictures.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run.")] = 0,
 ) -> None:
@@ -20,8 +22,11 @@ def judge(
     from modtrain.data.fruits.orchard import orchard
     from modtrain.metrics.orchard import SIZE, OrchardJudge, accuracy_on, trained_judge
     from modtrain.storage import filesystem
+    from modtrain.storage.manifest import create_output
     from modtrain.training.serialization import pack_weights
 
+    if out is not None:
+        create_output(out.parent, "The folder of --out,")
     test, started_at = orchard(SIZE, "test"), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="modtrain-bench-") as folder:
         config = Config(

@@ -50,6 +50,8 @@ def _state(
     file = max([*files, None], key=lambda each: len(expected_of(each).keys() & tensors.keys()))
     expected = expected_of(file)
     used = file.upgrade(tensors) if file else tensors
+    if not expected.keys() & used.keys():  # neither names nor those of a format: say what the network has
+        expected, used = net.state_dict(), tensors
     if problems := serialization.misfits(expected, used):
         raise InputError(f"{path} does not fit {module}: {problems}.")
     return file.imported(net, used) if file else used

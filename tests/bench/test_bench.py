@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from modtrain.bench.__main__ import main
 from modtrain.bench.convolutions import convolutions
 from modtrain.bench.joint_step import cyclegan
 from modtrain.bench.resize import resize
@@ -83,6 +84,28 @@ def test_both_kinds_of_convolution_are_measured_by_size_and_drawn(
     assert all(float(row[4]) > float(row[5]) > 0 for row in rows), "fewer multiply-accumulates"
     with Image.open(tmp_path / "figure.png") as figure:
         assert len(figure.getcolors(100_000)) > 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["progressive-gan", "--size", "5"], "size = 5 is no power of two"),
+        (["convolutions", "--penalty", "gp"], "discriminator.penalty = 'gp' is not allowed"),
+        (["convolutions", "--out", "file/figure.png"], "The folder of --out, file cannot be created"),
+        (["judge", "--out", "file/judge.safetensors"], "The folder of --out, file cannot be created"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    threads = torch.get_num_threads()
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    torch.set_num_threads(threads)
+    printed = capsys.readouterr().err
+    assert (exit_.value.code, says in printed, printed.count("\n")) == (2, True, 1), printed
 
 
 def test_each_filter_is_measured_and_a_smooth_one_loses_least(capsys: pytest.CaptureFixture[str]) -> None:
