@@ -38,12 +38,14 @@ def show_plan(plan: RunPlan, backend: str) -> None:
         for note in plan.notes:
             out.print(terminal.Text(f"  {note}"), soft_wrap=True)
         out.print()
+    begun = "\n".join(f"{name} ({each.reference})" for name, each in spec.init.items())
     facts = {
         "folder": plan.run.path,
         "recipe": spec.recipe,
         "data": spec.dataroot or "built in",
         "backend": backend,
         **({"fixed": "\n".join(f"{name} ({each.path})" for name, each in spec.fixed.items())} if spec.fixed else {}),
+        **({"begins with": begun} if begun else {}),
         "placement": format_placement(spec.placement) + (f"\n({source})" if source else ""),
         "epochs": spec.epochs,
         **({"stages": "\n".join(map(_stage, spec.stages))} if spec.stages else {}),

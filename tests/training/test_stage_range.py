@@ -122,6 +122,7 @@ def test_a_run_begins_after_a_stage_of_another_one_with_its_weights(
 ) -> None:
     made = typed("launch", "--recipe", staged, "--root", tmp_path, "--from-stage", first_stage.path, "--dry-run").out
     assert "recognise: " not in made
+    assert f"generator ({first_stage.path}#generator@" in "".join(made.split()).replace("generator(", "generator (")
     run = make_run(tmp_path / "run", staged, TOGETHER, from_stage=str(first_stage.path), seed=5, **SMALL)
     assert [(stage.name, stage.epochs) for stage in run.spec.stages] == [("translate", 4)]
     assert run.spec.from_stage is not None
