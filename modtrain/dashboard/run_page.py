@@ -116,10 +116,12 @@ def server_time(age_s: float | None) -> int | None:
 def read_lanes(snapshot: RunSnapshot, history: History) -> dict[str, timeline.Lane]:
     """What is drawn of each module along time."""
     states = {m: state for w, state in enumerate(worker_states(snapshot)) for m in snapshot.run.spec.placement[w]}
+    versions = {name: _versions(history, name, module) for name, module in snapshot.modules.items()}
     return {
         name: timeline.Lane(
-            versions=_versions(history, name, module),
+            versions=versions[name],
             present=snapshot.run.store(name).versions(),
+            stages=timeline.entered(versions[name], snapshot.run.spec),
             events=history.events(name),
             state=states[name],
             report=module.report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from modtrain.dashboard.thinning import Published, thinned
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.json_lines import Line, number
-from modtrain.storage.run import RunSpec
+from modtrain.storage.run import RunSpec, StageSpec
 from modtrain.storage.run_state import LIVE
 
 MOST_SPANS = 1_000
@@ -48,6 +48,8 @@ class Lane:
     present: Sequence[int]
     """The versions on disk."""
     events: Sequence[Line]
+    stages: Sequence[Values]
+    """Those that its worker has entered, each with its name and the time."""
     state: str
     report: WorkerReport
 
@@ -84,6 +86,7 @@ def _values(lane: Lane, versions: Sequence[Checkpoint]) -> Values:
             for checkpoint in versions
         ],
         "present": sorted({checkpoint.version for checkpoint in versions}.intersection(lane.present)),
+        "stages": list(lane.stages),
     }
 
 
@@ -177,15 +180,32 @@ def stages(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[
 
     Steps and times are those of the versions with which the stage before it ended, times by the worker's clock.
     """
-    rows, epoch = list[Values](), 0
-    for stage in spec.stages:
+    rows = list[Values]()
+    for stage, epoch in _begun(spec):
         # Inside an epoch a worker that exits publishes a full version as well, later than the first one.
         full = [each for published in versions.values() for each in published if each.full and each.epoch == epoch]
         step = min((each.step for each in full), default=None)
         at = max((each.published_at for each in full if each.step == step), default=None)
         rows.append({"name": stage.name, "epochs": stage.epochs, "epoch": epoch, "step": step, "at": at})
-        epoch += stage.epochs
     return rows
+
+
+def entered(versions: Sequence[Checkpoint], spec: RunSpec) -> list[Values]:
+    """The stages that the worker of a module has entered: when it published the end of the one before.
+
+    The one after a stage in which the module rests is not among them: nothing of it is published then.
+    """
+    at: dict[int, float] = {}
+    for each in versions:
+        if each.full:
+            at.setdefault(each.epoch, each.published_at)
+    return [{"name": stage.name, "at": at[epoch]} for stage, epoch in _begun(spec) if epoch in at]
+
+
+def _begun(spec: RunSpec) -> Iterator[tuple[StageSpec, int]]:
+    """The stages, each with the epoch at which it begins."""
+    ends = itertools.accumulate((stage.epochs for stage in spec.stages), initial=0)
+    return zip(spec.stages, ends, strict=False)
 
 
 def _band(points: Sequence[tuple[int, float, int]]) -> Values:

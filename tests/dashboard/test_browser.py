@@ -733,7 +733,14 @@ def test_an_evaluation_has_its_own_colour_a_long_curve_a_band_and_a_stage_a_line
     stages = [{"name": "<b>recognise", "epochs": 4, "epoch": 0, "step": 0, "at": 1e9}]
     stages += [{"name": "translate", "epochs": 30, "epoch": 4, "step": 8, "at": 1e9 + 4}]
     stages += [{"name": "refine", "epochs": 30, "epoch": 34, "step": None, "at": None}]
-    page = page_with(seen, one, "run/done", curves=long_curves(), stages=stages)
+    lanes = one.data("run/done")["lanes"]
+    begun, ends = lanes[0]["versions"][0]["at"], lanes[0]["versions"][-1]["at"]
+    for lane in lanes:
+        lane["stages"] = [{"name": "<b>recognise", "at": begun}, {"name": "translate", "at": (begun + ends) / 2}]
+    lanes[1]["stages"] = lanes[1]["stages"][:1]
+    page = page_with(seen, one, "run/done", curves=long_curves(), stages=stages, lanes=lanes)
+    expect(page.locator(".lanes .stagename")).to_have_text(["<b>recognise", "translate", "<b>recognise"])
+    expect(page.locator(".lanes .stageline")).to_have_count(3)
     chips = page.locator(".legend .chip .glyph")
     expect(chips).to_have_count(2)
     assert len(set(chips.evaluate_all("(all) => all.map((one) => getComputedStyle(one.firstChild).fill)"))) == 2

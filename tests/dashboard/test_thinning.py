@@ -82,7 +82,7 @@ def test_what_is_shown_stays_as_a_lane_grows() -> None:
 
 
 def lane(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    one = timeline.Lane(versions=[], present=[], events=events, state="running", report=WorkerReport())
+    one = timeline.Lane(versions=[], present=[], stages=[], events=events, state="running", report=WorkerReport())
     return timeline.build_lanes({"a": one})[0]
 
 

@@ -146,6 +146,23 @@
           ),
         );
 
+    /** A line where a lane enters a stage, with its name where there is room for it. */
+    const stages = (lane, i) =>
+      lane.stages.flatMap(({ name, at }, n) => {
+        const [from, to] = [x(at), n + 1 < lane.stages.length ? x(lane.stages[n + 1].at) : width];
+        if (from < 0 || from > width) return [];
+        return [
+          M.svg(
+            "path",
+            { class: "stageline", d: `M${from} ${y(i) - BAND / 2 - 11}V${y(i) + BAND / 2}` },
+            M.svg("title", {}, `stage ${name}`),
+          ),
+          to - from > 6 * name.length + 6
+            ? M.svg("text", { class: "stagename", x: from + 3, y: y(i) - BAND / 2 - 3 }, name)
+            : null,
+        ].filter(Boolean);
+      });
+
     const waits = (lane, i) =>
       lane.waits
         .map((w) => ({ ...w, to: w.to ?? data.at, open: w.to === null }))
@@ -213,6 +230,7 @@
             { class: `m${M.place(lane.module)}` },
             M.svg("path", { class: "ground", d: `M0 ${y(i)}H${width}` }),
             workers(lane, i),
+            stages(lane, i),
             waits(lane, i),
           ),
         ),
