@@ -303,6 +303,6 @@ recipe = Recipe(
     primary_metric="swd",
     lower_is_better=("swd", "fid_orchard", "stage_fid_orchard", "ms_ssim"),
     epochs=64,
-    exchange_every=10,
+    exchange_every=2,
     max_staleness="exchange",
 )
