@@ -150,7 +150,7 @@ def _definition(function: Any) -> tuple[str, int]:
         if code := getattr(function, "__code__", None):
             return code.co_filename, code.co_firstlineno
         return inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1]
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, SystemError):  # edited since, or a rare fault of Python 3.11's parser
         return "", 0
 
 

@@ -114,3 +114,14 @@ def test_libraries_in_a_folder_below_a_users_file_are_not_the_users_code() -> No
         Recipe(params=int, data=int, modules={})
     line = plugins.line_of(error.value, str(home / "ring.py"))
     assert str(line).startswith(f"{__file__}, line ")
+
+
+def test_a_file_that_was_broken_since_it_was_imported_does_not_break_what_names_its_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "edited_since.py"
+    source.write_text("class Rings:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    rings = importlib.import_module("edited_since").Rings
+    source.write_text("class Rings:\n    pass\n)\n")
+    assert plugins.place_of(rings) == "Rings"

@@ -50,7 +50,7 @@ def _state(
     file = max([*files, None], key=lambda each: len(expected_of(each).keys() & tensors.keys()))
     expected = expected_of(file)
     used = file.upgrade(tensors) if file else tensors
-    if not expected.keys() & used.keys():  # neither names nor those of a format: say what the network has
+    if path.endswith(".safetensors") and not expected.keys() & used.keys():  # most likely another module of modtrain's
         expected, used = net.state_dict(), tensors
     if problems := serialization.misfits(expected, used):
         raise InputError(f"{path} does not fit {module}: {problems}.")

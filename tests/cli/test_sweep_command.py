@@ -411,7 +411,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
     [
         (["--lr", 0.5], "lr is 0.01, not 0.5"),
         (["--epochs", 9], "epochs is 3, not 9"),
-        (["--exchange-every", 9], "exchange_every is None, not 9"),
+        (["--exchange-every", 9], "exchange_every is not set, not 9"),
         (["--seed", 9], "seed is 0, not 9"),
         (["--sampler", "sobol"], "sampler is 'random', not 'sobol'"),
         (["--trials", 3], "trials is 4, not 3"),

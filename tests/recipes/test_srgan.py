@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from modtrain.bench.joint_step import build_worker
@@ -315,8 +316,8 @@ def test_a_generator_that_computes_something_else_is_not_exchanged_with_the_othe
     net = srgan.build_generator(params_of(SMALL, generator={"width": 6, "blocks": 3, "norm": "batch"}))
     with pytest.raises(InputError, match="this one has norm = batch and skip = bicubic; take a run with"):
         initialise([net], "generator", begun, recipe.formats.values())
-    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    other = find_initial_weights({"generator": str(tmp_path / "other.pth")}, recipe)["generator"]
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    other = find_initial_weights({"generator": str(tmp_path / "other.safetensors")}, recipe)["generator"]
     with pytest.raises(InputError, match=r"does not fit generator: head\.0\.weight is missing"):
         initialise([net], "generator", other, recipe.formats.values())
 
