@@ -52,7 +52,9 @@ def sweep(
     metric: RankOption = None,
     minimize: Annotated[bool, option(TRIES, "A smaller metric is better. [as the recipe says]", "--minimize")] = False,
     prune: Annotated[Text, option(TRIES, "End bad trials early: halving or median. [halving]", metavar="HOW")] = None,
-    evaluate_every: Annotated[Count, option(TRIES, "Epochs between evaluations. [1 with --prune]", metavar="N")] = None,
+    evaluate_every: Annotated[
+        Count, option(TRIES, "Epochs between evaluations; 0 is only at the end. [0; 1 with --prune]", metavar="N")
+    ] = None,
     recipe: options.RecipeOption = None,
     dataroot: options.DatarootOption = None,
     settings: options.SettingsOption = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ def sentence(error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "The parameters"
     if error["type"] == "missing":
         return f"{name} has no default: give it, as in --set {name}=..."
+    if allowed := re.match(r"Input should be (.*?)(, unable to .*)?$", message):
+        message = f"give {'a number ' if allowed[1].startswith(('greater', 'less')) else ''}{allowed[1]}"
     return f"{name} = {error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}."
 
 

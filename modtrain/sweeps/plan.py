@@ -56,7 +56,7 @@ class SweepSection(BaseModel):
     metric: str | None = None
     maximize: bool | None = None
     prune: str | None = None
-    evaluate_every: int | None = Field(default=None, ge=1)
+    evaluate_every: int | None = Field(default=None, ge=0)
     max_running: int | None = Field(default=None, ge=1)
     nodes: int | None = Field(default=None, ge=1)
 

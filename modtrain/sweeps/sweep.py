@@ -28,7 +28,7 @@ from modtrain.scheduling.run_plan import draft
 from modtrain.storage import filesystem
 from modtrain.storage.layout import JOBS, JOBS_FILE, RUN_FILE, SWEEP_FILE
 from modtrain.storage.liveness import Liveness
-from modtrain.storage.manifest import Count, Placement, Time, as_json, create_folder, read_json, read_manifest
+from modtrain.storage.manifest import Placement, Time, as_json, create_folder, read_json, read_manifest
 from modtrain.storage.run import Run, RunSpec
 from modtrain.storage.run_snapshot import JobPhase, WorkerJob, read_snapshot
 from modtrain.storage.run_state import RunState
@@ -77,8 +77,8 @@ class SweepSpec(BaseModel):
     """A metric of the recipe's evaluation, or `module.scalar` of its training."""
     maximize: bool = True
     prune: str | None = Field(default=None, pattern=f"^({'|'.join(PRUNERS)})$")
-    evaluate_every: Count | None = None
-    """Epochs between two evaluations of a trial; None evaluates it at its end alone."""
+    evaluate_every: int = Field(default=0, ge=0, lt=2**53)
+    """Epochs between two evaluations of a trial; 0 evaluates it at its end alone."""
     recipe_sha256: str | None = None
     """Hash of the recipe's file, where it is not one of the package."""
     versions: dict[str, str] = Field(default_factory=dict)
@@ -197,7 +197,7 @@ class Sweep:
         trial = {"number": number, "values": dict(point)}
         try:
             spec = new_spec(config, self.recipe, self.spec.placement, trial=trial)
-            spec = spec.model_copy(update={"evaluate_every": self.spec.evaluate_every or 0})
+            spec = spec.model_copy(update={"evaluate_every": self.spec.evaluate_every})
             return Run.create(self.run_path(number), spec, trusted=self.trusted)
         except InputError:
             if self.run_path(number).name not in filesystem.names(self.path):
@@ -290,9 +290,9 @@ def new_sweep(
     """
     if not isinstance(config, Config):
         raise InputError(f"config is a {type(config).__name__}; give a Config, such as Config(recipe='./my_gan.py').")
-    for name, number in (("trials", trials), ("evaluate_every", evaluate_every)):
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise InputError(f"{name} = {number!r} is not allowed; give a whole number from 1.")
+    for name, number, least in (("trials", trials, 1), ("evaluate_every", evaluate_every, 0)):
+        if number is not None and (not isinstance(number, int) or number < least):
+            raise InputError(f"{name} = {number!r} is not allowed; give a whole number from {least}.")
     recipe = load_recipe(config.recipe)
     search_space = space.from_mapping(varied, "the space")
     for name, value, known in (("sampler", sampler, SAMPLERS), ("prune", prune, PRUNERS)):
@@ -303,7 +303,11 @@ def new_sweep(
     check_metric(recipe, metric, needed=prune is not None or sampler == "tpe")
     count = count_trials(search_space, sampler, trials)
     base, _ = draft(_checked(config, recipe, search_space), recipe)
-    every_epoch = prune is not None and (metric or "").partition(".")[0] not in recipe.trained
+    every = config.evaluate_every if evaluate_every is None else evaluate_every
+    if prune is not None and (metric or "").partition(".")[0] not in recipe.trained:  # not a loss that workers log
+        if every == 0:
+            raise InputError(f"prune needs the {metric} of epochs, but evaluate_every = 0 has none; give 1 or more.")
+        every = every or 1
     return SweepSpec(
         config={
             **base.model_dump(include=Config.model_fields.keys() - EXECUTION - {"init"}, exclude_none=True),
@@ -318,7 +322,7 @@ def new_sweep(
         metric=metric,
         maximize=metric not in recipe.lower_is_better if maximize is None else maximize,
         prune=prune,
-        evaluate_every=evaluate_every or config.evaluate_every or (1 if every_epoch else None),
+        evaluate_every=every or 0,
         **base.model_dump(include={"placement", "recipe_sha256", "versions", "created_at"}),
     )
 

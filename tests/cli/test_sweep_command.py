@@ -416,7 +416,7 @@ def test_a_table_of_many_long_names_and_values_fits_into_80_columns(tmp_path: Pa
         (["--sampler", "sobol"], "sampler is 'random', not 'sobol'"),
         (["--trials", 3], "trials is 4, not 3"),
         (["--nodes-per-trial", 2], "nodes-per-trial is 1, not 2"),
-        (["--evaluate-every", 2], "evaluate_every is None, not 2"),
+        (["--evaluate-every", 2], "evaluate_every is 0, not 2"),
         (["--vary", "opponents=1,3"], "opponents varies over 1, 2, 3, not 1, 3"),
         (["--vary", "seed=1..9"], "seed is not varied"),
         (["--vary", "lr=0.1,0.2"], "opponents is varied, too (1, 2, 3)"),
@@ -496,8 +496,16 @@ def test_prune_alone_is_halving_and_evaluates_every_epoch_where_it_needs_to(swee
     assert "pruning  halving" in sweep(*LRS, "--prune", "--metric", "mean", "--dry-run").out
     assert "pruning  median" in sweep("--prune", "median", *LRS, "--metric", "mean", "--dry-run").out
     assert made(tmp_path / "a", {"lr": [0.1]}, metric="mean", prune="halving").spec.evaluate_every == 1
-    assert made(tmp_path / "b", {"lr": [0.1]}, metric="generator.loss", prune="halving").spec.evaluate_every is None
-    assert made(tmp_path / "c", {"lr": [0.1]}, metric="mean").spec.evaluate_every is None
+    assert made(tmp_path / "b", {"lr": [0.1]}, metric="generator.loss", prune="halving").spec.evaluate_every == 0
+    assert made(tmp_path / "c", {"lr": [0.1]}, metric="mean").spec.evaluate_every == 0
+
+
+def test_a_sweep_evaluates_at_the_end_alone_where_it_is_told_0_as_a_run_does(sweep: Any, tmp_path: Path) -> None:
+    assert sweep(*LRS, "--evaluate-every", 0, "--dry-run").code == 0
+    assert sweep(*LRS, "--evaluate-every", 0, "--prune", "--metric", "generator.loss", "--dry-run").code == 0
+    refused = sweep(*LRS, "--evaluate-every", 0, "--prune", "--metric", "mean", "--dry-run")
+    assert (refused.code, "give 1 or more" in refused.err) == (2, True), refused
+    assert "evaluate_every = -1 is not allowed" in sweep(*LRS, "--evaluate-every", -1, "--dry-run").err
 
 
 def test_a_space_comes_from_a_file_and_vary_overrides_it(sweep: Any, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_version_is_printed(type_: Terminal) -> None:
         ("launch --recipe PAINTING --place paintr|critic", "Did you mean 'painter'?"),
         ("launch --recipe PAINTING --nodes 3", "--nodes 3 is more than the recipe's 2 modules"),
         ("launch --recipe PAINTING --backend lokal", "Did you mean 'local'?"),
-        ("launch --recipe PAINTING --cpus [", "cpus = '[' is not allowed: input should be a valid integer"),
+        ("launch --recipe PAINTING --cpus [", "cpus = '[' is not allowed: give a valid integer."),
         ("sweep --recipe PAINTING --vary lr=1 --sampler gird", "sampler = 'gird' is not allowed; give one of grid,"),
         ("sweep --recipe PAINTING --vary lr=1 --prune=medain", "prune = 'medain' is not allowed; give one of halving,"),
         ("history runs/nothing --json", "There is no run in runs/nothing"),

@@ -52,7 +52,7 @@ def test_files_that_a_config_names_are_meant_beside_it(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("epoch: 3", "Did you mean 'epochs'?"),
-        ("epochs: 0", "epochs = 0 is not allowed: input should be greater than or equal to 1."),
+        ("epochs: 0", "epochs = 0 is not allowed: give a number greater than or equal to 1."),
         ("epochs: true", "epochs = True is not allowed"),
         ("epochs: 1.5", "epochs = 1.5 is not allowed"),
         ("epochs: '3'", "epochs = '3' is not allowed"),
@@ -88,7 +88,7 @@ def test_a_wrong_file_is_explained_in_a_sentence(tmp_path: Path, text: str, sent
 
 
 def test_a_wrong_value_in_python_is_the_same_sentence() -> None:
-    with pytest.raises(InputError, match="nodes = 0 is not allowed: input should be greater than or equal to 1"):
+    with pytest.raises(InputError, match="nodes = 0 is not allowed: give a number greater than or equal to 1"):
         Config(nodes=0)
     with pytest.raises(InputError, match="Did you mean 'local'"):
         Config(backend="lokal")
