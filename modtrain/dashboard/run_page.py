@@ -121,7 +121,7 @@ def read_lanes(snapshot: RunSnapshot, history: History) -> dict[str, timeline.La
         name: timeline.Lane(
             versions=versions[name],
             present=snapshot.run.store(name).versions(),
-            stages=timeline.entered(versions[name], snapshot.run.spec),
+            stages=timeline.entered(name, versions, snapshot.run.spec),
             events=history.events(name),
             state=states[name],
             report=module.report,

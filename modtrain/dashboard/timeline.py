@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from modtrain.dashboard.thinning import Published, thinned
 from modtrain.storage.checkpoint import Checkpoint
 from modtrain.storage.heartbeat import WorkerReport
 from modtrain.storage.json_lines import Line, number
-from modtrain.storage.run import RunSpec, StageSpec
+from modtrain.storage.run import RunSpec
 from modtrain.storage.run_state import LIVE
 
 MOST_SPANS = 1_000
@@ -181,7 +181,7 @@ def stages(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[
     Steps and times are those of the versions with which the stage before it ended, times by the worker's clock.
     """
     rows = list[Values]()
-    for stage, epoch in _begun(spec):
+    for epoch, stage in spec.stage_begins if spec.stages else ():
         # Inside an epoch a worker that exits publishes a full version as well, later than the first one.
         full = [each for published in versions.values() for each in published if each.full and each.epoch == epoch]
         step = min((each.step for each in full), default=None)
@@ -190,22 +190,20 @@ def stages(versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[
     return rows
 
 
-def entered(versions: Sequence[Checkpoint], spec: RunSpec) -> list[Values]:
+def entered(module: str, versions: Mapping[str, Sequence[Checkpoint]], spec: RunSpec) -> list[Values]:
     """The stages that the worker of a module has entered: when it published the end of the one before.
 
-    The one after a stage in which the module rests is not among them: nothing of it is published then.
+    Of a stage in which the module rests nothing of it is published; the end is then that of the run's other modules.
     """
-    at: dict[int, float] = {}
-    for each in versions:
+    own: dict[int, float] = {}
+    for each in versions[module]:
         if each.full:
-            at.setdefault(each.epoch, each.published_at)
-    return [{"name": stage.name, "at": at[epoch]} for stage, epoch in _begun(spec) if epoch in at]
-
-
-def _begun(spec: RunSpec) -> Iterator[tuple[StageSpec, int]]:
-    """The stages, each with the epoch at which it begins."""
-    ends = itertools.accumulate((stage.epochs for stage in spec.stages), initial=0)
-    return zip(spec.stages, ends, strict=False)
+            own.setdefault(each.epoch, each.published_at)
+    rows = list[Values]()
+    for stage in stages(versions, spec):
+        is_own = spec.trained_epochs(module, stage["epoch"]) == stage["epoch"]
+        rows.append({"name": stage["name"], "at": own.get(stage["epoch"]) if is_own else stage["at"]})
+    return [row for row in rows if row["at"] is not None]
 
 
 def _band(points: Sequence[tuple[int, float, int]]) -> Values:

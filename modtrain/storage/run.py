@@ -156,12 +156,15 @@ class RunSpec(BaseModel):
         before = self.from_stage.epochs if self.from_stage else 0
         return before + self.epochs + sum(stage.epochs for stage in self.later_stages)
 
+    @property
+    def stage_begins(self) -> list[tuple[int, StageSpec]]:
+        """Each stage, with the epochs before it."""
+        begins = accumulate((stage.epochs for stage in self.all_stages), initial=0)
+        return list(zip(begins, self.all_stages, strict=False))
+
     def stage_at(self, epoch: int) -> StageSpec:
         """The stage of an epoch, counted from 0; the last one from the end of the run on."""
-        stages = list(self.all_stages)
-        while len(stages) > 1 and epoch >= stages[0].epochs:
-            epoch -= stages.pop(0).epochs
-        return stages[0]
+        return next(stage for begin, stage in reversed(self.stage_begins) if begin <= epoch)
 
     def is_last_stage(self, epoch: int) -> bool:
         return self.stage_at(epoch) == self.all_stages[-1]
@@ -171,17 +174,12 @@ class RunSpec(BaseModel):
 
         Its weights after `epochs` epochs are those after this one: in the stages since it rests.
         """
-        trained = end = 0
-        for stage in self.all_stages:
-            begin, end = end, end + stage.epochs
-            if module in stage.trains and begin < epochs:
-                trained = min(end, epochs)
-        return trained
+        begun = [(begin, stage) for begin, stage in self.stage_begins if module in stage.trains and begin < epochs]
+        return min(begun[-1][0] + begun[-1][1].epochs, epochs) if begun else 0
 
     def stage_ends(self, module: str) -> set[int]:
         """The epochs with which the stages end that train a module."""
-        ends = accumulate(stage.epochs for stage in self.stages)
-        return {end for stage, end in zip(self.stages, ends, strict=True) if module in stage.trains}
+        return {begin + stage.epochs for begin, stage in self.stage_begins if module in stage.trains}
 
     def end_epoch(self, modules: Iterable[str]) -> int:
         """The epochs after which these modules are finished: no later stage trains any of them."""
