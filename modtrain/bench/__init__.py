@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m modtrain.bench queue|catalog|dashboard|judge|scores`."""
+"""Measurements that anyone can repeat: `modtrain bench` lists them."""

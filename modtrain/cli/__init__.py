@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command
 
 from modtrain.cli import (
+    bench,
     check,
     closed_pipe,
     dashboard,
@@ -47,7 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (launch, sweep, status, worker, evaluate, sample, score, export, recipes, check, dashboard, history):
+COMMANDS = launch, sweep, status, worker, evaluate, sample, score, export, recipes, check, dashboard, history, bench
+for module in COMMANDS:
     module.add_to(app)
 
 

@@ -1,6 +1,6 @@
 """The judge of the built-in fruits: a small classifier of the eight classes of `data/fruits/orchard.py`.
 
-Its weights come with modtrain. `python -m modtrain.bench judge` trains them again, which takes a minute.
+Its weights come with modtrain. `modtrain bench judge` trains them again, which takes a minute.
 """
 
 from __future__ import annotations

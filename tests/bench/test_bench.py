@@ -1,4 +1,4 @@
-"""`python -m modtrain.bench` measures what its help says; the times themselves are not asserted."""
+"""`modtrain bench` measures what its help says; the times themselves are not asserted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from modtrain.bench.__main__ import main
 from modtrain.bench.convolutions import convolutions
 from modtrain.bench.joint_step import cyclegan
 from modtrain.bench.resize import resize
@@ -20,10 +19,11 @@ from modtrain.bench.scores import scores
 from modtrain.data.fruits.orchard import orchard
 from modtrain.metrics.distribution import frechet_distance
 from modtrain.metrics.orchard import SIZE, OrchardJudge, trained_judge
+from tests.support.command import Terminal
 
 
 def bench(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "modtrain.bench", *words]
+    command = [sys.executable, "-m", "modtrain", "bench", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder)
 
 
@@ -92,20 +92,28 @@ def test_both_kinds_of_convolution_are_measured_by_size_and_drawn(
         (["progressive-gan", "--size", "5"], "size = 5 is no power of two"),
         (["convolutions", "--penalty", "gp"], "discriminator.penalty = 'gp' is not allowed"),
         (["convolutions", "--out", "file/figure.png"], "The folder of --out, file cannot be created"),
+        (["resize", "--seconds", "5"], "See `modtrain bench resize --help`."),
+        (["resizes"], "No such command 'resizes'"),
         (["judge", "--out", "file/judge.safetensors"], "The folder of --out, file cannot be created"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_before_anything_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, type_: Terminal, words: list[str], says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     threads = torch.get_num_threads()
-    with pytest.raises(SystemExit) as exit_:
-        main(words)
+    result = type_("bench", *words)
     torch.set_num_threads(threads)
-    printed = capsys.readouterr().err
-    assert (exit_.value.code, says in printed, printed.count("\n")) == (2, True, 1), printed
+    assert (result.code, says in result.err, result.err.count("\n")) == (2, True, 1), result
+
+
+def test_the_measurements_are_listed_and_each_has_a_help_of_its_own(type_: Terminal) -> None:
+    listed = type_("bench").out
+    assert type_("bench", "--help").out == listed
+    assert "Usage: modtrain bench [OPTIONS] COMMAND" in listed
+    assert {"resize", "convolutions", "queue"} <= {line.split()[0] for line in listed.splitlines() if line[:2] == "  "}
+    assert "--rounds" in type_("bench", "resize", "-h").out
 
 
 def test_each_filter_is_measured_and_a_smooth_one_loses_least(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +128,7 @@ def test_the_measurements_need_no_package_of_the_tests(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "for name in ('httpx', 'hypothesis', 'playwright', 'pytest', 'tests', 'torch'): sys.modules[name] = None\n"
-        "import modtrain.bench.__main__"
+        "import modtrain.bench.commands"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=tmp_path)
 

@@ -1,9 +1,6 @@
-"""`python -m modtrain.bench`: each measurement as a command."""
+"""`modtrain bench`: each measurement as a command."""
 
 from __future__ import annotations
-
-import sys
-from collections.abc import Sequence
 
 import typer
 
@@ -16,10 +13,12 @@ from modtrain.bench.precision import precision
 from modtrain.bench.queue import queue
 from modtrain.bench.resize import resize
 from modtrain.bench.scores import scores
-from modtrain.errors import ModtrainError
 
 app = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Measurements that anyone can repeat."
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Measurements that anyone can repeat.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     queue,
@@ -37,16 +36,3 @@ for command in (
     scores,
 ):
     app.command()(command)
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Run a measurement and exit; an expected error is one sentence and its exit code."""
-    try:
-        app(words, prog_name="python -m modtrain.bench")
-    except ModtrainError as error:
-        typer.echo(f"modtrain.bench: {error}", err=True)
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
