@@ -124,12 +124,11 @@ class Publisher:
         recent = list(self._present)[-max(1, self.keep) :]
         now = time.monotonic()
         self._superseded = {version: at for version, at in self._superseded.items() if now - at < self.grace_s}
+        needed = {*recent, *full, *self.pins, *self._retained, *self._superseded}
         self._present = {
             version: checkpoint
             for version, checkpoint in self._present.items()
-            if checkpoint.final
-            or (checkpoint.full and checkpoint.epoch in self.keep_epochs)
-            or version in (*recent, *full, *self.pins, *self._retained, *self._superseded)
+            if checkpoint.final or (checkpoint.full and checkpoint.epoch in self.keep_epochs) or version in needed
         }
         try:
             filesystem.remove_temporaries(self.store.checkpoints)
