@@ -51,7 +51,7 @@ def test_a_start_that_storage_refuses_for_too_long_is_a_failure_of_storage(
         faults.install(patch)
         with pytest.raises(StorageError, match=r"Starting in .*run has failed for 0 s: .*Input/output error.*doctor"):
             finish(run)
-    assert len(faults.hits) > 2
+    assert len(faults.hits) >= 2, "it was tried again"
     report = run.read_report("generator")
     assert (report.state, report.exit_code) == ("failed", 6)
 
