@@ -100,7 +100,7 @@ def test_a_second_launch_is_not_begun_where_storage_does_not_say_whether_there_i
             claim(run)
         with pytest.raises(OSError, match="Input/output error"):
             live_modules(run, ["generator"])
-    assert len(faults.hits) > 2
+    assert len(faults.hits) >= 2
     assert launcher_path(run.path).read_bytes() == before
 
 
